@@ -1,0 +1,39 @@
+//! The one error type. A message names the thing that is wrong and the limit it broke; it is written for the person
+//! at the terminal, who sees nothing else.
+
+use std::path::{Path, PathBuf};
+
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The user asked for something that cannot be: a bad flag, key or value.
+    #[error("{0}")]
+    Usage(String),
+    /// A file or folder could not be read or written.
+    #[error("{path}: {source}", path = .path.display())]
+    Io { path: PathBuf, source: std::io::Error },
+    /// A file was read, but what it says is wrong.
+    #[error("{path}: {what}", path = .path.display())]
+    Invalid { path: PathBuf, what: String },
+    /// The device refused, ran out of memory, or is not there.
+    #[error("{0}")]
+    Device(String),
+    /// Training cannot go on.
+    #[error("{0}")]
+    Training(String),
+}
+
+impl Error {
+    pub fn io(path: &Path, source: std::io::Error) -> Self {
+        Error::Io { path: path.to_path_buf(), source }
+    }
+
+    pub fn invalid(path: &Path, what: impl Into<String>) -> Self {
+        Error::Invalid { path: path.to_path_buf(), what: what.into() }
+    }
+
+    pub fn usage(what: impl Into<String>) -> Self {
+        Error::Usage(what.into())
+    }
+}
