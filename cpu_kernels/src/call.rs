@@ -1,0 +1,141 @@
+//! How a kernel is called: its `Args`, its buffers in the order of the op table, and which part of the work is its.
+
+use crate::Level;
+use bytemuck::{AnyBitPattern, NoUninit, Pod};
+use std::ops::Range;
+
+/// An op's `Args`, as the words of the uniform buffer that its shader reads.
+pub type ArgWords = [u32; 16];
+
+/// A plain struct of 4-byte fields, shared verbatim between the kernel and the shader of an op.
+pub trait Args: Pod {
+    /// (name, WGSL type) of each field, in order; a field's offset is four times its index.
+    const FIELDS: &'static [(&'static str, &'static str)];
+
+    fn to_words(&self) -> ArgWords {
+        let mut words = [0; 16];
+        let bytes: &mut [u8] = bytemuck::cast_slice_mut(&mut words);
+        bytes[..size_of::<Self>()].copy_from_slice(bytemuck::bytes_of(self));
+        words
+    }
+
+    fn from_words(words: &ArgWords) -> Self {
+        bytemuck::pod_read_unaligned(&bytemuck::cast_slice(words)[..size_of::<Self>()])
+    }
+}
+
+/// Declares the `Args` of an op: `args! { pub struct XArgs { rows: u32, eps: f32 } }`.
+#[macro_export]
+macro_rules! args {
+    ($(#[$meta:meta])* pub struct $name:ident { $($(#[$fmeta:meta])* $field:ident: $ty:ident),* $(,)? }) => {
+        $(#[$meta])*
+        #[repr(C)]
+        #[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]
+        pub struct $name { $($(#[$fmeta])* pub $field: $ty),* }
+
+        impl $crate::Args for $name {
+            const FIELDS: &'static [(&'static str, &'static str)] = &[$((stringify!($field), stringify!($ty))),*];
+        }
+        const _: () = assert!(size_of::<$name>() <= size_of::<$crate::ArgWords>());
+    };
+}
+
+/// A buffer as a kernel sees it. Several threads hold the same `Buf` at once, each writing its own part.
+#[derive(Clone, Copy, Debug)]
+pub struct Buf {
+    ptr: *mut u8,
+    bytes: usize,
+}
+
+impl Buf {
+    /// # Safety
+    /// `ptr` is valid for reads and writes of `bytes` bytes and aligned to 64, as long as the `Buf` is used.
+    pub unsafe fn new(ptr: *mut u8, bytes: usize) -> Self {
+        assert!(ptr.align_offset(64) == 0, "kernel buffers are aligned to 64 bytes");
+        Buf { ptr, bytes }
+    }
+
+    /// Number of whole `T` in the buffer.
+    pub fn len<T>(&self) -> usize {
+        self.bytes / size_of::<T>()
+    }
+
+    /// The whole buffer, to read.
+    ///
+    /// # Safety
+    /// No thread writes to it meanwhile.
+    pub unsafe fn read<T: AnyBitPattern>(&self) -> &[T] {
+        // SAFETY: valid and aligned by `new`, unwritten by this function's contract; any bits are a T.
+        unsafe { std::slice::from_raw_parts(self.ptr.cast(), self.len::<T>()) }
+    }
+
+    /// Elements `range`, to write. Panics when they are not all in the buffer.
+    ///
+    /// # Safety
+    /// No other thread touches them meanwhile, and this thread holds no other reference to them.
+    #[expect(clippy::mut_from_ref, reason = "disjoint parts of one buffer are written by several threads")]
+    pub unsafe fn write<T: AnyBitPattern + NoUninit>(&self, range: Range<usize>) -> &mut [T] {
+        assert!(range.start <= range.end && range.end <= self.len::<T>(), "{range:?} of {}", self.len::<T>());
+        // SAFETY: in bounds as just checked, exclusive by this function's contract.
+        unsafe { std::slice::from_raw_parts_mut(self.ptr.cast::<T>().add(range.start), range.len()) }
+    }
+
+    /// Start of the buffer, for kernels whose part is no contiguous range.
+    pub fn ptr<T>(&self) -> *mut T {
+        self.ptr.cast()
+    }
+}
+
+/// One call of a kernel: part `part` of `parts`, which together do the whole op.
+pub struct Call<'a> {
+    pub level: Level,
+    pub args: &'a ArgWords,
+    pub bufs: &'a [Buf],
+    pub part: usize,
+    pub parts: usize,
+}
+
+impl Call<'_> {
+    pub fn args<A: Args>(&self) -> A {
+        A::from_words(self.args)
+    }
+
+    /// This part's share of `n` equal units of work.
+    pub fn share(&self, n: usize) -> Range<usize> {
+        n * self.part / self.parts..n * (self.part + 1) / self.parts
+    }
+
+    /// This part's share of `n` elements, in multiples of `block` so that results cannot depend on the split.
+    pub fn share_blocks(&self, n: usize, block: usize) -> Range<usize> {
+        let blocks = self.share(n.div_ceil(block));
+        (blocks.start * block).min(n)..(blocks.end * block).min(n)
+    }
+}
+
+/// # Safety
+/// The buffers are those of the op's table entry, in its order; parts run concurrently, each at most once; nothing else
+/// touches the buffers meanwhile.
+pub type Kernel = unsafe fn(&Call<'_>);
+
+/// Calls `$body($args)`, an `#[inline(always)]` function, compiled for the given SIMD level.
+#[macro_export]
+macro_rules! at_level {
+    ($level:expr, $body:path, ($($arg:ident: $ty:ty),* $(,)?)) => {{
+        #[cfg(target_arch = "x86_64")]
+        {
+            #[target_feature(enable = "avx2,fma,f16c")]
+            fn avx2($($arg: $ty),*) { $body($($arg),*) }
+            #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+            fn avx512($($arg: $ty),*) { $body($($arg),*) }
+            match $level {
+                $crate::Level::Scalar => $body($($arg),*),
+                // SAFETY: a level is only used where `Level::is_available` holds.
+                $crate::Level::Avx2 => unsafe { avx2($($arg),*) },
+                // SAFETY: as above.
+                $crate::Level::Avx512 => unsafe { avx512($($arg),*) },
+            }
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        $body($($arg),*)
+    }};
+}

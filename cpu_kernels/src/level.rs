@@ -1,0 +1,17 @@
+//! Instruction-set levels.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Level {
+    Scalar,
+    Avx2,
+    Avx512,
+}
+impl Level {
+    pub fn is_available(self) -> bool {
+        true
+    }
+}
+impl std::fmt::Display for Level {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{self:?}")
+    }
+}

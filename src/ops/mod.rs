@@ -1,0 +1,283 @@
+//! The op table: the one place that says what each op is called, what its `Args` are, which buffers it reads and writes
+//! and in which order, how a GPU divides it into workgroups, how much work it is, and what its gradient is.
+//!
+//! `shaders/<name>.wgsl` and `cpu_kernels/src/<name>.rs` implement the entry; both take the same `Args` and the same
+//! buffers. Adding an op touches four places: the shader, the kernel, an entry here, a list of cases in `tests/`.
+//! The families beside this file hold the functions that put an op into a graph (with its shape rules) and its gradient.
+
+mod attention;
+mod bitlinear;
+mod elementwise;
+mod embedding;
+mod loss;
+mod matmul;
+mod mhc;
+mod norm;
+mod optimizer;
+
+use crate::graph::{Backward, Node};
+use cpu_kernels::{ArgWords, Args, Kernel};
+
+pub use loss::Targets;
+pub use optimizer::{AdamW, Lion, Muon, StepControl};
+
+/// How an op uses a buffer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    Read,
+    /// Every element is written, none is read.
+    Write,
+    /// Read and written, or written in part.
+    ReadWrite,
+}
+
+/// What a buffer holds. `I8` and `U8` are four to a word in a shader.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DType {
+    F32,
+    U32,
+    I8,
+    U8,
+}
+
+impl DType {
+    pub fn bytes(self) -> usize {
+        match self {
+            DType::F32 | DType::U32 => 4,
+            DType::I8 | DType::U8 => 1,
+        }
+    }
+}
+
+pub struct Binding {
+    pub name: &'static str,
+    pub access: Access,
+    pub dtype: DType,
+}
+
+/// An entry of the table.
+pub struct Op {
+    pub name: &'static str,
+    /// WGSL source; a line `//#import name` stands for the snippet `shaders/shared/name.wgsl`.
+    pub shader: &'static str,
+    pub kernel: Kernel,
+    /// Name and WGSL type of each field of `Args`.
+    pub fields: &'static [(&'static str, &'static str)],
+    pub bindings: &'static [Binding],
+    /// Workgroups in x, y, z.
+    pub grid: fn(&ArgWords) -> [u32; 3],
+    /// Elementary operations, roughly: decides over how many threads a CPU splits the op.
+    pub work: fn(&ArgWords) -> u64,
+    /// Floating-point or integer multiply-adds of a matrix product, counted as two each; 0 for all else.
+    pub flops: fn(&ArgWords) -> u64,
+    pub grad: Grad,
+}
+
+/// How the gradient of an op's inputs follows from that of its outputs.
+#[derive(Clone, Copy)]
+pub enum Grad {
+    /// It has none.
+    None,
+    /// The gradient of the first output is that of the first input, unchanged (the quantisers' straight-through estimate).
+    StraightThrough,
+    /// The function appends the ops that compute it.
+    Append(fn(&mut Backward<'_>, &Node)),
+}
+
+impl std::fmt::Debug for Op {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name)
+    }
+}
+
+/// Threads in a workgroup of every shader that is no matrix product.
+const WORKGROUP: u32 = 64;
+/// Side of the square tile of the result that a workgroup of a matrix product computes.
+const TILE: u32 = 64;
+/// Workgroups in x before a grid is folded into y; a power of two below the limit of 65,535 a dimension.
+const FOLD: u32 = 32_768;
+/// Elements reduced to one partial result.
+pub(crate) const BLOCK: u32 = 4096;
+/// Rows whose contributions to the gradient of a norm's weight are added up in its first stage.
+pub(crate) const ROW_BLOCK: u32 = 64;
+
+/// `n` workgroups, folded into two dimensions; the shader numbers them x + y * num_workgroups.x.
+fn groups(n: u32) -> [u32; 3] {
+    [n.min(FOLD), n.div_ceil(FOLD), 1]
+}
+
+/// One thread for each of `n` elements.
+fn elements(n: u32) -> [u32; 3] {
+    groups(n.div_ceil(WORKGROUP))
+}
+
+/// One workgroup for each tile of each (m, n) matrix of a batch.
+fn tiles(m: u32, n: u32, batch: u32) -> [u32; 3] {
+    [n.div_ceil(TILE), m.div_ceil(TILE), batch]
+}
+
+fn product(factors: &[u32]) -> u64 {
+    factors.iter().map(|f| u64::from(*f)).product()
+}
+
+macro_rules! access {
+    (r) => {
+        Access::Read
+    };
+    (w) => {
+        Access::Write
+    };
+    (rw) => {
+        Access::ReadWrite
+    };
+}
+
+macro_rules! ops {
+    ($($id:ident = $name:ident($args:ident) [$($buf:ident: $access:ident $dtype:ident),* $(,)?]
+        grid $grid:expr, work $work:expr $(, flops $flops:expr)? $(, grad $grad:expr)?;)*) => {
+        $(pub static $id: Op = Op {
+            name: stringify!($name),
+            shader: include_str!(concat!("../../shaders/", stringify!($name), ".wgsl")),
+            kernel: cpu_kernels::$name::$name,
+            fields: cpu_kernels::$name::$args::FIELDS,
+            bindings: &[$(Binding { name: stringify!($buf), access: access!($access), dtype: DType::$dtype }),*],
+            grid: |words| {
+                let grid: fn(cpu_kernels::$name::$args) -> [u32; 3] = $grid;
+                grid(Args::from_words(words))
+            },
+            work: |words| {
+                let work: fn(cpu_kernels::$name::$args) -> u64 = $work;
+                work(Args::from_words(words))
+            },
+            flops: |_words| {
+                #[allow(unused_mut, unused_assignments, reason = "most ops count no flops")]
+                let mut flops: fn(cpu_kernels::$name::$args) -> u64 = |_| 0;
+                $(flops = $flops;)?
+                flops(Args::from_words(_words))
+            },
+            grad: {
+                #[allow(unused_imports, reason = "some ops have no gradient")]
+                use Grad::{Append, StraightThrough};
+                [$($grad,)? Grad::None][0]
+            },
+        };)*
+
+        /// Every op.
+        pub static TABLE: &[&Op] = &[$(&$id),*];
+    };
+}
+
+ops! {
+    EMBEDDING = embedding(EmbeddingArgs) [ids: r U32, table: r F32, y: w F32]
+        grid |a| elements(a.rows * a.dim), work |a| product(&[a.rows, a.dim]);
+    EMBEDDING_BACKWARD = embedding_backward(EmbeddingBackwardArgs) [ids: r U32, order: r U32, dy: r F32, dtable: rw F32]
+        grid |a| groups(a.rows), work |a| product(&[a.rows, a.dim]);
+
+    RMS_NORM = rms_norm(RmsNormArgs) [x: r F32, w: r F32, y: w F32, rstd: w F32]
+        grid |a| groups(a.rows), work |a| product(&[a.rows, a.dim, 2]), grad Append(norm::rms_norm_grad);
+    RMS_NORM_BACKWARD = rms_norm_backward(RmsNormBackwardArgs)
+        [x: r F32, w: r F32, rstd: r F32, dy: r F32, dx: rw F32]
+        grid |a| groups(a.rows), work |a| product(&[a.rows, a.dim, 4]);
+    RMS_NORM_BACKWARD_WEIGHT = rms_norm_backward_weight(RmsNormBackwardWeightArgs)
+        [x: r F32, rstd: r F32, dy: r F32, partial: w F32]
+        grid |a| [a.dim.div_ceil(WORKGROUP), a.rows.div_ceil(ROW_BLOCK), 1], work |a| product(&[a.rows, a.dim, 2]);
+    SUM_ROWS = sum_rows(SumRowsArgs) [x: r F32, y: rw F32]
+        grid |a| elements(a.cols), work |a| product(&[a.rows, a.cols]);
+
+    QUANTIZE_ROWS = quantize_rows(QuantizeRowsArgs) [x: r F32, xq: w I8, step: w F32]
+        grid |a| groups(a.rows), work |a| product(&[a.rows, a.dim, 2]), grad StraightThrough;
+    TERNARY_QUANTIZE = ternary_quantize(TernaryQuantizeArgs) [w: r F32, codes: w U8, scales: w F32]
+        grid |a| groups(a.rows), work |a| product(&[a.rows, a.dim, 2]), grad StraightThrough;
+    TERNARY_MATMUL = ternary_matmul(TernaryMatmulArgs)
+        [xq: r I8, step: r F32, codes: r U8, scales: r F32, y: w F32]
+        grid |a| tiles(a.rows, a.outs, 1), work |a| product(&[a.rows, a.outs, a.dim]),
+        flops |a| product(&[2, a.rows, a.outs, a.dim]), grad Append(bitlinear::ternary_matmul_grad);
+    TERNARY_MATMUL_BACKWARD_INPUT = ternary_matmul_backward_input(TernaryMatmulBackwardInputArgs)
+        [dy: r F32, codes: r U8, scales: r F32, dx: rw F32]
+        grid |a| tiles(a.rows, a.dim, 1), work |a| product(&[a.rows, a.outs, a.dim]),
+        flops |a| product(&[2, a.rows, a.outs, a.dim]);
+    TERNARY_MATMUL_BACKWARD_WEIGHT = ternary_matmul_backward_weight(TernaryMatmulBackwardWeightArgs)
+        [dy: r F32, xq: r I8, step: r F32, dw: rw F32]
+        grid |a| tiles(a.outs, a.dim, 1), work |a| product(&[a.rows, a.outs, a.dim]),
+        flops |a| product(&[2, a.rows, a.outs, a.dim]);
+
+    MATMUL = matmul(MatmulArgs) [a: r F32, b: r F32, d: rw F32]
+        grid |a| tiles(a.m, a.n, a.batch), work |a| product(&[a.m, a.n, a.k, a.batch]),
+        flops |a| product(&[2, a.m, a.n, a.k, a.batch]), grad Append(matmul::matmul_grad);
+    MATMUL_ADD = matmul_add(MatmulAddArgs) [a: r F32, b: r F32, c: r F32, d: w F32]
+        grid |a| tiles(a.m, a.n, a.batch), work |a| product(&[a.m, a.n, a.k, a.batch]),
+        flops |a| product(&[2, a.m, a.n, a.k, a.batch]);
+
+    ROPE = rope(RopeArgs) [x: r F32, positions: r U32, table: r F32, y: w F32]
+        grid |a| elements(a.rows * a.heads * a.head_dim / 2), work |a| product(&[a.rows, a.heads, a.head_dim, 2]),
+        grad Append(attention::rope_grad);
+    ATTENTION = attention(AttentionArgs) [q: r F32, k: r F32, v: r F32, y: w F32, lse: w F32]
+        grid |a| [a.seq.div_ceil(WORKGROUP), a.heads, a.batch],
+        work |a| product(&[a.batch, a.seq, a.seq, a.heads, a.head_dim]),
+        flops |a| product(&[2, a.batch, a.seq, a.seq, a.heads, a.head_dim]), grad Append(attention::attention_grad);
+    ATTENTION_BACKWARD_DELTA = attention_backward_delta(AttentionBackwardDeltaArgs) [y: r F32, dy: r F32, delta: w F32]
+        grid |a| elements(a.batch * a.seq * a.heads), work |a| product(&[a.batch, a.seq, a.heads, a.head_dim]);
+    ATTENTION_BACKWARD_Q = attention_backward_q(AttentionBackwardQArgs)
+        [q: r F32, k: r F32, v: r F32, dy: r F32, lse: r F32, delta: r F32, dq: w F32]
+        grid |a| [a.seq.div_ceil(WORKGROUP), a.heads, a.batch],
+        work |a| product(&[2, a.batch, a.seq, a.seq, a.heads, a.head_dim]),
+        flops |a| product(&[2, a.batch, a.seq, a.seq, a.heads, a.head_dim]);
+    ATTENTION_BACKWARD_KV = attention_backward_kv(AttentionBackwardKvArgs)
+        [q: r F32, k: r F32, v: r F32, dy: r F32, lse: r F32, delta: r F32, dk: w F32, dv: w F32]
+        grid |a| [a.seq.div_ceil(WORKGROUP), a.kv_heads, a.batch],
+        work |a| product(&[2, a.batch, a.seq, a.seq, a.heads, a.head_dim]),
+        flops |a| product(&[2, a.batch, a.seq, a.seq, a.heads, a.head_dim]);
+
+    SWIGLU = swiglu(SwigluArgs) [gate: r F32, up: r F32, y: w F32]
+        grid |a| elements(a.n), work |a| product(&[a.n, 16]), grad Append(elementwise::swiglu_grad);
+    SWIGLU_BACKWARD = swiglu_backward(SwigluBackwardArgs) [gate: r F32, up: r F32, dy: r F32, dgate: w F32, dup: w F32]
+        grid |a| elements(a.n), work |a| product(&[a.n, 24]);
+    ADD = add(AddArgs) [a: r F32, b: r F32, y: w F32]
+        grid |a| elements(a.n), work |a| product(&[a.n]), grad Append(elementwise::add_grad);
+    COPY = copy(CopyArgs) [x: r F32, y: w F32]
+        grid |a| elements(a.n), work |a| product(&[a.n]);
+    FILL = fill(FillArgs) [y: w F32]
+        grid |a| elements(a.n), work |a| product(&[a.n]);
+
+    MHC_WEIGHTS = mhc_weights(MhcWeightsArgs) [p: r F32, coef: w F32]
+        grid |_| [1, 1, 1], work |_| 1000, grad Append(mhc::mhc_weights_grad);
+    MHC_WEIGHTS_BACKWARD = mhc_weights_backward(MhcWeightsBackwardArgs) [p: r F32, coef: r F32, dcoef: r F32, dp: rw F32]
+        grid |_| [1, 1, 1], work |_| 1000;
+    MHC_EXPAND = mhc_expand(MhcExpandArgs) [x: r F32, y: w F32]
+        grid |a| elements(a.n), work |a| product(&[a.n, a.streams]), grad Append(mhc::mhc_expand_grad);
+    MHC_COLLAPSE = mhc_collapse(MhcCollapseArgs) [x: r F32, y: w F32]
+        grid |a| elements(a.n), work |a| product(&[a.n, a.streams]), grad Append(mhc::mhc_collapse_grad);
+    MHC_PRE = mhc_pre(MhcPreArgs) [coef: r F32, x: r F32, u: w F32]
+        grid |a| elements(a.n), work |a| product(&[a.n, a.streams]), grad Append(mhc::mhc_pre_grad);
+    MHC_PRE_BACKWARD = mhc_pre_backward(MhcPreBackwardArgs) [coef: r F32, du: r F32, dx: rw F32]
+        grid |a| elements(a.n), work |a| product(&[a.n, a.streams]);
+    MHC_PRE_BACKWARD_COEF = mhc_pre_backward_coef(MhcPreBackwardCoefArgs) [x: r F32, du: r F32, partial: w F32]
+        grid |a| groups(a.n.div_ceil(BLOCK)), work |a| product(&[a.n, a.streams]);
+    MHC_POST = mhc_post(MhcPostArgs) [coef: r F32, x: r F32, f: r F32, y: w F32]
+        grid |a| elements(a.n), work |a| product(&[a.n, a.streams, a.streams]), grad Append(mhc::mhc_post_grad);
+    MHC_POST_BACKWARD = mhc_post_backward(MhcPostBackwardArgs) [coef: r F32, dy: r F32, dx: w F32, df: w F32]
+        grid |a| elements(a.n), work |a| product(&[a.n, a.streams, a.streams]);
+    MHC_POST_BACKWARD_COEF = mhc_post_backward_coef(MhcPostBackwardCoefArgs)
+        [x: r F32, f: r F32, dy: r F32, partial: w F32]
+        grid |a| groups(a.n.div_ceil(BLOCK)), work |a| product(&[a.n, a.streams, a.streams]);
+
+    CROSS_ENTROPY = cross_entropy(CrossEntropyArgs) [targets: r U32, logits: rw F32, losses: rw F32]
+        grid |a| groups(a.rows), work |a| product(&[a.rows, a.vocab, 16]);
+    SUM = sum(SumArgs) [x: r F32, y: rw F32]
+        grid |_| [1, 1, 1], work |a| product(&[a.n]);
+    SUM_SQUARES = sum_squares(SumSquaresArgs) [x: r F32, partial: rw F32]
+        grid |a| groups(a.rows * a.n.div_ceil(BLOCK)), work |a| product(&[a.n, a.rows]);
+    CLIP = clip(ClipArgs) [partial: r F32, loss: r F32, step: r F32, ctl: rw F32, stats: rw F32]
+        grid |_| [1, 1, 1], work |a| product(&[a.partials]);
+
+    ADAMW = adamw(AdamwArgs) [g: r F32, ctl: r F32, step: r F32, w: rw F32, m: rw F32, v: rw F32]
+        grid |a| elements(a.n), work |a| product(&[a.n, 8]);
+    LION = lion(LionArgs) [g: r F32, ctl: r F32, step: r F32, w: rw F32, m: rw F32]
+        grid |a| elements(a.n), work |a| product(&[a.n, 4]);
+    MUON_MOMENTUM = muon_momentum(MuonMomentumArgs) [g: r F32, ctl: r F32, m: rw F32, x: rw F32]
+        grid |a| elements(a.rows * a.cols), work |a| product(&[a.rows, a.cols, 4]);
+    MUON_NORMALIZE = muon_normalize(MuonNormalizeArgs) [partial: r F32, x: rw F32]
+        grid |a| elements(a.n * a.batch), work |a| product(&[a.n, a.batch]);
+    MUON_UPDATE = muon_update(MuonUpdateArgs) [x: r F32, ctl: r F32, step: r F32, w: rw F32]
+        grid |a| elements(a.rows * a.cols), work |a| product(&[a.rows, a.cols, 4]);
+}
