@@ -9,6 +9,9 @@ impl Level {
     pub fn is_available(self) -> bool {
         true
     }
+    pub fn detect() -> Self {
+        Level::Scalar
+    }
 }
 impl std::fmt::Display for Level {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -12,8 +12,8 @@ struct Line([u8; 64]);
 pub struct Step {
     pub kernel: Kernel,
     pub args: ArgWords,
-    /// Which buffer each binding is.
-    pub bufs: Vec<usize>,
+    /// Which buffer each binding is, and whether the kernel may write it.
+    pub bufs: Vec<(usize, bool)>,
     /// How many parts the work is split into.
     pub parts: usize,
 }
@@ -28,12 +28,13 @@ pub struct CpuProgram {
 
 impl CpuProgram {
     /// # Panics
-    /// When a step binds one buffer twice or a buffer that is not there: kernels rely on neither happening.
+    /// When a step binds a buffer that is not there, or one that it writes twice: kernels rely on neither happening.
     pub fn new(level: Level, threads: usize, sizes: &[usize], steps: Vec<Step>) -> Self {
         assert!(level.is_available(), "this processor has no {level}");
         for step in &steps {
-            for (i, b) in step.bufs.iter().enumerate() {
-                assert!(*b < sizes.len() && !step.bufs[..i].contains(b), "buffer {b} bound twice or missing");
+            for (i, (b, writes)) in step.bufs.iter().enumerate() {
+                let twice = step.bufs[..i].iter().any(|(other, also)| other == b && (*writes || *also));
+                assert!(*b < sizes.len() && !twice, "buffer {b} is missing, or written and bound twice");
             }
         }
         let line = |bytes: &usize| (vec![Line([0; 64]); bytes.div_ceil(64)], *bytes);
@@ -62,7 +63,7 @@ impl CpuProgram {
             let bufs: Vec<Buf> = step
                 .bufs
                 .iter()
-                .map(|&b| {
+                .map(|&(b, _)| {
                     let (lines, bytes) = &mut self.buffers[b];
                     // SAFETY: owned by self, which is borrowed for the whole run; Line is aligned to 64.
                     unsafe { Buf::new(lines.as_mut_ptr().cast(), *bytes) }
@@ -87,7 +88,7 @@ impl Job<'_> {
     fn run(&self, part: usize) {
         let Job { step, bufs, level } = self;
         let call = Call { level: *level, args: &step.args, bufs, part, parts: step.parts };
-        // SAFETY: no buffer is bound twice (checked by `new`), each part runs once, and the program is borrowed mutably.
+        // SAFETY: no written buffer is bound twice (checked by `new`), each part runs once, and the program is borrowed mutably.
         unsafe { (step.kernel)(&call) }
     }
 }

@@ -18,8 +18,10 @@ mod optimizer;
 use crate::graph::{Backward, Node};
 use cpu_kernels::{ArgWords, Args, Kernel};
 
-pub use loss::Targets;
-pub use optimizer::{AdamW, Lion, Muon, StepControl};
+pub use attention::rope_table;
+pub use bitlinear::{QuantRows, TernaryWeight, packed_row_bytes};
+pub use loss::{Head, Targets};
+pub use optimizer::{AdamW, Lion, Muon, STATS_RING, StepControl};
 
 /// How an op uses a buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,0 +1,47 @@
+//! The CPU: every op by its kernel, over a pool of threads.
+
+use crate::graph::{Node, Plan};
+use crate::ops::Access;
+use crate::{Error, Result};
+use cpu_kernels::{CpuProgram, Level, Step};
+
+/// Elementary operations below which a second thread costs more than it brings.
+const GRAIN: u64 = 20_000;
+
+/// The processor's cores at one instruction-set level.
+#[derive(Clone, Copy, Debug)]
+pub struct Cpu {
+    level: Level,
+    threads: usize,
+}
+
+impl Cpu {
+    /// `threads`: all the cores there are unless given.
+    pub fn new(level: Level, threads: Option<usize>) -> Result<Self> {
+        if !level.is_available() {
+            return Err(Error::Device(format!("this processor has no {level}")));
+        }
+        let threads = threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, |n| n.get()));
+        if !(1..=1024).contains(&threads) {
+            return Err(Error::usage(format!("{threads} threads: between 1 and 1024 are possible")));
+        }
+        Ok(Cpu { level, threads })
+    }
+
+    pub fn describe(&self) -> String {
+        format!("cpu ({}, {} thread{})", self.level, self.threads, if self.threads == 1 { "" } else { "s" })
+    }
+
+    pub(super) fn prepare(&self, plan: &Plan) -> CpuProgram {
+        let sizes: Vec<usize> = plan.slots.iter().map(|s| s.bytes).collect();
+        let step = |node: &Node| Step {
+            kernel: node.op.kernel,
+            args: node.args,
+            bufs: (node.tensors.iter().zip(node.op.bindings))
+                .map(|(t, b)| (plan.slot(*t), b.access != Access::Read))
+                .collect(),
+            parts: ((node.op.work)(&node.args) / GRAIN).clamp(1, self.threads as u64) as usize,
+        };
+        CpuProgram::new(self.level, self.threads, &sizes, plan.graph.nodes.iter().map(step).collect())
+    }
+}

@@ -1,0 +1,79 @@
+//! Runs one plan on two backends node by node, with the same inputs, and finds the nodes whose outputs differ.
+
+use super::Program;
+use crate::Result;
+use crate::graph::TensorId;
+use crate::ops::{Access, DType};
+use std::ops::Range;
+
+/// One output of one node, on both backends.
+#[derive(Clone, Debug)]
+pub struct Difference {
+    pub node: usize,
+    pub op: &'static str,
+    /// Name of the tensor.
+    pub output: String,
+    /// Of floats: sum of squared differences over sum of squares of the reference. Of integers: share that differ.
+    pub error: f64,
+}
+
+/// Runs `nodes` on `reference` and `other`, giving `other` the reference's inputs of each node; reports each output whose
+/// error is above `limit(op)`, in order of execution.
+pub fn lockstep(
+    reference: &mut Program,
+    other: &mut Program,
+    nodes: Range<usize>,
+    limit: impl Fn(&str) -> f64,
+) -> Result<Vec<Difference>> {
+    let mut found = Vec::new();
+    for i in nodes {
+        let node = reference.plan().graph.nodes[i].clone();
+        for (t, b) in node.tensors.iter().zip(node.op.bindings) {
+            if b.access != Access::Write {
+                copy(reference, other, *t)?;
+            }
+        }
+        reference.run(i..i + 1)?;
+        other.run(i..i + 1)?;
+        for (t, b) in node.tensors.iter().zip(node.op.bindings) {
+            if b.access == Access::Read {
+                continue;
+            }
+            let error = match b.dtype {
+                DType::F32 => float_error(&reference.read(*t)?, &other.read(*t)?),
+                _ => integer_error(&reference.read::<u8>(*t)?, &other.read::<u8>(*t)?),
+            };
+            if error.is_nan() || error > limit(node.op.name) {
+                let output = reference.plan().graph.tensor(*t).name.clone();
+                found.push(Difference { node: i, op: node.op.name, output, error });
+            }
+        }
+    }
+    Ok(found)
+}
+
+fn copy(from: &mut Program, to: &mut Program, t: TensorId) -> Result<()> {
+    let bytes = from.read::<u8>(t)?;
+    to.write(t, &bytes);
+    Ok(())
+}
+
+/// Normalised mean squared error; 0 when both are zero, infinite when they disagree about not being finite.
+pub(crate) fn float_error(reference: &[f32], other: &[f32]) -> f64 {
+    let (mut diff, mut norm) = (0.0, 0.0);
+    for (r, o) in reference.iter().zip(other) {
+        let (r, o) = (f64::from(*r), f64::from(*o));
+        if r.is_finite() && o.is_finite() {
+            diff += (r - o) * (r - o);
+            norm += r * r;
+        } else if !(r == o || r.is_nan() && o.is_nan()) {
+            return f64::INFINITY;
+        }
+    }
+    if diff == 0.0 { 0.0 } else { diff / norm.max(1e-30) }
+}
+
+fn integer_error(reference: &[u8], other: &[u8]) -> f64 {
+    let differ = reference.iter().zip(other).filter(|(a, b)| a != b).count();
+    differ as f64 / reference.len().max(1) as f64
+}

@@ -1,0 +1,126 @@
+//! Where a plan runs. A backend prepares a plan once, every buffer, pipeline and binding, and then only submits.
+//!
+//! Nothing waits for a device but [`Program::read`], which is async because a browser cannot block.
+
+mod cpu;
+mod lockstep;
+#[cfg(feature = "native")]
+mod wgpu;
+
+use crate::graph::{Plan, TensorId};
+use crate::{Error, Result};
+use std::ops::Range;
+use std::sync::Arc;
+
+pub use cpu::Cpu;
+pub use lockstep::{Difference, lockstep};
+#[cfg(feature = "native")]
+pub use wgpu::{AdapterInfo, Wgpu, adapters};
+
+/// A device, or several threads, that can run plans.
+pub enum Backend {
+    Cpu(Cpu),
+    #[cfg(feature = "native")]
+    Wgpu(Wgpu),
+}
+
+impl Backend {
+    /// One line for people: what it is and which instruction sets or driver it uses.
+    pub fn describe(&self) -> String {
+        match self {
+            Backend::Cpu(cpu) => cpu.describe(),
+            #[cfg(feature = "native")]
+            Backend::Wgpu(wgpu) => wgpu.describe(),
+        }
+    }
+
+    /// Makes the buffers of a plan, zeroed, and everything needed to submit its nodes.
+    pub fn prepare(&self, plan: Arc<Plan>) -> Result<Program> {
+        let device = match self {
+            Backend::Cpu(cpu) => Device::Cpu(cpu.prepare(&plan)),
+            #[cfg(feature = "native")]
+            Backend::Wgpu(wgpu) => Device::Wgpu(wgpu.prepare(&plan)?),
+        };
+        Ok(Program { plan, device })
+    }
+}
+
+enum Device {
+    Cpu(cpu_kernels::CpuProgram),
+    #[cfg(feature = "native")]
+    Wgpu(wgpu::WgpuProgram),
+}
+
+/// A plan on a device.
+pub struct Program {
+    plan: Arc<Plan>,
+    device: Device,
+}
+
+impl Program {
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// Submits nodes, in order. Does not wait for a GPU.
+    pub fn run(&mut self, nodes: Range<usize>) -> Result<()> {
+        match &mut self.device {
+            Device::Cpu(program) => program.run(nodes),
+            #[cfg(feature = "native")]
+            Device::Wgpu(program) => program.run(nodes)?,
+        }
+        Ok(())
+    }
+
+    /// Submits a section of the graph.
+    pub fn run_section(&mut self, name: &str) -> Result<()> {
+        self.run(self.plan.graph.nodes_of(name))
+    }
+
+    /// Sets a whole tensor.
+    ///
+    /// # Panics
+    /// When the number of bytes is not the tensor's.
+    pub fn write<T: bytemuck::NoUninit>(&mut self, t: TensorId, data: &[T]) {
+        let tensor = self.plan.graph.tensor(t);
+        let bytes: &[u8] = bytemuck::cast_slice(data);
+        assert_eq!(bytes.len(), tensor.elements() * tensor.dtype.bytes(), "bytes of {}", tensor.name);
+        let slot = self.plan.slot(t);
+        match &mut self.device {
+            Device::Cpu(program) => program.bytes_mut(slot)[..bytes.len()].copy_from_slice(bytes),
+            #[cfg(feature = "native")]
+            Device::Wgpu(program) => program.write(slot, bytes),
+        }
+    }
+
+    /// Reads tensors, after all that was submitted.
+    pub async fn read_bytes(&mut self, tensors: &[TensorId]) -> Result<Vec<Vec<u8>>> {
+        let size = |t: &TensorId| self.plan.graph.tensor(*t).elements() * self.plan.graph.tensor(*t).dtype.bytes();
+        let places: Vec<(usize, usize)> = tensors.iter().map(|t| (self.plan.slot(*t), size(t))).collect();
+        match &mut self.device {
+            Device::Cpu(program) => Ok(places.iter().map(|(slot, n)| program.bytes(*slot)[..*n].to_vec()).collect()),
+            #[cfg(feature = "native")]
+            Device::Wgpu(program) => program.read(&places).await,
+        }
+    }
+
+    /// Reads one tensor and waits for it.
+    pub fn read<T: bytemuck::AnyBitPattern + bytemuck::NoUninit>(&mut self, t: TensorId) -> Result<Vec<T>> {
+        let bytes = pollster::block_on(self.read_bytes(&[t]))?.remove(0);
+        Ok(bytemuck::pod_collect_to_vec(&bytes))
+    }
+}
+
+/// Opens a backend by the name the user gave: `cpu`, `wgpu`, or `auto`, the best there is. `auto` takes a GPU if there is
+/// a real one; what it took is said by [`Backend::describe`].
+#[cfg(feature = "native")]
+pub fn open(name: &str, adapter: Option<&str>, threads: Option<usize>) -> Result<Backend> {
+    let cpu = || Ok(Backend::Cpu(Cpu::new(cpu_kernels::Level::detect(), threads)?));
+    match name {
+        "cpu" => cpu(),
+        "wgpu" => Ok(Backend::Wgpu(Wgpu::open(adapter)?)),
+        "auto" if adapters().iter().any(|a| a.is_gpu()) => Ok(Backend::Wgpu(Wgpu::open(adapter)?)),
+        "auto" => cpu(),
+        _ => Err(Error::usage(format!("--backend {name}: choose auto, cpu or wgpu"))),
+    }
+}

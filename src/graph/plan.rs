@@ -1,0 +1,156 @@
+//! The memory plan: which tensors share which buffer.
+//!
+//! One buffer a slot, never ranges of one buffer: WebGPU forbids binding overlapping or sibling ranges of a buffer as read
+//! and written in one dispatch, and native wgpu does not notice. Slots are taken greedily, the largest tensors first.
+
+use super::{Graph, Kind, Tensor, TensorId};
+use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
+
+/// One buffer of a plan.
+#[derive(Clone, Debug)]
+pub struct Slot {
+    pub bytes: usize,
+    /// Who uses it, in order of first use.
+    pub tensors: Vec<TensorId>,
+}
+
+/// A graph with a buffer for every tensor that a node uses or that is persistent.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    pub graph: Graph,
+    pub slots: Vec<Slot>,
+    /// The slot of each tensor.
+    slot_of: Vec<Option<u32>>,
+}
+
+impl Plan {
+    pub fn new(graph: Graph) -> Self {
+        let lives = lifetimes(&graph);
+        let mut plan = Plan { slots: Vec::new(), slot_of: vec![None; graph.tensors.len()], graph };
+        for i in 0..plan.graph.tensors.len() {
+            if plan.graph.tensors[i].kind == Kind::Persistent {
+                plan.slots.push(Slot { bytes: plan.graph.tensors[i].bytes(), tensors: vec![TensorId(i as u32)] });
+                plan.slot_of[i] = Some(plan.slots.len() as u32 - 1);
+            }
+        }
+        let shared = plan.slots.len();
+        let mut temps: Vec<(&TensorId, &RangeInclusive<usize>)> =
+            lives.iter().filter(|(t, _)| plan.graph.tensor(**t).kind == Kind::Temp).collect();
+        temps.sort_by_key(|(t, _)| (std::cmp::Reverse(plan.graph.tensor(**t).bytes()), **t));
+        let overlaps =
+            |a: &RangeInclusive<usize>, b: &RangeInclusive<usize>| a.start() <= b.end() && b.start() <= a.end();
+        for (t, life) in temps {
+            let free = |slot: &Slot| !slot.tensors.iter().any(|o| overlaps(&lives[o], life));
+            let slot = match plan.slots[shared..].iter().position(free) {
+                Some(i) => shared + i,
+                None => {
+                    plan.slots.push(Slot { bytes: plan.graph.tensor(*t).bytes(), tensors: Vec::new() });
+                    plan.slots.len() - 1
+                }
+            };
+            plan.slots[slot].tensors.push(*t);
+            plan.slot_of[t.index()] = Some(slot as u32);
+        }
+        for slot in &mut plan.slots[shared..] {
+            slot.tensors.sort_by_key(|t| *lives[t].start());
+        }
+        plan
+    }
+
+    /// The slot of a tensor.
+    ///
+    /// # Panics
+    /// When no node uses it.
+    pub fn slot(&self, t: TensorId) -> usize {
+        let slot = self.slot_of[t.index()];
+        slot.unwrap_or_else(|| panic!("{} is used by no node", self.graph.tensor(t).name)) as usize
+    }
+
+    /// Bytes of all buffers: what the device must hold.
+    pub fn bytes(&self) -> usize {
+        self.slots.iter().map(|s| s.bytes).sum()
+    }
+
+    /// The most bytes of temporaries alive at one node: no plan can need fewer.
+    pub fn ideal_peak(&self) -> usize {
+        let lives = lifetimes(&self.graph);
+        let alive = |i: usize| {
+            let live = lives.iter().filter(|(t, l)| self.graph.tensor(**t).kind == Kind::Temp && l.contains(&i));
+            live.map(|(t, _)| self.graph.tensor(*t).bytes()).sum()
+        };
+        (0..self.graph.nodes.len()).map(alive).max().unwrap_or(0)
+    }
+
+    /// Bytes of the shared slots: what the temporaries take together.
+    pub fn temp_bytes(&self) -> usize {
+        let temp = |s: &&Slot| self.graph.tensor(s.tensors[0]).kind == Kind::Temp;
+        self.slots.iter().filter(temp).map(|s| s.bytes).sum()
+    }
+}
+
+/// First and last node that uses each tensor.
+///
+/// # Panics
+/// When a temporary is used in two sections: its contents would not last.
+fn lifetimes(graph: &Graph) -> BTreeMap<TensorId, RangeInclusive<usize>> {
+    let mut lives: BTreeMap<TensorId, RangeInclusive<usize>> = BTreeMap::new();
+    for (i, node) in graph.nodes.iter().enumerate() {
+        for t in &node.tensors {
+            let first = lives.get(t).map_or(i, |l| *l.start());
+            lives.insert(*t, first..=i);
+        }
+    }
+    for section in &graph.sections {
+        for (t, life) in &lives {
+            let Tensor { kind, name, .. } = graph.tensor(*t);
+            let inside = section.nodes.contains(life.start()) == section.nodes.contains(life.end());
+            assert!(
+                *kind == Kind::Persistent || inside,
+                "{name} is used inside and outside of section {}",
+                section.name
+            );
+        }
+    }
+    lives
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::DType;
+
+    /// x -> a -> b -> c -> ... of different sizes.
+    fn chain(sizes: &[usize]) -> Graph {
+        let mut g = Graph::new();
+        let mut x = g.persistent("x", &[sizes[0]], DType::F32);
+        for n in sizes {
+            let y = g.temp("y", &[*n], DType::F32);
+            g.push(&crate::ops::COPY, cpu_kernels::copy::CopyArgs { n: *n as u32 }, &[x, y]);
+            x = y;
+        }
+        g
+    }
+
+    #[test]
+    fn neighbours_never_share_and_the_plan_is_near_the_ideal() {
+        let plan = Plan::new(chain(&[100, 7, 300, 20, 20, 500, 1, 64]));
+        for node in &plan.graph.nodes {
+            assert_ne!(plan.slot(node.tensors[0]), plan.slot(node.tensors[1]));
+        }
+        assert!(plan.temp_bytes() >= plan.ideal_peak());
+        assert_eq!(plan.temp_bytes(), 4 * (500 + 100), "two slots: the largest, and the largest beside its users");
+    }
+
+    #[test]
+    fn every_tensor_fits_its_slot_and_lives_apart() {
+        let plan = Plan::new(chain(&[3, 9, 27, 81, 9, 3]));
+        let lives = lifetimes(&plan.graph);
+        for slot in &plan.slots {
+            assert!(slot.tensors.iter().all(|t| plan.graph.tensor(*t).bytes() <= slot.bytes));
+            for pair in slot.tensors.windows(2) {
+                assert!(lives[&pair[0]].end() < lives[&pair[1]].start());
+            }
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! Rotary embedding and causal grouped-query attention.
+
+use super::{ATTENTION, ATTENTION_BACKWARD_DELTA, ATTENTION_BACKWARD_KV, ATTENTION_BACKWARD_Q, DType, ROPE};
+use crate::graph::{Backward, Graph, Node, TensorId};
+use cpu_kernels::attention::AttentionArgs;
+use cpu_kernels::attention_backward_delta::AttentionBackwardDeltaArgs;
+use cpu_kernels::attention_backward_kv::AttentionBackwardKvArgs;
+use cpu_kernels::attention_backward_q::AttentionBackwardQArgs;
+use cpu_kernels::{Args, rope::RopeArgs};
+
+/// (cos, sin) of position * theta^(-2i/head_dim) for each position below `positions` and each i below head_dim / 2.
+/// Made in f64 on the host: a GPU's sine is not accurate at large angles.
+pub fn rope_table(positions: usize, head_dim: usize, theta: f64) -> Vec<f32> {
+    let pair = |p: usize, i: usize| {
+        let angle = p as f64 * theta.powf(-2.0 * i as f64 / head_dim as f64);
+        [angle.cos() as f32, angle.sin() as f32]
+    };
+    (0..positions).flat_map(|p| (0..head_dim / 2).flat_map(move |i| pair(p, i))).collect()
+}
+
+impl Graph {
+    /// Rotates x (rows, heads * head_dim) by `positions` (rows); `table` from [`rope_table`] as (positions, head_dim).
+    pub fn rope(&mut self, x: TensorId, positions: TensorId, table: TensorId) -> TensorId {
+        let ((rows, dim), (_, head_dim)) = (self.matrix(x), self.matrix(table));
+        assert!(dim.is_multiple_of(head_dim) && self.shape(positions) == [rows], "rope: {}", self.tensor(x).name);
+        let y = self.temp("rope", &[rows, dim], DType::F32);
+        let (heads, head_dim) = ((dim / head_dim) as u32, head_dim as u32);
+        self.push(&ROPE, RopeArgs { rows: rows as u32, heads, head_dim, sign: 1.0 }, &[x, positions, table, y]);
+        y
+    }
+
+    /// softmax(q k^T / sqrt(head_dim)) v, causal within each of `batch` sequences.
+    /// q (batch * seq, heads * head_dim), k and v (batch * seq, kv_heads * head_dim) -> like q.
+    pub fn attention(&mut self, q: TensorId, k: TensorId, v: TensorId, batch: usize, head_dim: usize) -> TensorId {
+        let ((rows, q_dim), (_, kv_dim)) = (self.matrix(q), self.matrix(k));
+        let (heads, kv_heads, seq) = (q_dim / head_dim, kv_dim / head_dim, rows / batch);
+        assert!(
+            heads.is_multiple_of(kv_heads) && self.shape(k) == self.shape(v),
+            "attention: {heads}/{kv_heads} heads"
+        );
+        let y = self.temp("attention", &[rows, q_dim], DType::F32);
+        let lse = self.temp("lse", &[batch, heads, seq], DType::F32);
+        let args = AttentionArgs {
+            batch: batch as u32,
+            seq: seq as u32,
+            heads: heads as u32,
+            kv_heads: kv_heads as u32,
+            head_dim: head_dim as u32,
+            scale: 1.0 / (head_dim as f32).sqrt(),
+        };
+        self.push(&ATTENTION, args, &[q, k, v, y, lse]);
+        y
+    }
+}
+
+pub(super) fn rope_grad(b: &mut Backward<'_>, node: &Node) {
+    let [x, positions, table, y] = node.tensors[..] else { unreachable!("four buffers") };
+    let args: RopeArgs = Args::from_words(&node.args);
+    let (dy, dx) = (b.grad(y).expect("an output has a gradient"), b.fresh(x));
+    b.push(&ROPE, RopeArgs { sign: -args.sign, ..args }, &[dy, positions, table, dx]);
+    b.pass(x, dx, true);
+}
+
+pub(super) fn attention_grad(b: &mut Backward<'_>, node: &Node) {
+    let [q, k, v, y, lse] = node.tensors[..] else { unreachable!("five buffers") };
+    let AttentionArgs { batch, seq, heads, kv_heads, head_dim, scale } = Args::from_words(&node.args);
+    let dy = b.grad(y).expect("an output has a gradient");
+    let delta = b.fresh(lse);
+    b.push(&ATTENTION_BACKWARD_DELTA, AttentionBackwardDeltaArgs { batch, seq, heads, head_dim }, &[y, dy, delta]);
+    let (dq, dk, dv) = (b.fresh(q), b.fresh(k), b.fresh(v));
+    let args = AttentionBackwardQArgs { batch, seq, heads, kv_heads, head_dim, scale };
+    b.push(&ATTENTION_BACKWARD_Q, args, &[q, k, v, dy, lse, delta, dq]);
+    let args = AttentionBackwardKvArgs { batch, seq, heads, kv_heads, head_dim, scale };
+    b.push(&ATTENTION_BACKWARD_KV, args, &[q, k, v, dy, lse, delta, dk, dv]);
+    for (t, dt) in [(q, dq), (k, dk), (v, dv)] {
+        b.pass(t, dt, true);
+    }
+}

@@ -1,0 +1,93 @@
+//! The quantised linear layer: ternary weights, int8 activations, straight-through gradients.
+
+use super::{
+    DType, QUANTIZE_ROWS, TERNARY_MATMUL, TERNARY_MATMUL_BACKWARD_INPUT, TERNARY_MATMUL_BACKWARD_WEIGHT,
+    TERNARY_QUANTIZE,
+};
+use crate::graph::{Backward, Graph, Node, TensorId};
+use cpu_kernels::quantize_rows::QuantizeRowsArgs;
+use cpu_kernels::ternary_matmul::TernaryMatmulArgs;
+use cpu_kernels::ternary_matmul_backward_input::TernaryMatmulBackwardInputArgs;
+use cpu_kernels::ternary_matmul_backward_weight::TernaryMatmulBackwardWeightArgs;
+use cpu_kernels::{Args, ternary_quantize::TernaryQuantizeArgs};
+use std::ops::Range;
+
+/// int8 codes (rows, dim) and one step a row.
+#[derive(Clone, Copy, Debug)]
+pub struct QuantRows {
+    pub codes: TensorId,
+    pub step: TensorId,
+}
+
+/// Packed ternary codes (outs, bytes of a row) and f16-representable scales (outs, groups), held as f32.
+#[derive(Clone, Copy, Debug)]
+pub struct TernaryWeight {
+    pub codes: TensorId,
+    pub scales: TensorId,
+    pub outs: u32,
+    pub dim: u32,
+    pub group: u32,
+}
+
+/// Bytes of one packed row of `dim` weights.
+pub fn packed_row_bytes(dim: usize) -> usize {
+    dim.div_ceil(128) * 32
+}
+
+impl Graph {
+    /// x (rows, dim) to int8.
+    pub fn quantize_rows(&mut self, x: TensorId) -> QuantRows {
+        let (rows, dim) = self.matrix(x);
+        let codes = self.temp("xq", &[rows, dim], DType::I8);
+        let step = self.temp("step", &[rows], DType::F32);
+        self.push(&QUANTIZE_ROWS, QuantizeRowsArgs { rows: rows as u32, dim: dim as u32 }, &[x, codes, step]);
+        QuantRows { codes, step }
+    }
+
+    /// Persistent room for the ternary form of a weight (outs, dim), with one scale a `group` inputs.
+    pub fn ternary_weight(&mut self, name: &str, outs: usize, dim: usize, group: usize) -> TernaryWeight {
+        assert!(group.is_multiple_of(32) && dim.is_multiple_of(group), "{name}: {dim} inputs in groups of {group}");
+        let codes = self.persistent(&format!("{name}.codes"), &[outs, packed_row_bytes(dim)], DType::U8);
+        let scales = self.persistent(&format!("{name}.scales"), &[outs, dim / group], DType::F32);
+        TernaryWeight { codes, scales, outs: outs as u32, dim: dim as u32, group: group as u32 }
+    }
+
+    /// Quantises the latent weight w (outs, dim) into `to`.
+    pub fn ternary_quantize(&mut self, w: TensorId, to: &TernaryWeight) {
+        assert_eq!(self.matrix(w), (to.outs as usize, to.dim as usize), "ternary_quantize: {}", self.tensor(w).name);
+        let args = TernaryQuantizeArgs { rows: to.outs, dim: to.dim, group: to.group };
+        self.push(&TERNARY_QUANTIZE, args, &[w, to.codes, to.scales]);
+    }
+
+    /// y = x_hat w_hat^T for the rows `rows` of x: (rows, dim) -> (rows, outs).
+    pub fn ternary_matmul(&mut self, x: QuantRows, w: &TernaryWeight, rows: Range<usize>) -> TensorId {
+        let (have, dim) = self.matrix(x.codes);
+        assert!(dim == w.dim as usize && rows.end <= have, "ternary_matmul: {}", self.tensor(w.codes).name);
+        let y = self.temp("linear", &[rows.len(), w.outs as usize], DType::F32);
+        let args = TernaryMatmulArgs {
+            rows: rows.len() as u32,
+            outs: w.outs,
+            dim: w.dim,
+            group: w.group,
+            x_row: rows.start as u32,
+        };
+        self.push(&TERNARY_MATMUL, args, &[x.codes, x.step, w.codes, w.scales, y]);
+        y
+    }
+}
+
+pub(super) fn ternary_matmul_grad(b: &mut Backward<'_>, node: &Node) {
+    let [xq, step, codes, scales, y] = node.tensors[..] else { unreachable!("five buffers") };
+    let dy = b.grad(y).expect("an output has a gradient");
+    let TernaryMatmulArgs { rows, outs, dim, group, x_row } = Args::from_words(&node.args);
+    if b.wants(codes) {
+        let (dw, _) = b.slot(codes);
+        let args = TernaryMatmulBackwardWeightArgs { rows, outs, dim, x_row };
+        b.push(&TERNARY_MATMUL_BACKWARD_WEIGHT, args, &[dy, xq, step, dw]);
+    }
+    if b.wants(xq) {
+        let (dx, beta) = b.slot(xq);
+        let args = TernaryMatmulBackwardInputArgs { rows, outs, dim, group, x_row, beta };
+        b.push(&TERNARY_MATMUL_BACKWARD_INPUT, args, &[dy, codes, scales, dx]);
+    }
+}

@@ -1,0 +1,52 @@
+//! Element by element: residual sums, SwiGLU, constants.
+
+use super::{ADD, DType, FILL, SWIGLU, SWIGLU_BACKWARD};
+use crate::graph::{Backward, Graph, Node, TensorId};
+use cpu_kernels::{Args, add::AddArgs, fill::FillArgs, swiglu::SwigluArgs, swiglu_backward::SwigluBackwardArgs};
+
+impl Graph {
+    /// a + b, of one shape.
+    pub fn add_tensors(&mut self, a: TensorId, b: TensorId) -> TensorId {
+        let shape = self.shape(a).to_vec();
+        assert_eq!(shape, self.shape(b), "add: {} and {}", self.tensor(a).name, self.tensor(b).name);
+        let y = self.temp("sum", &shape, DType::F32);
+        let n = self.tensor(y).elements() as u32;
+        self.push(&ADD, AddArgs { n }, &[a, b, y]);
+        y
+    }
+
+    /// silu(gate) * up, of one shape.
+    pub fn swiglu(&mut self, gate: TensorId, up: TensorId) -> TensorId {
+        let shape = self.shape(gate).to_vec();
+        assert_eq!(shape, self.shape(up), "swiglu: {} and {}", self.tensor(gate).name, self.tensor(up).name);
+        let y = self.temp("swiglu", &shape, DType::F32);
+        let n = self.tensor(y).elements() as u32;
+        self.push(&SWIGLU, SwigluArgs { n }, &[gate, up, y]);
+        y
+    }
+
+    /// Sets every element of `y`.
+    pub fn fill(&mut self, y: TensorId, value: f32) {
+        let n = self.tensor(y).elements() as u32;
+        self.push(&FILL, FillArgs { n, value }, &[y]);
+    }
+}
+
+pub(super) fn add_grad(b: &mut Backward<'_>, node: &Node) {
+    let dy = b.grad(node.tensors[2]).expect("an output has a gradient");
+    for input in [node.tensors[0], node.tensors[1]] {
+        if b.wants(input) {
+            b.pass(input, dy, false);
+        }
+    }
+}
+
+pub(super) fn swiglu_grad(b: &mut Backward<'_>, node: &Node) {
+    let [gate, up, y] = node.tensors[..] else { unreachable!("three buffers") };
+    let SwigluArgs { n } = Args::from_words(&node.args);
+    let dy = b.grad(y).expect("an output has a gradient");
+    let (dgate, dup) = (b.fresh(gate), b.fresh(up));
+    b.push(&SWIGLU_BACKWARD, SwigluBackwardArgs { n }, &[gate, up, dy, dgate, dup]);
+    b.pass(gate, dgate, true);
+    b.pass(up, dup, true);
+}

@@ -1,0 +1,23 @@
+//! Token embedding: the first op of every model. Its gradient needs the rows sorted by id, so the model asks for it.
+
+use super::{DType, EMBEDDING, EMBEDDING_BACKWARD};
+use crate::graph::{Graph, TensorId};
+use cpu_kernels::{embedding::EmbeddingArgs, embedding_backward::EmbeddingBackwardArgs};
+
+impl Graph {
+    /// ids (rows), table (vocab, dim) -> (rows, dim).
+    pub fn embedding(&mut self, ids: TensorId, table: TensorId) -> TensorId {
+        let rows = self.tensor(ids).elements();
+        let (_, dim) = self.matrix(table);
+        let y = self.temp("embed", &[rows, dim], DType::F32);
+        self.push(&EMBEDDING, EmbeddingArgs { rows: rows as u32, dim: dim as u32 }, &[ids, table, y]);
+        y
+    }
+
+    /// Adds dy (rows, dim) to the rows `ids` of dtable (vocab, dim). `order` lists the rows sorted by id, ties in order.
+    pub fn embedding_backward(&mut self, ids: TensorId, order: TensorId, dy: TensorId, dtable: TensorId) {
+        let (rows, dim) = self.matrix(dy);
+        let args = EmbeddingBackwardArgs { rows: rows as u32, dim: dim as u32 };
+        self.push(&EMBEDDING_BACKWARD, args, &[ids, order, dy, dtable]);
+    }
+}

@@ -1,0 +1,92 @@
+//! The loss, and the head before it, in chunks of rows: the logits of a whole batch never exist at once.
+
+use super::bitlinear::{QuantRows, TernaryWeight};
+use super::{CROSS_ENTROPY, DType, MATMUL, SUM, TERNARY_MATMUL_BACKWARD_INPUT, TERNARY_MATMUL_BACKWARD_WEIGHT};
+use crate::graph::{Graph, TensorId};
+use cpu_kernels::cross_entropy::CrossEntropyArgs;
+use cpu_kernels::matmul::MatmulArgs;
+use cpu_kernels::sum::SumArgs;
+use cpu_kernels::ternary_matmul_backward_input::TernaryMatmulBackwardInputArgs;
+use cpu_kernels::ternary_matmul_backward_weight::TernaryMatmulBackwardWeightArgs;
+
+/// The head's weight, and what it multiplies.
+#[derive(Clone, Copy, Debug)]
+pub enum Head {
+    /// f32 (vocab, dim): its own matrix, or the embedding.
+    Dense { x: TensorId, weight: TensorId },
+    /// Ternary, of quantised rows; `latent` is the f32 weight.
+    Ternary { x: QuantRows, weight: TernaryWeight, latent: TensorId },
+}
+
+/// What the loss is measured against.
+#[derive(Clone, Copy, Debug)]
+pub struct Targets {
+    /// (rows): the next token of each row; 0xffffffff counts nothing.
+    pub ids: TensorId,
+    /// (rows): cross-entropy of each row in nats, written here.
+    pub losses: TensorId,
+}
+
+impl Graph {
+    /// Logits of the rows `rows`: (rows, vocab).
+    pub fn logits(&mut self, head: &Head, rows: std::ops::Range<usize>) -> TensorId {
+        let logits = match *head {
+            Head::Dense { x, weight } => self.linear(x, weight, rows),
+            Head::Ternary { x, weight, .. } => self.ternary_matmul(x, &weight, rows),
+        };
+        self.name(logits, "logits")
+    }
+
+    /// Cross-entropy of every row, in chunks of `chunk` rows. With `grad_scale`, also the gradient of
+    /// grad_scale * (sum of losses): into the head's weight, and returned for the head's input (rows, dim).
+    pub fn head_loss(&mut self, head: &Head, to: Targets, chunk: usize, grad_scale: f32) -> Option<TensorId> {
+        let x = match *head {
+            Head::Dense { x, .. } => x,
+            Head::Ternary { x, .. } => x.codes,
+        };
+        let (rows, dim) = self.matrix(x);
+        let dx = (grad_scale != 0.0).then(|| self.temp("d.hidden", &[rows, dim], DType::F32));
+        for start in (0..rows).step_by(chunk) {
+            let end = (start + chunk).min(rows);
+            let logits = self.logits(head, start..end);
+            let vocab = self.matrix(logits).1 as u32;
+            let args = CrossEntropyArgs { rows: (end - start) as u32, vocab, row: start as u32, grad_scale };
+            self.push(&CROSS_ENTROPY, args, &[to.ids, logits, to.losses]);
+            if let Some(dx) = dx {
+                self.head_backward(head, start, logits, dx);
+            }
+        }
+        dx
+    }
+
+    /// Gradients of one chunk of the head: dx rows are set, the weight's gradient is added to.
+    fn head_backward(&mut self, head: &Head, start: usize, dlogits: TensorId, dx: TensorId) {
+        let (rows, vocab) = self.matrix(dlogits);
+        let dim = self.matrix(dx).1;
+        let (m, n, k) = (rows as u32, vocab as u32, dim as u32);
+        let offset = (start * dim) as u32;
+        match *head {
+            Head::Dense { x, weight } => {
+                let args = MatmulArgs { m, n: k, k: n, d_offset: offset, ..MatmulArgs::default() };
+                self.push(&MATMUL, args, &[dlogits, weight, dx]);
+                let dw = self.gradient(weight).expect("the head's weight has a gradient");
+                let transposed = MatmulArgs { m: n, n: k, k: m, a_transposed: 1, b_offset: offset, beta: 1.0, ..args };
+                self.push(&MATMUL, MatmulArgs { d_offset: 0, ..transposed }, &[dlogits, x, dw]);
+            }
+            Head::Ternary { x, weight, latent } => {
+                let (rows, outs, dim, x_row) = (m, weight.outs, k, start as u32);
+                let args = TernaryMatmulBackwardInputArgs { rows, outs, dim, group: weight.group, x_row, beta: 0.0 };
+                self.push(&TERNARY_MATMUL_BACKWARD_INPUT, args, &[dlogits, weight.codes, weight.scales, dx]);
+                let dw = self.gradient(latent).expect("the head's weight has a gradient");
+                let args = TernaryMatmulBackwardWeightArgs { rows, outs, dim, x_row };
+                self.push(&TERNARY_MATMUL_BACKWARD_WEIGHT, args, &[dlogits, x.codes, x.step, dw]);
+            }
+        }
+    }
+
+    /// y[0] = beta * y[0] + scale * (sum of x).
+    pub fn sum(&mut self, x: TensorId, scale: f32, beta: f32, y: TensorId) {
+        let n = self.tensor(x).elements() as u32;
+        self.push(&SUM, SumArgs { n, scale, beta }, &[x, y]);
+    }
+}

@@ -1,0 +1,144 @@
+//! Optimizers. The clip factor and the verdict on the step stay on the device: nothing is read back within a step.
+
+use super::{ADAMW, BLOCK, CLIP, DType, LION, MUON_MOMENTUM, MUON_NORMALIZE, MUON_UPDATE, SUM_SQUARES};
+use crate::graph::{Graph, TensorId};
+use cpu_kernels::adamw::AdamwArgs;
+use cpu_kernels::clip::ClipArgs;
+use cpu_kernels::lion::LionArgs;
+use cpu_kernels::muon_momentum::MuonMomentumArgs;
+use cpu_kernels::muon_normalize::MuonNormalizeArgs;
+use cpu_kernels::muon_update::MuonUpdateArgs;
+use cpu_kernels::sum_squares::SumSquaresArgs;
+
+/// Steps whose (loss, norm, skipped) are kept on the device until they are read.
+pub const STATS_RING: usize = 64;
+
+/// What every optimizer op reads.
+#[derive(Clone, Copy, Debug)]
+pub struct StepControl {
+    /// (4): learning-rate factor, 1 - beta1^t, 1 - beta2^t, slot of the ring; written by the host before the step.
+    pub step: TensorId,
+    /// (4): clip factor, whether to skip, running mean of the norm, steps counted; state.
+    pub ctl: TensorId,
+    /// (64, 4): loss, norm, skipped, 0 of the last steps.
+    pub stats: TensorId,
+}
+
+/// AdamW (Loshchilov & Hutter 2019).
+#[derive(Clone, Copy, Debug)]
+pub struct AdamW {
+    pub lr: f32,
+    pub beta1: f32,
+    pub beta2: f32,
+    pub eps: f32,
+    pub weight_decay: f32,
+}
+
+/// Lion (Chen et al. 2023).
+#[derive(Clone, Copy, Debug)]
+pub struct Lion {
+    pub lr: f32,
+    pub beta1: f32,
+    pub beta2: f32,
+    pub weight_decay: f32,
+}
+
+/// Muon (Jordan et al. 2024): momentum, orthogonalised by `steps` Newton-Schulz iterations.
+#[derive(Clone, Copy, Debug)]
+pub struct Muon {
+    pub lr: f32,
+    pub momentum: f32,
+    pub steps: usize,
+    pub weight_decay: f32,
+}
+
+/// Coefficients of the quintic Newton-Schulz iteration.
+const NEWTON_SCHULZ: [f32; 3] = [3.4445, -4.7750, 2.0315];
+
+impl Graph {
+    /// The step's three control tensors.
+    pub fn step_control(&mut self) -> StepControl {
+        StepControl {
+            step: self.persistent("step", &[4], DType::F32),
+            ctl: self.persistent("ctl", &[4], DType::F32),
+            stats: self.persistent("stats", &[STATS_RING, 4], DType::F32),
+        }
+    }
+
+    /// Global gradient norm of `grads`, clip factor, and the decision to skip the step.
+    pub fn clip(&mut self, grads: &[TensorId], loss: TensorId, control: StepControl, clip: f32, outlier: f32) {
+        let blocks = |g: &Graph, t: TensorId| (g.tensor(t).elements() as u32).div_ceil(BLOCK);
+        let partials: u32 = grads.iter().map(|t| blocks(self, *t)).sum();
+        let partial = self.temp("norm.partial", &[partials as usize], DType::F32);
+        let mut offset = 0;
+        for grad in grads {
+            let n = self.tensor(*grad).elements() as u32;
+            self.push(&SUM_SQUARES, SumSquaresArgs { n, rows: 1, offset }, &[*grad, partial]);
+            offset += n.div_ceil(BLOCK);
+        }
+        let args = ClipArgs { partials, warmup: 20, clip, outlier };
+        self.push(&CLIP, args, &[partial, loss, control.step, control.ctl, control.stats]);
+    }
+
+    /// One AdamW update of w, with moments m and v.
+    pub fn adamw(&mut self, o: &AdamW, c: StepControl, [g, w, m, v]: [TensorId; 4]) {
+        let n = self.tensor(w).elements() as u32;
+        let AdamW { lr, beta1, beta2, eps, weight_decay } = *o;
+        self.push(&ADAMW, AdamwArgs { n, lr, beta1, beta2, eps, weight_decay }, &[g, c.ctl, c.step, w, m, v]);
+    }
+
+    /// One Lion update of w, with momentum m.
+    pub fn lion(&mut self, o: &Lion, c: StepControl, [g, w, m]: [TensorId; 3]) {
+        let n = self.tensor(w).elements() as u32;
+        let Lion { lr, beta1, beta2, weight_decay } = *o;
+        self.push(&LION, LionArgs { n, lr, beta1, beta2, weight_decay }, &[g, c.ctl, c.step, w, m]);
+    }
+
+    /// One Muon update of matrices that have the same short and long side: each (gradient, weight, momentum). They are
+    /// orthogonalised as one batch, each along its short side.
+    pub fn muon(&mut self, o: &Muon, c: StepControl, matrices: &[[TensorId; 3]]) {
+        let [short, long] = self.sides(matrices[0][1]);
+        let (batch, n) = (matrices.len(), short * long);
+        let x = self.temp("muon.x", &[batch, short, long], DType::F32);
+        for (i, [g, w, m]) in matrices.iter().enumerate() {
+            assert_eq!(self.sides(*w), [short, long], "muon: {}", self.tensor(*w).name);
+            let (rows, cols) = self.matrix(*w);
+            let (offset, transposed) = ((i * n) as u32, u32::from(rows > cols));
+            let (rows, cols) = (rows as u32, cols as u32);
+            let args = MuonMomentumArgs { rows, cols, offset, transposed, beta: o.momentum };
+            self.push(&MUON_MOMENTUM, args, &[*g, c.ctl, *m, x]);
+        }
+        let x = self.newton_schulz(x, o.steps);
+        for (i, [_, w, _]) in matrices.iter().enumerate() {
+            let (rows, cols) = self.matrix(*w);
+            let shape = (rows as f32 / cols as f32).max(1.0).sqrt();
+            let (offset, transposed) = ((i * n) as u32, u32::from(rows > cols));
+            let (rows, cols) = (rows as u32, cols as u32);
+            let (lr, weight_decay) = (o.lr, o.weight_decay);
+            let args = MuonUpdateArgs { rows, cols, offset, transposed, lr, shape, weight_decay };
+            self.push(&MUON_UPDATE, args, &[x, c.ctl, c.step, *w]);
+        }
+    }
+
+    /// Approximate orthogonalisation of each matrix of x (batch, short, long), which is normalised in place.
+    pub fn newton_schulz(&mut self, mut x: TensorId, steps: usize) -> TensorId {
+        let [batch, short, long] = self.shape(x)[..] else { panic!("newton_schulz takes a batch of matrices") };
+        let (n, batch) = ((short * long) as u32, batch as u32);
+        let partial = self.temp("muon.partial", &[(batch * n.div_ceil(BLOCK)) as usize], DType::F32);
+        self.push(&SUM_SQUARES, SumSquaresArgs { n, rows: batch, offset: 0 }, &[x, partial]);
+        self.push(&MUON_NORMALIZE, MuonNormalizeArgs { n, batch }, &[partial, x]);
+        let [a, b, c] = NEWTON_SCHULZ;
+        for _ in 0..steps {
+            let gram = self.gram(x);
+            let poly = self.matmul_add(c, gram, gram, b, gram);
+            x = self.matmul_add(1.0, poly, x, a, x);
+        }
+        x
+    }
+
+    /// [short, long] side of a matrix.
+    pub fn sides(&self, w: TensorId) -> [usize; 2] {
+        let (rows, cols) = self.matrix(w);
+        [rows.min(cols), rows.max(cols)]
+    }
+}
