@@ -14,8 +14,8 @@ use cpu_kernels::ternary_matmul_backward_weight::TernaryMatmulBackwardWeightArgs
 pub enum Head {
     /// f32 (vocab, dim): its own matrix, or the embedding.
     Dense { x: TensorId, weight: TensorId },
-    /// Ternary, of quantised rows; `latent` is the f32 weight.
-    Ternary { x: QuantRows, weight: TernaryWeight, latent: TensorId },
+    /// Ternary, of the rows x quantised from `input`; `latent` is the f32 weight.
+    Ternary { x: QuantRows, input: TensorId, weight: TernaryWeight, latent: TensorId },
 }
 
 /// What the loss is measured against.
@@ -25,6 +25,16 @@ pub struct Targets {
     pub ids: TensorId,
     /// (rows): cross-entropy of each row in nats, written here.
     pub losses: TensorId,
+}
+
+impl Head {
+    /// (rows, dim): the final hidden state.
+    pub fn input(&self) -> TensorId {
+        match *self {
+            Head::Dense { x, .. } => x,
+            Head::Ternary { input, .. } => input,
+        }
+    }
 }
 
 impl Graph {
@@ -40,11 +50,7 @@ impl Graph {
     /// Cross-entropy of every row, in chunks of `chunk` rows. With `grad_scale`, also the gradient of
     /// grad_scale * (sum of losses): into the head's weight, and returned for the head's input (rows, dim).
     pub fn head_loss(&mut self, head: &Head, to: Targets, chunk: usize, grad_scale: f32) -> Option<TensorId> {
-        let x = match *head {
-            Head::Dense { x, .. } => x,
-            Head::Ternary { x, .. } => x.codes,
-        };
-        let (rows, dim) = self.matrix(x);
+        let (rows, dim) = self.matrix(head.input());
         let dx = (grad_scale != 0.0).then(|| self.temp("d.hidden", &[rows, dim], DType::F32));
         for start in (0..rows).step_by(chunk) {
             let end = (start + chunk).min(rows);
@@ -73,7 +79,7 @@ impl Graph {
                 let transposed = MatmulArgs { m: n, n: k, k: m, a_transposed: 1, b_offset: offset, beta: 1.0, ..args };
                 self.push(&MATMUL, MatmulArgs { d_offset: 0, ..transposed }, &[dlogits, x, dw]);
             }
-            Head::Ternary { x, weight, latent } => {
+            Head::Ternary { x, weight, latent, .. } => {
                 let (rows, outs, dim, x_row) = (m, weight.outs, k, start as u32);
                 let args = TernaryMatmulBackwardInputArgs { rows, outs, dim, group: weight.group, x_row, beta: 0.0 };
                 self.push(&TERNARY_MATMUL_BACKWARD_INPUT, args, &[dlogits, weight.codes, weight.scales, dx]);

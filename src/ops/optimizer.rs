@@ -34,6 +34,19 @@ pub struct AdamW {
     pub weight_decay: f32,
 }
 
+impl Default for AdamW {
+    fn default() -> Self {
+        AdamW { lr: 3e-3, beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.0 }
+    }
+}
+
+impl AdamW {
+    /// beta1 and beta2: the host computes the bias corrections.
+    pub fn betas(&self) -> [f32; 2] {
+        [self.beta1, self.beta2]
+    }
+}
+
 /// Lion (Chen et al. 2023).
 #[derive(Clone, Copy, Debug)]
 pub struct Lion {
@@ -41,6 +54,12 @@ pub struct Lion {
     pub beta1: f32,
     pub beta2: f32,
     pub weight_decay: f32,
+}
+
+impl Default for Lion {
+    fn default() -> Self {
+        Lion { lr: 1e-3, beta1: 0.9, beta2: 0.99, weight_decay: 0.0 }
+    }
 }
 
 /// Muon (Jordan et al. 2024): momentum, orthogonalised by `steps` Newton-Schulz iterations.

@@ -1,0 +1,59 @@
+//! A linear layer without bias, ternary (BitLinear) or f32.
+
+use super::{Init, Maker, Role};
+use crate::graph::{Graph, TensorId};
+use crate::ops::{Head, QuantRows, TernaryWeight};
+
+pub(super) struct Linear {
+    /// f32 (outs, dim).
+    latent: TensorId,
+    ternary: Option<TernaryWeight>,
+}
+
+/// The input of linear layers, prepared once for all that share it.
+#[derive(Clone, Copy)]
+pub(super) enum LinearInput {
+    Dense(TensorId),
+    Quantized(QuantRows),
+}
+
+impl LinearInput {
+    /// x (rows, dim), as the linear layers of a model take it.
+    pub(super) fn new(g: &mut Graph, x: TensorId, ternary: bool) -> Self {
+        if ternary { LinearInput::Quantized(g.quantize_rows(x)) } else { LinearInput::Dense(x) }
+    }
+}
+
+impl Linear {
+    pub(super) fn new(make: &mut Maker<'_>, name: &str, outs: usize, dim: usize, role: Role, ternary: bool) -> Self {
+        let latent = make.param(name, &[outs, dim], role, Init::Normal(1.0 / (dim as f32).sqrt()));
+        let ternary = ternary.then(|| make.g.ternary_weight(name, outs, dim, make.config.group(dim)));
+        Linear { latent, ternary }
+    }
+
+    pub(super) fn quantize(&self, g: &mut Graph) {
+        if let Some(ternary) = &self.ternary {
+            g.ternary_quantize(self.latent, ternary);
+        }
+    }
+
+    /// (rows, dim) -> (rows, outs).
+    pub(super) fn forward(&self, g: &mut Graph, x: LinearInput) -> TensorId {
+        match (x, &self.ternary) {
+            (LinearInput::Dense(x), None) => g.linear(x, self.latent, 0..g.matrix(x).0),
+            (LinearInput::Quantized(x), Some(w)) => g.ternary_matmul(x, w, 0..g.matrix(x.codes).0),
+            _ => unreachable!("a model's linear layers are all of one kind"),
+        }
+    }
+
+    /// This layer as the head over hidden (rows, dim).
+    pub(super) fn as_head(&self, g: &mut Graph, hidden: TensorId) -> Head {
+        match self.ternary {
+            None => Head::Dense { x: hidden, weight: self.latent },
+            Some(weight) => {
+                let x = g.quantize_rows(hidden);
+                Head::Ternary { x, input: hidden, weight, latent: self.latent }
+            }
+        }
+    }
+}

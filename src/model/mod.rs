@@ -1,0 +1,169 @@
+//! The model: a decoder-only transformer with ternary linear layers. Each layer is written once, as a function that puts
+//! ops into a graph; training and inference build it from here.
+
+mod attention;
+mod config;
+mod ffn;
+mod init;
+mod linear;
+mod residual;
+
+use crate::graph::{Graph, TensorId};
+use crate::ops::{DType, Head, rope_table};
+use attention::Attention;
+use ffn::FeedForward;
+use linear::Linear;
+
+pub use config::{ModelConfig, PRESETS, Preset, Quantize};
+pub use init::Init;
+
+/// Who updates a parameter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// A matrix within a layer: Muon.
+    Matrix,
+    /// Embedding, head, norms, residual mixing: AdamW or Lion.
+    Other,
+}
+
+#[derive(Clone, Debug)]
+pub struct Param {
+    pub name: String,
+    pub id: TensorId,
+    pub role: Role,
+    pub init: Init,
+}
+
+/// What a forward pass is fed.
+#[derive(Clone, Copy, Debug)]
+pub struct Inputs {
+    /// (rows): token ids.
+    pub ids: TensorId,
+    /// (rows): position of each token in its sequence.
+    pub positions: TensorId,
+    /// Sequences; rows / batch tokens each.
+    pub batch: usize,
+}
+
+/// A model's tensors in a graph.
+pub struct Model {
+    pub config: ModelConfig,
+    pub vocab: usize,
+    pub params: Vec<Param>,
+    /// (seq_len, head_dim): fill it with [`Model::rope_table`].
+    pub rope: TensorId,
+    embed: TensorId,
+    layers: Vec<Layer>,
+    norm: TensorId,
+    head: Option<Linear>,
+}
+
+struct Layer {
+    attention: Attention,
+    ffn: FeedForward,
+}
+
+impl Model {
+    /// Declares the tensors of a checked config.
+    pub fn new(g: &mut Graph, config: &ModelConfig, vocab: usize) -> Model {
+        let mut make = Maker { g, config, params: Vec::new() };
+        let embed = make.param("embed.weight", &[vocab, config.dim], Role::Other, Init::Normal(0.02));
+        let layers = (0..config.layers)
+            .map(|i| Layer {
+                attention: Attention::new(&mut make, &format!("layers.{i}.attn"), 2 * i),
+                ffn: FeedForward::new(&mut make, &format!("layers.{i}.ffn"), 2 * i + 1),
+            })
+            .collect();
+        let norm = make.param("norm.weight", &[config.dim], Role::Other, Init::Ones);
+        let ternary_head = config.is_ternary() && config.ternary_head;
+        let head = (!config.tie_embeddings)
+            .then(|| Linear::new(&mut make, "head.weight", vocab, config.dim, Role::Other, ternary_head));
+        let params = make.params;
+        let rope = g.persistent("rope", &[config.seq_len, config.head_dim()], DType::F32);
+        Model { config: config.clone(), vocab, params, rope, embed, layers, norm, head }
+    }
+
+    /// Contents of `rope`.
+    pub fn rope_table(&self) -> Vec<f32> {
+        rope_table(self.config.seq_len, self.config.head_dim(), self.config.rope_theta)
+    }
+
+    pub fn param_count(&self, g: &Graph) -> usize {
+        self.params.iter().map(|p| g.tensor(p.id).elements()).sum()
+    }
+
+    fn linears(&self) -> impl Iterator<Item = &Linear> {
+        let layers = self.layers.iter().flat_map(|l| l.attention.linears().into_iter().chain(l.ffn.linears()));
+        layers.chain(&self.head)
+    }
+
+    /// Appends the quantisation of every ternary weight. Must run whenever weights changed, before a forward pass.
+    pub fn quantize(&self, g: &mut Graph) {
+        for linear in self.linears() {
+            linear.quantize(g);
+        }
+    }
+
+    /// Embedding: (rows) -> (rows, dim).
+    pub fn embed(&self, g: &mut Graph, inputs: &Inputs) -> TensorId {
+        g.embedding(inputs.ids, self.embed)
+    }
+
+    /// The layers, from the embedding (rows, dim) to what the head multiplies. `recompute`: the backward pass computes each
+    /// layer again instead of keeping its activations.
+    pub fn forward(&self, g: &mut Graph, inputs: &Inputs, embedded: TensorId, recompute: bool) -> Head {
+        let streams = self.config.mhc_streams;
+        let mut x = if streams == 1 { embedded } else { g.mhc_expand(embedded, streams) };
+        for (i, layer) in self.layers.iter().enumerate() {
+            let build = |g: &mut Graph| {
+                let before = g.set_prefix(&format!("layers.{i}.attn."));
+                let x = layer.attention.forward(g, x, inputs, self);
+                g.set_prefix(&format!("layers.{i}.ffn."));
+                let x = layer.ffn.forward(g, x, self);
+                g.set_prefix(&before);
+                x
+            };
+            x = if recompute { g.recompute(build) } else { build(g) };
+        }
+        let mean = if streams == 1 { x } else { g.mhc_collapse(x) };
+        let hidden = g.rms_norm(mean, self.norm, self.config.norm_eps);
+        g.name(hidden, "hidden");
+        match &self.head {
+            None => Head::Dense { x: hidden, weight: self.embed },
+            Some(head) => head.as_head(g, hidden),
+        }
+    }
+
+    /// Rows of logits to hold at once: about 8 MiB of them.
+    pub fn head_chunk(&self, rows: usize) -> usize {
+        ((2 << 20) / self.vocab).next_multiple_of(64).min(rows)
+    }
+
+    /// The embedding's parameter, for its gradient.
+    pub fn embedding_table(&self) -> TensorId {
+        self.embed
+    }
+}
+
+/// Declares parameters and keeps the list of them.
+struct Maker<'a> {
+    g: &'a mut Graph,
+    config: &'a ModelConfig,
+    params: Vec<Param>,
+}
+
+impl Maker<'_> {
+    fn param(&mut self, name: &str, shape: &[usize], role: Role, init: Init) -> TensorId {
+        let id = self.g.persistent(name, shape, DType::F32);
+        self.params.push(Param { name: name.to_string(), id, role, init });
+        id
+    }
+
+    fn norm(&mut self, name: &str, dim: usize) -> TensorId {
+        self.param(name, &[dim], Role::Other, Init::Ones)
+    }
+
+    fn linear(&mut self, name: &str, outs: usize, dim: usize) -> Linear {
+        Linear::new(self, name, outs, dim, Role::Matrix, self.config.is_ternary())
+    }
+}

@@ -1,0 +1,206 @@
+//! The configuration of a run: `[model]`, `[data]`, `[train]`, `[optim]` of a TOML file. A key that nobody reads does not
+//! exist: unknown keys are errors.
+
+use crate::data::DataConfig;
+use crate::model::{ModelConfig, Preset};
+use crate::{Error, Result};
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+
+/// A run, resolved.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    pub model: ModelConfig,
+    pub data: DataConfig,
+    pub train: TrainConfig,
+    pub optim: OptimConfig,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TrainConfig {
+    /// Sequences in a micro-batch.
+    pub batch_size: usize,
+    /// Micro-batches whose gradients make one step.
+    pub grad_accum: usize,
+    pub total_steps: u64,
+    /// Steps between lines of the log.
+    pub log_interval: u64,
+    /// Steps between evaluations; 0 evaluates at the end only.
+    pub eval_interval: u64,
+    /// Windows of the validation split that an evaluation reads, at most.
+    pub eval_windows: usize,
+    /// Steps between checkpoints; 0 saves at the end only.
+    pub checkpoint_interval: u64,
+    /// Checkpoints kept besides the final one.
+    pub keep_last_checkpoints: usize,
+    /// Compute layers again in the backward pass instead of keeping their activations.
+    pub recompute: bool,
+    /// Of the initial weights and the order of the data.
+    pub seed: u64,
+}
+
+impl Default for TrainConfig {
+    fn default() -> Self {
+        TrainConfig {
+            batch_size: 8,
+            grad_accum: 1,
+            total_steps: 600,
+            log_interval: 10,
+            eval_interval: 100,
+            eval_windows: 500,
+            checkpoint_interval: 100,
+            keep_last_checkpoints: 3,
+            recompute: false,
+            seed: 0,
+        }
+    }
+}
+
+/// The optimizer of everything that is no matrix within a layer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Aux {
+    #[default]
+    AdamW,
+    Lion,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct OptimConfig {
+    pub muon_lr: f32,
+    pub muon_momentum: f32,
+    /// Newton-Schulz iterations.
+    pub muon_steps: usize,
+    /// For embedding, head, norms and residual mixing.
+    pub aux: Aux,
+    pub aux_lr: f32,
+    /// Of the matrices within layers.
+    pub weight_decay: f32,
+    /// Global gradient norm above which gradients are scaled down; 0 never.
+    pub clip: f32,
+    /// A step whose gradient norm is this many times its running mean is skipped; 0 skips only what is not finite.
+    pub outlier_factor: f32,
+    /// Steps of linear warm-up.
+    pub warmup_steps: u64,
+    /// Part of the run, at its end, in which the learning rate falls linearly to 0.
+    pub decay_fraction: f64,
+}
+
+impl Default for OptimConfig {
+    fn default() -> Self {
+        OptimConfig {
+            muon_lr: 0.02,
+            muon_momentum: 0.95,
+            muon_steps: 3,
+            aux: Aux::AdamW,
+            aux_lr: 3e-3,
+            weight_decay: 0.0,
+            clip: 1.0,
+            outlier_factor: 20.0,
+            warmup_steps: 20,
+            decay_fraction: 0.5,
+        }
+    }
+}
+
+impl OptimConfig {
+    /// Learning-rate factor of update `step` (from 0) of `total`: warm-up, stable, decay (WSD).
+    pub fn schedule(&self, step: u64, total: u64) -> f64 {
+        let decay = (total as f64 * self.decay_fraction).round_ties_even() as u64;
+        let warm = if step < self.warmup_steps { (step + 1) as f64 / self.warmup_steps as f64 } else { 1.0 };
+        let left = total.saturating_sub(step);
+        if left <= decay { warm.min(left as f64 / decay as f64) } else { warm }
+    }
+}
+
+impl Config {
+    /// Reads a preset's name or a TOML file, then `key=value` overrides (`section.key=value`). Returns the folder that
+    /// relative paths in it start from.
+    pub fn load(from: Option<&str>, overrides: &[String]) -> Result<(Config, PathBuf)> {
+        let (mut table, base) = match from {
+            None => (preset_table("tiny")?, PathBuf::new()),
+            Some(name) if Preset::find(name).is_some() => (preset_table(name)?, PathBuf::new()),
+            Some(file) => {
+                let path = Path::new(file);
+                let text = std::fs::read_to_string(path).map_err(|e| match e.kind() {
+                    std::io::ErrorKind::NotFound => unknown_config(file),
+                    _ => Error::io(path, e),
+                })?;
+                let table = text.parse::<toml::Table>().map_err(|e| Error::invalid(path, e.to_string()))?;
+                (table, path.parent().unwrap_or(Path::new("")).to_path_buf())
+            }
+        };
+        for item in overrides {
+            set(&mut table, item)?;
+        }
+        let config: Config = table.try_into().map_err(|e: toml::de::Error| {
+            Error::usage(format!("{}: {}", from.unwrap_or("configuration"), e.to_string().trim()))
+        })?;
+        config.check()?;
+        Ok((config, base))
+    }
+
+    /// Refuses what cannot run, naming the key and the limit.
+    pub fn check(&self) -> Result<()> {
+        self.model.check()?;
+        let fail = |what: String| Err(Error::Usage(what));
+        let t = &self.train;
+        for (key, value, limit) in [
+            ("batch_size", t.batch_size as u64, 65_536),
+            ("grad_accum", t.grad_accum as u64, 65_536),
+            ("total_steps", t.total_steps, 1 << 40),
+            ("log_interval", t.log_interval, 1 << 40),
+            ("eval_windows", t.eval_windows as u64, u64::MAX),
+        ] {
+            if value == 0 || value > limit {
+                return fail(format!("[train] {key} = {value}: between 1 and {limit} is possible"));
+            }
+        }
+        let o = &self.optim;
+        for (key, value) in [
+            ("muon_lr", o.muon_lr),
+            ("aux_lr", o.aux_lr),
+            ("weight_decay", o.weight_decay),
+            ("clip", o.clip),
+            ("outlier_factor", o.outlier_factor),
+        ] {
+            if !(value.is_finite() && value >= 0.0) {
+                return fail(format!("[optim] {key} = {value}: must be a number of at least 0"));
+            }
+        }
+        if !(0.0..1.0).contains(&o.muon_momentum) || !(1..=20).contains(&o.muon_steps) {
+            return fail(format!("[optim] muon_momentum = {}, muon_steps = {}", o.muon_momentum, o.muon_steps));
+        }
+        if !(0.0..=1.0).contains(&o.decay_fraction) {
+            return fail(format!("[optim] decay_fraction = {}: between 0 and 1 is possible", o.decay_fraction));
+        }
+        Ok(())
+    }
+}
+
+fn unknown_config(name: &str) -> Error {
+    let presets: Vec<&str> = crate::model::PRESETS.iter().map(|p| p.name).collect();
+    Error::usage(format!("--config {name}: no such file, and no such preset ({})", presets.join(", ")))
+}
+
+fn preset_table(name: &str) -> Result<toml::Table> {
+    let preset = Preset::find(name).ok_or_else(|| unknown_config(name))?;
+    let config = Config { model: preset.model(), ..Config::default() };
+    toml::Table::try_from(&config).map_err(|e| Error::usage(e.to_string()))
+}
+
+/// Applies `section.key=value`; the value is TOML, or else a string.
+fn set(table: &mut toml::Table, item: &str) -> Result<()> {
+    let bad = || Error::usage(format!("--set {item}: write section.key=value, such as optim.muon_lr=0.02"));
+    let (path, value) = item.split_once('=').ok_or_else(bad)?;
+    let (section, key) = path.trim().split_once('.').ok_or_else(bad)?;
+    let value = value.trim();
+    let parsed = format!("v = {value}").parse::<toml::Table>().ok().and_then(|mut t| t.remove("v"));
+    let value = parsed.unwrap_or_else(|| toml::Value::String(value.to_string()));
+    let section = table.entry(section).or_insert_with(|| toml::Value::Table(toml::Table::new()));
+    section.as_table_mut().ok_or_else(bad)?.insert(key.to_string(), value);
+    Ok(())
+}

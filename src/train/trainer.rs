@@ -1,0 +1,159 @@
+//! A training step on a device: parameters in, batches in, statistics out. What surrounds it (files, logs, signals) is in
+//! `run`; this part runs in a browser too.
+
+use super::Tensor;
+use super::step::{TrainStep, sorted_rows};
+use crate::backend::{Backend, Program};
+use crate::graph::TensorId;
+use crate::ops::STATS_RING;
+use crate::rng::{Rng, mix};
+use crate::{Error, Result};
+
+/// What is known of a step once it was read back.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct StepStats {
+    /// Mean cross-entropy, nats per token.
+    pub loss: f32,
+    /// Global gradient norm before clipping.
+    pub grad_norm: f32,
+    /// The step changed nothing: its loss or norm was not finite, or an outlier.
+    pub skipped: bool,
+}
+
+/// A batch of token windows: inputs and the tokens that follow them.
+#[derive(Clone, Debug)]
+pub struct Batch {
+    pub inputs: Vec<u32>,
+    pub targets: Vec<u32>,
+}
+
+pub struct Trainer {
+    pub step: TrainStep,
+    pub program: Program,
+}
+
+impl Trainer {
+    /// Prepares a step on a backend; parameters are zero until [`Trainer::init`] or [`Trainer::load`].
+    pub fn new(step: TrainStep, backend: &Backend) -> Result<Self> {
+        let mut program = backend.prepare(step.plan.clone())?;
+        program.write(step.model.rope, &step.model.rope_table());
+        program.write(step.positions, &step.position_values());
+        Ok(Trainer { step, program })
+    }
+
+    /// Sets every parameter to its initial value, and the optimizer's state to zero. A parameter's values depend on the
+    /// seed and its name only.
+    pub fn init(&mut self, seed: u64) {
+        for p in &self.step.model.params {
+            let stream = p.name.bytes().fold(0, |h, b| mix(h ^ u64::from(b)));
+            let n = self.step.plan.graph.tensor(p.id).elements();
+            self.program.write(p.id, &p.init.values(n, &mut Rng::stream(seed, stream)));
+        }
+        for (_, id) in &self.step.state {
+            self.program.write(*id, &vec![0f32; self.step.plan.graph.tensor(*id).elements()]);
+        }
+    }
+
+    fn params(&self) -> Vec<(String, TensorId)> {
+        self.step.model.params.iter().map(|p| (p.name.clone(), p.id)).collect()
+    }
+
+    /// The parameters, as f32.
+    pub fn model_tensors(&mut self) -> Result<Vec<Tensor>> {
+        self.tensors(self.params())
+    }
+
+    /// Everything the optimizer remembers.
+    pub fn optimizer_tensors(&mut self) -> Result<Vec<Tensor>> {
+        self.tensors(self.step.state.clone())
+    }
+
+    fn tensors(&mut self, list: Vec<(String, TensorId)>) -> Result<Vec<Tensor>> {
+        let read = |(name, id): (String, TensorId)| {
+            let shape = self.step.plan.graph.shape(id).to_vec();
+            Ok(Tensor { name, shape, data: self.program.read(id)? })
+        };
+        list.into_iter().map(read).collect()
+    }
+
+    /// Sets parameters and optimizer state; every name and shape must be there, and no other.
+    pub fn load(&mut self, model: &[Tensor], optimizer: &[Tensor]) -> Result<()> {
+        self.set(self.params(), model, "model")?;
+        self.set(self.step.state.clone(), optimizer, "optimizer")
+    }
+
+    /// Sets parameters only.
+    pub fn load_model(&mut self, model: &[Tensor]) -> Result<()> {
+        self.set(self.params(), model, "model")
+    }
+
+    fn set(&mut self, wanted: Vec<(String, TensorId)>, given: &[Tensor], what: &str) -> Result<()> {
+        if let Some(extra) = given.iter().find(|t| !wanted.iter().any(|(name, _)| *name == t.name)) {
+            return Err(Error::usage(format!("the {what} has a tensor {} that this configuration has not", extra.name)));
+        }
+        for (name, id) in wanted {
+            let shape = self.step.plan.graph.shape(id);
+            let tensor = given.iter().find(|t| t.name == name);
+            let tensor = tensor.ok_or_else(|| Error::usage(format!("the {what} lacks the tensor {name}")))?;
+            if tensor.shape != shape {
+                let have = &tensor.shape;
+                return Err(Error::usage(format!("{name} has shape {have:?}; this configuration needs {shape:?}")));
+            }
+            self.program.write(id, &tensor.data);
+        }
+        Ok(())
+    }
+
+    fn feed(&mut self, batch: &Batch) {
+        self.program.write(self.step.ids, &batch.inputs);
+        self.program.write(self.step.targets.ids, &batch.targets);
+    }
+
+    /// Submits step `step` (from 0) with its micro-batches; `lr_factor` is the schedule's. Statistics are kept on the
+    /// device for the next [`STATS_RING`] steps.
+    pub fn submit(&mut self, step: u64, lr_factor: f64, micro: impl IntoIterator<Item = Batch>) -> Result<()> {
+        let t = (step + 1).min(1 << 20) as i32;
+        let bias = |beta: f32| (1.0 - f64::from(beta).powi(t)) as f32;
+        let slot = (step % STATS_RING as u64) as f32;
+        let [beta1, beta2] = self.step.adamw_betas;
+        self.program.write(self.step.control.step, &[lr_factor as f32, bias(beta1), bias(beta2), slot]);
+        self.program.run_section("begin")?;
+        let mut count = 0;
+        for batch in micro {
+            self.feed(&batch);
+            self.program.write(self.step.order, &sorted_rows(&batch.inputs));
+            self.program.run_section("micro")?;
+            count += 1;
+        }
+        assert_eq!(count, self.step.shape.accum, "micro-batches of a step");
+        self.program.run_section("update")
+    }
+
+    /// Statistics of step `step`, which is one of the last [`STATS_RING`]. Waits for the device.
+    pub fn stats(&mut self, steps: std::ops::Range<u64>) -> Result<Vec<StepStats>> {
+        let ring: Vec<f32> = self.program.read(self.step.control.stats)?;
+        let stat = |step: u64| {
+            let [loss, grad_norm, skipped, _] = ring[4 * (step as usize % STATS_RING)..][..4] else { unreachable!() };
+            StepStats { loss, grad_norm, skipped: skipped != 0.0 }
+        };
+        Ok(steps.map(stat).collect())
+    }
+
+    /// Mean cross-entropy of windows, in nats per token. `batches` hold as many sequences as a micro-batch; rows whose
+    /// target is [`IGNORE`] do not count. Weights are quantised first: they may have changed.
+    pub fn evaluate(&mut self, batches: impl IntoIterator<Item = Batch>) -> Result<f64> {
+        self.program.run_section("begin")?;
+        let (mut sum, mut count) = (0.0, 0u64);
+        for batch in batches {
+            self.feed(&batch);
+            self.program.run_section("eval")?;
+            let losses: Vec<f32> = self.program.read(self.step.targets.losses)?;
+            sum += losses.iter().map(|l| f64::from(*l)).sum::<f64>();
+            count += batch.targets.iter().filter(|t| **t != IGNORE).count() as u64;
+        }
+        Ok(sum / count.max(1) as f64)
+    }
+}
+
+/// A target that counts nothing.
+pub const IGNORE: u32 = u32::MAX;
