@@ -1,3 +1,4 @@
 pub mod error;
+pub mod train;
 
 pub use error::{Error, Result};
