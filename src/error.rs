@@ -19,6 +19,9 @@ pub enum Error {
     /// The device refused, ran out of memory, or is not there.
     #[error("{0}")]
     Device(String),
+    /// A checkpoint could not be saved; the earlier ones are untouched and the message names the newest.
+    #[error("{0}")]
+    Checkpoint(String),
     /// Training cannot go on.
     #[error("{0}")]
     Training(String),

@@ -1,0 +1,84 @@
+//! Named f32 tensors as a safetensors file. Tensors lie in the file ordered by name, data is written and read bit for
+//! bit (NaN payloads and signed zeros included), and neither direction holds a second copy of a whole model.
+
+use std::collections::HashMap;
+use std::io::Write;
+use std::path::Path;
+
+use safetensors::tensor::{Dtype, Metadata, SafeTensors, TensorInfo};
+
+use crate::error::{Error, Result};
+
+const _: () = assert!(cfg!(target_endian = "little"), "safetensors data is little-endian and is written verbatim");
+
+/// A named array of f32, row-major; `shape` multiplies to `data.len()`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Tensor {
+    pub name: String,
+    pub shape: Vec<usize>,
+    pub data: Vec<f32>,
+}
+
+/// The encoded header of a safetensors file and the tensors in file order.
+pub(super) struct Layout<'a> {
+    header: Vec<u8>,
+    tensors: Vec<&'a Tensor>,
+    /// Size of the whole file.
+    pub bytes: u64,
+}
+
+impl<'a> Layout<'a> {
+    /// # Errors
+    /// [`Error::Usage`] if two tensors share a name. A shape that does not match its data is a caller's bug: it panics.
+    pub(super) fn new(tensors: &'a [Tensor]) -> Result<Self> {
+        let mut tensors: Vec<&Tensor> = tensors.iter().collect();
+        tensors.sort_by(|a, b| a.name.cmp(&b.name));
+        if let Some(pair) = tensors.windows(2).find(|p| p[0].name == p[1].name) {
+            return Err(Error::usage(format!("two tensors are named {:?}", pair[0].name)));
+        }
+        let mut offset = 0;
+        let infos = tensors.iter().map(|t| {
+            assert_ne!(t.name, "__metadata__", "safetensors reserves this name");
+            assert_eq!(t.shape.iter().product::<usize>(), t.data.len(), "{}: shape {:?}", t.name, t.shape);
+            let start = offset;
+            offset += t.data.len() * 4;
+            (t.name.clone(), TensorInfo { dtype: Dtype::F32, shape: t.shape.clone(), data_offsets: (start, offset) })
+        });
+        let infos: Vec<_> = infos.collect();
+        // Readers of the PyTorch world ask for this key.
+        let note = HashMap::from([("format".to_string(), "pt".to_string())]);
+        let metadata = Metadata::new(Some(note), infos).expect("offsets were laid out in order");
+        let mut json = serde_json::to_vec(&metadata).expect("strings and integers always serialise");
+        json.resize(json.len().next_multiple_of(8), b' ');
+        let mut header = (json.len() as u64).to_le_bytes().to_vec();
+        header.extend_from_slice(&json);
+        let bytes = (header.len() + offset) as u64;
+        Ok(Layout { header, tensors, bytes })
+    }
+
+    pub(super) fn write(&self, out: &mut dyn Write) -> std::io::Result<()> {
+        out.write_all(&self.header)?;
+        for tensor in &self.tensors {
+            // Bounded pieces keep each one in cache between the checksum and the copy to the kernel.
+            for piece in tensor.data.chunks(64 << 10) {
+                out.write_all(bytemuck::cast_slice(piece))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The tensors of a safetensors file, ordered by name; every one must be f32.
+pub(super) fn parse(path: &Path, bytes: &[u8]) -> Result<Vec<Tensor>> {
+    let file = SafeTensors::deserialize(bytes).map_err(|e| Error::invalid(path, e.to_string()))?;
+    let mut views = file.tensors();
+    views.sort_by(|a, b| a.0.cmp(&b.0));
+    let tensor = |(name, view): (String, safetensors::tensor::TensorView)| {
+        if view.dtype() != Dtype::F32 {
+            return Err(Error::invalid(path, format!("tensor {name:?} is {:?}, want F32", view.dtype())));
+        }
+        let data = view.data().as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
+        Ok(Tensor { shape: view.shape().to_vec(), name, data })
+    };
+    views.into_iter().map(tensor).collect()
+}

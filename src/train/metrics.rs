@@ -1,0 +1,238 @@
+//! `metrics.jsonl`: the log of a run, one JSON object a line.
+//!
+//! A training record is `{step, tokens, loss, lr, grad_norm, tok_per_s}`, an evaluation `{step, tokens, val_loss,
+//! val_bits_per_byte}`; losses are nats per token. JSON has no NaN: a value that is not finite is `null`, and a training
+//! record with one carries `"skipped": true`. Each line reaches the operating system in a single write, so a killed
+//! process loses none and tears none. Values that are exactly f32 are written with the digits of an f32.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Number, Value};
+
+use super::checkpoint::sync_dir;
+use crate::error::{Error, Result};
+
+/// The file name inside a run directory.
+pub const FILE_NAME: &str = "metrics.jsonl";
+
+/// One logged training step.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct StepRecord {
+    pub step: u64,
+    pub tokens: u64,
+    /// Cross-entropy, nats per token.
+    pub loss: f64,
+    pub lr: f64,
+    /// Global norm before clipping.
+    pub grad_norm: f64,
+    pub tok_per_s: f64,
+}
+
+/// One evaluation.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct EvalRecord {
+    pub step: u64,
+    pub tokens: u64,
+    /// Cross-entropy, nats per token.
+    pub val_loss: f64,
+    /// None if the bytes behind the tokens are unknown.
+    pub val_bits_per_byte: Option<f64>,
+}
+
+/// Appends to the metrics of one run.
+#[derive(Debug)]
+pub struct MetricsWriter {
+    path: PathBuf,
+    file: File,
+}
+
+impl MetricsWriter {
+    /// Opens the log of `run_dir`. A new run (`resume_step` none) starts it empty; a run resumed at step S keeps the
+    /// records up to and including S and drops later ones and torn lines, in one atomic rewrite.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the file cannot be read, rewritten or opened.
+    pub fn open(run_dir: &Path, resume_step: Option<u64>) -> Result<Self> {
+        fs::create_dir_all(run_dir).map_err(|e| Error::io(run_dir, e))?;
+        let path = run_dir.join(FILE_NAME);
+        let before = read_if_there(&path)?;
+        let kept = resume_step.map_or_else(Vec::new, |last| up_to_step(&before, last));
+        if kept != before {
+            rewrite(run_dir, &path, &kept)?;
+        }
+        let file = OpenOptions::new().append(true).create(true).open(&path).map_err(|e| Error::io(&path, e))?;
+        Ok(MetricsWriter { path, file })
+    }
+
+    /// Appends a training record.
+    ///
+    /// # Errors
+    /// [`Error::Io`], as [`MetricsWriter::eval`].
+    pub fn step(&mut self, r: &StepRecord) -> Result<()> {
+        let values = [("loss", r.loss), ("lr", r.lr), ("grad_norm", r.grad_norm), ("tok_per_s", r.tok_per_s)];
+        let skipped = values.iter().any(|(_, v)| !v.is_finite());
+        let mut line = Line::new(r.step, r.tokens);
+        values.iter().for_each(|(key, v)| line.put(key, number(*v)));
+        if skipped {
+            line.put("skipped", Value::Bool(true));
+        }
+        self.append(line)
+    }
+
+    /// Appends an evaluation record.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the line cannot be written.
+    pub fn eval(&mut self, r: &EvalRecord) -> Result<()> {
+        let mut line = Line::new(r.step, r.tokens);
+        line.put("val_loss", number(r.val_loss));
+        line.put("val_bits_per_byte", r.val_bits_per_byte.map_or(Value::Null, number));
+        self.append(line)
+    }
+
+    fn append(&mut self, line: Line) -> Result<()> {
+        self.file.write_all(line.finish().as_bytes()).map_err(|e| Error::io(&self.path, e))
+    }
+}
+
+/// The loss curves of a log: `(step, nats per token)`. Values that were not finite are left out.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Losses {
+    pub train: Vec<(u64, f64)>,
+    pub val: Vec<(u64, f64)>,
+}
+
+/// Reads the loss curves of `run_dir`, empty if it has no log yet.
+///
+/// # Errors
+/// [`Error::Io`] if the file cannot be read; lines that are not records are passed over.
+pub fn read_losses(run_dir: &Path) -> Result<Losses> {
+    let mut losses = Losses::default();
+    for line in read_if_there(&run_dir.join(FILE_NAME))?.split(|b| *b == b'\n') {
+        let Some((step, record)) = parse(line) else { continue };
+        let value = |key: &str| record.get(key).and_then(Value::as_f64).map(|v| (step, v));
+        losses.train.extend(value("loss"));
+        losses.val.extend(value("val_loss"));
+    }
+    Ok(losses)
+}
+
+/// A JSON object under construction; a `Map` would sort the keys.
+struct Line(String);
+
+impl Line {
+    fn new(step: u64, tokens: u64) -> Self {
+        Line(format!("{{\"step\":{step},\"tokens\":{tokens}"))
+    }
+
+    /// `key` needs no escaping.
+    fn put(&mut self, key: &str, value: Value) {
+        self.0.push_str(&format!(",\"{key}\":{value}"));
+    }
+
+    fn finish(mut self) -> String {
+        self.0.push_str("}\n");
+        self.0
+    }
+}
+
+/// `null` if not finite.
+fn number(v: f64) -> Value {
+    let short = v as f32;
+    if f64::from(short) == v {
+        // The shortest text that is this f32: parsing it as f64 gives a near value, as f32 the same one.
+        return serde_json::from_str(&format!("{short}")).unwrap_or(Value::Null);
+    }
+    Number::from_f64(v).map_or(Value::Null, Value::Number)
+}
+
+fn parse(line: &[u8]) -> Option<(u64, Map<String, Value>)> {
+    let record: Map<String, Value> = serde_json::from_slice(line).ok()?;
+    Some((record.get("step")?.as_u64()?, record))
+}
+
+fn up_to_step(log: &[u8], last: u64) -> Vec<u8> {
+    let lines = log.split(|b| *b == b'\n').filter(|line| parse(line).is_some_and(|(step, _)| step <= last));
+    lines.flat_map(|line| line.iter().copied().chain([b'\n'])).collect()
+}
+
+fn read_if_there(path: &Path) -> Result<Vec<u8>> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(bytes),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(e) => Err(Error::io(path, e)),
+    }
+}
+
+fn rewrite(run_dir: &Path, path: &Path, bytes: &[u8]) -> Result<()> {
+    let tmp = run_dir.join(format!(".{FILE_NAME}.tmp"));
+    let write = || -> std::io::Result<()> {
+        let mut file = File::create(&tmp)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        fs::rename(&tmp, path)
+    };
+    write().map_err(|e| Error::io(&tmp, e))?;
+    sync_dir(run_dir)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn step(step: u64, loss: f64) -> StepRecord {
+        StepRecord { step, tokens: step * 64, loss, lr: 0.02, grad_norm: 1.5, tok_per_s: 1234.0 }
+    }
+
+    fn text(dir: &Path) -> String {
+        fs::read_to_string(dir.join(FILE_NAME)).unwrap()
+    }
+
+    #[test]
+    fn records_are_written_as_documented() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut log = MetricsWriter::open(dir.path(), None).unwrap();
+        log.step(&step(1, f64::from(4.321f32))).unwrap();
+        log.step(&step(2, f64::NAN)).unwrap();
+        log.eval(&EvalRecord { step: 2, tokens: 128, val_loss: 1.0 / 3.0, val_bits_per_byte: None }).unwrap();
+        log.eval(&EvalRecord { step: 3, tokens: 192, val_loss: f64::INFINITY, val_bits_per_byte: Some(0.1) }).unwrap();
+        let want = concat!(
+            r#"{"step":1,"tokens":64,"loss":4.321,"lr":0.02,"grad_norm":1.5,"tok_per_s":1234}"#,
+            "\n",
+            r#"{"step":2,"tokens":128,"loss":null,"lr":0.02,"grad_norm":1.5,"tok_per_s":1234,"skipped":true}"#,
+            "\n",
+            r#"{"step":2,"tokens":128,"val_loss":0.3333333333333333,"val_bits_per_byte":null}"#,
+            "\n",
+            r#"{"step":3,"tokens":192,"val_loss":null,"val_bits_per_byte":0.1}"#,
+            "\n",
+        );
+        assert_eq!(text(dir.path()), want);
+        let losses = read_losses(dir.path()).unwrap();
+        assert_eq!(losses, Losses { train: vec![(1, 4.321)], val: vec![(2, 1.0 / 3.0)] });
+    }
+
+    #[test]
+    fn resume_drops_later_records_and_torn_lines() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut log = MetricsWriter::open(dir.path(), None).unwrap();
+        (1..=4).for_each(|s| log.step(&step(s, 2.0)).unwrap());
+        let whole = text(dir.path());
+        fs::write(dir.path().join(FILE_NAME), format!("{whole}{{\"step\":3,\"tok")).unwrap();
+        let mut log = MetricsWriter::open(dir.path(), Some(2)).unwrap();
+        (3..=4).for_each(|s| log.step(&step(s, 2.0)).unwrap());
+        assert_eq!(text(dir.path()), whole);
+        assert!(!dir.path().join(".metrics.jsonl.tmp").exists());
+        MetricsWriter::open(dir.path(), Some(9)).unwrap();
+        assert_eq!(text(dir.path()), whole);
+        MetricsWriter::open(dir.path(), None).unwrap();
+        assert_eq!(text(dir.path()), "");
+    }
+
+    #[test]
+    fn a_directory_without_a_log_has_no_losses() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(read_losses(dir.path()).unwrap(), Losses::default());
+    }
+}

@@ -1,0 +1,343 @@
+//! The loss curve as a small self-contained SVG: raw and smoothed training loss, validation points, light and dark by
+//! the viewer's preference, no scripts and no fonts of its own.
+//!
+//! A long run is thinned to at most [`BINS`] columns, each with its lowest and highest value, so spikes stay visible and
+//! the file stays under about 50 kB. The smoothed line is an exponential mean over about 1/30 of the run, corrected for
+//! its start. A value that is not finite is a gap.
+
+use std::fmt::Write;
+
+const WIDTH: f64 = 760.0;
+const HEIGHT: f64 = 440.0;
+const LEFT: f64 = 64.0;
+const RIGHT: f64 = 24.0;
+const TOP: f64 = 64.0;
+const BOTTOM: f64 = 52.0;
+const BINS: usize = 600;
+
+const STYLE: &str = "\
+.bg{fill:#fff}text{font:12px system-ui,-apple-system,'Segoe UI',Helvetica,Arial,sans-serif;fill:#57606a}\
+.title{font-size:16px;font-weight:600;fill:#1f2328}.grid{stroke:#e7eaee;stroke-width:1}.axis{stroke:#8c959f;stroke-width:1}\
+polyline{fill:none;stroke-linejoin:round;stroke-linecap:round}.raw{stroke:#2f6fde;stroke-width:1;opacity:.3}\
+.train{stroke:#2f6fde;stroke-width:2}.val{stroke:#d9480f;stroke-width:2}circle.dot{fill:#d9480f;stroke:#fff;stroke-width:1.5}\
+@media(prefers-color-scheme:dark){.bg{fill:#0d1117}text{fill:#9198a1}.title{fill:#f0f6fc}.grid{stroke:#21262d}\
+.axis{stroke:#656c76}.raw,.train{stroke:#58a6ff}.val{stroke:#ffa657}circle.dot{fill:#ffa657;stroke:#0d1117}}";
+
+/// Draws the losses (`(step, nats per token)`, steps ascending) of a run.
+pub fn loss_svg(train: &[(u64, f64)], val: &[(u64, f64)], title: &str) -> String {
+    let smooth = smoothed(train);
+    let frame = Frame::around(train, val);
+    let mut svg = String::new();
+    open(&mut svg, title);
+    frame.draw(&mut svg);
+    polylines(&mut svg, "raw", &frame, &thinned(train));
+    polylines(&mut svg, "train", &frame, &thinned(&smooth));
+    polylines(&mut svg, "val", &frame, &thinned(val));
+    let dots = thinned(val);
+    if dots.len() <= 60 {
+        for &(step, loss) in dots.iter().filter(|p| p.1.is_finite()) {
+            let (x, y) = frame.at(step, loss);
+            let _ = writeln!(svg, r#"<circle class="dot" cx="{x:.1}" cy="{y:.1}" r="3.5"/>"#);
+        }
+    }
+    legend(&mut svg, &smooth, val);
+    if frame.empty {
+        let (x, y) = (LEFT + (WIDTH - LEFT - RIGHT) / 2.0, TOP + (HEIGHT - TOP - BOTTOM) / 2.0);
+        let _ = writeln!(svg, r#"<text x="{x}" y="{y}" text-anchor="middle">no losses yet</text>"#);
+    }
+    svg.push_str("</svg>\n");
+    svg
+}
+
+fn open(svg: &mut String, title: &str) {
+    let title = escaped(title);
+    let _ = write!(
+        svg,
+        r#"<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img">
+<title>{title}</title>
+<style>{STYLE}</style>
+<rect class="bg" x="0" y="0" width="{WIDTH}" height="{HEIGHT}" rx="8"/>
+<text class="title" x="{LEFT}" y="30">{title}</text>
+"#
+    );
+}
+
+/// Where steps and losses lie in the view box.
+struct Frame {
+    x: Axis,
+    y: Axis,
+    empty: bool,
+}
+
+struct Axis {
+    low: f64,
+    high: f64,
+    tick: f64,
+}
+
+impl Axis {
+    /// An axis over `low..high` with about `ticks` ticks at round values.
+    fn new(low: f64, high: f64, ticks: f64, least_tick: f64) -> Self {
+        let raw = (high - low) / ticks;
+        let magnitude = 10f64.powf(raw.log10().floor());
+        let nice = [1.0, 2.0, 2.5, 5.0, 10.0].map(|m| m * magnitude);
+        let tick = nice.into_iter().find(|t| *t >= raw * 0.999).unwrap_or(nice[4]);
+        Axis { low, high, tick: tick.max(least_tick) }
+    }
+
+    fn fraction(&self, v: f64) -> f64 {
+        ((v - self.low) / (self.high - self.low)).clamp(0.0, 1.0)
+    }
+
+    fn ticks(&self) -> impl Iterator<Item = f64> {
+        let first = (self.low / self.tick - 1e-9).ceil() as i64;
+        let last = (self.high / self.tick + 1e-9).floor() as i64;
+        (first..=last).map(|i| i as f64 * self.tick)
+    }
+}
+
+impl Frame {
+    fn around(train: &[(u64, f64)], val: &[(u64, f64)]) -> Self {
+        let finite = || train.iter().chain(val).filter(|p| drawable(p.1));
+        let (mut low, mut high) = finite().fold((f64::MAX, f64::MIN), |(l, h), p| (l.min(p.1), h.max(p.1)));
+        let empty = finite().next().is_none();
+        if empty {
+            (low, high) = (0.0, 1.0);
+        }
+        // One value, or equal ones, still need an axis with some height.
+        let pad = ((high - low) * 0.06).max(high.abs().max(1.0) * 0.01);
+        let first = finite().map(|p| p.0).min().unwrap_or(0);
+        let last = finite().map(|p| p.0).max().unwrap_or(0).max(first.saturating_add(1));
+        // A run from its first steps is drawn from zero, a resumed one from where it starts.
+        let first = if first <= (last - first) / 10 { 0 } else { first };
+        let x = Axis::new(first as f64, last as f64, 7.0, 1.0);
+        // Steps are whole.
+        let x = if x.tick == 2.5 { Axis { tick: 5.0, ..x } } else { x };
+        let bottom = if low >= 0.0 { (low - pad).max(0.0) } else { low - pad };
+        Frame { x, y: Axis::new(bottom, high + pad, 6.0, 0.0), empty }
+    }
+
+    fn at(&self, step: u64, loss: f64) -> (f64, f64) {
+        let x = LEFT + self.x.fraction(step as f64) * (WIDTH - LEFT - RIGHT);
+        let y = HEIGHT - BOTTOM - self.y.fraction(loss) * (HEIGHT - TOP - BOTTOM);
+        (x, y)
+    }
+
+    fn draw(&self, svg: &mut String) {
+        let (bottom, right) = (HEIGHT - BOTTOM, WIDTH - RIGHT);
+        let decimals = (-self.y.tick.log10().floor()).max(0.0) as usize + usize::from(is_quarter(self.y.tick));
+        for v in self.y.ticks() {
+            let y = bottom - self.y.fraction(v) * (bottom - TOP);
+            let _ = writeln!(svg, r#"<line class="grid" x1="{LEFT}" y1="{y:.1}" x2="{right}" y2="{y:.1}"/>"#);
+            let (x, y) = (LEFT - 8.0, y + 4.0);
+            let _ = writeln!(svg, r#"<text x="{x}" y="{y:.1}" text-anchor="end">{v:.decimals$}</text>"#);
+        }
+        for v in self.x.ticks() {
+            let x = LEFT + self.x.fraction(v) * (right - LEFT);
+            let _ = writeln!(svg, r#"<line class="grid" x1="{x:.1}" y1="{TOP}" x2="{x:.1}" y2="{bottom}"/>"#);
+            let (label, y) = (step_label(v), bottom + 18.0);
+            let _ = writeln!(svg, r#"<text x="{x:.1}" y="{y}" text-anchor="middle">{label}</text>"#);
+        }
+        let _ = writeln!(svg, r#"<line class="axis" x1="{LEFT}" y1="{bottom}" x2="{right}" y2="{bottom}"/>"#);
+        let (x, y) = (LEFT + (right - LEFT) / 2.0, HEIGHT - 12.0);
+        let _ = writeln!(svg, r#"<text x="{x}" y="{y}" text-anchor="middle">step</text>"#);
+        let y = TOP + (bottom - TOP) / 2.0;
+        let _ = writeln!(
+            svg,
+            r#"<text transform="translate(18 {y}) rotate(-90)" text-anchor="middle">nats per token</text>"#
+        );
+    }
+}
+
+/// Losses beyond this are as good as infinite, and would overflow the axis.
+fn drawable(v: f64) -> bool {
+    v.abs() < 1e12
+}
+
+fn is_quarter(tick: f64) -> bool {
+    let mantissa = tick / 10f64.powf(tick.log10().floor());
+    (mantissa - 2.5).abs() < 1e-6
+}
+
+/// `500`, `1.5k`, `20k`, `1.25M`.
+fn step_label(v: f64) -> String {
+    match v {
+        _ if v < 1e3 => format!("{v}"),
+        _ if v < 1e6 => format!("{}k", (v / 1e3 * 1e3).round() / 1e3),
+        _ => format!("{}M", (v / 1e6 * 1e6).round() / 1e6),
+    }
+}
+
+/// Polylines of class `class`, one for each run of drawable points.
+fn polylines(svg: &mut String, class: &str, frame: &Frame, points: &[(u64, f64)]) {
+    for run in points.split(|p| !drawable(p.1)).filter(|run| !run.is_empty()) {
+        let _ = write!(svg, r#"<polyline class="{class}" points=""#);
+        for &(step, loss) in run {
+            let (x, y) = frame.at(step, loss);
+            let _ = write!(svg, "{x:.1},{y:.1} ");
+        }
+        if let [(step, loss)] = run {
+            // A line of no length with round caps is a dot.
+            let (x, y) = frame.at(*step, *loss);
+            let _ = write!(svg, "{x:.1},{y:.1}");
+        }
+        svg.push_str("\"/>\n");
+    }
+}
+
+/// At most two points for each of [`BINS`] spans of the list, the lowest and the highest in their order; a span with a
+/// gap in it and nothing to draw stays a gap.
+fn thinned(points: &[(u64, f64)]) -> Vec<(u64, f64)> {
+    if points.len() <= 2 * BINS {
+        return points.to_vec();
+    }
+    let mut out = Vec::with_capacity(2 * BINS);
+    for bin in points.chunks(points.len().div_ceil(BINS)) {
+        let finite = || bin.iter().enumerate().filter(|(_, p)| drawable(p.1));
+        let low = finite().min_by(|a, b| a.1.1.total_cmp(&b.1.1));
+        let high = finite().max_by(|a, b| a.1.1.total_cmp(&b.1.1));
+        match (low, high) {
+            (Some(low), Some(high)) if low.0 == high.0 => out.push(*low.1),
+            (Some(low), Some(high)) => out.extend([bin[low.0.min(high.0)], bin[low.0.max(high.0)]]),
+            _ => out.extend(bin.first()),
+        }
+    }
+    out
+}
+
+/// An exponential mean over about 1/30 of the list; gaps stay gaps.
+fn smoothed(points: &[(u64, f64)]) -> Vec<(u64, f64)> {
+    let rate = (30.0 / points.len().max(1) as f64).clamp(1e-6, 0.5);
+    let (mut sum, mut weight) = (0.0, 0.0);
+    let mean = |&(step, loss): &(u64, f64)| {
+        if !drawable(loss) {
+            return (step, f64::NAN);
+        }
+        sum += rate * (loss - sum);
+        weight += rate * (1.0 - weight);
+        (step, sum / weight)
+    };
+    points.iter().map(mean).collect()
+}
+
+/// Line samples with the last value of each curve, at the top right.
+fn legend(svg: &mut String, train: &[(u64, f64)], val: &[(u64, f64)]) {
+    let mut right = WIDTH - RIGHT;
+    for (class, points) in [("val", val), ("train", train)] {
+        let Some((_, last)) = points.iter().rev().find(|p| drawable(p.1)) else { continue };
+        let (line_end, line_start) = (right - 78.0, right - 100.0);
+        let _ = writeln!(svg, r#"<polyline class="{class}" points="{line_start},26 {line_end},26"/>"#);
+        let x = right - 72.0;
+        let _ = writeln!(svg, r#"<text x="{x}" y="30">{class} {last:.3}</text>"#);
+        right -= 116.0;
+    }
+}
+
+/// Text for an XML element; characters XML cannot hold are left out.
+fn escaped(text: &str) -> String {
+    let mut out = String::new();
+    for c in text.chars() {
+        match c {
+            '<' => out.push_str("&lt;"),
+            '>' => out.push_str("&gt;"),
+            '&' => out.push_str("&amp;"),
+            '\u{fffe}' | '\u{ffff}' => {}
+            c if c.is_control() => {}
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Checks that tags nest and that every drawn coordinate is inside the view box; returns how many there were.
+    fn check(svg: &str) -> usize {
+        let mut open: Vec<&str> = Vec::new();
+        for tag in svg.split('<').skip(1) {
+            let (tag, _) = tag.split_once('>').expect("every tag is closed");
+            let name = tag.trim_start_matches('/').split([' ', '/']).next().unwrap();
+            assert_eq!(tag.matches('"').count() % 2, 0, "{tag}");
+            if tag.starts_with('/') {
+                assert_eq!(open.pop(), Some(name));
+            } else if !tag.ends_with('/') {
+                open.push(name);
+            }
+        }
+        assert!(open.is_empty() && svg.starts_with("<svg ") && !svg.contains("NaN\"") && !svg.contains("inf\""));
+        let inside = |text: &str, limit: f64| {
+            let v: f64 = text.parse().unwrap_or_else(|_| panic!("{text:?} is not a number"));
+            assert!((0.0..=limit).contains(&v), "{v} is outside 0..{limit}");
+        };
+        let mut seen = 0;
+        for (key, limit) in [("x", WIDTH), ("x1", WIDTH), ("x2", WIDTH), ("cx", WIDTH), ("y", HEIGHT), ("cy", HEIGHT)] {
+            for rest in svg.split(&format!(" {key}=\"")).skip(1) {
+                inside(rest.split('"').next().unwrap(), limit);
+                seen += 1;
+            }
+        }
+        for points in svg.split("points=\"").skip(1) {
+            for point in points.split('"').next().unwrap().split_whitespace() {
+                let (x, y) = point.split_once(',').unwrap();
+                inside(x, WIDTH);
+                inside(y, HEIGHT);
+                seen += 1;
+            }
+        }
+        seen
+    }
+
+    #[test]
+    fn every_kind_of_input_is_a_well_formed_picture() {
+        let curve: Vec<_> = (1..=200).map(|s| (s, 8.0 / (s as f64).sqrt())).collect();
+        let val: Vec<_> = (1..=10).map(|s| (s * 20, 3.0)).collect();
+        let mut gaps = curve.clone();
+        gaps[50].1 = f64::NAN;
+        gaps[51].1 = f64::INFINITY;
+        gaps[199].1 = f64::NEG_INFINITY;
+        let cases: [(&[_], &[_]); 9] = [
+            (&[], &[]),
+            (&[(0, 5.0)], &[]),
+            (&[], &[(7, 5.0)]),
+            (&[(5, f64::NAN)], &[(5, f64::NAN)]),
+            (&[(5, 0.0), (6, 0.0)], &[]),
+            (&[(1, -1e9), (u64::MAX, 1e9)], &[]),
+            (&curve, &val),
+            (&gaps, &val),
+            (&curve[150..], &[]),
+        ];
+        for (train, val) in cases {
+            check(&loss_svg(train, val, "tiny <&> \"run\" \u{1}"));
+        }
+        assert!(loss_svg(&[], &[], "").contains("no losses yet"));
+        assert!(loss_svg(&gaps, &[], "").matches("class=\"raw\"").count() == 2);
+    }
+
+    #[test]
+    fn a_long_run_is_small_and_keeps_its_spikes() {
+        let mut curve: Vec<_> = (0..200_000).map(|s| (s, 4.0 + (s % 7) as f64 * 0.1)).collect();
+        curve[123_456].1 = 40.0;
+        let thin = thinned(&curve);
+        assert!(thin.len() <= 2 * BINS && thin.contains(&(123_456, 40.0)));
+        assert!(thin.is_sorted_by_key(|p| p.0));
+        let svg = loss_svg(&curve, &[], "long");
+        assert!(svg.len() < 50_000 && check(&svg) > 1000, "{} bytes", svg.len());
+    }
+
+    #[test]
+    fn smoothing_starts_at_the_first_value_and_keeps_gaps() {
+        let smooth = smoothed(&[(1, 4.0), (2, f64::NAN), (3, 4.0)]);
+        assert_eq!((smooth[0], smooth[2]), ((1, 4.0), (3, 4.0)));
+        assert!(smooth[1].1.is_nan());
+    }
+
+    #[test]
+    fn ticks_are_round() {
+        let ticks = |low, high| Axis::new(low, high, 6.0, 0.0).ticks().collect::<Vec<_>>();
+        assert_eq!(ticks(0.0, 6.0), [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
+        assert_eq!(ticks(90.0, 210.0), [100.0, 120.0, 140.0, 160.0, 180.0, 200.0]);
+        assert_eq!([0.0, 500.0, 1500.0, 20_000.0, 1_250_000.0].map(step_label), ["0", "500", "1.5k", "20k", "1.25M"]);
+    }
+}
