@@ -1,1 +1,8 @@
+//! The CPU side of nanotern's op table, and the home of its `unsafe` code.
 
+pub mod gemm;
+pub mod level;
+mod scratch;
+mod split;
+
+pub use level::Level;
