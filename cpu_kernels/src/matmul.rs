@@ -3,6 +3,7 @@
 //! a is (m, k), or (k, m) when transposed; b is (k, n), or (n, k) when transposed; d is (m, n). All are dense; a_offset, b_offset
 //! and d_offset count elements. `symmetric` promises that the result is: a kernel may compute one half and mirror it.
 
+use crate::gemm::{Gemm, Mat};
 use crate::{Call, args};
 
 args! {
@@ -18,6 +19,37 @@ impl Default for MatmulArgs {
 
 /// # Safety
 /// See [`crate::Kernel`].
-pub unsafe fn matmul(_call: &Call<'_>) {
-    unreachable!("written by the kernels' author")
+pub unsafe fn matmul(call: &Call<'_>) {
+    let a: MatmulArgs = call.args();
+    let [x, y, d] = call.bufs else { panic!("matmul takes three buffers") };
+    let [m, n, k] = [a.m, a.n, a.k].map(|n| n as usize);
+    // SAFETY: inputs are not written during the op, by this function's contract.
+    let (x, y) = unsafe { (x.read::<f32>(), y.read::<f32>()) };
+    each_matrix(call, a.batch as usize, |i, part, parts| {
+        let x = &x[a.a_offset as usize + i * m * k..][..m * k];
+        let y = &y[a.b_offset as usize + i * k * n..][..k * n];
+        let mat = |data, transposed, rows, cols| match transposed {
+            0 => Mat::row_major(data, cols),
+            _ => Mat::transposed(data, rows),
+        };
+        let gemm = Gemm {
+            alpha: a.alpha,
+            beta: a.beta,
+            symmetric: a.symmetric != 0,
+            ..Gemm::new((m, n, k), mat(x, a.a_transposed, m, k), mat(y, a.b_transposed, k, n))
+        };
+        let start = a.d_offset as usize + i * m * n;
+        assert!(start + m * n <= d.len::<f32>(), "matmul: result");
+        // SAFETY: in bounds as just checked; parts compute disjoint tiles.
+        unsafe { gemm.run_part(call.level, d.ptr::<f32>().add(start), n, part, parts) }
+    });
+}
+
+/// Calls `product(i, part, parts)` for this part's share of `batch` matrices: whole ones if there are enough for all parts.
+pub(crate) fn each_matrix(call: &Call<'_>, batch: usize, product: impl Fn(usize, usize, usize)) {
+    if batch >= call.parts {
+        call.share(batch).for_each(|i| product(i, 0, 1));
+    } else {
+        (0..batch).for_each(|i| product(i, call.part, call.parts));
+    }
 }
