@@ -1,0 +1,54 @@
+//! `nanotern tokenizer` and `nanotern data`.
+
+use nanotern::{Result, data, tokenizer};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+#[derive(clap::Subcommand)]
+pub enum TokenizerCommand {
+    /// Train a byte-level BPE on a text file or a folder of them.
+    Train {
+        /// Text file or folder.
+        #[arg(long)]
+        input: PathBuf,
+        #[arg(long, default_value_t = data::DEFAULT_VOCAB_SIZE)]
+        vocab_size: usize,
+        #[arg(long, default_value = "tokenizer.json")]
+        output: PathBuf,
+    },
+}
+
+#[derive(clap::Subcommand)]
+pub enum DataCommand {
+    /// Turn text into token files: train.bin, val.bin and tokenizer.json.
+    Prepare {
+        /// Text file or folder.
+        #[arg(long)]
+        input: PathBuf,
+        /// Folder to write to.
+        #[arg(long)]
+        output: PathBuf,
+        /// bpe (trains one on the training part), bytes, or a tokenizer.json.
+        #[arg(long, default_value = "bpe")]
+        tokenizer: String,
+        #[arg(long, default_value_t = data::DEFAULT_VOCAB_SIZE)]
+        vocab_size: usize,
+        /// Part of the text held back for validation.
+        #[arg(long, default_value_t = 0.1)]
+        val_fraction: f64,
+    },
+}
+
+pub fn tokenizer(command: &TokenizerCommand) -> Result<ExitCode> {
+    let TokenizerCommand::Train { input, vocab_size, output } = command;
+    let trained = tokenizer::train_from_path(input, *vocab_size, output)?;
+    println!("{}: {} tokens", output.display(), trained.vocab_size());
+    Ok(ExitCode::SUCCESS)
+}
+
+pub fn data(command: &DataCommand) -> Result<ExitCode> {
+    let DataCommand::Prepare { input, output, tokenizer, vocab_size, val_fraction } = command;
+    let summary = data::prepare(input, output, tokenizer, *vocab_size, *val_fraction)?;
+    println!("{summary}");
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,76 @@
+//! `nanotern devices` and `nanotern doctor`.
+
+use nanotern::Result;
+use nanotern::backend::{self, Backend, Cpu, Level, Wgpu};
+use nanotern::train::self_test;
+use std::process::ExitCode;
+
+#[derive(clap::Args)]
+pub struct DevicesArgs {
+    /// One JSON array on standard output.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(clap::Args)]
+pub struct DoctorArgs {
+    /// One JSON array on standard output.
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn devices(args: &DevicesArgs) -> Result<ExitCode> {
+    let adapters = backend::adapters();
+    let cpu = Cpu::new(Level::detect(), None)?;
+    if args.json {
+        let list: Vec<_> = adapters
+            .iter()
+            .map(|a| serde_json::json!({ "backend": "wgpu", "name": a.name, "description": a.to_string(), "gpu": a.is_gpu() }))
+            .chain([serde_json::json!({ "backend": "cpu", "name": cpu.describe(), "gpu": false })])
+            .collect();
+        println!("{}", serde_json::Value::Array(list));
+        return Ok(ExitCode::SUCCESS);
+    }
+    println!("{:8} {}", "cpu", cpu.describe());
+    for (i, adapter) in adapters.iter().enumerate() {
+        println!("{:8} {i}: {adapter}", "wgpu");
+    }
+    if adapters.is_empty() {
+        println!("{:8} none: {}", "wgpu", backend::NO_ADAPTER);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+pub fn doctor(args: &DoctorArgs) -> Result<ExitCode> {
+    let mut devices: Vec<(String, Result<Backend>)> = Level::available()
+        .into_iter()
+        .map(|level| (format!("cpu {level}"), Cpu::new(level, None).map(Backend::Cpu)))
+        .collect();
+    for (i, adapter) in backend::adapters().iter().enumerate() {
+        devices.push((format!("wgpu {adapter}"), Wgpu::open(Some(&i.to_string())).map(Backend::Wgpu)));
+    }
+    let mut reports = Vec::new();
+    for (name, device) in devices {
+        let verdict = device.and_then(|d| self_test(&d));
+        let (ok, text) = match verdict {
+            Ok(differences) if differences.is_empty() => (true, "every op of a training step agrees".to_string()),
+            Ok(differences) => {
+                let d = &differences[0];
+                (false, format!("{} of {} differs by {:.1e}", d.output, d.op, d.error))
+            }
+            Err(error) => (false, error.to_string()),
+        };
+        if !args.json {
+            println!("{}  {name}: {text}", if ok { "ok  " } else { "FAIL" });
+        }
+        reports.push(serde_json::json!({ "device": name, "ok": ok, "report": text }));
+    }
+    let gpu = backend::adapters().iter().any(|a| a.is_gpu());
+    if args.json {
+        println!("{}", serde_json::Value::Array(reports.clone()));
+    } else if !gpu {
+        println!("no GPU: {}", backend::NO_ADAPTER);
+    }
+    let ok = reports.iter().all(|r| r["ok"] == true);
+    Ok(if ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}

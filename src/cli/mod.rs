@@ -1,0 +1,83 @@
+//! Flags, and the way from them to the library. Precedence: flag, then `NANOTERN_*` environment, then TOML file, then
+//! preset.
+
+mod data;
+mod doctor;
+mod inspect;
+mod train;
+
+use clap::{CommandFactory, Parser, Subcommand};
+use nanotern::backend::{self, Backend};
+use nanotern::{Error, Result};
+use std::process::ExitCode;
+
+/// Train 1.58-bit (ternary) language models on any GPU, or none.
+#[derive(Parser)]
+#[command(version, about, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Train a model; with no arguments a tiny one, on embedded data, on the best device there is.
+    Train(train::TrainArgs),
+    /// List the devices that can train.
+    Devices(doctor::DevicesArgs),
+    /// Check this machine: instruction sets, GPU drivers, and that all of them compute the same.
+    Doctor(doctor::DoctorArgs),
+    /// Show what is in a checkpoint, and whether it is intact.
+    Inspect(inspect::InspectArgs),
+    /// Work with tokenizers.
+    #[command(subcommand)]
+    Tokenizer(data::TokenizerCommand),
+    /// Work with data sets.
+    #[command(subcommand)]
+    Data(data::DataCommand),
+    /// Print a completion script for a shell.
+    Completions { shell: clap_complete::Shell },
+}
+
+/// Where to compute.
+#[derive(clap::Args)]
+struct DeviceArgs {
+    /// auto (a GPU if there is one, else the CPU), cpu or wgpu.
+    #[arg(long, default_value = "auto", env = "NANOTERN_BACKEND")]
+    backend: String,
+    /// GPU to use: its number in `nanotern devices`, or a part of its name.
+    #[arg(long, env = "NANOTERN_ADAPTER")]
+    adapter: Option<String>,
+    /// CPU threads; all cores unless given.
+    #[arg(long, env = "NANOTERN_THREADS")]
+    threads: Option<usize>,
+    /// CPU instruction-set level: scalar, avx2 or avx512; the best there is unless given.
+    #[arg(long, env = "NANOTERN_CPU_LEVEL")]
+    cpu_level: Option<String>,
+}
+
+impl DeviceArgs {
+    fn open(&self) -> Result<Backend> {
+        let level = self.cpu_level.as_ref().map(|l| l.parse().map_err(Error::usage)).transpose()?;
+        backend::open(&self.backend, self.adapter.as_deref(), self.threads, level)
+    }
+}
+
+pub fn run() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Train(args) => train::run(args),
+        Command::Devices(args) => doctor::devices(&args),
+        Command::Doctor(args) => doctor::doctor(&args),
+        Command::Inspect(args) => inspect::run(&args),
+        Command::Tokenizer(command) => data::tokenizer(&command),
+        Command::Data(command) => data::data(&command),
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "nanotern", &mut std::io::stdout());
+            Ok(ExitCode::SUCCESS)
+        }
+    };
+    result.unwrap_or_else(|error| {
+        eprintln!("error: {error}");
+        ExitCode::from(if matches!(error, Error::Usage(_)) { 2 } else { 1 })
+    })
+}

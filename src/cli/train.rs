@@ -1,0 +1,151 @@
+//! `nanotern train`.
+
+use super::DeviceArgs;
+use nanotern::backend::Backend;
+use nanotern::data;
+use nanotern::train::{Config, Outcome, Run, Signals};
+use nanotern::{Error, Result};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+#[derive(clap::Args)]
+pub struct TrainArgs {
+    /// A preset (tiny, d20, nano-125m, small-560m) or a TOML file.
+    #[arg(long, env = "NANOTERN_CONFIG")]
+    config: Option<String>,
+    #[command(flatten)]
+    device: DeviceArgs,
+    /// synthetic, shakespeare, text or tokens.
+    #[arg(long, env = "NANOTERN_DATASET")]
+    dataset: Option<String>,
+    /// Text file or folder, or token file (.bin).
+    #[arg(long, env = "NANOTERN_DATA_PATH")]
+    data_path: Option<PathBuf>,
+    /// Validation data of the same kind; otherwise a part of the data is held back.
+    #[arg(long, env = "NANOTERN_VAL_DATA_PATH")]
+    val_data_path: Option<PathBuf>,
+    /// bpe (trains one), bytes, or a tokenizer.json.
+    #[arg(long, env = "NANOTERN_TOKENIZER")]
+    tokenizer: Option<String>,
+    /// Vocabulary of a token file, or size of the vocabulary to train.
+    #[arg(long, env = "NANOTERN_VOCAB_SIZE")]
+    vocab_size: Option<i64>,
+    /// Optimizer steps.
+    #[arg(long, env = "NANOTERN_TOTAL_STEPS")]
+    total_steps: Option<i64>,
+    /// Sequences in a micro-batch.
+    #[arg(long, env = "NANOTERN_BATCH_SIZE")]
+    batch_size: Option<i64>,
+    /// Micro-batches in a step.
+    #[arg(long, env = "NANOTERN_GRAD_ACCUM")]
+    grad_accum: Option<i64>,
+    /// Tokens in a sequence.
+    #[arg(long, env = "NANOTERN_SEQ_LEN")]
+    seq_len: Option<i64>,
+    /// Learning rate of Muon.
+    #[arg(long, env = "NANOTERN_LR")]
+    lr: Option<f64>,
+    /// Where checkpoints and logs go; a new folder under runs/ unless given.
+    #[arg(long, env = "NANOTERN_CHECKPOINT_DIR")]
+    checkpoint_dir: Option<PathBuf>,
+    /// Steps between checkpoints; 0 saves at the end only.
+    #[arg(long, env = "NANOTERN_CHECKPOINT_INTERVAL")]
+    checkpoint_interval: Option<i64>,
+    /// Checkpoints kept besides the final one.
+    #[arg(long, env = "NANOTERN_KEEP_LAST_CHECKPOINTS")]
+    keep_last_checkpoints: Option<i64>,
+    /// Steps between lines of the log.
+    #[arg(long, env = "NANOTERN_LOG_INTERVAL")]
+    log_interval: Option<i64>,
+    /// Steps between evaluations; 0 evaluates at the end only.
+    #[arg(long, env = "NANOTERN_EVAL_INTERVAL")]
+    eval_interval: Option<i64>,
+    /// Go on with the newest valid checkpoint of a run: of DIR, of --checkpoint-dir, or of the newest run.
+    #[arg(long, value_name = "DIR", num_args = 0..=1)]
+    resume: Option<Option<PathBuf>>,
+    /// Seed of the initial weights and of the order of the data.
+    #[arg(long, env = "NANOTERN_SEED")]
+    seed: Option<i64>,
+    /// Any key of the configuration, such as --set optim.muon_lr=0.04; may be repeated.
+    #[arg(long = "set", value_name = "SECTION.KEY=VALUE")]
+    overrides: Vec<String>,
+}
+
+impl TrainArgs {
+    /// The flags as overrides of configuration keys.
+    fn overrides(&self) -> Result<Vec<(String, toml::Value)>> {
+        let mut list: Vec<(String, toml::Value)> = Vec::new();
+        let mut add = |key: &str, value: Option<toml::Value>| list.extend(value.map(|v| (key.to_string(), v)));
+        let path = |p: &Option<PathBuf>| -> Result<Option<toml::Value>> {
+            let absolute = p.as_ref().map(|p| std::path::absolute(p).map_err(|e| Error::io(p, e))).transpose()?;
+            Ok(absolute.map(|p| p.to_string_lossy().into_owned().into()))
+        };
+        let guessed = self.data_path.as_ref().map(|p| if p.extension().is_some_and(|e| e == "bin") { "tokens" } else { "text" });
+        add("data.dataset", self.dataset.as_deref().or(guessed).map(Into::into));
+        add("data.path", path(&self.data_path)?);
+        add("data.val_path", path(&self.val_data_path)?);
+        let tokenizer = match self.tokenizer.as_deref() {
+            Some(word @ ("bpe" | "bytes")) => Some(word.into()),
+            Some(file) => path(&Some(file.into()))?,
+            None => None,
+        };
+        add("data.tokenizer", tokenizer);
+        for (key, value) in [
+            ("data.vocab_size", self.vocab_size),
+            ("train.total_steps", self.total_steps),
+            ("train.batch_size", self.batch_size),
+            ("train.grad_accum", self.grad_accum),
+            ("model.seq_len", self.seq_len),
+            ("train.checkpoint_interval", self.checkpoint_interval),
+            ("train.keep_last_checkpoints", self.keep_last_checkpoints),
+            ("train.log_interval", self.log_interval),
+            ("train.eval_interval", self.eval_interval),
+            ("train.seed", self.seed),
+        ] {
+            add(key, value.map(Into::into));
+        }
+        add("optim.muon_lr", self.lr.map(Into::into));
+        for item in &self.overrides {
+            list.push(Config::parse_override(item)?);
+        }
+        Ok(list)
+    }
+}
+
+pub fn run(args: TrainArgs) -> Result<ExitCode> {
+    let dir = match (&args.resume, &args.checkpoint_dir) {
+        (Some(Some(dir)), _) | (_, Some(dir)) => dir.clone(),
+        (Some(None), None) => nanotern::train::newest_run(Path::new("runs"))?,
+        (None, None) => nanotern::train::new_run(Path::new("runs")),
+    };
+    let saved = dir.join("config.toml");
+    let resume = args.resume.is_some();
+    let from = match &args.config {
+        None if resume && saved.is_file() => Some(saved.to_string_lossy().into_owned()),
+        other => other.clone(),
+    };
+    let config = Config::load(from.as_deref(), &args.overrides()?)?;
+    let backend = args.device.open()?;
+    eprintln!("device   {}", backend.describe());
+    let corpus = data::load(&config.data, Path::new(""), Path::new("runs"))?;
+    let mut run = Run::new(config, corpus, &dir, &backend, resume)?;
+    eprintln!("{}", run.describe());
+    run.set_peak(measured_peak(&backend)?);
+    finish(&dir, run.train()?)
+}
+
+fn measured_peak(backend: &Backend) -> Result<f64> {
+    nanotern::train::matmul_peak(backend)
+}
+
+fn finish(dir: &Path, outcome: Outcome) -> Result<ExitCode> {
+    let Outcome { step, train_loss, val_loss, checkpoint, signal } = outcome;
+    let val = val_loss.map_or(String::new(), |l| format!(", validation {l:.4}"));
+    eprintln!("step {step}: training loss {train_loss:.4}{val}; saved {}", checkpoint.display());
+    if let Some(signal) = signal {
+        eprintln!("stopped by a signal; go on with: nanotern train --resume {}", dir.display());
+        return Ok(ExitCode::from(Signals::exit_code(signal) as u8));
+    }
+    eprintln!("loss curve: {}", dir.join("loss.svg").display());
+    Ok(ExitCode::SUCCESS)
+}

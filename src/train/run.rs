@@ -1,0 +1,350 @@
+//! A training run: data, steps, evaluations, checkpoints, logs; stops at a signal and goes on where it stopped.
+
+use super::checkpoint::{self, Meta, RunLock};
+use super::config::Config;
+use super::metrics::{EvalRecord, MetricsWriter, StepRecord, read_losses};
+use super::plot::loss_svg;
+use super::progress::{Progress, Status};
+use super::signals::Signals;
+use super::step::{StepShape, TrainStep};
+use super::tensorboard::EventWriter;
+use super::trainer::{Batch, IGNORE, StepStats, Trainer};
+use crate::backend::Backend;
+use crate::data::{Corpus, sampler};
+use crate::ops::STATS_RING;
+use crate::{Error, Result};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+/// Skipped steps in a row after which the newest checkpoint is taken up again.
+const SKIPS_BEFORE_ROLLBACK: u64 = 8;
+/// Rollbacks after which a run gives up.
+const MAX_ROLLBACKS: u64 = 3;
+
+/// How a run ended.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Outcome {
+    pub step: u64,
+    /// Mean loss of the last logged steps, nats per token.
+    pub train_loss: f64,
+    pub val_loss: Option<f64>,
+    pub checkpoint: PathBuf,
+    /// The signal that ended it early.
+    pub signal: Option<i32>,
+}
+
+/// A run in progress.
+pub struct Run {
+    config: Config,
+    corpus: Corpus,
+    dir: PathBuf,
+    trainer: Trainer,
+    sampler: sampler::Sampler,
+    /// f32 operations a second that this device reaches in a matrix product.
+    peak_flops: Option<f64>,
+    metrics: MetricsWriter,
+    events: EventWriter,
+    progress: Progress,
+    signals: Signals,
+    state: State,
+    _lock: RunLock,
+}
+
+/// What a checkpoint holds besides tensors.
+#[derive(Clone, Copy, Debug, Default)]
+struct State {
+    step: u64,
+    /// Samples drawn so far.
+    cursor: u64,
+    skipped: u64,
+    skipped_in_a_row: u64,
+    rollbacks: u64,
+    train_loss: f64,
+    val_loss: Option<f64>,
+}
+
+impl Run {
+    /// Prepares a run in `dir`. `resume`: takes up the newest valid checkpoint there, if there is one.
+    pub fn new(config: Config, corpus: Corpus, dir: &Path, backend: &Backend, resume: bool) -> Result<Run> {
+        let lock = RunLock::acquire(dir)?;
+        let saved = if resume { checkpoint::newest_valid(dir)? } else { None };
+        if !resume && checkpoint::newest_valid(dir)?.is_some() {
+            let dir = dir.display();
+            return Err(Error::usage(format!("{dir} holds a run already: add --resume, or name another directory")));
+        }
+        let shape = StepShape {
+            batch: config.train.batch_size,
+            seq: config.model.seq_len,
+            accum: config.train.grad_accum,
+            recompute: config.train.recompute,
+        };
+        let step = TrainStep::build(&config.model, corpus.vocab_size, shape, &config.optim);
+        let mut trainer = Trainer::new(step, backend)?;
+        trainer.init(config.train.seed);
+        let resumed = saved.as_ref().map(|(saved, _)| saved.meta.step);
+        let progress = Progress::new(config.train.total_steps, resumed.unwrap_or(0));
+        let mut run = Run {
+            sampler: sampler::Sampler::new(corpus.train.as_slice().len(), shape.seq, config.train.seed)?,
+            peak_flops: None,
+            metrics: MetricsWriter::open(dir, resumed)?,
+            events: EventWriter::create(dir, resumed)?,
+            progress,
+            signals: Signals::install(),
+            state: State::default(),
+            dir: dir.to_path_buf(),
+            config,
+            corpus,
+            trainer,
+            _lock: lock,
+        };
+        run.write_config()?;
+        if let Some((saved, warnings)) = saved {
+            warnings.iter().for_each(|w| run.progress.message(w));
+            run.restore(&saved)?;
+        }
+        Ok(run)
+    }
+
+    /// One paragraph about the run, for the terminal.
+    pub fn describe(&self) -> String {
+        let step = &self.trainer.step;
+        let count = step.model.param_count(&step.plan.graph);
+        let tokens = self.corpus.train.as_slice().len();
+        let windows = self.sampler.windows();
+        let epochs = (self.config.train.total_steps * step.shape.tokens() as u64) as f64
+            / (windows * self.config.model.seq_len as u64) as f64;
+        format!(
+            "model    {count} parameters, vocabulary {}, {} of memory on the device\n\
+             data     {}: {tokens} training tokens, {} for validation; {epochs:.1} epochs\n\
+             step     {} tokens, {} ops a micro-batch\n\
+             run      {}",
+            self.corpus.vocab_size,
+            mebibytes(step.plan.bytes()),
+            self.corpus.name,
+            self.corpus.val.as_slice().len(),
+            step.shape.tokens(),
+            step.plan.graph.nodes_of("micro").len(),
+            self.dir.display(),
+        )
+    }
+
+    /// Sets the speed that model FLOP utilisation is measured against.
+    pub fn set_peak(&mut self, flops: f64) {
+        self.peak_flops = Some(flops);
+    }
+
+    /// Trains to the last step, or to a signal; leaves a checkpoint and a plot either way.
+    pub fn train(&mut self) -> Result<Outcome> {
+        let total = self.config.train.total_steps;
+        let mut read = self.state.step;
+        let mut since = Instant::now();
+        let mut logged = self.state.step;
+        while self.state.step < total && self.signals.pending().is_none() {
+            self.submit_step()?;
+            let step = self.state.step;
+            let due = |interval: u64| interval != 0 && step.is_multiple_of(interval);
+            let log = due(self.config.train.log_interval) || step == total || step == 1;
+            if log || step - read >= STATS_RING as u64 / 2 || due(self.config.train.checkpoint_interval) {
+                let stats = self.trainer.stats(read..step)?;
+                self.take_stats(&stats);
+                read = step;
+                if log {
+                    let seconds = since.elapsed().as_secs_f64();
+                    self.log(&stats, (step - logged) as f64 / seconds.max(1e-9))?;
+                    (since, logged) = (Instant::now(), step);
+                }
+                if self.state.skipped_in_a_row >= SKIPS_BEFORE_ROLLBACK {
+                    self.roll_back()?;
+                    (read, logged) = (self.state.step, self.state.step);
+                    continue;
+                }
+            }
+            self.progress.advance(step);
+            let pause = Instant::now();
+            // Before evaluating: an evaluation that fails must not cost the steps before it.
+            if due(self.config.train.checkpoint_interval) && step != total {
+                self.save(&checkpoint::step_name(step))?;
+                checkpoint::prune(&self.dir, self.config.train.keep_last_checkpoints)?;
+            }
+            if due(self.config.train.eval_interval) && step != total {
+                self.evaluate()?;
+            }
+            since += pause.elapsed();
+        }
+        self.finish()
+    }
+
+    fn finish(&mut self) -> Result<Outcome> {
+        let signal = self.signals.pending();
+        let done = self.state.step == self.config.train.total_steps;
+        let name = if done { "final".to_string() } else { checkpoint::step_name(self.state.step) };
+        let mut saved = self.save(&name)?;
+        if done {
+            self.evaluate()?;
+            saved = self.save(&name)?;
+        }
+        self.write_plot()?;
+        self.progress.finish();
+        let State { step, train_loss, val_loss, .. } = self.state;
+        Ok(Outcome { step, train_loss, val_loss, checkpoint: saved, signal })
+    }
+
+    fn submit_step(&mut self) -> Result<()> {
+        let (shape, step) = (self.trainer.step.shape, self.state.step);
+        let factor = self.config.optim.schedule(step, self.config.train.total_steps);
+        let cursor = self.state.cursor;
+        let micro = (0..shape.accum).map(|i| {
+            let starts = self.sampler.starts(cursor + (i * shape.batch) as u64, shape.batch);
+            let (inputs, targets) = sampler::batch(self.corpus.train.as_slice(), &starts, shape.seq);
+            Batch { inputs, targets }
+        });
+        self.trainer.submit(step, factor, micro)?;
+        self.state.cursor += (shape.batch * shape.accum) as u64;
+        self.state.step += 1;
+        Ok(())
+    }
+
+    fn take_stats(&mut self, stats: &[StepStats]) {
+        for s in stats {
+            if s.skipped {
+                self.state.skipped += 1;
+                self.state.skipped_in_a_row += 1;
+                let (loss, norm) = (s.loss, s.grad_norm);
+                self.progress.message(&format!("a step was skipped: loss {loss}, gradient norm {norm}"));
+            } else {
+                self.state.skipped_in_a_row = 0;
+            }
+        }
+        let good: Vec<f64> = stats.iter().filter(|s| !s.skipped).map(|s| f64::from(s.loss)).collect();
+        if !good.is_empty() {
+            self.state.train_loss = good.iter().sum::<f64>() / good.len() as f64;
+        }
+    }
+
+    fn log(&mut self, stats: &[StepStats], steps_per_s: f64) -> Result<()> {
+        let last = stats.last().expect("a logged step has statistics");
+        let shape = self.trainer.step.shape;
+        let step = self.state.step;
+        let lr = self.config.optim.schedule(step - 1, self.config.train.total_steps) * f64::from(self.config.optim.muon_lr);
+        let tok_per_s = steps_per_s * shape.tokens() as f64;
+        let (loss, grad_norm) = (f64::from(last.loss), f64::from(last.grad_norm));
+        let tokens = step * shape.tokens() as u64;
+        self.metrics.step(&StepRecord { step, tokens, loss, lr, grad_norm, tok_per_s })?;
+        let scalars = [
+            ("train/loss", last.loss),
+            ("train/lr", lr as f32),
+            ("train/grad_norm", last.grad_norm),
+            ("train/tok_per_s", tok_per_s as f32),
+        ];
+        self.events.scalars(step, &scalars)?;
+        let mfu = self.peak_flops.map(|peak| steps_per_s * self.trainer.step.model_flops as f64 / peak);
+        self.progress.log(&Status { step, loss: self.state.train_loss, lr, tok_per_s, mfu });
+        Ok(())
+    }
+
+    /// Loss of the validation split, in nats per token.
+    pub fn evaluate(&mut self) -> Result<f64> {
+        let (shape, val) = (self.trainer.step.shape, self.corpus.val.as_slice());
+        let windows = sampler::eval_windows(val.len(), shape.seq, self.config.train.eval_windows);
+        if windows.is_empty() {
+            let (n, seq) = (val.len(), shape.seq);
+            return Err(Error::usage(format!("{n} validation tokens are fewer than one window of seq_len + 1 = {}", seq + 1)));
+        }
+        let batches = windows.chunks(shape.batch).map(|starts| {
+            let (mut inputs, mut targets) = sampler::batch(val, starts, shape.seq);
+            inputs.resize(shape.rows(), 0);
+            targets.resize(shape.rows(), IGNORE);
+            Batch { inputs, targets }
+        });
+        let val_loss = self.trainer.evaluate(batches)?;
+        let bytes_per_token = self.corpus.val_bytes.map(|bytes| bytes as f64 / val.len() as f64);
+        let bits = bytes_per_token.map(|bytes| val_loss / std::f64::consts::LN_2 / bytes);
+        let (step, tokens) = (self.state.step, self.state.step * shape.tokens() as u64);
+        self.metrics.eval(&EvalRecord { step, tokens, val_loss, val_bits_per_byte: bits })?;
+        self.events.scalars(step, &[("val/loss", val_loss as f32)])?;
+        if let Some(bits) = bits {
+            self.events.scalars(step, &[("val/bits_per_byte", bits as f32)])?;
+        }
+        let bits = bits.map_or(String::new(), |b| format!(", {b:.3} bits/byte"));
+        self.progress.message(&format!("step {step}: validation loss {val_loss:.4} nats/token{bits}"));
+        self.state.val_loss = Some(val_loss);
+        Ok(val_loss)
+    }
+
+    fn save(&mut self, name: &str) -> Result<PathBuf> {
+        let s = self.state;
+        let meta = Meta {
+            step: s.step,
+            tokens: s.step * self.trainer.step.shape.tokens() as u64,
+            config: serde_json::to_value(&self.config).map_err(|e| Error::usage(e.to_string()))?,
+            train_loss: s.train_loss.is_finite().then_some(s.train_loss),
+            val_loss: s.val_loss,
+            data_cursor: s.cursor,
+            seed: self.config.train.seed,
+            skipped_steps: s.skipped,
+            tokenizer_hash: self.corpus.tokenizer.as_ref().map(|t| t.hash()),
+            state: serde_json::json!({ "skipped_in_a_row": s.skipped_in_a_row, "rollbacks": s.rollbacks }),
+            ..Meta::default()
+        };
+        let (model, optimizer) = (self.trainer.model_tensors()?, self.trainer.optimizer_tensors()?);
+        let tokenizer = self.corpus.tokenizer.as_ref().map(|t| t.to_json());
+        checkpoint::save(&self.dir, name, &meta, &model, &optimizer, tokenizer.as_deref())
+    }
+
+    fn restore(&mut self, saved: &checkpoint::Checkpoint) -> Result<()> {
+        let tokenizer_hash = self.corpus.tokenizer.as_ref().map(|t| t.hash());
+        if saved.meta.tokenizer_hash != tokenizer_hash {
+            let dir = saved.dir.display();
+            return Err(Error::usage(format!("{dir} was trained with another tokenizer than the data has now")));
+        }
+        self.trainer.load(&saved.model, &saved.optimizer)?;
+        let number = |key: &str| saved.meta.state[key].as_u64().unwrap_or(0);
+        self.state = State {
+            step: saved.meta.step,
+            cursor: saved.meta.data_cursor,
+            skipped: saved.meta.skipped_steps,
+            skipped_in_a_row: number("skipped_in_a_row"),
+            rollbacks: number("rollbacks"),
+            train_loss: saved.meta.train_loss.unwrap_or(f64::NAN),
+            val_loss: saved.meta.val_loss,
+        };
+        self.progress.message(&format!("resumed from {} (step {})", saved.dir.display(), saved.meta.step));
+        Ok(())
+    }
+
+    /// Takes up the newest checkpoint, but goes on with the data that follows.
+    fn roll_back(&mut self) -> Result<()> {
+        let (skipped, rollbacks, cursor) = (self.state.skipped, self.state.rollbacks + 1, self.state.cursor);
+        let give_up = |why: &str| {
+            let text = format!("{SKIPS_BEFORE_ROLLBACK} steps in a row had a loss or gradient that cannot be used; {why}");
+            Err(Error::Training(text))
+        };
+        if rollbacks > MAX_ROLLBACKS {
+            return give_up("the run was rolled back three times before: lower the learning rates");
+        }
+        let Some((saved, _)) = checkpoint::newest_valid(&self.dir)? else {
+            return give_up("there is no checkpoint to go back to: lower the learning rates");
+        };
+        self.restore(&saved)?;
+        self.state = State { skipped, rollbacks, cursor, skipped_in_a_row: 0, ..self.state };
+        self.metrics = MetricsWriter::open(&self.dir, Some(self.state.step))?;
+        Ok(())
+    }
+
+    fn write_config(&self) -> Result<()> {
+        let path = self.dir.join("config.toml");
+        let text = toml::to_string_pretty(&self.config).map_err(|e| Error::usage(e.to_string()))?;
+        std::fs::write(&path, text).map_err(|e| Error::io(&path, e))
+    }
+
+    fn write_plot(&self) -> Result<()> {
+        let losses = read_losses(&self.dir)?;
+        let path = self.dir.join("loss.svg");
+        let title = self.dir.file_name().map_or("loss".into(), |n| n.to_string_lossy());
+        std::fs::write(&path, loss_svg(&losses.train, &losses.val, &title)).map_err(|e| Error::io(&path, e))
+    }
+}
+
+fn mebibytes(bytes: usize) -> String {
+    format!("{:.1} MiB", bytes as f64 / (1 << 20) as f64)
+}
