@@ -80,7 +80,8 @@ impl TrainArgs {
             let absolute = p.as_ref().map(|p| std::path::absolute(p).map_err(|e| Error::io(p, e))).transpose()?;
             Ok(absolute.map(|p| p.to_string_lossy().into_owned().into()))
         };
-        let guessed = self.data_path.as_ref().map(|p| if p.extension().is_some_and(|e| e == "bin") { "tokens" } else { "text" });
+        let guessed =
+            self.data_path.as_ref().map(|p| if p.extension().is_some_and(|e| e == "bin") { "tokens" } else { "text" });
         add("data.dataset", self.dataset.as_deref().or(guessed).map(Into::into));
         add("data.path", path(&self.data_path)?);
         add("data.val_path", path(&self.val_data_path)?);
