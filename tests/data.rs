@@ -128,6 +128,7 @@ fn malformed_token_files_are_refused() {
         ("big.bin", "vocab_size = 66\nval_path = \"odd.bin\"", &["odd.bin"]),
         ("big.bin", "vocab_size = 66\nval_fraction = 0.0", &["val_fraction is 0"]),
         ("one.bin", "vocab_size = 66", &["one.bin", "too few"]),
+        ("big.bin", "vocab_size = 66\ntokenizer = \"bytes\"", &["66", "262 tokens"]),
     ] {
         let message = message(dir.path(), &format!("dataset = \"tokens\"\npath = \"{file}\"\n{keys}"));
         assert!(parts.iter().all(|part| message.contains(part)), "{file} {keys}: {message}");

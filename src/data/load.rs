@@ -124,6 +124,9 @@ fn load_tokens(cfg: &DataConfig, base_dir: &Path) -> Result<Corpus> {
     };
     tokens.check(vocab_size, &path)?;
     let tokenizer = tokenizer_beside(cfg, base_dir, &path)?;
+    if let Some(larger) = tokenizer.as_ref().map(Tokenizer::vocab_size).filter(|&size| size > vocab_size) {
+        return Err(Error::usage(format!("vocab_size is {vocab_size}, but the tokenizer has {larger} tokens")));
+    }
     check_meta(meta.as_ref(), &path, vocab_size, tokenizer.as_ref())?;
     let (train, val, meta_bytes) = match &cfg.val_path {
         Some(val_path) => {

@@ -130,7 +130,7 @@ fn lone_newline(text: &str, from: usize) -> Option<usize> {
     (from..b.len()).find(|&i| b[i - 1] == b'\n' && b[i - 2].is_ascii_graphic() && b[i].is_ascii_graphic())
 }
 
-/// Trains on `text` and returns the `tokenizer.json`. Special tokens in the text end a pre-token and are not learnt from.
+/// Trains on `text` and returns the `tokenizer.json`. Special tokens in it end a pre-token and are not learnt from.
 pub(super) fn train(text: &str, vocab_size: usize) -> Result<String> {
     let smallest = SPECIALS.len() + 256;
     if vocab_size < smallest {
