@@ -7,6 +7,12 @@ pub struct Wgpu;
 pub struct AdapterInfo {
     pub name: String,
 }
+pub const NO_ADAPTER: &str = "";
+impl std::fmt::Display for AdapterInfo {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.name)
+    }
+}
 impl AdapterInfo {
     pub fn is_gpu(&self) -> bool {
         false

@@ -1,9 +1,8 @@
 //! `nanotern train`.
 
 use super::DeviceArgs;
-use nanotern::backend::Backend;
 use nanotern::data;
-use nanotern::train::{Config, Outcome, Run, Signals};
+use nanotern::train::{Config, Outcome, Run, Signals, matmul_peak};
 use nanotern::{Error, Result};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -80,7 +79,8 @@ impl TrainArgs {
             let absolute = p.as_ref().map(|p| std::path::absolute(p).map_err(|e| Error::io(p, e))).transpose()?;
             Ok(absolute.map(|p| p.to_string_lossy().into_owned().into()))
         };
-        let guessed = self.data_path.as_ref().map(|p| if p.extension().is_some_and(|e| e == "bin") { "tokens" } else { "text" });
+        let guessed =
+            self.data_path.as_ref().map(|p| if p.extension().is_some_and(|e| e == "bin") { "tokens" } else { "text" });
         add("data.dataset", self.dataset.as_deref().or(guessed).map(Into::into));
         add("data.path", path(&self.data_path)?);
         add("data.val_path", path(&self.val_data_path)?);
@@ -130,12 +130,8 @@ pub fn run(args: TrainArgs) -> Result<ExitCode> {
     let corpus = data::load(&config.data, Path::new(""), Path::new("runs"))?;
     let mut run = Run::new(config, corpus, &dir, &backend, resume)?;
     eprintln!("{}", run.describe());
-    run.set_peak(measured_peak(&backend)?);
+    run.set_peak(matmul_peak(&backend)?);
     finish(&dir, run.train()?)
-}
-
-fn measured_peak(backend: &Backend) -> Result<f64> {
-    nanotern::train::matmul_peak(backend)
 }
 
 fn finish(dir: &Path, outcome: Outcome) -> Result<ExitCode> {

@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::lock::RunLock;
 use self::manifest::Manifest;
-pub use self::tensors::Tensor;
+use super::Tensor;
 use crate::error::{Error, Result};
 
 /// The [`Meta::format_version`] this program writes, and the newest it reads.
