@@ -4,5 +4,6 @@ pub mod gemm;
 pub mod level;
 mod scratch;
 mod split;
+pub mod ternary_gemm;
 
 pub use level::Level;
