@@ -1,9 +1,11 @@
 //! Speed of the matrix products on one thread, per level: `cargo run --release --example gemm_bench [filter]`.
-//! Prints the median over many calls; floating point in GFLOP/s, ternary in GOPS (both 2 m n k).
+//! Prints the median over many calls; products in GFLOP/s or GOPS
+//! (2 m n k), quantisers in G values/s.
 
 use cpu_kernels::{
     Level,
     gemm::{Gemm, Mat},
+    quantize,
     ternary_gemm::TernaryGemm,
 };
 use std::time::{Duration, Instant};
@@ -124,8 +126,23 @@ fn ternary_shapes() {
     }
 }
 
+/// Quantisers, in G values/s.
+fn quantiser_shapes() {
+    let (rows, dim, group) = (2048, 256, 128);
+    let x = noise(rows * dim);
+    let (mut xq, mut steps) = (vec![0; rows * dim], vec![0.0; rows]);
+    let (mut codes, mut scales) = (vec![0; rows * dim / 4], vec![0.0; rows * dim / group]);
+    report(&format!("quantize rows {rows}x{dim}"), x.len() as f64, |level| {
+        quantize::rows(level, &x, dim, &mut xq, &mut steps);
+    });
+    report(&format!("quantize ternary {rows}x{dim}"), x.len() as f64, |level| {
+        quantize::ternary(level, &x, dim, group, &mut codes, &mut scales);
+    });
+}
+
 fn main() {
     gemm_shapes();
+    quantiser_shapes();
     ternary_shapes();
     dequantised_shapes();
 }

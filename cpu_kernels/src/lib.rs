@@ -2,6 +2,7 @@
 
 pub mod gemm;
 pub mod level;
+pub mod quantize;
 mod scratch;
 mod split;
 pub mod ternary_gemm;
