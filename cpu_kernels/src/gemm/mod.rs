@@ -66,7 +66,10 @@ impl<'a> Mat<'a> {
             }
             Mat::Ternary { codes, scales, group, cols: stored } => {
                 assert_eq!(stored, cols, "{name}: columns");
-                assert!(group % 32 == 0 && group > 0 && cols % group == 0, "{name}: group {group} of {cols} columns");
+                assert!(
+                    group > 0 && group.is_multiple_of(32) && cols.is_multiple_of(group),
+                    "{name}: group {group} of {cols} columns"
+                );
                 assert!(codes.len() >= rows * packed_row_bytes(cols), "{name}: {} bytes of codes", codes.len());
                 assert!(scales.len() >= rows * (cols / group), "{name}: {} scales", scales.len());
             }

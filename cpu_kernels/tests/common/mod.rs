@@ -17,7 +17,7 @@ impl Rng {
     }
 
     pub fn below(&mut self, n: u32) -> u32 {
-        (u64::from(self.next()) * u64::from(n) >> 32) as u32
+        ((u64::from(self.next()) * u64::from(n)) >> 32) as u32
     }
 
     /// Uniform in (-1, 1).
@@ -44,7 +44,7 @@ pub fn pack_codes(codes: &[i8], cols: usize) -> Vec<u8> {
         for (j, &code) in row.iter().enumerate() {
             let shift = j % 128 / 32 * 2;
             let byte = &mut bytes[j / 128 * 32 + j % 32];
-            *byte = *byte & !(3 << shift) | ((code + 1) as u8) << shift;
+            *byte = (*byte & !(3 << shift)) | (((code + 1) as u8) << shift);
         }
         out.extend(bytes);
     }
