@@ -1,7 +1,7 @@
 //! The loss curve as a small self-contained SVG: raw and smoothed training loss, validation points, light and dark by
 //! the viewer's preference, no scripts and no fonts of its own.
 //!
-//! A long run is thinned to at most [`BINS`] columns, each with its lowest and highest value, so spikes stay visible and
+//! A long run is thinned to at most `BINS` columns, each with its lowest and highest value, so spikes stay visible and
 //! the file stays under about 50 kB. The smoothed line averages to both sides, so it does not trail behind a falling
 //! curve. A value that is not finite is a gap.
 
@@ -187,7 +187,7 @@ fn dot(svg: &mut String, class: &str, (x, y): (f64, f64)) {
     let _ = writeln!(svg, r#"<circle class="{class}" cx="{x:.1}" cy="{y:.1}" r="3.5"/>"#);
 }
 
-/// At most two points for each of [`BINS`] spans of the list, the lowest and the highest in their order; a span with a
+/// At most two points for each of `BINS` spans of the list, the lowest and the highest in their order; a span with a
 /// gap in it and nothing to draw stays a gap.
 fn thinned(points: &[(u64, f64)]) -> Vec<(u64, f64)> {
     if points.len() <= 2 * BINS {
