@@ -22,6 +22,9 @@ const PIECE: usize = 1 << 15;
 /// A pair of tokens seen fewer times than this is never merged.
 const MIN_FREQUENCY: u64 = 2;
 
+/// Ids are below this: embeddings and tables are allocated by the largest id, which a damaged file must not choose.
+const MAX_VOCAB: u32 = 1 << 24;
+
 static CHAR_BYTE: LazyLock<HashMap<char, u8>> = LazyLock::new(|| (0..=255u8).map(|b| (byte_char(b), b)).collect());
 
 /// A loaded `tokenizer.json`.
@@ -38,6 +41,9 @@ impl Json {
         let mut inner = tokenizers::Tokenizer::from_bytes(json.as_bytes()).map_err(|e| e.to_string())?;
         inner.with_padding(None).with_truncation(None).map_err(|e| e.to_string())?;
         let largest = inner.get_vocab(true).into_values().max().ok_or("its vocabulary is empty")?;
+        if largest >= MAX_VOCAB {
+            return Err(format!("it has id {largest}, at most {} can be used", MAX_VOCAB - 1));
+        }
         // A character of the private-use area is in no vocabulary: a model that cannot express it fails here, once.
         inner.encode_fast("a 1\u{10fffd}\n", false).map_err(|e| format!("it cannot encode every text: {e}"))?;
         let byte_level = matches!(inner.get_decoder(), Some(DecoderWrapper::ByteLevel(_)));

@@ -120,7 +120,9 @@ mod native {
     fn malformed_json_is_an_error() {
         let trained = trained().to_json();
         let without_model = trained.replace("\"BPE\"", "\"XYZ\"");
-        for json in ["", "{", "[]", "{}", "null", "\"x\"", &trained[..trained.len() / 2], &without_model] {
+        let huge_id = bytes_json().replace(":255,", ":4294967295,");
+        let bad = ["", "{", "[]", "{}", "null", "\"x\"", &trained[..trained.len() / 2], &without_model, &huge_id];
+        for json in bad {
             let message = Tokenizer::from_json(json).unwrap_err().to_string();
             assert!(message.contains("not a usable tokenizer"), "{message}");
         }
