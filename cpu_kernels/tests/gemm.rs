@@ -5,8 +5,8 @@ use cpu_kernels::{
     gemm::{Gemm, Mat},
 };
 
-mod common;
-use common::{Rng, pack_codes};
+mod random;
+use random::{Rng, pack_codes};
 
 /// An operand with its storage: (rows, cols) in one of the encodings, and its elements as f64.
 struct Operand {

@@ -2,8 +2,8 @@
 
 use cpu_kernels::{Level, quantize};
 
-mod common;
-use common::{Rng, pack_codes};
+mod random;
+use random::{Rng, pack_codes};
 
 fn bits(x: &[f32]) -> Vec<u32> {
     x.iter().map(|x| x.to_bits()).collect()

@@ -2,8 +2,8 @@
 
 use cpu_kernels::{Level, ternary_gemm::TernaryGemm};
 
-mod common;
-use common::{Rng, pack_codes};
+mod random;
+use random::{Rng, pack_codes};
 
 /// (rows, outs, dim, group).
 const SHAPES: [(usize, usize, usize, usize); 12] = [
