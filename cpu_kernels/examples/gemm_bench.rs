@@ -78,6 +78,8 @@ fn gemm_shapes() {
         ("nt scores", 64, 256, 64),
         ("nn scores V", 64, 64, 256),
         ("tn weights", 256, 256, 2048),
+        ("nn head dX", 256, 256, 4096),
+        ("nn", 768, 768, 768),
         ("nn one row", 1, 256, 256),
     ];
     for (name, m, n, k) in shapes {
