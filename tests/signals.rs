@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use nanotern::train::signals::Signals;
+use nanotern::train::Signals;
 use rustix::process::{Pid, Signal, kill_process};
 
 /// A process that has installed the handlers; `mode` is how it reacts to a pending signal.

@@ -1,20 +1,47 @@
 //! Speed of the matrix products on one thread, per level: `cargo run --release --example gemm_bench [filter]`.
-//! Prints the median over many calls; floating point in GFLOP/s, ternary in GOPS (both 2 m n k).
+//! Prints the median over many calls; products in GFLOP/s or GOPS
+//! (2 m n k), quantisers in G values/s.
 
 use cpu_kernels::{
     Level,
     gemm::{Gemm, Mat},
+    quantize,
+    ternary_gemm::TernaryGemm,
 };
 use std::time::{Duration, Instant};
+
+/// CPU seconds this thread has used, so that other processes count less.
+#[cfg(target_os = "linux")]
+fn now() -> f64 {
+    #[repr(C)]
+    struct Timespec {
+        sec: std::ffi::c_long,
+        nsec: std::ffi::c_long,
+    }
+    unsafe extern "C" {
+        fn clock_gettime(clock: std::ffi::c_int, time: *mut Timespec) -> std::ffi::c_int;
+    }
+    const CLOCK_THREAD_CPUTIME_ID: std::ffi::c_int = 3;
+    let mut time = Timespec { sec: 0, nsec: 0 };
+    // SAFETY: `time` is a valid timespec of the C library.
+    unsafe { clock_gettime(CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
+    time.sec as f64 + time.nsec as f64 * 1e-9
+}
+
+#[cfg(not(target_os = "linux"))]
+fn now() -> f64 {
+    static START: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
+    START.get_or_init(Instant::now).elapsed().as_secs_f64()
+}
 
 /// Median seconds of a call.
 fn time(mut f: impl FnMut()) -> f64 {
     let mut times = Vec::new();
     let start = Instant::now();
     while times.len() < 20 || start.elapsed() < Duration::from_millis(200) {
-        let t = Instant::now();
+        let t = now();
         f();
-        times.push(t.elapsed().as_secs_f64());
+        times.push(now() - t);
     }
     times.sort_by(f64::total_cmp);
     times[times.len() / 2]
@@ -51,6 +78,8 @@ fn gemm_shapes() {
         ("nt scores", 64, 256, 64),
         ("nn scores V", 64, 64, 256),
         ("tn weights", 256, 256, 2048),
+        ("nn head dX", 256, 256, 4096),
+        ("nn", 768, 768, 768),
         ("nn one row", 1, 256, 256),
     ];
     for (name, m, n, k) in shapes {
@@ -87,7 +116,35 @@ fn dequantised_shapes() {
     report(&format!("gemm nn ternary {rows}x{dim}x{out}"), ops, |level| g.run(level, &mut dx, dim));
 }
 
+fn ternary_shapes() {
+    for (rows, outs, dim) in [(2048, 256, 256), (2048, 512, 256), (2048, 256, 512), (128, 768, 768), (16, 768, 768)] {
+        let group = 128;
+        let xq: Vec<i8> = (0..rows * dim).map(|i| (i % 255) as i8).collect();
+        let (codes, scales, steps) = (vec![0b0110_0001u8; outs * dim / 4], noise(outs * dim / group), noise(rows));
+        let mut y = vec![0.0; rows * outs];
+        let g = TernaryGemm { rows, outs, dim, group, xq: &xq, steps: &steps, codes: &codes, scales: &scales };
+        let ops = 2.0 * (rows * outs * dim) as f64;
+        report(&format!("ternary {rows}x{outs}x{dim}"), ops, |level| g.run(level, &mut y, outs));
+    }
+}
+
+/// Quantisers, in G values/s.
+fn quantiser_shapes() {
+    let (rows, dim, group) = (2048, 256, 128);
+    let x = noise(rows * dim);
+    let (mut xq, mut steps) = (vec![0; rows * dim], vec![0.0; rows]);
+    let (mut codes, mut scales) = (vec![0; rows * dim / 4], vec![0.0; rows * dim / group]);
+    report(&format!("quantize rows {rows}x{dim}"), x.len() as f64, |level| {
+        quantize::rows(level, &x, dim, &mut xq, &mut steps);
+    });
+    report(&format!("quantize ternary {rows}x{dim}"), x.len() as f64, |level| {
+        quantize::ternary(level, &x, dim, group, &mut codes, &mut scales);
+    });
+}
+
 fn main() {
     gemm_shapes();
+    quantiser_shapes();
+    ternary_shapes();
     dequantised_shapes();
 }

@@ -1,7 +1,13 @@
 //! Causal grouped-query attention: y = softmax(scale * q k^T) v. Query head h reads key-value head h / (heads / kv_heads).
 //! Keeps lse = log(sum(exp(scores))) for backward.
 
-use crate::{Call, args};
+#[cfg(target_arch = "x86_64")]
+use crate::lanes::{Avx2, Avx512};
+use crate::lanes::{Lanes, Plain};
+use crate::math::{LANES, exp, max, sum};
+use crate::panels::{Cost, Panels, ROWS, Rows, product, share, with_scratch};
+use crate::{Call, args, at_level};
+use std::ops::Range;
 
 args! {
     pub struct AttentionArgs { batch: u32, seq: u32, heads: u32, kv_heads: u32, head_dim: u32, scale: f32 }
@@ -9,6 +15,76 @@ args! {
 
 /// # Safety
 /// See [`crate::Kernel`].
-pub unsafe fn attention(_call: &Call<'_>) {
-    unreachable!("written by the kernels' author")
+pub unsafe fn attention(call: &Call<'_>) {
+    let a: AttentionArgs = call.args();
+    let pairs = (a.batch * a.heads) as usize;
+    for (pair, blocks) in share(call, pairs, (a.seq as usize).div_ceil(ROWS), Cost::Rising) {
+        let queries = blocks.start * ROWS..(a.seq as usize).min(blocks.end * ROWS);
+        let a = &a;
+        at_level!(call.level, [head::<Plain, 4, 2>, head::<Avx2, 6, 2>, head::<Avx512, 6, 4>],
+            (call: &Call<'_>, a: &AttentionArgs, pair: usize, queries: Range<usize>));
+    }
+}
+
+/// One head of one sequence: pair = batch index * heads + head.
+#[inline(always)]
+fn head<L: Lanes, const DOWN: usize, const ACROSS: usize>(
+    call: &Call<'_>,
+    a: &AttentionArgs,
+    pair: usize,
+    queries: Range<usize>,
+) {
+    let (seq, heads, kv_heads, head_dim) = (a.seq as usize, a.heads as usize, a.kv_heads as usize, a.head_dim as usize);
+    let (b, h) = (pair / heads, pair % heads);
+    // SAFETY: the contract of `Kernel`.
+    let [q, k, v] = [0, 1, 2].map(|i| unsafe { call.bufs[i].read::<f32>() });
+    let kv_start = (b * seq * kv_heads + h / (heads / kv_heads)) * head_dim;
+    let [k, v] = [k, v].map(|x| Rows { data: &x[kv_start..], stride: kv_heads * head_dim, rows: queries.end });
+    // SAFETY: the contract of `Kernel`; these queries are this part's alone.
+    let lse = unsafe { call.bufs[4].write::<f32>(pair * seq + queries.start..pair * seq + queries.end) };
+
+    let width = queries.end.next_multiple_of(LANES);
+    let packed = [Panels::size(head_dim, queries.end), Panels::size(queries.end, head_dim)];
+    let wide = head_dim.next_multiple_of(LANES);
+    with_scratch([packed[0], packed[1], ROWS * width, ROWS * wide], |[k_pack, v_pack, scores, out]| {
+        let k = Panels::transposed(k_pack, k, head_dim);
+        let v = Panels::copied(v_pack, v, head_dim);
+        for (start, lse) in queries.clone().step_by(ROWS).zip(lse.chunks_mut(ROWS)) {
+            let end = queries.end.min(start + ROWS);
+            let seen = |r: usize| 0..end.min(start + r + DOWN);
+            let first = ((b * seq + start) * heads + h) * head_dim;
+            let rows = Rows { data: &q[first..], stride: heads * head_dim, rows: end - start };
+            product::<L, DOWN, ACROSS>((rows, k), (scores, width), false, seen, |_| 0..head_dim);
+            let mut factors = [0.0; ROWS];
+            for (r, lse) in lse.iter_mut().enumerate() {
+                let scores = &mut scores[r * width..][..end.next_multiple_of(LANES)];
+                (*lse, factors[r]) = softmax(a.scale, start + r + 1, scores);
+            }
+            let weights = Rows { data: scores, stride: width, rows: end - start };
+            product::<L, DOWN, ACROSS>((weights, v), (out, wide), false, |_| 0..head_dim, seen);
+            for (r, out) in out.chunks_exact(wide).take(end - start).enumerate() {
+                let first = first + r * heads * head_dim;
+                // SAFETY: the contract of `Kernel`; these queries are this part's alone.
+                let y = unsafe { call.bufs[3].write::<f32>(first..first + head_dim) };
+                for (y, out) in y.iter_mut().zip(out) {
+                    *y = out * factors[r];
+                }
+            }
+        }
+    });
+}
+
+/// Replaces the first n scores by exp(scale * score - their largest), the others by 0. Returns lse and 1 / sum.
+#[inline(always)]
+fn softmax(scale: f32, n: usize, scores: &mut [f32]) -> (f32, f32) {
+    for s in scores.iter_mut() {
+        *s *= scale;
+    }
+    scores[n..].fill(f32::NEG_INFINITY);
+    let top = max(scores);
+    for s in scores.iter_mut() {
+        *s = exp(*s - top);
+    }
+    let total = sum(scores);
+    (top + total.ln(), 1.0 / total)
 }

@@ -56,6 +56,7 @@ impl Buf {
     }
 
     /// Number of whole `T` in the buffer.
+    #[expect(clippy::len_without_is_empty, reason = "kernels only compare lengths")]
     pub fn len<T>(&self) -> usize {
         self.bytes / size_of::<T>()
     }
@@ -117,18 +118,19 @@ impl Call<'_> {
 /// touches the buffers meanwhile.
 pub type Kernel = unsafe fn(&Call<'_>);
 
-/// Calls `$body($args)`, an `#[inline(always)]` function, compiled for the given SIMD level.
+/// Calls `$body($args)`, an `#[inline(always)]` function, compiled for the given SIMD level; or one of three functions,
+/// `[$scalar, $avx2, $avx512]`, each for its level.
 #[macro_export]
 macro_rules! at_level {
-    ($level:expr, $body:path, ($($arg:ident: $ty:ty),* $(,)?)) => {{
+    ($level:expr, [$scalar:path, $avx2:path, $avx512:path], ($($arg:ident: $ty:ty),* $(,)?)) => {{
         #[cfg(target_arch = "x86_64")]
         {
             #[target_feature(enable = "avx2,fma,f16c")]
-            fn avx2($($arg: $ty),*) { $body($($arg),*) }
+            fn avx2($($arg: $ty),*) { $avx2($($arg),*) }
             #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
-            fn avx512($($arg: $ty),*) { $body($($arg),*) }
+            fn avx512($($arg: $ty),*) { $avx512($($arg),*) }
             match $level {
-                $crate::Level::Scalar => $body($($arg),*),
+                $crate::Level::Scalar => $scalar($($arg),*),
                 // SAFETY: a level is only used where `Level::is_available` holds.
                 $crate::Level::Avx2 => unsafe { avx2($($arg),*) },
                 // SAFETY: as above.
@@ -136,6 +138,12 @@ macro_rules! at_level {
             }
         }
         #[cfg(not(target_arch = "x86_64"))]
-        $body($($arg),*)
+        {
+            let _ = $level;
+            $scalar($($arg),*)
+        }
     }};
+    ($level:expr, $body:path, ($($arg:ident: $ty:ty),* $(,)?)) => {
+        $crate::at_level!($level, [$body, $body, $body], ($($arg: $ty),*))
+    };
 }

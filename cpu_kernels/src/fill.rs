@@ -1,5 +1,6 @@
 //! y = value.
 
+use crate::math::LANES;
 use crate::{Call, args};
 
 args! {
@@ -8,6 +9,10 @@ args! {
 
 /// # Safety
 /// See [`crate::Kernel`].
-pub unsafe fn fill(_call: &Call<'_>) {
-    unreachable!("written by the kernels' author")
+pub unsafe fn fill(call: &Call<'_>) {
+    let a: FillArgs = call.args();
+    let part = call.share_blocks(a.n as usize, LANES);
+    // SAFETY: the contract of `Kernel`; this part writes `part` alone.
+    let y = unsafe { call.bufs[0].write::<f32>(part) };
+    y.fill(a.value);
 }

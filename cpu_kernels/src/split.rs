@@ -26,7 +26,7 @@ pub(crate) fn tile(
         let (tm, tn) = (largest(m, unit.0, pm), largest(n, unit.1, parts / pm));
         tm * tn + row_cost * tm + col_cost * tn
     };
-    let pm = (1..=parts).filter(|pm| parts % pm == 0).min_by_key(|&pm| cost(pm)).unwrap_or(1);
+    let pm = (1..=parts).filter(|&pm| parts.is_multiple_of(pm)).min_by_key(|&pm| cost(pm)).unwrap_or(1);
     let pn = parts / pm;
     (range(m, unit.0, part / pn, pm), range(n, unit.1, part % pn, pn))
 }

@@ -5,8 +5,8 @@ use cpu_kernels::{
     gemm::{Gemm, Mat},
 };
 
-mod common;
-use common::{Rng, pack_codes};
+mod random;
+use random::{Rng, pack_codes};
 
 /// An operand with its storage: (rows, cols) in one of the encodings, and its elements as f64.
 struct Operand {
@@ -30,7 +30,7 @@ enum Kind {
 
 impl Operand {
     fn new(rng: &mut Rng, kind: Kind, rows: usize, cols: usize) -> Self {
-        let group = [128, 64, 32].into_iter().find(|g| cols % g == 0).unwrap_or(1);
+        let group = [128, 64, 32].into_iter().find(|&g| cols.is_multiple_of(g)).unwrap_or(1);
         let len = match kind {
             Kind::RowMajor | Kind::ColMajor => rows * cols,
             Kind::Strided => rows * (3 * cols + 2),
@@ -120,7 +120,7 @@ fn levels_match_reference() {
     for level in Level::available() {
         for (m, n, k) in SHAPES {
             for (ka, kb) in KINDS {
-                if kb == Kind::Ternary && n % 32 != 0 {
+                if kb == Kind::Ternary && !n.is_multiple_of(32) {
                     continue;
                 }
                 let (a, b) = (Operand::new(&mut rng, ka, m, k), Operand::new(&mut rng, kb, k, n));

@@ -12,6 +12,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 pub use cpu::Cpu;
+pub use cpu_kernels::Level;
 pub use lockstep::{Difference, lockstep};
 pub use wgpu::{AdapterInfo, NO_ADAPTER, Wgpu, shader_source};
 #[cfg(feature = "native")]
@@ -97,6 +98,16 @@ impl Program {
         }
     }
 
+    /// Waits until everything submitted is done, by reading the start of a tensor.
+    pub fn wait(&mut self, t: TensorId) -> Result<()> {
+        let slot = self.plan.slot(t);
+        match &mut self.device {
+            Device::Cpu(_) => Ok(()),
+            #[cfg(feature = "native")]
+            Device::Wgpu(program) => pollster::block_on(program.read(&[(slot, 4)])).map(|_| ()),
+        }
+    }
+
     /// Reads one tensor and waits for it.
     pub fn read<T: bytemuck::AnyBitPattern + bytemuck::NoUninit>(&mut self, t: TensorId) -> Result<Vec<T>> {
         let bytes = pollster::block_on(self.read_bytes(&[t]))?.remove(0);
@@ -107,8 +118,8 @@ impl Program {
 /// Opens a backend by the name the user gave: `cpu`, `wgpu`, or `auto`, the best there is. `auto` takes a GPU if there is
 /// a real one; what it took is said by [`Backend::describe`].
 #[cfg(feature = "native")]
-pub fn open(name: &str, adapter: Option<&str>, threads: Option<usize>) -> Result<Backend> {
-    let cpu = || Ok(Backend::Cpu(Cpu::new(cpu_kernels::Level::detect(), threads)?));
+pub fn open(name: &str, adapter: Option<&str>, threads: Option<usize>, level: Option<Level>) -> Result<Backend> {
+    let cpu = || Ok(Backend::Cpu(Cpu::new(level.unwrap_or_else(Level::detect), threads)?));
     match name {
         "cpu" => cpu(),
         "wgpu" => Ok(Backend::Wgpu(Wgpu::open(adapter)?)),

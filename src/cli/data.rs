@@ -48,7 +48,12 @@ pub fn tokenizer(command: &TokenizerCommand) -> Result<ExitCode> {
 
 pub fn data(command: &DataCommand) -> Result<ExitCode> {
     let DataCommand::Prepare { input, output, tokenizer, vocab_size, val_fraction } = command;
-    let summary = data::prepare(input, output, tokenizer, *vocab_size, *val_fraction)?;
-    println!("{summary}");
+    let done = data::prepare(input, output, tokenizer, *vocab_size, *val_fraction)?;
+    println!("training    {} tokens ({} bytes of text)", done.train_tokens, done.train_bytes);
+    println!("validation  {} tokens ({} bytes of text)", done.val_tokens, done.val_bytes);
+    println!("tokenizer   {} tokens, {}", done.vocab_size, done.tokenizer_hash);
+    for file in &done.files {
+        println!("wrote       {}", file.display());
+    }
     Ok(ExitCode::SUCCESS)
 }

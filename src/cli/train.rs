@@ -1,9 +1,8 @@
 //! `nanotern train`.
 
 use super::DeviceArgs;
-use nanotern::backend::Backend;
 use nanotern::data;
-use nanotern::train::{Config, Outcome, Run, Signals};
+use nanotern::train::{Config, Outcome, Run, Signals, matmul_peak};
 use nanotern::{Error, Result};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -131,12 +130,8 @@ pub fn run(args: TrainArgs) -> Result<ExitCode> {
     let corpus = data::load(&config.data, Path::new(""), Path::new("runs"))?;
     let mut run = Run::new(config, corpus, &dir, &backend, resume)?;
     eprintln!("{}", run.describe());
-    run.set_peak(measured_peak(&backend)?);
+    run.set_peak(matmul_peak(&backend)?);
     finish(&dir, run.train()?)
-}
-
-fn measured_peak(backend: &Backend) -> Result<f64> {
-    nanotern::train::matmul_peak(backend)
 }
 
 fn finish(dir: &Path, outcome: Outcome) -> Result<ExitCode> {

@@ -8,7 +8,10 @@ pub enum Init {
     /// Normal, with this standard deviation.
     Normal(f32),
     /// Residual mixing of a sub-layer that starts by reading stream `reads` and mixing next to nothing.
-    Mhc { streams: usize, reads: usize },
+    Mhc {
+        streams: usize,
+        reads: usize,
+    },
 }
 
 /// Read weights start at sigmoid(4) for the stream that is read and sigmoid(-4) for the others.

@@ -21,8 +21,8 @@ impl Residual {
         let norm = make.norm(&format!("{prefix}.norm.weight"), config.dim);
         let streams = config.mhc_streams;
         let init = Init::Mhc { streams, reads: index % streams };
-        let mhc = (streams > 1)
-            .then(|| make.param(&format!("{prefix}.mhc"), &[config.mhc_params()], Role::Other, init));
+        let mhc =
+            (streams > 1).then(|| make.param(&format!("{prefix}.mhc"), &[config.mhc_params()], Role::Other, init));
         Residual { norm, mhc, streams, eps: config.norm_eps }
     }
 

@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::lock::RunLock;
 use self::manifest::Manifest;
-pub use self::tensors::Tensor;
+use super::Tensor;
 use crate::error::{Error, Result};
 
 /// The [`Meta::format_version`] this program writes, and the newest it reads.
@@ -277,23 +277,32 @@ pub fn verify(dir: &Path) -> Result<()> {
 }
 
 /// The valid checkpoint with the highest step (`final` counts by the step in its `meta.json`), with one line for each
-/// newer one that had to be passed over; none if `run_dir` has no valid checkpoint or does not exist and nothing had
-/// to be passed over.
+/// newer one that had to be passed over; none if `run_dir` has no checkpoint at all or does not exist.
 ///
 /// # Errors
 /// [`Error::Io`] if `run_dir` cannot be read; [`Error::Training`] if there are checkpoints but not one is valid.
 pub fn newest_valid(run_dir: &Path) -> Result<Option<(Checkpoint, Vec<String>)>> {
+    let (mut found, mut warnings) = first_valid(run_dir)?;
+    if !warnings.is_empty() {
+        // Damaged, or replaced by a trainer between being listed and being read: only the first is there twice.
+        (found, warnings) = first_valid(run_dir)?;
+    }
+    match found {
+        Some(checkpoint) => Ok(Some((checkpoint, warnings))),
+        None if warnings.is_empty() => Ok(None),
+        None => Err(Error::Training(format!("{}: no valid checkpoint\n{}", run_dir.display(), warnings.join("\n")))),
+    }
+}
+
+fn first_valid(run_dir: &Path) -> Result<(Option<Checkpoint>, Vec<String>)> {
     let mut warnings = Vec::new();
     for candidate in candidates(run_dir)? {
         match load(&run_dir.join(&candidate.name)) {
-            Ok(checkpoint) => return Ok(Some((checkpoint, warnings))),
+            Ok(checkpoint) => return Ok((Some(checkpoint), warnings)),
             Err(e) => warnings.push(format!("skipped checkpoint {}: {e}", candidate.name)),
         }
     }
-    if warnings.is_empty() {
-        return Ok(None);
-    }
-    Err(Error::Training(format!("{}: no valid checkpoint\n{}", run_dir.display(), warnings.join("\n"))))
+    Ok((None, warnings))
 }
 
 /// Deletes all `step_N` but the `keep` with the highest steps, and returns the names deleted. The newest valid one

@@ -117,13 +117,12 @@ impl OptimConfig {
 }
 
 impl Config {
-    /// Reads a preset's name or a TOML file, then `key=value` overrides (`section.key=value`). Returns the folder that
-    /// relative paths in it start from.
-    pub fn load(from: Option<&str>, overrides: &[String]) -> Result<(Config, PathBuf)> {
-        let (mut table, base) = match from {
-            None => (preset_table("tiny")?, PathBuf::new()),
-            Some(name) if Preset::find(name).is_some() => (preset_table(name)?, PathBuf::new()),
-            Some(file) => {
+    /// Reads a preset (the tiny one unless named) or a TOML file, then applies overrides (`section.key`, value). Relative
+    /// paths in the file start from its folder; they come out absolute.
+    pub fn load(from: Option<&str>, overrides: &[(String, toml::Value)]) -> Result<Config> {
+        let (mut table, base) = match from.unwrap_or("tiny") {
+            name if Preset::find(name).is_some() => (preset_table(name)?, PathBuf::new()),
+            file => {
                 let path = Path::new(file);
                 let text = std::fs::read_to_string(path).map_err(|e| match e.kind() {
                     std::io::ErrorKind::NotFound => unknown_config(file),
@@ -133,14 +132,29 @@ impl Config {
                 (table, path.parent().unwrap_or(Path::new("")).to_path_buf())
             }
         };
-        for item in overrides {
-            set(&mut table, item)?;
+        for (key, value) in overrides {
+            set(&mut table, key, value.clone())?;
         }
-        let config: Config = table.try_into().map_err(|e: toml::de::Error| {
+        let mut config: Config = table.try_into().map_err(|e: toml::de::Error| {
             Error::usage(format!("{}: {}", from.unwrap_or("configuration"), e.to_string().trim()))
         })?;
         config.check()?;
-        Ok((config, base))
+        for path in [&mut config.data.path, &mut config.data.val_path].into_iter().flatten() {
+            *path = absolute(&base, path)?;
+        }
+        if !["bpe", "bytes"].contains(&config.data.tokenizer.as_str()) {
+            config.data.tokenizer = absolute(&base, Path::new(&config.data.tokenizer))?.to_string_lossy().into_owned();
+        }
+        Ok(config)
+    }
+
+    /// Reads `section.key=value`; the value is TOML, or else a string.
+    pub fn parse_override(item: &str) -> Result<(String, toml::Value)> {
+        let bad = || Error::usage(format!("--set {item}: write section.key=value, such as optim.muon_lr=0.02"));
+        let (key, value) = item.split_once('=').ok_or_else(bad)?;
+        let value = value.trim();
+        let parsed = format!("v = {value}").parse::<toml::Table>().ok().and_then(|mut t| t.remove("v"));
+        Ok((key.trim().to_string(), parsed.unwrap_or_else(|| toml::Value::String(value.to_string()))))
     }
 
     /// Refuses what cannot run, naming the key and the limit.
@@ -188,18 +202,18 @@ fn unknown_config(name: &str) -> Error {
 
 fn preset_table(name: &str) -> Result<toml::Table> {
     let preset = Preset::find(name).ok_or_else(|| unknown_config(name))?;
-    let config = Config { model: preset.model(), ..Config::default() };
+    let data = DataConfig { vocab_size: Some(preset.vocab), ..DataConfig::default() };
+    let config = Config { model: preset.model(), data, ..Config::default() };
     toml::Table::try_from(&config).map_err(|e| Error::usage(e.to_string()))
 }
 
-/// Applies `section.key=value`; the value is TOML, or else a string.
-fn set(table: &mut toml::Table, item: &str) -> Result<()> {
-    let bad = || Error::usage(format!("--set {item}: write section.key=value, such as optim.muon_lr=0.02"));
-    let (path, value) = item.split_once('=').ok_or_else(bad)?;
-    let (section, key) = path.trim().split_once('.').ok_or_else(bad)?;
-    let value = value.trim();
-    let parsed = format!("v = {value}").parse::<toml::Table>().ok().and_then(|mut t| t.remove("v"));
-    let value = parsed.unwrap_or_else(|| toml::Value::String(value.to_string()));
+fn absolute(base: &Path, path: &Path) -> Result<PathBuf> {
+    std::path::absolute(base.join(path)).map_err(|e| Error::io(path, e))
+}
+
+fn set(table: &mut toml::Table, path: &str, value: toml::Value) -> Result<()> {
+    let bad = || Error::usage(format!("{path}: a configuration key is written section.key"));
+    let (section, key) = path.split_once('.').ok_or_else(bad)?;
     let section = table.entry(section).or_insert_with(|| toml::Value::Table(toml::Table::new()));
     section.as_table_mut().ok_or_else(bad)?.insert(key.to_string(), value);
     Ok(())

@@ -1,13 +1,39 @@
-//! Training: the run directory (checkpoints, metrics, TensorBoard events, loss plot), progress and signals.
+//! Training: the step on a device, and around it the run: checkpoints, metrics, TensorBoard events, loss plot, progress,
+//! signals.
 
 #[cfg(feature = "native")]
 pub mod checkpoint;
+mod config;
 #[cfg(feature = "native")]
 pub mod metrics;
+mod peak;
 pub mod plot;
 #[cfg(feature = "native")]
 pub mod progress;
 #[cfg(feature = "native")]
-pub mod signals;
+mod run;
+mod self_test;
+#[cfg(feature = "native")]
+mod signals;
+mod step;
 #[cfg(feature = "native")]
 pub mod tensorboard;
+mod trainer;
+
+pub use config::{Aux, Config, OptimConfig, TrainConfig};
+pub use peak::matmul_peak;
+#[cfg(feature = "native")]
+pub use run::{Outcome, Run, new_run, newest_run};
+pub use self_test::self_test;
+#[cfg(feature = "native")]
+pub use signals::Signals;
+pub use step::{StepShape, TrainStep, sorted_rows};
+pub use trainer::{Batch, IGNORE, StepStats, Trainer};
+
+/// A named array of f32, row-major; `shape` multiplies to `data.len()`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Tensor {
+    pub name: String,
+    pub shape: Vec<usize>,
+    pub data: Vec<f32>,
+}

@@ -1,9 +1,9 @@
 //! The loss curve as a small self-contained SVG: raw and smoothed training loss, validation points, light and dark by
 //! the viewer's preference, no scripts and no fonts of its own.
 //!
-//! A long run is thinned to at most [`BINS`] columns, each with its lowest and highest value, so spikes stay visible and
-//! the file stays under about 50 kB. The smoothed line is an exponential mean over about 1/30 of the run, corrected for
-//! its start. A value that is not finite is a gap.
+//! A long run is thinned to at most `BINS` columns, each with its lowest and highest value, so spikes stay visible and
+//! the file stays under about 50 kB. The smoothed line averages to both sides, so it does not trail behind a falling
+//! curve. A value that is not finite is a gap.
 
 use std::fmt::Write;
 
@@ -17,11 +17,13 @@ const BINS: usize = 600;
 
 const STYLE: &str = "\
 .bg{fill:#fff}text{font:12px system-ui,-apple-system,'Segoe UI',Helvetica,Arial,sans-serif;fill:#57606a}\
-.title{font-size:16px;font-weight:600;fill:#1f2328}.grid{stroke:#e7eaee;stroke-width:1}.axis{stroke:#8c959f;stroke-width:1}\
-polyline{fill:none;stroke-linejoin:round;stroke-linecap:round}.raw{stroke:#2f6fde;stroke-width:1;opacity:.3}\
-.train{stroke:#2f6fde;stroke-width:2}.val{stroke:#d9480f;stroke-width:2}circle.dot{fill:#d9480f;stroke:#fff;stroke-width:1.5}\
+.title{font-size:16px;font-weight:600;fill:#1f2328}.grid{stroke:#e7eaee}.axis{stroke:#8c959f}\
+polyline{fill:none;stroke:#2f6fde;stroke-width:2;stroke-linejoin:round;stroke-linecap:round}\
+polyline.raw{stroke-width:1;opacity:.3}polyline.val{stroke:#d9480f}\
+circle{fill:#2f6fde;stroke:#fff;stroke-width:1.5}circle.val{fill:#d9480f}\
 @media(prefers-color-scheme:dark){.bg{fill:#0d1117}text{fill:#9198a1}.title{fill:#f0f6fc}.grid{stroke:#21262d}\
-.axis{stroke:#656c76}.raw,.train{stroke:#58a6ff}.val{stroke:#ffa657}circle.dot{fill:#ffa657;stroke:#0d1117}}";
+.axis{stroke:#656c76}polyline{stroke:#58a6ff}polyline.val{stroke:#ffa657}\
+circle{fill:#58a6ff;stroke:#0d1117}circle.val{fill:#ffa657}}";
 
 /// Draws the losses (`(step, nats per token)`, steps ascending) of a run.
 pub fn loss_svg(train: &[(u64, f64)], val: &[(u64, f64)], title: &str) -> String {
@@ -35,10 +37,7 @@ pub fn loss_svg(train: &[(u64, f64)], val: &[(u64, f64)], title: &str) -> String
     polylines(&mut svg, "val", &frame, &thinned(val));
     let dots = thinned(val);
     if dots.len() <= 60 {
-        for &(step, loss) in dots.iter().filter(|p| p.1.is_finite()) {
-            let (x, y) = frame.at(step, loss);
-            let _ = writeln!(svg, r#"<circle class="dot" cx="{x:.1}" cy="{y:.1}" r="3.5"/>"#);
-        }
+        dots.iter().filter(|p| drawable(p.1)).for_each(|p| dot(&mut svg, "val", frame.at(p.0, p.1)));
     }
     legend(&mut svg, &smooth, val);
     if frame.empty {
@@ -176,16 +175,19 @@ fn polylines(svg: &mut String, class: &str, frame: &Frame, points: &[(u64, f64)]
             let (x, y) = frame.at(step, loss);
             let _ = write!(svg, "{x:.1},{y:.1} ");
         }
-        if let [(step, loss)] = run {
-            // A line of no length with round caps is a dot.
-            let (x, y) = frame.at(*step, *loss);
-            let _ = write!(svg, "{x:.1},{y:.1}");
-        }
         svg.push_str("\"/>\n");
+        if let [(step, loss)] = run {
+            // A line of one point shows nothing.
+            dot(svg, class, frame.at(*step, *loss));
+        }
     }
 }
 
-/// At most two points for each of [`BINS`] spans of the list, the lowest and the highest in their order; a span with a
+fn dot(svg: &mut String, class: &str, (x, y): (f64, f64)) {
+    let _ = writeln!(svg, r#"<circle class="{class}" cx="{x:.1}" cy="{y:.1}" r="3.5"/>"#);
+}
+
+/// At most two points for each of `BINS` spans of the list, the lowest and the highest in their order; a span with a
 /// gap in it and nothing to draw stays a gap.
 fn thinned(points: &[(u64, f64)]) -> Vec<(u64, f64)> {
     if points.len() <= 2 * BINS {
@@ -205,19 +207,27 @@ fn thinned(points: &[(u64, f64)]) -> Vec<(u64, f64)> {
     out
 }
 
-/// An exponential mean over about 1/30 of the list; gaps stay gaps.
+/// A mean with weights that fall exponentially to both sides, over about 1/30 of the list; gaps stay gaps.
 fn smoothed(points: &[(u64, f64)]) -> Vec<(u64, f64)> {
-    let rate = (30.0 / points.len().max(1) as f64).clamp(1e-6, 0.5);
+    let rate = (60.0 / points.len().max(1) as f64).clamp(1e-6, 0.5);
+    let before = one_sided(points.iter(), rate);
+    let after = one_sided(points.iter().rev(), rate);
+    let both = before.iter().zip(after.iter().rev());
+    points.iter().zip(both).map(|(p, (b, a))| (p.0, (b.0 + a.0) / (b.1 + a.1))).collect()
+}
+
+/// The weighted sum of the losses up to each point, and the sum of the weights; NaN at gaps.
+fn one_sided<'a>(points: impl Iterator<Item = &'a (u64, f64)>, rate: f64) -> Vec<(f64, f64)> {
     let (mut sum, mut weight) = (0.0, 0.0);
-    let mean = |&(step, loss): &(u64, f64)| {
+    let add = |&(_, loss): &(u64, f64)| {
         if !drawable(loss) {
-            return (step, f64::NAN);
+            return (f64::NAN, f64::NAN);
         }
         sum += rate * (loss - sum);
         weight += rate * (1.0 - weight);
-        (step, sum / weight)
+        (sum, weight)
     };
-    points.iter().map(mean).collect()
+    points.map(add).collect()
 }
 
 /// Line samples with the last value of each curve, at the top right.
@@ -327,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn smoothing_starts_at_the_first_value_and_keeps_gaps() {
+    fn smoothing_keeps_a_constant_and_its_gaps() {
         let smooth = smoothed(&[(1, 4.0), (2, f64::NAN), (3, 4.0)]);
         assert_eq!((smooth[0], smooth[2]), ((1, 4.0), (3, 4.0)));
         assert!(smooth[1].1.is_nan());

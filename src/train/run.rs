@@ -225,7 +225,8 @@ impl Run {
         let last = stats.last().expect("a logged step has statistics");
         let shape = self.trainer.step.shape;
         let step = self.state.step;
-        let lr = self.config.optim.schedule(step - 1, self.config.train.total_steps) * f64::from(self.config.optim.muon_lr);
+        let lr =
+            self.config.optim.schedule(step - 1, self.config.train.total_steps) * f64::from(self.config.optim.muon_lr);
         let tok_per_s = steps_per_s * shape.tokens() as f64;
         let (loss, grad_norm) = (f64::from(last.loss), f64::from(last.grad_norm));
         let tokens = step * shape.tokens() as u64;
@@ -248,7 +249,10 @@ impl Run {
         let windows = sampler::eval_windows(val.len(), shape.seq, self.config.train.eval_windows);
         if windows.is_empty() {
             let (n, seq) = (val.len(), shape.seq);
-            return Err(Error::usage(format!("{n} validation tokens are fewer than one window of seq_len + 1 = {}", seq + 1)));
+            return Err(Error::usage(format!(
+                "{n} validation tokens are fewer than one window of seq_len + 1 = {}",
+                seq + 1
+            )));
         }
         let batches = windows.chunks(shape.batch).map(|starts| {
             let (mut inputs, mut targets) = sampler::batch(val, starts, shape.seq);
@@ -316,7 +320,8 @@ impl Run {
     fn roll_back(&mut self) -> Result<()> {
         let (skipped, rollbacks, cursor) = (self.state.skipped, self.state.rollbacks + 1, self.state.cursor);
         let give_up = |why: &str| {
-            let text = format!("{SKIPS_BEFORE_ROLLBACK} steps in a row had a loss or gradient that cannot be used; {why}");
+            let text =
+                format!("{SKIPS_BEFORE_ROLLBACK} steps in a row had a loss or gradient that cannot be used; {why}");
             Err(Error::Training(text))
         };
         if rollbacks > MAX_ROLLBACKS {
@@ -343,6 +348,24 @@ impl Run {
         let title = self.dir.file_name().map_or("loss".into(), |n| n.to_string_lossy());
         std::fs::write(&path, loss_svg(&losses.train, &losses.val, &title)).map_err(|e| Error::io(&path, e))
     }
+}
+
+/// A directory for a new run, named by the time.
+pub fn new_run(runs: &Path) -> PathBuf {
+    let seconds = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_secs());
+    let name = |n: u64| if n == 0 { seconds.to_string() } else { format!("{seconds}-{n}") };
+    (0..).map(|n| runs.join(name(n))).find(|dir| !dir.exists()).expect("numbers do not run out")
+}
+
+/// The run below `runs` whose log was written last.
+pub fn newest_run(runs: &Path) -> Result<PathBuf> {
+    let entries = std::fs::read_dir(runs).map_err(|e| Error::io(runs, e))?;
+    let dated = entries.flatten().filter_map(|e| {
+        let changed = e.path().join("metrics.jsonl").metadata().and_then(|m| m.modified()).ok()?;
+        Some((changed, e.path()))
+    });
+    let none = || Error::usage(format!("there is no run in {}: start one with nanotern train", runs.display()));
+    dated.max().map(|(_, path)| path).ok_or_else(none)
 }
 
 fn mebibytes(bytes: usize) -> String {

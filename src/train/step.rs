@@ -88,7 +88,8 @@ impl TrainStep {
             let embedded = model.embed(g, &inputs);
             let head = model.forward(g, &inputs, embedded, shape.recompute);
             let nodes = start..g.nodes.len();
-            let dx = g.head_loss(&head, targets, model.head_chunk(shape.rows()), scale).expect("a gradient was asked for");
+            let dx =
+                g.head_loss(&head, targets, model.head_chunk(shape.rows()), scale).expect("a gradient was asked for");
             g.sum(targets.losses, scale, 1.0, loss);
             let backward = Backward::append(g, nodes, &[(head.input(), dx)]);
             let dembedded = backward.grad(embedded).expect("the loss depends on the embedding");

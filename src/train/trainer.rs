@@ -89,7 +89,10 @@ impl Trainer {
 
     fn set(&mut self, wanted: Vec<(String, TensorId)>, given: &[Tensor], what: &str) -> Result<()> {
         if let Some(extra) = given.iter().find(|t| !wanted.iter().any(|(name, _)| *name == t.name)) {
-            return Err(Error::usage(format!("the {what} has a tensor {} that this configuration has not", extra.name)));
+            return Err(Error::usage(format!(
+                "the {what} has a tensor {} that this configuration has not",
+                extra.name
+            )));
         }
         for (name, id) in wanted {
             let shape = self.step.plan.graph.shape(id);
@@ -104,7 +107,8 @@ impl Trainer {
         Ok(())
     }
 
-    fn feed(&mut self, batch: &Batch) {
+    /// Writes the inputs and targets of a micro-batch.
+    pub fn feed(&mut self, batch: &Batch) {
         self.program.write(self.step.ids, &batch.inputs);
         self.program.write(self.step.targets.ids, &batch.targets);
     }

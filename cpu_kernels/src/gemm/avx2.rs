@@ -1,6 +1,9 @@
 //! AVX2 with FMA: a register tile of 6 x 16 (12 accumulators), and packing.
 
-use super::{Tile, pack::Panel};
+use super::{
+    Tile,
+    pack::{COPY_ROWS, Panel},
+};
 use std::arch::x86_64::*;
 
 pub(super) const MR: usize = 6;
@@ -71,25 +74,40 @@ fn update(t: &Tile, acc: __m256, c: impl FnOnce() -> __m256) -> __m256 {
     }
 }
 
-/// Copies `k` rows, `src_stride` apart, of `width` values.
+/// Copies `k` rows, `src_stride` apart, to panels.
 ///
 /// # Safety
-/// AVX2; the source rows and the panel are valid.
+/// AVX2; the source rows and the panels are valid.
 #[target_feature(enable = "avx2")]
 pub(super) unsafe fn pack_rows(src: *const f32, src_stride: usize, to: Panel) {
-    for p in 0..to.k {
-        // SAFETY: both rows hold `width` values.
-        unsafe {
-            let (src, dst) = (src.add(p * src_stride), to.dst.add(p * to.stride));
-            if to.width == NR {
+    for p0 in (0..to.k).step_by(COPY_ROWS) {
+        for j in (0..to.width).step_by(to.stride) {
+            let width = (to.width - j).min(to.stride);
+            for p in p0..to.k.min(p0 + COPY_ROWS) {
+                // SAFETY: both rows hold `width` values.
+                unsafe { copy_row(src.add(p * src_stride + j), to.dst.add(j * to.k + p * to.stride), width) };
+            }
+        }
+    }
+}
+
+/// # Safety
+/// AVX2; both hold `width` values.
+#[target_feature(enable = "avx2")]
+#[inline]
+unsafe fn copy_row(src: *const f32, dst: *mut f32, width: usize) {
+    // SAFETY: the caller's contract.
+    unsafe {
+        match width {
+            NR => {
                 _mm256_storeu_ps(dst, _mm256_loadu_ps(src));
                 _mm256_storeu_ps(dst.add(8), _mm256_loadu_ps(src.add(8)));
-            } else if to.width == MR {
+            }
+            MR => {
                 _mm_storeu_ps(dst, _mm_loadu_ps(src));
                 dst.add(4).cast::<u64>().write_unaligned(src.add(4).cast::<u64>().read_unaligned());
-            } else {
-                (0..to.width).for_each(|j| *dst.add(j) = *src.add(j));
             }
+            _ => (0..width).for_each(|j| *dst.add(j) = *src.add(j)),
         }
     }
 }

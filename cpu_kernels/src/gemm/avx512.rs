@@ -1,6 +1,9 @@
 //! AVX-512: a register tile of 12 x 32 (24 accumulators), and packing.
 
-use super::{Tile, pack::Panel};
+use super::{
+    Tile,
+    pack::{COPY_ROWS, Panel},
+};
 use std::arch::x86_64::*;
 
 pub(super) const MR: usize = 12;
@@ -63,19 +66,25 @@ fn low_mask(n: usize) -> u32 {
     ((1u64 << n) - 1) as u32
 }
 
-/// Copies `k` rows, `src_stride` apart, of `width` values.
+/// Copies `k` rows, `src_stride` apart, to panels.
 ///
 /// # Safety
-/// AVX-512F; the source rows and the panel are valid.
+/// AVX-512F; the source rows and the panels are valid.
 #[target_feature(enable = "avx512f")]
 pub(super) unsafe fn pack_rows(src: *const f32, src_stride: usize, to: Panel) {
-    for j in (0..to.width).step_by(16) {
-        let mask = low_mask((to.width - j).min(16)) as u16;
-        for p in 0..to.k {
-            // SAFETY: the mask stays inside the row.
-            unsafe {
-                let x = _mm512_maskz_loadu_ps(mask, src.add(p * src_stride + j));
-                _mm512_mask_storeu_ps(to.dst.add(p * to.stride + j), mask, x);
+    for p0 in (0..to.k).step_by(COPY_ROWS) {
+        for j in (0..to.width).step_by(to.stride) {
+            let width = low_mask((to.width - j).min(to.stride));
+            for p in p0..to.k.min(p0 + COPY_ROWS) {
+                // SAFETY: the masks stay inside the row; a masked half may have its address behind the source.
+                unsafe {
+                    let (src, dst) = (src.add(p * src_stride + j), to.dst.add(j * to.k + p * to.stride));
+                    _mm512_mask_storeu_ps(dst, width as u16, _mm512_maskz_loadu_ps(width as u16, src));
+                    if to.stride > 16 {
+                        let (mask, src, dst) = ((width >> 16) as u16, src.wrapping_add(16), dst.wrapping_add(16));
+                        _mm512_mask_storeu_ps(dst, mask, _mm512_maskz_loadu_ps(mask, src));
+                    }
+                }
             }
         }
     }

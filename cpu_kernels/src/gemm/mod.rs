@@ -66,7 +66,10 @@ impl<'a> Mat<'a> {
             }
             Mat::Ternary { codes, scales, group, cols: stored } => {
                 assert_eq!(stored, cols, "{name}: columns");
-                assert!(group % 32 == 0 && group > 0 && cols % group == 0, "{name}: group {group} of {cols} columns");
+                assert!(
+                    group > 0 && group.is_multiple_of(32) && cols.is_multiple_of(group),
+                    "{name}: group {group} of {cols} columns"
+                );
                 assert!(codes.len() >= rows * packed_row_bytes(cols), "{name}: {} bytes of codes", codes.len());
                 assert!(scales.len() >= rows * (cols / group), "{name}: {} scales", scales.len());
             }
@@ -241,10 +244,7 @@ impl Run<'_> {
             // At least one block, so that k = 0 still scales C.
             for p0 in (0..g.k.max(1)).step_by(KC) {
                 let depth = KC.min(g.k - p0);
-                for (j, panel) in block_cols.clone().step_by(nr).zip(b_buf.chunks_exact_mut((depth * nr).max(1))) {
-                    let width = nr.min(block_cols.end - j);
-                    pack::panel(self.level, &g.b, false, p0..p0 + depth, j..j + width, nr, panel);
-                }
+                pack::panels(self.level, &g.b, false, p0..p0 + depth, block_cols.clone(), nr, b_buf);
                 let last = if g.symmetric { rows.end.min(block_cols.end) } else { rows.end };
                 for i0 in (rows.start..last).step_by(MC) {
                     // SAFETY: passed on.
@@ -274,9 +274,7 @@ impl Run<'_> {
         let (g, Kernel { mr, nr, tile }) = (self.gemm, self.kernel);
         let direct = g.direct_a();
         if direct.is_none() {
-            for (i, panel) in rows.clone().step_by(mr).zip(a_buf.chunks_exact_mut((depth * mr).max(1))) {
-                pack::panel(self.level, &g.a, true, p0..p0 + depth, i..rows.end.min(i + mr), mr, panel);
-            }
+            pack::panels(self.level, &g.a, true, p0..p0 + depth, rows.clone(), mr, a_buf);
         }
         let beta = if p0 == 0 { g.beta } else { 1.0 };
         for (jn, j) in cols.clone().step_by(nr).enumerate() {

@@ -14,14 +14,12 @@ macro_rules! simd {
             Mat::Dense { data, row_stride, col_stride } => {
                 let (ks, js) = if $transpose { (col_stride, row_stride) } else { (row_stride, col_stride) };
                 let first = data.as_ptr().add($p * ks + $j * js);
-                if js == 1 {
-                    $level::pack_rows(first, ks, $shape);
-                } else if ks == 1 {
+                if ks == 1 {
                     $level::transpose(first, js, ($shape.width, $shape.k), $shape.dst, $shape.stride);
                 }
-                js == 1 || ks == 1
+                ks == 1
             }
-            Mat::Ternary { codes, scales, group, cols } if !$transpose && $j % 16 == 0 => {
+            Mat::Ternary { codes, scales, group, cols } if !$transpose && $j % $shape.stride == 0 => {
                 let row_bytes = super::packed_row_bytes(cols);
                 let codes = codes.as_ptr().add($p * row_bytes + $j / 128 * 32 + $j % 32);
                 let scales = scales.as_ptr().add($p * (cols / group) + $j / group);
@@ -37,12 +35,12 @@ macro_rules! simd {
     };
 }
 
-/// Writes `dst[p * stride + j]` = element (ks.start + p, js.start + j) of `src`, or of its transpose, for the columns
-/// `js` (at most `stride` of them); what lies behind the last column of a row is unspecified. For B the steps of k are
-/// its rows; A is packed transposed.
+/// Packs elements (ks, js) of `src`, or of its transpose, into panels of `stride` columns, one after the other: in each,
+/// the columns of one step of k are contiguous. What lies behind the last column is unspecified. For B the steps of k
+/// are its rows; A is packed transposed.
 ///
-/// The level is available and `src` has been checked to hold the elements.
-pub(super) fn panel(
+/// The level is available, `src` has been checked to hold the elements, and `js` starts at a multiple of `stride`.
+pub(super) fn panels(
     level: Level,
     src: &Mat,
     transpose: bool,
@@ -51,14 +49,36 @@ pub(super) fn panel(
     stride: usize,
     dst: &mut [f32],
 ) {
-    assert!(js.len() <= stride && dst.len() >= ks.len() * stride);
+    assert!(dst.len() >= js.len().next_multiple_of(stride) * ks.len());
     if ks.is_empty() || js.is_empty() {
         return;
     }
     #[cfg(target_arch = "x86_64")]
+    if let Mat::Dense { data, row_stride, col_stride } = *src {
+        let (row, col) = if transpose { (col_stride, row_stride) } else { (row_stride, col_stride) };
+        if col == 1 && level != Level::Scalar {
+            let shape = Panel { k: ks.len(), width: js.len(), stride, dst: dst.as_mut_ptr() };
+            // SAFETY: `level` is available by contract, `src` holds (ks, js), and `dst` was measured above.
+            unsafe {
+                let first = data.as_ptr().add(ks.start * row + js.start);
+                return match level {
+                    Level::Avx512 => avx512::pack_rows(first, row, shape),
+                    _ => avx2::pack_rows(first, row, shape),
+                };
+            }
+        }
+    }
+    for (j, dst) in js.clone().step_by(stride).zip(dst.chunks_exact_mut(ks.len() * stride)) {
+        panel(level, src, transpose, ks.clone(), j..js.end.min(j + stride), stride, dst);
+    }
+}
+
+/// One panel, of at most `stride` columns.
+fn panel(level: Level, src: &Mat, transpose: bool, ks: Range<usize>, js: Range<usize>, stride: usize, dst: &mut [f32]) {
+    #[cfg(target_arch = "x86_64")]
     {
         let shape = Panel { k: ks.len(), width: js.len(), stride, dst: dst.as_mut_ptr() };
-        // SAFETY: `level` is available by contract, `src` holds (ks, js), and `dst` was measured above.
+        // SAFETY: as in `panels`, which is the only caller.
         let done = unsafe {
             match level {
                 Level::Avx512 => simd!(avx512, src, transpose, ks.start, js.start, shape),
@@ -78,7 +98,11 @@ pub(super) fn panel(
     }
 }
 
-/// The destination of one packing call.
+/// Rows of k that are copied to all panels before the next ones, so that wide reads meet few cache sets.
+#[cfg(target_arch = "x86_64")]
+pub(super) const COPY_ROWS: usize = 8;
+
+/// The destination of one packing call: one panel, or several `k * stride` apart if `width` exceeds `stride`.
 #[cfg(target_arch = "x86_64")]
 #[derive(Clone, Copy)]
 pub(super) struct Panel {

@@ -3,21 +3,39 @@
 use super::Tile;
 
 pub(super) const MR: usize = 4;
-pub(super) const NR: usize = 32;
+pub(super) const NR: usize = 8;
 
 /// # Safety
-/// The pointers of `t` are valid for its shape, and `t.cols <= NR`.
+/// The pointers of `t` are valid for its shape; `1 <= t.rows <= MR`, `t.cols <= NR`.
 pub(super) unsafe fn tile(t: &Tile) {
-    for r in 0..t.rows {
-        let mut acc = [0.0f32; NR];
-        for p in 0..t.k {
-            let at = if t.a_direct { r * t.a_stride + p } else { p * t.a_stride + r };
-            // SAFETY: element (r, p) of A and row p of the packed panel exist.
-            let (a, b) = unsafe { (*t.a.add(at), &*t.b.add(p * NR).cast::<[f32; NR]>()) };
+    // SAFETY: the caller's contract.
+    unsafe {
+        match t.rows {
+            1 => tile_rows::<1>(t),
+            2 => tile_rows::<2>(t),
+            3 => tile_rows::<3>(t),
+            _ => tile_rows::<4>(t),
+        }
+    }
+}
+
+/// # Safety
+/// As for [`tile`], with `t.rows == R`.
+unsafe fn tile_rows<const R: usize>(t: &Tile) {
+    let mut acc = [[0.0f32; NR]; R];
+    let (row, step) = if t.a_direct { (t.a_stride, 1) } else { (1, t.a_stride) };
+    for p in 0..t.k {
+        // SAFETY: row p of the panel of B.
+        let b = unsafe { &*t.b.add(p * NR).cast::<[f32; NR]>() };
+        for (r, acc) in acc.iter_mut().enumerate() {
+            // SAFETY: element (r, p) of A.
+            let a = unsafe { *t.a.add(r * row + p * step) };
             for (acc, b) in acc.iter_mut().zip(b) {
                 *acc += a * b;
             }
         }
+    }
+    for (r, acc) in acc.iter().enumerate() {
         let first = (t.skip + r as isize).max(0) as usize;
         for (j, acc) in acc.iter().enumerate().take(t.cols).skip(first) {
             // SAFETY: (r, j) lies in the tile of C.

@@ -8,16 +8,9 @@ use std::path::Path;
 use safetensors::tensor::{Dtype, Metadata, SafeTensors, TensorInfo};
 
 use crate::error::{Error, Result};
+use crate::train::Tensor;
 
 const _: () = assert!(cfg!(target_endian = "little"), "safetensors data is little-endian and is written verbatim");
-
-/// A named array of f32, row-major; `shape` multiplies to `data.len()`.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Tensor {
-    pub name: String,
-    pub shape: Vec<usize>,
-    pub data: Vec<f32>,
-}
 
 /// The encoded header of a safetensors file and the tensors in file order.
 pub(super) struct Layout<'a> {

@@ -1,0 +1,97 @@
+//! Registers of floats, for the products inside attention, which autovectorisation does not keep in registers.
+
+/// A register of [`WIDTH`](Lanes::WIDTH) floats. Its methods must be inlined into a function compiled for its level.
+pub(crate) trait Lanes: Copy {
+    const WIDTH: usize;
+
+    fn splat(x: f32) -> Self;
+
+    /// self * x + y, fused where the level can.
+    fn mul_add(self, x: Self, y: Self) -> Self;
+
+    /// # Safety
+    /// `from` is valid for reads of `WIDTH` floats.
+    unsafe fn load(from: *const f32) -> Self;
+
+    /// # Safety
+    /// `to` is valid for writes of `WIDTH` floats.
+    unsafe fn store(self, to: *mut f32);
+}
+
+/// Four floats in plain Rust: a register of SSE2, NEON or wasm's SIMD128.
+#[derive(Clone, Copy)]
+pub(crate) struct Plain([f32; 4]);
+
+impl Lanes for Plain {
+    const WIDTH: usize = 4;
+
+    #[inline(always)]
+    fn splat(x: f32) -> Self {
+        Plain([x; 4])
+    }
+
+    #[inline(always)]
+    fn mul_add(self, x: Self, y: Self) -> Self {
+        let (Plain([a0, a1, a2, a3]), Plain([x0, x1, x2, x3]), Plain([y0, y1, y2, y3])) = (self, x, y);
+        Plain([a0 * x0 + y0, a1 * x1 + y1, a2 * x2 + y2, a3 * x3 + y3])
+    }
+
+    #[inline(always)]
+    unsafe fn load(from: *const f32) -> Self {
+        // SAFETY: valid by this method's contract.
+        Plain(unsafe { from.cast::<[f32; 4]>().read() })
+    }
+
+    #[inline(always)]
+    unsafe fn store(self, to: *mut f32) {
+        // SAFETY: valid by this method's contract.
+        unsafe { to.cast::<[f32; 4]>().write(self.0) }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use super::Lanes;
+    use std::arch::x86_64::*;
+
+    macro_rules! lanes {
+        ($name:ident($register:ident) $width:literal: $splat:ident, $mul_add:ident, $load:ident, $store:ident) => {
+            #[derive(Clone, Copy)]
+            pub(crate) struct $name($register);
+
+            impl Lanes for $name {
+                const WIDTH: usize = $width;
+
+                #[inline(always)]
+                fn splat(x: f32) -> Self {
+                    // SAFETY: only used at a level that has the instruction.
+                    $name(unsafe { $splat(x) })
+                }
+
+                #[inline(always)]
+                fn mul_add(self, x: Self, y: Self) -> Self {
+                    // SAFETY: only used at a level that has the instruction.
+                    $name(unsafe { $mul_add(self.0, x.0, y.0) })
+                }
+
+                #[inline(always)]
+                unsafe fn load(from: *const f32) -> Self {
+                    // SAFETY: valid by this method's contract, and only used at a level that has the instruction.
+                    $name(unsafe { $load(from) })
+                }
+
+                #[inline(always)]
+                unsafe fn store(self, to: *mut f32) {
+                    // SAFETY: valid by this method's contract, and only used at a level that has the instruction.
+                    unsafe { $store(to, self.0) }
+                }
+            }
+        };
+    }
+
+    lanes!(Avx2(__m256) 8: _mm256_set1_ps, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_storeu_ps);
+    lanes!(Avx512(__m512) 16: _mm512_set1_ps, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_storeu_ps);
+}
+
+#[cfg(target_arch = "x86_64")]
+pub(crate) use x86::{Avx2, Avx512};

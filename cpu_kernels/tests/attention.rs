@@ -1,0 +1,160 @@
+//! Attention and its gradients.
+
+mod common;
+
+use common::*;
+use cpu_kernels::*;
+
+#[derive(Clone, Copy, Debug)]
+struct Shape {
+    batch: usize,
+    seq: usize,
+    heads: usize,
+    kv_heads: usize,
+    head_dim: usize,
+}
+
+impl Shape {
+    fn q(self) -> usize {
+        self.batch * self.seq * self.heads * self.head_dim
+    }
+
+    fn kv(self) -> usize {
+        self.batch * self.seq * self.kv_heads * self.head_dim
+    }
+
+    fn rows(self) -> usize {
+        self.batch * self.heads * self.seq
+    }
+
+    fn scale(self) -> f32 {
+        1.0 / (self.head_dim as f32).sqrt()
+    }
+
+    fn args(self) -> attention::AttentionArgs {
+        let [batch, seq, heads, kv_heads, head_dim] =
+            [self.batch, self.seq, self.heads, self.kv_heads, self.head_dim].map(|n| n as u32);
+        attention::AttentionArgs { batch, seq, heads, kv_heads, head_dim, scale: self.scale() }
+    }
+}
+
+const fn shape(batch: usize, seq: usize, heads: usize, kv_heads: usize, head_dim: usize) -> Shape {
+    Shape { batch, seq, heads, kv_heads, head_dim }
+}
+
+/// y and lse
+fn reference(s: Shape, q: &[f64], k: &[f64], v: &[f64]) -> (Vec<f64>, Vec<f64>) {
+    let (mut y, mut lse) = (vec![0.0; s.q()], vec![0.0; s.rows()]);
+    for (row, lse) in lse.iter_mut().enumerate() {
+        let (b, h, t) = (row / s.seq / s.heads, row / s.seq % s.heads, row % s.seq);
+        let at = ((b * s.seq + t) * s.heads + h) * s.head_dim;
+        let key = |j: usize| ((b * s.seq + j) * s.kv_heads + h / (s.heads / s.kv_heads)) * s.head_dim;
+        let score = |j: usize| (0..s.head_dim).map(|d| q[at + d] * k[key(j) + d]).sum::<f64>() * f64::from(s.scale());
+        let weights: Vec<f64> = (0..=t).map(|j| score(j).exp()).collect();
+        let total: f64 = weights.iter().sum();
+        *lse = total.ln();
+        for (j, weight) in weights.iter().enumerate() {
+            for d in 0..s.head_dim {
+                y[at + d] += weight / total * v[key(j) + d];
+            }
+        }
+    }
+    (y, lse)
+}
+
+fn forward(s: Shape, q: &[f32], k: &[f32], v: &[f32]) -> (Vec<f32>, Vec<f32>) {
+    let bufs = [q.into(), k.into(), v.into(), poison(s.q()), poison(s.rows())];
+    let mut out = check_levels(attention::attention, s.args(), &bufs, true);
+    let lse = out.pop().unwrap();
+    (out.pop().unwrap(), lse)
+}
+
+/// dq, dk, dv
+fn backward(s: Shape, [q, k, v, y, lse, dy]: [&[f32]; 6]) -> [Vec<f32>; 3] {
+    let attention::AttentionArgs { batch, seq, heads, kv_heads, head_dim, scale } = s.args();
+    let args = attention_backward_delta::AttentionBackwardDeltaArgs { batch, seq, heads, head_dim };
+    let bufs = [y.into(), dy.into(), poison(s.rows())];
+    let delta = &check(attention_backward_delta::attention_backward_delta, args, &bufs)[2];
+    let inputs: [Data; 6] = [q.into(), k.into(), v.into(), dy.into(), lse.into(), delta.into()];
+
+    let args = attention_backward_q::AttentionBackwardQArgs { batch, seq, heads, kv_heads, head_dim, scale };
+    let bufs: Vec<Data> = inputs.iter().cloned().chain([poison(s.q())]).collect();
+    let mut out = check_levels(attention_backward_q::attention_backward_q, args, &bufs, true);
+    let dq = out.pop().unwrap();
+
+    let args = attention_backward_kv::AttentionBackwardKvArgs { batch, seq, heads, kv_heads, head_dim, scale };
+    let bufs: Vec<Data> = inputs.into_iter().chain([poison(s.kv()), poison(s.kv())]).collect();
+    let mut out = check_levels(attention_backward_kv::attention_backward_kv, args, &bufs, true);
+    let dv = out.pop().unwrap();
+    [dq, out.pop().unwrap(), dv]
+}
+
+#[test]
+fn agrees_with_the_formula() {
+    let shapes = [
+        shape(1, 1, 1, 1, 2),
+        shape(2, 5, 2, 1, 6),
+        shape(1, 23, 3, 3, 16),
+        shape(2, 25, 4, 2, 32),
+        shape(1, 64, 2, 2, 64),
+        shape(1, 130, 2, 1, 80),
+        shape(1, 100, 1, 1, 128),
+        shape(1, 70, 2, 2, 256),
+    ];
+    for s in shapes {
+        let spread = |seed, n| -> Vec<f32> { noise(seed, n).iter().map(|x| 3.0 * x).collect() };
+        let (q, k, v) = (spread(1, s.q()), spread(2, s.kv()), spread(3, s.kv()));
+        let (y, lse) = forward(s, &q, &k, &v);
+        let want = reference(s, &wide(&q), &wide(&k), &wide(&v));
+        assert_close(&y, &want.0, 1e-11);
+        assert_close(&lse, &want.1, 1e-11);
+    }
+}
+
+#[test]
+fn gradients_are_those_of_the_formula() {
+    let shapes = [
+        shape(3, 2, 1, 1, 2),
+        shape(2, 5, 2, 1, 6),
+        shape(1, 27, 2, 2, 16),
+        shape(1, 50, 2, 1, 4),
+        shape(1, 30, 4, 2, 18),
+    ];
+    for s in shapes {
+        let (q, k, v, dy) = (noise(1, s.q()), noise(2, s.kv()), noise(3, s.kv()), noise(4, s.q()));
+        let (y, lse) = forward(s, &q, &k, &v);
+        let [dq, dk, dv] = backward(s, [&q, &k, &v, &y, &lse, &dy]);
+        let (q_w, k_w, v_w) = (wide(&q), wide(&k), wide(&v));
+        let value = |q: &[f64], k: &[f64], v: &[f64]| dot(&reference(s, q, k, v).0, &dy);
+        assert_close(&dq, &gradient(&q, |q| value(q, &k_w, &v_w)), 1e-10);
+        assert_close(&dk, &gradient(&k, |k| value(&q_w, k, &v_w)), 1e-10);
+        assert_close(&dv, &gradient(&v, |v| value(&q_w, &k_w, v)), 1e-10);
+    }
+}
+
+/// The first rows of each sequence of a (batch, seq, width) matrix.
+fn cut(x: &[f32], s: Shape, seq: usize) -> Vec<f32> {
+    x.chunks(x.len() / s.batch).flat_map(|x| x[..x.len() / s.seq * seq].to_vec()).collect()
+}
+
+#[test]
+fn a_query_does_not_depend_on_what_surrounds_it() {
+    let s = shape(2, 90, 2, 1, 64);
+    let (q, k, v) = (noise(1, s.q()), noise(2, s.kv()), noise(3, s.kv()));
+    for level in levels() {
+        let bufs = [(&q).into(), (&k).into(), (&v).into(), poison(s.q()), poison(s.rows())];
+        let whole = &run(attention::attention, s.args(), &bufs, level, 2)[3];
+        for seq in [1, 2, 17, 48, 89] {
+            let short = Shape { seq, ..s };
+            let bufs = [
+                (&cut(&q, s, seq)).into(),
+                (&cut(&k, s, seq)).into(),
+                (&cut(&v, s, seq)).into(),
+                poison(short.q()),
+                poison(short.rows()),
+            ];
+            let part = &run(attention::attention, short.args(), &bufs, level, 1)[3];
+            assert_same(&cut(whole, s, seq), part, &format!("{seq} queries at {level}"));
+        }
+    }
+}

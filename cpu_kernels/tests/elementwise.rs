@@ -1,0 +1,197 @@
+//! Elementwise ops, embedding, norms, RoPE and sums.
+
+mod common;
+
+use common::*;
+use cpu_kernels::*;
+
+const SIZES: [usize; 7] = [1, 7, 16, 33, 100, 1000, 5003];
+
+fn silu(x: f64) -> f64 {
+    x / (1.0 + (-x).exp())
+}
+
+#[test]
+fn add_copy_fill() {
+    for n in SIZES {
+        let (a, b) = (noise(1, n), noise(2, n));
+        let y = &check(add::add, add::AddArgs { n: n as u32 }, &[(&a).into(), (&b).into(), poison(n)])[2];
+        assert!((0..n).all(|i| y[i] == a[i] + b[i]));
+        let y = &check(copy::copy, copy::CopyArgs { n: n as u32 }, &[(&a).into(), poison(n)])[1];
+        assert_eq!(y, &a);
+        let y = &check(fill::fill, fill::FillArgs { n: n as u32, value: 0.5 }, &[poison(n)])[0];
+        assert!(y.iter().all(|y| *y == 0.5));
+    }
+}
+
+#[test]
+fn swiglu_and_its_gradient() {
+    for n in SIZES {
+        let gate: Vec<f32> = noise(1, n).iter().map(|x| 8.0 * x).collect();
+        let (up, dy) = (noise(2, n), noise(3, n));
+        let args = swiglu::SwigluArgs { n: n as u32 };
+        let y = &check(swiglu::swiglu, args, &[(&gate).into(), (&up).into(), poison(n)])[2];
+        let want: Vec<f64> = (0..n).map(|i| silu(gate[i].into()) * f64::from(up[i])).collect();
+        assert_close(y, &want, 1e-12);
+
+        let args = swiglu_backward::SwigluBackwardArgs { n: n as u32 };
+        let bufs = [(&gate).into(), (&up).into(), (&dy).into(), poison(n), poison(n)];
+        let out = check(swiglu_backward::swiglu_backward, args, &bufs);
+        let value = |gate: &[f64], up: &[f64]| (0..n).map(|i| silu(gate[i]) * up[i] * f64::from(dy[i])).sum();
+        if n <= 100 {
+            assert_close(&out[3], &gradient(&gate, |gate| value(gate, &wide(&up))), 1e-10);
+            assert_close(&out[4], &gradient(&up, |up| value(&wide(&gate), up)), 1e-10);
+        }
+    }
+}
+
+#[test]
+fn swiglu_far_out() {
+    let gate = vec![-200.0, -88.0, 0.0, 88.0, 200.0];
+    let args = swiglu::SwigluArgs { n: 5 };
+    let y = &check(swiglu::swiglu, args, &[(&gate).into(), (&vec![1.0f32; 5]).into(), poison(5)])[2];
+    assert_eq!(y[3..], [88.0, 200.0]);
+    assert!(y[..3].iter().all(|y| y.abs() < 1e-35), "{y:?}");
+    let args = swiglu_backward::SwigluBackwardArgs { n: 5 };
+    let ones = &vec![1.0f32; 5];
+    let bufs = [(&gate).into(), ones.into(), ones.into(), poison(5), poison(5)];
+    let out = check(swiglu_backward::swiglu_backward, args, &bufs);
+    assert_eq!(out[3][2..], [0.5, 1.0, 1.0]);
+    assert!(out[3][..2].iter().all(|y| y.abs() < 1e-35));
+}
+
+#[test]
+fn embedding_and_its_gradient() {
+    for (rows, dim, vocab) in [(1, 5, 3), (37, 20, 9), (64, 256, 40)] {
+        let mut rng = Rng(rows as u64);
+        let ids: Vec<u32> = (0..rows).map(|_| rng.next() % vocab).collect();
+        let table = noise(1, vocab as usize * dim);
+        let args = embedding::EmbeddingArgs { rows: rows as u32, dim: dim as u32 };
+        let y = &check(embedding::embedding, args, &[(&ids).into(), (&table).into(), poison(rows * dim)])[2];
+        for r in 0..rows {
+            assert_eq!(y[r * dim..(r + 1) * dim], table[ids[r] as usize * dim..][..dim]);
+        }
+
+        let mut order: Vec<u32> = (0..rows as u32).collect();
+        order.sort_by_key(|r| ids[*r as usize]);
+        let (dy, before) = (noise(2, rows * dim), noise(3, vocab as usize * dim));
+        let args = embedding_backward::EmbeddingBackwardArgs { rows: rows as u32, dim: dim as u32 };
+        let bufs = [(&ids).into(), (&order).into(), (&dy).into(), (&before).into()];
+        let dtable = &check(embedding_backward::embedding_backward, args, &bufs)[3];
+        let mut want = before.clone();
+        for r in 0..rows {
+            for c in 0..dim {
+                want[ids[r] as usize * dim + c] += dy[r * dim + c];
+            }
+        }
+        assert_eq!(dtable, &want);
+    }
+}
+
+#[test]
+#[should_panic(expected = "id 3 of a table of 3 rows")]
+fn embedding_of_an_id_that_is_not_there() {
+    let args = embedding::EmbeddingArgs { rows: 1, dim: 2 };
+    run(embedding::embedding, args, &[(&vec![3u32]).into(), (&noise(1, 6)).into(), poison(2)], Level::Scalar, 1);
+}
+
+fn normalised(x: &[f64], w: &[f64], eps: f64) -> Vec<f64> {
+    let rows = x.chunks(w.len()).map(|x| (x, (x.iter().map(|x| x * x).sum::<f64>() / w.len() as f64 + eps).sqrt()));
+    rows.flat_map(|(x, norm)| x.iter().zip(w).map(move |(x, w)| x / norm * w)).collect()
+}
+
+#[test]
+fn rms_norm_and_its_gradients() {
+    for (rows, dim) in [(1, 1), (3, 7), (5, 16), (70, 33), (130, 20)] {
+        let (x, w, dy) = (noise(1, rows * dim), noise(2, dim), noise(3, rows * dim));
+        let eps = 1e-3;
+        let (r, d) = (rows as u32, dim as u32);
+        let args = rms_norm::RmsNormArgs { rows: r, dim: d, eps };
+        let bufs = [(&x).into(), (&w).into(), poison(rows * dim), poison(rows)];
+        let out = check(rms_norm::rms_norm, args, &bufs);
+        assert_close(&out[2], &normalised(&wide(&x), &wide(&w), eps.into()), 1e-12);
+        let rstd = &out[3];
+
+        let value = |x: &[f64], w: &[f64]| dot(&normalised(x, w, eps.into()), &dy);
+        let want_dx = if rows < 100 { gradient(&x, |x| value(x, &wide(&w))) } else { Vec::new() };
+        let before = noise(4, rows * dim);
+        for beta in [0.0f32, 1.0] {
+            let args = rms_norm_backward::RmsNormBackwardArgs { rows: r, dim: d, beta };
+            let dx = if beta == 0.0 { poison(rows * dim) } else { (&before).into() };
+            let bufs = [(&x).into(), (&w).into(), rstd.into(), (&dy).into(), dx];
+            let dx = &check(rms_norm_backward::rms_norm_backward, args, &bufs)[4];
+            if rows < 100 {
+                let want: Vec<f64> = (0..dx.len()).map(|i| want_dx[i] + f64::from(beta * before[i])).collect();
+                // A row of one element has a gradient near 0, the difference of equal terms.
+                assert_close(dx, &want, if dim == 1 { 1e-5 } else { 1e-11 });
+            }
+        }
+
+        let blocks = rows.div_ceil(math::ROW_BLOCK);
+        let args = rms_norm_backward_weight::RmsNormBackwardWeightArgs { rows: r, dim: d };
+        let bufs = [(&x).into(), rstd.into(), (&dy).into(), poison(blocks * dim)];
+        let partial = &check(rms_norm_backward_weight::rms_norm_backward_weight, args, &bufs)[3];
+        let args = sum_rows::SumRowsArgs { rows: blocks as u32, cols: d, offset: 0, beta: 0.0 };
+        let dw = &check(sum_rows::sum_rows, args, &[partial.into(), poison(dim)])[1];
+        assert_close(dw, &gradient(&w, |w| value(&wide(&x), w)), 1e-11);
+    }
+}
+
+#[test]
+fn rope_and_back() {
+    for (rows, heads, head_dim) in [(1, 1, 2), (9, 3, 16), (20, 2, 80), (5, 1, 256)] {
+        let (half, n, positions) = (head_dim / 2, rows * heads * head_dim, 40);
+        let mut rng = Rng(5);
+        let at: Vec<u32> = (0..rows).map(|_| rng.next() % positions).collect();
+        let angle = |p: u32, i: usize| f64::from(p) * 10000f64.powf(-2.0 * i as f64 / head_dim as f64);
+        let angles = (0..positions).flat_map(|p| (0..half).map(move |i| angle(p, i)));
+        let table: Vec<f32> = angles.flat_map(|a| [a.cos() as f32, a.sin() as f32]).collect();
+        let x = noise(1, n);
+        let turn = |x: &Vec<f32>, sign: f32| {
+            let args = rope::RopeArgs { rows: rows as u32, heads: heads as u32, head_dim: head_dim as u32, sign };
+            check(rope::rope, args, &[x.into(), (&at).into(), (&table).into(), poison(n)]).swap_remove(3)
+        };
+        let y = turn(&x, 1.0);
+        let want: Vec<f64> = (0..n)
+            .map(|e| {
+                let (row, i) = (e / (heads * head_dim), e % head_dim);
+                let (sin, cos) = angle(at[row], i % half).sin_cos();
+                let (x, other) = (f64::from(x[e]), f64::from(x[if i < half { e + half } else { e - half }]));
+                if i < half { x * cos - other * sin } else { x * cos + other * sin }
+            })
+            .collect();
+        assert_close(&y, &want, 1e-12);
+        assert_close(&turn(&y, -1.0), &wide(&x), 1e-12);
+    }
+}
+
+#[test]
+fn sums() {
+    for (rows, cols) in [(1, 1), (3, 17), (40, 64), (5, 133), (200, 300)] {
+        let (x, before) = (noise(1, rows * cols), noise(2, cols + 5));
+        let args = sum_rows::SumRowsArgs { rows: rows as u32, cols: cols as u32, offset: 3, beta: 1.0 };
+        let y = &check(sum_rows::sum_rows, args, &[(&x).into(), (&before).into()])[1];
+        let column = |c: usize| (0..rows).map(|r| f64::from(x[r * cols + c])).sum::<f64>();
+        let want: Vec<f64> = (0..cols).map(|c| f64::from(before[3 + c]) + column(c)).collect();
+        assert_close(&y[3..3 + cols], &want, 1e-11);
+        assert_eq!((&y[..3], &y[3 + cols..]), (&before[..3], &before[3 + cols..]));
+    }
+    for n in [1, 5, 1024, 1025, 4096, 9000] {
+        let x = noise(3, n);
+        let total: f64 = wide(&x).iter().sum();
+        let args = sum::SumArgs { n: n as u32, scale: 0.25, beta: 0.0 };
+        let y = &check(sum::sum, args, &[(&x).into(), poison(1)])[1];
+        assert!((f64::from(y[0]) - 0.25 * total).abs() < 1e-4);
+        let args = sum::SumArgs { n: n as u32, scale: 0.25, beta: 2.0 };
+        let y = &check(sum::sum, args, &[(&x).into(), (&vec![3.0f32]).into()])[1];
+        assert!((f64::from(y[0]) - 6.0 - 0.25 * total).abs() < 1e-4);
+
+        let (rows, blocks) = (3, n.div_ceil(math::BLOCK));
+        let x = noise(4, rows * n);
+        let args = sum_squares::SumSquaresArgs { n: n as u32, rows: rows as u32, offset: 2 };
+        let partial = &check(sum_squares::sum_squares, args, &[(&x).into(), poison(2 + rows * blocks)])[1];
+        let blocks = x.chunks(n).flat_map(|row| row.chunks(math::BLOCK));
+        let want: Vec<f64> = blocks.map(|b| b.iter().map(|x| f64::from(*x).powi(2)).sum()).collect();
+        assert_close(&partial[2..], &want, 1e-11);
+    }
+}

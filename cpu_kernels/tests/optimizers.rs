@@ -1,0 +1,144 @@
+//! Clipping and the optimizers, against their formulas in f64.
+
+mod common;
+
+use common::*;
+use cpu_kernels::*;
+
+/// (ctl, stats) after one step.
+fn clip_step(args: clip::ClipArgs, partial: &[f32], loss: f32, slot: f32, ctl: &[f32]) -> (Vec<f32>, Vec<f32>) {
+    let step = vec![1.0, 1.0, 1.0, slot];
+    let args = clip::ClipArgs { partials: partial.len() as u32, ..args };
+    let bufs = [partial.into(), (&vec![loss]).into(), (&step).into(), ctl.into(), (&vec![-1.0; 256]).into()];
+    let mut out = check(clip::clip, args, &bufs);
+    let stats = out.pop().unwrap();
+    (out.pop().unwrap(), stats)
+}
+
+#[test]
+fn clip_counts_and_skips() {
+    let args = clip::ClipArgs { partials: 0, warmup: 2, clip: 1.0, outlier: 3.0 };
+    let (ctl, stats) = clip_step(args, &[9.0, 16.0], 2.5, 65.0, &[0.0; 4]);
+    assert!((ctl[0] - 0.2).abs() < 1e-6);
+    assert_eq!(ctl[1..], [0.0, 5.0, 1.0]);
+    assert_eq!(stats[4..8], [2.5, 5.0, 0.0, 0.0]);
+    assert!(stats[..4].iter().chain(&stats[8..]).all(|s| *s == -1.0));
+
+    let (ctl, _) = clip_step(args, &[400.0], 2.5, 0.0, &ctl);
+    assert_eq!(ctl[1..], [0.0, 6.5, 2.0], "no outliers before warmup is over");
+    let (after, stats) = clip_step(args, &[400.0], 2.5, 3.0, &ctl);
+    assert_eq!(after[1..], [1.0, 6.5, 2.0]);
+    assert_eq!(stats[12..16], [2.5, 20.0, 1.0, 0.0]);
+    for (partial, loss) in [(f32::NAN, 1.0), (f32::INFINITY, 1.0), (1.0, f32::NAN), (1.0, f32::INFINITY)] {
+        assert_eq!(clip_step(args, &[partial], loss, 0.0, &ctl).0[1..], [1.0, 6.5, 2.0]);
+    }
+    let free = clip::ClipArgs { clip: 0.0, outlier: 0.0, ..args };
+    assert_eq!(clip_step(free, &[1e8], 1.0, 0.0, &ctl).0[..2], [1.0, 0.0]);
+    assert_eq!(clip_step(args, &[0.25], 1.0, 0.0, &ctl).0[0], 1.0);
+}
+
+const FACTOR: f32 = 0.7;
+const STEP: [f32; 4] = [0.8, 0.271, 0.142_625, 0.0];
+
+fn ctl(skip: bool) -> Data {
+    Data::F(vec![FACTOR, f32::from(skip), 0.0, 0.0])
+}
+
+#[test]
+fn adamw_and_lion() {
+    let (n, wd) = (1003, 0.1);
+    let (g, w, m) = (noise(1, n), noise(2, n), noise(3, n));
+    let v: Vec<f32> = noise(4, n).iter().map(|v| v * v).collect();
+    let adam = adamw::AdamwArgs { n: n as u32, lr: 3e-3, beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: wd };
+    let lion_args = lion::LionArgs { n: n as u32, lr: 1e-3, beta1: 0.9, beta2: 0.99, weight_decay: wd };
+    for skip in [false, true] {
+        let step = Data::F(STEP.to_vec());
+        let bufs = [(&g).into(), ctl(skip), step.clone(), (&w).into(), (&m).into(), (&v).into()];
+        let out = check(adamw::adamw, adam, &bufs);
+        let lion_out = check(lion::lion, lion_args, &[(&g).into(), ctl(skip), step, (&w).into(), (&m).into()]);
+        if skip {
+            assert_eq!((&out[3], &out[4], &out[5]), (&w, &m, &v));
+            assert_eq!((&lion_out[3], &lion_out[4]), (&w, &m));
+            continue;
+        }
+        for i in 0..n {
+            let [g, w, m, v] = [g[i] * FACTOR, w[i], m[i], v[i]].map(f64::from);
+            let [s0, s1, s2, _] = STEP.map(f64::from);
+            let (m2, v2, lr) = (0.9 * m + 0.1 * g, 0.95 * v + 0.05 * g * g, 3e-3 * s0);
+            let w2 = w * (1.0 - lr * 0.1) - lr * (m2 / s1) / ((v2 / s2).sqrt() + 1e-8);
+            for (got, want) in [(out[3][i], w2), (out[4][i], m2), (out[5][i], v2)] {
+                assert!((f64::from(got) - want).abs() < 1e-6, "{got} {want}");
+            }
+            let lr = 1e-3 * s0;
+            let w2 = w * (1.0 - lr * 0.1) - lr * (0.9 * m + 0.1 * g).signum();
+            for (got, want) in [(lion_out[3][i], w2), (lion_out[4][i], 0.99 * m + 0.01 * g)] {
+                assert!((f64::from(got) - want).abs() < 1e-6, "{got} {want}");
+            }
+        }
+    }
+}
+
+#[test]
+fn lion_stays_where_nothing_pulls() {
+    let args = lion::LionArgs { n: 2, lr: 1.0, beta1: 0.9, beta2: 0.99, weight_decay: 0.0 };
+    let zero = vec![0.0, -0.0];
+    let bufs = [(&zero).into(), ctl(false), Data::F(STEP.to_vec()), (&vec![5.0, 6.0]).into(), (&zero).into()];
+    assert_eq!(check(lion::lion, args, &bufs)[3], [5.0, 6.0]);
+}
+
+#[test]
+fn muon_moves_along_the_direction() {
+    for (rows, cols, offset) in [(1, 1, 0), (5, 40, 3), (48, 32, 16), (100, 17, 0)] {
+        let n = rows * cols;
+        let (g, m, w) = (noise(1, n), noise(2, n), noise(3, n));
+        let (r32, c32, offset32) = (rows as u32, cols as u32, offset as u32);
+        for (transposed, skip) in [(0, false), (1, false), (1, true)] {
+            let place = |i: usize| offset + if transposed == 1 { i % cols * rows + i / cols } else { i };
+            let args =
+                muon_momentum::MuonMomentumArgs { rows: r32, cols: c32, offset: offset32, transposed, beta: 0.95 };
+            let bufs = [(&g).into(), ctl(skip), (&m).into(), (&vec![9.0; offset + n + 2]).into()];
+            let out = check(muon_momentum::muon_momentum, args, &bufs);
+            let (moved, x) = (&out[2], &out[3]);
+            for i in 0..n {
+                let (g, m) = (f64::from(g[i] * FACTOR), f64::from(m[i]));
+                let m2 = 0.95 * m + 0.05 * g;
+                assert!((f64::from(x[place(i)]) - (0.05 * g + 0.95 * m2)).abs() < 1e-6);
+                assert!((f64::from(moved[i]) - if skip { m } else { m2 }).abs() < 1e-6);
+            }
+            assert!(x[..offset].iter().chain(&x[offset + n..]).all(|x| *x == 9.0));
+
+            let (lr, shape, weight_decay) = (0.02, 1.5, 0.1);
+            let args = muon_update::MuonUpdateArgs {
+                rows: r32,
+                cols: c32,
+                offset: offset32,
+                transposed,
+                lr,
+                shape,
+                weight_decay,
+            };
+            let bufs = [x.into(), ctl(skip), Data::F(STEP.to_vec()), (&w).into()];
+            let moved = &check(muon_update::muon_update, args, &bufs)[3];
+            for i in 0..n {
+                let (w, lr) = (f64::from(w[i]), 0.02 * f64::from(STEP[0]));
+                let want = if skip { w } else { w * (1.0 - lr * 0.1) - lr * 1.5 * f64::from(x[place(i)]) };
+                assert!((f64::from(moved[i]) - want).abs() < 1e-6);
+            }
+        }
+    }
+}
+
+#[test]
+fn muon_normalize_divides_by_the_norm() {
+    for (n, batch) in [(1, 1), (100, 3), (5000, 2), (20000, 3)] {
+        let x = noise(1, n * batch);
+        let blocks = n.div_ceil(math::BLOCK);
+        let args = sum_squares::SumSquaresArgs { n: n as u32, rows: batch as u32, offset: 0 };
+        let partial = &check(sum_squares::sum_squares, args, &[(&x).into(), poison(blocks * batch)])[1];
+        let args = muon_normalize::MuonNormalizeArgs { n: n as u32, batch: batch as u32 };
+        let y = &check(muon_normalize::muon_normalize, args, &[partial.into(), (&x).into()])[1];
+        let norm = |x: &[f32]| x.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt() + 1e-7;
+        let want: Vec<f64> = x.chunks(n).flat_map(|x| x.iter().map(|v| f64::from(*v) / norm(x))).collect();
+        assert_close(y, &want, 1e-12);
+    }
+}

@@ -1,0 +1,66 @@
+//! Text to token files, once, so that training maps them instead of encoding again.
+
+use super::load::{make_tokenizer, separator, split_text};
+use super::{TokenMeta, files, write_tokens};
+use crate::error::{Error, Result};
+use serde::Serialize;
+use std::path::{Path, PathBuf};
+
+/// What [`prepare`] wrote.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Summary {
+    /// `train.bin`, `val.bin` and `tokenizer.json`.
+    pub files: Vec<PathBuf>,
+    /// Tokens and bytes of text in `train.bin`.
+    pub train_tokens: u64,
+    /// Bytes of training text.
+    pub train_bytes: u64,
+    /// Tokens in `val.bin`.
+    pub val_tokens: u64,
+    /// Bytes of validation text.
+    pub val_bytes: u64,
+    /// One more than the largest id of the tokenizer.
+    pub vocab_size: usize,
+    /// [`crate::tokenizer::Tokenizer::hash`].
+    pub tokenizer_hash: String,
+}
+
+/// Encodes a text file or folder into `output/train.bin` and `output/val.bin`, their descriptions, and
+/// `output/tokenizer.json`, each written whole or not at all.
+///
+/// `tokenizer` is `bpe` (trained on the training part, at most `vocab_size` tokens), `bytes`, or the path of a
+/// `tokenizer.json`.
+pub fn prepare(input: &Path, output: &Path, tokenizer: &str, vocab_size: usize, val_fraction: f64) -> Result<Summary> {
+    let here = Path::new("");
+    let text = files::read_text(input, &separator(tokenizer, here)?)?;
+    let (train, val) = split_text(&text, val_fraction)?;
+    if train.is_empty() || val.is_empty() {
+        return Err(Error::invalid(input, format!("is too short to hold back {val_fraction} of it for validation")));
+    }
+    let tokenizer = make_tokenizer(tokenizer, here, train, vocab_size)?;
+    let hash = tokenizer.hash();
+    let tokenizer_path = output.join("tokenizer.json");
+    tokenizer.save(&tokenizer_path)?;
+    let write = |name: &str, text: &str| {
+        let ids = tokenizer.encode(text);
+        let meta = TokenMeta {
+            vocab_size: tokenizer.vocab_size(),
+            tokenizer_hash: hash.clone(),
+            tokens: ids.len() as u64,
+            bytes: text.len() as u64,
+        };
+        let path = output.join(name);
+        write_tokens(&path, &ids, &meta).map(|()| (path, meta.tokens))
+    };
+    let (train_path, train_tokens) = write("train.bin", train)?;
+    let (val_path, val_tokens) = write("val.bin", val)?;
+    Ok(Summary {
+        files: vec![train_path, val_path, tokenizer_path],
+        train_tokens,
+        train_bytes: train.len() as u64,
+        val_tokens,
+        val_bytes: val.len() as u64,
+        vocab_size: tokenizer.vocab_size(),
+        tokenizer_hash: hash,
+    })
+}

@@ -1,0 +1,180 @@
+//! Which windows a training step reads. Nothing is stored: the start of sample number `c` is a pure function of
+//! (seed, c), so a run resumes from its sample counter alone.
+//!
+//!     epoch e = c / windows,  index i = c % windows
+//!     start   = offset(e) + seq * permute(e, i)
+//!
+//! `offset(e)` is uniform in `[0, seq)`, so that windows are cut at different places each epoch; `permute(e, _)` is a
+//! keyed Feistel network walked until it lands in range, which is a permutation without a table. An epoch has the
+//! number of windows that fits behind every offset, so at most one window's worth of tokens is left out of it.
+
+use crate::error::{Error, Result};
+use crate::rng::{Rng, mix};
+
+/// Feistel rounds; four give a pseudorandom permutation of a large domain, small domains need a few more.
+const ROUNDS: usize = 8;
+
+/// Epoch-wise shuffled windows of `seq` inputs and their targets (`seq + 1` tokens), without replacement.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sampler {
+    seq: usize,
+    seed: u64,
+    offsets: u64, // offsets to choose from, 1..=seq
+    windows: u64, // windows an epoch
+}
+
+impl Sampler {
+    /// A sampler over `tokens` tokens. Errors if not even one window of `seq + 1` fits.
+    pub fn new(tokens: usize, seq: usize, seed: u64) -> Result<Self> {
+        if seq == 0 {
+            return Err(Error::usage("the sequence length is 0; at least 1 token is needed"));
+        }
+        if tokens < seq + 1 {
+            return Err(Error::usage(format!(
+                "the data set has {tokens} tokens, but a window of sequence length {seq} needs {}: use more data or a \
+                 shorter --seq-len",
+                seq + 1
+            )));
+        }
+        let offsets = seq.min(tokens - seq);
+        let windows = (tokens - offsets) / seq; // what is left behind the largest offset, less the last target
+        Ok(Self { seq, seed, offsets: offsets as u64, windows: windows as u64 })
+    }
+
+    /// Windows, that is samples, an epoch.
+    pub fn windows(&self) -> u64 {
+        self.windows
+    }
+
+    /// Epochs completed after `cursor` samples.
+    pub fn epoch(&self, cursor: u64) -> u64 {
+        cursor / self.windows
+    }
+
+    /// Start positions of the samples `cursor..cursor + batch`, where `cursor` counts samples since the beginning of
+    /// training and may lie in any epoch.
+    pub fn starts(&self, cursor: u64, batch: usize) -> Vec<usize> {
+        (cursor..cursor + batch as u64).map(|sample| self.start(sample)).collect()
+    }
+
+    fn start(&self, sample: u64) -> usize {
+        let mut rng = Rng::stream(self.seed, sample / self.windows);
+        let offset = rng.below(self.offsets) as usize;
+        let window = permute(sample % self.windows, self.windows, rng.next_u64());
+        offset + window as usize * self.seq
+    }
+}
+
+/// The image of `index` under a permutation of `0..n` chosen by `key`.
+fn permute(index: u64, n: u64, key: u64) -> u64 {
+    let half = (64 - (n - 1).leading_zeros()).div_ceil(2).max(1); // bits of one Feistel half; the domain is 4^half >= n
+    let mask = (1u64 << half) - 1;
+    let mut x = index;
+    loop {
+        let (mut left, mut right) = (x >> half, x & mask);
+        for round in 0..ROUNDS as u64 {
+            (left, right) = (right, left ^ (mix(key ^ mix(right << 8 | round)) & mask));
+        }
+        x = left << half | right;
+        if x < n {
+            return x;
+        }
+    }
+}
+
+/// Start positions of the non-overlapping evaluation windows `i * seq`, at most `limit` of them.
+pub fn eval_windows(tokens: usize, seq: usize, limit: usize) -> Vec<usize> {
+    let count = tokens.saturating_sub(1).checked_div(seq).unwrap_or(0).min(limit);
+    (0..count).map(|i| i * seq).collect()
+}
+
+/// The windows at `starts` as (inputs, targets), each (starts.len(), seq); targets are the inputs one token later.
+/// Panics if a window reaches behind the end of `tokens`.
+pub fn batch(tokens: &[u32], starts: &[usize], seq: usize) -> (Vec<u32>, Vec<u32>) {
+    let (mut inputs, mut targets) = (Vec::with_capacity(starts.len() * seq), Vec::with_capacity(starts.len() * seq));
+    for &start in starts {
+        let window = &tokens[start..start + seq + 1];
+        inputs.extend_from_slice(&window[..seq]);
+        targets.extend_from_slice(&window[1..]);
+    }
+    (inputs, targets)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    fn epoch_starts(sampler: &Sampler, epoch: u64) -> Vec<usize> {
+        sampler.starts(epoch * sampler.windows(), sampler.windows() as usize)
+    }
+
+    #[test]
+    fn every_window_once_an_epoch() {
+        for (tokens, seq) in [(9, 8), (10, 8), (16, 8), (17, 8), (1000, 7), (4099, 64), (20, 1), (2, 1)] {
+            let sampler = Sampler::new(tokens, seq, 5).unwrap();
+            assert!(sampler.windows() as usize + 1 >= (tokens - 1) / seq, "{tokens} {seq}");
+            for epoch in 0..5 {
+                let starts = epoch_starts(&sampler, epoch);
+                let distinct: BTreeSet<usize> = starts.iter().copied().collect();
+                let offset = *distinct.first().unwrap();
+                assert_eq!(distinct.len() as u64, sampler.windows(), "{tokens} {seq}");
+                let expected: BTreeSet<usize> = (0..starts.len()).map(|i| offset + i * seq).collect();
+                assert_eq!(distinct, expected);
+                assert!(offset < seq && distinct.last().unwrap() + seq < tokens, "{tokens} {seq}");
+            }
+        }
+    }
+
+    #[test]
+    fn resuming_equals_running_on() {
+        let sampler = Sampler::new(500, 16, 9).unwrap();
+        let through = sampler.starts(0, 120); // spans several epochs
+        let resumed: Vec<usize> =
+            (0..120).step_by(8).flat_map(|c| Sampler::new(500, 16, 9).unwrap().starts(c, 8)).collect();
+        assert_eq!(through, resumed);
+    }
+
+    #[test]
+    fn epochs_and_seeds_differ() {
+        let (a, b) = (Sampler::new(5000, 16, 1).unwrap(), Sampler::new(5000, 16, 2).unwrap());
+        assert_ne!(epoch_starts(&a, 0), epoch_starts(&b, 0));
+        assert_ne!(epoch_starts(&a, 0), epoch_starts(&a, 1));
+        let offsets: BTreeSet<usize> = (0..40).map(|e| epoch_starts(&a, e)[0] % 16).collect();
+        assert!(offsets.len() > 8, "{offsets:?}");
+        assert_eq!((a.epoch(a.windows() - 1), a.epoch(a.windows())), (0, 1));
+    }
+
+    #[test]
+    fn permutation_has_few_fixed_points_and_no_order() {
+        let n = 1000;
+        let image: Vec<u64> = (0..n).map(|i| permute(i, n, 77)).collect();
+        assert_eq!(image.iter().collect::<BTreeSet<_>>().len(), n as usize);
+        assert!(image.iter().enumerate().filter(|&(i, &x)| i as u64 == x).count() < 8);
+        let rising = image.windows(2).filter(|w| w[0] < w[1]).count();
+        assert!((400..600).contains(&rising), "{rising}");
+    }
+
+    #[test]
+    fn too_little_data_names_both_numbers() {
+        let message = Sampler::new(64, 64, 0).unwrap_err().to_string();
+        assert!(message.contains("64 tokens") && message.contains("65"), "{message}");
+        assert!(Sampler::new(10, 0, 0).is_err());
+    }
+
+    #[test]
+    fn eval_windows_do_not_overlap() {
+        assert_eq!(eval_windows(10, 3, 99), [0, 3, 6]);
+        assert_eq!(eval_windows(9, 3, 99), [0, 3]);
+        assert_eq!(eval_windows(10, 3, 2), [0, 3]);
+        assert!(
+            eval_windows(0, 3, 9).is_empty() && eval_windows(3, 3, 9).is_empty() && eval_windows(9, 0, 9).is_empty()
+        );
+    }
+
+    #[test]
+    fn targets_are_inputs_one_later() {
+        let tokens: Vec<u32> = (0..10).collect();
+        assert_eq!(batch(&tokens, &[0, 6], 3), (vec![0, 1, 2, 6, 7, 8], vec![1, 2, 3, 7, 8, 9]));
+    }
+}

@@ -1,0 +1,251 @@
+//! Text to token ids and back: raw bytes, or any `tokenizer.json` of the Hugging Face `tokenizers` crate.
+//!
+//! Trained tokenizers are byte-level BPE (Sennrich et al. 2016, Radford et al. 2019) over the pre-tokens of GPT-2's
+//! expression with every digit split off, with the [`SPECIALS`] as ids 0..6 and then the 256 bytes; so nothing is ever
+//! out of vocabulary. The raw byte tokenizer has ids 0..256 for bytes and the specials after them; its JSON form is a
+//! byte-level BPE without merges, which every other loader understands.
+
+use crate::error::{Error, Result};
+
+#[cfg(feature = "native")]
+mod bpe;
+
+/// Start of a text.
+pub const BOS: &str = "<|bos|>";
+/// End of a document.
+pub const EOS: &str = "<|eos|>";
+/// Opens the system turn of a chat.
+pub const SYSTEM: &str = "<|system|>";
+/// Opens a user turn.
+pub const USER: &str = "<|user|>";
+/// Opens an assistant turn.
+pub const ASSISTANT: &str = "<|assistant|>";
+/// Ends a turn.
+pub const END: &str = "<|end|>";
+
+/// The special tokens of every tokenizer made here, in the order of their ids.
+pub const SPECIALS: [&str; 6] = [BOS, EOS, SYSTEM, USER, ASSISTANT, END];
+
+/// What other tokenizers call the end of a document, the likeliest first.
+const EOS_NAMES: [&str; 6] = [EOS, "<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "[EOS]"];
+
+/// What ends an assistant turn in the chat formats in use.
+const TURN_ENDS: [&str; 4] = [END, "<|im_end|>", "<|eot_id|>", "<end_of_turn>"];
+
+/// A tokenizer; cheap to pass by reference, and safe to share between threads.
+#[derive(Clone, Debug)]
+pub struct Tokenizer {
+    kind: Kind,
+}
+
+#[derive(Clone, Debug)]
+enum Kind {
+    Bytes,
+    #[cfg(feature = "native")]
+    Json(Box<bpe::Json>),
+}
+
+impl Tokenizer {
+    /// Ids 0..256 are bytes, then the [`SPECIALS`].
+    pub fn bytes() -> Self {
+        Self { kind: Kind::Bytes }
+    }
+
+    /// Reads the text of a `tokenizer.json`. Without the `native` feature only the raw byte form is understood.
+    pub fn from_json(json: &str) -> Result<Self> {
+        Self::parse(json).map_err(|what| Error::usage(format!("not a usable tokenizer: {what}")))
+    }
+
+    fn parse(json: &str) -> Result<Self, String> {
+        if json.trim() == bytes_json() {
+            return Ok(Self::bytes());
+        }
+        #[cfg(feature = "native")]
+        return Ok(Self { kind: Kind::Json(Box::new(bpe::Json::parse(json)?)) });
+        #[cfg(not(feature = "native"))]
+        return Err("this build has only the raw byte tokenizer (its `native` feature is off)".to_string());
+    }
+
+    /// The text of a `tokenizer.json`, in one line; always the same for the same tokenizer.
+    pub fn to_json(&self) -> String {
+        match &self.kind {
+            Kind::Bytes => bytes_json(),
+            #[cfg(feature = "native")]
+            Kind::Json(json) => json.to_json(),
+        }
+    }
+
+    /// Token ids of `text`; the text of a special token becomes that token. Nothing is added at either end.
+    pub fn encode(&self, text: &str) -> Vec<u32> {
+        match &self.kind {
+            Kind::Bytes => encode_bytes(text),
+            #[cfg(feature = "native")]
+            Kind::Json(json) => json.encode(text),
+        }
+    }
+
+    /// The text of `ids`, special tokens included. Bytes that are not UTF-8 become U+FFFD, unknown ids nothing.
+    pub fn decode(&self, ids: &[u32]) -> String {
+        match &self.kind {
+            Kind::Bytes => {
+                let bytes: Vec<u8> = ids.iter().filter_map(|&id| self.token_bytes(id)).flatten().collect();
+                String::from_utf8_lossy(&bytes).into_owned()
+            }
+            #[cfg(feature = "native")]
+            Kind::Json(json) => json.decode(ids),
+        }
+    }
+
+    /// The bytes that one token stands for, which may be part of a character; `None` for an unknown id.
+    pub fn token_bytes(&self, id: u32) -> Option<Vec<u8>> {
+        match &self.kind {
+            Kind::Bytes => match id {
+                0..256 => Some(vec![id as u8]),
+                _ => SPECIALS.get(id as usize - 256).map(|s| s.as_bytes().to_vec()),
+            },
+            #[cfg(feature = "native")]
+            Kind::Json(json) => json.token_bytes(id),
+        }
+    }
+
+    /// One more than the largest id.
+    pub fn vocab_size(&self) -> usize {
+        match &self.kind {
+            Kind::Bytes => 256 + SPECIALS.len(),
+            #[cfg(feature = "native")]
+            Kind::Json(json) => json.vocab_size,
+        }
+    }
+
+    /// The id of a token given as it is spelled in the vocabulary, such as `<|user|>`.
+    pub fn token_id(&self, token: &str) -> Option<u32> {
+        match &self.kind {
+            Kind::Bytes => SPECIALS.iter().position(|&s| s == token).map(|i| 256 + i as u32),
+            #[cfg(feature = "native")]
+            Kind::Json(json) => json.token_id(token),
+        }
+    }
+
+    /// Whether `id` is a control token (such as the [`SPECIALS`]) rather than text.
+    pub fn is_special(&self, id: u32) -> bool {
+        match &self.kind {
+            Kind::Bytes => (256..self.vocab_size() as u32).contains(&id),
+            #[cfg(feature = "native")]
+            Kind::Json(json) => json.is_special(id),
+        }
+    }
+
+    /// The token that ends a document.
+    pub fn eos(&self) -> Option<u32> {
+        EOS_NAMES.iter().find_map(|name| self.token_id(name))
+    }
+
+    /// Every token at which generation stops: the end of a document and the end of a turn.
+    pub fn stop_ids(&self) -> Vec<u32> {
+        self.eos().into_iter().chain(TURN_ENDS.iter().filter_map(|name| self.token_id(name))).collect()
+    }
+
+    /// CRC-32C of [`Tokenizer::to_json`] in hexadecimal: what checkpoints and token files name their tokenizer by.
+    pub fn hash(&self) -> String {
+        format!("{:08x}", crc32c::crc32c(self.to_json().as_bytes()))
+    }
+}
+
+#[cfg(feature = "native")]
+mod native {
+    use super::{Tokenizer, bpe};
+    use crate::data::files;
+    use crate::error::{Error, Result};
+    use std::path::Path;
+
+    impl Tokenizer {
+        /// Trains a byte-level BPE on `text`. The vocabulary has at most `vocab_size` tokens, fewer if no pair of
+        /// tokens occurs twice before that.
+        pub fn train_bpe(text: &str, vocab_size: usize) -> Result<Self> {
+            let json = bpe::train(text, vocab_size)?;
+            Self::from_json(&json)
+        }
+
+        /// Reads a `tokenizer.json`.
+        pub fn load(path: &Path) -> Result<Self> {
+            let json = files::read_utf8(path)?;
+            Self::parse(&json).map_err(|what| Error::invalid(path, format!("not a usable tokenizer.json: {what}")))
+        }
+
+        /// Writes a `tokenizer.json`, atomically.
+        pub fn save(&self, path: &Path) -> Result<()> {
+            files::write_atomic(path, self.to_json().as_bytes())
+        }
+    }
+
+    /// Trains a byte-level BPE on a text file or a folder of them and writes it as `output`.
+    pub fn train_from_path(input: &Path, vocab_size: usize, output: &Path) -> Result<Tokenizer> {
+        let text = files::read_text(input, super::EOS)?;
+        let tokenizer = Tokenizer::train_bpe(&text, vocab_size)?;
+        tokenizer.save(output)?;
+        Ok(tokenizer)
+    }
+}
+#[cfg(feature = "native")]
+pub use native::train_from_path;
+
+/// Cuts `text` into stretches of plain text, each followed by the special token (an index into [`SPECIALS`]) that
+/// ends it, if any.
+fn split_specials(text: &str) -> Vec<(&str, Option<usize>)> {
+    let (mut parts, mut rest, mut from) = (Vec::new(), text, 0);
+    while let Some(at) = rest[from..].find("<|").map(|i| i + from) {
+        match SPECIALS.iter().position(|s| rest[at..].starts_with(s)) {
+            Some(special) => {
+                parts.push((&rest[..at], Some(special)));
+                (rest, from) = (&rest[at + SPECIALS[special].len()..], 0);
+            }
+            None => from = at + 2,
+        }
+    }
+    parts.push((rest, None));
+    parts
+}
+
+fn encode_bytes(text: &str) -> Vec<u32> {
+    let mut ids = Vec::with_capacity(text.len());
+    for (plain, special) in split_specials(text) {
+        ids.extend(plain.bytes().map(u32::from));
+        ids.extend(special.map(|s| 256 + s as u32));
+    }
+    ids
+}
+
+/// GPT-2's printable stand-in for a byte: itself if it is a printing Latin-1 character, else one from U+0100 on.
+fn byte_char(byte: u8) -> char {
+    let printing = |b: u8| matches!(b, 0x21..=0x7e | 0xa1..=0xac | 0xae..=0xff);
+    if printing(byte) {
+        return char::from(byte);
+    }
+    let before = (0..byte).filter(|&b| !printing(b)).count() as u32;
+    char::from_u32(0x100 + before).expect("below U+0200")
+}
+
+/// The raw byte tokenizer as a byte-level BPE without merges.
+fn bytes_json() -> String {
+    let vocab: serde_json::Map<String, serde_json::Value> =
+        (0..=255u8).map(|b| (byte_char(b).to_string(), b.into())).collect();
+    let added: Vec<_> = SPECIALS
+        .iter()
+        .enumerate()
+        .map(|(i, content)| {
+            serde_json::json!({"id": 256 + i, "content": content, "single_word": false, "lstrip": false,
+                "rstrip": false, "normalized": false, "special": true})
+        })
+        .collect();
+    let level = serde_json::json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": false,
+        "use_regex": false});
+    serde_json::json!({"version": "1.0", "truncation": null, "padding": null, "added_tokens": added,
+        "normalizer": null, "pre_tokenizer": level, "post_processor": null, "decoder": level,
+        "model": {"type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null,
+            "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": false, "ignore_merges": false,
+            "vocab": vocab, "merges": []}})
+    .to_string()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,177 @@
+//! The part of the tokenizer that rests on the `tokenizers` crate: reading `tokenizer.json`, and training.
+//!
+//! Long texts are encoded in pieces on all cores. A piece ends behind a lone newline between two characters that are
+//! not white space: no pre-token of the byte-level expression spans that place, so the ids are those of the whole.
+
+use super::{SPECIALS, byte_char, split_specials};
+use crate::error::{Error, Result};
+use std::collections::HashMap;
+use std::sync::LazyLock;
+use tokenizers::models::bpe::{BPE, BpeTrainer};
+use tokenizers::pre_tokenizers::byte_level::ByteLevel;
+use tokenizers::pre_tokenizers::digits::Digits;
+use tokenizers::pre_tokenizers::sequence::Sequence;
+use tokenizers::{
+    AddedToken, DecoderWrapper, NormalizerWrapper, PostProcessorWrapper, PreTokenizerWrapper, ProgressFormat,
+    TokenizerBuilder,
+};
+
+/// Bytes of text encoded as one piece.
+const PIECE: usize = 1 << 15;
+
+/// A pair of tokens seen fewer times than this is never merged.
+const MIN_FREQUENCY: u64 = 2;
+
+/// Ids are below this: embeddings and tables are allocated by the largest id, which a damaged file must not choose.
+const MAX_VOCAB: u32 = 1 << 24;
+
+static CHAR_BYTE: LazyLock<HashMap<char, u8>> = LazyLock::new(|| (0..=255u8).map(|b| (byte_char(b), b)).collect());
+
+/// A loaded `tokenizer.json`.
+#[derive(Clone, Debug)]
+pub(super) struct Json {
+    inner: tokenizers::Tokenizer,
+    pub(super) vocab_size: usize,
+    byte_level: bool, // tokens are spelled with `byte_char`
+    splits: bool,     // encoding in pieces gives the ids of the whole
+}
+
+impl Json {
+    pub(super) fn parse(json: &str) -> Result<Self, String> {
+        let mut inner = tokenizers::Tokenizer::from_bytes(json.as_bytes()).map_err(|e| e.to_string())?;
+        inner.with_padding(None).with_truncation(None).map_err(|e| e.to_string())?;
+        let largest = inner.get_vocab(true).into_values().max().ok_or("its vocabulary is empty")?;
+        if largest >= MAX_VOCAB {
+            return Err(format!("it has id {largest}, at most {} can be used", MAX_VOCAB - 1));
+        }
+        // A character of the private-use area is in no vocabulary: a model that cannot express it fails here, once.
+        inner.encode_fast("a 1\u{10fffd}\n", false).map_err(|e| format!("it cannot encode every text: {e}"))?;
+        let byte_level = matches!(inner.get_decoder(), Some(DecoderWrapper::ByteLevel(_)));
+        let splits = byte_level && splits_at_newlines(&inner);
+        Ok(Self { inner, vocab_size: largest as usize + 1, byte_level, splits })
+    }
+
+    pub(super) fn to_json(&self) -> String {
+        self.inner.to_string(false).expect("a tokenizer that was read can be written")
+    }
+
+    pub(super) fn encode(&self, text: &str) -> Vec<u32> {
+        let pieces = if self.splits { pieces(text) } else { vec![text] };
+        if let [piece] = pieces[..] {
+            return self.encode_whole(piece);
+        }
+        // `parse` encoded a character that no vocabulary has: no text makes the encoder fail.
+        let encodings = self.inner.encode_batch_fast(pieces, false).unwrap_or_default();
+        encodings.iter().flat_map(|e| e.get_ids().iter().copied()).collect()
+    }
+
+    pub(super) fn encode_whole(&self, text: &str) -> Vec<u32> {
+        self.inner.encode_fast(text, false).map(|e| e.get_ids().to_vec()).unwrap_or_default()
+    }
+
+    pub(super) fn decode(&self, ids: &[u32]) -> String {
+        if !self.byte_level {
+            return self.inner.decode(ids, false).unwrap_or_default();
+        }
+        let bytes: Vec<u8> = ids.iter().filter_map(|&id| self.token_bytes(id)).flatten().collect();
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    pub(super) fn token_bytes(&self, id: u32) -> Option<Vec<u8>> {
+        let token = self.inner.id_to_token(id)?;
+        if self.inner.get_added_vocabulary().get_added_tokens_decoder().contains_key(&id) {
+            return Some(token.into_bytes());
+        }
+        if !self.byte_level {
+            return Some(self.inner.decode(&[id], false).unwrap_or_default().into_bytes());
+        }
+        let bytes: Option<Vec<u8>> = token.chars().map(|c| CHAR_BYTE.get(&c).copied()).collect();
+        Some(bytes.unwrap_or_else(|| token.into_bytes()))
+    }
+
+    pub(super) fn token_id(&self, token: &str) -> Option<u32> {
+        self.inner.token_to_id(token)
+    }
+
+    pub(super) fn is_special(&self, id: u32) -> bool {
+        self.inner.get_added_vocabulary().get_added_tokens_decoder().get(&id).is_some_and(|t| t.special)
+    }
+}
+
+/// Whether no token can span a lone newline: the byte-level expression cuts the text, and nothing rewrites it before.
+fn splits_at_newlines(tokenizer: &tokenizers::Tokenizer) -> bool {
+    let cuts =
+        |p: &PreTokenizerWrapper| matches!(p, PreTokenizerWrapper::ByteLevel(b) if b.use_regex && !b.add_prefix_space);
+    let pre_tokenizer = match tokenizer.get_pre_tokenizer() {
+        Some(PreTokenizerWrapper::Sequence(steps)) => {
+            steps.as_ref().iter().all(|p| cuts(p) || matches!(p, PreTokenizerWrapper::Digits(_)))
+                && steps.as_ref().iter().any(cuts)
+        }
+        Some(p) => cuts(p),
+        None => false,
+    };
+    let added = tokenizer.get_added_vocabulary().get_added_tokens_decoder();
+    pre_tokenizer
+        && tokenizer.get_normalizer().is_none()
+        && !added.values().any(|t| t.lstrip || t.content.contains('\n'))
+}
+
+/// Cuts `text` into pieces of about [`PIECE`] bytes, each behind a lone newline.
+fn pieces(text: &str) -> Vec<&str> {
+    let (mut pieces, mut rest) = (Vec::with_capacity(text.len() / PIECE + 1), text);
+    while rest.len() > PIECE
+        && let Some(cut) = lone_newline(rest, PIECE)
+    {
+        let (piece, tail) = rest.split_at(cut);
+        pieces.push(piece);
+        rest = tail;
+    }
+    pieces.push(rest);
+    pieces
+}
+
+/// The first place at or behind byte `from` that follows a newline between two non-blank ASCII characters.
+fn lone_newline(text: &str, from: usize) -> Option<usize> {
+    let b = text.as_bytes();
+    (from..b.len()).find(|&i| b[i - 1] == b'\n' && b[i - 2].is_ascii_graphic() && b[i].is_ascii_graphic())
+}
+
+/// Trains on `text` and returns the `tokenizer.json`. Special tokens in it end a pre-token and are not learnt from.
+pub(super) fn train(text: &str, vocab_size: usize) -> Result<String> {
+    let smallest = SPECIALS.len() + 256;
+    if vocab_size < smallest {
+        return Err(Error::usage(format!(
+            "a vocabulary of {vocab_size} is too small: 256 bytes and {} special tokens need at least {smallest}",
+            SPECIALS.len()
+        )));
+    }
+    if text.is_empty() {
+        return Err(Error::usage("cannot train a tokenizer on an empty text"));
+    }
+    let level = ByteLevel::new(false, true, true);
+    let split = Sequence::new(vec![Digits::new(true).into(), level.into()]);
+    let mut tokenizer =
+        TokenizerBuilder::<BPE, NormalizerWrapper, PreTokenizerWrapper, PostProcessorWrapper, DecoderWrapper>::new()
+            .with_model(BPE::default())
+            .with_normalizer(None)
+            .with_pre_tokenizer(Some(split.into()))
+            .with_post_processor(None)
+            .with_decoder(Some(level.into()))
+            .build()
+            .map_err(training_error)?;
+    let mut trainer = BpeTrainer::builder()
+        .vocab_size(vocab_size)
+        .min_frequency(MIN_FREQUENCY)
+        .show_progress(false)
+        .progress_format(ProgressFormat::Silent)
+        .special_tokens(SPECIALS.iter().map(|&s| AddedToken::from(s, true)).collect())
+        .initial_alphabet((0..=255).map(byte_char).collect())
+        .build();
+    let plain: Vec<&str> = split_specials(text).into_iter().flat_map(|(plain, _)| pieces(plain)).collect();
+    tokenizer.train(&mut trainer, plain.into_iter()).map_err(training_error)?;
+    tokenizer.to_string(false).map_err(training_error)
+}
+
+fn training_error(e: tokenizers::Error) -> Error {
+    Error::usage(format!("training the tokenizer failed: {e}"))
+}

@@ -1,0 +1,93 @@
+//! What several test files share: the backends to test, and reading golden files.
+
+#![allow(dead_code, reason = "each test file uses its own part of this")]
+
+use nanotern::backend::{Backend, Cpu, Level, Wgpu, adapters};
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// Every backend there is on this machine: each CPU level, then wgpu. With NANOTERN_REQUIRE_GPU=1 a missing adapter is a
+/// failure; otherwise it is said.
+pub fn backends() -> Vec<(String, Backend)> {
+    let mut list: Vec<(String, Backend)> = Level::available()
+        .into_iter()
+        .map(|level| (format!("cpu {level}"), Backend::Cpu(Cpu::new(level, Some(2)).unwrap())))
+        .collect();
+    if adapters().is_empty() {
+        assert!(std::env::var("NANOTERN_REQUIRE_GPU").as_deref() != Ok("1"), "no wgpu adapter, and one is required");
+        println!("NOT TESTED on wgpu: this machine has no adapter");
+    } else {
+        list.push(("wgpu".into(), Backend::Wgpu(Wgpu::open(None).unwrap())));
+    }
+    list
+}
+
+pub fn scalar() -> Backend {
+    Backend::Cpu(Cpu::new(Level::Scalar, Some(1)).unwrap())
+}
+
+pub fn fastest() -> Backend {
+    Backend::Cpu(Cpu::new(Level::detect(), Some(2)).unwrap())
+}
+
+/// A safetensors file of numbers.
+pub struct Golden {
+    pub tensors: BTreeMap<String, Vec<f64>>,
+    pub shapes: BTreeMap<String, Vec<usize>>,
+    /// The metadata key `recipe`, if there is one.
+    pub recipe: serde_json::Value,
+}
+
+impl Golden {
+    pub fn read(path: &Path) -> Golden {
+        let bytes = std::fs::read(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        let (_, header) = safetensors::SafeTensors::read_metadata(&bytes).unwrap();
+        let recipe = header.metadata().as_ref().and_then(|m| m.get("recipe"));
+        let recipe = recipe.map_or(serde_json::Value::Null, |r| serde_json::from_str(r).unwrap());
+        let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+        let (mut tensors, mut shapes) = (BTreeMap::new(), BTreeMap::new());
+        for (name, view) in file.tensors() {
+            use safetensors::Dtype::*;
+            let data = view.data();
+            let values = match view.dtype() {
+                F32 => data.chunks(4).map(|b| f32::from_le_bytes(b.try_into().unwrap()).into()).collect(),
+                F64 => data.chunks(8).map(|b| f64::from_le_bytes(b.try_into().unwrap())).collect(),
+                I32 => data.chunks(4).map(|b| i32::from_le_bytes(b.try_into().unwrap()).into()).collect(),
+                F16 => data.chunks(2).map(|b| half::f16::from_le_bytes(b.try_into().unwrap()).into()).collect(),
+                I8 => data.iter().map(|b| f64::from(*b as i8)).collect(),
+                other => panic!("{name}: {other:?}"),
+            };
+            shapes.insert(name.clone(), view.shape().to_vec());
+            tensors.insert(name, values);
+        }
+        Golden { tensors, shapes, recipe }
+    }
+
+    pub fn get(&self, name: &str) -> &[f64] {
+        self.tensors.get(name).unwrap_or_else(|| panic!("the golden file has no {name}"))
+    }
+
+    pub fn f32(&self, name: &str) -> Vec<f32> {
+        self.get(name).iter().map(|v| *v as f32).collect()
+    }
+
+    /// A parameter of ours, whose residual mixing is one tensor where the file has five.
+    pub fn param(&self, prefix: &str, name: &str) -> Vec<f64> {
+        let Some(sublayer) = name.strip_suffix(".mhc") else { return self.get(&format!("{prefix}.{name}")).to_vec() };
+        ["alpha_logit", "res_logits", "pre_logits", "pre_bias", "post_logits", "post_bias"]
+            .iter()
+            .filter_map(|part| self.tensors.get(&format!("{prefix}.{sublayer}.mhc.{part}")))
+            .flatten()
+            .copied()
+            .collect()
+    }
+}
+
+/// |x - reference| / max(|reference|, 1e-4), Euclidean norms.
+pub fn relative(x: &[f32], reference: &[f64]) -> f64 {
+    assert_eq!(x.len(), reference.len(), "number of values");
+    let diff: f64 = x.iter().zip(reference).map(|(x, r)| (f64::from(*x) - r).powi(2)).sum();
+    let norm: f64 = reference.iter().map(|r| r * r).sum();
+    let distance = diff.sqrt() / norm.sqrt().max(1e-4);
+    if distance.is_nan() { f64::INFINITY } else { distance }
+}
