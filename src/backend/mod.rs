@@ -14,9 +14,9 @@ use std::sync::Arc;
 pub use cpu::Cpu;
 pub use cpu_kernels::Level;
 pub use lockstep::{Difference, lockstep};
-pub use wgpu::{AdapterInfo, NO_ADAPTER, Wgpu, shader_source};
 #[cfg(feature = "native")]
 pub use wgpu::adapters;
+pub use wgpu::{AdapterInfo, NO_ADAPTER, Wgpu, shader_source};
 
 /// A device, or several threads, that can run plans.
 pub enum Backend {

@@ -114,9 +114,11 @@ fn choose(instance: &wgpu::Instance, wanted: Option<&str>) -> Result<wgpu::Adapt
     let named = |info: &&AdapterInfo| info.name.to_lowercase().contains(&wanted.to_lowercase());
     let found = match wanted.parse::<usize>() {
         Ok(i) if i < infos.len() => Some(i),
-        _ => infos.iter().filter(named).min_by_key(|info| info.rank()).map(|best| {
-            infos.iter().position(|info| std::ptr::eq(info, best)).expect("it is one of them")
-        }),
+        _ => infos
+            .iter()
+            .filter(named)
+            .min_by_key(|info| info.rank())
+            .map(|best| infos.iter().position(|info| std::ptr::eq(info, best)).expect("it is one of them")),
     };
     let Some(found) = found else {
         let list: Vec<String> = infos.iter().enumerate().map(|(i, info)| format!("{i}: {}", info.name)).collect();
@@ -174,7 +176,8 @@ impl Wgpu {
     #[cfg(feature = "native")]
     pub fn open(adapter: Option<&str>) -> Result<Self> {
         let env = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
-        let wanted = adapter.map(str::to_string).or_else(|| env("NANOTERN_ADAPTER").or_else(|| env("WGPU_ADAPTER_NAME")));
+        let wanted =
+            adapter.map(str::to_string).or_else(|| env("NANOTERN_ADAPTER").or_else(|| env("WGPU_ADAPTER_NAME")));
         let adapter = choose(&instance(), wanted.as_deref())?;
         pollster::block_on(Self::from_adapter(&adapter))
     }

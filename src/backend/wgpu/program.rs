@@ -190,7 +190,8 @@ fn step(on: &Wgpu, plan: &Plan, buffers: &[wgpu::Buffer], args: &wgpu::Buffer, i
     let limit = on.device.limits().max_compute_workgroups_per_dimension;
     if grid.iter().any(|n| *n > limit) {
         let output = plan.graph.outputs(node).next().map_or("nothing", |t| &plan.graph.tensor(t).name);
-        let what = format!("{} of {output} takes {grid:?} workgroups, but this device allows {limit} in a dimension", op.name);
+        let what =
+            format!("{} of {output} takes {grid:?} workgroups, but this device allows {limit} in a dimension", op.name);
         return Err(Error::Device(what));
     }
     let pipeline = on.pipeline(op)?;
