@@ -1,4 +1,4 @@
-// Token embedding: y[r] = table[ids[r]]. Ids below vocab are the host's promise.
+// Token embedding: y[r] = table[ids[r]]; an id that the table has not gives zeros.
 
 struct Args { rows: u32, dim: u32 }
 
@@ -17,5 +17,10 @@ fn main(
     if i >= args.rows * args.dim {
         return;
     }
-    y[i] = table[ids[i / args.dim] * args.dim + i % args.dim];
+    let at = ids[i / args.dim] * args.dim + i % args.dim;
+    var value = 0.0;
+    if at < arrayLength(&table) {
+        value = table[at];
+    }
+    y[i] = value;
 }

@@ -35,6 +35,9 @@ fn main(
             }
             sum += dy[row * args.dim + c];
         }
-        dtable[id * args.dim + c] += sum;
+        let at = id * args.dim + c;
+        if at < arrayLength(&dtable) {
+            dtable[at] += sum;
+        }
     }
 }

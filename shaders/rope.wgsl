@@ -23,7 +23,7 @@ fn main(
     }
     let i = pair % half;
     let row = pair / half / args.heads;
-    let angle = (positions[row] * half + i) * 2u;
+    let angle = min((positions[row] * half + i) * 2u, arrayLength(&table) - 2u);
     let c = table[angle];
     let s = args.sign * table[angle + 1u];
     let first = pair / half * args.head_dim + i;

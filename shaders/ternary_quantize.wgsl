@@ -2,22 +2,28 @@
 // 2402.17764): scale = f16(mean|w|), at least 2^-14; code = +1 if w > scale/2, -1 if w < -scale/2, else 0, packed as in
 // GGUF's TQ2_0.
 //
-// Scales are bit-equal everywhere: the sum adds halves, every level through workgroup memory so that no compiler
-// reorders it; `group` is a power of two from 32 to 1024, so the mean is exact; and f16 rounding, to nearest even, is
-// integer arithmetic. One workgroup for each row takes chunks of 1024 weights: whole groups, and one word of codes for
-// each thread.
+// Scales are bit-equal everywhere: the sum of a group, padded with zeros to a power of two, adds halves, every level
+// through workgroup memory so that no compiler reorders it; 1 / group and the rounding to f16, to nearest even, are
+// integer arithmetic. `group` is a multiple of 32, at most 1024. One workgroup for each row: first all scales, then all
+// codes.
 
 struct Args { rows: u32, dim: u32, group: u32 }
 
 @group(0) @binding(0) var<uniform> args: Args;
 @group(0) @binding(1) var<storage, read> w: array<f32>; // (rows, dim)
-// (rows, ceil(dim / 128), 8): byte m of a run holds the codes + 1 of weights m, m+32, m+64, m+96
+// (rows, ceil(dim / 128), 8): byte m of a run of 128 weights holds the codes + 1 of weights m, m+32, m+64, m+96
 @group(0) @binding(2) var<storage, read_write> codes: array<u32>;
 @group(0) @binding(3) var<storage, read_write> scales: array<f32>; // (rows, dim / group)
 
-const CHUNK: u32 = 1024u;
-var<workgroup> sums: array<f32, 1024>;
-var<workgroup> chunk_scales: array<f32, 32>;
+var<workgroup> sums: array<f32, 1024>; // (groups at once, group padded to a power of two)
+
+// 1 / group, correctly rounded: the exponent first, then 24 bits of 1 / (group / 32).
+fn reciprocal(group: u32) -> f32 {
+    let units = group / 32u;
+    let shift = 32u - countLeadingZeros(units - 1u);
+    let mantissa = ((1u << (24u + shift)) / units + 1u) / 2u;
+    return bitcast<f32>(((122u - shift) << 23u) + (mantissa - (1u << 23u)));
+}
 
 // Nearest f16 value, of a value that is at least 2^-14.
 fn round_to_f16(value: f32) -> f32 {
@@ -26,14 +32,50 @@ fn round_to_f16(value: f32) -> f32 {
     return bitcast<f32>(select(rounded, 0x7f800000u, rounded >= 0x47800000u));
 }
 
-// The code + 1 of the weight in column c of a row that starts at `start`; 1 behind the row's end.
-fn code(start: u32, c: u32) -> u32 {
-    if c >= args.dim {
-        return 1u;
+// The scales of the groups from `first` of a row: as many at once as `sums` holds.
+fn make_scales(row: u32, first: u32, at_once: u32, padded: u32, lane: u32) {
+    let groups = args.dim / args.group;
+    for (var i = lane; i < at_once * padded; i += 64u) {
+        let group = first + i / padded;
+        var value = 0.0;
+        if group < groups && i % padded < args.group {
+            value = abs(w[row * args.dim + group * args.group + i % padded]);
+        }
+        sums[i] = value;
     }
-    let value = w[start + c];
-    let half = 0.5 * chunk_scales[(c % CHUNK) / args.group];
-    return select(select(1u, 0u, value < -half), 2u, value > half);
+    workgroupBarrier();
+    for (var half = padded / 2u; half > 0u; half /= 2u) {
+        for (var i = lane; i < at_once * half; i += 64u) {
+            let at = i / half * padded + i % half;
+            sums[at] += sums[at + half];
+        }
+        workgroupBarrier();
+    }
+    if lane < at_once && first + lane < groups {
+        let mean = sums[lane * padded] * reciprocal(args.group);
+        scales[row * groups + first + lane] = round_to_f16(max(mean, 0x1p-14f));
+    }
+    workgroupBarrier();
+}
+
+// Word `word` of a row's codes: for each quarter of its run four weights, which have one scale.
+fn make_codes(row: u32, word: u32) -> u32 {
+    var packed = 0u;
+    for (var quarter = 0u; quarter < 4u; quarter++) {
+        let first = word / 8u * 128u + quarter * 32u + word % 8u * 4u;
+        // Behind the row's end the codes are zero, which is 1.
+        var four = 0x01010101u;
+        if first < args.dim {
+            let half = 0.5 * scales[row * (args.dim / args.group) + first / args.group];
+            four = 0u;
+            for (var i = 0u; i < 4u; i++) {
+                let value = w[row * args.dim + first + i];
+                four |= select(select(1u, 0u, value < -half), 2u, value > half) << (8u * i);
+            }
+        }
+        packed |= four << (2u * quarter);
+    }
+    return packed;
 }
 
 @compute @workgroup_size(64)
@@ -46,43 +88,14 @@ fn main(
     if row >= args.rows {
         return;
     }
-    let start = row * args.dim;
+    let padded = 1u << (32u - countLeadingZeros(args.group - 1u));
+    let at_once = 1024u / padded;
+    for (var first = 0u; first < args.dim / args.group; first += at_once) {
+        make_scales(row, first, at_once, padded, lane);
+    }
+    storageBarrier();
     let words = (args.dim + 127u) / 128u * 8u;
-    // 1 / group, exactly.
-    let fraction = bitcast<f32>((127u - countTrailingZeros(args.group)) << 23u);
-    for (var base = 0u; base < args.dim; base += CHUNK) {
-        for (var i = lane; i < CHUNK; i += 64u) {
-            var value = 0.0;
-            if base + i < args.dim {
-                value = abs(w[start + base + i]);
-            }
-            sums[i] = value;
-        }
-        workgroupBarrier();
-        let chunk_groups = CHUNK / args.group;
-        for (var half = args.group / 2u; half > 0u; half /= 2u) {
-            for (var i = lane; i < chunk_groups * half; i += 64u) {
-                let at = i / half * args.group + i % half;
-                sums[at] += sums[at + half];
-            }
-            workgroupBarrier();
-        }
-        let group = base / args.group + lane;
-        if lane < chunk_groups && group < args.dim / args.group {
-            let scale = round_to_f16(max(sums[lane * args.group] * fraction, 0x1p-14f));
-            chunk_scales[lane] = scale;
-            scales[row * (args.dim / args.group) + group] = scale;
-        }
-        workgroupBarrier();
-        let word = base / 16u + lane;
-        if word < words {
-            let first = base + lane / 8u * 128u + lane % 8u * 4u;
-            var packed = 0u;
-            for (var i = 0u; i < 16u; i++) {
-                packed |= code(start, first + i / 4u + i % 4u * 32u) << (i / 4u * 8u + i % 4u * 2u);
-            }
-            codes[row * words + word] = packed;
-        }
-        workgroupBarrier();
+    for (var word = lane; word < words; word += 64u) {
+        codes[row * words + word] = make_codes(row, word);
     }
 }

@@ -130,8 +130,8 @@ impl ModelConfig {
                 return fail(format!("{key} = {value}: between 1 and {limit} is possible"));
             }
         }
-        if !self.dim.is_multiple_of(self.heads) || !self.head_dim().is_multiple_of(2) || self.head_dim() > 128 {
-            return fail(format!("dim / heads = {} / {}: must be an even number up to 128", self.dim, self.heads));
+        if !self.dim.is_multiple_of(self.heads) || !self.head_dim().is_multiple_of(4) || self.head_dim() > 128 {
+            return fail(format!("dim / heads = {} / {}: must be a multiple of 4 up to 128", self.dim, self.heads));
         }
         if !self.heads.is_multiple_of(self.kv_heads) {
             return fail(format!("heads = {} must be a multiple of kv_heads = {}", self.heads, self.kv_heads));

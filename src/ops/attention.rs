@@ -8,6 +8,9 @@ use cpu_kernels::attention_backward_kv::AttentionBackwardKvArgs;
 use cpu_kernels::attention_backward_q::AttentionBackwardQArgs;
 use cpu_kernels::{Args, rope::RopeArgs};
 
+/// Elements of the largest attention head: what a workgroup's memory holds.
+pub const MAX_HEAD_DIM: usize = 128;
+
 /// (cos, sin) of position * theta^(-2i/head_dim) for each position below `positions` and each i below head_dim / 2.
 /// Made in f64 on the host: a GPU's sine is not accurate at large angles.
 pub fn rope_table(positions: usize, head_dim: usize, theta: f64) -> Vec<f32> {
@@ -31,9 +34,16 @@ impl Graph {
 
     /// softmax(q k^T / sqrt(head_dim)) v, causal within each of `batch` sequences.
     /// q (batch * seq, heads * head_dim), k and v (batch * seq, kv_heads * head_dim) -> like q.
+    ///
+    /// # Panics
+    /// When head_dim is no multiple of 4 or above [`MAX_HEAD_DIM`], and when the shapes do not fit.
     pub fn attention(&mut self, q: TensorId, k: TensorId, v: TensorId, batch: usize, head_dim: usize) -> TensorId {
         let ((rows, q_dim), (_, kv_dim)) = (self.matrix(q), self.matrix(k));
         let (heads, kv_heads, seq) = (q_dim / head_dim, kv_dim / head_dim, rows / batch);
+        assert!(
+            head_dim.is_multiple_of(4) && head_dim <= MAX_HEAD_DIM,
+            "attention: head_dim {head_dim} is no multiple of 4 up to {MAX_HEAD_DIM}"
+        );
         assert!(
             heads.is_multiple_of(kv_heads) && self.shape(k) == self.shape(v),
             "attention: {heads}/{kv_heads} heads"

@@ -29,6 +29,9 @@ pub struct TernaryWeight {
     pub group: u32,
 }
 
+/// Weights of the largest group: what a workgroup sums at once.
+pub const MAX_GROUP: usize = 1024;
+
 /// Bytes of one packed row of `dim` weights.
 pub fn packed_row_bytes(dim: usize) -> usize {
     dim.div_ceil(128) * 32
@@ -38,6 +41,7 @@ impl Graph {
     /// x (rows, dim) to int8.
     pub fn quantize_rows(&mut self, x: TensorId) -> QuantRows {
         let (rows, dim) = self.matrix(x);
+        assert!(dim.is_multiple_of(4), "quantize_rows: {} has {dim} columns, no multiple of 4", self.tensor(x).name);
         let codes = self.temp("xq", &[rows, dim], DType::I8);
         let step = self.temp("step", &[rows], DType::F32);
         self.push(&QUANTIZE_ROWS, QuantizeRowsArgs { rows: rows as u32, dim: dim as u32 }, &[x, codes, step]);
@@ -46,7 +50,10 @@ impl Graph {
 
     /// Persistent room for the ternary form of a weight (outs, dim), with one scale a `group` inputs.
     pub fn ternary_weight(&mut self, name: &str, outs: usize, dim: usize, group: usize) -> TernaryWeight {
-        assert!(group.is_multiple_of(32) && dim.is_multiple_of(group), "{name}: {dim} inputs in groups of {group}");
+        assert!(
+            group.is_multiple_of(32) && (32..=MAX_GROUP).contains(&group) && dim.is_multiple_of(group),
+            "{name}: {dim} inputs in groups of {group}: a group is a multiple of 32 up to {MAX_GROUP} that divides them"
+        );
         let codes = self.persistent(&format!("{name}.codes"), &[outs, packed_row_bytes(dim)], DType::U8);
         let scales = self.persistent(&format!("{name}.scales"), &[outs, dim / group], DType::F32);
         TernaryWeight { codes, scales, outs: outs as u32, dim: dim as u32, group: group as u32 }

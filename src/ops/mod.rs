@@ -18,8 +18,8 @@ mod optimizer;
 use crate::graph::{Backward, Node};
 use cpu_kernels::{ArgWords, Args, Kernel};
 
-pub use attention::rope_table;
-pub use bitlinear::{QuantRows, TernaryWeight, packed_row_bytes};
+pub use attention::{MAX_HEAD_DIM, rope_table};
+pub use bitlinear::{MAX_GROUP, QuantRows, TernaryWeight, packed_row_bytes};
 pub use loss::{Head, Targets};
 pub use optimizer::{AdamW, Lion, Muon, STATS_RING, StepControl};
 

@@ -143,6 +143,9 @@ fn quantizers(r: &mut Rng) -> Vec<Case> {
     for (rows, dim, group, scale) in [
         (1, 32, 32, 0.02),
         (3, 96, 32, 0.02),
+        (3, 192, 96, 0.02),
+        (2, 1600, 160, 0.02),
+        (2, 1984, 992, 0.02),
         (2, 64, 64, 30.0),
         (5, 128, 128, 1e-5),
         (4, 384, 128, 0.02),
@@ -158,6 +161,14 @@ fn quantizers(r: &mut Rng) -> Vec<Case> {
         let data = vec![normal(r, rows * dim, scale), Data::Out(bytes), out(rows * (dim / group))];
         cases.push(exact(case(&ops::TERNARY_QUANTIZE, args, data)));
     }
+    // Means halfway between two f16 values, below the smallest scale, and weights on the threshold.
+    let halfway = [1.0 + 1.0 / 2048.0, 1.0 + 3.0 / 2048.0, 1e-9, 0.0];
+    let w = halfway.iter().flat_map(|v| (0..32).map(move |i| if i % 2 == 0 { *v } else { -*v })).collect();
+    let threshold = (0..128).map(|i| [0.5, -0.5, 1.0, -2.0][i % 4]).collect();
+    for (w, group) in [(w, 32), (threshold, 128)] {
+        let args = ternary_quantize::TernaryQuantizeArgs { rows: 1, dim: 128, group };
+        cases.push(exact(case(&ops::TERNARY_QUANTIZE, args, vec![Data::F32(w), Data::Out(32), out(128 / group)])));
+    }
     cases
 }
 
@@ -169,7 +180,7 @@ fn ternary(r: &mut Rng) -> Vec<Case> {
         (2, 33, 160, 32, 1),
         (4, 96, 512, 256, 3),
         (8, 5, 384, 128, 0),
-        (33, 40, 192, 64, 2),
+        (33, 40, 192, 96, 2),
         (65, 130, 256, 128, 0),
         (3, 64, 2048, 1024, 0),
         (17, 256, 768, 256, 5),
