@@ -178,7 +178,7 @@ impl<'a> Gemm<'a> {
     }
 }
 
-/// One register tile: C[0..rows][0..cols] = alpha * (sum over p < k) + beta * C.
+/// One register tile: C (rows, cols) = alpha * (sum over p < k) + beta * C.
 struct Tile {
     rows: usize,
     cols: usize,
