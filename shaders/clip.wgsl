@@ -1,1 +1,49 @@
-// to be written
+// Second stage of the global gradient norm, and the verdict on the step, by one workgroup.
+//
+// norm = sqrt(sum of partials); ctl[0] = min(clip / (norm + 1e-6), 1), the factor that every optimizer puts on its
+// gradients; ctl[1] = 1 if the step is to be skipped: the norm or the loss is not finite, or norm > outlier * ctl[2]
+// after `warmup` steps have been counted in ctl[3]; ctl[2] = running mean of the norm (0.9 old + 0.1 new; the first
+// norm starts it), not moved by skipped steps. clip = 0 means no clipping, outlier = 0 no limit. What is finite is read
+// from the bits: a shader compiler may assume that every value is.
+
+//#import reduce
+
+struct Args { partials: u32, warmup: u32, clip: f32, outlier: f32 }
+
+@group(0) @binding(0) var<uniform> args: Args;
+@group(0) @binding(1) var<storage, read> partial: array<f32>; // (partials)
+@group(0) @binding(2) var<storage, read> loss: array<f32>; // (1)
+@group(0) @binding(3) var<storage, read> step: array<f32>; // (4): [3] is the slot of the ring
+@group(0) @binding(4) var<storage, read_write> ctl: array<f32>; // (4): factor, skip, running mean, steps counted
+@group(0) @binding(5) var<storage, read_write> stats: array<f32>; // (64, 4): loss, norm, skipped, 0
+
+fn is_finite(value: f32) -> bool {
+    return (bitcast<u32>(value) & 0x7f800000u) != 0x7f800000u;
+}
+
+@compute @workgroup_size(64)
+fn main(@builtin(local_invocation_index) lane: u32) {
+    var sum = 0.0;
+    for (var i = lane; i < args.partials; i += 64u) {
+        sum += partial[i];
+    }
+    let total = reduce_sum(lane, sum);
+    if lane != 0u {
+        return;
+    }
+    let norm = sqrt(total);
+    let counted = ctl[3];
+    let outlier = args.outlier > 0.0 && counted > 0.0 && counted >= f32(args.warmup) && norm > args.outlier * ctl[2];
+    let skip = !is_finite(total) || !is_finite(loss[0]) || outlier;
+    ctl[0] = select(min(args.clip / (norm + 1e-6), 1.0), 1.0, args.clip == 0.0);
+    ctl[1] = select(0.0, 1.0, skip);
+    if !skip {
+        ctl[2] = select(0.9 * ctl[2] + 0.1 * norm, norm, counted == 0.0);
+        ctl[3] = counted + 1.0;
+    }
+    let slot = u32(step[3]) % 64u * 4u;
+    stats[slot] = loss[0];
+    stats[slot + 1u] = norm;
+    stats[slot + 2u] = select(0.0, 1.0, skip);
+    stats[slot + 3u] = 0.0;
+}

@@ -1,1 +1,38 @@
-// to be written
+// Gradient of `mhc_post` with respect to streams and f: dx_j = sum over i of H_res[i][j] dy_i, df = sum over i of
+// h_post[i] dy_i. At most 4 streams.
+
+struct Args { n: u32, streams: u32 }
+
+@group(0) @binding(0) var<uniform> args: Args;
+// (streams) h_pre, (streams) h_post, (streams, streams) H_res
+@group(0) @binding(1) var<storage, read> coef: array<f32>;
+@group(0) @binding(2) var<storage, read> dy: array<f32>; // (streams, n)
+@group(0) @binding(3) var<storage, read_write> dx: array<f32>; // (streams, n)
+@group(0) @binding(4) var<storage, read_write> df: array<f32>; // (n)
+
+@compute @workgroup_size(64)
+fn main(
+    @builtin(workgroup_id) wid: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let i = (wid.x + wid.y * groups.x) * 64u + lane;
+    if i >= args.n {
+        return;
+    }
+    let n = args.streams;
+    var grads = vec4<f32>();
+    var sum = 0.0;
+    for (var s = 0u; s < n; s++) {
+        grads[s] = dy[s * args.n + i];
+        sum += coef[n + s] * grads[s];
+    }
+    df[i] = sum;
+    for (var j = 0u; j < n; j++) {
+        var value = 0.0;
+        for (var s = 0u; s < n; s++) {
+            value += coef[2u * n + s * n + j] * grads[s];
+        }
+        dx[j * args.n + i] = value;
+    }
+}

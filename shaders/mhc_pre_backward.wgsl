@@ -1,1 +1,28 @@
-// to be written
+// Gradient of `mhc_pre` with respect to the streams: dx_i = beta * dx_i + h_pre[i] * du. With beta = 0, dx is not read.
+
+struct Args { n: u32, streams: u32, beta: f32 }
+
+@group(0) @binding(0) var<uniform> args: Args;
+// (streams) h_pre, (streams) h_post, (streams, streams) H_res
+@group(0) @binding(1) var<storage, read> coef: array<f32>;
+@group(0) @binding(2) var<storage, read> du: array<f32>; // (n)
+@group(0) @binding(3) var<storage, read_write> dx: array<f32>; // (streams, n)
+
+@compute @workgroup_size(64)
+fn main(
+    @builtin(workgroup_id) wid: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let i = (wid.x + wid.y * groups.x) * 64u + lane;
+    if i >= args.n {
+        return;
+    }
+    for (var s = 0u; s < args.streams; s++) {
+        var value = coef[s] * du[i];
+        if args.beta != 0.0 {
+            value += args.beta * dx[s * args.n + i];
+        }
+        dx[s * args.n + i] = value;
+    }
+}

@@ -67,7 +67,8 @@ fn bitlinear() {
         let y = b.g.ternary_matmul(xq, &weight, 0..5);
         let mut program = b.run(&backend);
         let packed: Vec<u8> = program.read(weight.codes).unwrap();
-        let code = |row: usize, i: usize| i32::from(packed[row * 64 + i / 128 * 32 + i % 32] >> (i % 128 / 32 * 2) & 3) - 1;
+        let code =
+            |row: usize, i: usize| i32::from(packed[row * 64 + i / 128 * 32 + i % 32] >> (i % 128 / 32 * 2) & 3) - 1;
         for (i, want) in golden.get("bitlinear.codes").iter().enumerate() {
             assert_eq!(f64::from(code(i / 256, i % 256)), *want, "{name}: code {i}");
         }

@@ -4,7 +4,6 @@
 
 mod cpu;
 mod lockstep;
-#[cfg(feature = "native")]
 mod wgpu;
 
 use crate::graph::{Plan, TensorId};
@@ -16,12 +15,12 @@ pub use cpu::Cpu;
 pub use cpu_kernels::Level;
 pub use lockstep::{Difference, lockstep};
 #[cfg(feature = "native")]
-pub use wgpu::{AdapterInfo, NO_ADAPTER, Wgpu, adapters};
+pub use wgpu::adapters;
+pub use wgpu::{AdapterInfo, NO_ADAPTER, Wgpu, shader_source};
 
 /// A device, or several threads, that can run plans.
 pub enum Backend {
     Cpu(Cpu),
-    #[cfg(feature = "native")]
     Wgpu(Wgpu),
 }
 
@@ -30,7 +29,6 @@ impl Backend {
     pub fn describe(&self) -> String {
         match self {
             Backend::Cpu(cpu) => cpu.describe(),
-            #[cfg(feature = "native")]
             Backend::Wgpu(wgpu) => wgpu.describe(),
         }
     }
@@ -39,7 +37,6 @@ impl Backend {
     pub fn prepare(&self, plan: Arc<Plan>) -> Result<Program> {
         let device = match self {
             Backend::Cpu(cpu) => Device::Cpu(cpu.prepare(&plan)),
-            #[cfg(feature = "native")]
             Backend::Wgpu(wgpu) => Device::Wgpu(wgpu.prepare(&plan)?),
         };
         Ok(Program { plan, device })
@@ -48,7 +45,6 @@ impl Backend {
 
 enum Device {
     Cpu(cpu_kernels::CpuProgram),
-    #[cfg(feature = "native")]
     Wgpu(wgpu::WgpuProgram),
 }
 
@@ -67,7 +63,6 @@ impl Program {
     pub fn run(&mut self, nodes: Range<usize>) -> Result<()> {
         match &mut self.device {
             Device::Cpu(program) => program.run(nodes),
-            #[cfg(feature = "native")]
             Device::Wgpu(program) => program.run(nodes)?,
         }
         Ok(())
@@ -89,7 +84,6 @@ impl Program {
         let slot = self.plan.slot(t);
         match &mut self.device {
             Device::Cpu(program) => program.bytes_mut(slot)[..bytes.len()].copy_from_slice(bytes),
-            #[cfg(feature = "native")]
             Device::Wgpu(program) => program.write(slot, bytes),
         }
     }
@@ -100,7 +94,6 @@ impl Program {
         let places: Vec<(usize, usize)> = tensors.iter().map(|t| (self.plan.slot(*t), size(t))).collect();
         match &mut self.device {
             Device::Cpu(program) => Ok(places.iter().map(|(slot, n)| program.bytes(*slot)[..*n].to_vec()).collect()),
-            #[cfg(feature = "native")]
             Device::Wgpu(program) => program.read(&places).await,
         }
     }

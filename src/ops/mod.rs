@@ -192,7 +192,7 @@ ops! {
         grid |a| groups(a.rows), work |a| product(&[a.rows, a.dim, 2]), grad StraightThrough;
     TERNARY_MATMUL = ternary_matmul(TernaryMatmulArgs)
         [xq: r I8, step: r F32, codes: r U8, scales: r F32, y: w F32]
-        grid |a| tiles(a.rows, a.outs, 1), work |a| product(&[a.rows, a.outs, a.dim]),
+        grid |a| [a.outs.div_ceil(32), a.rows.div_ceil(32), 1], work |a| product(&[a.rows, a.outs, a.dim]),
         flops |a| product(&[2, a.rows, a.outs, a.dim]), grad Append(bitlinear::ternary_matmul_grad);
     TERNARY_MATMUL_BACKWARD_INPUT = ternary_matmul_backward_input(TernaryMatmulBackwardInputArgs)
         [dy: r F32, codes: r U8, scales: r F32, dx: rw F32]
@@ -214,19 +214,19 @@ ops! {
         grid |a| elements(a.rows * a.heads * a.head_dim / 2), work |a| product(&[a.rows, a.heads, a.head_dim, 2]),
         grad Append(attention::rope_grad);
     ATTENTION = attention(AttentionArgs) [q: r F32, k: r F32, v: r F32, y: w F32, lse: w F32]
-        grid |a| [a.seq.div_ceil(WORKGROUP), a.heads, a.batch],
+        grid |a| [a.seq.div_ceil(16), a.heads, a.batch],
         work |a| product(&[a.batch, a.seq, a.seq, a.heads, a.head_dim]),
         flops |a| product(&[2, a.batch, a.seq, a.seq, a.heads, a.head_dim]), grad Append(attention::attention_grad);
     ATTENTION_BACKWARD_DELTA = attention_backward_delta(AttentionBackwardDeltaArgs) [y: r F32, dy: r F32, delta: w F32]
         grid |a| elements(a.batch * a.seq * a.heads), work |a| product(&[a.batch, a.seq, a.heads, a.head_dim]);
     ATTENTION_BACKWARD_Q = attention_backward_q(AttentionBackwardQArgs)
         [q: r F32, k: r F32, v: r F32, dy: r F32, lse: r F32, delta: r F32, dq: w F32]
-        grid |a| [a.seq.div_ceil(WORKGROUP), a.heads, a.batch],
+        grid |a| [a.seq.div_ceil(8), a.heads, a.batch],
         work |a| product(&[2, a.batch, a.seq, a.seq, a.heads, a.head_dim]),
         flops |a| product(&[2, a.batch, a.seq, a.seq, a.heads, a.head_dim]);
     ATTENTION_BACKWARD_KV = attention_backward_kv(AttentionBackwardKvArgs)
         [q: r F32, k: r F32, v: r F32, dy: r F32, lse: r F32, delta: r F32, dk: w F32, dv: w F32]
-        grid |a| [a.seq.div_ceil(WORKGROUP), a.kv_heads, a.batch],
+        grid |a| [a.seq.div_ceil(8), a.kv_heads, a.batch],
         work |a| product(&[2, a.batch, a.seq, a.seq, a.heads, a.head_dim]),
         flops |a| product(&[2, a.batch, a.seq, a.seq, a.heads, a.head_dim]);
 
@@ -279,7 +279,7 @@ ops! {
     MUON_MOMENTUM = muon_momentum(MuonMomentumArgs) [g: r F32, ctl: r F32, m: rw F32, x: rw F32]
         grid |a| elements(a.rows * a.cols), work |a| product(&[a.rows, a.cols, 4]);
     MUON_NORMALIZE = muon_normalize(MuonNormalizeArgs) [partial: r F32, x: rw F32]
-        grid |a| elements(a.n * a.batch), work |a| product(&[a.n, a.batch]);
+        grid |a| groups(a.batch * a.n.div_ceil(BLOCK)), work |a| product(&[a.n, a.batch]);
     MUON_UPDATE = muon_update(MuonUpdateArgs) [x: r F32, ctl: r F32, step: r F32, w: rw F32]
         grid |a| elements(a.rows * a.cols), work |a| product(&[a.rows, a.cols, 4]);
 }

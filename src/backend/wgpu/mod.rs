@@ -1,0 +1,233 @@
+//! GPUs through wgpu (Vulkan, Metal, DirectX 12, or a browser's WebGPU): every op by its shader.
+//!
+//! Errors that a device reports on its own, out of memory, a refused call, a lost device, are kept until the next call
+//! that can return one: natively they are there when the faulty call returns, in a browser a little later.
+
+mod program;
+mod shader;
+
+use crate::graph::Plan;
+use crate::ops::Op;
+use crate::{Error, Result};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+pub(super) use program::WgpuProgram;
+pub use shader::shader_source;
+
+/// What to do where there is no adapter at all.
+pub const NO_ADAPTER: &str = "no Vulkan, Metal or DirectX 12 driver was found; install the GPU vendor's driver, or on \
+    Debian and Ubuntu `apt install mesa-vulkan-drivers` (it includes a software device); --backend cpu works now";
+
+/// A device that wgpu can open.
+#[derive(Clone, Debug)]
+pub struct AdapterInfo {
+    pub name: String,
+    /// `vulkan`, `metal`, `dx12`, ...
+    pub backend: String,
+    /// The driver's name and version.
+    pub driver: String,
+    /// `discrete GPU`, `integrated GPU`, `virtual GPU`, `software` or `unknown`.
+    pub kind: &'static str,
+    /// Bytes of the largest buffer.
+    pub max_buffer: u64,
+    /// Bytes of the largest buffer that a shader can see.
+    pub max_binding: u64,
+    device_type: wgpu::DeviceType,
+}
+
+impl AdapterInfo {
+    fn new(adapter: &wgpu::Adapter) -> Self {
+        let (info, limits) = (adapter.get_info(), adapter.limits());
+        AdapterInfo {
+            name: info.name,
+            backend: info.backend.to_string(),
+            driver: format!("{} {}", info.driver, info.driver_info).trim().to_string(),
+            kind: match info.device_type {
+                wgpu::DeviceType::DiscreteGpu => "discrete GPU",
+                wgpu::DeviceType::IntegratedGpu => "integrated GPU",
+                wgpu::DeviceType::VirtualGpu => "virtual GPU",
+                wgpu::DeviceType::Cpu => "software",
+                wgpu::DeviceType::Other => "unknown",
+            },
+            max_buffer: limits.max_buffer_size,
+            max_binding: limits.max_storage_buffer_binding_size,
+            device_type: info.device_type,
+        }
+    }
+
+    /// Whether it is a real GPU: no software that stands in for one.
+    pub fn is_gpu(&self) -> bool {
+        self.device_type != wgpu::DeviceType::Cpu
+    }
+
+    /// The order in which adapters are preferred, best first.
+    fn rank(&self) -> u32 {
+        match self.device_type {
+            wgpu::DeviceType::DiscreteGpu => 0,
+            wgpu::DeviceType::IntegratedGpu => 1,
+            wgpu::DeviceType::VirtualGpu => 2,
+            wgpu::DeviceType::Other => 3,
+            wgpu::DeviceType::Cpu => 4,
+        }
+    }
+}
+
+impl std::fmt::Display for AdapterInfo {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let AdapterInfo { name, backend, driver, kind, max_buffer, max_binding, .. } = self;
+        let mib = |bytes: &u64| bytes >> 20;
+        write!(f, "{name} ({kind}, {backend}, {driver}; buffers to {} MiB,", mib(max_buffer))?;
+        write!(f, " {} MiB a binding)", mib(max_binding))
+    }
+}
+
+/// Every adapter there is, in the order of the numbers that choose one.
+#[cfg(feature = "native")]
+pub fn adapters() -> Vec<AdapterInfo> {
+    enumerate(&instance()).iter().map(AdapterInfo::new).collect()
+}
+
+/// No debugging layers: they are not installed on most machines, and say so.
+fn instance() -> wgpu::Instance {
+    let flags = wgpu::InstanceFlags::empty();
+    wgpu::Instance::new(wgpu::InstanceDescriptor { flags, ..wgpu::InstanceDescriptor::new_without_display_handle() })
+}
+
+#[cfg(feature = "native")]
+fn enumerate(instance: &wgpu::Instance) -> Vec<wgpu::Adapter> {
+    pollster::block_on(instance.enumerate_adapters(wgpu::Backends::all()))
+}
+
+/// The adapter of that number or part of a name, or the best one.
+#[cfg(feature = "native")]
+fn choose(instance: &wgpu::Instance, wanted: Option<&str>) -> Result<wgpu::Adapter> {
+    let mut adapters = enumerate(instance);
+    if adapters.is_empty() {
+        return Err(Error::Device(format!("--backend wgpu: {NO_ADAPTER}")));
+    }
+    let infos: Vec<AdapterInfo> = adapters.iter().map(AdapterInfo::new).collect();
+    let Some(wanted) = wanted else {
+        let best = (0..infos.len()).min_by_key(|i| infos[*i].rank()).expect("there are adapters");
+        return Ok(adapters.swap_remove(best));
+    };
+    let named = |info: &&AdapterInfo| info.name.to_lowercase().contains(&wanted.to_lowercase());
+    let found = match wanted.parse::<usize>() {
+        Ok(i) if i < infos.len() => Some(i),
+        _ => infos
+            .iter()
+            .filter(named)
+            .min_by_key(|info| info.rank())
+            .map(|best| infos.iter().position(|info| std::ptr::eq(info, best)).expect("it is one of them")),
+    };
+    let Some(found) = found else {
+        let list: Vec<String> = infos.iter().enumerate().map(|(i, info)| format!("{i}: {}", info.name)).collect();
+        return Err(Error::usage(format!("--adapter {wanted}: there is {}", list.join(", "))));
+    };
+    Ok(adapters.swap_remove(found))
+}
+
+/// The first error that the device reported and nobody was told yet.
+#[derive(Clone, Debug, Default)]
+struct Faults(Arc<Mutex<Option<String>>>);
+
+impl Faults {
+    fn report(&self, what: String) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(what);
+    }
+
+    fn check(&self) -> Result<()> {
+        match self.0.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            Some(what) => Err(Error::Device(what)),
+            None => Ok(()),
+        }
+    }
+
+    /// Keeps what `device` reports from now on.
+    fn watch(&self, device: &wgpu::Device, name: &str) {
+        let (faults, on) = (self.clone(), name.to_string());
+        device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
+            faults.report(match error {
+                wgpu::Error::OutOfMemory { .. } => format!("{on} is out of memory: use a smaller batch or model"),
+                error => format!("{on}: {error}"),
+            });
+        }));
+        let (faults, on) = (self.clone(), name.to_string());
+        device.set_device_lost_callback(move |reason, message| {
+            if reason != wgpu::DeviceLostReason::Destroyed {
+                faults.report(format!("{on} was lost: {message}"));
+            }
+        });
+    }
+}
+
+/// An open device, and the pipelines made on it so far.
+pub struct Wgpu {
+    info: AdapterInfo,
+    device: wgpu::Device,
+    queue: wgpu::Queue,
+    faults: Faults,
+    pipelines: Mutex<HashMap<&'static str, wgpu::ComputePipeline>>,
+}
+
+impl Wgpu {
+    /// Opens the adapter of that number or part of a name; else the one of `NANOTERN_ADAPTER` or `WGPU_ADAPTER_NAME`;
+    /// else the best there is, software if need be.
+    #[cfg(feature = "native")]
+    pub fn open(adapter: Option<&str>) -> Result<Self> {
+        let env = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
+        let wanted =
+            adapter.map(str::to_string).or_else(|| env("NANOTERN_ADAPTER").or_else(|| env("WGPU_ADAPTER_NAME")));
+        let adapter = choose(&instance(), wanted.as_deref())?;
+        pollster::block_on(Self::from_adapter(&adapter))
+    }
+
+    /// Opens the adapter that the system, or the browser, prefers for speed.
+    pub async fn open_default() -> Result<Self> {
+        let power_preference = wgpu::PowerPreference::HighPerformance;
+        let options = wgpu::RequestAdapterOptions { power_preference, ..Default::default() };
+        match instance().request_adapter(&options).await {
+            Ok(adapter) => Self::from_adapter(&adapter).await,
+            Err(_) => Err(Error::Device(format!("--backend wgpu: {NO_ADAPTER}"))),
+        }
+    }
+
+    async fn from_adapter(adapter: &wgpu::Adapter) -> Result<Self> {
+        let info = AdapterInfo::new(adapter);
+        let descriptor = wgpu::DeviceDescriptor {
+            label: Some("nanotern"),
+            required_limits: adapter.limits(),
+            memory_hints: wgpu::MemoryHints::Performance,
+            ..Default::default()
+        };
+        let opened = adapter.request_device(&descriptor).await;
+        let (device, queue) = opened.map_err(|e| Error::Device(format!("{} cannot be opened: {e}", info.name)))?;
+        let faults = Faults::default();
+        faults.watch(&device, &info.name);
+        Ok(Wgpu { info, device, queue, faults, pipelines: Mutex::default() })
+    }
+
+    pub fn info(&self) -> &AdapterInfo {
+        &self.info
+    }
+
+    pub fn describe(&self) -> String {
+        format!("wgpu ({}, {}, {})", self.info.name, self.info.kind, self.info.backend)
+    }
+
+    pub(super) fn prepare(&self, plan: &Plan) -> Result<WgpuProgram> {
+        WgpuProgram::new(self, plan)
+    }
+
+    /// The pipeline of an op, made when it is first asked for.
+    fn pipeline(&self, op: &'static Op) -> Result<wgpu::ComputePipeline> {
+        let mut pipelines = self.pipelines.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(pipeline) = pipelines.get(op.name) {
+            return Ok(pipeline.clone());
+        }
+        let pipeline = shader::pipeline(&self.device, op);
+        self.faults.check()?;
+        pipelines.insert(op.name, pipeline.clone());
+        Ok(pipeline)
+    }
+}

@@ -1,0 +1,248 @@
+//! A plan on a device: one buffer a slot, one bind group a node, one submit a stretch of nodes.
+
+use super::{Faults, Wgpu};
+use crate::graph::{Node, Plan};
+use crate::{Error, Result};
+use std::ops::Range;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Poll, Waker};
+
+/// Elementary operations after which a stretch of nodes goes on in another submit: well under a second on the slowest
+/// GPU, so that no driver takes it for hung.
+const WORK_A_SUBMIT: u64 = 100_000_000_000;
+/// Bytes read back at a time.
+const STAGING: u64 = 64 << 20;
+/// The smallest buffer: one vec4, which is the widest element a shader has.
+const MIN_BUFFER: u64 = 16;
+
+struct Step {
+    pipeline: wgpu::ComputePipeline,
+    bind_group: wgpu::BindGroup,
+    grid: [u32; 3],
+    work: u64,
+}
+
+pub struct WgpuProgram {
+    device: wgpu::Device,
+    queue: wgpu::Queue,
+    faults: Faults,
+    buffers: Vec<wgpu::Buffer>,
+    steps: Vec<Step>,
+}
+
+impl WgpuProgram {
+    pub(super) fn new(on: &Wgpu, plan: &Plan) -> Result<Self> {
+        check_sizes(&on.device.limits(), plan)?;
+        let mut buffers = Vec::with_capacity(plan.slots.len());
+        for slot in &plan.slots {
+            let name = &plan.graph.tensor(slot.tensors[0]).name;
+            buffers.push(on.device.create_buffer(&wgpu::BufferDescriptor {
+                label: Some(name),
+                size: (slot.bytes as u64).max(MIN_BUFFER),
+                usage: wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST,
+                mapped_at_creation: false,
+            }));
+            on.faults.check()?;
+        }
+        let args = args_buffer(on, &plan.graph.nodes);
+        let step = |(i, node)| step(on, plan, &buffers, &args, i, node);
+        let steps = plan.graph.nodes.iter().enumerate().map(step).collect::<Result<_>>()?;
+        on.faults.check()?;
+        let (device, queue, faults) = (on.device.clone(), on.queue.clone(), on.faults.clone());
+        Ok(WgpuProgram { device, queue, faults, buffers, steps })
+    }
+
+    pub(in super::super) fn run(&mut self, nodes: Range<usize>) -> Result<()> {
+        let mut rest = &self.steps[nodes];
+        while !rest.is_empty() {
+            let mut work = 0;
+            let fits = |step: &&Step| {
+                let first = work == 0;
+                work += step.work.max(1);
+                first || work <= WORK_A_SUBMIT
+            };
+            let (now, later) = rest.split_at(rest.iter().take_while(fits).count());
+            self.submit(now);
+            rest = later;
+        }
+        self.faults.check()
+    }
+
+    fn submit(&self, steps: &[Step]) {
+        let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+        let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
+        for step in steps.iter().filter(|step| !step.grid.contains(&0)) {
+            pass.set_pipeline(&step.pipeline);
+            pass.set_bind_group(0, &step.bind_group, &[]);
+            pass.dispatch_workgroups(step.grid[0], step.grid[1], step.grid[2]);
+        }
+        drop(pass);
+        self.queue.submit([encoder.finish()]);
+    }
+
+    pub(in super::super) fn write(&mut self, slot: usize, bytes: &[u8]) {
+        let whole = bytes.len() / 4 * 4;
+        self.queue.write_buffer(&self.buffers[slot], 0, &bytes[..whole]);
+        if whole < bytes.len() {
+            let mut word = [0; 4];
+            word[..bytes.len() - whole].copy_from_slice(&bytes[whole..]);
+            self.queue.write_buffer(&self.buffers[slot], whole as u64, &word);
+        }
+    }
+
+    /// Reads the first bytes of slots, (slot, bytes) each.
+    pub(in super::super) async fn read(&mut self, places: &[(usize, usize)]) -> Result<Vec<Vec<u8>>> {
+        let mut found = Vec::with_capacity(places.len());
+        let padded = |bytes: usize| bytes.next_multiple_of(4) as u64;
+        let mut rest = places;
+        while !rest.is_empty() {
+            let mut total = 0;
+            let fits = |(_, bytes): &&(usize, usize)| {
+                let first = total == 0;
+                total += padded(*bytes);
+                first || total <= STAGING
+            };
+            let (now, later) = rest.split_at(rest.iter().take_while(fits).count());
+            let size = now.iter().map(|(_, bytes)| padded(*bytes)).sum::<u64>().max(MIN_BUFFER);
+            let staging = self.stage(now, size);
+            self.faults.check()?;
+            map(&self.device, &staging).await?;
+            self.faults.check()?;
+            let view = staging.get_mapped_range(..).map_err(|e| Error::Device(format!("reading back: {e}")))?;
+            let mut at = 0;
+            for (_, bytes) in now {
+                found.push(view[at..at + bytes].to_vec());
+                at += bytes.next_multiple_of(4);
+            }
+            drop(view);
+            staging.unmap();
+            rest = later;
+        }
+        Ok(found)
+    }
+
+    /// Copies the places, one after the other, to a buffer that can be mapped.
+    fn stage(&self, places: &[(usize, usize)], size: u64) -> wgpu::Buffer {
+        let staging = self.device.create_buffer(&wgpu::BufferDescriptor {
+            label: Some("read back"),
+            size,
+            usage: wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
+            mapped_at_creation: false,
+        });
+        let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+        let mut at = 0;
+        for (slot, bytes) in places {
+            let bytes = bytes.next_multiple_of(4) as u64;
+            encoder.copy_buffer_to_buffer(&self.buffers[*slot], 0, &staging, at, bytes);
+            at += bytes;
+        }
+        self.queue.submit([encoder.finish()]);
+        staging
+    }
+}
+
+/// Refuses a plan whose buffers the device cannot make or bind, naming the tensor.
+fn check_sizes(limits: &wgpu::Limits, plan: &Plan) -> Result<()> {
+    let (buffer, binding) = (limits.max_buffer_size, limits.max_storage_buffer_binding_size);
+    for slot in &plan.slots {
+        let largest = slot.tensors.iter().map(|t| plan.graph.tensor(*t)).max_by_key(|t| t.bytes());
+        let tensor = largest.expect("a slot has a tensor");
+        let bytes = tensor.bytes() as u64;
+        let (limit, what) = if bytes > binding { (binding, "a binding") } else { (buffer, "a buffer") };
+        if bytes > limit {
+            let shape = &tensor.shape;
+            return Err(Error::Device(format!(
+                "{} {shape:?} takes {} MiB, but this device allows {} MiB for {what}: use a smaller model, batch or chunk",
+                tensor.name,
+                bytes.div_ceil(1 << 20),
+                limit >> 20,
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Bytes from the `Args` of one node to those of the next.
+fn args_stride(on: &Wgpu) -> u64 {
+    u64::from(on.device.limits().min_uniform_buffer_offset_alignment).max(size_of::<cpu_kernels::ArgWords>() as u64)
+}
+
+/// The `Args` of all nodes.
+fn args_buffer(on: &Wgpu, nodes: &[Node]) -> wgpu::Buffer {
+    let stride = args_stride(on);
+    let mut bytes = vec![0; (nodes.len() * stride as usize).max(stride as usize)];
+    for (node, bytes) in nodes.iter().zip(bytes.chunks_mut(stride as usize)) {
+        let words: &[u8] = bytemuck::cast_slice(&node.args);
+        bytes[..words.len()].copy_from_slice(words);
+    }
+    let buffer = on.device.create_buffer(&wgpu::BufferDescriptor {
+        label: Some("args"),
+        size: bytes.len() as u64,
+        usage: wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST,
+        mapped_at_creation: false,
+    });
+    on.queue.write_buffer(&buffer, 0, &bytes);
+    buffer
+}
+
+fn step(on: &Wgpu, plan: &Plan, buffers: &[wgpu::Buffer], args: &wgpu::Buffer, i: usize, node: &Node) -> Result<Step> {
+    let (op, grid) = (node.op, (node.op.grid)(&node.args));
+    let limit = on.device.limits().max_compute_workgroups_per_dimension;
+    if grid.iter().any(|n| *n > limit) {
+        let output = plan.graph.outputs(node).next().map_or("nothing", |t| &plan.graph.tensor(t).name);
+        let what =
+            format!("{} of {output} takes {grid:?} workgroups, but this device allows {limit} in a dimension", op.name);
+        return Err(Error::Device(what));
+    }
+    let pipeline = on.pipeline(op)?;
+    let size = std::num::NonZero::new(size_of_val(&node.args) as u64);
+    let args = wgpu::BufferBinding { buffer: args, offset: i as u64 * args_stride(on), size };
+    let resources = std::iter::once(wgpu::BindingResource::Buffer(args))
+        .chain(node.tensors.iter().map(|t| buffers[plan.slot(*t)].as_entire_binding()));
+    let entries: Vec<_> =
+        (0..).zip(resources).map(|(binding, resource)| wgpu::BindGroupEntry { binding, resource }).collect();
+    let bind_group = on.device.create_bind_group(&wgpu::BindGroupDescriptor {
+        label: Some(op.name),
+        layout: &pipeline.get_bind_group_layout(0),
+        entries: &entries,
+    });
+    Ok(Step { pipeline, bind_group, grid, work: (op.work)(&node.args) })
+}
+
+/// Waits until `buffer` is mapped for reading.
+async fn map(device: &wgpu::Device, buffer: &wgpu::Buffer) -> Result<()> {
+    type State = (Option<Result<(), wgpu::BufferAsyncError>>, Option<Waker>);
+    let shared: Arc<Mutex<State>> = Arc::default();
+    let state = shared.clone();
+    buffer.map_async(wgpu::MapMode::Read, .., move |result| {
+        let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.0 = Some(result);
+        if let Some(waker) = state.1.take() {
+            waker.wake();
+        }
+    });
+    wait(device)?;
+    let mapped = std::future::poll_fn(|context| {
+        let mut state = shared.lock().unwrap_or_else(PoisonError::into_inner);
+        match state.0.take() {
+            Some(result) => Poll::Ready(result),
+            None => {
+                state.1 = Some(context.waker().clone());
+                Poll::Pending
+            }
+        }
+    });
+    mapped.await.map_err(|e| Error::Device(format!("reading back: {e}")))
+}
+
+/// Lets the device finish. A browser does that by itself, and cannot be waited for.
+#[cfg(not(target_arch = "wasm32"))]
+fn wait(device: &wgpu::Device) -> Result<()> {
+    let done = device.poll(wgpu::PollType::wait_indefinitely());
+    done.map(|_| ()).map_err(|e| Error::Device(format!("waiting for the device: {e}")))
+}
+
+#[cfg(target_arch = "wasm32")]
+fn wait(_device: &wgpu::Device) -> Result<()> {
+    Ok(())
+}

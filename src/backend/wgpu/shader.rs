@@ -1,0 +1,77 @@
+//! From an entry of the op table to a compute pipeline.
+
+use crate::ops::{Access, Op};
+
+/// Snippets that shaders share, by the name their imports give.
+const SHARED: &[(&str, &str)] = &[
+    ("gemm", include_str!("../../../shaders/shared/gemm.wgsl")),
+    ("permutations", include_str!("../../../shaders/shared/permutations.wgsl")),
+    ("reduce", include_str!("../../../shaders/shared/reduce.wgsl")),
+];
+
+/// The WGSL of an op: each line `//#import name` replaced by that snippet.
+///
+/// # Panics
+/// When a shader imports what is not there.
+pub fn shader_source(op: &Op) -> String {
+    let expand = |line: &'static str| match line.strip_prefix("//#import ") {
+        Some(name) => {
+            let found = SHARED.iter().find(|(shared, _)| *shared == name.trim());
+            found.unwrap_or_else(|| panic!("{}.wgsl imports {name}", op.name)).1
+        }
+        None => line,
+    };
+    op.shader.lines().flat_map(|line| [expand(line), "\n"]).collect()
+}
+
+/// Makes the pipeline. What goes wrong is reported to the device's error handler.
+pub(super) fn pipeline(device: &wgpu::Device, op: &Op) -> wgpu::ComputePipeline {
+    let module = module(device, op);
+    let bind_group_layout = layout(device, op);
+    let pipeline_layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
+        label: Some(op.name),
+        bind_group_layouts: &[Some(&bind_group_layout)],
+        immediate_size: 0,
+    });
+    device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+        label: Some(op.name),
+        layout: Some(&pipeline_layout),
+        module: &module,
+        entry_point: Some("main"),
+        compilation_options: wgpu::PipelineCompilationOptions {
+            // Every shader writes its workgroup memory before it reads it.
+            zero_initialize_workgroup_memory: false,
+            ..Default::default()
+        },
+        cache: None,
+    })
+}
+
+fn module(device: &wgpu::Device, op: &Op) -> wgpu::ShaderModule {
+    let source = wgpu::ShaderSource::Wgsl(shader_source(op).into());
+    let descriptor = wgpu::ShaderModuleDescriptor { label: Some(op.name), source };
+    if cfg!(debug_assertions) {
+        return device.create_shader_module(descriptor);
+    }
+    let checks = wgpu::ShaderRuntimeChecks::unchecked();
+    #[expect(unsafe_code, reason = "run-time checks cost loop unrolling, so releases do without")]
+    // SAFETY: shaders are this crate's own. Every index follows from `Args` that the graph's builders checked against the
+    // tensors' shapes, or is bounded in the shader where it comes from data; no loop is endless. Debug builds check.
+    unsafe {
+        device.create_shader_module_trusted(descriptor, checks)
+    }
+}
+
+/// The uniform `Args`, then the op's buffers.
+fn layout(device: &wgpu::Device, op: &Op) -> wgpu::BindGroupLayout {
+    let types = std::iter::once(wgpu::BufferBindingType::Uniform)
+        .chain(op.bindings.iter().map(|b| wgpu::BufferBindingType::Storage { read_only: b.access == Access::Read }));
+    let entry = |(binding, ty)| wgpu::BindGroupLayoutEntry {
+        binding,
+        visibility: wgpu::ShaderStages::COMPUTE,
+        ty: wgpu::BindingType::Buffer { ty, has_dynamic_offset: false, min_binding_size: None },
+        count: None,
+    };
+    let entries: Vec<_> = (0..).zip(types).map(entry).collect();
+    device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label: Some(op.name), entries: &entries })
+}
