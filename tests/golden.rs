@@ -36,7 +36,9 @@ impl Limits {
             losses10: if ternary { 0.1 } else { 1e-4 },
         };
         match (lion, flipped) {
-            (_, true) => Limits { act: 3e-2, grad: 3e-2, loss0: 2e-3, losses3: 0.1, after3: 0.1, after3_mhc: 0.1, ..exact },
+            (_, true) => {
+                Limits { act: 3e-2, grad: 3e-2, loss0: 2e-3, losses3: 0.1, after3: 0.1, after3_mhc: 0.1, ..exact }
+            }
             // Lion's sign turns noise in gradients near zero into full steps.
             (true, false) => Limits { after3: 1e-2, after3_mhc: 1e-2, losses3: 1e-2, ..exact },
             (false, false) => exact,
@@ -192,8 +194,13 @@ fn check(file: &Path, name: &str, backend: &Backend) {
         }
         losses.push(off);
     }
-    println!("{here}: act {:.1e}, grad {:.1e} (mHC {:.1e}), losses {:.1e}", act.0, grad.0, grad_mhc.0,
-        losses.iter().fold(0.0, |a: f64, b| a.max(*b)));
+    println!(
+        "{here}: act {:.1e}, grad {:.1e} (mHC {:.1e}), losses {:.1e}",
+        act.0,
+        grad.0,
+        grad_mhc.0,
+        losses.iter().fold(0.0, |a: f64, b| a.max(*b))
+    );
 }
 
 #[test]

@@ -1,8 +1,8 @@
 //! `nanotern bench`.
 
 use super::DeviceArgs;
-use nanotern::{Result, data};
 use nanotern::train::{Config, bench_step, matmul_peak, profile_step};
+use nanotern::{Result, data};
 use std::process::ExitCode;
 
 #[derive(clap::Subcommand)]
@@ -38,7 +38,8 @@ pub fn run(command: &BenchCommand) -> Result<ExitCode> {
     let steps = (*steps).max(1);
     if *profile {
         for t in profile_step(&config, vocab, &backend, steps)? {
-            let rate = if t.flops > 0 { format!("{:8.1} GFLOP/s", t.flops as f64 / t.seconds * 1e-9) } else { String::new() };
+            let rate =
+                if t.flops > 0 { format!("{:8.1} GFLOP/s", t.flops as f64 / t.seconds * 1e-9) } else { String::new() };
             println!("{:32} {:4} calls {:9.3} ms {rate}", t.op, t.calls, 1e3 * t.seconds);
         }
         return Ok(ExitCode::SUCCESS);

@@ -86,7 +86,8 @@ pub fn profile_step(config: &Config, vocab: usize, backend: &Backend, steps: usi
                 trainer.program.run(i..i + 1)?;
             }
             trainer.program.wait(trainer.step.loss)?;
-            let entry = times.entry(node.op.name).or_insert(OpTime { op: node.op.name, calls: 0, seconds: 0.0, flops: 0 });
+            let entry =
+                times.entry(node.op.name).or_insert(OpTime { op: node.op.name, calls: 0, seconds: 0.0, flops: 0 });
             entry.calls += 1;
             entry.seconds += start.elapsed().as_secs_f64() / steps as f64;
             entry.flops += (node.op.flops)(&node.args) * (repeats / steps) as u64;
