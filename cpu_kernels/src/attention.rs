@@ -2,7 +2,7 @@
 //! Keeps lse = log(sum(exp(scores))) for backward.
 //!
 //! A score is one chain of multiply-adds over head_dim, the sum of a softmax runs in lanes over the keys (`math::sum`), and
-//! y is one chain over the keys, divided by that sum at the end: the bits of a query depend on its keys alone, not on how
+//! y is one chain over the keys, times 1 / sum at the end: the bits of a query depend on its keys alone, not on how
 //! many queries or later keys there are. Multiply-adds are fused at the SIMD levels, so those differ from the scalar level.
 
 #[cfg(target_arch = "x86_64")]
