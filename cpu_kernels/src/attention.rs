@@ -1,5 +1,9 @@
 //! Causal grouped-query attention: y = softmax(scale * q k^T) v. Query head h reads key-value head h / (heads / kv_heads).
 //! Keeps lse = log(sum(exp(scores))) for backward.
+//!
+//! A score is one chain of multiply-adds over head_dim, the sum of a softmax runs in lanes over the keys (`math::sum`), and
+//! y is one chain over the keys, times 1 / sum at the end: the bits of a query depend on its keys alone, not on how
+//! many queries or later keys there are. Multiply-adds are fused at the SIMD levels, so those differ from the scalar level.
 
 #[cfg(target_arch = "x86_64")]
 use crate::lanes::{Avx2, Avx512};
@@ -21,7 +25,7 @@ pub unsafe fn attention(call: &Call<'_>) {
     for (pair, blocks) in share(call, pairs, (a.seq as usize).div_ceil(ROWS), Cost::Rising) {
         let queries = blocks.start * ROWS..(a.seq as usize).min(blocks.end * ROWS);
         let a = &a;
-        at_level!(call.level, [head::<Plain, 4, 2>, head::<Avx2, 6, 2>, head::<Avx512, 6, 4>],
+        at_level!(call.level, [head::<Plain, 2, 4>, head::<Avx2, 6, 2>, head::<Avx512, 6, 4>],
             (call: &Call<'_>, a: &AttentionArgs, pair: usize, queries: Range<usize>));
     }
 }

@@ -21,7 +21,7 @@ pub unsafe fn attention_backward_kv(call: &Call<'_>) {
     for (pair, blocks) in share(call, pairs, (a.seq as usize).div_ceil(ROWS), Cost::Falling) {
         let keys = blocks.start * ROWS..(a.seq as usize).min(blocks.end * ROWS);
         let a = &a;
-        at_level!(call.level, [kv_head::<Plain, 4, 2>, kv_head::<Avx2, 6, 2>, kv_head::<Avx512, 6, 4>],
+        at_level!(call.level, [kv_head::<Plain, 2, 4>, kv_head::<Avx2, 6, 2>, kv_head::<Avx512, 6, 4>],
             (call: &Call<'_>, a: &AttentionBackwardKvArgs, pair: usize, keys: Range<usize>));
     }
 }

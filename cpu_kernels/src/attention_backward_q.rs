@@ -20,7 +20,7 @@ pub unsafe fn attention_backward_q(call: &Call<'_>) {
     for (pair, blocks) in share(call, pairs, (a.seq as usize).div_ceil(ROWS), Cost::Rising) {
         let queries = blocks.start * ROWS..(a.seq as usize).min(blocks.end * ROWS);
         let a = &a;
-        at_level!(call.level, [head::<Plain, 4, 2>, head::<Avx2, 6, 2>, head::<Avx512, 6, 4>],
+        at_level!(call.level, [head::<Plain, 2, 4>, head::<Avx2, 6, 2>, head::<Avx512, 6, 4>],
             (call: &Call<'_>, a: &AttentionBackwardQArgs, pair: usize, queries: Range<usize>));
     }
 }

@@ -121,8 +121,8 @@ pub(crate) fn product<L: Lanes, const DOWN: usize, const ACROSS: usize>(
                 unsafe {
                     match registers {
                         1 => tile::<L, DOWN, 1>(depth.len(), a_rows, b_rows, c_rows, add),
-                        2 if ACROSS >= 2 => tile::<L, DOWN, 2>(depth.len(), a_rows, b_rows, c_rows, add),
-                        3 if ACROSS >= 3 => tile::<L, DOWN, 3>(depth.len(), a_rows, b_rows, c_rows, add),
+                        2 if ACROSS > 2 => tile::<L, DOWN, 2>(depth.len(), a_rows, b_rows, c_rows, add),
+                        3 if ACROSS > 3 => tile::<L, DOWN, 3>(depth.len(), a_rows, b_rows, c_rows, add),
                         _ => tile::<L, DOWN, ACROSS>(depth.len(), a_rows, b_rows, c_rows, add),
                     }
                 }
