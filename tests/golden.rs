@@ -25,7 +25,7 @@ struct Limits {
 }
 
 impl Limits {
-    fn new(ternary: bool, lion: bool, flipped: bool) -> Limits {
+    fn new(ternary: bool, lion: bool, gpu: bool, flipped: bool) -> Limits {
         let exact = Limits {
             act: 1e-5,
             grad: 1e-4,
@@ -162,8 +162,8 @@ fn check(file: &Path, name: &str, backend: &Backend) {
     }
 
     let act = activations(&mut trainer, &golden, &batches[0]);
-    let flipped = ternary && name == "wgpu" && act.0 > 1e-5;
-    let limits = Limits::new(ternary, optim.aux == Aux::Lion, flipped);
+    let gpu = name == "wgpu";
+    let limits = Limits::new(ternary, optim.aux == Aux::Lion, gpu, gpu && ternary && act.0 > 1e-5);
     let file = file.file_stem().unwrap().to_string_lossy();
     let here = format!("{file} on {name}");
     assert!(act.0 <= limits.act, "{here}: activation {} is {:.1e} away", act.1, act.0);
