@@ -35,13 +35,15 @@ impl Limits {
             after3_mhc: 1e-3,
             losses10: if ternary { 0.1 } else { 1e-4 },
         };
-        match (lion, flipped) {
-            (_, true) => {
-                Limits { act: 3e-2, grad: 3e-2, loss0: 2e-3, losses3: 0.1, after3: 0.1, after3_mhc: 0.1, ..exact }
-            }
-            // Lion's sign turns noise in gradients near zero into full steps.
-            (true, false) => Limits { after3: 1e-2, after3_mhc: 1e-2, losses3: 1e-2, ..exact },
-            (false, false) => exact,
+        let loose = Limits { after3: 1e-2, after3_mhc: 1e-2, losses3: 1e-2, ..exact };
+        if flipped {
+            Limits { act: 3e-2, grad: 3e-2, loss0: 2e-3, ..loose }
+        } else if lion || (gpu && ternary) {
+            // Lion's sign turns noise in gradients near zero into full steps. After an update the weights of a GPU differ by
+            // a few 1e-8, which moves the scale of a group that is that near a rounding boundary to the next f16.
+            loose
+        } else {
+            exact
         }
     }
 }
