@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use nanotern::train::checkpoint::{self as ck, Meta, RunLock, Tensor};
+use nanotern::train::Tensor;
+use nanotern::train::checkpoint::{self as ck, Meta, RunLock};
 
 fn tensor(name: &str, shape: &[usize], data: Vec<f32>) -> Tensor {
     Tensor { name: name.to_string(), shape: shape.to_vec(), data }

@@ -25,7 +25,7 @@ struct Limits {
 }
 
 impl Limits {
-    fn new(ternary: bool, lion: bool, flipped: bool) -> Limits {
+    fn new(ternary: bool, lion: bool, gpu: bool, flipped: bool) -> Limits {
         let exact = Limits {
             act: 1e-5,
             grad: 1e-4,
@@ -35,11 +35,15 @@ impl Limits {
             after3_mhc: 1e-3,
             losses10: if ternary { 0.1 } else { 1e-4 },
         };
-        match (lion, flipped) {
-            (_, true) => Limits { act: 3e-2, grad: 3e-2, loss0: 2e-3, losses3: 0.1, after3: 0.1, after3_mhc: 0.1, ..exact },
-            // Lion's sign turns noise in gradients near zero into full steps.
-            (true, false) => Limits { after3: 1e-2, after3_mhc: 1e-2, losses3: 1e-2, ..exact },
-            (false, false) => exact,
+        let loose = Limits { after3: 1e-2, after3_mhc: 1e-2, losses3: 1e-2, ..exact };
+        if flipped {
+            Limits { act: 3e-2, grad: 3e-2, loss0: 2e-3, ..loose }
+        } else if lion || (gpu && ternary) {
+            // Lion's sign turns noise in gradients near zero into full steps. After an update the weights of a GPU differ by
+            // a few 1e-8, which moves the scale of a group that is that near a rounding boundary to the next f16.
+            loose
+        } else {
+            exact
         }
     }
 }
@@ -160,8 +164,8 @@ fn check(file: &Path, name: &str, backend: &Backend) {
     }
 
     let act = activations(&mut trainer, &golden, &batches[0]);
-    let flipped = ternary && name == "wgpu" && act.0 > 1e-5;
-    let limits = Limits::new(ternary, optim.aux == Aux::Lion, flipped);
+    let gpu = name == "wgpu";
+    let limits = Limits::new(ternary, optim.aux == Aux::Lion, gpu, gpu && ternary && act.0 > 1e-5);
     let file = file.file_stem().unwrap().to_string_lossy();
     let here = format!("{file} on {name}");
     assert!(act.0 <= limits.act, "{here}: activation {} is {:.1e} away", act.1, act.0);
@@ -192,8 +196,13 @@ fn check(file: &Path, name: &str, backend: &Backend) {
         }
         losses.push(off);
     }
-    println!("{here}: act {:.1e}, grad {:.1e} (mHC {:.1e}), losses {:.1e}", act.0, grad.0, grad_mhc.0,
-        losses.iter().fold(0.0, |a: f64, b| a.max(*b)));
+    println!(
+        "{here}: act {:.1e}, grad {:.1e} (mHC {:.1e}), losses {:.1e}",
+        act.0,
+        grad.0,
+        grad_mhc.0,
+        losses.iter().fold(0.0, |a: f64, b| a.max(*b))
+    );
 }
 
 #[test]

@@ -1,11 +1,15 @@
 //! Causal grouped-query attention: y = softmax(scale * q k^T) v. Query head h reads key-value head h / (heads / kv_heads).
 //! Keeps lse = log(sum(exp(scores))) for backward.
+//!
+//! A score is one chain of multiply-adds over head_dim, the sum of a softmax runs in lanes over the keys (`math::sum`), and
+//! y is one chain over the keys, times 1 / sum at the end: the bits of a query depend on its keys alone, not on how
+//! many queries or later keys there are. Multiply-adds are fused at the SIMD levels, so those differ from the scalar level.
 
 #[cfg(target_arch = "x86_64")]
 use crate::lanes::{Avx2, Avx512};
 use crate::lanes::{Lanes, Plain};
 use crate::math::{LANES, exp, max, sum};
-use crate::panels::{Cost, Panels, ROWS, Rows, product, share, with_scratch};
+use crate::panels::{Cost, Panels, ROWS, Rows, Scratch, product, share};
 use crate::{Call, args, at_level};
 use std::ops::Range;
 
@@ -21,7 +25,7 @@ pub unsafe fn attention(call: &Call<'_>) {
     for (pair, blocks) in share(call, pairs, (a.seq as usize).div_ceil(ROWS), Cost::Rising) {
         let queries = blocks.start * ROWS..(a.seq as usize).min(blocks.end * ROWS);
         let a = &a;
-        at_level!(call.level, [head::<Plain, 4, 2>, head::<Avx2, 6, 2>, head::<Avx512, 6, 4>],
+        at_level!(call.level, [head::<Plain, 2, 4>, head::<Avx2, 6, 2>, head::<Avx512, 6, 4>],
             (call: &Call<'_>, a: &AttentionArgs, pair: usize, queries: Range<usize>));
     }
 }
@@ -46,32 +50,32 @@ fn head<L: Lanes, const DOWN: usize, const ACROSS: usize>(
     let width = queries.end.next_multiple_of(LANES);
     let packed = [Panels::size(head_dim, queries.end), Panels::size(queries.end, head_dim)];
     let wide = head_dim.next_multiple_of(LANES);
-    with_scratch([packed[0], packed[1], ROWS * width, ROWS * wide], |[k_pack, v_pack, scores, out]| {
-        let k = Panels::transposed(k_pack, k, head_dim);
-        let v = Panels::copied(v_pack, v, head_dim);
-        for (start, lse) in queries.clone().step_by(ROWS).zip(lse.chunks_mut(ROWS)) {
-            let end = queries.end.min(start + ROWS);
-            let seen = |r: usize| 0..end.min(start + r + DOWN);
-            let first = ((b * seq + start) * heads + h) * head_dim;
-            let rows = Rows { data: &q[first..], stride: heads * head_dim, rows: end - start };
-            product::<L, DOWN, ACROSS>((rows, k), (scores, width), false, seen, |_| 0..head_dim);
-            let mut factors = [0.0; ROWS];
-            for (r, lse) in lse.iter_mut().enumerate() {
-                let scores = &mut scores[r * width..][..end.next_multiple_of(LANES)];
-                (*lse, factors[r]) = softmax(a.scale, start + r + 1, scores);
-            }
-            let weights = Rows { data: scores, stride: width, rows: end - start };
-            product::<L, DOWN, ACROSS>((weights, v), (out, wide), false, |_| 0..head_dim, seen);
-            for (r, out) in out.chunks_exact(wide).take(end - start).enumerate() {
-                let first = first + r * heads * head_dim;
-                // SAFETY: the contract of `Kernel`; these queries are this part's alone.
-                let y = unsafe { call.bufs[3].write::<f32>(first..first + head_dim) };
-                for (y, out) in y.iter_mut().zip(out) {
-                    *y = out * factors[r];
-                }
+    let mut scratch = Scratch::of_thread();
+    let [k_pack, v_pack, scores, out] = scratch.slices([packed[0], packed[1], ROWS * width, ROWS * wide]);
+    let k = Panels::transposed(k_pack, k, head_dim);
+    let v = Panels::copied(v_pack, v, head_dim);
+    for (start, lse) in queries.clone().step_by(ROWS).zip(lse.chunks_mut(ROWS)) {
+        let end = queries.end.min(start + ROWS);
+        let seen = |r: usize| 0..end.min(start + r + DOWN);
+        let first = ((b * seq + start) * heads + h) * head_dim;
+        let rows = Rows { data: &q[first..], stride: heads * head_dim, rows: end - start };
+        product::<L, DOWN, ACROSS>((rows, k), (scores, width), false, seen, |_| 0..head_dim);
+        let mut factors = [0.0; ROWS];
+        for (r, lse) in lse.iter_mut().enumerate() {
+            let scores = &mut scores[r * width..][..end.next_multiple_of(LANES)];
+            (*lse, factors[r]) = softmax(a.scale, start + r + 1, scores);
+        }
+        let weights = Rows { data: scores, stride: width, rows: end - start };
+        product::<L, DOWN, ACROSS>((weights, v), (out, wide), false, |_| 0..head_dim, seen);
+        for (r, out) in out.chunks_exact(wide).take(end - start).enumerate() {
+            let first = first + r * heads * head_dim;
+            // SAFETY: the contract of `Kernel`; these queries are this part's alone.
+            let y = unsafe { call.bufs[3].write::<f32>(first..first + head_dim) };
+            for (y, out) in y.iter_mut().zip(out) {
+                *y = out * factors[r];
             }
         }
-    });
+    }
 }
 
 /// Replaces the first n scores by exp(scale * score - their largest), the others by 0. Returns lse and 1 / sum.

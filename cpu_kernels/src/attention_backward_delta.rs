@@ -11,7 +11,7 @@ args! {
 /// See [`crate::Kernel`].
 pub unsafe fn attention_backward_delta(call: &Call<'_>) {
     let a: AttentionBackwardDeltaArgs = call.args();
-    let part = call.share((a.batch * a.heads * a.seq) as usize);
+    let part = call.share(a.batch as usize * a.heads as usize * a.seq as usize);
     // SAFETY: the contract of `Kernel`; this part writes `part` alone.
     let (y, dy, delta) = unsafe { (call.bufs[0].read(), call.bufs[1].read(), call.bufs[2].write(part.clone())) };
     let (a, first) = (&a, part.start);

@@ -5,7 +5,7 @@
 use crate::lanes::{Avx2, Avx512};
 use crate::lanes::{Lanes, Plain};
 use crate::math::{LANES, exp};
-use crate::panels::{Cost, Panels, ROWS, Rows, product, share, with_scratch};
+use crate::panels::{Cost, Panels, ROWS, Rows, Scratch, product, share};
 use crate::{Call, args, at_level};
 use std::ops::Range;
 
@@ -21,7 +21,7 @@ pub unsafe fn attention_backward_kv(call: &Call<'_>) {
     for (pair, blocks) in share(call, pairs, (a.seq as usize).div_ceil(ROWS), Cost::Falling) {
         let keys = blocks.start * ROWS..(a.seq as usize).min(blocks.end * ROWS);
         let a = &a;
-        at_level!(call.level, [kv_head::<Plain, 4, 2>, kv_head::<Avx2, 6, 2>, kv_head::<Avx512, 6, 4>],
+        at_level!(call.level, [kv_head::<Plain, 2, 4>, kv_head::<Avx2, 6, 2>, kv_head::<Avx512, 6, 4>],
             (call: &Call<'_>, a: &AttentionBackwardKvArgs, pair: usize, keys: Range<usize>));
     }
 }
@@ -46,46 +46,46 @@ fn kv_head<L: Lanes, const DOWN: usize, const ACROSS: usize>(
     let (columns, rows) = (Panels::size(head_dim, n), Panels::size(n, head_dim));
     let sums = keys.len() * wide;
     let sizes = [columns, columns, rows, rows, 2 * width, 2 * ROWS * width, sums, sums];
-    with_scratch(sizes, |[q_columns, dy_columns, q_rows, dy_rows, stats, scores, dk, dv]| {
-        for h in kv_head * group..(kv_head + 1) * group {
-            // SAFETY: the contract of `Kernel`.
-            let [q, dy, lse, delta] = [0, 3, 4, 5].map(|i| unsafe { call.bufs[i].read::<f32>() });
-            let [q, dy] = [q, dy].map(|x| {
-                let data = &x[((b * seq + keys.start) * heads + h) * head_dim..];
-                Rows { data, stride: heads * head_dim, rows: n }
-            });
-            let queries = Queries {
-                q_columns: Panels::transposed(q_columns, q, head_dim),
-                dy_columns: Panels::transposed(dy_columns, dy, head_dim),
-                q_rows: Panels::copied(q_rows, q, head_dim),
-                dy_rows: Panels::copied(dy_rows, dy, head_dim),
-                stats: {
-                    stats.fill(0.0);
-                    let row = (b * heads + h) * seq;
-                    stats[..n].copy_from_slice(&lse[row + keys.start..row + seq]);
-                    stats[width..width + n].copy_from_slice(&delta[row + keys.start..row + seq]);
-                    stats
-                },
-                scale: a.scale,
-                add: h != kv_head * group,
-            };
-            for start in (0..keys.len()).step_by(ROWS) {
-                let rows = ROWS.min(keys.len() - start);
-                let [k, v] = [k, v].map(|x| Rows { data: &x[start * kv_stride..], stride: kv_stride, rows });
-                let (dk, dv) = (&mut dk[start * wide..], &mut dv[start * wide..]);
-                key_block::<L, DOWN, ACROSS>(&queries, start, (k, v), scores, (dk, dv));
-            }
+    let mut scratch = Scratch::of_thread();
+    let [q_columns, dy_columns, q_rows, dy_rows, stats, scores, dk, dv] = scratch.slices(sizes);
+    for h in kv_head * group..(kv_head + 1) * group {
+        // SAFETY: the contract of `Kernel`.
+        let [q, dy, lse, delta] = [0, 3, 4, 5].map(|i| unsafe { call.bufs[i].read::<f32>() });
+        let [q, dy] = [q, dy].map(|x| {
+            let data = &x[((b * seq + keys.start) * heads + h) * head_dim..];
+            Rows { data, stride: heads * head_dim, rows: n }
+        });
+        let queries = Queries {
+            q_columns: Panels::transposed(q_columns, q, head_dim),
+            dy_columns: Panels::transposed(dy_columns, dy, head_dim),
+            q_rows: Panels::copied(q_rows, q, head_dim),
+            dy_rows: Panels::copied(dy_rows, dy, head_dim),
+            stats: {
+                stats.fill(0.0);
+                let row = (b * heads + h) * seq;
+                stats[..n].copy_from_slice(&lse[row + keys.start..row + seq]);
+                stats[width..width + n].copy_from_slice(&delta[row + keys.start..row + seq]);
+                stats
+            },
+            scale: a.scale,
+            add: h != kv_head * group,
+        };
+        for start in (0..keys.len()).step_by(ROWS) {
+            let rows = ROWS.min(keys.len() - start);
+            let [k, v] = [k, v].map(|x| Rows { data: &x[start * kv_stride..], stride: kv_stride, rows });
+            let (dk, dv) = (&mut dk[start * wide..], &mut dv[start * wide..]);
+            key_block::<L, DOWN, ACROSS>(&queries, start, (k, v), scores, (dk, dv));
         }
-        for (r, (dk, dv)) in dk.chunks_exact(wide).zip(dv.chunks_exact(wide)).enumerate() {
-            let first = kv_start + r * kv_stride;
-            // SAFETY: the contract of `Kernel`; these keys are this part's alone.
-            let [to_dk, to_dv] = [6, 7].map(|i| unsafe { call.bufs[i].write::<f32>(first..first + head_dim) });
-            for (to, dk) in to_dk.iter_mut().zip(dk) {
-                *to = a.scale * dk;
-            }
-            to_dv.copy_from_slice(&dv[..head_dim]);
+    }
+    for (r, (dk, dv)) in dk.chunks_exact(wide).zip(dv.chunks_exact(wide)).enumerate() {
+        let first = kv_start + r * kv_stride;
+        // SAFETY: the contract of `Kernel`; these keys are this part's alone.
+        let [to_dk, to_dv] = [6, 7].map(|i| unsafe { call.bufs[i].write::<f32>(first..first + head_dim) });
+        for (to, dk) in to_dk.iter_mut().zip(dk) {
+            *to = a.scale * dk;
         }
-    });
+        to_dv.copy_from_slice(&dv[..head_dim]);
+    }
 }
 
 /// The queries of one head.

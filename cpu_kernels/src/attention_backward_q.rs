@@ -4,7 +4,7 @@
 use crate::lanes::{Avx2, Avx512};
 use crate::lanes::{Lanes, Plain};
 use crate::math::{LANES, exp};
-use crate::panels::{Cost, Panels, ROWS, Rows, product, share, with_scratch};
+use crate::panels::{Cost, Panels, ROWS, Rows, Scratch, product, share};
 use crate::{Call, args, at_level};
 use std::ops::Range;
 
@@ -20,7 +20,7 @@ pub unsafe fn attention_backward_q(call: &Call<'_>) {
     for (pair, blocks) in share(call, pairs, (a.seq as usize).div_ceil(ROWS), Cost::Rising) {
         let queries = blocks.start * ROWS..(a.seq as usize).min(blocks.end * ROWS);
         let a = &a;
-        at_level!(call.level, [head::<Plain, 4, 2>, head::<Avx2, 6, 2>, head::<Avx512, 6, 4>],
+        at_level!(call.level, [head::<Plain, 2, 4>, head::<Avx2, 6, 2>, head::<Avx512, 6, 4>],
             (call: &Call<'_>, a: &AttentionBackwardQArgs, pair: usize, queries: Range<usize>));
     }
 }
@@ -45,33 +45,33 @@ fn head<L: Lanes, const DOWN: usize, const ACROSS: usize>(
     let wide = head_dim.next_multiple_of(LANES);
     let columns = Panels::size(head_dim, queries.end);
     let sizes = [columns, columns, Panels::size(queries.end, head_dim), ROWS * width, ROWS * width, ROWS * wide];
-    with_scratch(sizes, |[k_columns, v_columns, k_rows, p, ds, out]| {
-        let k_columns = Panels::transposed(k_columns, k, head_dim);
-        let v_columns = Panels::transposed(v_columns, v, head_dim);
-        let k_rows = Panels::copied(k_rows, k, head_dim);
-        for start in queries.clone().step_by(ROWS) {
-            let end = queries.end.min(start + ROWS);
-            let seen = |r: usize| 0..end.min(start + r + DOWN);
-            let first = ((b * seq + start) * heads + h) * head_dim;
-            let [q, dy] = [q, dy].map(|x| Rows { data: &x[first..], stride: heads * head_dim, rows: end - start });
-            product::<L, DOWN, ACROSS>((q, k_columns), (p, width), false, seen, |_| 0..head_dim);
-            product::<L, DOWN, ACROSS>((dy, v_columns), (ds, width), false, seen, |_| 0..head_dim);
-            for (r, t) in (start..end).enumerate() {
-                let row = r * width..r * width + end.next_multiple_of(LANES);
-                score_gradient(a.scale, lse[t], delta[t], t + 1, &mut p[row.clone()], &mut ds[row]);
-            }
-            let ds = Rows { data: ds, stride: width, rows: end - start };
-            product::<L, DOWN, ACROSS>((ds, k_rows), (out, wide), false, |_| 0..head_dim, seen);
-            for (r, out) in out.chunks_exact(wide).take(end - start).enumerate() {
-                let first = first + r * heads * head_dim;
-                // SAFETY: the contract of `Kernel`; these queries are this part's alone.
-                let dq = unsafe { call.bufs[6].write::<f32>(first..first + head_dim) };
-                for (dq, out) in dq.iter_mut().zip(out) {
-                    *dq = a.scale * out;
-                }
+    let mut scratch = Scratch::of_thread();
+    let [k_columns, v_columns, k_rows, p, ds, out] = scratch.slices(sizes);
+    let k_columns = Panels::transposed(k_columns, k, head_dim);
+    let v_columns = Panels::transposed(v_columns, v, head_dim);
+    let k_rows = Panels::copied(k_rows, k, head_dim);
+    for start in queries.clone().step_by(ROWS) {
+        let end = queries.end.min(start + ROWS);
+        let seen = |r: usize| 0..end.min(start + r + DOWN);
+        let first = ((b * seq + start) * heads + h) * head_dim;
+        let [q, dy] = [q, dy].map(|x| Rows { data: &x[first..], stride: heads * head_dim, rows: end - start });
+        product::<L, DOWN, ACROSS>((q, k_columns), (p, width), false, seen, |_| 0..head_dim);
+        product::<L, DOWN, ACROSS>((dy, v_columns), (ds, width), false, seen, |_| 0..head_dim);
+        for (r, t) in (start..end).enumerate() {
+            let row = r * width..r * width + end.next_multiple_of(LANES);
+            score_gradient(a.scale, lse[t], delta[t], t + 1, &mut p[row.clone()], &mut ds[row]);
+        }
+        let ds = Rows { data: ds, stride: width, rows: end - start };
+        product::<L, DOWN, ACROSS>((ds, k_rows), (out, wide), false, |_| 0..head_dim, seen);
+        for (r, out) in out.chunks_exact(wide).take(end - start).enumerate() {
+            let first = first + r * heads * head_dim;
+            // SAFETY: the contract of `Kernel`; these queries are this part's alone.
+            let dq = unsafe { call.bufs[6].write::<f32>(first..first + head_dim) };
+            for (dq, out) in dq.iter_mut().zip(out) {
+                *dq = a.scale * out;
             }
         }
-    });
+    }
 }
 
 /// From the scores in p and dp in ds: ds = p * (dp - delta) for the first n keys, 0 for the others.

@@ -83,3 +83,17 @@ impl FromStr for Level {
             .ok_or_else(|| format!("unknown SIMD level `{s}` (scalar, avx2, avx512)"))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_round_trip() {
+        for level in Level::ALL {
+            assert_eq!(level.to_string().parse(), Ok(level));
+        }
+        assert!("sse9".parse::<Level>().is_err());
+        assert_eq!(Level::available().last(), Some(&Level::detect()));
+    }
+}

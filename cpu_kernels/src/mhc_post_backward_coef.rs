@@ -1,7 +1,8 @@
-//! Gradient of `mhc_post` with respect to its coefficients, first stage, over the elements of block b:
+//! Gradient of `mhc_post` with respect to its coefficients, first stage, over the elements of block b in runs of 1024:
 //! partial[b] = (sum of f * dy_i for each i, then sum of X_j * dy_i for each i, j). `sum_rows` adds the blocks.
 
 use crate::math::{BLOCK, dot};
+use crate::mhc::chunks;
 use crate::{Call, args, at_level};
 use std::ops::Range;
 
@@ -28,12 +29,15 @@ pub unsafe fn mhc_post_backward_coef(call: &Call<'_>) {
 
 #[inline(always)]
 fn body(n: usize, streams: usize, part: Range<usize>, x: &[f32], f: &[f32], dy: &[f32], partial: &mut [f32]) {
+    partial.fill(0.0);
     let (post, res) = partial.split_at_mut(streams);
-    for i in 0..streams {
-        let dy = &dy[i * n..][part.clone()];
-        post[i] = dot(&f[part.clone()], dy);
-        for j in 0..streams {
-            res[i * streams + j] = dot(&x[j * n..][part.clone()], dy);
+    for chunk in chunks(part) {
+        for i in 0..streams {
+            let dy = &dy[i * n..][chunk.clone()];
+            post[i] += dot(&f[chunk.clone()], dy);
+            for j in 0..streams {
+                res[i * streams + j] += dot(&x[j * n..][chunk.clone()], dy);
+            }
         }
     }
 }

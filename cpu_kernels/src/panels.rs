@@ -6,7 +6,7 @@
 use crate::Call;
 use crate::lanes::Lanes;
 use crate::math::LANES;
-use std::cell::RefCell;
+use std::cell::Cell;
 use std::ops::Range;
 
 /// Columns of a panel.
@@ -109,12 +109,6 @@ pub(crate) fn product<L: Lanes, const DOWN: usize, const ACROSS: usize>(
             assert!(last * stride + end <= c.len() && end <= first + PANEL);
             while column < end {
                 let registers = ((end - column) / L::WIDTH).min(ACROSS);
-                let run = match registers {
-                    1 => tile::<L, DOWN, 1>,
-                    2 if ACROSS >= 2 => tile::<L, DOWN, 2>,
-                    3 if ACROSS >= 3 => tile::<L, DOWN, 3>,
-                    _ => tile::<L, DOWN, ACROSS>,
-                };
                 let (mut a_rows, mut c_rows) = ([std::ptr::null(); DOWN], [std::ptr::null_mut(); DOWN]);
                 for i in 0..DOWN {
                     // Beyond the last row, the last one is computed again.
@@ -124,7 +118,14 @@ pub(crate) fn product<L: Lanes, const DOWN: usize, const ACROSS: usize>(
                 }
                 let b_rows = b_panel[depth.start * PANEL + column - first..].as_ptr();
                 // SAFETY: the assertions above bound the last row of each operand; columns stay in the panel.
-                unsafe { run(depth.len(), a_rows, b_rows, c_rows, add) };
+                unsafe {
+                    match registers {
+                        1 => tile::<L, DOWN, 1>(depth.len(), a_rows, b_rows, c_rows, add),
+                        2 if ACROSS > 2 => tile::<L, DOWN, 2>(depth.len(), a_rows, b_rows, c_rows, add),
+                        3 if ACROSS > 3 => tile::<L, DOWN, 3>(depth.len(), a_rows, b_rows, c_rows, add),
+                        _ => tile::<L, DOWN, ACROSS>(depth.len(), a_rows, b_rows, c_rows, add),
+                    }
+                }
                 column += registers * L::WIDTH;
             }
         }
@@ -207,24 +208,37 @@ pub(crate) fn share(
 #[repr(C, align(64))]
 struct Line([f32; LANES]);
 
-/// Calls `work` with slices of the given sizes, aligned to 64 bytes, of memory that the thread keeps. They hold anything.
-#[inline(always)]
-pub(crate) fn with_scratch<const N: usize>(sizes: [usize; N], work: impl FnOnce([&mut [f32]; N])) {
-    thread_local! {
-        static SCRATCH: RefCell<Vec<Line>> = const { RefCell::new(Vec::new()) };
+thread_local! {
+    static SCRATCH: Cell<Vec<Line>> = const { Cell::new(Vec::new()) };
+}
+
+/// Memory that the thread keeps from call to call.
+pub(crate) struct Scratch(Vec<Line>);
+
+impl Scratch {
+    pub fn of_thread() -> Self {
+        Scratch(SCRATCH.take())
     }
-    SCRATCH.with_borrow_mut(|lines| {
+
+    /// Slices of the given sizes, aligned to 64 bytes. They hold anything.
+    pub fn slices<const N: usize>(&mut self, sizes: [usize; N]) -> [&mut [f32]; N] {
         let needed = sizes.iter().map(|size| size.div_ceil(LANES)).sum();
-        if lines.len() < needed {
-            lines.resize(needed, Line([0.0; LANES]));
+        if self.0.len() < needed {
+            self.0.resize(needed, Line([0.0; LANES]));
         }
-        let mut rest = &mut lines[..];
-        work(sizes.map(|size| {
+        let mut rest = &mut self.0[..];
+        sizes.map(|size| {
             let (mine, others) = std::mem::take(&mut rest).split_at_mut(size.div_ceil(LANES));
             rest = others;
             // SAFETY: a line is LANES floats.
             let floats = unsafe { std::slice::from_raw_parts_mut(mine.as_mut_ptr().cast(), mine.len() * LANES) };
             &mut floats[..size]
-        }))
-    });
+        })
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        SCRATCH.set(std::mem::take(&mut self.0));
+    }
 }

@@ -132,6 +132,50 @@ fn gradients_are_those_of_the_formula() {
     }
 }
 
+/// dq, dk, dv by the formulas of the op's backward files.
+fn reference_backward(s: Shape, [q, k, v, dy]: [&[f64]; 4]) -> [Vec<f64>; 3] {
+    let (y, lse) = reference(s, q, k, v);
+    let (mut dq, mut dk, mut dv) = (vec![0.0; s.q()], vec![0.0; s.kv()], vec![0.0; s.kv()]);
+    let (d, scale) = (s.head_dim, f64::from(s.scale()));
+    let product = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
+    for (row, lse) in lse.iter().enumerate() {
+        let (b, h, t) = (row / s.seq / s.heads, row / s.seq % s.heads, row % s.seq);
+        let at = ((b * s.seq + t) * s.heads + h) * d;
+        let delta = product(&y[at..at + d], &dy[at..at + d]);
+        for j in 0..=t {
+            let key = ((b * s.seq + j) * s.kv_heads + h / (s.heads / s.kv_heads)) * d;
+            let p = (scale * product(&q[at..at + d], &k[key..key + d]) - lse).exp();
+            let ds = p * (product(&dy[at..at + d], &v[key..key + d]) - delta);
+            for e in 0..d {
+                dv[key + e] += p * dy[at + e];
+                dk[key + e] += scale * ds * q[at + e];
+                dq[at + e] += scale * ds * k[key + e];
+            }
+        }
+    }
+    [dq, dk, dv]
+}
+
+#[test]
+fn gradients_of_larger_shapes() {
+    let shapes = [
+        shape(2, 70, 2, 2, 64),
+        shape(1, 131, 4, 2, 80),
+        shape(1, 150, 2, 1, 128),
+        shape(1, 65, 1, 1, 256),
+        shape(1, 200, 3, 1, 32),
+    ];
+    for s in shapes {
+        let (q, k, v, dy) = (noise(1, s.q()), noise(2, s.kv()), noise(3, s.kv()), noise(4, s.q()));
+        let (y, lse) = forward(s, &q, &k, &v);
+        let got = backward(s, [&q, &k, &v, &y, &lse, &dy]);
+        let want = reference_backward(s, [&wide(&q), &wide(&k), &wide(&v), &wide(&dy)]);
+        for (got, want) in got.iter().zip(&want) {
+            assert_close(got, want, 1e-11);
+        }
+    }
+}
+
 /// The first rows of each sequence of a (batch, seq, width) matrix.
 fn cut(x: &[f32], s: Shape, seq: usize) -> Vec<f32> {
     x.chunks(x.len() / s.batch).flat_map(|x| x[..x.len() / s.seq * seq].to_vec()).collect()

@@ -212,6 +212,19 @@ fn symmetric_equals_full() {
     }
 }
 
+/// SIMD levels run the same chain of fused operations.
+#[test]
+fn simd_levels_agree() {
+    let mut rng = Rng::new(9);
+    let (m, n, k) = (29, 70, 700);
+    let (a, b) = (Operand::new(&mut rng, Kind::ColMajor, m, k), Operand::new(&mut rng, Kind::Int8, k, n));
+    let g = Gemm { alpha: 0.7, beta: -1.3, ..Gemm::new((m, n, k), a.mat(), b.mat()) };
+    let before: Vec<f32> = (0..m * n).map(|_| rng.symmetric()).collect();
+    let simd = Level::available().into_iter().filter(|&l| l != Level::Scalar);
+    let all: Vec<_> = simd.map(|level| bits(&run(&g, level, &before, n, 1))).collect();
+    assert!(all.windows(2).all(|w| w[0] == w[1]));
+}
+
 /// Parts on threads at the same time, as the thread pool runs them.
 #[test]
 fn parts_on_threads() {

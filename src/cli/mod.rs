@@ -1,6 +1,7 @@
 //! Flags, and the way from them to the library. Precedence: flag, then `NANOTERN_*` environment, then TOML file, then
 //! preset.
 
+mod bench;
 mod data;
 mod doctor;
 mod inspect;
@@ -23,6 +24,9 @@ struct Cli {
 enum Command {
     /// Train a model; with no arguments a tiny one, on embedded data, on the best device there is.
     Train(train::TrainArgs),
+    /// Measure speed.
+    #[command(subcommand)]
+    Bench(bench::BenchCommand),
     /// List the devices that can train.
     Devices(doctor::DevicesArgs),
     /// Check this machine: instruction sets, GPU drivers, and that all of them compute the same.
@@ -66,6 +70,7 @@ impl DeviceArgs {
 pub fn run() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Train(args) => train::run(args),
+        Command::Bench(command) => bench::run(&command),
         Command::Devices(args) => doctor::devices(&args),
         Command::Doctor(args) => doctor::doctor(&args),
         Command::Inspect(args) => inspect::run(&args),

@@ -73,6 +73,11 @@ fn low_mask(n: usize) -> u32 {
 #[target_feature(enable = "avx512f")]
 pub(super) unsafe fn pack_rows(src: *const f32, src_stride: usize, to: Panel) {
     for p0 in (0..to.k).step_by(COPY_ROWS) {
+        for p in p0 + COPY_ROWS..to.k.min(p0 + 2 * COPY_ROWS) {
+            for j in (0..to.width).step_by(16) {
+                _mm_prefetch::<_MM_HINT_T0>(src.wrapping_add(p * src_stride + j).cast());
+            }
+        }
         for j in (0..to.width).step_by(to.stride) {
             let width = low_mask((to.width - j).min(to.stride));
             for p in p0..to.k.min(p0 + COPY_ROWS) {

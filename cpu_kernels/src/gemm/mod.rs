@@ -3,8 +3,8 @@
 //! Every element of C is computed the same way whatever m, n, its place, and the division among threads: k is cut into
 //! blocks of [`KC`]; within a block one chain of fused multiply-adds in ascending k starts from zero; the blocks are
 //! added to C in order (`C = alpha * block + beta * C`, then `C = alpha * block + C`, fused). So one row computed alone
-//! has the bits it has in a large batch. `Scalar` uses the same order with separate multiply and add, and differs from
-//! the SIMD levels by rounding only.
+//! has the bits it has in a large batch. The SIMD levels agree bit for bit; `Scalar` uses the same order with
+//! separate multiply and add, and differs by rounding only.
 //!
 //! The loops follow Goto & van de Geijn, "Anatomy of High-Performance Matrix Multiplication" (2008): panels of B stay
 //! in the first-level cache while A streams past them.
@@ -183,7 +183,7 @@ impl<'a> Gemm<'a> {
     }
 }
 
-/// One register tile: C[0..rows][0..cols] = alpha * (sum over p < k) + beta * C.
+/// One register tile: C (rows, cols) = alpha * (sum over p < k) + beta * C.
 struct Tile {
     rows: usize,
     cols: usize,

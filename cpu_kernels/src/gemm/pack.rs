@@ -35,9 +35,9 @@ macro_rules! simd {
     };
 }
 
-/// Packs elements (ks, js) of `src`, or of its transpose, into panels of `stride` columns, one after the other: in each,
-/// the columns of one step of k are contiguous. What lies behind the last column is unspecified. For B the steps of k
-/// are its rows; A is packed transposed.
+/// Packs elements (ks, js) of `src`, or of its transpose, into panels of `stride` columns, one after the other: in
+/// each, the columns of one step of k are contiguous. What lies behind the last column is unspecified. For B the steps
+/// of k are its rows; A is packed transposed.
 ///
 /// The level is available, `src` has been checked to hold the elements, and `js` starts at a multiple of `stride`.
 pub(super) fn panels(

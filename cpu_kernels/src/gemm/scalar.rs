@@ -22,19 +22,8 @@ pub(super) unsafe fn tile(t: &Tile) {
 /// # Safety
 /// As for [`tile`], with `t.rows == R`.
 unsafe fn tile_rows<const R: usize>(t: &Tile) {
-    let mut acc = [[0.0f32; NR]; R];
-    let (row, step) = if t.a_direct { (t.a_stride, 1) } else { (1, t.a_stride) };
-    for p in 0..t.k {
-        // SAFETY: row p of the panel of B.
-        let b = unsafe { &*t.b.add(p * NR).cast::<[f32; NR]>() };
-        for (r, acc) in acc.iter_mut().enumerate() {
-            // SAFETY: element (r, p) of A.
-            let a = unsafe { *t.a.add(r * row + p * step) };
-            for (acc, b) in acc.iter_mut().zip(b) {
-                *acc += a * b;
-            }
-        }
-    }
+    // SAFETY: the caller's contract.
+    let acc = unsafe { sums::<R>(t) };
     for (r, acc) in acc.iter().enumerate() {
         let first = (t.skip + r as isize).max(0) as usize;
         for (j, acc) in acc.iter().enumerate().take(t.cols).skip(first) {
@@ -43,4 +32,27 @@ unsafe fn tile_rows<const R: usize>(t: &Tile) {
             *c = if t.beta == 0.0 { t.alpha * acc } else { t.alpha * acc + t.beta * *c };
         }
     }
+}
+
+/// The sums over p < k. A function of its own, so that the sums are vectors in registers: nothing here indexes them at
+/// run time.
+///
+/// # Safety
+/// As for [`tile_rows`].
+#[inline(never)]
+unsafe fn sums<const R: usize>(t: &Tile) -> [[f32; NR]; R] {
+    let mut acc = [[0.0f32; NR]; R];
+    let (row, step) = if t.a_direct { (t.a_stride, 1) } else { (1, t.a_stride) };
+    for p in 0..t.k {
+        // SAFETY: row p of the panel of B.
+        let b = unsafe { *t.b.add(p * NR).cast::<[f32; NR]>() };
+        for (r, acc) in acc.iter_mut().enumerate() {
+            // SAFETY: element (r, p) of A.
+            let a = unsafe { *t.a.add(r * row + p * step) };
+            for (acc, b) in acc.iter_mut().zip(b) {
+                *acc += a * b;
+            }
+        }
+    }
+    acc
 }

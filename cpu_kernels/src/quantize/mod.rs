@@ -1,11 +1,11 @@
 //! The two quantisers, equal bit for bit at every level.
 //!
-//! Activations (`rows`), per row: step = max(max|x|, 1e-8) / 127; xq = x / step, clamped to +-127, rounded half to even.
-//! A true division: a reciprocal rounds differently. A NaN does not count for the maximum and becomes -127.
+//! Activations (`rows`), per row: step = max(max|x|, 1e-8) / 127; xq = x / step, clamped to +-127 and rounded half to
+//! even. A true division: a reciprocal rounds differently. A NaN does not count for the maximum and becomes -127.
 //!
-//! Weights (`ternary`), per group: s = mean|w|, at least 2^-14, rounded to f16, half to even; code = +1 if w > s / 2, -1 if
-//! w < -s / 2, else 0. The sum of |w| is taken by adding halves: padded with zeros to a power of two n, then repeatedly
-//! t[i] += t[i + n / 2]. A NaN gives the code 0 and the smallest scale.
+//! Weights (`ternary`), per group: s = mean|w|, at least 2^-14, rounded to f16, half to even; code = +1 if w > s / 2,
+//! -1 if w < -s / 2, else 0. The sum of |w| is taken by adding halves: padded with zeros to a power of two n, then
+//! repeatedly `t[i] += t[i + n / 2]`. A NaN gives the code 0 and the smallest scale.
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;

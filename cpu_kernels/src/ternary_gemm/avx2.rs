@@ -1,7 +1,7 @@
 //! AVX2: a register tile of 4 rows x 16 outputs, one `vpmaddubsw` for 8 outputs x 4 inputs.
 //!
-//! Products are summed as i16: two of them are at most 2 * 2 * 127 = 508, and 64 steps of that stay below 32,767, so the
-//! sums are widened to i32 every 256 inputs.
+//! Products are summed as i16: two of them are at most 2 * 2 * 127 = 508, and 64 steps of that stay below 32,767, so
+//! the sums are widened to i32 every 256 inputs.
 
 use super::Tile;
 use crate::gemm::packed_row_bytes;

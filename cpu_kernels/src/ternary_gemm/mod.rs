@@ -1,4 +1,5 @@
-//! Quantised linear layer: y[r][o] = step[r] * sum over groups g, in order, of scale[o][g] * (int32 sum of code * xq).
+//! Quantised linear layer:
+//! `y[r][o] = step[r] * sum over groups g, in order, of scale[o][g] * (int32 sum of code * xq)`.
 //!
 //! The group sums are exact integers. The float sum starts at 0.0 and takes a multiply and an add a group, never fused,
 //! then one multiply by the step: every level gives the same bits for any number of rows, which is what lets training
