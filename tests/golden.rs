@@ -5,7 +5,7 @@ mod common;
 
 use common::{Golden, backends, relative};
 use nanotern::backend::Backend;
-use nanotern::model::{ModelConfig, Quantize};
+use nanotern::model::{Embeddings, ModelConfig, Quantize};
 use nanotern::train::{Aux, Batch, OptimConfig, StepShape, TrainStep, Trainer};
 use std::path::{Path, PathBuf};
 
@@ -63,6 +63,7 @@ fn configuration(recipe: &serde_json::Value) -> (ModelConfig, usize, OptimConfig
         mhc_streams: n("streams"),
         sub_norm: b("sub_norm"),
         tie_embeddings: b("tie"),
+        embeddings: Embeddings::F32,
         quantize: if b("ternary") { Quantize::Ternary } else { Quantize::None },
         ternary_head: b("ternary_head"),
         rope_theta: f("rope_theta"),

@@ -46,6 +46,7 @@ pub mod rms_norm;
 pub mod rms_norm_backward;
 pub mod rms_norm_backward_weight;
 pub mod rope;
+pub mod round_f16;
 mod scratch;
 mod split;
 pub mod sum;

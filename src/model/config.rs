@@ -12,6 +12,15 @@ pub enum Quantize {
     None,
 }
 
+/// Precision of the embedding and of an f32 head: what the forward pass uses is what files hold.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Embeddings {
+    #[default]
+    F16,
+    F32,
+}
+
 /// Shape of a model; the vocabulary comes with the data.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -35,6 +44,7 @@ pub struct ModelConfig {
     /// The head is the embedding.
     pub tie_embeddings: bool,
     pub quantize: Quantize,
+    pub embeddings: Embeddings,
     /// An untied head is ternary too.
     pub ternary_head: bool,
     pub rope_theta: f64,
@@ -56,6 +66,7 @@ impl Default for ModelConfig {
             sub_norm: true,
             tie_embeddings: true,
             quantize: Quantize::Ternary,
+            embeddings: Embeddings::F16,
             ternary_head: false,
             rope_theta: 10_000.0,
             norm_eps: 1e-6,

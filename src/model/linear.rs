@@ -25,9 +25,9 @@ impl LinearInput {
 }
 
 impl Linear {
-    pub(super) fn new(make: &mut Maker<'_>, name: &str, outs: usize, dim: usize, role: Role, ternary: bool) -> Self {
+    pub(super) fn new(make: &mut Maker<'_>, name: &str, outs: usize, dim: usize, role: Role) -> Self {
         let latent = make.param(name, &[outs, dim], role, Init::Normal(1.0 / (dim as f32).sqrt()));
-        let ternary = ternary.then(|| make.g.ternary_weight(name, outs, dim, make.config.group(dim)));
+        let ternary = make.config.is_ternary().then(|| make.g.ternary_weight(name, outs, dim, make.config.group(dim)));
         Linear { latent, ternary }
     }
 
@@ -46,14 +46,9 @@ impl Linear {
         }
     }
 
-    /// This layer as the head over hidden (rows, dim).
+    /// This ternary layer as the head over hidden (rows, dim).
     pub(super) fn as_head(&self, g: &mut Graph, hidden: TensorId) -> Head {
-        match self.ternary {
-            None => Head::Dense { x: hidden, weight: self.latent },
-            Some(weight) => {
-                let x = g.quantize_rows(hidden);
-                Head::Ternary { x, input: hidden, weight, latent: self.latent }
-            }
-        }
+        let weight = self.ternary.expect("a ternary head");
+        Head::Ternary { x: g.quantize_rows(hidden), input: hidden, weight, latent: self.latent }
     }
 }

@@ -7,14 +7,16 @@ mod ffn;
 mod init;
 mod linear;
 mod residual;
+mod table;
 
 use crate::graph::{Graph, TensorId};
-use crate::ops::{DType, Head, rope_table};
+use crate::ops::{self, DType, rope_table};
 use attention::Attention;
 use ffn::FeedForward;
 use linear::Linear;
+use table::Table;
 
-pub use config::{ModelConfig, PRESETS, Preset, Quantize};
+pub use config::{Embeddings, ModelConfig, PRESETS, Preset, Quantize};
 pub use init::Init;
 
 /// Who updates a parameter.
@@ -52,10 +54,16 @@ pub struct Model {
     pub params: Vec<Param>,
     /// (seq_len, head_dim): fill it with [`Model::rope_table`].
     pub rope: TensorId,
-    embed: TensorId,
+    embed: Table,
     layers: Vec<Layer>,
     norm: TensorId,
-    head: Option<Linear>,
+    head: Option<Head>,
+}
+
+/// The head where it is not the embedding.
+enum Head {
+    Dense(Table),
+    Ternary(Linear),
 }
 
 struct Layer {
@@ -67,7 +75,7 @@ impl Model {
     /// Declares the tensors of a checked config.
     pub fn new(g: &mut Graph, config: &ModelConfig, vocab: usize) -> Model {
         let mut make = Maker { g, config, params: Vec::new() };
-        let embed = make.param("embed.weight", &[vocab, config.dim], Role::Other, Init::Normal(0.02));
+        let embed = Table::new(&mut make, "embed.weight", vocab, Init::Normal(0.02));
         let layers = (0..config.layers)
             .map(|i| Layer {
                 attention: Attention::new(&mut make, &format!("layers.{i}.attn"), 2 * i),
@@ -75,9 +83,13 @@ impl Model {
             })
             .collect();
         let norm = make.param("norm.weight", &[config.dim], Role::Other, Init::Ones);
-        let ternary_head = config.is_ternary() && config.ternary_head;
-        let head = (!config.tie_embeddings)
-            .then(|| Linear::new(&mut make, "head.weight", vocab, config.dim, Role::Other, ternary_head));
+        let head = (!config.tie_embeddings).then(|| {
+            if config.is_ternary() && config.ternary_head {
+                Head::Ternary(Linear::new(&mut make, "head.weight", vocab, config.dim, Role::Other))
+            } else {
+                Head::Dense(Table::new(&mut make, "head.weight", vocab, Init::Normal(1.0 / (config.dim as f32).sqrt())))
+            }
+        });
         let params = make.params;
         let rope = g.persistent("rope", &[config.seq_len, config.head_dim()], DType::F32);
         Model { config: config.clone(), vocab, params, rope, embed, layers, norm, head }
@@ -92,26 +104,28 @@ impl Model {
         self.params.iter().map(|p| g.tensor(p.id).elements()).sum()
     }
 
-    fn linears(&self) -> impl Iterator<Item = &Linear> {
-        let layers = self.layers.iter().flat_map(|l| l.attention.linears().into_iter().chain(l.ffn.linears()));
-        layers.chain(&self.head)
-    }
-
-    /// Appends the quantisation of every ternary weight. Must run whenever weights changed, before a forward pass.
+    /// Appends the rounding of tables and the quantisation of every ternary weight. Must run whenever parameters changed,
+    /// before a forward pass.
     pub fn quantize(&self, g: &mut Graph) {
-        for linear in self.linears() {
-            linear.quantize(g);
+        self.embed.round(g);
+        for layer in &self.layers {
+            layer.attention.linears().into_iter().chain(layer.ffn.linears()).for_each(|linear| linear.quantize(g));
+        }
+        match &self.head {
+            Some(Head::Dense(table)) => table.round(g),
+            Some(Head::Ternary(linear)) => linear.quantize(g),
+            None => {}
         }
     }
 
     /// Embedding: (rows) -> (rows, dim).
     pub fn embed(&self, g: &mut Graph, inputs: &Inputs) -> TensorId {
-        g.embedding(inputs.ids, self.embed)
+        g.embedding(inputs.ids, self.embed.rounded)
     }
 
     /// The layers, from the embedding (rows, dim) to what the head multiplies. `recompute`: the backward pass computes each
     /// layer again instead of keeping its activations.
-    pub fn forward(&self, g: &mut Graph, inputs: &Inputs, embedded: TensorId, recompute: bool) -> Head {
+    pub fn forward(&self, g: &mut Graph, inputs: &Inputs, embedded: TensorId, recompute: bool) -> ops::Head {
         let streams = self.config.mhc_streams;
         let mut x = if streams == 1 { embedded } else { g.mhc_expand(embedded, streams) };
         for (i, layer) in self.layers.iter().enumerate() {
@@ -128,10 +142,12 @@ impl Model {
         let mean = if streams == 1 { x } else { g.mhc_collapse(x) };
         let hidden = g.rms_norm(mean, self.norm, self.config.norm_eps);
         g.name(hidden, "hidden");
-        match &self.head {
-            None => Head::Dense { x: hidden, weight: self.embed },
-            Some(head) => head.as_head(g, hidden),
-        }
+        let table = match &self.head {
+            Some(Head::Ternary(linear)) => return linear.as_head(g, hidden),
+            Some(Head::Dense(table)) => table,
+            None => &self.embed,
+        };
+        ops::Head::Dense { x: hidden, weight: table.rounded, latent: table.latent }
     }
 
     /// Rows of logits to hold at once: about 8 MiB of them.
@@ -141,7 +157,7 @@ impl Model {
 
     /// The embedding's parameter, for its gradient.
     pub fn embedding_table(&self) -> TensorId {
-        self.embed
+        self.embed.latent
     }
 }
 
@@ -164,6 +180,6 @@ impl Maker<'_> {
     }
 
     fn linear(&mut self, name: &str, outs: usize, dim: usize) -> Linear {
-        Linear::new(self, name, outs, dim, Role::Matrix, self.config.is_ternary())
+        Linear::new(self, name, outs, dim, Role::Matrix)
     }
 }

@@ -1,8 +1,11 @@
 //! Element by element: residual sums, SwiGLU, constants.
 
-use super::{ADD, DType, FILL, SWIGLU, SWIGLU_BACKWARD};
+use super::{ADD, DType, FILL, ROUND_F16, SWIGLU, SWIGLU_BACKWARD};
 use crate::graph::{Backward, Graph, Node, TensorId};
-use cpu_kernels::{Args, add::AddArgs, fill::FillArgs, swiglu::SwigluArgs, swiglu_backward::SwigluBackwardArgs};
+use cpu_kernels::{
+    Args, add::AddArgs, fill::FillArgs, round_f16::RoundF16Args, swiglu::SwigluArgs,
+    swiglu_backward::SwigluBackwardArgs,
+};
 
 impl Graph {
     /// a + b, of one shape.
@@ -23,6 +26,13 @@ impl Graph {
         let n = self.tensor(y).elements() as u32;
         self.push(&SWIGLU, SwigluArgs { n }, &[gate, up, y]);
         y
+    }
+
+    /// Rounds x to f16 values, held as f32, into y of the same shape; the gradient passes straight through.
+    pub fn round_f16(&mut self, x: TensorId, y: TensorId) {
+        assert_eq!(self.shape(x), self.shape(y), "round_f16: {}", self.tensor(x).name);
+        let n = self.tensor(x).elements() as u32;
+        self.push(&ROUND_F16, RoundF16Args { n }, &[x, y]);
     }
 
     /// Sets every element of `y`.

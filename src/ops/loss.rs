@@ -12,8 +12,8 @@ use cpu_kernels::ternary_matmul_backward_weight::TernaryMatmulBackwardWeightArgs
 /// The head's weight, and what it multiplies.
 #[derive(Clone, Copy, Debug)]
 pub enum Head {
-    /// f32 (vocab, dim): its own matrix, or the embedding.
-    Dense { x: TensorId, weight: TensorId },
+    /// f32 (vocab, dim): its own matrix, or the embedding; `latent` is the parameter that `weight` was rounded from.
+    Dense { x: TensorId, weight: TensorId, latent: TensorId },
     /// Ternary, of the rows x quantised from `input`; `latent` is the f32 weight.
     Ternary { x: QuantRows, input: TensorId, weight: TernaryWeight, latent: TensorId },
 }
@@ -41,7 +41,7 @@ impl Graph {
     /// Logits of the rows `rows`: (rows, vocab).
     pub fn logits(&mut self, head: &Head, rows: std::ops::Range<usize>) -> TensorId {
         let logits = match *head {
-            Head::Dense { x, weight } => self.linear(x, weight, rows),
+            Head::Dense { x, weight, .. } => self.linear(x, weight, rows),
             Head::Ternary { x, weight, .. } => self.ternary_matmul(x, &weight, rows),
         };
         self.name(logits, "logits")
@@ -72,10 +72,10 @@ impl Graph {
         let (m, n, k) = (rows as u32, vocab as u32, dim as u32);
         let offset = (start * dim) as u32;
         match *head {
-            Head::Dense { x, weight } => {
+            Head::Dense { x, weight, latent } => {
                 let args = MatmulArgs { m, n: k, k: n, d_offset: offset, ..MatmulArgs::default() };
                 self.push(&MATMUL, args, &[dlogits, weight, dx]);
-                let dw = self.gradient(weight).expect("the head's weight has a gradient");
+                let dw = self.gradient(latent).expect("the head's weight has a gradient");
                 let transposed = MatmulArgs { m: n, n: k, k: m, a_transposed: 1, b_offset: offset, beta: 1.0, ..args };
                 self.push(&MATMUL, MatmulArgs { d_offset: 0, ..transposed }, &[dlogits, x, dw]);
             }

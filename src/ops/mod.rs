@@ -238,6 +238,8 @@ ops! {
         grid |a| elements(a.n), work |a| product(&[a.n]), grad Append(elementwise::add_grad);
     COPY = copy(CopyArgs) [x: r F32, y: w F32]
         grid |a| elements(a.n), work |a| product(&[a.n]);
+    ROUND_F16 = round_f16(RoundF16Args) [x: r F32, y: w F32]
+        grid |a| elements(a.n), work |a| product(&[a.n, 4]), grad StraightThrough;
     FILL = fill(FillArgs) [y: w F32]
         grid |a| elements(a.n), work |a| product(&[a.n]);
 

@@ -292,6 +292,10 @@ fn elementwise(r: &mut Rng) -> Vec<Case> {
         cases.push(exact(case(&ops::COPY, copy::CopyArgs { n }, vec![normal(r, n, 1.0), out(n)])));
         cases.push(exact(case(&ops::FILL, fill::FillArgs { n, value: -1.25 }, vec![out(n)])));
     }
+    let edges = vec![0.0, 1.0, 1.0 + 2f32.powi(-11), 65519.0, -70000.0, 2f32.powi(-25), 5e-8, -6.1e-5, 3.3e-6, 0.02];
+    let (n, edges) = (edges.len() as u32, Data::F32(edges));
+    cases.push(exact(case(&ops::ROUND_F16, round_f16::RoundF16Args { n }, vec![edges, out(n)])));
+    cases.push(exact(case(&ops::ROUND_F16, round_f16::RoundF16Args { n: 999 }, vec![normal(r, 999, 1e-4), out(999)])));
     let extremes = || Data::F32(vec![-1e4, -100.0, -80.0, 0.0, 80.0, 100.0, 1e4]);
     let args = swiglu::SwigluArgs { n: 7 };
     cases.push(case(&ops::SWIGLU, args, vec![extremes(), normal(r, 7, 1.0), out(7)]));
