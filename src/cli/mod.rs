@@ -23,7 +23,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Train a model; with no arguments a tiny one, on embedded data, on the best device there is.
-    Train(train::TrainArgs),
+    Train(Box<train::TrainArgs>),
     /// Measure speed.
     #[command(subcommand)]
     Bench(bench::BenchCommand),
@@ -69,7 +69,7 @@ impl DeviceArgs {
 
 pub fn run() -> ExitCode {
     let result = match Cli::parse().command {
-        Command::Train(args) => train::run(args),
+        Command::Train(args) => train::run(*args),
         Command::Bench(command) => bench::run(&command),
         Command::Devices(args) => doctor::devices(&args),
         Command::Doctor(args) => doctor::doctor(&args),
