@@ -6,8 +6,8 @@ mod cpu;
 mod lockstep;
 mod wgpu;
 
+use crate::Result;
 use crate::graph::{Plan, TensorId};
-use crate::{Error, Result};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -103,7 +103,6 @@ impl Program {
         let slot = self.plan.slot(t);
         match &mut self.device {
             Device::Cpu(_) => Ok(()),
-            #[cfg(feature = "native")]
             Device::Wgpu(program) => pollster::block_on(program.read(&[(slot, 4)])).map(|_| ()),
         }
     }
@@ -125,6 +124,6 @@ pub fn open(name: &str, adapter: Option<&str>, threads: Option<usize>, level: Op
         "wgpu" => Ok(Backend::Wgpu(Wgpu::open(adapter)?)),
         "auto" if adapters().iter().any(|a| a.is_gpu()) => Ok(Backend::Wgpu(Wgpu::open(adapter)?)),
         "auto" => cpu(),
-        _ => Err(Error::usage(format!("--backend {name}: choose auto, cpu or wgpu"))),
+        _ => Err(crate::Error::usage(format!("--backend {name}: choose auto, cpu or wgpu"))),
     }
 }

@@ -17,10 +17,13 @@ pub enum Data {
     Same(usize),
 }
 
+/// Puts the op into a graph, over tensors in the order of its bindings.
+pub type Push = Box<dyn Fn(&mut Graph, &[TensorId])>;
+
 pub struct Case {
     pub op: &'static Op,
     pub args: String,
-    pub push: Box<dyn Fn(&mut Graph, &[TensorId])>,
+    pub push: Push,
     pub data: Vec<Data>,
     /// Largest normalised mean squared error of floats.
     pub limit: f64,
