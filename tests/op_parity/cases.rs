@@ -17,8 +17,8 @@ pub enum Data {
     Same(usize),
 }
 
-/// Puts the op into a graph.
-type Push = Box<dyn Fn(&mut Graph, &[TensorId])>;
+/// Puts the op into a graph, over tensors in the order of its bindings.
+pub type Push = Box<dyn Fn(&mut Graph, &[TensorId])>;
 
 pub struct Case {
     pub op: &'static Op,
@@ -183,6 +183,7 @@ fn ternary(r: &mut Rng) -> Vec<Case> {
         (2, 33, 160, 32, 1),
         (4, 96, 512, 256, 3),
         (8, 5, 384, 128, 0),
+        (7, 20, 1184, 32, 1),
         (33, 40, 192, 96, 2),
         (65, 130, 256, 128, 0),
         (3, 64, 2048, 1024, 0),
@@ -212,8 +213,9 @@ fn ternary(r: &mut Rng) -> Vec<Case> {
 fn matmuls(r: &mut Rng) -> Vec<Case> {
     use matmul::MatmulArgs as A;
     let mut cases = Vec::new();
-    for (i, [m, n, k]) in
-        [[1, 1, 1], [3, 5, 7], [1, 130, 64], [64, 64, 16], [65, 63, 17], [70, 130, 96]].into_iter().enumerate()
+    for (i, [m, n, k]) in [[1, 1, 1], [3, 5, 7], [1, 130, 64], [8, 9, 50], [64, 64, 16], [65, 63, 17], [70, 130, 96]]
+        .into_iter()
+        .enumerate()
     {
         for (a_transposed, b_transposed) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
             let (batch, beta) = ([1, 3][i % 2], [0.0, 1.0, 0.5][(i + b_transposed as usize) % 3]);
