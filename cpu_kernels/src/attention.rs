@@ -47,33 +47,50 @@ fn head<L: Lanes, const DOWN: usize, const ACROSS: usize>(
     // SAFETY: the contract of `Kernel`; these queries are this part's alone.
     let lse = unsafe { call.bufs[4].write::<f32>(pair * seq + queries.start..pair * seq + queries.end) };
 
-    let width = queries.end.next_multiple_of(LANES);
-    let packed = [Panels::size(head_dim, queries.end), Panels::size(queries.end, head_dim)];
-    let wide = head_dim.next_multiple_of(LANES);
+    let first = ((b * seq + queries.start) * heads + h) * head_dim;
+    let q = Rows { data: &q[first..], stride: heads * head_dim, rows: queries.len() };
+    let done = |r: usize, out: &[f32], of_sum: f32, of_row: f32| {
+        let first = first + r * heads * head_dim;
+        // SAFETY: the contract of `Kernel`; these queries are this part's alone.
+        let y = unsafe { call.bufs[3].write::<f32>(first..first + head_dim) };
+        y.iter_mut().zip(out).for_each(|(y, out)| *y = out * of_sum);
+        lse[r] = of_row;
+    };
+    attend::<L, DOWN, ACROSS>(a.scale, (q, queries.start), (k, v), head_dim, done);
+}
+
+/// Attention of consecutive queries of one head, the first at position `first`, over keys and values up to the last query's
+/// position. Calls `done(row, weighted sum of values, 1 / sum of weights, lse)` for each.
+#[inline(always)]
+pub(crate) fn attend<L: Lanes, const DOWN: usize, const ACROSS: usize>(
+    scale: f32,
+    (q, first): (Rows<'_>, usize),
+    (k, v): (Rows<'_>, Rows<'_>),
+    head_dim: usize,
+    mut done: impl FnMut(usize, &[f32], f32, f32),
+) {
+    let keys = first + q.rows;
+    assert!(k.rows == keys && v.rows == keys, "{keys} positions, {} keys", k.rows);
+    let (width, wide) = (keys.next_multiple_of(LANES), head_dim.next_multiple_of(LANES));
+    let packed = [Panels::size(head_dim, keys), Panels::size(keys, head_dim)];
     let mut scratch = Scratch::of_thread();
     let [k_pack, v_pack, scores, out] = scratch.slices([packed[0], packed[1], ROWS * width, ROWS * wide]);
     let k = Panels::transposed(k_pack, k, head_dim);
     let v = Panels::copied(v_pack, v, head_dim);
-    for (start, lse) in queries.clone().step_by(ROWS).zip(lse.chunks_mut(ROWS)) {
-        let end = queries.end.min(start + ROWS);
+    for block in (0..q.rows).step_by(ROWS) {
+        let (start, end) = (first + block, keys.min(first + block + ROWS));
         let seen = |r: usize| 0..end.min(start + r + DOWN);
-        let first = ((b * seq + start) * heads + h) * head_dim;
-        let rows = Rows { data: &q[first..], stride: heads * head_dim, rows: end - start };
+        let rows = Rows { data: &q.data[block * q.stride..], stride: q.stride, rows: end - start };
         product::<L, DOWN, ACROSS>((rows, k), (scores, width), false, seen, |_| 0..head_dim);
-        let mut factors = [0.0; ROWS];
-        for (r, lse) in lse.iter_mut().enumerate() {
+        let mut results = [(0.0, 0.0); ROWS];
+        for (r, result) in results.iter_mut().enumerate().take(end - start) {
             let scores = &mut scores[r * width..][..end.next_multiple_of(LANES)];
-            (*lse, factors[r]) = softmax(a.scale, start + r + 1, scores);
+            *result = softmax(scale, start + r + 1, scores);
         }
         let weights = Rows { data: scores, stride: width, rows: end - start };
         product::<L, DOWN, ACROSS>((weights, v), (out, wide), false, |_| 0..head_dim, seen);
-        for (r, out) in out.chunks_exact(wide).take(end - start).enumerate() {
-            let first = first + r * heads * head_dim;
-            // SAFETY: the contract of `Kernel`; these queries are this part's alone.
-            let y = unsafe { call.bufs[3].write::<f32>(first..first + head_dim) };
-            for (y, out) in y.iter_mut().zip(out) {
-                *y = out * factors[r];
-            }
+        for (r, (out, (lse, factor))) in out.chunks_exact(wide).zip(results).take(end - start).enumerate() {
+            done(block + r, &out[..head_dim], factor, lse);
         }
     }
 }

@@ -2,8 +2,9 @@
 
 use super::linear::{Linear, LinearInput};
 use super::residual::Residual;
-use super::{Inputs, Maker, Model};
+use super::{Context, Inputs, Maker, Model};
 use crate::graph::{Graph, TensorId};
+use crate::ops::Places;
 
 pub(super) struct Attention {
     residual: Residual,
@@ -32,14 +33,29 @@ impl Attention {
         [&self.q, &self.k, &self.v, &self.o]
     }
 
-    pub(super) fn forward(&self, g: &mut Graph, x: TensorId, inputs: &Inputs, model: &Model) -> TensorId {
+    pub(super) fn forward(
+        &self,
+        g: &mut Graph,
+        x: TensorId,
+        layer: usize,
+        inputs: &Inputs<'_>,
+        model: &Model,
+    ) -> TensorId {
         let config = &model.config;
         self.residual.forward(g, x, |g, x| {
             let x = LinearInput::new(g, x, config.is_ternary());
             let (q, k, v) = (self.q.forward(g, x), self.k.forward(g, x), self.v.forward(g, x));
             let q = g.rope(q, inputs.positions, model.rope);
             let k = g.rope(k, inputs.positions, model.rope);
-            let y = g.attention(q, k, v, inputs.batch, config.head_dim());
+            let y = match inputs.context {
+                Context::Batch(batch) => g.attention(q, k, v, batch, config.head_dim()),
+                Context::Cached { slots, layers } => {
+                    let places = Places { positions: inputs.positions, slots };
+                    g.kv_append(k, places, layers[layer].k);
+                    g.kv_append(v, places, layers[layer].v);
+                    g.attention_cached(q, layers[layer], places, config.head_dim())
+                }
+            };
             let y = self.sub_norm.map_or(y, |w| g.rms_norm(y, w, config.norm_eps));
             let y = LinearInput::new(g, y, config.is_ternary());
             self.o.forward(g, y)

@@ -10,7 +10,7 @@ mod residual;
 mod table;
 
 use crate::graph::{Graph, TensorId};
-use crate::ops::{self, DType, rope_table};
+use crate::ops::{self, DType, KvCache, TernaryWeight, rope_table};
 use attention::Attention;
 use ffn::FeedForward;
 use linear::Linear;
@@ -38,20 +38,44 @@ pub struct Param {
 
 /// What a forward pass is fed.
 #[derive(Clone, Copy, Debug)]
-pub struct Inputs {
+pub struct Inputs<'a> {
     /// (rows): token ids.
     pub ids: TensorId,
     /// (rows): position of each token in its sequence.
     pub positions: TensorId,
-    /// Sequences; rows / batch tokens each.
-    pub batch: usize,
+    pub context: Context<'a>,
+}
+
+/// What a token attends to.
+#[derive(Clone, Copy, Debug)]
+pub enum Context<'a> {
+    /// The rows are this many whole sequences of equal length.
+    Batch(usize),
+    /// Each row goes on a sequence whose keys and values are cached, layer by layer; `slots` (rows) says which.
+    Cached { slots: TensorId, layers: &'a [KvCache] },
+}
+
+/// What a stored model gives the forward pass: values as they are used, not what they were rounded from.
+#[derive(Clone, Debug)]
+pub struct Weight {
+    pub name: String,
+    pub form: WeightForm,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub enum WeightForm {
+    Dense(TensorId),
+    Ternary(TernaryWeight),
 }
 
 /// A model's tensors in a graph.
 pub struct Model {
     pub config: ModelConfig,
     pub vocab: usize,
+    /// What is trained; empty in a model made for inference.
     pub params: Vec<Param>,
+    /// What the forward pass reads.
+    pub weights: Vec<Weight>,
     /// (seq_len, head_dim): fill it with [`Model::rope_table`].
     pub rope: TensorId,
     embed: Table,
@@ -72,9 +96,18 @@ struct Layer {
 }
 
 impl Model {
-    /// Declares the tensors of a checked config.
+    /// Declares the tensors of a checked config, for training: parameters, and what is rounded from them.
     pub fn new(g: &mut Graph, config: &ModelConfig, vocab: usize) -> Model {
-        let mut make = Maker { g, config, params: Vec::new() };
+        Self::declare(Maker { g, config, training: true, params: Vec::new(), weights: Vec::new() }, vocab)
+    }
+
+    /// Declares the tensors that inference needs.
+    pub fn for_inference(g: &mut Graph, config: &ModelConfig, vocab: usize) -> Model {
+        Self::declare(Maker { g, config, training: false, params: Vec::new(), weights: Vec::new() }, vocab)
+    }
+
+    fn declare(mut make: Maker<'_>, vocab: usize) -> Model {
+        let config = make.config;
         let embed = Table::new(&mut make, "embed.weight", vocab, Init::Normal(0.02));
         let layers = (0..config.layers)
             .map(|i| Layer {
@@ -82,7 +115,7 @@ impl Model {
                 ffn: FeedForward::new(&mut make, &format!("layers.{i}.ffn"), 2 * i + 1),
             })
             .collect();
-        let norm = make.param("norm.weight", &[config.dim], Role::Other, Init::Ones);
+        let norm = make.norm("norm.weight", config.dim);
         let head = (!config.tie_embeddings).then(|| {
             if config.is_ternary() && config.ternary_head {
                 Head::Ternary(Linear::new(&mut make, "head.weight", vocab, config.dim, Role::Other))
@@ -90,9 +123,9 @@ impl Model {
                 Head::Dense(Table::new(&mut make, "head.weight", vocab, Init::Normal(1.0 / (config.dim as f32).sqrt())))
             }
         });
-        let params = make.params;
-        let rope = g.persistent("rope", &[config.seq_len, config.head_dim()], DType::F32);
-        Model { config: config.clone(), vocab, params, rope, embed, layers, norm, head }
+        let rope = make.g.persistent("rope", &[config.seq_len, config.head_dim()], DType::F32);
+        let Maker { params, weights, .. } = make;
+        Model { config: config.clone(), vocab, params, weights, rope, embed, layers, norm, head }
     }
 
     /// Contents of `rope`.
@@ -119,19 +152,19 @@ impl Model {
     }
 
     /// Embedding: (rows) -> (rows, dim).
-    pub fn embed(&self, g: &mut Graph, inputs: &Inputs) -> TensorId {
+    pub fn embed(&self, g: &mut Graph, inputs: &Inputs<'_>) -> TensorId {
         g.embedding(inputs.ids, self.embed.rounded)
     }
 
     /// The layers, from the embedding (rows, dim) to what the head multiplies. `recompute`: the backward pass computes each
     /// layer again instead of keeping its activations.
-    pub fn forward(&self, g: &mut Graph, inputs: &Inputs, embedded: TensorId, recompute: bool) -> ops::Head {
+    pub fn forward(&self, g: &mut Graph, inputs: &Inputs<'_>, embedded: TensorId, recompute: bool) -> ops::Head {
         let streams = self.config.mhc_streams;
         let mut x = if streams == 1 { embedded } else { g.mhc_expand(embedded, streams) };
         for (i, layer) in self.layers.iter().enumerate() {
             let build = |g: &mut Graph| {
                 let before = g.set_prefix(&format!("layers.{i}.attn."));
-                let x = layer.attention.forward(g, x, inputs, self);
+                let x = layer.attention.forward(g, x, i, inputs, self);
                 g.set_prefix(&format!("layers.{i}.ffn."));
                 let x = layer.ffn.forward(g, x, self);
                 g.set_prefix(&before);
@@ -156,27 +189,40 @@ impl Model {
     }
 
     /// The embedding's parameter, for its gradient.
-    pub fn embedding_table(&self) -> TensorId {
+    pub fn embedding_table(&self) -> Option<TensorId> {
         self.embed.latent
     }
 }
 
-/// Declares parameters and keeps the list of them.
+/// Declares a model's tensors and keeps the lists of them.
 struct Maker<'a> {
     g: &'a mut Graph,
     config: &'a ModelConfig,
+    training: bool,
     params: Vec<Param>,
+    weights: Vec<Weight>,
 }
 
 impl Maker<'_> {
-    fn param(&mut self, name: &str, shape: &[usize], role: Role, init: Init) -> TensorId {
-        let id = self.g.persistent(name, shape, DType::F32);
-        self.params.push(Param { name: name.to_string(), id, role, init });
+    /// A parameter whose forward value is something else; none in a model made for inference.
+    fn latent(&mut self, name: &str, shape: &[usize], role: Role, init: Init) -> Option<TensorId> {
+        self.training.then(|| {
+            let id = self.g.persistent(name, shape, DType::F32);
+            self.params.push(Param { name: name.to_string(), id, role, init });
+            id
+        })
+    }
+
+    /// A parameter that the forward pass reads as it is.
+    fn dense(&mut self, name: &str, shape: &[usize], role: Role, init: Init) -> TensorId {
+        let latent = self.latent(name, shape, role, init);
+        let id = latent.unwrap_or_else(|| self.g.persistent(name, shape, DType::F32));
+        self.weights.push(Weight { name: name.to_string(), form: WeightForm::Dense(id) });
         id
     }
 
     fn norm(&mut self, name: &str, dim: usize) -> TensorId {
-        self.param(name, &[dim], Role::Other, Init::Ones)
+        self.dense(name, &[dim], Role::Other, Init::Ones)
     }
 
     fn linear(&mut self, name: &str, outs: usize, dim: usize) -> Linear {

@@ -22,7 +22,7 @@ impl Residual {
         let streams = config.mhc_streams;
         let init = Init::Mhc { streams, reads: index % streams };
         let mhc =
-            (streams > 1).then(|| make.param(&format!("{prefix}.mhc"), &[config.mhc_params()], Role::Other, init));
+            (streams > 1).then(|| make.dense(&format!("{prefix}.mhc"), &[config.mhc_params()], Role::Other, init));
         Residual { norm, mhc, streams, eps: config.norm_eps }
     }
 

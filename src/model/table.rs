@@ -1,12 +1,12 @@
 //! A (vocabulary, dim) table: the embedding, or an f32 head.
 
-use super::{Embeddings, Init, Maker, Role};
+use super::{Embeddings, Init, Maker, Role, Weight, WeightForm};
 use crate::graph::{Graph, TensorId};
 use crate::ops::DType;
 
 pub(super) struct Table {
-    /// The parameter.
-    pub(super) latent: TensorId,
+    /// The parameter, where it is trained.
+    pub(super) latent: Option<TensorId>,
     /// What the forward pass reads: the parameter itself, or its nearest f16 values.
     pub(super) rounded: TensorId,
 }
@@ -14,17 +14,21 @@ pub(super) struct Table {
 impl Table {
     pub(super) fn new(make: &mut Maker<'_>, name: &str, vocab: usize, init: Init) -> Self {
         let shape = [vocab, make.config.dim];
-        let latent = make.param(name, &shape, Role::Other, init);
-        let rounded = match make.config.embeddings {
-            Embeddings::F16 => make.g.persistent(&format!("{name}.f16"), &shape, DType::F32),
-            Embeddings::F32 => latent,
-        };
+        if make.config.embeddings == Embeddings::F32 {
+            let table = make.dense(name, &shape, Role::Other, init);
+            return Table { latent: make.training.then_some(table), rounded: table };
+        }
+        let latent = make.latent(name, &shape, Role::Other, init);
+        let rounded = make.g.persistent(&format!("{name}.f16"), &shape, DType::F32);
+        make.weights.push(Weight { name: name.to_string(), form: WeightForm::Dense(rounded) });
         Table { latent, rounded }
     }
 
     pub(super) fn round(&self, g: &mut Graph) {
-        if self.rounded != self.latent {
-            g.round_f16(self.latent, self.rounded);
+        if let Some(latent) = self.latent
+            && latent != self.rounded
+        {
+            g.round_f16(latent, self.rounded);
         }
     }
 }

@@ -13,9 +13,9 @@ use cpu_kernels::ternary_matmul_backward_weight::TernaryMatmulBackwardWeightArgs
 #[derive(Clone, Copy, Debug)]
 pub enum Head {
     /// f32 (vocab, dim): its own matrix, or the embedding; `latent` is the parameter that `weight` was rounded from.
-    Dense { x: TensorId, weight: TensorId, latent: TensorId },
+    Dense { x: TensorId, weight: TensorId, latent: Option<TensorId> },
     /// Ternary, of the rows x quantised from `input`; `latent` is the f32 weight.
-    Ternary { x: QuantRows, input: TensorId, weight: TernaryWeight, latent: TensorId },
+    Ternary { x: QuantRows, input: TensorId, weight: TernaryWeight, latent: Option<TensorId> },
 }
 
 /// What the loss is measured against.
@@ -75,7 +75,7 @@ impl Graph {
             Head::Dense { x, weight, latent } => {
                 let args = MatmulArgs { m, n: k, k: n, d_offset: offset, ..MatmulArgs::default() };
                 self.push(&MATMUL, args, &[dlogits, weight, dx]);
-                let dw = self.gradient(latent).expect("the head's weight has a gradient");
+                let dw = latent.and_then(|w| self.gradient(w)).expect("the head's weight has a gradient");
                 let transposed = MatmulArgs { m: n, n: k, k: m, a_transposed: 1, b_offset: offset, beta: 1.0, ..args };
                 self.push(&MATMUL, MatmulArgs { d_offset: 0, ..transposed }, &[dlogits, x, dw]);
             }
@@ -83,7 +83,7 @@ impl Graph {
                 let (rows, outs, dim, x_row) = (m, weight.outs, k, start as u32);
                 let args = TernaryMatmulBackwardInputArgs { rows, outs, dim, group: weight.group, x_row, beta: 0.0 };
                 self.push(&TERNARY_MATMUL_BACKWARD_INPUT, args, &[dlogits, weight.codes, weight.scales, dx]);
-                let dw = self.gradient(latent).expect("the head's weight has a gradient");
+                let dw = latent.and_then(|w| self.gradient(w)).expect("the head's weight has a gradient");
                 let args = TernaryMatmulBackwardWeightArgs { rows, outs, dim, x_row };
                 self.push(&TERNARY_MATMUL_BACKWARD_WEIGHT, args, &[dlogits, x.codes, x.step, dw]);
             }

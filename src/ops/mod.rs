@@ -7,6 +7,7 @@
 
 mod attention;
 mod bitlinear;
+mod cache;
 mod elementwise;
 mod embedding;
 mod loss;
@@ -14,14 +15,17 @@ mod matmul;
 mod mhc;
 mod norm;
 mod optimizer;
+mod sampling;
 
 use crate::graph::{Backward, Node};
 use cpu_kernels::{ArgWords, Args, Kernel};
 
 pub use attention::{MAX_HEAD_DIM, rope_table};
 pub use bitlinear::{MAX_GROUP, QuantRows, TernaryWeight, packed_row_bytes};
+pub use cache::{KvCache, Places};
 pub use loss::{Head, Targets};
 pub use optimizer::{AdamW, Lion, Muon, STATS_RING, StepControl};
+pub use sampling::{SampleRow, SamplingState};
 
 /// How an op uses a buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -244,6 +248,18 @@ ops! {
         grid |a| [a.seq.div_ceil(8), a.kv_heads, a.batch],
         work |a| product(&[2, a.batch, a.seq, a.seq, a.heads, a.head_dim]),
         flops |a| product(&[2, a.batch, a.seq, a.seq, a.heads, a.head_dim]);
+
+    KV_APPEND = kv_append(KvAppendArgs) [x: r F32, positions: r U32, slots: r U32, cache: rw F32]
+        grid |a| elements(a.rows * a.dim), work |a| product(&[a.rows, a.dim]);
+    ATTENTION_CACHED = attention_cached(AttentionCachedArgs)
+        [q: r F32, k: r F32, v: r F32, positions: r U32, slots: r U32, y: w F32]
+        grid |a| [a.rows, a.heads, 1], work |a| product(&[2, a.rows, a.context, a.heads, a.head_dim]);
+    GATHER_ROWS = gather_rows(GatherRowsArgs) [x: r F32, index: r U32, y: w F32]
+        grid |a| elements(a.rows * a.dim), work |a| product(&[a.rows, a.dim]);
+    MARK_SEEN = mark_seen(MarkSeenArgs) [ids: r U32, slots: r U32, seen: rw U32]
+        grid |_| [1, 1, 1], work |a| u64::from(a.rows);
+    SAMPLE = sample(SampleArgs) [logits: r F32, bias: r F32, params: r U32, seen: rw U32, tokens: w U32]
+        grid |a| groups(a.rows), work |a| product(&[a.rows, a.vocab, 32]);
 
     SWIGLU = swiglu(SwigluArgs) [gate: r F32, up: r F32, y: w F32]
         grid |a| elements(a.n), work |a| product(&[a.n, 16]), grad Append(elementwise::swiglu_grad);

@@ -5,7 +5,7 @@
 
 use super::config::{Aux, OptimConfig};
 use crate::graph::{Backward, Graph, Plan, TensorId};
-use crate::model::{Inputs, Model, ModelConfig, Role};
+use crate::model::{Context, Inputs, Model, ModelConfig, Role};
 use crate::ops::{AdamW, DType, Head, Lion, Muon, StepControl, Targets};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -75,7 +75,7 @@ impl TrainStep {
         };
         let loss = g.persistent("loss", &[1], DType::F32);
         let control = g.step_control();
-        let inputs = Inputs { ids, positions, batch: shape.batch };
+        let inputs = Inputs { ids, positions, context: Context::Batch(shape.batch) };
 
         g.section("begin", |g| {
             grads.iter().for_each(|grad| g.fill(*grad, 0.0));
@@ -93,7 +93,7 @@ impl TrainStep {
             g.sum(targets.losses, scale, 1.0, loss);
             let backward = Backward::append(g, nodes, &[(head.input(), dx)]);
             let dembedded = backward.grad(embedded).expect("the loss depends on the embedding");
-            let dtable = g.gradient(model.embedding_table()).expect("every parameter has a gradient");
+            let dtable = model.embedding_table().and_then(|t| g.gradient(t)).expect("every parameter has a gradient");
             g.embedding_backward(ids, order, dembedded, dtable);
         });
         let state = g.section("update", |g| {

@@ -1,0 +1,21 @@
+// Notes the tokens that a sequence holds: seen[slots[r]][ids[r]] = 1. A slot of 0xffffffff notes nothing.
+
+struct Args { rows: u32, vocab: u32 }
+
+@group(0) @binding(0) var<uniform> args: Args;
+@group(0) @binding(1) var<storage, read> ids: array<u32>; // (rows)
+@group(0) @binding(2) var<storage, read> slots: array<u32>; // (rows)
+@group(0) @binding(3) var<storage, read_write> seen: array<u32>; // (slots, vocab)
+
+// One thread: two rows may note the same token.
+@compute @workgroup_size(64)
+fn main(@builtin(local_invocation_index) lane: u32) {
+    if lane != 0u {
+        return;
+    }
+    for (var r = 0u; r < args.rows; r++) {
+        if slots[r] != 0xffffffffu && ids[r] < args.vocab {
+            seen[slots[r] * args.vocab + ids[r]] = 1u;
+        }
+    }
+}
