@@ -62,6 +62,7 @@ impl AdapterInfo {
     }
 
     /// The order in which adapters are preferred, best first.
+    #[cfg(feature = "native")]
     fn rank(&self) -> u32 {
         match self.device_type {
             wgpu::DeviceType::DiscreteGpu => 0,
