@@ -120,8 +120,11 @@ pub fn run(args: TrainArgs) -> Result<ExitCode> {
     };
     let saved = dir.join("config.toml");
     let resume = args.resume.is_some();
+    if resume && !saved.is_file() {
+        return Err(Error::usage(format!("--resume: {} holds no run: it has no config.toml", dir.display())));
+    }
     let from = match &args.config {
-        None if resume && saved.is_file() => Some(saved.to_string_lossy().into_owned()),
+        None if resume => Some(saved.to_string_lossy().into_owned()),
         other => other.clone(),
     };
     let config = Config::load(from.as_deref(), &args.overrides()?)?;

@@ -15,6 +15,7 @@ use ffn::FeedForward;
 use linear::Linear;
 
 pub use config::{ModelConfig, PRESETS, Preset, Quantize};
+use init::EMBEDDING_STD;
 pub use init::Init;
 
 /// Who updates a parameter.
@@ -67,7 +68,7 @@ impl Model {
     /// Declares the tensors of a checked config.
     pub fn new(g: &mut Graph, config: &ModelConfig, vocab: usize) -> Model {
         let mut make = Maker { g, config, params: Vec::new() };
-        let embed = make.param("embed.weight", &[vocab, config.dim], Role::Other, Init::Normal(0.02));
+        let embed = make.param("embed.weight", &[vocab, config.dim], Role::Other, Init::Normal(EMBEDDING_STD));
         let layers = (0..config.layers)
             .map(|i| Layer {
                 attention: Attention::new(&mut make, &format!("layers.{i}.attn"), 2 * i),
