@@ -264,6 +264,26 @@ fn commands_around_training() {
 }
 
 #[test]
+#[cfg(unix)]
+fn a_reader_that_leaves_is_no_error() {
+    let p = Project::new();
+    p.train("run", "--total-steps 3");
+    for words in ["inspect run/final", "completions bash", "data prepare --input text.txt --output d --tokenizer bytes"]
+    {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let out = p.command(words).stdout(writer).output().unwrap();
+        assert_eq!(String::from_utf8_lossy(&out.stderr), "", "{words}");
+    }
+    // Training itself goes on without anyone who reads.
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let status = p.command(&fresh("unread", "--total-steps 3")).stderr(writer).status().unwrap();
+    assert!(status.success());
+    p.assert_same("run", "unread");
+}
+
+#[test]
 fn prepared_tokens_train_as_the_text_does() {
     let p = Project::new();
     assert!(
@@ -286,8 +306,12 @@ fn a_newcomer_needs_no_arguments() {
     let name = format!("runs/{}", run.file_name().unwrap().display());
     let losses: Vec<f64> = p.metrics(&name).iter().filter_map(|r| r["loss"].as_f64()).collect();
     assert!(losses.len() == 2 && losses[1] < losses[0], "{losses:?}");
+    // The newest run is found; reading its data takes longer than this refusal.
+    let ended = p.nanotern("train --resume --tokenizer bytes --backend cpu");
+    assert!(ended.stderr.contains(&format!("{name}/final was trained with another tokenizer")), "{}", ended.stderr);
+    p.train("runs/newer", "--total-steps 3");
     let ended = p.nanotern("train --resume --total-steps 4 --backend cpu");
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
-    assert!(ended.stderr.contains(&format!("resumed from {name}/final (step 3)")), "{}", ended.stderr);
-    assert_eq!(p.meta(&format!("{name}/final"))["step"], 4);
+    assert!(ended.stderr.contains("resumed from runs/newer/final (step 3)"), "{}", ended.stderr);
+    assert_eq!(p.meta("runs/newer/final")["step"], 4);
 }

@@ -2,8 +2,8 @@
 //!
 //! A training record is `{step, tokens, loss, lr, grad_norm, tok_per_s}`, an evaluation `{step, tokens, val_loss,
 //! val_bits_per_byte}`; losses are nats per token. JSON has no NaN: a value that is not finite is `null`. The record of a
-//! step that changed nothing carries `"skipped": true`. Each line reaches the operating system in a single write, so a killed
-//! process loses none and tears none. Values that are exactly f32 are written with the digits of an f32.
+//! step that changed nothing carries `"skipped": true`. Each line reaches the operating system in a single write, so a
+//! killed process loses none and tears none. Values that are exactly f32 are written with the digits of an f32.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
