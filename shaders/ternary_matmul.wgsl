@@ -1,8 +1,8 @@
 // Quantised linear layer: y[r][o] = step[x_row + r] * sum over groups g, in order, of scale[o][g] * (integer sum of
 // code * xq). Integer sums are exact; each group's sum is scaled once.
 //
-// Many rows: a workgroup computes 32 rows x 32 outputs, a thread 4 x 4 of them. A step takes one run of 128 weights: its
-// codes are unpacked to signed bytes in workgroup memory, four products an instruction.
+// Many rows: a workgroup computes 32 rows x 32 outputs, a thread 4 x 4 of them. A step takes one run of 128 weights:
+// its codes are unpacked to signed bytes in workgroup memory, four products an instruction.
 // Up to 8 rows (decoding): a workgroup computes 4 rows x 8 outputs and reads each code once; eight threads share the
 // runs of an output, so groups are added up in another order.
 

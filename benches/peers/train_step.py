@@ -10,6 +10,7 @@ for the rest) of the tiny preset on 8 x 256 random tokens, in f32. The sides: `n
 the PyTorch model below, eager and under torch.compile. Each runs in a process of its own; a round runs them one after
 the other, each in turn first, and stops the others meanwhile (SIGSTOP). Compilation and two steps of warming up are not
 counted; a round's figure is the median of its steps. Prints a table in Markdown; the rounds go to standard error.
+PyTorch's threads wait for each other often, so other programs slow it down more than its share: run nothing else.
 Peak memory is the largest resident set of a process over its life, what it loads and compiles included.
 """
 import argparse, json, math, os, platform, resource, signal, statistics, subprocess, sys, time
@@ -230,6 +231,7 @@ def main():
     if args.worker:
         return worker(args.worker, args.threads)
     version = subprocess.run([args.nanotern, "--version"], capture_output=True, text=True, check=True).stdout.strip()
+    load = os.getloadavg()[0]
     peers = {}
     rounds = {side: [] for side in NAMES}
     try:
@@ -250,7 +252,8 @@ def main():
     about = f"{version}, {rounds['nanotern'][0]['device']}; PyTorch {peers['eager'].about['torch']}"
     print(f"Training step, tiny preset, {BATCH} x {SEQ} tokens, Muon included; {args.threads} threads")
     print(f"of {cpu_model()} ({os.cpu_count()} logical cores), {platform.system()}; {about}.")
-    print(f"Median (least to most) of {args.rounds} interleaved rounds of {args.steps} steps.\n")
+    print(f"Median (least to most) of {args.rounds} interleaved rounds of {args.steps} steps.")
+    print("" if load < 0.5 else f"Load average {load:.1f} before the run: other programs ran too, these figures are noise.\n")
     print("| | tok/s | least to most | nanotern is faster by | peak memory |")
     print("|---|---:|---:|---:|---:|")
     for side, name in NAMES.items():

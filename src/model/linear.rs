@@ -1,5 +1,6 @@
 //! A linear layer without bias, ternary (BitLinear) or f32.
 
+use super::init::EMBEDDING_STD;
 use super::{Init, Maker, Role, Weight, WeightForm};
 use crate::graph::{Graph, TensorId};
 use crate::ops::{Head, QuantRows, TernaryWeight};
@@ -27,7 +28,11 @@ impl LinearInput {
 
 impl Linear {
     pub(super) fn new(make: &mut Maker<'_>, name: &str, outs: usize, dim: usize, role: Role) -> Self {
-        let init = Init::Normal(1.0 / (dim as f32).sqrt());
+        let std = match role {
+            Role::Matrix => 1.0 / (dim as f32).sqrt(),
+            Role::Other => EMBEDDING_STD,
+        };
+        let init = Init::Normal(std);
         if !make.config.is_ternary() {
             return Linear::Dense(make.dense(name, &[outs, dim], role, init));
         }

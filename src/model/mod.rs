@@ -108,7 +108,7 @@ impl Model {
 
     fn declare(mut make: Maker<'_>, vocab: usize) -> Model {
         let config = make.config;
-        let embed = Table::new(&mut make, "embed.weight", vocab, Init::Normal(0.02));
+        let embed = Table::new(&mut make, "embed.weight", vocab);
         let layers = (0..config.layers)
             .map(|i| Layer {
                 attention: Attention::new(&mut make, &format!("layers.{i}.attn"), 2 * i),
@@ -120,7 +120,7 @@ impl Model {
             if config.is_ternary() && config.ternary_head {
                 Head::Ternary(Linear::new(&mut make, "head.weight", vocab, config.dim, Role::Other))
             } else {
-                Head::Dense(Table::new(&mut make, "head.weight", vocab, Init::Normal(1.0 / (config.dim as f32).sqrt())))
+                Head::Dense(Table::new(&mut make, "head.weight", vocab))
             }
         });
         let rope = make.g.persistent("rope", &[config.seq_len, config.head_dim()], DType::F32);

@@ -1,5 +1,6 @@
 //! A (vocabulary, dim) table: the embedding, or an f32 head.
 
+use super::init::EMBEDDING_STD;
 use super::{Embeddings, Init, Maker, Role, Weight, WeightForm};
 use crate::graph::{Graph, TensorId};
 use crate::ops::DType;
@@ -12,8 +13,9 @@ pub(super) struct Table {
 }
 
 impl Table {
-    pub(super) fn new(make: &mut Maker<'_>, name: &str, vocab: usize, init: Init) -> Self {
+    pub(super) fn new(make: &mut Maker<'_>, name: &str, vocab: usize) -> Self {
         let shape = [vocab, make.config.dim];
+        let init = Init::Normal(EMBEDDING_STD);
         if make.config.embeddings == Embeddings::F32 {
             let table = make.dense(name, &shape, Role::Other, init);
             return Table { latent: make.training.then_some(table), rounded: table };

@@ -301,6 +301,9 @@ fn elementwise(r: &mut Rng) -> Vec<Case> {
     let (n, edges) = (edges.len() as u32, Data::F32(edges));
     cases.push(exact(case(&ops::ROUND_F16, round_f16::RoundF16Args { n }, vec![edges, out(n)])));
     cases.push(exact(case(&ops::ROUND_F16, round_f16::RoundF16Args { n: 999 }, vec![normal(r, 999, 1e-4), out(999)])));
+    // More workgroups than a grid has in x: the rest are folded into y.
+    let n = 32_768 * 64 + 65;
+    cases.push(exact(case(&ops::FILL, fill::FillArgs { n, value: 3.0 }, vec![out(n)])));
     let extremes = || Data::F32(vec![-1e4, -100.0, -80.0, 0.0, 80.0, 100.0, 1e4]);
     let args = swiglu::SwigluArgs { n: 7 };
     cases.push(case(&ops::SWIGLU, args, vec![extremes(), normal(r, 7, 1.0), out(7)]));
@@ -369,7 +372,7 @@ fn losses(r: &mut Rng) -> Vec<Case> {
         let args = sum::SumArgs { n, scale: 0.3, beta };
         cases.push(case(&ops::SUM, args, vec![uniform(r, n, 0.0, 8.0), target(r, beta, 1)]));
     }
-    for (n, rows, offset) in [(1, 1, 0), (4096, 1, 0), (5000, 1, 3), (4097, 3, 1), (100, 5, 0)] {
+    for (n, rows, offset) in [(1, 1, 0), (4096, 1, 0), (5000, 1, 3), (4097, 3, 1), (100, 5, 0), (1, 32_770, 0)] {
         let args = sum_squares::SumSquaresArgs { n, rows, offset };
         let data = vec![normal(r, n * rows, 0.1), out(offset + rows * n.div_ceil(4096) + 1)];
         cases.push(case(&ops::SUM_SQUARES, args, data));

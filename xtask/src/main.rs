@@ -1,7 +1,7 @@
 //! `cargo xtask`: every check of the project, each by its name or all of them as `ci`.
 //!
 //! What a bare machine lacks (a Vulkan driver, a Python with TensorBoard) is installed by `.ci/run`, which then calls
-//! `cargo xtask ci`. Cargo runs with the environment it is given: profile settings belong to the caller, because an other
+//! `cargo xtask ci`. Cargo runs with the environment it is given: profile settings belong to the caller, because another
 //! profile than the one this program was built with would build everything a second time.
 
 use std::env::consts::EXE_SUFFIX;
