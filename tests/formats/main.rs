@@ -1,6 +1,7 @@
 //! File formats: round trips bit for bit, sizes, and files that are wrong in every way that was ever exploited.
 #![cfg(feature = "native")]
 
+mod cli;
 mod malformed;
 mod raw;
 mod round_trip;
@@ -60,8 +61,15 @@ fn model(config: &ModelConfig, vocab: usize, tokenizer: Option<&Tokenizer>) -> M
     ModelFile::open(&save(dir.path(), config, &latent(config, vocab, 7), tokenizer)).unwrap()
 }
 
+/// A tokenizer of exactly `vocab` tokens: no language is needed, only words that occur again.
 fn trained_tokenizer(vocab: usize) -> Tokenizer {
-    Tokenizer::train_bpe(&nanotern::data::synthetic::generate(0, 400_000).train, vocab).unwrap()
+    let mut rng = Rng::new(2);
+    let letter = |rng: &mut Rng| char::from(b'a' + (rng.below(26) * rng.below(26) / 26) as u8);
+    let word = |rng: &mut Rng| (0..4 + rng.below(5)).map(|_| letter(rng)).collect::<String>();
+    let words: Vec<String> = (0..vocab).map(|_| word(&mut rng)).collect();
+    let tokenizer = Tokenizer::train_bpe(&[words.join(" "), words.join(" ")].join(" "), vocab).unwrap();
+    assert_eq!(tokenizer.vocab_size(), vocab);
+    tokenizer
 }
 
 #[test]
