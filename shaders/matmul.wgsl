@@ -1,6 +1,9 @@
 // f32 matrix product: d = alpha * a b + beta * d, for each matrix of a batch (workgroups in z). a is (m, k), or (k, m)
 // when transposed; b is (k, n), or (n, k) when transposed; offsets count elements. With beta = 0, d is not read. When
 // the result is `symmetric`, tiles below the diagonal are mirrored, not computed.
+//
+// Up to 8 rows of a times transposed b (the head, while decoding): a workgroup computes 4 rows x 8 columns and reads
+// each element of b once; eight threads share a column.
 
 //#import gemm
 
@@ -58,14 +61,39 @@ fn store(row: u32, col: u32, value: f32) {
     }
 }
 
+var<workgroup> partials: array<vec4<f32>, 64>; // (8 columns, 8 threads), four rows each
+
+fn few_rows(wid: vec3<u32>, lane: u32) {
+    let row = wid.y * 4u;
+    let col = wid.x * 8u + lane / 8u;
+    var acc = vec4<f32>();
+    for (var k = lane % 8u; k < args.k; k += 8u) {
+        acc += b_at(k, col) * load_a(row, k);
+    }
+    partials[lane] = acc;
+    workgroupBarrier();
+    let r = lane % 8u;
+    if r < min(args.m - row, 4u) && col < args.n {
+        var total = 0.0;
+        for (var i = 0u; i < 8u; i++) {
+            total += partials[lane / 8u * 8u + i][r];
+        }
+        store_at(d_start + (row + r) * args.n + col, total);
+    }
+}
+
 @compute @workgroup_size(64)
 fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    a_start = args.a_offset + wid.z * args.m * args.k;
+    b_start = args.b_offset + wid.z * args.k * args.n;
+    d_start = args.d_offset + wid.z * args.m * args.n;
+    if args.m <= 8u && args.a_transposed == 0u && args.b_transposed != 0u {
+        few_rows(wid, lane);
+        return;
+    }
     if args.symmetric != 0u && wid.y > wid.x {
         return;
     }
     mirrored = args.symmetric != 0u && wid.y < wid.x;
-    a_start = args.a_offset + wid.z * args.m * args.k;
-    b_start = args.b_offset + wid.z * args.k * args.n;
-    d_start = args.d_offset + wid.z * args.m * args.n;
     gemm(wid.xy, lane, args.m, args.n, args.k, args.a_transposed == 0u, args.b_transposed != 0u);
 }

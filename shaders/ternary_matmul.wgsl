@@ -1,7 +1,10 @@
 // Quantised linear layer: y[r][o] = step[x_row + r] * sum over groups g, in order, of scale[o][g] * (integer sum of
-// code * xq). A workgroup computes 32 rows x 32 outputs, a thread 4 x 4 of them. A step takes one run of 128 weights:
-// its codes are unpacked to signed bytes in workgroup memory, four products an instruction. Integer sums are exact;
-// each group's sum is scaled once.
+// code * xq). Integer sums are exact; each group's sum is scaled once.
+//
+// Many rows: a workgroup computes 32 rows x 32 outputs, a thread 4 x 4 of them. A step takes one run of 128 weights:
+// its codes are unpacked to signed bytes in workgroup memory, four products an instruction.
+// Up to 8 rows (decoding): a workgroup computes 4 rows x 8 outputs and reads each code once; eight threads share the
+// runs of an output, so groups are added up in another order.
 
 struct Args { rows: u32, outs: u32, dim: u32, group: u32, x_row: u32 }
 
@@ -69,8 +72,67 @@ fn store_row(row: u32, out: u32, value: vec4<f32>) {
     if out + 24u < args.outs { y[at + out + 24u] = scaled.w; }
 }
 
+var<workgroup> partials: array<vec4<f32>, 64>; // (8 outputs, 8 threads), four rows each
+
+// Sixteen activations at word `at` of xq times sixteen codes.
+fn dot_row(at: u32, weights: vec4<u32>) -> i32 {
+    return dot16(vec4<u32>(xq[at], xq[at + 1u], xq[at + 2u], xq[at + 3u]), weights);
+}
+
+fn signed4(packed: vec4<u32>) -> vec4<u32> {
+    return vec4<u32>(signed(packed.x), signed(packed.y), signed(packed.z), signed(packed.w));
+}
+
+// The run of 128 of output `out` for `count` rows from `row`.
+fn dot_run(row: u32, count: u32, out: u32, run: u32) -> vec4<f32> {
+    let at = (out * ((args.dim + 127u) / 128u) + run) * 8u;
+    let low = vec4<u32>(codes[at], codes[at + 1u], codes[at + 2u], codes[at + 3u]);
+    let high = vec4<u32>(codes[at + 4u], codes[at + 5u], codes[at + 6u], codes[at + 7u]);
+    let words = args.dim / 4u;
+    var acc = vec4<f32>();
+    for (var c = run * 128u; c < min(run * 128u + 128u, args.dim); c += 32u) {
+        let shift = vec4<u32>(c % 128u / 16u);
+        let w0 = signed4(low >> shift);
+        let w1 = signed4(high >> shift);
+        let x = (args.x_row + row) * words + c / 4u;
+        var sum = vec4<i32>();
+        sum.x = dot_row(x, w0) + dot_row(x + 4u, w1);
+        if count > 1u { sum.y = dot_row(x + words, w0) + dot_row(x + words + 4u, w1); }
+        if count > 2u { sum.z = dot_row(x + 2u * words, w0) + dot_row(x + 2u * words + 4u, w1); }
+        if count > 3u { sum.w = dot_row(x + 3u * words, w0) + dot_row(x + 3u * words + 4u, w1); }
+        acc += scales[out * (args.dim / args.group) + c / args.group] * vec4<f32>(sum);
+    }
+    return acc;
+}
+
+fn few_rows(wid: vec3<u32>, lane: u32) {
+    let row = wid.y * 4u;
+    let count = min(args.rows - row, 4u);
+    let out = wid.x * 8u + lane / 8u;
+    var acc = vec4<f32>();
+    if out < args.outs {
+        for (var run = lane % 8u; run < (args.dim + 127u) / 128u; run += 8u) {
+            acc += dot_run(row, count, out, run);
+        }
+    }
+    partials[lane] = acc;
+    workgroupBarrier();
+    if lane % 8u < count && out < args.outs {
+        var total = 0.0;
+        for (var i = 0u; i < 8u; i++) {
+            total += partials[lane / 8u * 8u + i][lane % 8u];
+        }
+        let r = row + lane % 8u;
+        y[r * args.outs + out] = total * step[args.x_row + r];
+    }
+}
+
 @compute @workgroup_size(64)
 fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    if args.rows <= 8u {
+        few_rows(wid, lane);
+        return;
+    }
     let row0 = wid.y * 32u;
     let out0 = wid.x * 32u;
     // This thread's rows are row0 + ty + (0, 8, 16, 24), its outputs out0 + tx + (0, 8, 16, 24).

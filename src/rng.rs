@@ -1,7 +1,9 @@
 //! SplitMix64: one `u64` of state, so that a checkpoint holds it and any (seed, stream) pair gives an independent
 //! generator at no cost. Steele, Lea and Flood, "Fast splittable pseudorandom number generators" (OOPSLA 2014).
 //!
-//!     state += 0x9e3779b97f4a7c15;  output = mix(state)
+//! ```text
+//! state += 0x9e3779b97f4a7c15;  output = mix(state)
+//! ```
 
 const GAMMA: u64 = 0x9e37_79b9_7f4a_7c15;
 

@@ -11,6 +11,7 @@ mod train;
 use clap::{CommandFactory, Parser, Subcommand};
 use nanotern::backend::{self, Backend};
 use nanotern::{Error, Result};
+use std::io::Write;
 use std::process::ExitCode;
 
 /// Train 1.58-bit (ternary) language models on any GPU, or none.
@@ -24,7 +25,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Train a model; with no arguments a tiny one, on embedded data, on the best device there is.
-    Train(train::TrainArgs),
+    Train(Box<train::TrainArgs>),
     /// Measure speed.
     #[command(subcommand)]
     Bench(bench::BenchCommand),
@@ -70,9 +71,28 @@ impl DeviceArgs {
     }
 }
 
-pub fn run() -> ExitCode {
-    let result = match Cli::parse().command {
-        Command::Train(args) => train::run(args),
+/// A line on standard error; training does not stop because its terminal was closed.
+fn say(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
+}
+
+/// Ends quietly when the reader of standard output has gone, as in `nanotern inspect DIR | head`.
+#[cfg(unix)]
+fn end_with_the_pipe() -> Result<()> {
+    let always = std::sync::Arc::new(true.into());
+    signal_hook::flag::register_conditional_default(signal_hook::consts::SIGPIPE, always)
+        .map(|_| ())
+        .map_err(|e| Error::Device(format!("SIGPIPE: {e}")))
+}
+
+fn execute(command: Command) -> Result<ExitCode> {
+    // Training writes to standard error only, and goes on when it is closed.
+    #[cfg(unix)]
+    if !matches!(command, Command::Train(_)) {
+        end_with_the_pipe()?;
+    }
+    match command {
+        Command::Train(args) => train::run(&args),
         Command::Bench(command) => bench::run(&command),
         Command::Devices(args) => doctor::devices(&args),
         Command::Doctor(args) => doctor::doctor(&args),
@@ -84,9 +104,12 @@ pub fn run() -> ExitCode {
             clap_complete::generate(shell, &mut Cli::command(), "nanotern", &mut std::io::stdout());
             Ok(ExitCode::SUCCESS)
         }
-    };
-    result.unwrap_or_else(|error| {
-        eprintln!("error: {error}");
+    }
+}
+
+pub fn run() -> ExitCode {
+    execute(Cli::parse().command).unwrap_or_else(|error| {
+        say(&format!("error: {error}"));
         ExitCode::from(if matches!(error, Error::Usage(_)) { 2 } else { 1 })
     })
 }

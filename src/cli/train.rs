@@ -1,6 +1,6 @@
 //! `nanotern train`.
 
-use super::DeviceArgs;
+use super::{DeviceArgs, say};
 use nanotern::data;
 use nanotern::train::{Config, Outcome, Run, Signals, matmul_peak};
 use nanotern::{Error, Result};
@@ -112,7 +112,7 @@ impl TrainArgs {
     }
 }
 
-pub fn run(args: TrainArgs) -> Result<ExitCode> {
+pub fn run(args: &TrainArgs) -> Result<ExitCode> {
     let dir = match (&args.resume, &args.checkpoint_dir) {
         (Some(Some(dir)), _) | (_, Some(dir)) => dir.clone(),
         (Some(None), None) => nanotern::train::newest_run(Path::new("runs"))?,
@@ -120,16 +120,19 @@ pub fn run(args: TrainArgs) -> Result<ExitCode> {
     };
     let saved = dir.join("config.toml");
     let resume = args.resume.is_some();
+    if resume && !saved.is_file() {
+        return Err(Error::usage(format!("--resume: {} holds no run: it has no config.toml", dir.display())));
+    }
     let from = match &args.config {
-        None if resume && saved.is_file() => Some(saved.to_string_lossy().into_owned()),
+        None if resume => Some(saved.to_string_lossy().into_owned()),
         other => other.clone(),
     };
     let config = Config::load(from.as_deref(), &args.overrides()?)?;
     let backend = args.device.open()?;
-    eprintln!("device   {}", backend.describe());
+    say(&format!("device   {}", backend.describe()));
     let corpus = data::load(&config.data, Path::new(""), Path::new("runs"))?;
     let mut run = Run::new(config, corpus, &dir, &backend, resume)?;
-    eprintln!("{}", run.describe());
+    say(&run.describe());
     run.set_peak(matmul_peak(&backend)?);
     finish(&dir, run.train()?)
 }
@@ -137,11 +140,11 @@ pub fn run(args: TrainArgs) -> Result<ExitCode> {
 fn finish(dir: &Path, outcome: Outcome) -> Result<ExitCode> {
     let Outcome { step, train_loss, val_loss, checkpoint, signal } = outcome;
     let val = val_loss.map_or(String::new(), |l| format!(", validation {l:.4}"));
-    eprintln!("step {step}: training loss {train_loss:.4}{val}; saved {}", checkpoint.display());
+    say(&format!("step {step}: training loss {train_loss:.4}{val}; saved {}", checkpoint.display()));
     if let Some(signal) = signal {
-        eprintln!("stopped by a signal; go on with: nanotern train --resume {}", dir.display());
+        say(&format!("stopped by a signal; go on with: nanotern train --resume {}", dir.display()));
         return Ok(ExitCode::from(Signals::exit_code(signal) as u8));
     }
-    eprintln!("loss curve: {}", dir.join("loss.svg").display());
+    say(&format!("loss curve: {}", dir.join("loss.svg").display()));
     Ok(ExitCode::SUCCESS)
 }

@@ -1,8 +1,10 @@
 //! Which windows a training step reads. Nothing is stored: the start of sample number `c` is a pure function of
 //! (seed, c), so a run resumes from its sample counter alone.
 //!
-//!     epoch e = c / windows,  index i = c % windows
-//!     start   = offset(e) + seq * permute(e, i)
+//! ```text
+//! epoch e = c / windows,  index i = c % windows
+//! start   = offset(e) + seq * permute(e, i)
+//! ```
 //!
 //! `offset(e)` is uniform in `[0, seq)`, so that windows are cut at different places each epoch; `permute(e, _)` is a
 //! keyed Feistel network walked until it lands in range, which is a permutation without a table. An epoch has the

@@ -139,7 +139,8 @@ mod tests {
             assert_ne!(plan.slot(node.tensors[0]), plan.slot(node.tensors[1]));
         }
         assert!(plan.temp_bytes() >= plan.ideal_peak());
-        assert_eq!(plan.temp_bytes(), 4 * (500 + 100), "two slots: the largest, and the largest beside its users");
+        // The two of 20 overlap each other and one of the large ones each, which share a slot.
+        assert_eq!(plan.temp_bytes(), 4 * (500 + 20 + 20));
     }
 
     #[test]

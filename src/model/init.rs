@@ -14,6 +14,9 @@ pub enum Init {
     },
 }
 
+/// Standard deviation of the embedding and of a head of its own: logits start small, and the first loss near ln(vocab).
+pub(super) const EMBEDDING_STD: f32 = 0.02;
+
 /// Read weights start at sigmoid(4) for the stream that is read and sigmoid(-4) for the others.
 const READ_BIAS: f32 = 4.0;
 

@@ -1,5 +1,6 @@
 //! A linear layer without bias, ternary (BitLinear) or f32.
 
+use super::init::EMBEDDING_STD;
 use super::{Init, Maker, Role};
 use crate::graph::{Graph, TensorId};
 use crate::ops::{Head, QuantRows, TernaryWeight};
@@ -26,7 +27,11 @@ impl LinearInput {
 
 impl Linear {
     pub(super) fn new(make: &mut Maker<'_>, name: &str, outs: usize, dim: usize, role: Role) -> Self {
-        let latent = make.param(name, &[outs, dim], role, Init::Normal(1.0 / (dim as f32).sqrt()));
+        let std = match role {
+            Role::Matrix => 1.0 / (dim as f32).sqrt(),
+            Role::Other => EMBEDDING_STD,
+        };
+        let latent = make.param(name, &[outs, dim], role, Init::Normal(std));
         let ternary = make.config.is_ternary().then(|| make.g.ternary_weight(name, outs, dim, make.config.group(dim)));
         Linear { latent, ternary }
     }

@@ -75,7 +75,7 @@ impl Model {
     /// Declares the tensors of a checked config.
     pub fn new(g: &mut Graph, config: &ModelConfig, vocab: usize) -> Model {
         let mut make = Maker { g, config, params: Vec::new() };
-        let embed = Table::new(&mut make, "embed.weight", vocab, Init::Normal(0.02));
+        let embed = Table::new(&mut make, "embed.weight", vocab);
         let layers = (0..config.layers)
             .map(|i| Layer {
                 attention: Attention::new(&mut make, &format!("layers.{i}.attn"), 2 * i),
@@ -87,7 +87,7 @@ impl Model {
             if config.is_ternary() && config.ternary_head {
                 Head::Ternary(Linear::new(&mut make, "head.weight", vocab, config.dim, Role::Other))
             } else {
-                Head::Dense(Table::new(&mut make, "head.weight", vocab, Init::Normal(1.0 / (config.dim as f32).sqrt())))
+                Head::Dense(Table::new(&mut make, "head.weight", vocab))
             }
         });
         let params = make.params;

@@ -1,5 +1,6 @@
 //! A (vocabulary, dim) table: the embedding, or an f32 head.
 
+use super::init::EMBEDDING_STD;
 use super::{Embeddings, Init, Maker, Role};
 use crate::graph::{Graph, TensorId};
 use crate::ops::DType;
@@ -12,9 +13,9 @@ pub(super) struct Table {
 }
 
 impl Table {
-    pub(super) fn new(make: &mut Maker<'_>, name: &str, vocab: usize, init: Init) -> Self {
+    pub(super) fn new(make: &mut Maker<'_>, name: &str, vocab: usize) -> Self {
         let shape = [vocab, make.config.dim];
-        let latent = make.param(name, &shape, Role::Other, init);
+        let latent = make.param(name, &shape, Role::Other, Init::Normal(EMBEDDING_STD));
         let rounded = match make.config.embeddings {
             Embeddings::F16 => make.g.persistent(&format!("{name}.f16"), &shape, DType::F32),
             Embeddings::F32 => latent,

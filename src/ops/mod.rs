@@ -96,6 +96,8 @@ impl std::fmt::Debug for Op {
 const WORKGROUP: u32 = 64;
 /// Side of the square tile of the result that a workgroup of a matrix product computes.
 const TILE: u32 = 64;
+/// Rows up to which a matrix product is a matter of reading its right factor: decoding.
+const FEW_ROWS: u32 = 8;
 /// Workgroups in x before a grid is folded into y; a power of two below the limit of 65,535 a dimension.
 const FOLD: u32 = 32_768;
 /// Elements reduced to one partial result.
@@ -116,6 +118,11 @@ fn elements(n: u32) -> [u32; 3] {
 /// One workgroup for each tile of each (m, n) matrix of a batch.
 fn tiles(m: u32, n: u32, batch: u32) -> [u32; 3] {
     [n.div_ceil(TILE), m.div_ceil(TILE), batch]
+}
+
+/// One workgroup for each 4 rows x 8 columns of each matrix of a batch: for products of at most [`FEW_ROWS`] rows.
+fn few_rows(m: u32, n: u32, batch: u32) -> [u32; 3] {
+    [n.div_ceil(8), m.div_ceil(4), batch]
 }
 
 fn product(factors: &[u32]) -> u64 {
@@ -192,7 +199,11 @@ ops! {
         grid |a| groups(a.rows), work |a| product(&[a.rows, a.dim, 2]), grad StraightThrough;
     TERNARY_MATMUL = ternary_matmul(TernaryMatmulArgs)
         [xq: r I8, step: r F32, codes: r U8, scales: r F32, y: w F32]
-        grid |a| [a.outs.div_ceil(32), a.rows.div_ceil(32), 1], work |a| product(&[a.rows, a.outs, a.dim]),
+        grid |a| match a.rows {
+            ..=FEW_ROWS => few_rows(a.rows, a.outs, 1),
+            _ => [a.outs.div_ceil(32), a.rows.div_ceil(32), 1],
+        },
+        work |a| product(&[a.rows, a.outs, a.dim]),
         flops |a| product(&[2, a.rows, a.outs, a.dim]), grad Append(bitlinear::ternary_matmul_grad);
     TERNARY_MATMUL_BACKWARD_INPUT = ternary_matmul_backward_input(TernaryMatmulBackwardInputArgs)
         [dy: r F32, codes: r U8, scales: r F32, dx: rw F32]
@@ -204,7 +215,11 @@ ops! {
         flops |a| product(&[2, a.rows, a.outs, a.dim]);
 
     MATMUL = matmul(MatmulArgs) [a: r F32, b: r F32, d: rw F32]
-        grid |a| tiles(a.m, a.n, a.batch), work |a| product(&[a.m, a.n, a.k, a.batch]),
+        grid |a| match (a.a_transposed, a.b_transposed) {
+            (0, 1) if a.m <= FEW_ROWS => few_rows(a.m, a.n, a.batch),
+            _ => tiles(a.m, a.n, a.batch),
+        },
+        work |a| product(&[a.m, a.n, a.k, a.batch]),
         flops |a| product(&[2, a.m, a.n, a.k, a.batch]), grad Append(matmul::matmul_grad);
     MATMUL_ADD = matmul_add(MatmulAddArgs) [a: r F32, b: r F32, c: r F32, d: w F32]
         grid |a| tiles(a.m, a.n, a.batch), work |a| product(&[a.m, a.n, a.k, a.batch]),

@@ -173,6 +173,15 @@ impl Config {
                 return fail(format!("[train] {key} = {value}: between 1 and {limit} is possible"));
             }
         }
+        let m = &self.model;
+        let values = t.batch_size as u64 * m.seq_len as u64 * (m.dim * m.mhc_streams).max(m.ffn) as u64;
+        if values > MAX_VALUES {
+            return fail(format!(
+                "[train] batch_size = {} of seq_len = {}: {values} values a layer, at most {MAX_VALUES} are possible; \
+                 grad_accum makes a step larger instead",
+                t.batch_size, m.seq_len
+            ));
+        }
         let o = &self.optim;
         for (key, value) in [
             ("muon_lr", o.muon_lr),
@@ -194,6 +203,9 @@ impl Config {
         Ok(())
     }
 }
+
+/// Elements of a tensor: shaders and kernels count them in 32 bits.
+const MAX_VALUES: u64 = 1 << 31;
 
 fn unknown_config(name: &str) -> Error {
     let presets: Vec<&str> = crate::model::PRESETS.iter().map(|p| p.name).collect();

@@ -1,9 +1,9 @@
 //! `metrics.jsonl`: the log of a run, one JSON object a line.
 //!
 //! A training record is `{step, tokens, loss, lr, grad_norm, tok_per_s}`, an evaluation `{step, tokens, val_loss,
-//! val_bits_per_byte}`; losses are nats per token. JSON has no NaN: a value that is not finite is `null`, and a training
-//! record with one carries `"skipped": true`. Each line reaches the operating system in a single write, so a killed
-//! process loses none and tears none. Values that are exactly f32 are written with the digits of an f32.
+//! val_bits_per_byte}`; losses are nats per token. JSON has no NaN: a value that is not finite is `null`. The record of a
+//! step that changed nothing carries `"skipped": true`. Each line reaches the operating system in a single write, so a
+//! killed process loses none and tears none. Values that are exactly f32 are written with the digits of an f32.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
@@ -28,6 +28,8 @@ pub struct StepRecord {
     /// Global norm before clipping.
     pub grad_norm: f64,
     pub tok_per_s: f64,
+    /// The step changed nothing.
+    pub skipped: bool,
 }
 
 /// One evaluation.
@@ -72,10 +74,9 @@ impl MetricsWriter {
     /// [`Error::Io`], as [`MetricsWriter::eval`].
     pub fn step(&mut self, r: &StepRecord) -> Result<()> {
         let values = [("loss", r.loss), ("lr", r.lr), ("grad_norm", r.grad_norm), ("tok_per_s", r.tok_per_s)];
-        let skipped = values.iter().any(|(_, v)| !v.is_finite());
         let mut line = Line::new(r.step, r.tokens);
         values.iter().for_each(|(key, v)| line.put(key, number(*v)));
-        if skipped {
+        if r.skipped {
             line.put("skipped", Value::Bool(true));
         }
         self.append(line)
@@ -183,7 +184,15 @@ mod tests {
     use super::*;
 
     fn step(step: u64, loss: f64) -> StepRecord {
-        StepRecord { step, tokens: step * 64, loss, lr: 0.02, grad_norm: 1.5, tok_per_s: 1234.0 }
+        StepRecord {
+            step,
+            tokens: step * 64,
+            loss,
+            lr: 0.02,
+            grad_norm: 1.5,
+            tok_per_s: 1234.0,
+            skipped: !loss.is_finite(),
+        }
     }
 
     fn text(dir: &Path) -> String {

@@ -1,6 +1,6 @@
 //! A training run: data, steps, evaluations, checkpoints, logs; stops at a signal and goes on where it stopped.
 
-use super::checkpoint::{self, Meta, RunLock};
+use super::checkpoint::{self, Checkpoint, Meta, RunLock};
 use super::config::Config;
 use super::metrics::{EvalRecord, MetricsWriter, StepRecord, read_losses};
 use super::plot::loss_svg;
@@ -10,6 +10,7 @@ use super::step::{StepShape, TrainStep};
 use super::tensorboard::EventWriter;
 use super::trainer::{Batch, IGNORE, StepStats, Trainer};
 use crate::backend::Backend;
+use crate::data::files::write_atomic;
 use crate::data::{Corpus, sampler};
 use crate::ops::STATS_RING;
 use crate::{Error, Result};
@@ -40,6 +41,8 @@ pub struct Run {
     dir: PathBuf,
     trainer: Trainer,
     sampler: sampler::Sampler,
+    /// Of the training tokens: a resumed run must go on with the same.
+    data_crc32c: u32,
     /// f32 operations a second that this device reaches in a matrix product.
     peak_flops: Option<f64>,
     metrics: MetricsWriter,
@@ -64,43 +67,52 @@ struct State {
 }
 
 impl Run {
-    /// Prepares a run in `dir`. `resume`: takes up the newest valid checkpoint there, if there is one.
+    /// Prepares a run in `dir`. `resume`: takes up the newest valid checkpoint there, if there is one. Nothing of an earlier
+    /// run is touched before everything was checked.
     pub fn new(config: Config, corpus: Corpus, dir: &Path, backend: &Backend, resume: bool) -> Result<Run> {
-        let lock = RunLock::acquire(dir)?;
-        let saved = if resume { checkpoint::newest_valid(dir)? } else { None };
-        if !resume && checkpoint::newest_valid(dir)?.is_some() {
-            let dir = dir.display();
-            return Err(Error::usage(format!("{dir} holds a run already: add --resume, or name another directory")));
-        }
         let shape = StepShape {
             batch: config.train.batch_size,
             seq: config.model.seq_len,
             accum: config.train.grad_accum,
             recompute: config.train.recompute,
         };
+        let sampler = sampler::Sampler::new(corpus.train.as_slice().len(), shape.seq, config.train.seed)?;
+        check_validation(&corpus, shape.seq)?;
+        let lock = RunLock::acquire(dir)?;
+        let saved = checkpoint::newest_valid(dir)?;
+        if !resume && saved.is_some() {
+            let dir = dir.display();
+            return Err(Error::usage(format!("{dir} holds a run already: add --resume, or name another directory")));
+        }
+        let data_crc32c = crc32c::crc32c(bytemuck::cast_slice(corpus.train.as_slice()));
         let step = TrainStep::build(&config.model, corpus.vocab_size, shape, &config.optim);
         let mut trainer = Trainer::new(step, backend)?;
         trainer.init(config.train.seed);
+        let mut state = State::default();
+        if let Some((saved, _)) = &saved {
+            check_resumable(saved, &config, &corpus, data_crc32c)?;
+            state = restore(&mut trainer, saved)?;
+        }
+        write_config(&config, dir)?;
         let resumed = saved.as_ref().map(|(saved, _)| saved.meta.step);
-        let progress = Progress::new(config.train.total_steps, resumed.unwrap_or(0));
-        let mut run = Run {
-            sampler: sampler::Sampler::new(corpus.train.as_slice().len(), shape.seq, config.train.seed)?,
+        let run = Run {
+            sampler,
+            data_crc32c,
             peak_flops: None,
             metrics: MetricsWriter::open(dir, resumed)?,
             events: EventWriter::create(dir, resumed)?,
-            progress,
+            progress: Progress::new(config.train.total_steps, state.step),
             signals: Signals::install(),
-            state: State::default(),
+            state,
             dir: dir.to_path_buf(),
             config,
             corpus,
             trainer,
             _lock: lock,
         };
-        run.write_config()?;
         if let Some((saved, warnings)) = saved {
             warnings.iter().for_each(|w| run.progress.message(w));
-            run.restore(&saved)?;
+            run.progress.message(&format!("resumed from {} (step {})", saved.dir.display(), saved.meta.step));
         }
         Ok(run)
     }
@@ -111,8 +123,8 @@ impl Run {
         let count = step.model.param_count(&step.plan.graph);
         let tokens = self.corpus.train.as_slice().len();
         let windows = self.sampler.windows();
-        let epochs = (self.config.train.total_steps * step.shape.tokens() as u64) as f64
-            / (windows * self.config.model.seq_len as u64) as f64;
+        let epochs = self.config.train.total_steps as f64 * step.shape.tokens() as f64
+            / (windows as f64 * self.config.model.seq_len as f64);
         format!(
             "model    {count} parameters, vocabulary {}, {} of memory on the device\n\
              data     {}: {tokens} training tokens, {} for validation; {epochs:.1} epochs\n\
@@ -161,16 +173,18 @@ impl Run {
             }
             self.progress.advance(step);
             let pause = Instant::now();
-            // Before evaluating: an evaluation that fails must not cost the steps before it.
+            // Before saving: a run resumed here has every record up to here.
+            if due(self.config.train.eval_interval) && step != total {
+                self.evaluate()?;
+            }
             if due(self.config.train.checkpoint_interval) && step != total {
                 self.save(&checkpoint::step_name(step))?;
                 checkpoint::prune(&self.dir, self.config.train.keep_last_checkpoints)?;
             }
-            if due(self.config.train.eval_interval) && step != total {
-                self.evaluate()?;
-            }
             since += pause.elapsed();
         }
+        let unread = self.trainer.stats(read..self.state.step)?;
+        self.take_stats(&unread);
         self.finish()
     }
 
@@ -180,7 +194,12 @@ impl Run {
         let name = if done { "final".to_string() } else { checkpoint::step_name(self.state.step) };
         let mut saved = self.save(&name)?;
         if done {
-            self.evaluate()?;
+            // A run that is resumed at its end may have been evaluated there.
+            let recorded = read_losses(&self.dir)?.val.pop().filter(|(step, _)| *step == self.state.step);
+            match recorded {
+                Some((_, val_loss)) => self.state.val_loss = Some(val_loss),
+                None => _ = self.evaluate()?,
+            }
             saved = self.save(&name)?;
         }
         self.write_plot()?;
@@ -230,7 +249,7 @@ impl Run {
         let tok_per_s = steps_per_s * shape.tokens() as f64;
         let (loss, grad_norm) = (f64::from(last.loss), f64::from(last.grad_norm));
         let tokens = step * shape.tokens() as u64;
-        self.metrics.step(&StepRecord { step, tokens, loss, lr, grad_norm, tok_per_s })?;
+        self.metrics.step(&StepRecord { step, tokens, loss, lr, grad_norm, tok_per_s, skipped: last.skipped })?;
         let scalars = [
             ("train/loss", last.loss),
             ("train/lr", lr as f32),
@@ -247,13 +266,6 @@ impl Run {
     pub fn evaluate(&mut self) -> Result<f64> {
         let (shape, val) = (self.trainer.step.shape, self.corpus.val.as_slice());
         let windows = sampler::eval_windows(val.len(), shape.seq, self.config.train.eval_windows);
-        if windows.is_empty() {
-            let (n, seq) = (val.len(), shape.seq);
-            return Err(Error::usage(format!(
-                "{n} validation tokens are fewer than one window of seq_len + 1 = {}",
-                seq + 1
-            )));
-        }
         let batches = windows.chunks(shape.batch).map(|starts| {
             let (mut inputs, mut targets) = sampler::batch(val, starts, shape.seq);
             inputs.resize(shape.rows(), 0);
@@ -287,33 +299,16 @@ impl Run {
             seed: self.config.train.seed,
             skipped_steps: s.skipped,
             tokenizer_hash: self.corpus.tokenizer.as_ref().map(|t| t.hash()),
-            state: serde_json::json!({ "skipped_in_a_row": s.skipped_in_a_row, "rollbacks": s.rollbacks }),
+            state: serde_json::json!({
+                "skipped_in_a_row": s.skipped_in_a_row,
+                "rollbacks": s.rollbacks,
+                "data_crc32c": self.data_crc32c,
+            }),
             ..Meta::default()
         };
         let (model, optimizer) = (self.trainer.model_tensors()?, self.trainer.optimizer_tensors()?);
         let tokenizer = self.corpus.tokenizer.as_ref().map(|t| t.to_json());
         checkpoint::save(&self.dir, name, &meta, &model, &optimizer, tokenizer.as_deref())
-    }
-
-    fn restore(&mut self, saved: &checkpoint::Checkpoint) -> Result<()> {
-        let tokenizer_hash = self.corpus.tokenizer.as_ref().map(|t| t.hash());
-        if saved.meta.tokenizer_hash != tokenizer_hash {
-            let dir = saved.dir.display();
-            return Err(Error::usage(format!("{dir} was trained with another tokenizer than the data has now")));
-        }
-        self.trainer.load(&saved.model, &saved.optimizer)?;
-        let number = |key: &str| saved.meta.state[key].as_u64().unwrap_or(0);
-        self.state = State {
-            step: saved.meta.step,
-            cursor: saved.meta.data_cursor,
-            skipped: saved.meta.skipped_steps,
-            skipped_in_a_row: number("skipped_in_a_row"),
-            rollbacks: number("rollbacks"),
-            train_loss: saved.meta.train_loss.unwrap_or(f64::NAN),
-            val_loss: saved.meta.val_loss,
-        };
-        self.progress.message(&format!("resumed from {} (step {})", saved.dir.display(), saved.meta.step));
-        Ok(())
     }
 
     /// Takes up the newest checkpoint, but goes on with the data that follows.
@@ -330,24 +325,70 @@ impl Run {
         let Some((saved, _)) = checkpoint::newest_valid(&self.dir)? else {
             return give_up("there is no checkpoint to go back to: lower the learning rates");
         };
-        self.restore(&saved)?;
-        self.state = State { skipped, rollbacks, cursor, skipped_in_a_row: 0, ..self.state };
+        let state = restore(&mut self.trainer, &saved)?;
+        self.state = State { skipped, rollbacks, cursor, skipped_in_a_row: 0, ..state };
         self.metrics = MetricsWriter::open(&self.dir, Some(self.state.step))?;
+        self.events = EventWriter::create(&self.dir, Some(self.state.step))?;
+        self.progress.message(&format!("rolled back to {} (step {})", saved.dir.display(), saved.meta.step));
         Ok(())
-    }
-
-    fn write_config(&self) -> Result<()> {
-        let path = self.dir.join("config.toml");
-        let text = toml::to_string_pretty(&self.config).map_err(|e| Error::usage(e.to_string()))?;
-        std::fs::write(&path, text).map_err(|e| Error::io(&path, e))
     }
 
     fn write_plot(&self) -> Result<()> {
         let losses = read_losses(&self.dir)?;
         let path = self.dir.join("loss.svg");
         let title = self.dir.file_name().map_or("loss".into(), |n| n.to_string_lossy());
-        std::fs::write(&path, loss_svg(&losses.train, &losses.val, &title)).map_err(|e| Error::io(&path, e))
+        write_atomic(&path, loss_svg(&losses.train, &losses.val, &title).as_bytes())
     }
+}
+
+/// Validation must be possible before a run begins: it comes last.
+fn check_validation(corpus: &Corpus, seq: usize) -> Result<()> {
+    let (have, want) = (corpus.val.as_slice().len(), seq + 1);
+    if have >= want {
+        return Ok(());
+    }
+    Err(Error::usage(format!("{have} validation tokens are fewer than one window of seq_len + 1 = {want}")))
+}
+
+/// Refuses to go on with a checkpoint where the result would not be what an uninterrupted run gives.
+fn check_resumable(saved: &Checkpoint, config: &Config, corpus: &Corpus, data_crc32c: u32) -> Result<()> {
+    let (dir, meta) = (saved.dir.display(), &saved.meta);
+    let fail = |what: String| Err(Error::Usage(what));
+    if config.train.total_steps < meta.step {
+        let total = config.train.total_steps;
+        return fail(format!("total_steps = {total}, but {dir} has {} steps behind it already", meta.step));
+    }
+    if config.train.seed != meta.seed {
+        return fail(format!("{dir} was trained with seed {}, not {}", meta.seed, config.train.seed));
+    }
+    if meta.tokenizer_hash != corpus.tokenizer.as_ref().map(|t| t.hash()) {
+        return fail(format!("{dir} was trained with another tokenizer than the data has now"));
+    }
+    if meta.state["data_crc32c"] != data_crc32c {
+        return fail(format!("{dir} was trained on other data than {} is now", corpus.name));
+    }
+    Ok(())
+}
+
+/// Sets parameters and optimizer state to those of a checkpoint.
+fn restore(trainer: &mut Trainer, saved: &Checkpoint) -> Result<State> {
+    trainer.load(&saved.model, &saved.optimizer)?;
+    let meta = &saved.meta;
+    let number = |key: &str| meta.state[key].as_u64().unwrap_or(0);
+    Ok(State {
+        step: meta.step,
+        cursor: meta.data_cursor,
+        skipped: meta.skipped_steps,
+        skipped_in_a_row: number("skipped_in_a_row"),
+        rollbacks: number("rollbacks"),
+        train_loss: meta.train_loss.unwrap_or(f64::NAN),
+        val_loss: meta.val_loss,
+    })
+}
+
+fn write_config(config: &Config, dir: &Path) -> Result<()> {
+    let text = toml::to_string_pretty(config).map_err(|e| Error::usage(e.to_string()))?;
+    write_atomic(&dir.join("config.toml"), text.as_bytes())
 }
 
 /// A directory for a new run, named by the time.
@@ -359,7 +400,10 @@ pub fn new_run(runs: &Path) -> PathBuf {
 
 /// The run below `runs` whose log was written last.
 pub fn newest_run(runs: &Path) -> Result<PathBuf> {
-    let entries = std::fs::read_dir(runs).map_err(|e| Error::io(runs, e))?;
+    let entries = match std::fs::read_dir(runs) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(Error::io(runs, e)),
+        entries => entries.into_iter().flatten(),
+    };
     let dated = entries.flatten().filter_map(|e| {
         let changed = e.path().join("metrics.jsonl").metadata().and_then(|m| m.modified()).ok()?;
         Some((changed, e.path()))

@@ -3,6 +3,7 @@
 use super::{Batch, OptimConfig, StepShape, TrainStep, Trainer, sorted_rows};
 use crate::Result;
 use crate::backend::{Backend, Cpu, Difference, Level, lockstep};
+use crate::graph::TensorId;
 use crate::model::ModelConfig;
 
 /// Largest error of an op's output, as [`lockstep`] measures it. Division on a GPU may be off by 2.5 ulp, so that a few
@@ -37,6 +38,11 @@ pub fn self_test(backend: &Backend) -> Result<Vec<Difference>> {
     let targets: Vec<u32> = inputs.iter().map(|id| (id + 3) % 50).collect();
     for trainer in [&mut reference, &mut other] {
         trainer.init(1);
+        // Freshly initialised streams are equal, and many of their gradients zero: rounding would be compared.
+        for mhc in mixing(&trainer.step) {
+            let values: Vec<f32> = (0..config.mhc_params()).map(|i| (i as f32).sin()).collect();
+            trainer.program.write(mhc, &values);
+        }
         let order = trainer.step.order;
         trainer.program.write(order, &sorted_rows(&inputs));
         trainer.feed(&Batch { inputs: inputs.clone(), targets: targets.clone() });
@@ -44,5 +50,15 @@ pub fn self_test(backend: &Backend) -> Result<Vec<Difference>> {
     }
     let graph = &reference.step.plan.graph;
     let nodes = graph.nodes_of("begin").start..graph.nodes_of("update").end;
-    lockstep(&mut reference.program, &mut other.program, nodes, limit)
+    let zero = graph.nodes.iter().rposition(|n| n.op.name == "mhc_pre_backward_coef");
+    let mut differences = lockstep(&mut reference.program, &mut other.program, nodes, limit)?;
+    // The first sub-layer's streams are equal whatever the parameters, and its RMSNorm takes out any factor: the gradient
+    // of its read weights, the last one of the backward pass, is zero.
+    differences.retain(|d| Some(d.node) != zero);
+    Ok(differences)
+}
+
+/// Residual mixing parameters.
+fn mixing(step: &TrainStep) -> Vec<TensorId> {
+    step.model.params.iter().filter(|p| p.name.ends_with(".mhc")).map(|p| p.id).collect()
 }

@@ -2,6 +2,9 @@
 
 #![allow(dead_code, reason = "each test file uses its own part of this")]
 
+#[cfg(feature = "native")]
+pub mod cli;
+
 use nanotern::backend::{Backend, Cpu, Level, Wgpu, adapters};
 use std::collections::BTreeMap;
 use std::path::Path;

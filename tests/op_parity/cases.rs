@@ -17,10 +17,13 @@ pub enum Data {
     Same(usize),
 }
 
+/// Puts the op into a graph, over tensors in the order of its bindings.
+pub type Push = Box<dyn Fn(&mut Graph, &[TensorId])>;
+
 pub struct Case {
     pub op: &'static Op,
     pub args: String,
-    pub push: Box<dyn Fn(&mut Graph, &[TensorId])>,
+    pub push: Push,
     pub data: Vec<Data>,
     /// Largest normalised mean squared error of floats.
     pub limit: f64,
@@ -180,6 +183,7 @@ fn ternary(r: &mut Rng) -> Vec<Case> {
         (2, 33, 160, 32, 1),
         (4, 96, 512, 256, 3),
         (8, 5, 384, 128, 0),
+        (7, 20, 1184, 32, 1),
         (33, 40, 192, 96, 2),
         (65, 130, 256, 128, 0),
         (3, 64, 2048, 1024, 0),
@@ -209,8 +213,9 @@ fn ternary(r: &mut Rng) -> Vec<Case> {
 fn matmuls(r: &mut Rng) -> Vec<Case> {
     use matmul::MatmulArgs as A;
     let mut cases = Vec::new();
-    for (i, [m, n, k]) in
-        [[1, 1, 1], [3, 5, 7], [1, 130, 64], [64, 64, 16], [65, 63, 17], [70, 130, 96]].into_iter().enumerate()
+    for (i, [m, n, k]) in [[1, 1, 1], [3, 5, 7], [1, 130, 64], [8, 9, 50], [64, 64, 16], [65, 63, 17], [70, 130, 96]]
+        .into_iter()
+        .enumerate()
     {
         for (a_transposed, b_transposed) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
             let (batch, beta) = ([1, 3][i % 2], [0.0, 1.0, 0.5][(i + b_transposed as usize) % 3]);
@@ -296,6 +301,9 @@ fn elementwise(r: &mut Rng) -> Vec<Case> {
     let (n, edges) = (edges.len() as u32, Data::F32(edges));
     cases.push(exact(case(&ops::ROUND_F16, round_f16::RoundF16Args { n }, vec![edges, out(n)])));
     cases.push(exact(case(&ops::ROUND_F16, round_f16::RoundF16Args { n: 999 }, vec![normal(r, 999, 1e-4), out(999)])));
+    // More workgroups than a grid has in x: the rest are folded into y.
+    let n = 32_768 * 64 + 65;
+    cases.push(exact(case(&ops::FILL, fill::FillArgs { n, value: 3.0 }, vec![out(n)])));
     let extremes = || Data::F32(vec![-1e4, -100.0, -80.0, 0.0, 80.0, 100.0, 1e4]);
     let args = swiglu::SwigluArgs { n: 7 };
     cases.push(case(&ops::SWIGLU, args, vec![extremes(), normal(r, 7, 1.0), out(7)]));
@@ -364,7 +372,7 @@ fn losses(r: &mut Rng) -> Vec<Case> {
         let args = sum::SumArgs { n, scale: 0.3, beta };
         cases.push(case(&ops::SUM, args, vec![uniform(r, n, 0.0, 8.0), target(r, beta, 1)]));
     }
-    for (n, rows, offset) in [(1, 1, 0), (4096, 1, 0), (5000, 1, 3), (4097, 3, 1), (100, 5, 0)] {
+    for (n, rows, offset) in [(1, 1, 0), (4096, 1, 0), (5000, 1, 3), (4097, 3, 1), (100, 5, 0), (1, 32_770, 0)] {
         let args = sum_squares::SumSquaresArgs { n, rows, offset };
         let data = vec![normal(r, n * rows, 0.1), out(offset + rows * n.div_ceil(4096) + 1)];
         cases.push(case(&ops::SUM_SQUARES, args, data));

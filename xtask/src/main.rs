@@ -1,1 +1,169 @@
-fn main() {}
+//! `cargo xtask`: every check of the project, each by its name or all of them as `ci`.
+//!
+//! What a bare machine lacks (a Vulkan driver, a Python with TensorBoard) is installed by `.ci/run`, which then calls
+//! `cargo xtask ci`. Cargo runs with the environment it is given: profile settings belong to the caller, because another
+//! profile than the one this program was built with would build everything a second time.
+
+use std::env::consts::EXE_SUFFIX;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+use std::time::Instant;
+use std::{env, fs};
+
+type Result<T = ()> = std::result::Result<T, String>;
+type Stage = (&'static str, &'static str, fn() -> Result);
+
+/// The test command that the README gives.
+const TEST: &str = "cargo test --workspace";
+const WASM: &str = "wasm32-unknown-unknown";
+
+const STAGES: [Stage; 5] = [
+    ("fmt", "formatting", fmt),
+    ("lint", "clippy, warnings are errors", lint),
+    ("test", "the test command of the README", test),
+    ("wasm", "the library compiles for browsers: wasm32, default features off", wasm),
+    ("smoke", "the program itself: doctor, and training on the CPU and, where there is an adapter, on wgpu", smoke),
+];
+
+/// A configuration small enough for an unoptimised build and a software GPU.
+const MICRO: &str = "\
+[model]
+dim = 64
+layers = 2
+heads = 2
+kv_heads = 1
+ffn = 128
+seq_len = 32
+group_size = 64
+mhc_streams = 2
+[data]
+dataset = \"text\"
+path = \"corpus.txt\"
+tokenizer = \"bytes\"
+[train]
+batch_size = 2
+total_steps = 2
+eval_windows = 2
+log_interval = 1
+";
+
+fn main() -> ExitCode {
+    let wanted = env::args().nth(1).unwrap_or_default();
+    let stages: Vec<Stage> = STAGES.into_iter().filter(|(name, ..)| wanted == "ci" || wanted == *name).collect();
+    if stages.is_empty() {
+        eprintln!("usage: cargo xtask CHECK\n\n  ci      all of these");
+        STAGES.iter().for_each(|(name, what, _)| eprintln!("  {name:7} {what}"));
+        return ExitCode::from(2);
+    }
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask lies in the workspace");
+    env::set_current_dir(root).expect("the workspace is there");
+    let mut times = Vec::new();
+    for (name, what, check) in stages {
+        println!("\n== {name}: {what}");
+        let start = Instant::now();
+        if let Err(error) = check() {
+            eprintln!("\n{name} failed: {error}");
+            return ExitCode::FAILURE;
+        }
+        times.push(format!("{name} {:.0} s", start.elapsed().as_secs_f64()));
+    }
+    println!("\npassed: {}", times.join(", "));
+    ExitCode::SUCCESS
+}
+
+fn fmt() -> Result {
+    cargo("fmt --all --check")
+}
+
+fn lint() -> Result {
+    cargo("clippy --workspace --all-targets --locked -- -D warnings")
+}
+
+fn test() -> Result {
+    let readme = fs::read_to_string("README.md").map_err(|e| format!("README.md: {e}"))?;
+    if !readme.lines().any(|line| line.trim_start_matches([' ', '$', '`']).starts_with(TEST)) {
+        return Err(format!("README.md does not give the test command, `{TEST}`"));
+    }
+    cargo(TEST.strip_prefix("cargo ").unwrap_or(TEST))
+}
+
+fn wasm() -> Result {
+    let check = "check --lib --locked --no-default-features";
+    if has_wasm() || Command::new("rustup").args(["target", "add", WASM]).status().is_ok_and(|s| s.success()) {
+        return cargo(&format!("{check} --target {WASM}"));
+    }
+    println!("NOT CHECKED FOR WASM32: this toolchain has no {WASM} and rustup cannot add it.");
+    println!("Checked instead: the library compiles for this machine with default features off.");
+    cargo(check)
+}
+
+/// Whether the toolchain holds a standard library for wasm32.
+fn has_wasm() -> bool {
+    let Ok(output) = Command::new("rustc").args(["--print", "target-libdir", "--target", WASM]).output() else {
+        return false;
+    };
+    let dir = PathBuf::from(String::from_utf8_lossy(&output.stdout).trim());
+    fs::read_dir(dir).is_ok_and(|files| files.flatten().any(|f| f.file_name().to_string_lossy().starts_with("libstd")))
+}
+
+fn smoke() -> Result {
+    // Built with the features that tests have: any other selection would build the dependencies again.
+    cargo("test --workspace --no-run --quiet")?;
+    let here = env::current_exe().map_err(|e| e.to_string())?;
+    let build = here.parent().ok_or("this program lies nowhere")?;
+    let program = build.join(format!("nanotern{EXE_SUFFIX}"));
+    let dir = build.join("smoke");
+    if dir.exists() {
+        fs::remove_dir_all(&dir).map_err(|e| format!("{}: {e}", dir.display()))?;
+    }
+    fs::create_dir_all(&dir).map_err(|e| format!("{}: {e}", dir.display()))?;
+    let write = |name: &str, text: &str| fs::write(dir.join(name), text).map_err(|e| format!("{name}: {e}"));
+    write("micro.toml", MICRO)?;
+    write("corpus.txt", &"the quick brown fox jumps over the lazy dog\n".repeat(64))?;
+    let nanotern = |args: &str| run(Command::new(&program).args(args.split(' ')).current_dir(&dir));
+
+    nanotern("--version")?;
+    nanotern("doctor")?;
+    nanotern("train --config tiny --backend cpu --total-steps 3 --set train.eval_windows=2 --checkpoint-dir cpu")?;
+    trained(&dir.join("cpu"), 3)?;
+    nanotern("inspect cpu/final --json")?;
+    nanotern("train --resume cpu --backend cpu --total-steps 4")?;
+    trained(&dir.join("cpu"), 4)?;
+    let devices = Command::new(&program).args(["devices", "--json"]).output().map_err(|e| e.to_string())?;
+    let adapter = String::from_utf8_lossy(&devices.stdout).contains(r#""backend":"wgpu""#);
+    if adapter || env::var("NANOTERN_REQUIRE_GPU").as_deref() == Ok("1") {
+        nanotern("train --config micro.toml --backend wgpu --checkpoint-dir wgpu")?;
+        return trained(&dir.join("wgpu"), 2);
+    }
+    println!("NOT CHECKED ON WGPU: this machine has no adapter.");
+    Ok(())
+}
+
+/// Whether a run left all that it promises, and its last logged step is `step`.
+fn trained(run: &Path, step: u64) -> Result {
+    let path = run.join("metrics.jsonl");
+    let metrics = fs::read_to_string(&path).map_err(|e| format!("{}: {e}", path.display()))?;
+    if !metrics.lines().any(|line| line.contains(&format!("\"step\":{step},"))) {
+        return Err(format!("{}: no step {step} in\n{metrics}", path.display()));
+    }
+    for file in ["config.toml", "loss.svg", "final/model.safetensors", "final/manifest.json"] {
+        if !run.join(file).is_file() {
+            return Err(format!("{}: not there", run.join(file).display()));
+        }
+    }
+    Ok(())
+}
+
+fn cargo(args: &str) -> Result {
+    run(Command::new(env::var_os("CARGO").unwrap_or("cargo".into())).args(args.split(' ')))
+}
+
+/// Runs a command with this program's own output and environment.
+fn run(command: &mut Command) -> Result {
+    let program = Path::new(command.get_program()).file_name().unwrap_or_default().to_string_lossy();
+    let args: Vec<_> = command.get_args().map(|a| a.to_string_lossy()).collect();
+    let line = format!("{program} {}", args.join(" "));
+    println!("$ {line}");
+    let status = command.status().map_err(|e| format!("{line}: {e}"))?;
+    if status.success() { Ok(()) } else { Err(format!("`{line}`: {status}")) }
+}

@@ -62,6 +62,7 @@ impl AdapterInfo {
     }
 
     /// The order in which adapters are preferred, best first.
+    #[cfg(feature = "native")]
     fn rank(&self) -> u32 {
         match self.device_type {
             wgpu::DeviceType::DiscreteGpu => 0,
@@ -229,5 +230,23 @@ impl Wgpu {
         self.faults.check()?;
         pipelines.insert(op.name, pipeline.clone());
         Ok(pipeline)
+    }
+}
+
+#[cfg(all(test, feature = "native"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_device_refuses_becomes_an_error_once() {
+        let Ok(on) = Wgpu::open(None) else { return println!("NOT TESTED on wgpu: this machine has no adapter") };
+        on.faults.check().unwrap();
+        let size = on.device.limits().max_buffer_size + 4;
+        let (usage, mapped_at_creation) = (wgpu::BufferUsages::STORAGE, false);
+        let giant = wgpu::BufferDescriptor { label: Some("giant"), size, usage, mapped_at_creation };
+        drop(on.device.create_buffer(&giant));
+        let error = on.faults.check().unwrap_err().to_string();
+        assert!(error.contains(&on.info.name) && error.contains("giant"), "{error}");
+        on.faults.check().unwrap();
     }
 }

@@ -9,7 +9,7 @@ use std::task::{Poll, Waker};
 
 /// Elementary operations after which a stretch of nodes goes on in another submit: well under a second on the slowest
 /// GPU, so that no driver takes it for hung.
-const WORK_A_SUBMIT: u64 = 100_000_000_000;
+const WORK_A_SUBMIT: u64 = 20_000_000_000;
 /// Bytes read back at a time.
 const STAGING: u64 = 64 << 20;
 /// The smallest buffer: one vec4, which is the widest element a shader has.

@@ -1,0 +1,268 @@
+#!/usr/bin/env python3
+"""Training speed beside PyTorch's: the same network, batch and optimizers, on the same machine, in one run.
+
+    cargo build --release
+    pip install torch                       # torch.compile needs a C++ compiler too
+    python benches/peers/train_step.py      # --rounds 5 --steps 5 --threads 2
+
+The work: forward, backward, clipping and update (Muon with 3 Newton-Schulz iterations for the ternary matrices, AdamW
+for the rest) of the tiny preset on 8 x 256 random tokens, in f32. The sides: `nanotern bench train-step` on the CPU, and
+the PyTorch model below, eager and under torch.compile. Each runs in a process of its own; a round runs them one after
+the other, each in turn first, and stops the others meanwhile (SIGSTOP). Compilation and two steps of warming up are not
+counted; a round's figure is the median of its steps. Prints a table in Markdown; the rounds go to standard error.
+PyTorch's threads wait for each other often, so other programs slow it down more than its share: run nothing else.
+Peak memory is the largest resident set of a process over its life, what it loads and compiles included.
+"""
+import argparse, json, math, os, platform, resource, signal, statistics, subprocess, sys, time
+from pathlib import Path
+
+BATCH, SEQ, VOCAB, DIM, LAYERS, HEADS, FFN, GROUP = 8, 256, 4096, 256, 4, 4, 512, 128
+NAMES = {"nanotern": "nanotern", "eager": "PyTorch, eager", "compile": "PyTorch, torch.compile"}
+
+
+# ---------------------------------------------------------------- the PyTorch side
+def build(torch):
+    """The tiny preset and its optimizer: (model, step). `step(model, inputs, targets)` trains once, returns the loss."""
+    nn, F = torch.nn, torch.nn.functional
+
+    class Straight(torch.autograd.Function):
+        """The quantised value forward, the identity backward."""
+
+        @staticmethod
+        def forward(ctx, x, x_hat):
+            return x_hat.view_as(x)
+
+        @staticmethod
+        def backward(ctx, dy):
+            return dy, None
+
+    def ternary(w):
+        """One f16 scale, the mean of |w|, for each GROUP consecutive inputs of a row."""
+        with torch.no_grad():
+            g = w.reshape(w.shape[0], -1, GROUP)
+            s = g.abs().mean(-1, keepdim=True).clamp_min(2.0**-14).half().to(w.dtype)
+            w_hat = (((g > 0.5 * s).to(w.dtype) - (g < -0.5 * s).to(w.dtype)) * s).reshape(w.shape)
+        return Straight.apply(w, w_hat)
+
+    def int8(x):
+        """One step for each token."""
+        with torch.no_grad():
+            a = x.abs().amax(-1, keepdim=True).clamp_min(1e-8) / 127.0
+            x_hat = (x / a).round_().clamp_(-127, 127).mul_(a)
+        return Straight.apply(x, x_hat)
+
+    class BitLinear(nn.Module):
+        def __init__(self, inputs, outputs):
+            super().__init__()
+            self.weight = nn.Parameter(torch.randn(outputs, inputs) / math.sqrt(inputs))
+
+        def forward(self, x_hat):
+            return F.linear(x_hat, ternary(self.weight))
+
+    class Layer(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.q, self.k, self.v, self.o = (BitLinear(DIM, DIM) for _ in range(4))
+            self.gate, self.up, self.down = BitLinear(DIM, FFN), BitLinear(DIM, FFN), BitLinear(FFN, DIM)
+            self.norm1, self.norm2, self.norm3, self.norm4 = (nn.RMSNorm(n, eps=1e-6) for n in (DIM, DIM, DIM, FFN))
+
+        def forward(self, x, cos, sin):
+            def rope(t):
+                t1, t2 = t.chunk(2, -1)
+                return torch.cat([t1 * cos - t2 * sin, t2 * cos + t1 * sin], -1)
+
+            batch, seq, _ = x.shape
+            u = int8(self.norm1(x))
+            q, k, v = (p(u).view(batch, seq, HEADS, -1).transpose(1, 2) for p in (self.q, self.k, self.v))
+            y = F.scaled_dot_product_attention(rope(q), rope(k), v, is_causal=True)
+            x = x + self.o(int8(self.norm3(y.transpose(1, 2).reshape(batch, seq, DIM))))
+            u = int8(self.norm2(x))
+            return x + self.down(int8(self.norm4(F.silu(self.gate(u)) * self.up(u))))
+
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embed = nn.Embedding(VOCAB, DIM)
+            nn.init.normal_(self.embed.weight, std=0.02)
+            self.layers = nn.ModuleList(Layer() for _ in range(LAYERS))
+            self.norm = nn.RMSNorm(DIM, eps=1e-6)
+            half = DIM // HEADS // 2
+            angle = torch.outer(torch.arange(SEQ).double(), 10000.0 ** (-torch.arange(half).double() / half))
+            self.register_buffer("cos", angle.cos().float(), persistent=False)
+            self.register_buffer("sin", angle.sin().float(), persistent=False)
+
+        def forward(self, inputs, targets):
+            x = self.embed(inputs)
+            for layer in self.layers:
+                x = layer(x, self.cos, self.sin)
+            logits = F.linear(self.norm(x), self.embed.weight)  # the head is the embedding
+            return F.cross_entropy(logits.flatten(0, 1), targets.flatten())
+
+    def muon(w, g, m, lr=0.02, beta=0.95):
+        m.mul_(beta).add_(g, alpha=1 - beta)
+        x = (1 - beta) * g + beta * m  # Nesterov
+        tall = x.shape[0] > x.shape[1]
+        x = x.T if tall else x
+        x = x / (x.norm() + 1e-7)
+        for _ in range(3):
+            a = x @ x.T
+            x = 3.4445 * x + (-4.7750 * a + 2.0315 * a @ a) @ x
+        w.add_(x.T if tall else x, alpha=-lr * math.sqrt(max(1.0, w.shape[0] / w.shape[1])))
+
+    def adamw(w, g, m, v, t, lr=3e-3, b1=0.9, b2=0.95):
+        m.mul_(b1).add_(g, alpha=1 - b1)
+        v.mul_(b2).addcmul_(g, g, value=1 - b2)
+        w.addcdiv_(m / (1 - b1**t), (v / (1 - b2**t)).sqrt_().add_(1e-8), value=-lr)
+
+    model, t = Model(), 0
+    named = list(model.named_parameters())
+    state = {n: (torch.zeros_like(p), torch.zeros_like(p)) for n, p in named}
+
+    def step(forward, inputs, targets):
+        nonlocal t
+        t += 1
+        loss = forward(inputs, targets)
+        loss.backward()
+        with torch.no_grad():
+            norm = torch.stack([p.grad.norm() for _, p in named]).norm()
+            scale = torch.clamp(1.0 / (norm + 1e-6), max=1.0)
+            for name, p in named:
+                g, (m, v) = p.grad * scale, state[name]
+                if name.startswith("layers.") and p.ndim == 2:
+                    muon(p, g, m)
+                else:
+                    adamw(p, g, m, v, t)
+                p.grad = None
+        return loss.item()
+
+    return model, step
+
+
+def worker(kind, threads):
+    """Answers each line of standard input, a number of steps, with a line of JSON."""
+    import torch
+
+    torch.set_num_threads(threads)
+    torch.manual_seed(0)
+    model, step = build(torch)
+    forward = torch.compile(model) if kind == "compile" else model
+    inputs, targets = torch.randint(VOCAB, (BATCH, SEQ)), torch.randint(VOCAB, (BATCH, SEQ))
+    losses = [step(forward, inputs, targets) for _ in range(2)]
+    assert abs(losses[0] - math.log(VOCAB)) < 0.3, losses
+    print(json.dumps({"torch": torch.__version__, "loss": losses[0]}), flush=True)
+    for line in sys.stdin:
+        seconds = []
+        for _ in range(int(line)):
+            start = time.perf_counter()
+            step(forward, inputs, targets)
+            seconds.append(time.perf_counter() - start)
+        rss = peak_bytes(resource.getrusage(resource.RUSAGE_SELF))
+        print(json.dumps({"seconds": seconds, "rss": rss}), flush=True)
+
+
+# ---------------------------------------------------------------- the rounds
+def peak_bytes(usage):
+    return usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+class Peer:
+    """A PyTorch process, stopped except when it is asked for steps. Its group holds torch.compile's helpers too."""
+
+    def __init__(self, kind, threads):
+        command = [sys.executable, os.path.abspath(__file__), "--worker", kind, "--threads", str(threads)]
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        self.process = subprocess.Popen(command, start_new_session=True, **pipes)
+        self.about = self.answer()
+        self.signal(signal.SIGSTOP)
+
+    def answer(self):
+        line = self.process.stdout.readline()
+        if not line:
+            sys.exit("the PyTorch process ended: see above (pip install torch; torch.compile needs a C++ compiler)")
+        return json.loads(line)
+
+    def signal(self, number):
+        os.killpg(self.process.pid, number)
+
+    def run(self, steps):
+        self.signal(signal.SIGCONT)
+        self.process.stdin.write(f"{steps}\n")
+        self.process.stdin.flush()
+        answer = self.answer()
+        self.signal(signal.SIGSTOP)
+        return answer
+
+    def close(self):
+        self.signal(signal.SIGKILL)
+        self.process.wait()
+
+
+def ours(binary, threads, steps):
+    command = f"bench train-step --json --config tiny --backend cpu --threads {threads} --steps {steps}".split()
+    process = subprocess.Popen([binary, *command], stdout=subprocess.PIPE, text=True)
+    text = process.stdout.read()
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode != 0:
+        sys.exit(f"{binary} {' '.join(command)}: exit code {process.returncode}")
+    report = json.loads(text)
+    assert report["tokens_per_step"] == BATCH * SEQ, report
+    return {"seconds": report["seconds"], "rss": peak_bytes(usage), "device": report["device"]}
+
+
+def cpu_model():
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    suffix = ".exe" if os.name == "nt" else ""
+    target = Path(os.environ.get("CARGO_TARGET_DIR", Path(__file__).resolve().parents[2] / "target"))
+    parser.add_argument("--nanotern", default=str(target / "release" / f"nanotern{suffix}"), help="the program")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=5, help="counted steps a round")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--worker", choices=("eager", "compile"), help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.worker:
+        return worker(args.worker, args.threads)
+    version = subprocess.run([args.nanotern, "--version"], capture_output=True, text=True, check=True).stdout.strip()
+    load = os.getloadavg()[0]
+    peers = {}
+    rounds = {side: [] for side in NAMES}
+    try:
+        for kind in ("eager", "compile"):
+            peers[kind] = Peer(kind, args.threads)
+        for n in range(args.rounds):
+            sides = list(NAMES)
+            for side in sides[n % 3 :] + sides[: n % 3]:
+                run = peers[side].run(args.steps) if side in peers else ours(args.nanotern, args.threads, args.steps)
+                run["rate"] = BATCH * SEQ / statistics.median(run["seconds"])
+                rounds[side].append(run)
+            figures = ", ".join(f"{side} {rounds[side][-1]['rate']:.0f}" for side in sides)
+            print(f"round {n + 1}: {figures} tok/s", file=sys.stderr, flush=True)
+    finally:
+        for peer in peers.values():
+            peer.close()
+
+    about = f"{version}, {rounds['nanotern'][0]['device']}; PyTorch {peers['eager'].about['torch']}"
+    print(f"Training step, tiny preset, {BATCH} x {SEQ} tokens, Muon included; {args.threads} threads")
+    print(f"of {cpu_model()} ({os.cpu_count()} logical cores), {platform.system()}; {about}.")
+    print(f"Median (least to most) of {args.rounds} interleaved rounds of {args.steps} steps.")
+    print("" if load < 0.5 else f"Load average {load:.1f} before the run: other programs ran too, these figures are noise.\n")
+    print("| | tok/s | least to most | nanotern is faster by | peak memory |")
+    print("|---|---:|---:|---:|---:|")
+    for side, name in NAMES.items():
+        rates = [run["rate"] for run in rounds[side]]
+        times = statistics.median(o["rate"] / r for o, r in zip(rounds["nanotern"], rates))
+        rss = max(run["rss"] for run in rounds[side]) / 2**20
+        ratio = "" if side == "nanotern" else f"{times:.2f}x"
+        print(f"| {name} | {statistics.median(rates):,.0f} | {min(rates):,.0f} to {max(rates):,.0f} | {ratio} | {rss:,.0f} MiB |")
+
+
+if __name__ == "__main__":
+    main()

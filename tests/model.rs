@@ -1,0 +1,416 @@
+//! Properties of the model and of a training step that hold for every option: sizes, first loss, causality, residual
+//! streams, gradients, memory.
+
+mod common;
+
+use common::{fastest, relative, scalar};
+use nanotern::backend::{Backend, Program};
+use nanotern::data::synthetic;
+use nanotern::graph::{Graph, Plan, TensorId};
+use nanotern::model::{Embeddings, Inputs, Model, ModelConfig, PRESETS, Preset, Quantize};
+use nanotern::ops::{DType, Targets};
+use nanotern::rng::Rng;
+use nanotern::train::{Batch, OptimConfig, StepShape, TrainStep, Trainer};
+use std::sync::Arc;
+
+fn small() -> ModelConfig {
+    ModelConfig {
+        dim: 64,
+        layers: 2,
+        heads: 4,
+        kv_heads: 2,
+        ffn: 96,
+        seq_len: 32,
+        group_size: 32,
+        ..ModelConfig::default()
+    }
+}
+
+/// Every combination of streams, head, sub-layer norms and quantisation.
+fn every_option() -> Vec<ModelConfig> {
+    let mut list = Vec::new();
+    for mhc_streams in [1, 2, 4] {
+        for (tie_embeddings, ternary_head) in [(true, false), (false, false), (false, true)] {
+            for sub_norm in [true, false] {
+                for quantize in [Quantize::Ternary, Quantize::None] {
+                    list.push(ModelConfig { mhc_streams, tie_embeddings, ternary_head, sub_norm, quantize, ..small() });
+                }
+            }
+        }
+    }
+    list.iter().for_each(|c| c.check().unwrap());
+    list
+}
+
+fn shape(batch: usize, seq: usize) -> StepShape {
+    StepShape { batch, seq, accum: 1, recompute: false }
+}
+
+fn trainer(config: &ModelConfig, vocab: usize, shape: StepShape, backend: &Backend) -> Trainer {
+    let mut trainer = Trainer::new(TrainStep::build(config, vocab, shape, &OptimConfig::default()), backend).unwrap();
+    trainer.init(0);
+    trainer
+}
+
+fn random_batch(rows: usize, vocab: usize, seed: u64) -> Batch {
+    let mut rng = Rng::new(seed);
+    let mut ids = || (0..rows).map(|_| rng.below(vocab as u64) as u32).collect();
+    Batch { inputs: ids(), targets: ids() }
+}
+
+/// Windows of text, its bytes as ids.
+fn text_batch(shape: StepShape, step: usize) -> Batch {
+    let text = synthetic::generate(0, 1 << 16).train.into_bytes();
+    let window = |i: usize| (step * shape.batch + i) * 97 % (text.len() - shape.seq - 1);
+    let ids = |from: usize| {
+        let cut = |i: usize| text[window(i) + from..][..shape.seq].iter().map(|b| u32::from(*b));
+        (0..shape.batch).flat_map(cut).collect()
+    };
+    Batch { inputs: ids(0), targets: ids(1) }
+}
+
+fn as_f64(x: &[f32]) -> Vec<f64> {
+    x.iter().map(|v| f64::from(*v)).collect()
+}
+
+fn gradients(trainer: &mut Trainer) -> Vec<(String, Vec<f32>)> {
+    let graph = &trainer.step.plan.graph;
+    let list: Vec<_> =
+        trainer.step.model.params.iter().map(|p| (p.name.clone(), graph.gradient(p.id).unwrap())).collect();
+    list.into_iter().map(|(name, g)| (name, trainer.program.read(g).unwrap())).collect()
+}
+
+/// Parameters by the shapes.
+fn count(c: &ModelConfig, vocab: usize) -> usize {
+    let kv = c.dim / c.heads * c.kv_heads;
+    let norms = 2 * c.dim + if c.sub_norm { c.dim + c.ffn } else { 0 };
+    let layer = 2 * c.dim * c.dim + 2 * c.dim * kv + 3 * c.dim * c.ffn + norms + 2 * c.mhc_params();
+    vocab * c.dim * if c.tie_embeddings { 1 } else { 2 } + c.layers * layer + c.dim
+}
+
+#[test]
+fn presets_have_the_parameters_their_names_say() {
+    let built = |c: &ModelConfig, vocab: usize| {
+        let mut g = Graph::new();
+        Model::new(&mut g, c, vocab).param_count(&g)
+    };
+    for preset in &PRESETS {
+        preset.model().check().unwrap();
+        let streams = ModelConfig { mhc_streams: 2, sub_norm: false, ..preset.model() };
+        for config in [preset.model(), streams] {
+            assert_eq!(built(&config, preset.vocab), count(&config, preset.vocab), "{}", preset.name);
+        }
+    }
+    for (name, want) in [("tiny", 3_672_392), ("d20", 17_981_036)] {
+        let preset = Preset::find(name).unwrap();
+        let config = ModelConfig { mhc_streams: 2, sub_norm: false, ..preset.model() };
+        assert_eq!(built(&config, preset.vocab), want, "{name}");
+    }
+    for (name, millions) in [("nano-125m", 123.6), ("small-560m", 560.0)] {
+        let preset = Preset::find(name).unwrap();
+        let have = built(&preset.model(), preset.vocab) as f64 * 1e-6;
+        assert!((have - millions).abs() < 0.1, "{name}: {have} million");
+    }
+    for config in every_option() {
+        assert_eq!(built(&config, 300), count(&config, 300), "{config:?}");
+    }
+}
+
+/// The loss before the first step is that of a uniform guess.
+fn assert_first_loss(config: &ModelConfig, vocab: usize, shape: StepShape) {
+    let mut trainer = trainer(config, vocab, shape, &fastest());
+    let loss = trainer.evaluate([random_batch(shape.rows(), vocab, 5)]).unwrap();
+    println!("vocab {vocab}: first loss {loss:.4}, ln(vocab) {:.4}", (vocab as f64).ln());
+    assert!((loss - (vocab as f64).ln()).abs() < 0.3, "first loss {loss} of vocabulary {vocab}: {config:?}");
+}
+
+#[test]
+fn the_first_loss_is_that_of_a_uniform_guess() {
+    every_option().iter().for_each(|config| assert_first_loss(config, 300, shape(2, 32)));
+    for (name, seq) in [("tiny", 256), ("d20", 32)] {
+        let preset = Preset::find(name).unwrap();
+        assert_first_loss(&preset.model(), preset.vocab, shape(1, seq));
+    }
+}
+
+#[test]
+#[ignore = "takes 10 GiB of memory and a minute"]
+fn the_first_loss_of_the_large_presets() {
+    for name in ["nano-125m", "small-560m"] {
+        let preset = Preset::find(name).unwrap();
+        assert_first_loss(&preset.model(), preset.vocab, shape(1, 32));
+    }
+}
+
+/// A model with nothing but a forward pass.
+struct Forward {
+    program: Program,
+    ids: TensorId,
+    logits: TensorId,
+}
+
+impl Forward {
+    fn new(config: &ModelConfig, vocab: usize, batch: usize, backend: &Backend) -> Forward {
+        let mut g = Graph::new();
+        let model = Model::new(&mut g, config, vocab);
+        let rows = batch * config.seq_len;
+        let ids = g.persistent("ids", &[rows], DType::U32);
+        let positions = g.persistent("positions", &[rows], DType::U32);
+        let inputs = Inputs { ids, positions, batch };
+        g.section("quantize", |g| model.quantize(g));
+        let logits = g.section("forward", |g| {
+            let embedded = model.embed(g, &inputs);
+            let head = model.forward(g, &inputs, embedded, false);
+            g.logits(&head, 0..rows)
+        });
+        let mut program = backend.prepare(Arc::new(Plan::new(g))).unwrap();
+        for (i, p) in model.params.iter().enumerate() {
+            let n = program.plan().graph.tensor(p.id).elements();
+            program.write(p.id, &p.init.values(n, &mut Rng::new(i as u64)));
+        }
+        program.write(model.rope, &model.rope_table());
+        let position: Vec<u32> = (0..rows).map(|r| (r % config.seq_len) as u32).collect();
+        program.write(positions, &position);
+        program.run_section("quantize").unwrap();
+        Forward { program, ids, logits }
+    }
+
+    fn logits(&mut self, ids: &[u32]) -> Vec<f32> {
+        self.program.write(self.ids, ids);
+        self.program.run_section("forward").unwrap();
+        self.program.read(self.logits).unwrap()
+    }
+}
+
+#[test]
+fn a_token_changes_no_logits_before_it() {
+    let (vocab, seq) = (70, 32);
+    let groups = [1, 2, 4].map(|kv_heads| ModelConfig { kv_heads, ..small() });
+    for config in every_option().into_iter().chain(groups) {
+        let mut model = Forward::new(&config, vocab, 2, &fastest());
+        let ids = random_batch(2 * seq, vocab, 11).inputs;
+        let before = model.logits(&ids);
+        for t in [0, 7, seq - 1, seq + 13] {
+            let mut changed = ids.clone();
+            changed[t] = (changed[t] + 1) % vocab as u32;
+            let after = model.logits(&changed);
+            let differs = |row: usize| before[row * vocab..][..vocab] != after[row * vocab..][..vocab];
+            let end = (t / seq + 1) * seq;
+            let outside: Vec<usize> = (0..t).chain(end..2 * seq).filter(|row| differs(*row)).collect();
+            assert!(outside.is_empty(), "token {t} changed the logits of rows {outside:?}: {config:?}");
+            assert!(differs(t), "token {t} changed nothing: {config:?}");
+            assert!(t + 1 == end || (t + 1..end).any(differs), "token {t} is seen by none after it: {config:?}");
+        }
+    }
+}
+
+/// Largest relative deviation of a stream from the mean of the streams, after the last sub-layer.
+fn deviation(trainer: &mut Trainer, batch: &Batch) -> f64 {
+    trainer.program.run_section("begin").unwrap();
+    trainer.feed(batch);
+    let plan = trainer.step.plan.clone();
+    let eval = plan.graph.nodes_of("eval");
+    let last = eval.clone().rev().find(|i| plan.graph.nodes[*i].op.name == "mhc_post").unwrap();
+    trainer.program.run(eval.start..last + 1).unwrap();
+    let output = plan.graph.outputs(&plan.graph.nodes[last]).next().unwrap();
+    let x = as_f64(&trainer.program.read::<f32>(output).unwrap());
+    let streams = trainer.step.model.config.mhc_streams;
+    let n = x.len() / streams;
+    let mean: Vec<f64> = (0..n).map(|i| (0..streams).map(|s| x[s * n + i]).sum::<f64>() / streams as f64).collect();
+    let norm = mean.iter().map(|m| m * m).sum::<f64>().sqrt();
+    let off = |s: usize| (0..n).map(|i| (x[s * n + i] - mean[i]).powi(2)).sum::<f64>().sqrt() / norm;
+    (0..streams).map(off).fold(0.0, f64::max)
+}
+
+#[test]
+fn residual_streams_diverge_and_their_mixing_learns() {
+    for streams in [2, 4] {
+        let config = ModelConfig { mhc_streams: streams, ..small() };
+        let shape = shape(4, 32);
+        let mut trainer = trainer(&config, 256, shape, &fastest());
+        let mixing: Vec<_> = trainer.step.model.params.iter().filter(|p| p.name.ends_with(".mhc")).cloned().collect();
+        let init: Vec<Vec<f32>> = mixing.iter().map(|p| trainer.program.read(p.id).unwrap()).collect();
+        for step in 0..100 {
+            trainer.submit(step as u64, 1.0, [text_batch(shape, step)]).unwrap();
+        }
+        let off = deviation(&mut trainer, &text_batch(shape, 100));
+        println!("{streams} streams are up to {off:.3} from their mean");
+        assert!(off >= 1e-3, "{streams} streams are {off} from their mean");
+        let residual = if streams == 2 { 1 } else { 24 };
+        let mut start = 0;
+        for (kind, n) in [
+            ("H_res", residual),
+            ("pre_logits", streams),
+            ("pre_bias", streams),
+            ("post_logits", streams),
+            ("post_bias", streams),
+        ] {
+            // The mean of the streams, which follows the last sub-layer, is the same for every doubly stochastic H_res.
+            let last = mixing.len() - usize::from(kind == "H_res");
+            for (p, init) in mixing[..last].iter().zip(&init).skip(1) {
+                let now: Vec<f32> = trainer.program.read(p.id).unwrap();
+                let moved = (start..start + n).map(|i| (now[i] - init[i]).abs()).fold(0.0, f32::max);
+                assert!(moved > 1e-3, "{kind} of {} moved by {moved}", p.name);
+            }
+            start += n;
+        }
+    }
+}
+
+/// Central differences need a smooth function, so weights are not quantised here; the straight-through estimate is by
+/// intent no derivative, and is compared with a reference implementation in `golden.rs`.
+#[test]
+fn gradients_agree_with_central_differences() {
+    for streams in [1, 2, 4] {
+        for tie_embeddings in [true, false] {
+            let config = ModelConfig {
+                dim: 32,
+                heads: 4,
+                kv_heads: 2,
+                ffn: 48,
+                seq_len: 8,
+                mhc_streams: streams,
+                tie_embeddings,
+                quantize: Quantize::None,
+                embeddings: Embeddings::F32,
+                ..small()
+            };
+            check_gradients(&config);
+        }
+    }
+}
+
+fn check_gradients(config: &ModelConfig) {
+    let shape = shape(2, 8);
+    let mut t = trainer(config, 40, shape, &scalar());
+    let batch = random_batch(shape.rows(), 40, 3);
+    // At the start residual streams are equal; a few steps part them.
+    for step in 0..3 {
+        t.submit(step, 1.0, [batch.clone()]).unwrap();
+    }
+    let params = t.step.model.params.clone();
+    let values: Vec<Vec<f32>> = params.iter().map(|p| t.program.read(p.id).unwrap()).collect();
+    t.submit(3, 0.0, [batch.clone()]).unwrap();
+    let grads = gradients(&mut t);
+    let mut rng = Rng::new(9);
+    let overall = grads.iter().flat_map(|(_, g)| g).map(|g| f64::from(*g).powi(2)).sum::<f64>().sqrt();
+    for ((p, w), (name, g)) in params.iter().zip(&values).zip(&grads) {
+        let g = as_f64(g);
+        let norm = g.iter().map(|g| g * g).sum::<f64>().sqrt();
+        let random: Vec<f64> = g.iter().map(|_| f64::from(rng.normal())).collect();
+        let length = random.iter().map(|r| r * r).sum::<f64>().sqrt();
+        // Along the gradient, where a difference is largest, and a random direction, where no component is left out.
+        let along: Vec<f64> = g.iter().zip(&random).map(|(g, r)| g / norm.max(1e-12) + r / length).collect();
+        let size = w.iter().map(|w| f64::from(*w).powi(2)).sum::<f64>().sqrt();
+        let h = (2e-3 / norm.max(1e-12)).min(5e-3 * size.max(1.0));
+        let mut loss = |step: f64| {
+            let moved: Vec<f32> = w.iter().zip(&along).map(|(w, d)| (f64::from(*w) + step * h * d) as f32).collect();
+            t.program.write(p.id, &moved);
+            t.evaluate([batch.clone()]).unwrap()
+        };
+        let mut slope = |step: f64| (loss(step) - loss(-step)) / (2.0 * h * step);
+        let numeric = (4.0 * slope(1.0) - slope(2.0)) / 3.0;
+        let analytic: f64 = g.iter().zip(&along).map(|(g, d)| g * d).sum();
+        t.program.write(p.id, w);
+        let error = (numeric - analytic).abs();
+        assert!(
+            error <= 0.01 * norm + 1e-4 * overall,
+            "{name}: derivative {analytic:.4e}, by differences {numeric:.4e} (norm {norm:.1e} of {overall:.1e}): {config:?}"
+        );
+    }
+}
+
+/// Losses, gradient of the head's input, and gradient of its weight, with the head in chunks of `chunk` rows.
+fn head(config: &ModelConfig, vocab: usize, chunk: usize) -> [Vec<f32>; 3] {
+    let mut g = Graph::new();
+    let model = Model::new(&mut g, config, vocab);
+    model.params.iter().for_each(|p| _ = g.add_gradient(p.id));
+    let rows = 4 * config.seq_len;
+    let [ids, positions, targets] = ["ids", "positions", "targets"].map(|n| g.persistent(n, &[rows], DType::U32));
+    let targets = Targets { ids: targets, losses: g.persistent("losses", &[rows], DType::F32) };
+    let dx = g.section("all", |g| {
+        model.quantize(g);
+        let inputs = Inputs { ids, positions, batch: 4 };
+        let embedded = model.embed(g, &inputs);
+        let head = model.forward(g, &inputs, embedded, false);
+        g.head_loss(&head, targets, chunk, 1.0 / rows as f32).unwrap()
+    });
+    let weight = model.params.iter().find(|p| p.name == "head.weight").unwrap_or(&model.params[0]);
+    let dw = g.gradient(weight.id).unwrap();
+    let mut program = fastest().prepare(Arc::new(Plan::new(g))).unwrap();
+    for (i, p) in model.params.iter().enumerate() {
+        let n = program.plan().graph.tensor(p.id).elements();
+        program.write(p.id, &p.init.values(n, &mut Rng::new(i as u64)));
+    }
+    let batch = random_batch(rows, vocab, 2);
+    program.write(ids, &batch.inputs);
+    program.write(targets.ids, &batch.targets);
+    program.run_section("all").unwrap();
+    [targets.losses, dx, dw].map(|t| program.read(t).unwrap())
+}
+
+#[test]
+fn the_head_in_chunks_equals_the_whole() {
+    for (tie_embeddings, ternary_head) in [(true, false), (false, false), (false, true)] {
+        let config = ModelConfig { tie_embeddings, ternary_head, ..small() };
+        let (chunks, whole) = (head(&config, 300, 48), head(&config, 300, 128));
+        for (have, want) in chunks.iter().zip(&whole) {
+            let off = relative(have, &as_f64(want));
+            assert!(off < 1e-6 && want.iter().any(|v| *v != 0.0), "{off:.1e} away: {config:?}");
+        }
+    }
+}
+
+#[test]
+fn evaluation_measures_the_loss_that_training_does() {
+    for config in every_option() {
+        let shape = shape(2, 32);
+        let mut trainer = trainer(&config, 300, shape, &fastest());
+        let batch = random_batch(shape.rows(), 300, 4);
+        let eval = trainer.evaluate([batch.clone()]).unwrap();
+        trainer.submit(0, 1.0, [batch]).unwrap();
+        let train = f64::from(trainer.stats(0..1).unwrap()[0].loss);
+        assert!((eval - train).abs() < 2e-6 * train, "evaluation {eval}, training {train}: {config:?}");
+    }
+}
+
+#[test]
+fn accumulated_micro_batches_equal_one_large_batch() {
+    for streams in [1, 4] {
+        let config = ModelConfig { mhc_streams: streams, ..small() };
+        let batch = random_batch(4 * 32, 300, 8);
+        let half = |i: usize| Batch {
+            inputs: batch.inputs[i * 64..][..64].to_vec(),
+            targets: batch.targets[i * 64..][..64].to_vec(),
+        };
+        let mut whole = trainer(&config, 300, shape(4, 32), &fastest());
+        let mut halves = trainer(&config, 300, StepShape { accum: 2, ..shape(2, 32) }, &fastest());
+        whole.submit(0, 1.0, [batch.clone()]).unwrap();
+        halves.submit(0, 1.0, [half(0), half(1)]).unwrap();
+        let [a, b] = [&mut whole, &mut halves].map(|t| t.stats(0..1).unwrap()[0]);
+        assert!((a.loss - b.loss).abs() < 1e-5 * a.loss && (a.grad_norm - b.grad_norm).abs() < 1e-5 * a.grad_norm);
+        for ((name, a), (_, b)) in gradients(&mut whole).iter().zip(&gradients(&mut halves)) {
+            // Equal streams make the gradient of their mixing zero: only rounding is left.
+            let off = relative(b, &as_f64(a));
+            assert!(off < 1e-5 || name.ends_with(".mhc"), "gradient of {name} is {off:.1e} away");
+        }
+    }
+}
+
+#[test]
+fn the_memory_plan_is_near_the_ideal() {
+    let plan = |config: &ModelConfig, recompute: bool| {
+        let shape = StepShape { recompute, ..shape(8, 256) };
+        TrainStep::build(config, 4096, shape, &OptimConfig::default()).plan
+    };
+    for mhc_streams in [1, 2] {
+        let config = ModelConfig { mhc_streams, ..ModelConfig::default() };
+        let (kept, again) = (plan(&config, false), plan(&config, true));
+        for plan in [&kept, &again] {
+            let (have, ideal) = (plan.temp_bytes(), plan.ideal_peak());
+            println!("{mhc_streams} streams: {have} bytes of temporaries, {ideal} at least");
+            assert!(have as f64 <= 1.3 * ideal as f64, "{have} bytes of temporaries, {ideal} at least");
+        }
+        assert!(again.temp_bytes() < kept.temp_bytes() * 3 / 4, "{} of {}", again.temp_bytes(), kept.temp_bytes());
+    }
+}
