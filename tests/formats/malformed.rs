@@ -266,14 +266,16 @@ fn malformed_gguf_files_are_refused_by_name() {
     }
 }
 
+type BlockCase = (Format, fn(&mut Raw), &'static str);
+
 #[test]
 fn malformed_blocks_are_refused() {
     let with = |format: Format, change: fn(&mut Raw)| {
         let mut raw = Raw::parse(&valid(&small(), format));
         change(&mut raw);
-        ModelFile::from_gguf(&raw.bytes()).err().expect("a damaged block")
+        ModelFile::from_gguf(&raw.bytes()).expect_err("a damaged block")
     };
-    let cases: [(Format, fn(&mut Raw), &str); 8] = [
+    let cases: [BlockCase; 8] = [
         (Format::Tq2_0, |r| r.tensor(Q).data[5] = 0xff, "byte 5 is 0xff, which holds an invalid trit"),
         (Format::Tq2_0, |r| r.tensor(Q).data[65] = 0x7c, "scale 0"),
         (Format::Tq2_0, |r| r.tensor(Q).data[65] |= 0x80, "scale 0 is -"),

@@ -1,5 +1,6 @@
 //! What is trained is what is served: every value that the forward pass used comes back from every file, bit for bit.
 
+use super::raw::Raw;
 use super::{latent, model, save, small, tiniest, trained_tokenizer};
 use half::f16;
 use nanotern::formats::{Encoding, Format, ModelFile, TensorData, Ternary, gguf, map, mhc::MhcFile, specs};
@@ -25,7 +26,7 @@ fn configs() -> Vec<(&'static str, ModelConfig)> {
         ("group 64 of 32 inputs", ModelConfig { group_size: 64, ..base.clone() }),
         ("group 96", ModelConfig { dim: 96, ffn: 192, heads: 4, group_size: 96, ..base.clone() }),
         ("group 128", ModelConfig { group_size: 128, mhc_streams: 2, ..small() }),
-        ("rope and eps", ModelConfig { rope_theta: 12345.678_9, norm_eps: 1.1e-5, ..base }),
+        ("rope and eps", ModelConfig { rope_theta: 12_345.678_9, norm_eps: 1.1e-5, ..base }),
         ("bitnet", small()),
         ("bitnet, two blocks a row", ModelConfig { ffn: 512, kv_heads: 4, ..small() }),
     ]
@@ -115,7 +116,7 @@ fn encodings_follow_their_definition() {
                 _ => (48 + (j - 240) % 4, (j - 240) / 4),
             };
             let q = tq1[54 * block + byte].wrapping_mul([1, 3, 9, 27, 81][n]);
-            assert_eq!((u16::from(q) * 3 >> 8) as i8 - 1, code, "tq1_0 ({row}, {col})");
+            assert_eq!(((u16::from(q) * 3) >> 8) as i8 - 1, code, "tq1_0 ({row}, {col})");
             let scale = t.scales[i / 256];
             assert_eq!([f16_at(&tq2, 66 * block + 64), f16_at(&tq1, 54 * block + 52)], [scale; 2]);
         }
@@ -149,6 +150,19 @@ fn architecture_is_bitnet_where_stock_runtimes_compute_the_same() {
         ModelConfig { tie_embeddings: false, ..small() },
     ] {
         assert_eq!(arch(&other, Format::Tq2_0), "nanotern");
+    }
+}
+
+/// What other programs write has none of this program's keys.
+#[test]
+fn stock_bitnet_files_open() {
+    let mut written = model(&small(), 262, Some(&Tokenizer::bytes()));
+    for format in [Format::Tq2_0, Format::Tq1_0] {
+        let mut raw = Raw::parse(&gguf::Layout::new(&written, format).unwrap().to_vec());
+        raw.keys.retain(|k| !k.0.starts_with(b"nanotern."));
+        raw.remove("bitnet.vocab_size");
+        written.text.stop = vec![257];
+        assert_eq!(ModelFile::from_gguf(&raw.bytes()).unwrap(), written, "{format}");
     }
 }
 

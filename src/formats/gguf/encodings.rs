@@ -121,13 +121,13 @@ impl Format {
             Ternary { codes: Vec::with_capacity(outs * packed_row_bytes(dim)), scales: vec![], outs, dim, group };
         match self {
             Format::Q1_58 => {
-                let (trits, scales) = bytes.split_at(outs * dim / 4);
+                let (trits, scales) = bytes.split_at(outs * (dim / 4));
                 t.scales = scales.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
                 for (i, row) in trits.chunks_exact(dim / 4).enumerate() {
                     for (k, part) in row.chunks(32).enumerate() {
                         let mut run = [0; 32];
                         run[..part.len()].copy_from_slice(part);
-                        let codes = from_q1_58(&run).map_err(|b| invalid(i * dim / 4 + 32 * k + b, run[b]))?;
+                        let codes = from_q1_58(&run).map_err(|b| invalid(i * (dim / 4) + 32 * k + b, run[b]))?;
                         t.codes.extend_from_slice(&codes);
                     }
                 }
