@@ -1,7 +1,11 @@
 //! `nanotern inspect`: what a file is, told from its first bytes, and whether it is intact.
 
 use nanotern::data::{TokenMeta, Tokens};
-use nanotern::formats::{ModelFile, gguf::Gguf, map, mhc};
+use nanotern::formats::{
+    ModelFile,
+    gguf::{Gguf, TensorInfo},
+    map, mhc,
+};
 use nanotern::train::checkpoint;
 use nanotern::{Error, Result};
 use serde_json::{Value, json};
@@ -83,7 +87,10 @@ fn gguf(path: &Path, bytes: &[u8]) -> Result<Report> {
         format!("serves      {serves}"),
     ];
     lines.extend(file.keys.iter().map(|(k, v)| format!("  {k} = {v}")));
-    let tensor = |t: &nanotern::formats::gguf::TensorInfo<'_>| json!({ "name": t.name, "type": t.kind_name(), "dims": t.dims, "offset": file.offset(t), "bytes": t.bytes });
+    let tensor = |t: &TensorInfo<'_>| {
+        let (kind, offset) = (t.kind_name(), file.offset(t));
+        json!({ "name": t.name, "type": kind, "dims": t.dims, "offset": offset, "bytes": t.bytes })
+    };
     let tensors: Vec<Value> = file.tensors.iter().map(tensor).collect();
     for t in &file.tensors {
         lines.push(format!("  {:32} {:6} {:?} {} bytes", t.name, t.kind_name(), t.dims, t.bytes));
@@ -126,7 +133,10 @@ fn safetensors(path: &Path, bytes: &[u8]) -> Result<Report> {
         format!("tensors     {} with {parameters} values", views.len()),
     ];
     lines.extend(views.iter().map(|(name, v)| format!("  {name:32} {:?} {:?}", v.dtype(), v.shape())));
-    let tensor = |(name, v): &(String, safetensors::tensor::TensorView<'_>)| json!({ "name": name, "type": format!("{:?}", v.dtype()), "shape": v.shape() });
+    let tensor = |(name, v): &(String, safetensors::tensor::TensorView<'_>)| {
+        let kind = format!("{:?}", v.dtype());
+        json!({ "name": name, "type": kind, "shape": v.shape() })
+    };
     let tensors: Vec<Value> = views.iter().map(tensor).collect();
     Ok(Report { lines, json: json!({ "kind": "safetensors", "values": parameters, "tensors": tensors }) })
 }

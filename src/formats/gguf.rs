@@ -1,4 +1,5 @@
-//! GGUF v3: one file is enough to serve a model. Weights, config, tokenizer, stop tokens, chat template, residual mixing.
+//! GGUF v3: one file is enough to serve a model. Weights, config, tokenizer, stop tokens, chat template, residual
+//! mixing.
 //!
 //! Architecture `bitnet` is written where stock runtimes compute the same (one stream, sub-norms, a tied head, groups of
 //! 256 in a registered encoding), else `nanotern`, with the same scheme of keys. What makes the config exact beyond the

@@ -101,7 +101,7 @@ const KEYS: &[Case] = &[
     ("alignment 3", |r| u32_key(r, "general.alignment", 3), "\"general.alignment\" is 3"),
     ("alignment 2^21", |r| u32_key(r, "general.alignment", 1 << 21), "\"general.alignment\" is 2097152"),
     ("alignment of text", |r| r.set("general.alignment", 8, &string(b"32")), "\"general.alignment\""),
-    ("alignment unlike the offsets", |r| u32_key(r, "general.alignment", 1 << 16), "the file has 0"),
+    ("alignment unlike the offsets", |r| u32_key(r, "general.alignment", 1 << 16), "it has 0"),
 ];
 
 const CONFIG: &[Case] = &[

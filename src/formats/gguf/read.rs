@@ -243,7 +243,7 @@ impl<'a> Gguf<'a> {
             }
             if offset > have || bytes > have - offset {
                 return Err(format!(
-                    "tensor {name:?}: {bytes} bytes at offset {offset} of the data are out of range, the file has {have}"
+                    "tensor {name:?}: {bytes} bytes at offset {offset} of the data are out of range: it has {have}"
                 ));
             }
             if offset < end {
