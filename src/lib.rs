@@ -1,11 +1,12 @@
 //! Trains 1.58-bit (ternary) language models on any GPU or none, exports them, serves them.
 //!
-//! Floors, each naming only those beneath it: the command line over [`train`], over [`model`] and [`data`], over
-//! [`graph`], over [`ops`] (one table), over [`backend`]. The README draws the picture.
+//! Floors, each naming only those beneath it: the command line over [`formats`], over [`train`], over [`model`] and
+//! [`data`], over [`graph`], over [`ops`] (one table), over [`backend`]. The README draws the picture.
 
 pub mod backend;
 pub mod data;
 pub mod error;
+pub mod formats;
 pub mod graph;
 pub mod model;
 pub mod ops;

@@ -27,8 +27,9 @@ fn body(x: &[f32], y: &mut [f32]) {
     }
 }
 
+/// The rounding of one value.
 #[inline(always)]
-fn round(x: f32) -> f32 {
+pub fn round(x: f32) -> f32 {
     let (bits, limit) = (x.to_bits(), 65504.0);
     let normal = f32::from_bits(bits.wrapping_add(0xfff + (bits >> 13 & 1)) & 0xffff_e000);
     // Adding and taking away 1.5 * 2^-1 leaves a multiple of 2^-24: its last bit is worth that much.

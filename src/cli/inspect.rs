@@ -1,40 +1,159 @@
-//! `nanotern inspect`.
+//! `nanotern inspect`: what a file is, told from its first bytes, and whether it is intact.
 
-use nanotern::Result;
+use nanotern::data::{TokenMeta, Tokens};
+use nanotern::formats::{
+    ModelFile,
+    gguf::{Gguf, TensorInfo},
+    map, mhc,
+};
 use nanotern::train::checkpoint;
-use std::path::PathBuf;
+use nanotern::{Error, Result};
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 #[derive(clap::Args)]
 pub struct InspectArgs {
-    /// A checkpoint directory.
+    /// A checkpoint directory, or a GGUF, .mhc, safetensors or token file.
     path: PathBuf,
     /// One JSON object on standard output.
     #[arg(long)]
     json: bool,
 }
 
+/// The same facts as lines for people and as an object for programs.
+struct Report {
+    lines: Vec<String>,
+    json: Value,
+}
+
 pub fn run(args: &InspectArgs) -> Result<ExitCode> {
-    let saved = checkpoint::load(&args.path)?;
-    let parameters: usize = saved.model.iter().map(|t| t.data.len()).sum();
-    let shapes = saved.model.iter().map(|t| (t.name.clone(), serde_json::json!(t.shape))).collect();
+    let report = inspect(&args.path)?;
     if args.json {
-        let tensors = serde_json::Value::Object(shapes);
-        println!("{}", serde_json::json!({ "meta": saved.meta, "parameters": parameters, "tensors": tensors }));
-        return Ok(ExitCode::SUCCESS);
-    }
-    let loss = |l: Option<f64>| l.map_or("not measured".to_string(), |l| format!("{l:.4} nats/token"));
-    println!("checkpoint  {} (intact)", args.path.display());
-    println!("step        {} ({} tokens, {} skipped)", saved.meta.step, saved.meta.tokens, saved.meta.skipped_steps);
-    println!("loss        training {}, validation {}", loss(saved.meta.train_loss), loss(saved.meta.val_loss));
-    println!("parameters  {parameters}");
-    println!("tokenizer   {}", saved.meta.tokenizer_hash.as_deref().unwrap_or("none"));
-    for (section, keys) in saved.meta.config.as_object().into_iter().flatten() {
-        let keys = keys.as_object().into_iter().flatten().map(|(k, v)| format!("{k} = {v}"));
-        println!("[{section}]  {}", keys.collect::<Vec<_>>().join(", "));
-    }
-    for t in &saved.model {
-        println!("  {:32} {:?}", t.name, t.shape);
+        println!("{}", report.json);
+    } else {
+        report.lines.iter().for_each(|line| println!("{line}"));
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn inspect(path: &Path) -> Result<Report> {
+    if path.is_dir() {
+        return checkpoint(path);
+    }
+    let extension = path.extension().and_then(|e| e.to_str()).unwrap_or("");
+    let bytes = map(path)?;
+    match (extension, &bytes[..bytes.len().min(9)]) {
+        (_, [b'G', b'G', b'U', b'F', ..]) | ("gguf", _) => gguf(path, &bytes),
+        (_, [0x21, 0x43, 0x48, 0x6d, ..]) | ("mhc", _) => mixing(path),
+        (_, [_, _, _, _, _, _, _, _, b'{']) | ("safetensors", _) => safetensors(path, &bytes),
+        ("bin", _) => tokens(path),
+        _ => Err(Error::invalid(path, "is no checkpoint, GGUF, .mhc, safetensors or token file (.bin)")),
+    }
+}
+
+fn checkpoint(path: &Path) -> Result<Report> {
+    let saved = checkpoint::load(path)?;
+    let parameters: usize = saved.model.iter().map(|t| t.data.len()).sum();
+    let shapes: serde_json::Map<_, _> = saved.model.iter().map(|t| (t.name.clone(), json!(t.shape))).collect();
+    let json = json!({ "kind": "checkpoint", "meta": saved.meta, "parameters": parameters, "tensors": shapes });
+    let loss = |l: Option<f64>| l.map_or("not measured".to_string(), |l| format!("{l:.4} nats/token"));
+    let meta = &saved.meta;
+    let mut lines = vec![
+        format!("checkpoint  {} (intact)", path.display()),
+        format!("step        {} ({} tokens, {} skipped)", meta.step, meta.tokens, meta.skipped_steps),
+        format!("loss        training {}, validation {}", loss(meta.train_loss), loss(meta.val_loss)),
+        format!("parameters  {parameters}"),
+        format!("tokenizer   {}", meta.tokenizer_hash.as_deref().unwrap_or("none")),
+    ];
+    for (section, keys) in meta.config.as_object().into_iter().flatten() {
+        let keys = keys.as_object().into_iter().flatten().map(|(k, v)| format!("{k} = {v}"));
+        lines.push(format!("[{section}]  {}", keys.collect::<Vec<_>>().join(", ")));
+    }
+    lines.extend(saved.model.iter().map(|t| format!("  {:32} {:?}", t.name, t.shape)));
+    Ok(Report { lines, json })
+}
+
+fn gguf(path: &Path, bytes: &[u8]) -> Result<Report> {
+    let file = Gguf::parse(bytes).map_err(|what| Error::invalid(path, what))?;
+    // The container may be sound and the model not one that can be served here: both are worth knowing.
+    let model = ModelFile::open(path).and_then(|model| model.tokenizer().map(|_| model));
+    let serves = match &model {
+        Ok(model) => format!("yes: {} parameters, vocabulary {}", model.param_count(), model.vocab),
+        Err(e) => format!("no: {e}"),
+    };
+    let mut lines = vec![
+        format!("GGUF        {} (version {}, {} bytes)", path.display(), file.version, bytes.len()),
+        format!("serves      {serves}"),
+    ];
+    lines.extend(file.keys.iter().map(|(k, v)| format!("  {k} = {v}")));
+    let tensor = |t: &TensorInfo<'_>| {
+        let (kind, offset) = (t.kind_name(), file.offset(t));
+        json!({ "name": t.name, "type": kind, "dims": t.dims, "offset": offset, "bytes": t.bytes })
+    };
+    let tensors: Vec<Value> = file.tensors.iter().map(tensor).collect();
+    for t in &file.tensors {
+        lines.push(format!("  {:32} {:6} {:?} {} bytes", t.name, t.kind_name(), t.dims, t.bytes));
+    }
+    let keys: serde_json::Map<_, _> = file.keys.iter().map(|(k, v)| (k.to_string(), json!(v.to_string()))).collect();
+    let config = model.as_ref().ok().map(|m| json!(m.config));
+    let error = model.as_ref().err().map(|e| e.to_string());
+    let json = json!({ "kind": "gguf", "version": file.version, "bytes": bytes.len(), "config": config, "error": error,
+        "parameters": model.as_ref().ok().map(ModelFile::param_count), "keys": keys, "tensors": tensors });
+    Ok(Report { lines, json })
+}
+
+fn mixing(path: &Path) -> Result<Report> {
+    let file = mhc::MhcFile::open(path)?;
+    let mut lines = vec![format!(
+        "mHC         {} ({} sub-layers of {} streams, every H_res doubly stochastic)",
+        path.display(),
+        file.sublayers.len(),
+        file.streams
+    )];
+    let mut json = Vec::new();
+    for (i, params) in file.sublayers.iter().enumerate() {
+        let h = mhc::h_res(params, file.streams);
+        let rows: Vec<&[f64]> = h.chunks(file.streams).collect();
+        let text = rows.iter().map(|row| row.iter().map(|v| format!("{v:.4}")).collect::<Vec<_>>().join(" "));
+        let name = format!("{}{}", ["attn", "ffn"][i % 2], i / 2);
+        lines.push(format!("  {name:8} H_res  {}", text.collect::<Vec<_>>().join(" | ")));
+        json.push(json!({ "name": name, "h_res": rows, "params": params }));
+    }
+    Ok(Report { lines, json: json!({ "kind": "mhc", "streams": file.streams, "sublayers": json }) })
+}
+
+fn safetensors(path: &Path, bytes: &[u8]) -> Result<Report> {
+    let file = safetensors::SafeTensors::deserialize(bytes).map_err(|e| Error::invalid(path, e.to_string()))?;
+    let mut views = file.tensors();
+    views.sort_by(|a, b| a.0.cmp(&b.0));
+    let parameters: usize = views.iter().map(|(_, v)| v.shape().iter().product::<usize>()).sum();
+    let mut lines = vec![
+        format!("safetensors {} ({} bytes)", path.display(), bytes.len()),
+        format!("tensors     {} with {parameters} values", views.len()),
+    ];
+    lines.extend(views.iter().map(|(name, v)| format!("  {name:32} {:?} {:?}", v.dtype(), v.shape())));
+    let tensor = |(name, v): &(String, safetensors::tensor::TensorView<'_>)| {
+        let kind = format!("{:?}", v.dtype());
+        json!({ "name": name, "type": kind, "shape": v.shape() })
+    };
+    let tensors: Vec<Value> = views.iter().map(tensor).collect();
+    Ok(Report { lines, json: json!({ "kind": "safetensors", "values": parameters, "tensors": tensors }) })
+}
+
+fn tokens(path: &Path) -> Result<Report> {
+    let (tokens, meta) = (Tokens::open(path)?, TokenMeta::read(path)?);
+    if let Some(meta) = &meta {
+        tokens.check(meta.vocab_size, path)?;
+    }
+    let largest = tokens.as_slice().iter().copied().fold(0, u32::max);
+    let mut lines = vec![format!("tokens      {} ({} ids, the largest is {largest})", path.display(), tokens.len())];
+    lines.push(match &meta {
+        Some(m) => format!(
+            "described   vocabulary {}, tokenizer {}, {} bytes of text",
+            m.vocab_size, m.tokenizer_hash, m.bytes
+        ),
+        None => "described   not: there is no .json beside it".to_string(),
+    });
+    Ok(Report { lines, json: json!({ "kind": "tokens", "tokens": tokens.len(), "largest": largest, "meta": meta }) })
 }

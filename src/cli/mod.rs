@@ -4,6 +4,7 @@
 mod bench;
 mod data;
 mod doctor;
+mod export;
 mod inspect;
 mod train;
 
@@ -32,7 +33,9 @@ enum Command {
     Devices(doctor::DevicesArgs),
     /// Check this machine: instruction sets, GPU drivers, and that all of them compute the same.
     Doctor(doctor::DoctorArgs),
-    /// Show what is in a checkpoint, and whether it is intact.
+    /// Turn a checkpoint into one file that serves: GGUF.
+    Export(export::ExportArgs),
+    /// Show what is in a file (checkpoint, GGUF, .mhc, safetensors, tokens), and whether it is intact.
     Inspect(inspect::InspectArgs),
     /// Work with tokenizers.
     #[command(subcommand)]
@@ -93,6 +96,7 @@ fn execute(command: Command) -> Result<ExitCode> {
         Command::Bench(command) => bench::run(&command),
         Command::Devices(args) => doctor::devices(&args),
         Command::Doctor(args) => doctor::doctor(&args),
+        Command::Export(args) => export::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Tokenizer(command) => data::tokenizer(&command),
         Command::Data(command) => data::data(&command),

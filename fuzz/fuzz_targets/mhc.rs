@@ -1,0 +1,11 @@
+//! A .mhc file is residual mixing or an error; what was read is written as it was, but for the version.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use nanotern::formats::mhc::MhcFile;
+
+fuzz_target!(|bytes: &[u8]| {
+    if let Ok(file) = MhcFile::parse(bytes) {
+        assert_eq!(file.to_bytes()[8..], bytes[8..]);
+    }
+});

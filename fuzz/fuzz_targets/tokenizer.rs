@@ -1,0 +1,13 @@
+//! A tokenizer.json is a tokenizer or an error; a tokenizer encodes and decodes any text.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use nanotern::formats::TextConfig;
+use nanotern::tokenizer::Tokenizer;
+
+fuzz_target!(|json: &str| {
+    let Ok(tokenizer) = Tokenizer::from_json(json) else { return };
+    let ids = tokenizer.encode("a 1\u{20ac}<|end|>\n");
+    assert!(ids.iter().all(|id| (*id as usize) < tokenizer.vocab_size()));
+    let _ = (tokenizer.decode(&ids), TextConfig::new(&tokenizer));
+});

@@ -1,0 +1,51 @@
+//! `nanotern export`.
+
+use nanotern::formats::{Format, ModelFile, TensorData};
+use nanotern::train::newest_run;
+use nanotern::{Error, Result};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+#[derive(clap::Args)]
+pub struct ExportArgs {
+    /// A checkpoint, or a run, of which the newest checkpoint is taken; the newest run unless given.
+    #[arg(long)]
+    checkpoint: Option<PathBuf>,
+    /// File to write; an existing one is replaced once the new one is complete.
+    #[arg(long, default_value = "model.gguf")]
+    output: PathBuf,
+    /// Encoding of ternary weights: q1_58 (any group size), or tq2_0 or tq1_0 (group size 256).
+    #[arg(long, default_value = "q1_58")]
+    format: Format,
+    /// Also write the residual mixing by itself.
+    #[arg(long, value_name = "FILE")]
+    mhc: Option<PathBuf>,
+}
+
+pub fn run(args: &ExportArgs) -> Result<ExitCode> {
+    let from = match &args.checkpoint {
+        Some(dir) => dir.clone(),
+        None => newest_run(Path::new("runs"))?,
+    };
+    let model = ModelFile::from_checkpoint(&from)?;
+    let mhc = match &args.mhc {
+        Some(path) => {
+            let streams = || Error::usage("--mhc: a model with one residual stream has no residual mixing to write");
+            Some((path, model.mhc().ok_or_else(streams)?))
+        }
+        None => None,
+    };
+    let bytes = model.save_gguf(&args.output, args.format)?;
+    println!("checkpoint  {}", from.display());
+    println!("model       {} parameters, vocabulary {}", model.param_count(), model.vocab);
+    for kind in ["ternary", "f16", "f32"] {
+        let of_kind = || model.tensors.iter().filter(|t| t.data.kind() == kind);
+        let (tensors, bytes) = (of_kind().count(), of_kind().map(|t| TensorData::bytes(&t.data)).sum::<usize>());
+        println!("{kind:11} {tensors} tensors, {bytes} bytes unpadded in memory");
+    }
+    println!("wrote       {} ({bytes} bytes, {})", args.output.display(), args.format);
+    if let Some((path, mhc)) = mhc {
+        println!("wrote       {} ({} bytes)", path.display(), mhc.save(path)?);
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,244 @@
+//! Encodings of ternary matrices.
+//!
+//! - `q1_58` (id 100): four consecutive trits a byte, low bits first, 00 = 0, 01 = +1, 11 = -1, 10 invalid, row-major; then
+//!   one f32 scale a group, row-major. The size of a group is the key `nanotern.group_size`.
+//! - `tq2_0` (id 35): blocks of 256 weights, 64 bytes of codes in canonical order and an f16 scale.
+//! - `tq1_0` (id 34): blocks of 256, 48 bytes of 5 trits and 4 of 4, as fractions of 3^5 in 256, and an f16 scale.
+//!
+//! A scale of the last two covers exactly 256 weights, so they hold groups of 256 and no others.
+
+use super::super::{Ternary, check_scales};
+use crate::ops::packed_row_bytes;
+use half::f16;
+use std::fmt;
+
+/// Weights in a block of the registered encodings.
+const BLOCK: usize = 256;
+/// The low bit of every 2-bit cell.
+const LOW: u32 = 0x5555_5555;
+
+/// How a GGUF file holds ternary matrices.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Format {
+    #[default]
+    Q1_58,
+    Tq2_0,
+    Tq1_0,
+}
+
+impl fmt::Display for Format {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Format::Q1_58 => "q1_58",
+            Format::Tq2_0 => "tq2_0",
+            Format::Tq1_0 => "tq1_0",
+        })
+    }
+}
+
+impl std::str::FromStr for Format {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        let unknown = || format!("unknown format `{name}`: expected q1_58, tq2_0 or tq1_0");
+        Format::ALL.into_iter().find(|f| f.to_string() == name).ok_or_else(unknown)
+    }
+}
+
+impl Format {
+    pub const ALL: [Format; 3] = [Format::Q1_58, Format::Tq2_0, Format::Tq1_0];
+
+    /// The type id in the file.
+    pub fn id(self) -> u32 {
+        match self {
+            Format::Q1_58 => 100,
+            Format::Tq2_0 => 35,
+            Format::Tq1_0 => 34,
+        }
+    }
+
+    pub fn from_id(id: u32) -> Option<Format> {
+        Format::ALL.into_iter().find(|f| f.id() == id)
+    }
+
+    /// Refuses groups that this encoding cannot hold.
+    pub fn check_group(self, group: usize) -> Result<(), String> {
+        if self == Format::Q1_58 || group == BLOCK {
+            return Ok(());
+        }
+        Err(format!(
+            "group_size is {group}, but {self} has one scale for {BLOCK} weights and holds group_size 256 only"
+        ))
+    }
+
+    /// Bytes of `rows` rows of `dim` weights.
+    pub fn bytes(self, rows: u64, dim: u64, group: u64) -> Result<u64, String> {
+        let block = match self {
+            Format::Q1_58 => 32,
+            _ => BLOCK as u64,
+        };
+        if !dim.is_multiple_of(block) {
+            return Err(format!("rows of {dim} weights in {self}: must be a multiple of {block}"));
+        }
+        let row = match self {
+            Format::Q1_58 if group == 0 || !dim.is_multiple_of(group) => {
+                return Err(format!("rows of {dim} weights in groups of {group}"));
+            }
+            Format::Q1_58 => (dim / group).checked_mul(4).and_then(|scales| scales.checked_add(dim / 4)),
+            Format::Tq2_0 => (dim / block).checked_mul(66),
+            Format::Tq1_0 => (dim / block).checked_mul(54),
+        };
+        row.and_then(|row| row.checked_mul(rows)).ok_or_else(|| format!("{rows} rows of {dim} weights are too many"))
+    }
+
+    /// The bytes of a matrix whose groups were checked.
+    pub fn encode(self, t: &Ternary) -> Vec<u8> {
+        let mut out = Vec::new();
+        if self == Format::Q1_58 {
+            for row in t.codes.chunks_exact(packed_row_bytes(t.dim)) {
+                let start = out.len();
+                row.as_chunks().0.iter().for_each(|run| out.extend_from_slice(&to_q1_58(run)));
+                out.truncate(start + t.dim / 4);
+            }
+            out.extend(t.scales.iter().flat_map(|s| s.to_le_bytes()));
+            return out;
+        }
+        for (codes, scale) in t.codes.as_chunks().0.iter().zip(&t.scales) {
+            match self {
+                Format::Tq1_0 => out.extend_from_slice(&to_tq1_0(codes)),
+                _ => out.extend_from_slice(codes),
+            }
+            out.extend_from_slice(&f16::from_f32(*scale).to_le_bytes());
+        }
+        out
+    }
+
+    /// The matrix (outs, dim) in `bytes`, whose length is [`Format::bytes`].
+    pub fn decode(self, bytes: &[u8], outs: usize, dim: usize, group: usize) -> Result<Ternary, String> {
+        self.check_group(group)?;
+        assert_eq!(Ok(bytes.len() as u64), self.bytes(outs as u64, dim as u64, group as u64), "{self} ({outs}, {dim})");
+        let mut t =
+            Ternary { codes: Vec::with_capacity(outs * packed_row_bytes(dim)), scales: vec![], outs, dim, group };
+        match self {
+            Format::Q1_58 => {
+                let (trits, scales) = bytes.split_at(outs * (dim / 4));
+                t.scales = scales.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
+                for (i, row) in trits.chunks_exact(dim / 4).enumerate() {
+                    for (k, part) in row.chunks(32).enumerate() {
+                        let mut run = [0; 32];
+                        run[..part.len()].copy_from_slice(part);
+                        let codes = from_q1_58(&run).map_err(|b| invalid(i * (dim / 4) + 32 * k + b, run[b]))?;
+                        t.codes.extend_from_slice(&codes);
+                    }
+                }
+            }
+            Format::Tq2_0 => {
+                for (i, block) in bytes.as_chunks::<66>().0.iter().enumerate() {
+                    if let Some(b) = block[..64].iter().position(|b| b & b >> 1 & 0x55 != 0) {
+                        return Err(invalid(66 * i + b, block[b]));
+                    }
+                    t.codes.extend_from_slice(&block[..64]);
+                    t.scales.push(f16::from_le_bytes([block[64], block[65]]).to_f32());
+                }
+            }
+            Format::Tq1_0 => {
+                for (i, block) in bytes.as_chunks::<54>().0.iter().enumerate() {
+                    let codes = from_tq1_0(block).map_err(|b| invalid(54 * i + b, block[b]))?;
+                    t.codes.extend_from_slice(&codes);
+                    t.scales.push(f16::from_le_bytes([block[52], block[53]]).to_f32());
+                }
+            }
+        }
+        check_scales(&t.scales)?;
+        Ok(t)
+    }
+}
+
+fn invalid(at: usize, byte: u8) -> String {
+    format!("byte {at} is {byte:#04x}, which holds an invalid trit")
+}
+
+/// Transposes 4 x 4 cells of 2 bits: cell (p, k) at bit 8p + 2k goes to bit 8k + 2p.
+fn transpose(x: u32) -> u32 {
+    let swap = |x: u32, distance: u32, mask: u32| {
+        let t = (x >> distance ^ x) & mask;
+        x ^ t ^ t << distance
+    };
+    swap(swap(x, 6, 0x00cc_00cc), 12, 0x0000_f0f0)
+}
+
+/// 128 weights: the four quarters of a canonical run become consecutive bytes, and each code becomes its value modulo 4.
+fn to_q1_58(run: &[u8; 32]) -> [u8; 32] {
+    let mut out = [0; 32];
+    for (q, codes) in run.as_chunks().0.iter().enumerate() {
+        let x = transpose(u32::from_le_bytes(*codes));
+        let low = !x & LOW;
+        for (p, byte) in (x ^ LOW ^ low << 1).to_le_bytes().into_iter().enumerate() {
+            out[8 * p + q] = byte;
+        }
+    }
+    out
+}
+
+/// The way back; fails with the first byte that holds an invalid trit.
+fn from_q1_58(run: &[u8; 32]) -> Result<[u8; 32], usize> {
+    if let Some(at) = run.iter().position(|b| b >> 1 & !b & 0x55 != 0) {
+        return Err(at);
+    }
+    let mut out = [0; 32];
+    for (q, codes) in out.as_chunks_mut().0.iter_mut().enumerate() {
+        let x = u32::from_le_bytes([0, 1, 2, 3].map(|p| run[8 * p + q]));
+        *codes = transpose(x ^ LOW ^ (x & LOW) << 1).to_le_bytes();
+    }
+    Ok(out)
+}
+
+/// First weight, distance of the weights and number of trits of each byte of a tq1_0 block.
+fn trits(byte: usize) -> (usize, usize, usize) {
+    match byte {
+        0..32 => (byte, 32, 5),
+        32..48 => (160 + byte - 32, 16, 5),
+        _ => (240 + byte - 48, 4, 4),
+    }
+}
+
+/// Canonical position of weight `i` of a block: byte and shift.
+fn position(i: usize) -> (usize, usize) {
+    (i / 128 * 32 + i % 32, i % 128 / 32 * 2)
+}
+
+/// The byte of five digits of base 3, given as their number: the fraction n / 3^5 in 256ths, rounded up.
+fn fraction(n: usize) -> u8 {
+    ((n * 256).div_ceil(243)) as u8
+}
+
+fn to_tq1_0(codes: &[u8; 64]) -> [u8; 52] {
+    std::array::from_fn(|b| {
+        let (first, step, count) = trits(b);
+        let digit = |n: usize| {
+            let (byte, shift) = position(first + n * step);
+            if n < count { usize::from(codes[byte] >> shift & 3) } else { 0 }
+        };
+        fraction((0..5).fold(0, |number, n| 3 * number + digit(n)))
+    })
+}
+
+/// Fails with the first byte that no trits are written as.
+fn from_tq1_0(block: &[u8; 54]) -> Result<[u8; 64], usize> {
+    let mut codes = [0; 64];
+    for (b, byte) in block[..52].iter().enumerate() {
+        let (first, step, count) = trits(b);
+        let mut number = usize::from(*byte) * 243 / 256;
+        if fraction(number) != *byte || count == 4 && number % 3 != 0 {
+            return Err(b);
+        }
+        for n in (0..5).rev() {
+            if n < count {
+                let (byte, shift) = position(first + n * step);
+                codes[byte] |= ((number % 3) as u8) << shift;
+            }
+            number /= 3;
+        }
+    }
+    Ok(codes)
+}

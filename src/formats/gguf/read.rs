@@ -1,0 +1,315 @@
+//! The container: keys and tensor descriptions, every count and offset checked against the bytes there are. Nothing is
+//! copied: strings and arrays stay in the file's bytes, arrays validated but not unpacked.
+
+use super::super::cursor::Cursor;
+use super::encodings::Format;
+use super::{ALIGNMENT, F16, F32, MAGIC, VERSION};
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// Keys and tensor descriptions take at most this many bytes.
+const MAX_METADATA: usize = 64 << 20;
+const MAX_ALIGNMENT: u64 = 1 << 20;
+const MAX_KEYS: usize = 1 << 16;
+const MAX_TENSORS: usize = 1 << 16;
+const MAX_DIMS: u32 = 4;
+/// Bytes of the name of a key or tensor.
+const MAX_NAME: usize = 256;
+
+/// A parsed file.
+pub struct Gguf<'a> {
+    bytes: &'a [u8],
+    pub version: u32,
+    pub keys: BTreeMap<&'a str, Value<'a>>,
+    /// In the order of the file.
+    pub tensors: Vec<TensorInfo<'a>>,
+    by_name: BTreeMap<&'a str, usize>,
+    data_start: u64,
+}
+
+/// A tensor's description; its range was checked.
+#[derive(Clone, Debug)]
+pub struct TensorInfo<'a> {
+    pub name: &'a str,
+    /// The fastest-varying first.
+    pub dims: Vec<u64>,
+    /// Type id.
+    pub kind: u32,
+    /// From the start of the data section.
+    offset: u64,
+    pub bytes: u64,
+}
+
+/// The value of a key.
+#[derive(Clone, Copy, Debug)]
+pub enum Value<'a> {
+    Uint(u64),
+    Int(i64),
+    F32(f32),
+    F64(f64),
+    Bool(bool),
+    Str(&'a str),
+    Array(Array<'a>),
+}
+
+/// Values of one scalar or string type, still encoded.
+#[derive(Clone, Copy, Debug)]
+pub struct Array<'a> {
+    kind: u32,
+    pub len: usize,
+    bytes: &'a [u8],
+}
+
+const STRING: u32 = 8;
+const ARRAY: u32 = 9;
+
+/// Bytes of a scalar of a value type.
+fn scalar_bytes(kind: u32) -> Option<usize> {
+    match kind {
+        0 | 1 | 7 => Some(1),
+        2 | 3 => Some(2),
+        4..=6 => Some(4),
+        10..=12 => Some(8),
+        _ => None,
+    }
+}
+
+fn value<'a>(c: &mut Cursor<'a>, kind: u32, key: &str) -> Result<Value<'a>, String> {
+    let at = c.at();
+    Ok(match kind {
+        0 => Value::Uint(c.array::<1>(key)?[0].into()),
+        1 => Value::Int(i8::from_le_bytes(c.array(key)?).into()),
+        2 => Value::Uint(u16::from_le_bytes(c.array(key)?).into()),
+        3 => Value::Int(i16::from_le_bytes(c.array(key)?).into()),
+        4 => Value::Uint(c.u32(key)?.into()),
+        5 => Value::Int(i32::from_le_bytes(c.array(key)?).into()),
+        6 => Value::F32(f32::from_le_bytes(c.array(key)?)),
+        7 => match c.array(key)? {
+            [0] => Value::Bool(false),
+            [1] => Value::Bool(true),
+            [b] => return Err(format!("key {key:?} at offset {at}: {b} is no boolean")),
+        },
+        STRING => Value::Str(c.string(&format!("key {key:?}"))?),
+        ARRAY => Value::Array(array(c, key)?),
+        10 => Value::Uint(c.u64(key)?),
+        11 => Value::Int(i64::from_le_bytes(c.array(key)?)),
+        12 => Value::F64(f64::from_le_bytes(c.array(key)?)),
+        other => return Err(format!("key {key:?} at offset {at}: value type {other} is unknown")),
+    })
+}
+
+fn array<'a>(c: &mut Cursor<'a>, key: &str) -> Result<Array<'a>, String> {
+    let (at, kind) = (c.at(), c.u32(key)?);
+    let size = match (kind, scalar_bytes(kind)) {
+        (_, Some(size)) => size,
+        (STRING, _) => 8,
+        (ARRAY, _) => return Err(format!("key {key:?} at offset {at}: arrays of arrays are not supported")),
+        _ => return Err(format!("key {key:?} at offset {at}: array of the unknown type {kind}")),
+    };
+    let what = format!("length of the array {key:?}");
+    let len = c.count(size, usize::MAX, &what)?;
+    let start = c.at();
+    let rest = c.rest();
+    if kind == STRING {
+        for _ in 0..len {
+            c.string(key)?;
+        }
+    } else {
+        c.take((len * size) as u64, key)?;
+    }
+    Ok(Array { kind, len, bytes: &rest[..c.at() - start] })
+}
+
+impl<'a> Array<'a> {
+    /// The values, if these are strings.
+    pub fn strings(&self) -> Option<impl Iterator<Item = &'a str>> {
+        let mut c = Cursor::new(self.bytes, "");
+        (self.kind == STRING).then(|| (0..self.len).map_while(move |_| c.string("").ok()))
+    }
+
+    /// The values, if these are integers of at least 0.
+    pub fn uints(&self) -> Option<Vec<u64>> {
+        let mut c = Cursor::new(self.bytes, "");
+        (0..self.len).map(|_| value(&mut c, self.kind, "").ok()?.as_u64()).collect()
+    }
+}
+
+impl<'a> Value<'a> {
+    /// An integer of any width that is at least 0.
+    pub fn as_u64(&self) -> Option<u64> {
+        match *self {
+            Value::Uint(v) => Some(v),
+            Value::Int(v) => v.try_into().ok(),
+            _ => None,
+        }
+    }
+
+    pub fn as_array(&self) -> Option<Array<'a>> {
+        match *self {
+            Value::Array(array) => Some(array),
+            _ => None,
+        }
+    }
+
+    pub fn as_str(&self) -> Option<&'a str> {
+        match *self {
+            Value::Str(s) => Some(s),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Value<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Value::Uint(v) => v.fmt(f),
+            Value::Int(v) => v.fmt(f),
+            Value::F32(v) => v.fmt(f),
+            Value::F64(v) => v.fmt(f),
+            Value::Bool(v) => v.fmt(f),
+            Value::Str(s) if s.len() > 60 => write!(f, "{} bytes of text", s.len()),
+            Value::Str(s) => write!(f, "{s:?}"),
+            Value::Array(a) if a.kind == STRING => write!(f, "{} strings", a.len),
+            Value::Array(a) => write!(f, "{} numbers", a.len),
+        }
+    }
+}
+
+/// The name of a tensor's type.
+pub(super) fn kind_name(kind: u32) -> String {
+    match (kind, Format::from_id(kind)) {
+        (F32, _) => "f32".into(),
+        (F16, _) => "f16".into(),
+        (_, Some(format)) => format.to_string(),
+        (other, _) => format!("type {other}"),
+    }
+}
+
+impl TensorInfo<'_> {
+    /// The name of its type.
+    pub fn kind_name(&self) -> String {
+        kind_name(self.kind)
+    }
+}
+
+impl<'a> Gguf<'a> {
+    pub fn parse(bytes: &'a [u8]) -> Result<Gguf<'a>, String> {
+        let head = &bytes[..bytes.len().min(MAX_METADATA)];
+        let bound = if head.len() < bytes.len() { " of the 64 MiB that metadata may take" } else { "" };
+        let mut c = Cursor::new(head, bound);
+        if c.array::<4>("magic")? != MAGIC {
+            return Err("magic at offset 0 is not \"GGUF\": not a GGUF file".into());
+        }
+        let version = c.u32("version")?;
+        if version != VERSION {
+            return Err(format!("GGUF version {version} at offset 4: {VERSION} can be read"));
+        }
+        // A description takes a name's length, a count, one dimension, a type, an offset; a key a length, a type, a byte.
+        let tensors = c.count(8 + 4 + 8 + 4 + 8, MAX_TENSORS, "number of tensors")?;
+        let keys = c.count(8 + 4 + 1, MAX_KEYS, "number of keys")?;
+        let keys = read_keys(&mut c, keys)?;
+        let alignment = match keys.get("general.alignment") {
+            Some(v) => v.as_u64().unwrap_or(0),
+            None => ALIGNMENT,
+        };
+        if !alignment.is_power_of_two() || alignment > MAX_ALIGNMENT {
+            let limit = MAX_ALIGNMENT;
+            return Err(format!("key \"general.alignment\" is {alignment}: a power of two up to {limit} is possible"));
+        }
+        let group = keys.get("nanotern.group_size").and_then(Value::as_u64);
+        let tensors = (0..tensors).map(|_| info(&mut c, group)).collect::<Result<Vec<_>, _>>()?;
+        let mut by_name = BTreeMap::new();
+        for (i, t) in tensors.iter().enumerate() {
+            if by_name.insert(t.name, i).is_some() {
+                return Err(format!("tensor {:?} is there twice", t.name));
+            }
+        }
+        let data_start = (c.at() as u64).next_multiple_of(alignment);
+        let file = Gguf { bytes, version, keys, tensors, by_name, data_start };
+        file.check_ranges(alignment)?;
+        Ok(file)
+    }
+
+    /// Every tensor lies within the file, aligned, on bytes of its own.
+    fn check_ranges(&self, alignment: u64) -> Result<(), String> {
+        let have = (self.bytes.len() as u64).saturating_sub(self.data_start);
+        let mut order: Vec<&TensorInfo<'_>> = self.tensors.iter().collect();
+        order.sort_by_key(|t| t.offset);
+        let (mut end, mut before) = (0, "");
+        for t in order {
+            let (name, offset, bytes) = (t.name, t.offset, t.bytes);
+            if !offset.is_multiple_of(alignment) {
+                return Err(format!("tensor {name:?}: offset {offset} is not a multiple of {alignment}"));
+            }
+            if offset > have || bytes > have - offset {
+                return Err(format!(
+                    "tensor {name:?}: {bytes} bytes at offset {offset} of the data are out of range: it has {have}"
+                ));
+            }
+            if offset < end {
+                return Err(format!(
+                    "tensor {name:?}: offset {offset} overlaps tensor {before:?}, which ends at {end}"
+                ));
+            }
+            (end, before) = (offset + bytes, name);
+        }
+        Ok(())
+    }
+
+    pub fn tensor(&self, name: &str) -> Option<&TensorInfo<'a>> {
+        self.by_name.get(name).map(|i| &self.tensors[*i])
+    }
+
+    /// Where a tensor starts in the file.
+    pub fn offset(&self, info: &TensorInfo<'_>) -> u64 {
+        self.data_start + info.offset
+    }
+
+    /// The bytes of one of this file's tensors.
+    pub fn data(&self, info: &TensorInfo<'_>) -> &'a [u8] {
+        let start = self.offset(info) as usize;
+        &self.bytes[start..start + info.bytes as usize]
+    }
+}
+
+fn read_keys<'a>(c: &mut Cursor<'a>, count: usize) -> Result<BTreeMap<&'a str, Value<'a>>, String> {
+    let mut keys = BTreeMap::new();
+    for i in 0..count {
+        let key = c.name(MAX_NAME, &format!("name of key {i}"))?;
+        let kind = c.u32(key)?;
+        if keys.insert(key, value(c, kind, key)?).is_some() {
+            return Err(format!("key {key:?} is there twice"));
+        }
+    }
+    Ok(keys)
+}
+
+fn info<'a>(c: &mut Cursor<'a>, group: Option<u64>) -> Result<TensorInfo<'a>, String> {
+    let name = c.name(MAX_NAME, "name of a tensor")?;
+    let what = format!("description of tensor {name:?}");
+    let (at, count) = (c.at(), c.u32(&what)?);
+    if !(1..=MAX_DIMS).contains(&count) {
+        return Err(format!(
+            "tensor {name:?} at offset {at}: {count} dimensions, between 1 and {MAX_DIMS} are possible"
+        ));
+    }
+    let dims = (0..count).map(|_| c.u64(&what)).collect::<Result<Vec<_>, _>>()?;
+    let (kind_at, kind, offset) = (c.at(), c.u32(&what)?, c.u64(&what)?);
+    if dims.contains(&0) {
+        return Err(format!("tensor {name:?} at offset {at}: dimensions {dims:?} with a zero"));
+    }
+    let too_large = || format!("tensor {name:?} at offset {at}: dimensions {dims:?} are too large");
+    let elements = dims.iter().try_fold(1u64, |n, d| n.checked_mul(*d)).ok_or_else(too_large)?;
+    let bytes = match (kind, Format::from_id(kind)) {
+        (F32, _) => elements.checked_mul(4).ok_or_else(too_large)?,
+        (F16, _) => elements.checked_mul(2).ok_or_else(too_large)?,
+        (_, Some(format)) => {
+            let group = group.map_or(dims[0], |g| g.min(dims[0]));
+            format
+                .bytes(elements / dims[0], dims[0], group)
+                .map_err(|e| format!("tensor {name:?} at offset {at}: {e}"))?
+        }
+        _ => return Err(format!("tensor {name:?} at offset {kind_at}: type {kind} is unknown")),
+    };
+    Ok(TensorInfo { name, dims, kind, offset, bytes })
+}

@@ -1,0 +1,142 @@
+//! The tokenizer as keys: `tokenizer.ggml.*` for other programs, and the whole `tokenizer.json` for this one.
+//!
+//! A byte-level BPE is what others call the model "gpt2". They cut text with an expression chosen by name:
+//! `smollm` is GPT-2's with every digit by itself, which is how BPEs are trained here; `gpt-2` is GPT-2's own. The raw
+//! byte tokenizer has no merges, so any expression gives its ids. What fits neither is written as the model "none", which
+//! loads without a vocabulary.
+
+use super::super::TextConfig;
+use super::keys::Keys;
+use super::read::{Gguf, Value};
+use super::write::KeyWriter;
+use serde_json::Value as Json;
+use std::collections::BTreeMap;
+
+const MODEL: &str = "tokenizer.ggml.model";
+const TOKENS: &str = "tokenizer.ggml.tokens";
+const BOS: &str = "tokenizer.ggml.bos_token_id";
+const EOS: &str = "tokenizer.ggml.eos_token_id";
+const TEMPLATE: &str = "tokenizer.chat_template";
+const FULL: &str = "tokenizer.huggingface.json";
+const STOP: &str = "nanotern.stop_token_ids";
+
+/// Ids at which generation stops, at most.
+const MAX_STOP: usize = 64;
+
+/// Kinds of token in `tokenizer.ggml.token_type`.
+#[derive(Clone, Copy)]
+enum Kind {
+    Normal = 1,
+    Control = 3,
+    UserDefined = 4,
+    Unused = 5,
+}
+
+/// A byte-level BPE as others spell it.
+struct Bpe {
+    tokens: Vec<String>,
+    kinds: Vec<Kind>,
+    merges: Vec<String>,
+    pre: &'static str,
+}
+
+pub(super) fn write(text: &TextConfig, vocab: usize, out: &mut KeyWriter) -> Result<(), String> {
+    match text.tokenizer_json.as_deref().map(|json| bpe(json, vocab)).transpose()?.flatten() {
+        Some(bpe) => {
+            out.str(MODEL, "gpt2");
+            out.str("tokenizer.ggml.pre", bpe.pre);
+            out.strings(TOKENS, &bpe.tokens);
+            out.i32s("tokenizer.ggml.token_type", bpe.kinds.iter().map(|k| *k as i32));
+            out.strings("tokenizer.ggml.merges", &bpe.merges);
+            out.bool("tokenizer.ggml.add_bos_token", false);
+        }
+        None => out.str(MODEL, "none"),
+    }
+    for (key, id) in [(BOS, text.bos), (EOS, text.eos)] {
+        if let Some(id) = id {
+            out.u32(key, id);
+        }
+    }
+    if !text.stop.is_empty() {
+        out.u32s(STOP, &text.stop);
+    }
+    for (key, text) in [(TEMPLATE, &text.chat_template), (FULL, &text.tokenizer_json)] {
+        if let Some(text) = text {
+            out.str(key, text);
+        }
+    }
+    Ok(())
+}
+
+/// Reads the tokenizer; `vocab` is the number of rows of the embedding.
+pub(super) fn read(file: &Gguf<'_>, vocab: usize) -> Result<TextConfig, String> {
+    let keys = Keys { file };
+    if let Some(tokens) = keys.get(TOKENS, "an array of strings", |v| v.as_array().filter(|a| a.strings().is_some()))?
+        && tokens.len != vocab
+    {
+        return Err(format!("key {TOKENS:?} has {} tokens, the vocabulary has {vocab}", tokens.len));
+    }
+    let id = |key: &str| keys.get(key, "a token id", |v| v.as_u64().and_then(|v| u32::try_from(v).ok()));
+    let eos = id(EOS)?;
+    let ids = |v: &Value<'_>| {
+        let ids = v.as_array().filter(|a| a.len <= MAX_STOP)?.uints()?;
+        ids.into_iter().map(|id| u32::try_from(id).ok()).collect::<Option<Vec<u32>>>()
+    };
+    let stop = keys.get(STOP, &format!("an array of at most {MAX_STOP} token ids"), ids)?;
+    Ok(TextConfig {
+        tokenizer_json: keys.str(FULL)?.map(String::from),
+        bos: id(BOS)?,
+        stop: stop.unwrap_or_else(|| eos.into_iter().collect()),
+        eos,
+        chat_template: keys.str(TEMPLATE)?.map(String::from),
+    })
+}
+
+/// The vocabulary of a `tokenizer.json` with `vocab` tokens; none if it is not a byte-level BPE.
+fn bpe(json: &str, vocab: usize) -> Result<Option<Bpe>, String> {
+    let json: Json = serde_json::from_str(json).map_err(|e| format!("tokenizer.json: {e}"))?;
+    let model = &json["model"];
+    let level = |j: &Json| j["type"] == "ByteLevel";
+    let (Some(entries), Some(merges)) = (model["vocab"].as_object(), model["merges"].as_array()) else {
+        return Ok(None);
+    };
+    if model["type"] != "BPE" || !level(&json["decoder"]) || !json["normalizer"].is_null() {
+        return Ok(None);
+    }
+    let mut by_id: BTreeMap<u64, (&str, Kind)> = BTreeMap::new();
+    for (token, id) in entries {
+        by_id.insert(id.as_u64().ok_or("tokenizer.json: an id is no number")?, (token, Kind::Normal));
+    }
+    for added in json["added_tokens"].as_array().into_iter().flatten() {
+        if let (Some(id), Some(content)) = (added["id"].as_u64(), added["content"].as_str()) {
+            by_id.insert(id, (content, if added["special"] == true { Kind::Control } else { Kind::UserDefined }));
+        }
+    }
+    if let Some((id, _)) = by_id.last_key_value().filter(|(id, _)| **id >= vocab as u64) {
+        return Err(format!("tokenizer.json has the id {id}, the embedding only {vocab} rows"));
+    }
+    let token = |id: usize| match by_id.get(&(id as u64)) {
+        Some((token, kind)) => (token.to_string(), *kind),
+        None => (format!("[UNUSED{id}]"), Kind::Unused),
+    };
+    let (tokens, kinds) = (0..vocab).map(token).unzip();
+    let merge = |m: &Json| match (m.as_str(), m[0].as_str(), m[1].as_str()) {
+        (Some(both), ..) => Some(both.to_string()),
+        (_, Some(a), Some(b)) => Some(format!("{a} {b}")),
+        _ => None,
+    };
+    let merges = merges.iter().map(merge).collect::<Option<Vec<_>>>();
+    let pre = pre_tokenizer(&json["pre_tokenizer"]);
+    Ok(merges.map(|merges| Bpe { tokens, kinds, pre: if merges.is_empty() { "gpt-2" } else { pre }, merges }))
+}
+
+/// What others call the way a `tokenizer.json` cuts text.
+fn pre_tokenizer(json: &Json) -> &'static str {
+    let gpt2 = |j: &Json| j["type"] == "ByteLevel" && j["use_regex"] != false && j["add_prefix_space"] == false;
+    let digits = |j: &Json| j["type"] == "Digits" && j["individual_digits"] == true;
+    match json["pretokenizers"].as_array().map(Vec::as_slice) {
+        Some([a, b]) if digits(a) && gpt2(b) => "smollm",
+        None if gpt2(json) => "gpt-2",
+        _ => "default",
+    }
+}

@@ -1,0 +1,246 @@
+//! Files that hold a whole model: what is trained is what is served, bit for bit.
+//!
+//! A [`ModelFile`] is a model independent of its container: ternary weights as canonical packed codes and scales, tables
+//! as the f16 values the forward pass uses, norms and residual mixing as f32. Writing copies these values and reading
+//! gives them back; nothing is ever computed again from a dequantised weight. Files come from anywhere: every reader
+//! validates before it allocates and names what is wrong.
+
+#[cfg(feature = "native")]
+mod checkpoint;
+mod cursor;
+pub mod gguf;
+pub mod mhc;
+mod spec;
+
+pub use gguf::Format;
+pub use spec::{Encoding, Spec, specs};
+
+use crate::model::ModelConfig;
+use crate::ops::packed_row_bytes;
+use crate::tokenizer::{ASSISTANT, END, SYSTEM, Tokenizer, USER};
+use crate::{Error, Result};
+use cpu_kernels::{Level, quantize};
+use half::f16;
+#[cfg(feature = "native")]
+use std::path::Path;
+
+/// The chat format of the synthetic data and of the special tokens, as a jinja template.
+pub const CHAT_TEMPLATE: &str = "{% for message in messages %}{{ '<|' + message['role'] + '|>' + message['content'] \
+                                 + '<|end|>\\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|assistant|>' }}\
+                                 {% endif %}";
+
+/// A vocabulary is at most this large.
+pub const MAX_VOCAB: usize = 1 << 24;
+
+/// A model as it is served.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ModelFile {
+    pub config: ModelConfig,
+    /// Rows of the embedding; every id is below it.
+    pub vocab: usize,
+    /// One tensor for each of [`specs`], in that order.
+    pub tensors: Vec<Tensor>,
+    pub text: TextConfig,
+}
+
+/// How ids are spelled and where generation stops.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct TextConfig {
+    /// The text of a `tokenizer.json`; none if the model was trained on bare ids.
+    pub tokenizer_json: Option<String>,
+    pub bos: Option<u32>,
+    /// Ends a document.
+    pub eos: Option<u32>,
+    /// Every id at which generation stops.
+    pub stop: Vec<u32>,
+    /// Jinja.
+    pub chat_template: Option<String>,
+}
+
+/// A named tensor, row-major.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Tensor {
+    /// As in training, such as `layers.0.attn.q.weight`.
+    pub name: String,
+    pub shape: Vec<usize>,
+    pub data: TensorData,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum TensorData {
+    F32(Vec<f32>),
+    F16(Vec<f16>),
+    Ternary(Ternary),
+}
+
+/// A ternary matrix (outs, dim).
+#[derive(Clone, Debug, PartialEq)]
+pub struct Ternary {
+    /// (outs, ceil(dim / 128) * 32): 2-bit codes, value + 1, in the order of GGUF's TQ2_0; rows end with zeros (code 1).
+    pub codes: Vec<u8>,
+    /// (outs, dim / group): f16 values.
+    pub scales: Vec<f32>,
+    pub outs: usize,
+    pub dim: usize,
+    /// Consecutive inputs that share a scale.
+    pub group: usize,
+}
+
+impl Ternary {
+    /// Quantises latent weights (outs, dim) as training does.
+    pub fn quantize(latent: &[f32], outs: usize, dim: usize, group: usize) -> Ternary {
+        let mut codes = vec![0; outs * packed_row_bytes(dim)];
+        let mut scales = vec![0.0; outs * (dim / group)];
+        quantize::ternary(Level::detect(), latent, dim, group, &mut codes, &mut scales);
+        Ternary { codes, scales, outs, dim, group }
+    }
+
+    /// -1, 0 or 1.
+    pub fn code(&self, row: usize, col: usize) -> i8 {
+        assert!(row < self.outs && col < self.dim, "({row}, {col}) of ({}, {})", self.outs, self.dim);
+        let byte = self.codes[row * packed_row_bytes(self.dim) + col / 128 * 32 + col % 32];
+        (byte >> (col % 128 / 32 * 2) & 3) as i8 - 1
+    }
+}
+
+/// Refuses a scale that a file must not have: it names the scale's index.
+fn check_scales(scales: &[f32]) -> Result<(), String> {
+    let bad = |s: &f32| !(s.is_finite() && *s >= 0.0 && f16::from_f32(*s).to_f32() == *s);
+    match scales.iter().position(bad) {
+        Some(i) => Err(format!("scale {i} is {:e}: a scale is a finite f16 value of at least 0", scales[i])),
+        None => Ok(()),
+    }
+}
+
+impl TensorData {
+    /// Bytes in memory.
+    pub fn bytes(&self) -> usize {
+        match self {
+            TensorData::F32(v) => 4 * v.len(),
+            TensorData::F16(v) => 2 * v.len(),
+            TensorData::Ternary(t) => t.codes.len() + 4 * t.scales.len(),
+        }
+    }
+
+    /// `f32`, `f16` or `ternary`.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            TensorData::F32(_) => "f32",
+            TensorData::F16(_) => "f16",
+            TensorData::Ternary(_) => "ternary",
+        }
+    }
+}
+
+impl TextConfig {
+    /// What a tokenizer says about itself.
+    pub fn new(tokenizer: &Tokenizer) -> TextConfig {
+        let roles = [SYSTEM, USER, ASSISTANT, END];
+        let chats = roles.iter().all(|role| tokenizer.token_id(role).is_some());
+        TextConfig {
+            tokenizer_json: Some(tokenizer.to_json()),
+            bos: tokenizer.token_id(crate::tokenizer::BOS),
+            eos: tokenizer.eos(),
+            stop: tokenizer.stop_ids(),
+            chat_template: chats.then(|| CHAT_TEMPLATE.to_string()),
+        }
+    }
+
+    /// Every id is a row of the embedding.
+    fn check(&self, vocab: usize) -> Result<(), String> {
+        let named = [("bos", &self.bos), ("eos", &self.eos)].into_iter().filter_map(|(n, id)| id.map(|id| (n, id)));
+        match named.chain(self.stop.iter().map(|id| ("stop", *id))).find(|(_, id)| *id as usize >= vocab) {
+            Some((name, id)) => Err(format!("{name} token {id} is not below the vocabulary size {vocab}")),
+            None => Ok(()),
+        }
+    }
+}
+
+impl ModelFile {
+    /// Reads a GGUF file from memory.
+    pub fn from_gguf(bytes: &[u8]) -> Result<ModelFile, String> {
+        gguf::load(bytes)
+    }
+
+    pub fn tensor(&self, name: &str) -> Option<&Tensor> {
+        self.tensors.iter().find(|t| t.name == name)
+    }
+
+    /// The tokenizer, if there is one.
+    ///
+    /// # Errors
+    /// When it cannot be used, or has ids that the embedding has not.
+    pub fn tokenizer(&self) -> Result<Option<Tokenizer>> {
+        let Some(json) = &self.text.tokenizer_json else { return Ok(None) };
+        let tokenizer = Tokenizer::from_json(json)?;
+        let (have, rows) = (tokenizer.vocab_size(), self.vocab);
+        if have > rows {
+            return Err(Error::usage(format!("the tokenizer has {have} tokens, the embedding only {rows} rows")));
+        }
+        Ok(Some(tokenizer))
+    }
+
+    /// Number of parameters.
+    pub fn param_count(&self) -> usize {
+        self.tensors.iter().map(|t| t.shape.iter().product::<usize>()).sum()
+    }
+
+    /// Replaces the residual mixing by that of a `.mhc` file.
+    pub fn set_mhc(&mut self, file: mhc::MhcFile) -> Result<(), String> {
+        let (layers, streams) = (self.config.layers, self.config.mhc_streams);
+        if file.streams != streams || file.sublayers.len() != 2 * layers {
+            let (have, n) = (file.sublayers.len(), file.streams);
+            return Err(format!(
+                "{have} sub-layers of {n} streams, but the model has {} of {streams} streams",
+                2 * layers
+            ));
+        }
+        let slots = self.tensors.iter_mut().filter(|t| t.name.ends_with(".mhc"));
+        for (tensor, params) in slots.zip(file.sublayers) {
+            tensor.data = TensorData::F32(params);
+        }
+        Ok(())
+    }
+
+    /// The residual mixing of a model with streams.
+    pub fn mhc(&self) -> Option<mhc::MhcFile> {
+        let sublayers = self.tensors.iter().filter(|t| t.name.ends_with(".mhc")).map(|t| match &t.data {
+            TensorData::F32(params) => params.clone(),
+            _ => unreachable!("residual mixing is f32"),
+        });
+        let streams = self.config.mhc_streams;
+        (streams > 1).then(|| mhc::MhcFile { streams, sublayers: sublayers.collect() })
+    }
+}
+
+#[cfg(feature = "native")]
+impl ModelFile {
+    /// Opens a GGUF file, a checkpoint directory, or the newest valid checkpoint of a run directory.
+    pub fn open(path: &Path) -> Result<ModelFile> {
+        if path.is_dir() {
+            return ModelFile::from_checkpoint(path);
+        }
+        ModelFile::from_gguf(&map(path)?).map_err(|what| Error::invalid(path, what))
+    }
+
+    /// Writes a GGUF file, atomically; returns its size in bytes.
+    pub fn save_gguf(&self, path: &Path, format: Format) -> Result<u64> {
+        let layout = gguf::Layout::new(self, format)?;
+        crate::data::files::write_atomic_with(path, |out| layout.write(out))?;
+        Ok(layout.bytes())
+    }
+}
+
+/// Maps a file into memory. An empty file is an error: it cannot be mapped, and no format here is empty.
+#[cfg(feature = "native")]
+pub fn map(path: &Path) -> Result<memmap2::Mmap> {
+    let file = std::fs::File::open(path).map_err(|e| Error::io(path, e))?;
+    if file.metadata().map_err(|e| Error::io(path, e))?.len() == 0 {
+        return Err(Error::invalid(path, "the file is empty"));
+    }
+    #[allow(unsafe_code, reason = "a memory map cannot be made without it")]
+    // SAFETY: the map is read-only. Model files are written by rename, so one that is replaced while it is read keeps its
+    // contents; a user who truncates one in place ends the process.
+    let map = unsafe { memmap2::Mmap::map(&file) };
+    map.map_err(|e| Error::io(path, e))
+}
