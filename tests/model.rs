@@ -7,7 +7,7 @@ use common::{fastest, relative, scalar};
 use nanotern::backend::{Backend, Program};
 use nanotern::data::synthetic;
 use nanotern::graph::{Graph, Plan, TensorId};
-use nanotern::model::{Embeddings, Inputs, Model, ModelConfig, PRESETS, Preset, Quantize};
+use nanotern::model::{Context, Embeddings, Inputs, Model, ModelConfig, PRESETS, Preset, Quantize};
 use nanotern::ops::{DType, Targets};
 use nanotern::rng::Rng;
 use nanotern::train::{Batch, OptimConfig, StepShape, TrainStep, Trainer};
@@ -156,7 +156,7 @@ impl Forward {
         let rows = batch * config.seq_len;
         let ids = g.persistent("ids", &[rows], DType::U32);
         let positions = g.persistent("positions", &[rows], DType::U32);
-        let inputs = Inputs { ids, positions, batch };
+        let inputs = Inputs { ids, positions, context: Context::Batch(batch) };
         g.section("quantize", |g| model.quantize(g));
         let logits = g.section("forward", |g| {
             let embedded = model.embed(g, &inputs);
@@ -330,7 +330,7 @@ fn head(config: &ModelConfig, vocab: usize, chunk: usize) -> [Vec<f32>; 3] {
     let targets = Targets { ids: targets, losses: g.persistent("losses", &[rows], DType::F32) };
     let dx = g.section("all", |g| {
         model.quantize(g);
-        let inputs = Inputs { ids, positions, batch: 4 };
+        let inputs = Inputs { ids, positions, context: Context::Batch(4) };
         let embedded = model.embed(g, &inputs);
         let head = model.forward(g, &inputs, embedded, false);
         g.head_loss(&head, targets, chunk, 1.0 / rows as f32).unwrap()

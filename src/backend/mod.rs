@@ -84,7 +84,22 @@ impl Program {
         let slot = self.plan.slot(t);
         match &mut self.device {
             Device::Cpu(program) => program.bytes_mut(slot)[..bytes.len()].copy_from_slice(bytes),
-            Device::Wgpu(program) => program.write(slot, bytes),
+            Device::Wgpu(program) => program.write(slot, 0, bytes),
+        }
+    }
+
+    /// Sets some elements of a tensor, from element `start`.
+    ///
+    /// # Panics
+    /// When they are not all in the tensor, or not whole words.
+    pub fn write_part<T: bytemuck::NoUninit>(&mut self, t: TensorId, start: usize, data: &[T]) {
+        let tensor = self.plan.graph.tensor(t);
+        let (bytes, at): (&[u8], usize) = (bytemuck::cast_slice(data), start * tensor.dtype.bytes());
+        assert!(at + bytes.len() <= tensor.bytes() && (at | bytes.len()).is_multiple_of(4), "part of {}", tensor.name);
+        let slot = self.plan.slot(t);
+        match &mut self.device {
+            Device::Cpu(program) => program.bytes_mut(slot)[at..at + bytes.len()].copy_from_slice(bytes),
+            Device::Wgpu(program) => program.write(slot, at, bytes),
         }
     }
 

@@ -156,9 +156,15 @@ impl Model {
         g.embedding(inputs.ids, self.embed.rounded)
     }
 
-    /// The layers, from the embedding (rows, dim) to what the head multiplies. `recompute`: the backward pass computes each
-    /// layer again instead of keeping its activations.
+    /// Layers and head, from the embedding (rows, dim) to what the loss takes.
     pub fn forward(&self, g: &mut Graph, inputs: &Inputs<'_>, embedded: TensorId, recompute: bool) -> ops::Head {
+        let hidden = self.hidden(g, inputs, embedded, recompute);
+        self.head(g, hidden)
+    }
+
+    /// The layers, from the embedding (rows, dim) to the final hidden state (rows, dim). `recompute`: the backward pass
+    /// computes each layer again instead of keeping its activations.
+    pub fn hidden(&self, g: &mut Graph, inputs: &Inputs<'_>, embedded: TensorId, recompute: bool) -> TensorId {
         let streams = self.config.mhc_streams;
         let mut x = if streams == 1 { embedded } else { g.mhc_expand(embedded, streams) };
         for (i, layer) in self.layers.iter().enumerate() {
@@ -174,7 +180,11 @@ impl Model {
         }
         let mean = if streams == 1 { x } else { g.mhc_collapse(x) };
         let hidden = g.rms_norm(mean, self.norm, self.config.norm_eps);
-        g.name(hidden, "hidden");
+        g.name(hidden, "hidden")
+    }
+
+    /// The head over hidden (rows, dim).
+    pub fn head(&self, g: &mut Graph, hidden: TensorId) -> ops::Head {
         let table = match &self.head {
             Some(Head::Ternary(linear)) => return linear.as_head(g, hidden),
             Some(Head::Dense(table)) => table,

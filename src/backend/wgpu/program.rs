@@ -80,13 +80,14 @@ impl WgpuProgram {
         self.queue.submit([encoder.finish()]);
     }
 
-    pub(in super::super) fn write(&mut self, slot: usize, bytes: &[u8]) {
+    /// Writes to a slot from byte `at`, a multiple of 4.
+    pub(in super::super) fn write(&mut self, slot: usize, at: usize, bytes: &[u8]) {
         let whole = bytes.len() / 4 * 4;
-        self.queue.write_buffer(&self.buffers[slot], 0, &bytes[..whole]);
+        self.queue.write_buffer(&self.buffers[slot], at as u64, &bytes[..whole]);
         if whole < bytes.len() {
             let mut word = [0; 4];
             word[..bytes.len() - whole].copy_from_slice(&bytes[whole..]);
-            self.queue.write_buffer(&self.buffers[slot], whole as u64, &word);
+            self.queue.write_buffer(&self.buffers[slot], (at + whole) as u64, &word);
         }
     }
 

@@ -1,0 +1,454 @@
+//! The engine: some slots, each a sequence with its keys and values on the device. A step feeds one row for each sequence
+//! that decodes and as many rows of waiting prompts as fit, runs them as one submit, and reads one token for each sequence
+//! that is past its prompt. What a sequence gets does not depend on which others run beside it.
+
+use super::weights::load_weights;
+use crate::backend::{Backend, Program};
+use crate::formats::ModelFile;
+use crate::graph::{Graph, Plan, TensorId};
+use crate::model::{Context, Inputs, Model};
+use crate::ops::{DType, KvCache, SampleRow, SamplingState};
+use crate::{Error, Result};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Numbers of rows that a step is prepared for; each step takes the smallest that fits.
+const BUCKETS: [(usize, &str); 6] =
+    [(1, "rows 1"), (4, "rows 4"), (16, "rows 16"), (64, "rows 64"), (128, "rows 128"), (512, "rows 512")];
+
+#[derive(Clone, Copy, Debug)]
+pub struct EngineOptions {
+    /// Sequences that run side by side.
+    pub slots: usize,
+    /// Tokens a sequence may hold; at most the model's, which is taken if 0.
+    pub context: usize,
+}
+
+impl Default for EngineOptions {
+    fn default() -> Self {
+        EngineOptions { slots: 4, context: 0 }
+    }
+}
+
+/// How tokens are drawn, and when to stop.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sampling {
+    /// 0 takes the likeliest token.
+    pub temperature: f32,
+    /// Only the k likeliest tokens; 0 for all.
+    pub top_k: u32,
+    /// Only the likeliest tokens that hold this share of the probability.
+    pub top_p: f32,
+    /// Only tokens at least this likely, relative to the likeliest.
+    pub min_p: f32,
+    /// Divides the logits of tokens that the sequence holds already; 1 for none.
+    pub repetition_penalty: f32,
+    /// (token, what is added to its logit).
+    pub logit_bias: Vec<(u32, f32)>,
+    pub seed: u32,
+    /// Tokens to draw at most.
+    pub max_tokens: usize,
+}
+
+impl Default for Sampling {
+    fn default() -> Self {
+        Sampling {
+            temperature: 0.8,
+            top_k: 0,
+            top_p: 0.95,
+            min_p: 0.0,
+            repetition_penalty: 1.0,
+            logit_bias: Vec::new(),
+            seed: 0,
+            max_tokens: 256,
+        }
+    }
+}
+
+impl Sampling {
+    /// Refuses what cannot be, naming the field and its limits.
+    pub fn check(&self) -> Result<()> {
+        let within = |name: &str, value: f32, low: f32, high: f32| {
+            if (low..=high).contains(&value) {
+                return Ok(());
+            }
+            Err(Error::usage(format!("{name} = {value}: between {low} and {high} is possible")))
+        };
+        within("temperature", self.temperature, 0.0, 10.0)?;
+        within("top_p", self.top_p, 0.0, 1.0)?;
+        within("min_p", self.min_p, 0.0, 1.0)?;
+        within("repetition_penalty", self.repetition_penalty, 0.01, 100.0)?;
+        for (token, bias) in &self.logit_bias {
+            within(&format!("logit_bias of token {token}"), *bias, -100.0, 100.0)?;
+        }
+        if self.max_tokens == 0 {
+            return Err(Error::usage("max_tokens = 0: at least 1 is possible"));
+        }
+        Ok(())
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SequenceId(u64);
+
+/// Why a sequence ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FinishReason {
+    /// The model drew one of its stop tokens.
+    Stop,
+    /// `max_tokens` were drawn.
+    Length,
+    /// The context is full.
+    Context,
+    /// The caller gave up.
+    Cancelled,
+}
+
+/// What a step brought a sequence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    Token(u32),
+    Finished(FinishReason),
+}
+
+struct Sequence {
+    id: SequenceId,
+    /// Prompt, then what was drawn.
+    tokens: Vec<u32>,
+    /// Tokens that are in the cache.
+    fed: usize,
+    drawn: usize,
+    sampling: Sampling,
+    cancelled: Arc<AtomicBool>,
+}
+
+/// The tensors of one number of rows.
+struct Bucket {
+    rows: usize,
+    section: &'static str,
+    ids: TensorId,
+    positions: TensorId,
+    slots: TensorId,
+    /// (picks): rows whose logits are wanted.
+    index: TensorId,
+    /// (picks, 8).
+    params: TensorId,
+    /// (picks).
+    tokens: TensorId,
+    picks: usize,
+    logits: TensorId,
+}
+
+/// A model that generates.
+pub struct Engine {
+    program: Program,
+    buckets: Vec<Bucket>,
+    state: SamplingState,
+    slots: Vec<Option<Sequence>>,
+    vocab: usize,
+    context: usize,
+    stop: Vec<u32>,
+    next: u64,
+}
+
+impl Engine {
+    pub fn new(file: &ModelFile, backend: &Backend, options: EngineOptions) -> Result<Engine> {
+        let (config, longest) = (&file.config, file.config.seq_len);
+        let context = if options.context == 0 { longest } else { options.context };
+        if context > longest {
+            return Err(Error::usage(format!("a context of {context} tokens: the model was made for {longest}")));
+        }
+        if !(1..=1024).contains(&options.slots) {
+            return Err(Error::usage(format!(
+                "{} sequences side by side: between 1 and 1024 are possible",
+                options.slots
+            )));
+        }
+        let mut g = Graph::new();
+        let model = Model::for_inference(&mut g, config, file.vocab);
+        let kv_dim = config.kv_heads * config.head_dim();
+        let layers: Vec<KvCache> =
+            (0..config.layers).map(|i| g.kv_cache(&format!("cache.{i}"), options.slots, context, kv_dim)).collect();
+        let state = g.sampling_state(options.slots, file.vocab);
+        let most = context.max(options.slots);
+        let wanted = BUCKETS.iter().take_while(|(rows, _)| *rows < most).count() + 1;
+        let buckets: Vec<Bucket> = BUCKETS
+            .iter()
+            .take(wanted)
+            .map(|(rows, section)| bucket(&mut g, &model, &layers, state, *rows, section, options.slots))
+            .collect();
+        let mut program = backend.prepare(Arc::new(Plan::new(g)))?;
+        load_weights(&mut program, &model, file)?;
+        let slots = (0..options.slots).map(|_| None).collect();
+        let stop = file.text.stop.clone();
+        Ok(Engine { program, buckets, state, slots, vocab: file.vocab, context, stop, next: 0 })
+    }
+
+    /// Tokens that a sequence may hold.
+    pub fn context(&self) -> usize {
+        self.context
+    }
+
+    /// Slots that no sequence has.
+    pub fn free_slots(&self) -> usize {
+        self.slots.iter().filter(|s| s.is_none()).count()
+    }
+
+    /// Ops submitted for each decoded token of a single sequence.
+    pub fn dispatches_per_token(&self) -> usize {
+        self.program.plan().graph.nodes_of(self.buckets[0].section).len()
+    }
+
+    /// Bytes of all buffers on the device.
+    pub fn device_bytes(&self) -> usize {
+        self.program.plan().bytes()
+    }
+
+    /// Starts a sequence after `prompt`; it ends when `cancelled` is set.
+    pub fn start(&mut self, prompt: &[u32], sampling: Sampling, cancelled: Arc<AtomicBool>) -> Result<SequenceId> {
+        sampling.check()?;
+        if prompt.is_empty() {
+            return Err(Error::usage("the prompt is empty"));
+        }
+        if prompt.len() >= self.context {
+            let (n, limit) = (prompt.len(), self.context);
+            return Err(Error::usage(format!(
+                "the prompt has {n} tokens; the context of {limit} must leave room to answer"
+            )));
+        }
+        let unknown =
+            prompt.iter().chain(sampling.logit_bias.iter().map(|(id, _)| id)).find(|id| **id as usize >= self.vocab);
+        if let Some(id) = unknown {
+            return Err(Error::usage(format!("token {id}: the model has {} tokens", self.vocab)));
+        }
+        let free = self.slots.iter().position(Option::is_none);
+        let slot = free.ok_or_else(|| Error::usage("every slot has a sequence"))?;
+        self.reset(slot, &sampling)?;
+        let id = SequenceId(self.next);
+        self.next += 1;
+        self.slots[slot] = Some(Sequence { id, tokens: prompt.to_vec(), fed: 0, drawn: 0, sampling, cancelled });
+        Ok(id)
+    }
+
+    /// Clears what sampling remembers of a slot.
+    fn reset(&mut self, slot: usize, sampling: &Sampling) -> Result<()> {
+        let range = slot * self.vocab..(slot + 1) * self.vocab;
+        let mut bias = vec![0f32; self.vocab];
+        for (token, value) in &sampling.logit_bias {
+            bias[*token as usize] = *value;
+        }
+        self.program.write_part(self.state.bias, range.start, &bias);
+        self.program.write_part(self.state.seen, range.start, &vec![0u32; self.vocab]);
+        Ok(())
+    }
+
+    /// Runs one step; nothing happens without sequences.
+    pub async fn step(&mut self) -> Result<Vec<(SequenceId, Event)>> {
+        let mut events = self.drop_cancelled();
+        let Some(rows) = self.rows() else { return Ok(events) };
+        let bucket = &self.buckets[rows.bucket];
+        self.program.write(bucket.ids, &rows.ids);
+        self.program.write(bucket.positions, &rows.positions);
+        self.program.write(bucket.slots, &rows.slots);
+        self.program.write(bucket.index, &rows.index);
+        self.program.write(bucket.params, &rows.params);
+        self.program.run_section(bucket.section)?;
+        let read = self.program.read_bytes(&[bucket.tokens]).await?.remove(0);
+        let tokens: Vec<u32> = bytemuck::pod_collect_to_vec(&read);
+        for (slot, fed) in rows.fed {
+            self.slots[slot].as_mut().expect("a sequence that was fed").fed += fed;
+        }
+        for (slot, token) in rows.picked.into_iter().zip(tokens) {
+            self.take(slot, token, &mut events);
+        }
+        Ok(events)
+    }
+
+    fn drop_cancelled(&mut self) -> Vec<(SequenceId, Event)> {
+        let mut events = Vec::new();
+        for place in &mut self.slots {
+            if let Some(sequence) = place.take_if(|s| s.cancelled.load(Ordering::Relaxed)) {
+                events.push((sequence.id, Event::Finished(FinishReason::Cancelled)));
+            }
+        }
+        events
+    }
+
+    /// The rows of the next step.
+    fn rows(&self) -> Option<Rows> {
+        let waiting = |s: &Sequence| s.tokens.len() - s.fed;
+        let decoding = self.slots.iter().flatten().filter(|s| waiting(s) == 1).count();
+        let all: usize = self.slots.iter().flatten().map(waiting).sum();
+        if all == 0 {
+            return None;
+        }
+        let largest = self.buckets.last().expect("there are buckets").rows;
+        let mut room = largest.min(all) - decoding;
+        let bucket = self.buckets.iter().position(|b| b.rows >= largest.min(all)).expect("the largest fits");
+        let size = self.buckets[bucket].rows;
+        let mut rows = Rows { bucket, ..Rows::default() };
+        for (slot, sequence) in self.slots.iter().enumerate() {
+            let Some(s) = sequence else { continue };
+            let count = if waiting(s) == 1 { 1 } else { waiting(s).min(room) };
+            room -= if waiting(s) == 1 { 0 } else { count };
+            if count == 0 {
+                continue;
+            }
+            for i in s.fed..s.fed + count {
+                rows.ids.push(s.tokens[i]);
+                rows.positions.push(i as u32);
+                rows.slots.push(slot as u32);
+            }
+            rows.fed.push((slot, count));
+            if s.fed + count == s.tokens.len() {
+                rows.index.push(rows.ids.len() as u32 - 1);
+                rows.picked.push(slot);
+                rows.params.extend(s.sampling.row(slot, s.drawn).words());
+            }
+        }
+        rows.pad(size, self.buckets[bucket].picks);
+        Some(rows)
+    }
+
+    fn take(&mut self, slot: usize, token: u32, events: &mut Vec<(SequenceId, Event)>) {
+        let s = self.slots[slot].as_mut().expect("a sequence that was picked");
+        let finish = if self.stop.contains(&token) {
+            Some(FinishReason::Stop)
+        } else {
+            s.tokens.push(token);
+            s.drawn += 1;
+            events.push((s.id, Event::Token(token)));
+            if s.drawn >= s.sampling.max_tokens {
+                Some(FinishReason::Length)
+            } else if s.tokens.len() >= self.context {
+                Some(FinishReason::Context)
+            } else {
+                None
+            }
+        };
+        if let Some(reason) = finish {
+            events.push((s.id, Event::Finished(reason)));
+            self.slots[slot] = None;
+        }
+    }
+
+    /// Generates after one prompt and waits for it: what is drawn, and why it ended.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn generate(&mut self, prompt: &[u32], sampling: Sampling) -> Result<(Vec<u32>, FinishReason)> {
+        let id = self.start(prompt, sampling, Arc::default())?;
+        let mut tokens = Vec::new();
+        loop {
+            for (from, event) in pollster::block_on(self.step())? {
+                match event {
+                    Event::Token(token) if from == id => tokens.push(token),
+                    Event::Finished(reason) if from == id => return Ok((tokens, reason)),
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    /// Feeds a prompt to a fresh sequence in chunks of at most `chunk` rows, and returns the logits of every chunk's last
+    /// row. For tests and evaluation; no sequence may be running.
+    pub fn prompt_logits(&mut self, prompt: &[u32], chunk: usize) -> Result<Vec<Vec<f32>>> {
+        assert!(self.slots.iter().all(Option::is_none), "sequences are running");
+        let mut all = Vec::new();
+        for (c, ids) in prompt.chunks(chunk).enumerate() {
+            let bucket = self.buckets.iter().position(|b| b.rows >= ids.len());
+            let bucket = bucket.ok_or_else(|| Error::usage(format!("chunks of {chunk} rows are too large")))?;
+            let first = (c * chunk) as u32;
+            let mut rows = Rows {
+                bucket,
+                ids: ids.to_vec(),
+                positions: (first..first + ids.len() as u32).collect(),
+                slots: vec![0; ids.len()],
+                index: vec![ids.len() as u32 - 1],
+                params: SampleRow::NOTHING.to_vec(),
+                ..Rows::default()
+            };
+            let b = &self.buckets[bucket];
+            rows.pad(b.rows, b.picks);
+            self.program.write(b.ids, &rows.ids);
+            self.program.write(b.positions, &rows.positions);
+            self.program.write(b.slots, &rows.slots);
+            self.program.write(b.index, &rows.index);
+            self.program.write(b.params, &rows.params);
+            self.program.run_section(b.section)?;
+            let logits: Vec<f32> = self.program.read(b.logits)?;
+            all.push(logits[..self.vocab].to_vec());
+        }
+        Ok(all)
+    }
+}
+
+impl Sampling {
+    fn row(&self, slot: usize, drawn: usize) -> SampleRow {
+        SampleRow {
+            slot: slot as u32,
+            temperature: self.temperature,
+            top_k: self.top_k,
+            top_p: self.top_p,
+            min_p: self.min_p,
+            repetition_penalty: self.repetition_penalty,
+            seed: self.seed,
+            counter: drawn as u32,
+        }
+    }
+}
+
+/// What a step feeds.
+#[derive(Default)]
+struct Rows {
+    bucket: usize,
+    ids: Vec<u32>,
+    positions: Vec<u32>,
+    slots: Vec<u32>,
+    index: Vec<u32>,
+    params: Vec<u32>,
+    /// Slots whose token is read.
+    picked: Vec<usize>,
+    /// (slot, rows) fed.
+    fed: Vec<(usize, usize)>,
+}
+
+impl Rows {
+    /// Fills up with rows that are no rows.
+    fn pad(&mut self, rows: usize, picks: usize) {
+        self.ids.resize(rows, 0);
+        self.positions.resize(rows, 0);
+        self.slots.resize(rows, u32::MAX);
+        self.index.resize(picks, u32::MAX);
+        while self.params.len() < picks * SampleRow::NOTHING.len() {
+            self.params.extend(SampleRow::NOTHING);
+        }
+    }
+}
+
+fn bucket(
+    g: &mut Graph,
+    model: &Model,
+    layers: &[KvCache],
+    state: SamplingState,
+    rows: usize,
+    section: &'static str,
+    slots: usize,
+) -> Bucket {
+    let picks = rows.min(slots);
+    let before = g.set_prefix(&format!("{section}."));
+    let [ids, positions, places] = ["ids", "positions", "slots"].map(|name| g.persistent(name, &[rows], DType::U32));
+    let [index, tokens] = ["index", "tokens"].map(|name| g.persistent(name, &[picks], DType::U32));
+    let params = g.persistent("params", &[picks, SampleRow::NOTHING.len()], DType::U32);
+    let logits = g.section(section, |g| {
+        let inputs = Inputs { ids, positions, context: Context::Cached { slots: places, layers } };
+        g.mark_seen(ids, places, state);
+        let embedded = model.embed(g, &inputs);
+        let hidden = model.hidden(g, &inputs, embedded, false);
+        let wanted = g.gather_rows(hidden, index);
+        let head = model.head(g, wanted);
+        let logits = g.logits(&head, 0..picks);
+        g.sample(logits, state, params, tokens);
+        logits
+    });
+    g.set_prefix(&before);
+    Bucket { rows, section, ids, positions, slots: places, index, params, tokens, picks, logits }
+}

@@ -1,0 +1,184 @@
+//! What is trained is what is served: on trained weights, through the file, bit for bit on a CPU.
+
+mod common;
+
+use common::{backends, fastest, relative};
+use nanotern::formats::{Format, ModelFile};
+use nanotern::infer::{Engine, EngineOptions, FinishReason, Sampling};
+use nanotern::model::ModelConfig;
+use nanotern::rng::Rng;
+use nanotern::tokenizer::Tokenizer;
+use nanotern::train::checkpoint::{self, Meta};
+use nanotern::train::{Batch, Config, OptimConfig, StepShape, TrainStep, Trainer};
+use std::path::Path;
+
+const VOCAB: usize = 262;
+const SEQ: usize = 48;
+
+fn config(tie: bool, kv_heads: usize, streams: usize) -> ModelConfig {
+    ModelConfig {
+        dim: 64,
+        layers: 2,
+        heads: 4,
+        kv_heads,
+        ffn: 128,
+        seq_len: SEQ,
+        group_size: 64,
+        mhc_streams: streams,
+        tie_embeddings: tie,
+        ..ModelConfig::default()
+    }
+}
+
+fn ids(seed: u64) -> Vec<u32> {
+    let mut rng = Rng::new(seed);
+    (0..2 * SEQ).map(|_| rng.below(VOCAB as u64) as u32).collect()
+}
+
+/// Trains for some steps, saves, and returns the logits (rows, vocab) that the trainer gives for `ids(0)`.
+fn train(config: &ModelConfig, dir: &Path) -> Vec<f32> {
+    let shape = StepShape { batch: 2, seq: SEQ, accum: 1, recompute: false };
+    let step = TrainStep::build(config, VOCAB, shape, &OptimConfig::default());
+    let mut trainer = Trainer::new(step, &fastest()).unwrap();
+    trainer.init(3);
+    for step in 0..12 {
+        let batch = Batch { inputs: ids(step), targets: ids(step + 1) };
+        trainer.submit(step, 1.0, [batch]).unwrap();
+    }
+    let whole = Config { model: config.clone(), ..Config::default() };
+    let meta = Meta { config: serde_json::to_value(whole).unwrap(), ..Meta::default() };
+    let (model, optimizer) = (trainer.model_tensors().unwrap(), trainer.optimizer_tensors().unwrap());
+    let tokenizer = Tokenizer::bytes().to_json();
+    checkpoint::save(dir, "final", &meta, &model, &optimizer, Some(&tokenizer)).unwrap();
+
+    trainer.feed(&Batch { inputs: ids(0), targets: ids(1) });
+    trainer.program.run_section("begin").unwrap();
+    let graph = &trainer.step.plan.graph;
+    let nodes = graph.nodes_of("eval");
+    let writes = |i: &usize| graph.outputs(&graph.nodes[*i]).find(|t| graph.tensor(*t).name == "logits");
+    let (last, logits) = nodes.clone().find_map(|i| writes(&i).map(|t| (i, t))).unwrap();
+    trainer.program.run(nodes.start..last + 1).unwrap();
+    trainer.program.read(logits).unwrap()
+}
+
+/// Through a GGUF file, if the encoding can hold the model's groups.
+fn served(dir: &Path) -> ModelFile {
+    let file = ModelFile::open(&dir.join("final")).unwrap();
+    let path = dir.join("model.gguf");
+    file.save_gguf(&path, Format::Q1_58).unwrap();
+    ModelFile::open(&path).unwrap()
+}
+
+#[test]
+fn served_logits_are_the_trainers() {
+    for (tie, kv_heads, streams) in
+        [true, false].into_iter().flat_map(|t| [4, 2].into_iter().flat_map(move |kv| [1, 2, 4].map(|n| (t, kv, n))))
+    {
+        let dir = tempfile::tempdir().unwrap();
+        let trained = train(&config(tie, kv_heads, streams), dir.path());
+        let file = served(dir.path());
+        for (name, backend) in backends().into_iter().filter(|(name, _)| name == "wgpu" || name.contains(&best())) {
+            let mut engine = Engine::new(&file, &backend, EngineOptions::default()).unwrap();
+            for chunk in [1, 5, 16, SEQ] {
+                let prompt = &ids(0)[..SEQ];
+                let all = engine.prompt_logits(prompt, chunk).unwrap();
+                for (c, logits) in all.iter().enumerate() {
+                    let row = ((c + 1) * chunk).min(SEQ) - 1;
+                    let want = &trained[row * VOCAB..][..VOCAB];
+                    let case = format!(
+                        "{name}, tied {tie}, {kv_heads} kv heads, {streams} streams, row {row}, chunks of {chunk}"
+                    );
+                    if name == "wgpu" {
+                        let want: Vec<f64> = want.iter().map(|v| f64::from(*v)).collect();
+                        // An activation within float error of a tie may get the next code.
+                        assert!(relative(logits, &want) < 3e-2, "{case}: {:.1e}", relative(logits, &want));
+                    } else {
+                        assert_eq!(logits, want, "{case}");
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn best() -> String {
+    cpu_kernels::Level::detect().to_string()
+}
+
+/// Tokens of several prompts, all side by side.
+fn together(engine: &mut Engine, prompts: &[Vec<u32>], sampling: &Sampling) -> Vec<Vec<u32>> {
+    use nanotern::infer::Event;
+    let ids: Vec<_> = prompts.iter().map(|p| engine.start(p, sampling.clone(), Default::default()).unwrap()).collect();
+    let mut tokens = vec![Vec::new(); prompts.len()];
+    let mut running = prompts.len();
+    while running > 0 {
+        for (id, event) in pollster::block_on(engine.step()).unwrap() {
+            let which = ids.iter().position(|i| *i == id).unwrap();
+            match event {
+                Event::Token(token) => tokens[which].push(token),
+                Event::Finished(_) => running -= 1,
+            }
+        }
+    }
+    tokens
+}
+
+#[test]
+fn sequences_side_by_side_get_what_they_get_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    train(&config(true, 2, 2), dir.path());
+    let file = served(dir.path());
+    let prompts: Vec<Vec<u32>> =
+        [1, 7, 20, 3, 11, 30].iter().enumerate().map(|(i, n)| ids(i as u64)[..*n].to_vec()).collect();
+    let options = EngineOptions { slots: 6, ..EngineOptions::default() };
+    for (name, backend) in backends() {
+        for temperature in [0.0, 1.0] {
+            let sampling = Sampling {
+                temperature,
+                max_tokens: 12,
+                seed: 9,
+                top_k: 40,
+                repetition_penalty: 1.3,
+                ..Sampling::default()
+            };
+            let mut engine = Engine::new(&file, &backend, options).unwrap();
+            let alone: Vec<Vec<u32>> =
+                prompts.iter().map(|p| engine.generate(p, sampling.clone()).unwrap().0).collect();
+            assert!(alone.iter().any(|a| a.len() == 12) && alone[0] != alone[1]);
+            if name != "wgpu" {
+                assert_eq!(together(&mut engine, &prompts, &sampling), alone, "{name} at temperature {temperature}");
+            }
+            assert_eq!(engine.free_slots(), 6);
+        }
+    }
+}
+
+#[test]
+fn a_sequence_ends_for_a_reason() {
+    let dir = tempfile::tempdir().unwrap();
+    train(&config(true, 4, 1), dir.path());
+    let file = served(dir.path());
+    let mut engine = Engine::new(&file, &fastest(), EngineOptions::default()).unwrap();
+    let sampling = |max_tokens| Sampling { temperature: 0.0, max_tokens, ..Sampling::default() };
+    let prompt = ids(4)[..40].to_vec();
+    let (tokens, reason) = engine.generate(&prompt, sampling(3)).unwrap();
+    assert_eq!((tokens.len(), reason), (3, FinishReason::Length));
+    let (tokens, reason) = engine.generate(&prompt, sampling(1000)).unwrap();
+    assert!(reason == FinishReason::Stop || (reason == FinishReason::Context && tokens.len() == SEQ - 40));
+    let forced = Sampling { logit_bias: vec![(file.text.stop[0], 100.0)], ..sampling(10) };
+    assert_eq!(engine.generate(&prompt, forced).unwrap(), (vec![], FinishReason::Stop));
+    let favoured = Sampling { logit_bias: vec![(65, 100.0)], ..sampling(4) };
+    assert_eq!(engine.generate(&prompt, favoured).unwrap().0, [65; 4]);
+    for (bad, word) in [
+        (Sampling { temperature: -1.0, ..sampling(1) }, "temperature"),
+        (Sampling { top_p: f32::NAN, ..sampling(1) }, "top_p"),
+        (Sampling { logit_bias: vec![(9999, 1.0)], ..sampling(1) }, "9999"),
+        (sampling(0), "max_tokens"),
+    ] {
+        assert!(engine.generate(&prompt, bad).unwrap_err().to_string().contains(word));
+    }
+    for (bad, word) in [(vec![], "empty"), (vec![VOCAB as u32], "262"), (ids(0)[..SEQ].to_vec(), "context")] {
+        assert!(engine.generate(&bad, sampling(1)).unwrap_err().to_string().contains(word));
+    }
+    assert_eq!(engine.free_slots(), 4);
+}
