@@ -1,9 +1,9 @@
 // Second stage of the global gradient norm, and the verdict on the step, by one workgroup.
 //
 // norm = sqrt(sum of partials); ctl[0] = min(clip / (norm + 1e-6), 1), the factor that every optimizer puts on its
-// gradients; ctl[1] = 1 if the step is to be skipped: the norm or the loss is not finite, or norm > outlier * ctl[2]
-// after `warmup` steps have been counted in ctl[3]; ctl[2] = running mean of the norm (0.9 old + 0.1 new; the first
-// norm starts it), not moved by skipped steps. clip = 0 means no clipping, outlier = 0 no limit. What is finite is read
+// gradients; ctl[1] = 1 if the step is to be skipped: the norm or the loss is not finite, or norm > outlier *
+// max(ctl[2], clip) after `warmup` steps have been counted in ctl[3]; ctl[2] = running mean of the norm (0.9 old + 0.1 new; the first
+// norm starts it): an outlier counts as just at the limit. clip = 0 means no clipping, outlier = 0 no limit. What is finite is read
 // from the bits: a shader compiler may assume that every value is.
 
 //#import reduce
@@ -33,12 +33,15 @@ fn main(@builtin(local_invocation_index) lane: u32) {
     }
     let norm = sqrt(total);
     let counted = ctl[3];
-    let outlier = args.outlier > 0.0 && counted > 0.0 && counted >= f32(args.warmup) && norm > args.outlier * ctl[2];
-    let skip = !is_finite(total) || !is_finite(loss[0]) || outlier;
+    let limit = args.outlier * max(ctl[2], args.clip);
+    let limited = args.outlier > 0.0 && counted > 0.0 && counted >= f32(args.warmup);
+    let finite = is_finite(total) && is_finite(loss[0]);
+    let skip = !finite || (limited && norm > limit);
     ctl[0] = select(min(args.clip / (norm + 1e-6), 1.0), 1.0, args.clip == 0.0);
     ctl[1] = select(0.0, 1.0, skip);
-    if !skip {
-        ctl[2] = select(0.9 * ctl[2] + 0.1 * norm, norm, counted == 0.0);
+    if finite {
+        let bounded = select(norm, min(norm, limit), limited);
+        ctl[2] = select(0.9 * ctl[2] + 0.1 * bounded, norm, counted == 0.0);
         ctl[3] = counted + 1.0;
     }
     let slot = u32(step[3]) % 64u * 4u;

@@ -1,9 +1,11 @@
 //! Second stage of the global gradient norm, and the verdict on the step.
 //!
-//! norm = sqrt(sum of partials); ctl[0] = min(clip / (norm + 1e-6), 1), the factor that every optimizer puts on its gradients;
-//! ctl[1] = 1 if the step is to be skipped: the norm or the loss is not finite, or norm > outlier * ctl[2] after `warmup` steps
-//! have been counted in ctl[3]; ctl[2] = running mean of the norm (0.9 old + 0.1 new), not moved by skipped steps. The step's
-//! (loss, norm, skipped, 0) go to stats[slot], slot = step[3], a ring of 64. clip = 0 means no clipping, outlier = 0 no limit.
+//! norm = sqrt(sum of partials); ctl[0] = min(clip / (norm + 1e-6), 1), the factor that every optimizer puts on its
+//! gradients; ctl[1] = 1 if the step is to be skipped: the norm or the loss is not finite, or, after `warmup` steps have been
+//! counted in ctl[3], norm > outlier * max(ctl[2], clip), for a norm that clipping would leave alone does no harm;
+//! ctl[2] = running mean of the norm (0.9 old + 0.1 new; the first norm starts it), where an outlier counts as just at the
+//! limit, so that norms which stay large are outliers for a few steps only. The step's (loss, norm, skipped, 0) go to
+//! stats[slot], slot = step[3], a ring of 64. clip = 0 means no clipping, outlier = 0 no limit.
 
 use crate::{Call, args, math};
 
@@ -25,12 +27,14 @@ pub unsafe fn clip(call: &Call<'_>) {
     };
     let norm = math::sum(&partial[..a.partials as usize]).sqrt();
     let counted = ctl[3];
-    let outlier = a.outlier > 0.0 && counted > 0.0 && counted >= a.warmup as f32 && norm > a.outlier * ctl[2];
-    let skip = !norm.is_finite() || !loss[0].is_finite() || outlier;
+    let limited = a.outlier > 0.0 && counted > 0.0 && counted >= a.warmup as f32;
+    let limit = if limited { a.outlier * ctl[2].max(a.clip) } else { f32::INFINITY };
+    let finite = norm.is_finite() && loss[0].is_finite();
+    let skip = !finite || norm > limit;
     ctl[0] = if a.clip == 0.0 { 1.0 } else { (a.clip / (norm + 1e-6)).min(1.0) };
     ctl[1] = f32::from(skip);
-    if !skip {
-        ctl[2] = if counted == 0.0 { norm } else { 0.9 * ctl[2] + 0.1 * norm };
+    if finite {
+        ctl[2] = if counted == 0.0 { norm } else { 0.9 * ctl[2] + 0.1 * norm.min(limit) };
         ctl[3] = counted + 1.0;
     }
     let slot = step[3] as usize % 64 * 4;

@@ -27,7 +27,9 @@ fn clip_counts_and_skips() {
     let (ctl, _) = clip_step(args, &[400.0], 2.5, 0.0, &ctl);
     assert_eq!(ctl[1..], [0.0, 6.5, 2.0], "no outliers before warmup is over");
     let (after, stats) = clip_step(args, &[400.0], 2.5, 3.0, &ctl);
-    assert_eq!(after[1..], [1.0, 6.5, 2.0]);
+    // 0.9 * 6.5 + 0.1 * 3 * 6.5
+    assert_eq!(after[1], 1.0);
+    assert!((after[2] - 7.8).abs() < 1e-5 && after[3] == 3.0, "an outlier counts as just at the limit");
     assert_eq!(stats[12..16], [2.5, 20.0, 1.0, 0.0]);
     for (partial, loss) in [(f32::NAN, 1.0), (f32::INFINITY, 1.0), (1.0, f32::NAN), (1.0, f32::INFINITY)] {
         assert_eq!(clip_step(args, &[partial], loss, 0.0, &ctl).0[1..], [1.0, 6.5, 2.0]);

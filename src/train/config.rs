@@ -81,7 +81,8 @@ pub struct OptimConfig {
     pub weight_decay: f32,
     /// Global gradient norm above which gradients are scaled down; 0 never.
     pub clip: f32,
-    /// A step whose gradient norm is this many times its running mean is skipped; 0 skips only what is not finite.
+    /// A step whose gradient norm is this many times its running mean, and the clip, is skipped; 0 skips only what is not
+    /// finite.
     pub outlier_factor: f32,
     /// Steps of linear warm-up.
     pub warmup_steps: u64,
