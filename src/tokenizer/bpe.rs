@@ -38,7 +38,7 @@ pub(super) struct Json {
 
 impl Json {
     pub(super) fn parse(json: &str) -> Result<Self, String> {
-        let mut inner = tokenizers::Tokenizer::from_bytes(json.as_bytes()).map_err(|e| e.to_string())?;
+        let mut inner = read(json)?;
         inner.with_padding(None).with_truncation(None).map_err(|e| e.to_string())?;
         let largest = inner.get_vocab(true).into_values().max().ok_or("its vocabulary is empty")?;
         if largest >= MAX_VOCAB {
@@ -96,6 +96,14 @@ impl Json {
     pub(super) fn is_special(&self, id: u32) -> bool {
         self.inner.get_added_vocabulary().get_added_tokens_decoder().get(&id).is_some_and(|t| t.special)
     }
+}
+
+/// Hands the text to the `tokenizers` crate, which panics at some texts: at a decoder that is not JSON, at a broken table
+/// of normalisations.
+fn read(json: &str) -> Result<tokenizers::Tokenizer, String> {
+    serde_json::from_str::<serde_json::Value>(json).map_err(|e| e.to_string())?;
+    std::panic::catch_unwind(|| tokenizers::Tokenizer::from_bytes(json.as_bytes()).map_err(|e| e.to_string()))
+        .unwrap_or_else(|_| Err("one of its parts is damaged".to_string()))
 }
 
 /// Whether no token can span a lone newline: the byte-level expression cuts the text, and nothing rewrites it before.

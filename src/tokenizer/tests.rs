@@ -121,7 +121,11 @@ mod native {
         let trained = trained().to_json();
         let without_model = trained.replace("\"BPE\"", "\"XYZ\"");
         let huge_id = bytes_json().replace(":255,", ":4294967295,");
-        let bad = ["", "{", "[]", "{}", "null", "\"x\"", &trained[..trained.len() / 2], &without_model, &huge_id];
+        let bad_decoder = bytes_json().replace("\"decoder\":{", "\"decoder\":{\"type\",");
+        let charsmap = r#""normalizer":{"type":"Precompiled","precompiled_charsmap":"AAAA"}"#;
+        let bad_normalizer = bytes_json().replace("\"normalizer\":null", charsmap);
+        let cut = &trained[..trained.len() / 2];
+        let bad = ["", "{", "[]", "{}", "null", "\"x\"", cut, &without_model, &huge_id, &bad_decoder, &bad_normalizer];
         for json in bad {
             let message = Tokenizer::from_json(json).unwrap_err().to_string();
             assert!(message.contains("not a usable tokenizer"), "{message}");
