@@ -17,10 +17,10 @@ fn main(
     if i >= args.rows * args.dim {
         return;
     }
-    let from = index[i / args.dim];
+    let chosen = index[i / args.dim];
     var value = 0.0;
-    if from < arrayLength(&x) / args.dim {
-        value = x[from * args.dim + i % args.dim];
+    if chosen < arrayLength(&x) / args.dim {
+        value = x[chosen * args.dim + i % args.dim];
     }
     y[i] = value;
 }

@@ -81,7 +81,8 @@ fn codes(r: &mut Rng, outs: u32, dim: u32) -> Data {
 pub fn all() -> Vec<Case> {
     let r = &mut Rng::new(7);
     let mut cases = Vec::new();
-    for family in [embedding, norms, quantizers, ternary, matmuls, attention, elementwise, streams, losses, optimizers]
+    for family in
+        [embedding, norms, quantizers, ternary, matmuls, attention, elementwise, streams, losses, optimizers, inference]
     {
         cases.extend(family(r));
     }
@@ -427,6 +428,78 @@ fn optimizers(r: &mut Rng) -> Vec<Case> {
         let args = muon_normalize::MuonNormalizeArgs { n, batch };
         let data = vec![uniform(r, batch * n.div_ceil(4096), 0.1, 9.0), normal(r, batch * n, 1.0)];
         cases.push(case(&ops::MUON_NORMALIZE, args, data));
+    }
+    cases
+}
+
+const NOWHERE: u32 = u32::MAX;
+
+fn inference(r: &mut Rng) -> Vec<Case> {
+    let mut cases = Vec::new();
+    for (heads, kv_heads, head_dim, context) in [(1, 1, 4, 5), (4, 2, 16, 40), (4, 4, 64, 130), (2, 1, 128, 70)] {
+        let last = context - 1;
+        // Two sequences, rows in a row and rows alone, and rows that are none.
+        let positions = vec![0, 1, 2, 3, last, NOWHERE, 2, last];
+        let slots = vec![0, 0, 0, 0, 1, NOWHERE, 1, 2];
+        let (rows, dim, kv_dim) = (positions.len() as u32, heads * head_dim, kv_heads * head_dim);
+        let cache = 3 * context * kv_dim;
+        let place = || [Data::U32(positions.clone()), Data::U32(slots.clone())];
+        let args = kv_append::KvAppendArgs { rows, dim: kv_dim, context };
+        let [at, slot] = place();
+        let data = vec![normal(r, rows * kv_dim, 1.0), at, slot, normal(r, cache, 1.0)];
+        cases.push(exact(case(&ops::KV_APPEND, args, data)));
+        let scale = 1.0 / (head_dim as f32).sqrt();
+        let args = attention_cached::AttentionCachedArgs { rows, heads, kv_heads, head_dim, context, scale };
+        let [at, slot] = place();
+        let [q, k, v] = [rows * dim, cache, cache].map(|n| normal(r, n, 1.0));
+        cases.push(case(&ops::ATTENTION_CACHED, args, vec![q, k, v, at, slot, out(rows * dim)]));
+    }
+    for dim in [1, 96] {
+        let index = vec![3, NOWHERE, 0, 3, 6];
+        let args = gather_rows::GatherRowsArgs { rows: 5, dim };
+        let data = vec![normal(r, 7 * dim, 1.0), Data::U32(index), out(5 * dim)];
+        cases.push(exact(case(&ops::GATHER_ROWS, args, data)));
+    }
+    let vocab = 150;
+    let (ids, slots) = (vec![5, 149, 5, 7, 0], vec![0, 1, 0, NOWHERE, 1]);
+    let data = vec![Data::U32(ids), Data::U32(slots), Data::U32(below(r, 2 * vocab, 2))];
+    cases.push(exact(case(&ops::MARK_SEEN, mark_seen::MarkSeenArgs { rows: 5, vocab }, data)));
+    // Logits far enough apart that rounding decides nothing, in an order of their own for each row.
+    let kinds = [
+        (0.0, 0, 1.0, 0.0, 1.0),
+        (0.7, 0, 1.0, 0.0, 1.0),
+        (1.0, 5, 1.0, 0.0, 1.5),
+        (1.3, 0, 0.8, 0.0, 1.0),
+        (2.0, 20, 0.9, 0.05, 1.1),
+        (1.0, 0, 1.0, 0.3, 1.0),
+    ];
+    for seed in 0..4 {
+        let rows = kinds.len() as u32 + 1;
+        let mut params: Vec<u32> = (0u32..)
+            .zip(kinds)
+            .flat_map(|(slot, (t, top_k, top_p, min_p, penalty))| {
+                let row = ops::SampleRow {
+                    slot,
+                    temperature: t,
+                    top_k,
+                    top_p,
+                    min_p,
+                    repetition_penalty: penalty,
+                    seed,
+                    counter: 3,
+                };
+                row.words()
+            })
+            .collect();
+        params.extend(ops::SampleRow::NOTHING);
+        let data = vec![
+            normal(r, rows * vocab, 3.0),
+            normal(r, rows * vocab, 0.5),
+            Data::U32(params),
+            Data::U32(below(r, rows * vocab, 2)),
+            out(rows),
+        ];
+        cases.push(exact(case(&ops::SAMPLE, sample::SampleArgs { rows, vocab }, data)));
     }
     cases
 }
