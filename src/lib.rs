@@ -6,6 +6,8 @@
 pub mod backend;
 pub mod data;
 pub mod error;
+#[cfg(feature = "native")]
+pub mod eval;
 pub mod formats;
 pub mod graph;
 pub mod infer;

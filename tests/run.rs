@@ -241,7 +241,7 @@ fn inspect_shows_a_checkpoint_or_what_is_wrong_with_it() {
     p.write("run/final/model.safetensors", bytes);
     for (path, parts) in [
         ("run/final", &["run/final/model.safetensors", "checksum"][..]),
-        ("nothing", &["nothing", "missing"]),
+        ("nothing", &["nothing", "No such file"]),
         ("text.txt", &["text.txt"]),
     ] {
         let ended = p.nanotern(&format!("inspect {path}"));

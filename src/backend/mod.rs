@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 pub use cpu::Cpu;
 pub use cpu_kernels::Level;
-pub use lockstep::{Difference, lockstep};
+pub use lockstep::{Difference, lockstep, parity_limit};
 #[cfg(feature = "native")]
 pub use wgpu::adapters;
 pub use wgpu::{AdapterInfo, NO_ADAPTER, Wgpu, shader_source};

@@ -4,8 +4,11 @@
 mod bench;
 mod data;
 mod doctor;
+mod eval;
 mod export;
+mod generate;
 mod inspect;
+mod model;
 mod train;
 
 use clap::{CommandFactory, Parser, Subcommand};
@@ -26,6 +29,13 @@ struct Cli {
 enum Command {
     /// Train a model; with no arguments a tiny one, on embedded data, on the best device there is.
     Train(Box<train::TrainArgs>),
+    /// Talk to a model.
+    Chat(generate::ChatArgs),
+    /// Go on from a text.
+    Generate(generate::GenerateArgs),
+    /// Measure how good a model is.
+    #[command(subcommand)]
+    Eval(eval::EvalCommand),
     /// Measure speed.
     #[command(subcommand)]
     Bench(bench::BenchCommand),
@@ -93,6 +103,9 @@ fn execute(command: Command) -> Result<ExitCode> {
     }
     match command {
         Command::Train(args) => train::run(&args),
+        Command::Chat(args) => generate::chat(&args),
+        Command::Generate(args) => generate::generate(&args),
+        Command::Eval(command) => eval::run(&command),
         Command::Bench(command) => bench::run(&command),
         Command::Devices(args) => doctor::devices(&args),
         Command::Doctor(args) => doctor::doctor(&args),

@@ -246,12 +246,8 @@ impl Engine {
     pub async fn step(&mut self) -> Result<Vec<(SequenceId, Event)>> {
         let mut events = self.drop_cancelled();
         let Some(rows) = self.rows() else { return Ok(events) };
+        self.write(&rows);
         let bucket = &self.buckets[rows.bucket];
-        self.program.write(bucket.ids, &rows.ids);
-        self.program.write(bucket.positions, &rows.positions);
-        self.program.write(bucket.slots, &rows.slots);
-        self.program.write(bucket.index, &rows.index);
-        self.program.write(bucket.params, &rows.params);
         self.program.run_section(bucket.section)?;
         let read = self.program.read_bytes(&[bucket.tokens]).await?.remove(0);
         let tokens: Vec<u32> = bytemuck::pod_collect_to_vec(&read);
@@ -333,51 +329,86 @@ impl Engine {
     }
 
     /// Generates after one prompt and waits for it: what is drawn, and why it ended.
-    #[cfg(not(target_arch = "wasm32"))]
+    #[cfg(feature = "native")]
     pub fn generate(&mut self, prompt: &[u32], sampling: Sampling) -> Result<(Vec<u32>, FinishReason)> {
-        let id = self.start(prompt, sampling, Arc::default())?;
-        let mut tokens = Vec::new();
-        loop {
-            for (from, event) in pollster::block_on(self.step())? {
+        Ok(self.generate_all(&[prompt.to_vec()], &sampling)?.remove(0))
+    }
+
+    /// Generates after every prompt, as many side by side as there are slots.
+    #[cfg(feature = "native")]
+    pub fn generate_all(&mut self, prompts: &[Vec<u32>], sampling: &Sampling) -> Result<Vec<(Vec<u32>, FinishReason)>> {
+        let mut results: Vec<(Vec<u32>, Option<FinishReason>)> = vec![(Vec::new(), None); prompts.len()];
+        let mut running = std::collections::HashMap::new();
+        let mut waiting = prompts.iter().enumerate();
+        while results.iter().any(|(_, reason)| reason.is_none()) {
+            while self.free_slots() > 0
+                && let Some((i, prompt)) = waiting.next()
+            {
+                running.insert(self.start(prompt, sampling.clone(), Arc::default())?, i);
+            }
+            for (id, event) in pollster::block_on(self.step())? {
+                let Some(i) = running.get(&id) else { continue };
                 match event {
-                    Event::Token(token) if from == id => tokens.push(token),
-                    Event::Finished(reason) if from == id => return Ok((tokens, reason)),
-                    _ => {}
+                    Event::Token(token) => results[*i].0.push(token),
+                    Event::Finished(reason) => results[*i].1 = Some(reason),
                 }
             }
         }
+        Ok(results.into_iter().map(|(tokens, reason)| (tokens, reason.expect("it ended"))).collect())
     }
 
     /// Feeds a prompt to a fresh sequence in chunks of at most `chunk` rows, and returns the logits of every chunk's last
-    /// row. For tests and evaluation; no sequence may be running.
+    /// row. No sequence may be running.
     pub fn prompt_logits(&mut self, prompt: &[u32], chunk: usize) -> Result<Vec<Vec<f32>>> {
-        assert!(self.slots.iter().all(Option::is_none), "sequences are running");
         let mut all = Vec::new();
         for (c, ids) in prompt.chunks(chunk).enumerate() {
-            let bucket = self.buckets.iter().position(|b| b.rows >= ids.len());
-            let bucket = bucket.ok_or_else(|| Error::usage(format!("chunks of {chunk} rows are too large")))?;
-            let first = (c * chunk) as u32;
-            let mut rows = Rows {
-                bucket,
-                ids: ids.to_vec(),
-                positions: (first..first + ids.len() as u32).collect(),
-                slots: vec![0; ids.len()],
-                index: vec![ids.len() as u32 - 1],
-                params: SampleRow::NOTHING.to_vec(),
-                ..Rows::default()
-            };
-            let b = &self.buckets[bucket];
-            rows.pad(b.rows, b.picks);
-            self.program.write(b.ids, &rows.ids);
-            self.program.write(b.positions, &rows.positions);
-            self.program.write(b.slots, &rows.slots);
-            self.program.write(b.index, &rows.index);
-            self.program.write(b.params, &rows.params);
-            self.program.run_section(b.section)?;
-            let logits: Vec<f32> = self.program.read(b.logits)?;
+            let bucket = self.feed(ids, c * chunk)?;
+            self.program.run_section(self.buckets[bucket].section)?;
+            let logits: Vec<f32> = self.program.read(self.buckets[bucket].logits)?;
             all.push(logits[..self.vocab].to_vec());
         }
         Ok(all)
+    }
+
+    /// Feeds the start of a prompt here and to the same model on another backend, op by op with the same inputs; the
+    /// outputs that differ. No sequence may be running.
+    #[cfg(feature = "native")]
+    pub fn compare(&mut self, other: &mut Engine, prompt: &[u32]) -> Result<Vec<crate::backend::Difference>> {
+        let ids = &prompt[..prompt.len().min(BUCKETS[2].0).min(self.context)];
+        let bucket = self.feed(ids, 0)?;
+        other.feed(ids, 0)?;
+        let nodes = self.program.plan().graph.nodes_of(self.buckets[bucket].section);
+        crate::backend::lockstep(&mut self.program, &mut other.program, nodes, crate::backend::parity_limit)
+    }
+
+    /// Writes rows of one sequence from position `first`, the logits of whose last are wanted; the bucket to run.
+    fn feed(&mut self, ids: &[u32], first: usize) -> Result<usize> {
+        assert!(self.slots.iter().all(Option::is_none), "sequences are running");
+        let (n, limit) = (ids.len(), self.context);
+        let bucket = self.buckets.iter().position(|b| b.rows >= n);
+        let bucket = bucket.filter(|_| first + n <= limit && n > 0);
+        let bucket =
+            bucket.ok_or_else(|| Error::usage(format!("{n} tokens from {first}: the context holds {limit}")))?;
+        let mut rows = Rows {
+            bucket,
+            ids: ids.to_vec(),
+            positions: (first as u32..(first + n) as u32).collect(),
+            slots: vec![0; n],
+            index: vec![n as u32 - 1],
+            ..Rows::default()
+        };
+        rows.pad(self.buckets[bucket].rows, self.buckets[bucket].picks);
+        self.write(&rows);
+        Ok(bucket)
+    }
+
+    fn write(&mut self, rows: &Rows) {
+        let bucket = &self.buckets[rows.bucket];
+        self.program.write(bucket.ids, &rows.ids);
+        self.program.write(bucket.positions, &rows.positions);
+        self.program.write(bucket.slots, &rows.slots);
+        self.program.write(bucket.index, &rows.index);
+        self.program.write(bucket.params, &rows.params);
     }
 }
 

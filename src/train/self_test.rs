@@ -2,18 +2,9 @@
 
 use super::{Batch, OptimConfig, StepShape, TrainStep, Trainer, sorted_rows};
 use crate::Result;
-use crate::backend::{Backend, Cpu, Difference, Level, lockstep};
+use crate::backend::{Backend, Cpu, Difference, Level, lockstep, parity_limit};
 use crate::graph::TensorId;
 use crate::model::ModelConfig;
-
-/// Largest error of an op's output, as [`lockstep`] measures it. Division on a GPU may be off by 2.5 ulp, so that a few
-/// activations in a thousand get the next code.
-fn limit(op: &str) -> f64 {
-    match op {
-        "quantize_rows" => 1e-2,
-        _ => 1e-7,
-    }
-}
 
 /// Runs every op of a training step of a small model with two residual streams on `backend` and on the scalar reference,
 /// with the same inputs; returns the outputs that differ.
@@ -51,7 +42,7 @@ pub fn self_test(backend: &Backend) -> Result<Vec<Difference>> {
     let graph = &reference.step.plan.graph;
     let nodes = graph.nodes_of("begin").start..graph.nodes_of("update").end;
     let zero = graph.nodes.iter().rposition(|n| n.op.name == "mhc_pre_backward_coef");
-    let mut differences = lockstep(&mut reference.program, &mut other.program, nodes, limit)?;
+    let mut differences = lockstep(&mut reference.program, &mut other.program, nodes, parity_limit)?;
     // The first sub-layer's streams are equal whatever the parameters, and its RMSNorm takes out any factor: the gradient
     // of its read weights, the last one of the backward pass, is zero.
     differences.retain(|d| Some(d.node) != zero);

@@ -1,0 +1,112 @@
+//! `nanotern eval`.
+
+use super::DeviceArgs;
+use super::model::ModelArgs;
+use nanotern::backend::{Backend, Cpu, Level};
+use nanotern::{Error, Result, data, eval};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+#[derive(clap::Subcommand)]
+pub enum EvalCommand {
+    /// Cross-entropy of a text, in nats per token and bits per byte.
+    Perplexity {
+        #[command(flatten)]
+        model: ModelArgs,
+        /// Text file, or token file (.bin).
+        #[arg(long)]
+        data_path: PathBuf,
+        #[command(flatten)]
+        device: DeviceArgs,
+        /// One JSON object on standard output.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Exact answers to the questions that the synthetic data holds out, by task.
+    Synthetic {
+        #[command(flatten)]
+        model: ModelArgs,
+        #[command(flatten)]
+        device: DeviceArgs,
+        /// One JSON object on standard output.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Does a backend compute what the scalar reference does, op by op, on this model?
+    Parity {
+        #[command(flatten)]
+        model: ModelArgs,
+        #[command(flatten)]
+        device: DeviceArgs,
+        /// Text to run.
+        #[arg(long, default_value = "The quick brown fox jumps over the lazy dog.")]
+        prompt: String,
+    },
+}
+
+pub fn run(command: &EvalCommand) -> Result<ExitCode> {
+    match command {
+        EvalCommand::Perplexity { model, data_path, device, json } => perplexity(model, data_path, device, *json),
+        EvalCommand::Synthetic { model, device, json } => synthetic(model, device, *json),
+        EvalCommand::Parity { model, device, prompt } => parity(model, device, prompt),
+    }
+}
+
+fn perplexity(model: &ModelArgs, data_path: &std::path::Path, device: &DeviceArgs, json: bool) -> Result<ExitCode> {
+    let (file, _) = model.open()?;
+    let (tokens, bytes) = if data_path.extension().is_some_and(|e| e == "bin") {
+        let tokens = data::Tokens::open(data_path)?;
+        let bytes = data::TokenMeta::read(data_path)?.map(|m| m.bytes);
+        (tokens.as_slice().to_vec(), bytes)
+    } else {
+        let text = std::fs::read_to_string(data_path).map_err(|e| Error::io(data_path, e))?;
+        let tokenizer =
+            file.tokenizer()?.ok_or_else(|| Error::usage("the model has no tokenizer: give it a token file"))?;
+        (tokenizer.encode(&text), Some(text.len() as u64))
+    };
+    let p = eval::perplexity(&file, &device.open()?, &tokens, bytes)?;
+    if json {
+        println!(
+            "{}",
+            serde_json::json!({ "nats_per_token": p.nats_per_token, "bits_per_byte": p.bits_per_byte,
+                "perplexity": p.perplexity(), "tokens": p.tokens })
+        );
+        return Ok(ExitCode::SUCCESS);
+    }
+    let bits = p.bits_per_byte.map_or(String::new(), |b| format!(", {b:.4} bits/byte"));
+    println!("{:.4} nats/token{bits}, perplexity {:.3} over {} tokens", p.nats_per_token, p.perplexity(), p.tokens);
+    Ok(ExitCode::SUCCESS)
+}
+
+fn synthetic(model: &ModelArgs, device: &DeviceArgs, json: bool) -> Result<ExitCode> {
+    let (file, _) = model.open()?;
+    let scores = eval::synthetic(&file, &device.open()?)?;
+    let (asked, right) = scores.values().fold((0, 0), |(a, r), s| (a + s.asked, r + s.right));
+    let share = |right: usize, asked: usize| right as f64 / asked.max(1) as f64;
+    if json {
+        let tasks: serde_json::Map<_, _> =
+            scores.iter().map(|(t, s)| (t.to_string(), share(s.right, s.asked).into())).collect();
+        println!("{}", serde_json::json!({ "exact": share(right, asked), "asked": asked, "tasks": tasks }));
+        return Ok(ExitCode::SUCCESS);
+    }
+    for (task, s) in &scores {
+        println!("{task:12} {:5.1} %  ({} of {})", 100.0 * share(s.right, s.asked), s.right, s.asked);
+    }
+    println!("{:12} {:5.1} %  ({right} of {asked})", "all", 100.0 * share(right, asked));
+    Ok(ExitCode::SUCCESS)
+}
+
+fn parity(model: &ModelArgs, device: &DeviceArgs, prompt: &str) -> Result<ExitCode> {
+    let (file, _) = model.open()?;
+    let tokenizer = file.tokenizer()?.ok_or_else(|| Error::usage("the model has no tokenizer"))?;
+    let (scalar, other) = (Backend::Cpu(Cpu::new(Level::Scalar, Some(1))?), device.open()?);
+    let differences = eval::parity(&file, &scalar, &other, &tokenizer.encode(prompt))?;
+    for d in &differences {
+        println!("{} of {} differs by {:.1e}", d.output, d.op, d.error);
+    }
+    if differences.is_empty() {
+        println!("every op agrees with the scalar reference on {}", other.describe());
+        return Ok(ExitCode::SUCCESS);
+    }
+    Ok(ExitCode::FAILURE)
+}

@@ -1,0 +1,105 @@
+//! How good a model file is, and whether two backends agree on it.
+
+use crate::backend::{Backend, Difference};
+use crate::data::{sampler, synthetic};
+use crate::formats::ModelFile;
+use crate::graph::{Graph, Plan};
+use crate::infer::{Engine, EngineOptions, Sampling, load_weights};
+use crate::model::{Context, Inputs, Model};
+use crate::ops::{DType, Targets};
+use crate::{Error, Result};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Sequences scored side by side.
+const BATCH: usize = 4;
+/// A target that counts nothing.
+const IGNORE: u32 = u32::MAX;
+
+/// Mean cross-entropy of a text.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Perplexity {
+    pub nats_per_token: f64,
+    /// Comparable between tokenizers; none if the bytes behind the tokens are unknown.
+    pub bits_per_byte: Option<f64>,
+    /// Tokens scored.
+    pub tokens: usize,
+}
+
+impl Perplexity {
+    pub fn perplexity(&self) -> f64 {
+        self.nats_per_token.exp()
+    }
+}
+
+/// Scores the windows of the model's context in `tokens`, which stand for `bytes` bytes of text.
+pub fn perplexity(file: &ModelFile, backend: &Backend, tokens: &[u32], bytes: Option<u64>) -> Result<Perplexity> {
+    let seq = file.config.seq_len;
+    let windows = sampler::eval_windows(tokens.len(), seq, usize::MAX);
+    if windows.is_empty() {
+        let n = tokens.len();
+        return Err(Error::usage(format!("{n} tokens are fewer than one window of {} tokens", seq + 1)));
+    }
+    if let Some(id) = tokens.iter().find(|id| **id as usize >= file.vocab) {
+        return Err(Error::usage(format!("token {id}: the model has {} tokens", file.vocab)));
+    }
+    let (mut g, rows) = (Graph::new(), BATCH * seq);
+    let model = Model::for_inference(&mut g, &file.config, file.vocab);
+    let [ids, positions, targets] = ["ids", "positions", "targets"].map(|name| g.persistent(name, &[rows], DType::U32));
+    let to = Targets { ids: targets, losses: g.persistent("losses", &[rows], DType::F32) };
+    g.section("score", |g| {
+        let inputs = Inputs { ids, positions, context: Context::Batch(BATCH) };
+        let embedded = model.embed(g, &inputs);
+        let head = model.forward(g, &inputs, embedded, false);
+        g.head_loss(&head, to, model.head_chunk(rows), 0.0);
+    });
+    let mut program = backend.prepare(Arc::new(Plan::new(g)))?;
+    load_weights(&mut program, &model, file)?;
+    program.write(positions, &(0..rows).map(|r| (r % seq) as u32).collect::<Vec<_>>());
+    let mut sum = 0.0;
+    for starts in windows.chunks(BATCH) {
+        let (mut inputs, mut wanted) = sampler::batch(tokens, starts, seq);
+        inputs.resize(rows, 0);
+        wanted.resize(rows, IGNORE);
+        program.write(ids, &inputs);
+        program.write(targets, &wanted);
+        program.run_section("score")?;
+        sum += program.read::<f32>(to.losses)?.iter().map(|l| f64::from(*l)).sum::<f64>();
+    }
+    let scored = windows.len() * seq;
+    let nats_per_token = sum / scored as f64;
+    let bytes_per_token = bytes.map(|bytes| bytes as f64 / tokens.len() as f64);
+    let bits_per_byte = bytes_per_token.map(|bytes| nats_per_token / std::f64::consts::LN_2 / bytes);
+    Ok(Perplexity { nats_per_token, bits_per_byte, tokens: scored })
+}
+
+/// Questions of one task: how many, and how many were answered exactly.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Score {
+    pub asked: usize,
+    pub right: usize,
+}
+
+/// Asks every question that the synthetic data holds out, greedily; scores by task.
+pub fn synthetic(file: &ModelFile, backend: &Backend) -> Result<BTreeMap<&'static str, Score>> {
+    let tokenizer = file.tokenizer()?.ok_or_else(|| Error::usage("the model has no tokenizer"))?;
+    let questions = synthetic::held_out();
+    let prompts: Vec<Vec<u32>> = questions.iter().map(|q| tokenizer.encode(&q.prompt)).collect();
+    let mut engine = Engine::new(file, backend, EngineOptions { slots: 16, ..EngineOptions::default() })?;
+    let sampling = Sampling { temperature: 0.0, max_tokens: 64, ..Sampling::default() };
+    let answers = engine.generate_all(&prompts, &sampling)?;
+    let mut scores: BTreeMap<&'static str, Score> = BTreeMap::new();
+    for (question, (tokens, _)) in questions.iter().zip(answers) {
+        let score = scores.entry(question.task).or_default();
+        score.asked += 1;
+        score.right += usize::from(tokenizer.decode(&tokens).trim() == question.answer.trim());
+    }
+    Ok(scores)
+}
+
+/// Runs a prompt op by op on two backends with the same inputs; the outputs that differ.
+pub fn parity(file: &ModelFile, reference: &Backend, other: &Backend, prompt: &[u32]) -> Result<Vec<Difference>> {
+    let options = EngineOptions { slots: 1, ..EngineOptions::default() };
+    let (mut reference, mut other) = (Engine::new(file, reference, options)?, Engine::new(file, other, options)?);
+    reference.compare(&mut other, prompt)
+}
