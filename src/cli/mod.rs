@@ -75,6 +75,12 @@ struct DeviceArgs {
 }
 
 impl DeviceArgs {
+    /// What was opened, and what `auto` did not find.
+    fn describe(&self, backend: &Backend) -> String {
+        let none = self.backend == "auto" && matches!(backend, Backend::Cpu(_));
+        format!("{}{}", backend.describe(), if none { "; no GPU was found" } else { "" })
+    }
+
     fn open(&self) -> Result<Backend> {
         let level = self.cpu_level.as_ref().map(|l| l.parse().map_err(Error::usage)).transpose()?;
         backend::open(&self.backend, self.adapter.as_deref(), self.threads, level)

@@ -129,7 +129,7 @@ pub fn run(args: &TrainArgs) -> Result<ExitCode> {
     };
     let config = Config::load(from.as_deref(), &args.overrides()?)?;
     let backend = args.device.open()?;
-    say(&format!("device   {}", backend.describe()));
+    say(&format!("device   {}", args.device.describe(&backend)));
     let corpus = data::load(&config.data, Path::new(""), Path::new("runs"))?;
     let mut run = Run::new(config, corpus, &dir, &backend, resume)?;
     say(&run.describe());
