@@ -198,10 +198,11 @@ fn check(file: &Path, name: &str, backend: &Backend) {
         losses.push(off);
     }
     println!(
-        "{here}: act {:.1e}, grad {:.1e} (mHC {:.1e}), losses {:.1e}",
+        "{here}: act {:.1e}, grad {:.1e} (mHC {:.1e}), first loss {:.1e}, losses {:.1e}",
         act.0,
         grad.0,
         grad_mhc.0,
+        losses[0],
         losses.iter().fold(0.0, |a: f64, b| a.max(*b))
     );
 }
