@@ -96,7 +96,8 @@ impl Session {
         let tokenizer = file.tokenizer()?.ok_or_else(|| Error::usage("the model has no tokenizer"))?;
         let backend = device.open()?;
         let engine = Engine::new(&file, &backend, EngineOptions { slots: 1, context: 0 })?;
-        eprintln!("{} on {}", path.display(), backend.describe());
+        let ops = engine.dispatches_per_token();
+        eprintln!("{} on {}, {ops} ops a token", path.display(), device.describe(&backend));
         Ok((Session { engine, tokenizer, signals: Signals::install() }, file.text.chat_template))
     }
 

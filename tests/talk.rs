@@ -1,0 +1,88 @@
+//! From a trained run to text: export, eval, generate and chat, through the real program.
+
+mod common;
+
+use common::cli::Project;
+use serde_json::Value;
+use std::io::Write;
+use std::process::Stdio;
+
+/// A run long enough to write lines like the text's, and its export.
+fn trained() -> Project {
+    let p = Project::new();
+    p.train("run", "--total-steps 200 --set train.eval_windows=100000");
+    p.ok("export --checkpoint run --output model.gguf");
+    p
+}
+
+/// Runs a command with standard input.
+fn piped(p: &Project, words: &str, input: &str) -> (String, String) {
+    let mut command = p.command(words);
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    let out = child.wait_with_output().unwrap();
+    let [text, err] = [out.stdout, out.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+    assert!(out.status.success() && !err.contains("panicked"), "{words}:\n{err}");
+    (text, err)
+}
+
+#[test]
+fn the_exported_model_has_the_loss_that_training_measured() {
+    let p = trained();
+    let measured = p.metrics("run").iter().rev().find_map(|r| r["val_loss"].as_f64()).unwrap();
+    // The held-out part of the text, which starts at a character.
+    let text = String::from_utf8(p.read("text.txt")).unwrap();
+    p.write("val.txt", &text[(text.len() as f64 * 0.9) as usize..]);
+    for model in ["model.gguf", "run", "run/final"] {
+        let json = p.ok(&format!("eval perplexity --backend cpu --model {model} --data-path val.txt --json"));
+        let json: Value = serde_json::from_str(&json).unwrap();
+        let loss = json["nats_per_token"].as_f64().unwrap();
+        assert!((loss - measured).abs() < 5e-5, "{model}: {loss}, not {measured}");
+        assert!((json["perplexity"].as_f64().unwrap() - loss.exp()).abs() < 1e-9);
+    }
+    assert!(p.ok("eval parity --backend cpu --model model.gguf").contains("agrees"));
+    // Its questions are longer than this model's context.
+    let exam = p.nanotern("eval synthetic --backend cpu --model model.gguf");
+    assert!(exam.code == Some(2) && exam.stderr.contains("context"), "{}", exam.stderr);
+}
+
+#[test]
+fn generate_goes_on_from_a_text() {
+    let p = trained();
+    let words = "generate --backend cpu --model model.gguf --max-tokens 20";
+    let prompt = ["--prompt", "7: 10 cats"];
+    let run = |more: &str| {
+        let out = p.command(&format!("{words} {more}")).args(prompt).output().unwrap();
+        assert!(out.status.success());
+        String::from_utf8(out.stdout).unwrap()
+    };
+    let greedy = run("--temperature 0");
+    assert!(greedy.starts_with("7: 10 cats saw "), "{greedy}");
+    assert_eq!(greedy, run("--temperature 0 --cpu-level scalar --threads 1").as_str(), "another level says the same");
+    assert_eq!(run("--seed 5 --temperature 2"), run("--seed 5 --temperature 2"));
+    assert_ne!(run("--seed 5 --temperature 2"), run("--seed 6 --temperature 2"));
+    assert_eq!(run("--temperature 0 --stop saw"), "7: 10 cats \n", "no part of a stop string shows");
+    let (text, err) = piped(&p, &format!("{words} --temperature 0"), "7: 10 cats");
+    assert_eq!(text, greedy);
+    assert!(err.contains("20 tokens, as many as asked for") && err.contains("tok/s"), "{err}");
+    for (bad, word) in [("--temperature 11", "temperature"), ("--top-p 2", "top_p"), ("--max-tokens 0", "max_tokens")] {
+        let ended = p.nanotern(&format!("generate --backend cpu --model model.gguf --prompt x {bad}"));
+        assert!(ended.code == Some(2) && ended.stderr.contains(word), "{bad}: {}", ended.stderr);
+    }
+    let missing = p.nanotern("generate --model nothing.gguf --prompt x");
+    assert!(missing.code == Some(1) && missing.stderr.contains("nothing.gguf"), "{}", missing.stderr);
+}
+
+#[test]
+fn chat_takes_turns() {
+    let p = trained();
+    let words = "chat --backend cpu --model run --temperature 0 --max-tokens 3";
+    let (text, err) = piped(&p, words, "a\n\nb\n");
+    assert_eq!(err.matches("tok/s").count(), 2, "an empty line is no turn:\n{err}");
+    assert_eq!(text.matches('\n').count(), 2, "{text:?}");
+    let mut command = p.command(words);
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(b"say <|end|>\n").unwrap();
+    let out = child.wait_with_output().unwrap();
+    assert!(out.status.code() == Some(2) && String::from_utf8_lossy(&out.stderr).contains("special tokens"));
+}
