@@ -6,15 +6,13 @@ use crate::formats::ModelFile;
 use crate::graph::{Graph, Plan};
 use crate::infer::{Engine, EngineOptions, Sampling, load_weights};
 use crate::model::{Context, Inputs, Model};
-use crate::ops::{DType, Targets};
+use crate::ops::{DType, IGNORE, Targets};
 use crate::{Error, Result};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Sequences scored side by side.
 const BATCH: usize = 4;
-/// A target that counts nothing.
-const IGNORE: u32 = u32::MAX;
 
 /// Mean cross-entropy of a text.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -9,6 +9,9 @@ use cpu_kernels::sum::SumArgs;
 use cpu_kernels::ternary_matmul_backward_input::TernaryMatmulBackwardInputArgs;
 use cpu_kernels::ternary_matmul_backward_weight::TernaryMatmulBackwardWeightArgs;
 
+/// A target that counts nothing.
+pub const IGNORE: u32 = u32::MAX;
+
 /// The head's weight, and what it multiplies.
 #[derive(Clone, Copy, Debug)]
 pub enum Head {
@@ -21,7 +24,7 @@ pub enum Head {
 /// What the loss is measured against.
 #[derive(Clone, Copy, Debug)]
 pub struct Targets {
-    /// (rows): the next token of each row; 0xffffffff counts nothing.
+    /// (rows): the next token of each row, or [`IGNORE`].
     pub ids: TensorId,
     /// (rows): cross-entropy of each row in nats, written here.
     pub losses: TensorId,

@@ -23,7 +23,7 @@ use cpu_kernels::{ArgWords, Args, Kernel};
 pub use attention::{MAX_HEAD_DIM, rope_table};
 pub use bitlinear::{MAX_GROUP, QuantRows, TernaryWeight, packed_row_bytes};
 pub use cache::{KvCache, Places};
-pub use loss::{Head, Targets};
+pub use loss::{Head, IGNORE, Targets};
 pub use optimizer::{AdamW, Lion, Muon, STATS_RING, StepControl};
 pub use sampling::{SampleRow, SamplingState};
 
@@ -105,9 +105,9 @@ const FEW_ROWS: u32 = 8;
 /// Workgroups in x before a grid is folded into y; a power of two below the limit of 65,535 a dimension.
 const FOLD: u32 = 32_768;
 /// Elements reduced to one partial result.
-pub(crate) const BLOCK: u32 = 4096;
+const BLOCK: u32 = cpu_kernels::math::BLOCK as u32;
 /// Rows whose contributions to the gradient of a norm's weight are added up in its first stage.
-pub(crate) const ROW_BLOCK: u32 = 64;
+const ROW_BLOCK: u32 = cpu_kernels::math::ROW_BLOCK as u32;
 
 /// `n` workgroups, folded into two dimensions; the shader numbers them x + y * num_workgroups.x.
 fn groups(n: u32) -> [u32; 3] {

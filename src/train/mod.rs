@@ -30,7 +30,7 @@ pub use self_test::self_test;
 #[cfg(feature = "native")]
 pub use signals::Signals;
 pub use step::{StepShape, TrainStep, sorted_rows};
-pub use trainer::{Batch, IGNORE, StepStats, Trainer};
+pub use trainer::{Batch, StepStats, Trainer};
 
 /// A named array of f32, row-major; `shape` multiplies to `data.len()`.
 #[derive(Clone, Debug, PartialEq)]

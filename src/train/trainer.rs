@@ -5,7 +5,7 @@ use super::Tensor;
 use super::step::{TrainStep, sorted_rows};
 use crate::backend::{Backend, Program};
 use crate::graph::TensorId;
-use crate::ops::STATS_RING;
+use crate::ops::{IGNORE, STATS_RING};
 use crate::rng::{Rng, mix};
 use crate::{Error, Result};
 
@@ -158,6 +158,3 @@ impl Trainer {
         Ok(sum / count.max(1) as f64)
     }
 }
-
-/// A target that counts nothing.
-pub const IGNORE: u32 = u32::MAX;
