@@ -1,6 +1,7 @@
 //! Event files read by TensorBoard itself. Runs where NANOTERN_PYTHON names a Python with tensorboard in it.
 #![cfg(feature = "native")]
 
+use std::io::Write;
 use std::process::Command;
 
 use nanotern::train::tensorboard::EventWriter;
@@ -39,7 +40,10 @@ fn tensorboard_reads_the_events() {
     assert!(events.path().file_name().unwrap().to_str().unwrap().starts_with("events.out.tfevents."));
 
     let Ok(python) = std::env::var("NANOTERN_PYTHON") else {
-        println!("not checked by the real reader: NANOTERN_PYTHON names no Python with tensorboard");
+        let _ = writeln!(
+            std::io::stderr(),
+            "not checked by the real reader: NANOTERN_PYTHON names no Python with tensorboard"
+        );
         return;
     };
     let output = Command::new(python).args(["-c", READER]).arg(dir.path()).output().unwrap();

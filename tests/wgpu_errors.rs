@@ -5,13 +5,14 @@ use nanotern::Error;
 use nanotern::backend::{Backend, NO_ADAPTER, Wgpu, adapters};
 use nanotern::graph::{Graph, Plan};
 use nanotern::ops::{DType, FILL};
+use std::io::Write;
 use std::sync::Arc;
 
 /// The device, or none where this machine has no adapter (which is said, and fails where one is required).
 fn device() -> Option<Wgpu> {
     if adapters().is_empty() {
         assert!(std::env::var("NANOTERN_REQUIRE_GPU").as_deref() != Ok("1"), "no wgpu adapter, and one is required");
-        println!("NOT TESTED on wgpu: this machine has no adapter");
+        writeln!(std::io::stderr(), "NOT TESTED on wgpu: this machine has no adapter").unwrap();
         let error = Wgpu::open(None).err().unwrap().to_string();
         assert!(error.contains(NO_ADAPTER), "{error}");
         return None;
