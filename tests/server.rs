@@ -421,3 +421,17 @@ fn a_full_queue_refuses_and_a_signal_drains() {
     let ended = server.running.take().unwrap().end();
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
 }
+
+#[test]
+fn the_openai_client_agrees() {
+    let Ok(python) = std::env::var("NANOTERN_PYTHON") else {
+        println!("not checked by the real client: NANOTERN_PYTHON names no Python with openai");
+        return;
+    };
+    let server = Server::start(4096, "--slots 1 --queue 1");
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/openai_client.py");
+    let url = format!("http://{}/v1", server.address);
+    let output = std::process::Command::new(python).args([script, &url, "small"]).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(text.contains("the openai client agrees"), "{text}{}", String::from_utf8_lossy(&output.stderr));
+}

@@ -216,7 +216,8 @@ for (const [name, value] of Object.entries(load("nanotern.settings", {}))) {
   if (settings.elements[name]) settings.elements[name].value = value;
 }
 fetch("/v1/models").then((r) => r.json()).then(({ data: [model] }) => {
-  $("model").textContent = `${model.id}, ${model.context_length} tokens of context`;
+  $("model").textContent = model.id;
+  $("model").title = `${model.context_length} tokens of context`;
   document.title = `${model.id} - nanotern`;
 }).catch(() => say("The server does not answer."));
 show();
