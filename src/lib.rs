@@ -14,6 +14,8 @@ pub mod infer;
 pub mod model;
 pub mod ops;
 pub mod rng;
+#[cfg(feature = "native")]
+pub mod serve;
 pub mod tokenizer;
 pub mod train;
 

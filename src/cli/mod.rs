@@ -9,6 +9,7 @@ mod export;
 mod generate;
 mod inspect;
 mod model;
+mod serve;
 mod train;
 
 use clap::{CommandFactory, Parser, Subcommand};
@@ -45,6 +46,8 @@ enum Command {
     Doctor(doctor::DoctorArgs),
     /// Turn a checkpoint into one file that serves: GGUF.
     Export(export::ExportArgs),
+    /// Answer chats over HTTP, with the API of OpenAI, and on a page for the browser.
+    Serve(serve::ServeArgs),
     /// Show what is in a file (checkpoint, GGUF, .mhc, safetensors, tokens), and whether it is intact.
     Inspect(inspect::InspectArgs),
     /// Work with tokenizers.
@@ -102,9 +105,9 @@ fn end_with_the_pipe() -> Result<()> {
 }
 
 fn execute(command: Command) -> Result<ExitCode> {
-    // Training writes to standard error only, and goes on when it is closed.
+    // Training and serving write to standard error only, and go on when it is closed or a client goes away.
     #[cfg(unix)]
-    if !matches!(command, Command::Train(_)) {
+    if !matches!(command, Command::Train(_) | Command::Serve(_)) {
         end_with_the_pipe()?;
     }
     match command {
@@ -116,6 +119,7 @@ fn execute(command: Command) -> Result<ExitCode> {
         Command::Devices(args) => doctor::devices(&args),
         Command::Doctor(args) => doctor::doctor(&args),
         Command::Export(args) => export::run(&args),
+        Command::Serve(args) => serve::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Tokenizer(command) => data::tokenizer(&command),
         Command::Data(command) => data::data(&command),

@@ -1,6 +1,7 @@
 //! From tokens to text as they come: no broken characters, no part of a stop string.
 
 use crate::tokenizer::Tokenizer;
+use std::sync::Arc;
 
 /// What a token brought.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,7 +14,7 @@ pub struct Piece {
 
 /// Decodes a stream of tokens.
 pub struct TextStream {
-    tokenizer: Tokenizer,
+    tokenizer: Arc<Tokenizer>,
     stops: Vec<String>,
     /// Bytes that are no whole characters yet.
     bytes: Vec<u8>,
@@ -23,9 +24,9 @@ pub struct TextStream {
 
 impl TextStream {
     /// `stops` are strings that end the text; empty ones are none.
-    pub fn new(tokenizer: Tokenizer, stops: Vec<String>) -> Self {
+    pub fn new(tokenizer: impl Into<Arc<Tokenizer>>, stops: Vec<String>) -> Self {
         let stops = stops.into_iter().filter(|s| !s.is_empty()).collect();
-        TextStream { tokenizer, stops, bytes: Vec::new(), held: String::new() }
+        TextStream { tokenizer: tokenizer.into(), stops, bytes: Vec::new(), held: String::new() }
     }
 
     pub fn push(&mut self, token: u32) -> Piece {

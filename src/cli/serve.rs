@@ -1,0 +1,72 @@
+//! `nanotern serve`.
+
+use super::model::ModelArgs;
+use super::{DeviceArgs, say};
+use nanotern::infer::EngineOptions;
+use nanotern::serve::{Options, Server, listen};
+use nanotern::train::Signals;
+use nanotern::{Error, Result};
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
+
+#[derive(clap::Args)]
+pub struct ServeArgs {
+    #[command(flatten)]
+    model: ModelArgs,
+    /// Address to listen on; others than this machine can connect only if it is not 127.0.0.1.
+    #[arg(long, default_value = "127.0.0.1", env = "NANOTERN_HOST")]
+    host: String,
+    /// Port to listen on; 0 takes a free one.
+    #[arg(long, default_value_t = 8080, env = "NANOTERN_PORT")]
+    port: u16,
+    /// Conversations answered side by side; further ones wait.
+    #[arg(long, default_value_t = 4, env = "NANOTERN_SLOTS")]
+    slots: usize,
+    /// Tokens of a conversation at most; as many as the model was made for unless given.
+    #[arg(long, env = "NANOTERN_CONTEXT")]
+    context: Option<usize>,
+    /// Requests that may wait; further ones are refused.
+    #[arg(long, default_value_t = 64, env = "NANOTERN_QUEUE")]
+    queue: usize,
+    #[command(flatten)]
+    device: DeviceArgs,
+}
+
+pub fn run(args: &ServeArgs) -> Result<ExitCode> {
+    if args.context == Some(0) {
+        return Err(Error::usage("--context 0: at least 1 is possible"));
+    }
+    let signals = Signals::install();
+    let listener = listen(&args.host, args.port)?;
+    let (file, path) = args.model.open()?;
+    let backend = args.device.open()?;
+    let engine = EngineOptions { slots: args.slots, context: args.context.unwrap_or(0) };
+    let options = Options { engine, queue: args.queue };
+    let id = model_id(&path);
+    let server = Server::new(listener, &file, &id, &backend, options)?;
+    let address = server.address()?;
+    if !address.ip().is_loopback() {
+        say("warning: everybody who can reach this machine can use the model; there are no passwords");
+    }
+    say(&format!("http://{address}  {id} ({} parameters)  on {}", file.param_count(), args.device.describe(&backend)));
+    drop(file);
+    server.run(async move {
+        while signals.pending().is_none() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        say("shutting down: running answers have 10 seconds to end");
+    })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What clients call a model: the name of its file without the ending, or of its run.
+fn model_id(path: &Path) -> String {
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
+    let name = |p: &Path| p.file_name().map(|n| n.to_string_lossy().into_owned());
+    let own = name(&path).unwrap_or_else(|| "model".into());
+    if own == "final" || own.starts_with("step_") {
+        return path.parent().and_then(name).unwrap_or(own);
+    }
+    own.strip_suffix(".gguf").unwrap_or(&own).to_string()
+}

@@ -1,0 +1,233 @@
+//! The thread that owns the engine. Requests come through a bounded channel and wait in order for a slot; what a step
+//! brings goes back over one channel for each sequence, which never blocks: a sequence is no longer than its context.
+
+use super::error::ApiError;
+use super::metrics::Metrics;
+use crate::infer::{Engine, Event, FinishReason, Sampling, SequenceId};
+use crate::{Error, Result};
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::time::Instant;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use warp::http::StatusCode;
+
+/// What happened to a sequence.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Update {
+    Token(u32),
+    Finished(FinishReason),
+    /// It got nothing (more), and why.
+    Failed(ApiError),
+}
+
+/// A request as the engine takes it.
+struct Job {
+    prompt: Vec<u32>,
+    sampling: Sampling,
+    cancelled: Arc<AtomicBool>,
+    updates: UnboundedSender<Update>,
+    since: Instant,
+}
+
+/// A request that runs or waits; dropping it gives its slot back.
+pub struct Ticket {
+    pub updates: UnboundedReceiver<Update>,
+    cancelled: Arc<AtomicBool>,
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        self.cancelled.store(true, Relaxed);
+    }
+}
+
+/// The way to the engine's thread, which ends when this is dropped.
+pub struct EngineHandle {
+    jobs: SyncSender<Job>,
+    /// Requests that may wait.
+    limit: usize,
+    metrics: Arc<Metrics>,
+    cut: Arc<AtomicBool>,
+    alive: Arc<AtomicBool>,
+}
+
+impl EngineHandle {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// When the system gives no thread.
+    pub fn spawn(engine: Engine, limit: usize, metrics: Arc<Metrics>) -> Result<EngineHandle> {
+        let (jobs, received) = sync_channel(limit);
+        let (cut, alive) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(true)));
+        metrics.slots.store(engine.free_slots(), Relaxed);
+        metrics.dispatches_per_token.store(engine.dispatches_per_token(), Relaxed);
+        let worker = Worker {
+            engine,
+            jobs: received,
+            waiting: VecDeque::new(),
+            running: HashMap::new(),
+            metrics: Arc::clone(&metrics),
+            cut: Arc::clone(&cut),
+            alive: Alive(Arc::clone(&alive)),
+        };
+        let started = std::thread::Builder::new().name("engine".into()).spawn(move || worker.run());
+        started.map_err(|e| Error::Device(format!("no thread for the engine: {e}")))?;
+        Ok(EngineHandle { jobs, limit, metrics, cut, alive })
+    }
+
+    /// Puts a request in the queue.
+    ///
+    /// # Errors
+    /// 429 when the queue is full, 500 when the engine has failed.
+    pub fn submit(&self, prompt: Vec<u32>, sampling: Sampling) -> Result<Ticket, ApiError> {
+        if !self.alive() {
+            return Err(failed("the engine has stopped"));
+        }
+        let admit = |waiting: usize| (waiting < self.limit).then_some(waiting + 1);
+        if self.metrics.waiting.fetch_update(Relaxed, Relaxed, admit).is_err() {
+            let message = format!("{} requests are waiting already: try again later", self.limit);
+            let full = ApiError::new(StatusCode::TOO_MANY_REQUESTS, message);
+            return Err(full.code("queue_full").retry_after(1));
+        }
+        let (updates, received) = unbounded_channel();
+        let cancelled = Arc::new(AtomicBool::new(false));
+        let ticket = Ticket { updates: received, cancelled: Arc::clone(&cancelled) };
+        let job = Job { prompt, sampling, cancelled, updates, since: Instant::now() };
+        if self.jobs.try_send(job).is_err() {
+            self.metrics.waiting.fetch_sub(1, Relaxed);
+            return Err(failed("the engine has stopped"));
+        }
+        Ok(ticket)
+    }
+
+    /// Ends every sequence, and refuses those that wait.
+    pub fn cut(&self) {
+        self.cut.store(true, Relaxed);
+    }
+
+    /// False once a device error or a bug has ended the thread.
+    pub fn alive(&self) -> bool {
+        self.alive.load(Relaxed)
+    }
+}
+
+fn failed(what: &str) -> ApiError {
+    ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, what).code("engine_error")
+}
+
+/// Says when the thread has ended, by a panic too.
+struct Alive(Arc<AtomicBool>);
+
+impl Drop for Alive {
+    fn drop(&mut self) {
+        self.0.store(false, Relaxed);
+    }
+}
+
+struct Running {
+    updates: UnboundedSender<Update>,
+    cancelled: Arc<AtomicBool>,
+    since: Instant,
+    started: bool,
+}
+
+struct Worker {
+    engine: Engine,
+    jobs: Receiver<Job>,
+    waiting: VecDeque<Job>,
+    running: HashMap<SequenceId, Running>,
+    metrics: Arc<Metrics>,
+    cut: Arc<AtomicBool>,
+    alive: Alive,
+}
+
+impl Worker {
+    fn run(mut self) {
+        loop {
+            if self.running.is_empty() && self.waiting.is_empty() {
+                let Ok(job) = self.jobs.recv() else { return };
+                self.waiting.push_back(job);
+            }
+            self.waiting.extend(self.jobs.try_iter());
+            if self.cut.load(Relaxed) {
+                self.cut_all();
+            }
+            self.start_waiting();
+            if !self.running.is_empty()
+                && let Err(error) = self.step()
+            {
+                return self.fail(&error.to_string());
+            }
+        }
+    }
+
+    fn cut_all(&mut self) {
+        for running in self.running.values() {
+            running.cancelled.store(true, Relaxed);
+        }
+        for job in self.waiting.drain(..) {
+            self.metrics.waiting.fetch_sub(1, Relaxed);
+            let _ = job.updates.send(Update::Failed(ApiError::draining()));
+        }
+    }
+
+    fn start_waiting(&mut self) {
+        let before = self.waiting.len();
+        self.waiting.retain(|job| !job.cancelled.load(Relaxed));
+        self.metrics.waiting.fetch_sub(before - self.waiting.len(), Relaxed);
+        while self.engine.free_slots() > 0 {
+            let Some(job) = self.waiting.pop_front() else { break };
+            self.metrics.waiting.fetch_sub(1, Relaxed);
+            let Job { prompt, sampling, cancelled, updates, since } = job;
+            match self.engine.start(&prompt, sampling, Arc::clone(&cancelled)) {
+                Ok(id) => {
+                    self.metrics.prompt_tokens.fetch_add(prompt.len() as u64, Relaxed);
+                    self.running.insert(id, Running { updates, cancelled, since, started: false });
+                }
+                Err(error) => {
+                    let refused = ApiError::new(StatusCode::BAD_REQUEST, error.to_string());
+                    let _ = updates.send(Update::Failed(refused));
+                }
+            }
+        }
+        self.metrics.active.store(self.running.len(), Relaxed);
+    }
+
+    fn step(&mut self) -> Result<()> {
+        for (id, event) in pollster::block_on(self.engine.step())? {
+            let Some(running) = self.running.get_mut(&id) else { continue };
+            let update = match event {
+                Event::Token(token) => {
+                    self.metrics.generated_tokens.fetch_add(1, Relaxed);
+                    if !std::mem::replace(&mut running.started, true) {
+                        self.metrics.first_token(running.since.elapsed());
+                    }
+                    Update::Token(token)
+                }
+                Event::Finished(reason) => {
+                    self.metrics.cancelled.fetch_add(u64::from(reason == FinishReason::Cancelled), Relaxed);
+                    Update::Finished(reason)
+                }
+            };
+            // A client that went away is met again as a cancelled sequence.
+            let _ = running.updates.send(update);
+            if matches!(event, Event::Finished(_)) {
+                self.running.remove(&id);
+            }
+        }
+        self.metrics.active.store(self.running.len(), Relaxed);
+        Ok(())
+    }
+
+    /// The device has failed: everybody is told, and later requests find the thread gone.
+    fn fail(self, what: &str) {
+        self.alive.0.store(false, Relaxed);
+        let waiting = self.waiting.iter().map(|job| &job.updates);
+        for updates in self.running.values().map(|r| &r.updates).chain(waiting) {
+            let _ = updates.send(Update::Failed(failed(what)));
+        }
+        self.metrics.active.store(0, Relaxed);
+    }
+}

@@ -1,0 +1,249 @@
+//! A server with the OpenAI chat API and a chat page, for one model.
+//!
+//! One thread runs the sockets, one the engine. Whoever opens connections may be hostile: headers, bodies, connections and
+//! waiting requests all have limits, and a client that goes away frees its slot with the next token.
+
+mod chat;
+mod engine;
+mod error;
+mod metrics;
+mod openai;
+mod routes;
+
+use crate::backend::Backend;
+use crate::formats::ModelFile;
+use crate::infer::{ChatTemplate, Engine, EngineOptions};
+use crate::tokenizer::Tokenizer;
+use crate::{Error, Result};
+use engine::EngineHandle;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use metrics::Metrics;
+use std::io::ErrorKind;
+use std::net::{SocketAddr, TcpListener};
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tokio::net::TcpStream;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use warp::filters::BoxedFilter;
+use warp::reply::Response;
+
+/// Time in which the head of a request must have come; also how long a connection may be idle.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+/// Open connections at most; below the 1024 files that a process may usually have open.
+const CONNECTIONS: usize = 768;
+/// Time that running sequences have to end once the server is told to stop.
+const DRAIN: Duration = Duration::from_secs(10);
+/// Time to tell clients that their sequence was cut.
+const FLUSH: Duration = Duration::from_secs(2);
+
+/// How much a server does at a time.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    pub engine: EngineOptions,
+    /// Requests that may wait for a slot; more are refused.
+    pub queue: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options { engine: EngineOptions::default(), queue: 64 }
+    }
+}
+
+/// What every request needs of the model and the server.
+struct Served {
+    id: String,
+    device: String,
+    /// Seconds since 1970.
+    created: u64,
+    tokenizer: Arc<Tokenizer>,
+    template: ChatTemplate,
+    vocab: usize,
+    /// Tokens of a sequence at most.
+    context: usize,
+    /// Bytes of the longest token.
+    longest_token: usize,
+    engine: EngineHandle,
+    metrics: Arc<Metrics>,
+    draining: AtomicBool,
+    /// Only this machine can connect.
+    loopback: bool,
+}
+
+impl Served {
+    fn draining(&self) -> bool {
+        self.draining.load(Relaxed)
+    }
+}
+
+/// Takes a port; 0 takes a free one.
+///
+/// # Errors
+/// One line that says what is wrong with the address or the port.
+pub fn listen(host: &str, port: u16) -> Result<TcpListener> {
+    TcpListener::bind((host, port)).map_err(|e| {
+        let why = match e.kind() {
+            ErrorKind::AddrInUse => "another program uses this port; choose one with --port".to_string(),
+            ErrorKind::PermissionDenied => "not permitted; ports below 1024 are for the system".to_string(),
+            ErrorKind::AddrNotAvailable => "this machine does not have that address".to_string(),
+            _ => e.to_string(),
+        };
+        Error::usage(format!("cannot listen on {host}:{port}: {why}"))
+    })
+}
+
+/// A server that is ready to run.
+pub struct Server {
+    listener: TcpListener,
+    served: Arc<Served>,
+}
+
+impl Server {
+    /// Loads a model, which clients call `id`, onto a device.
+    ///
+    /// # Errors
+    /// When the model cannot chat (no tokenizer, no chat template) or the device refuses.
+    pub fn new(
+        listener: TcpListener,
+        file: &ModelFile,
+        id: &str,
+        backend: &Backend,
+        options: Options,
+    ) -> Result<Server> {
+        let lacks = |what: &str| Error::usage(format!("{id} has no {what}: it cannot be served as a chat"));
+        let tokenizer = file.tokenizer()?.ok_or_else(|| lacks("tokenizer"))?;
+        let template = file.text.chat_template.as_deref().ok_or_else(|| lacks("chat template"))?;
+        let engine = Engine::new(file, backend, options.engine)?;
+        let (context, metrics) = (engine.context(), Arc::new(Metrics::default()));
+        let lengths = (0..file.vocab as u32).filter_map(|token| tokenizer.token_bytes(token).map(|b| b.len()));
+        let served = Served {
+            id: id.to_string(),
+            device: backend.describe(),
+            created: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
+            template: ChatTemplate::new(template)?,
+            vocab: file.vocab,
+            context,
+            longest_token: lengths.max().unwrap_or(1).max(1),
+            tokenizer: Arc::new(tokenizer),
+            engine: EngineHandle::spawn(engine, options.queue, Arc::clone(&metrics))?,
+            metrics,
+            draining: AtomicBool::new(false),
+            loopback: listener.local_addr().is_ok_and(|a| a.ip().is_loopback()),
+        };
+        Ok(Server { listener, served: Arc::new(served) })
+    }
+
+    /// Where it listens.
+    ///
+    /// # Errors
+    /// When the system does not say.
+    pub fn address(&self) -> Result<SocketAddr> {
+        self.listener.local_addr().map_err(|e| Error::Device(format!("the socket has no address: {e}")))
+    }
+
+    /// Serves until `stop` is ready; then new requests get 503, and running ones 10 seconds to end.
+    ///
+    /// # Errors
+    /// When the system refuses what a server needs.
+    pub fn run(self, stop: impl Future<Output = ()>) -> Result<()> {
+        let system = |e: std::io::Error| Error::Device(format!("the server cannot run: {e}"));
+        let mut builder = tokio::runtime::Builder::new_current_thread();
+        let runtime = builder.enable_all().max_blocking_threads(2).build().map_err(system)?;
+        let Server { listener, served } = self;
+        listener.set_nonblocking(true).map_err(system)?;
+        let result = runtime.block_on(async {
+            let listener = tokio::net::TcpListener::from_std(listener)?;
+            serve(listener, served, stop).await;
+            Ok(())
+        });
+        runtime.shutdown_timeout(Duration::from_secs(1));
+        result.map_err(system)
+    }
+}
+
+async fn serve(listener: tokio::net::TcpListener, served: Arc<Served>, stop: impl Future<Output = ()>) {
+    let routes = routes::routes(Arc::clone(&served));
+    let limit = Arc::new(Semaphore::new(CONNECTIONS));
+    let (drain, draining) = watch::channel(false);
+    // Every connection holds a sender: there is nothing more to receive once all are closed.
+    let (open, mut closed) = mpsc::channel::<()>(1);
+    let mut stop = pin!(stop);
+    let spawn = |(stream, permit), ending| {
+        let held = Held { _permit: permit, metrics: Arc::clone(&served.metrics) };
+        held.metrics.connections.fetch_add(1, Relaxed);
+        tokio::spawn(connection(stream, routes.clone(), ending, held));
+    };
+    loop {
+        tokio::select! {
+            () = &mut stop => break,
+            accepted = accept(&listener, &limit) => spawn(accepted, Some((draining.clone(), open.clone()))),
+        }
+    }
+    served.draining.store(true, Relaxed);
+    drain.send_replace(true);
+    drop(open);
+    let mut deadline = pin!(tokio::time::sleep(DRAIN));
+    loop {
+        tokio::select! {
+            _ = closed.recv() => return,
+            () = &mut deadline => break,
+            accepted = accept(&listener, &limit) => spawn(accepted, None),
+        }
+    }
+    served.engine.cut();
+    let _ = tokio::time::timeout(FLUSH, closed.recv()).await;
+}
+
+/// What a connection gives back when it closes.
+struct Held {
+    _permit: OwnedSemaphorePermit,
+    metrics: Arc<Metrics>,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.metrics.connections.fetch_sub(1, Relaxed);
+    }
+}
+
+/// The next connection, once there may be one more.
+async fn accept(listener: &tokio::net::TcpListener, limit: &Arc<Semaphore>) -> (TcpStream, OwnedSemaphorePermit) {
+    let permit = Arc::clone(limit).acquire_owned().await.expect("the semaphore is never closed");
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => return (stream, permit),
+            // A client that has gone already, or no file descriptor for now.
+            Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+        }
+    }
+}
+
+/// Serves a connection. One that `ending` was given for closes after the request that runs when the server drains.
+async fn connection(
+    stream: TcpStream,
+    routes: BoxedFilter<(Response,)>,
+    ending: Option<(watch::Receiver<bool>, mpsc::Sender<()>)>,
+    _held: Held,
+) {
+    let _ = stream.set_nodelay(true);
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIMEOUT)
+        .max_buf_size(64 << 10)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(warp::service(routes)));
+    let mut connection = pin!(connection);
+    if let Some((mut draining, _open)) = ending {
+        tokio::select! {
+            _ = connection.as_mut() => return,
+            _ = draining.wait_for(|draining| *draining) => {}
+        }
+        connection.as_mut().graceful_shutdown();
+        let _ = connection.await;
+    } else {
+        let _ = connection.await;
+    }
+}

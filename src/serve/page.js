@@ -1,0 +1,223 @@
+"use strict";
+// The chat page. What the model writes is only ever set as text, never as HTML.
+
+const $ = (id) => document.getElementById(id);
+const [log, text, send, stop, status, settings] = ["log", "text", "send", "stop", "status", "settings"].map($);
+const NUMBERS = ["temperature", "top_p", "top_k", "min_p", "max_tokens", "seed"];
+
+const load = (key, otherwise) => {
+  try { return JSON.parse(localStorage.getItem(key)) ?? otherwise; } catch { return otherwise; }
+};
+const save = (key, value) => {
+  try { localStorage.setItem(key, JSON.stringify(value)); } catch { say("This browser does not keep the conversation."); }
+};
+
+// Messages: {role, content, note, speed}.
+let chat = load("nanotern.chat", []);
+if (!Array.isArray(chat)) chat = [];
+let running = null; // AbortController of the answer that comes.
+
+const say = (line) => { status.textContent = line; };
+
+function element(tag, name, content) {
+  const made = document.createElement(tag);
+  if (name) made.className = name;
+  if (content !== undefined) made.textContent = content;
+  return made;
+}
+
+function button(label, title, action) {
+  const made = element("button", "", label);
+  made.type = "button";
+  made.title = title;
+  made.addEventListener("click", action);
+  return made;
+}
+
+function view(message, i) {
+  const box = element("article", `message ${message.role}`);
+  box.append(element("p", "who", message.role === "user" ? "You" : "Model"), element("div", "body", message.content));
+  if (message.note) box.append(element("p", "note", message.note));
+  if (!running) {
+    const tools = element("div", "tools");
+    const last = i === chat.length - 1;
+    const lastUser = message.role === "user" && i >= chat.length - 2;
+    if (lastUser) tools.append(button("Edit", "Edit this message and ask again", () => edit(i)));
+    if (last) tools.append(button(message.role === "user" ? "Answer" : "Regenerate", "Ask for another answer", regenerate));
+    if (message.role === "assistant") tools.append(button("Copy", "Copy this answer", () => copy(message.content)));
+    if (message.speed) tools.append(element("span", "speed", message.speed));
+    if (tools.childNodes.length) box.append(tools);
+  } else if (i === chat.length - 1) {
+    box.classList.add("running");
+  }
+  return box;
+}
+
+function show() {
+  log.replaceChildren(...chat.map(view));
+  if (!chat.length) log.append(element("p", "empty", "Nothing has been said yet. The conversation stays in this browser."));
+  log.setAttribute("aria-busy", String(Boolean(running)));
+  send.hidden = Boolean(running);
+  stop.hidden = !running;
+  log.scrollTop = log.scrollHeight;
+}
+
+function copy(content) {
+  navigator.clipboard.writeText(content).then(() => say("Copied."), () => say("The browser did not allow copying."));
+}
+
+// Fields left empty are not sent: the server has its own values.
+function request() {
+  const body = { stream: true, stream_options: { include_usage: true }, messages: [] };
+  for (const name of NUMBERS) {
+    const value = settings.elements[name].value.trim();
+    if (value !== "") body[name] = Number(value);
+  }
+  const system = settings.elements.system.value.trim();
+  if (system) body.messages.push({ role: "system", content: system });
+  const said = chat.filter((m, i) => m.content !== "" || i < chat.length - 1);
+  body.messages.push(...said.map(({ role, content }) => ({ role, content })));
+  return body;
+}
+
+// The values of the `data:` lines of a response, as they come.
+async function* events(response) {
+  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+  let rest = "";
+  for (;;) {
+    const { value, done } = await reader.read();
+    if (done) return;
+    const lines = (rest + value).split("\n");
+    rest = lines.pop();
+    for (const line of lines) if (line.startsWith("data:")) yield line.slice(5).trim();
+  }
+}
+
+async function problem(response) {
+  try { return (await response.json()).error.message; } catch { return `The server answered ${response.status}.`; }
+}
+
+async function answer() {
+  const body = request();
+  const message = { role: "assistant", content: "" };
+  chat.push(message);
+  running = new AbortController();
+  show();
+  say("Waiting for the first token");
+  const begun = performance.now();
+  let first = 0, tokens = 0, finish = "";
+  const node = log.lastElementChild.querySelector(".body");
+  const speed = () => {
+    const seconds = (performance.now() - first) / 1000;
+    const rate = tokens > 1 && seconds > 0 ? `${((tokens - 1) / seconds).toFixed(1)} tok/s, ` : "";
+    return first ? `${rate}first token after ${Math.round(first - begun)} ms` : "";
+  };
+  try {
+    const response = await fetch("/v1/chat/completions", {
+      method: "POST",
+      headers: { "content-type": "application/json" },
+      body: JSON.stringify(body),
+      signal: running.signal,
+    });
+    if (!response.ok) throw new Error(await problem(response));
+    for await (const data of events(response)) {
+      if (data === "[DONE]") break;
+      const chunk = JSON.parse(data);
+      if (chunk.error) throw new Error(chunk.error.message);
+      if (chunk.usage) tokens = chunk.usage.completion_tokens;
+      const choice = chunk.choices[0];
+      if (!choice) continue;
+      finish = choice.finish_reason ?? finish;
+      const more = choice.delta.content;
+      if (!more) continue;
+      if (!first) { first = performance.now(); say("Answering"); }
+      tokens += 1;
+      const atEnd = log.scrollHeight - log.scrollTop - log.clientHeight < 60;
+      message.content += more;
+      node.append(more);
+      if (atEnd) log.scrollTop = log.scrollHeight;
+    }
+    message.speed = speed();
+    say(finish === "length" ? "Ended at the limit of tokens." : "Done.");
+  } catch (error) {
+    message.speed = speed();
+    if (error.name === "AbortError") say("Stopped.");
+    else { message.note = error.message; say("No (whole) answer came."); }
+  }
+  running = null;
+  if (!message.content && !message.note) message.note = "The answer is empty.";
+  save("nanotern.chat", chat);
+  show();
+  text.focus();
+}
+
+function regenerate() {
+  if (running) return;
+  if (chat.at(-1)?.role === "assistant") chat.pop();
+  if (chat.length) answer();
+}
+
+function edit(i) {
+  if (running) return;
+  text.value = chat[i].content;
+  chat.length = i;
+  save("nanotern.chat", chat);
+  show();
+  grow();
+  text.focus();
+}
+
+function ask() {
+  const content = text.value.trim();
+  if (!content || running) return;
+  if (!settings.reportValidity()) { open(true); return; }
+  chat = chat.filter((m) => m.role === "user" || m.content !== "");
+  chat.push({ role: "user", content });
+  text.value = "";
+  grow();
+  save("nanotern.chat", chat);
+  answer();
+}
+
+function grow() {
+  text.style.height = "auto";
+  text.style.height = `${text.scrollHeight}px`;
+}
+
+function open(yes) {
+  settings.hidden = !yes;
+  $("toggle").setAttribute("aria-expanded", String(yes));
+}
+
+$("ask").addEventListener("submit", (event) => { event.preventDefault(); ask(); });
+settings.addEventListener("submit", (event) => event.preventDefault());
+text.addEventListener("input", grow);
+text.addEventListener("keydown", (event) => {
+  if (event.key === "Enter" && !event.shiftKey && !event.isComposing) { event.preventDefault(); ask(); }
+});
+document.addEventListener("keydown", (event) => {
+  if (event.key !== "Escape") return;
+  if (running) running.abort();
+  else if (!settings.hidden) { open(false); $("toggle").focus(); }
+});
+stop.addEventListener("click", () => running?.abort());
+$("toggle").addEventListener("click", () => open(settings.hidden));
+$("new").addEventListener("click", () => {
+  running?.abort();
+  chat = [];
+  save("nanotern.chat", chat);
+  say("");
+  show();
+  text.focus();
+});
+settings.addEventListener("input", () => save("nanotern.settings", Object.fromEntries(new FormData(settings))));
+
+for (const [name, value] of Object.entries(load("nanotern.settings", {}))) {
+  if (settings.elements[name]) settings.elements[name].value = value;
+}
+fetch("/v1/models").then((r) => r.json()).then(({ data: [model] }) => {
+  $("model").textContent = model.id;
+  $("model").title = `${model.context_length} tokens of context`;
+  document.title = `${model.id} - nanotern`;
+}).catch(() => say("The server does not answer."));
+show();

@@ -1,0 +1,190 @@
+//! Which path and method is answered by what; errors of the router itself are OpenAI errors too.
+
+use super::Served;
+use super::chat;
+use super::error::ApiError;
+use super::openai::model_not_found;
+use bytes::{Buf, Bytes, BytesMut};
+use futures_util::{Stream, StreamExt};
+use serde_json::{Value, json};
+use std::convert::Infallible;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+use warp::filters::BoxedFilter;
+use warp::http::StatusCode;
+use warp::reject::{MethodNotAllowed, Rejection};
+use warp::reply::{Reply, Response};
+use warp::{Filter, path};
+
+/// Bytes of a request body at most.
+const BODY_LIMIT: usize = 1 << 20;
+/// Bytes of a body that is too large which are read and dropped, so that its sender gets to read the answer.
+const BODY_DISCARDED: usize = 16 << 20;
+/// Time in which a body must have come.
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The page runs its own script and style only, and speaks with its own server only.
+const PAGE_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; \
+                           base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+
+/// Everything the server answers.
+pub fn routes(served: Arc<Served>) -> BoxedFilter<(Response,)> {
+    let with = {
+        let served = Arc::clone(&served);
+        warp::any().map(move || Arc::clone(&served))
+    };
+    let page = path::end().map(|| static_page("text/html; charset=utf-8", include_str!("page.html")));
+    let script = path!("page.js").map(|| static_page("text/javascript; charset=utf-8", include_str!("page.js")));
+    let style = path!("page.css").map(|| static_page("text/css; charset=utf-8", include_str!("page.css")));
+    let health = path!("health").and(with.clone()).map(|s: Arc<Served>| health(&s));
+    let metrics = path!("metrics").and(with.clone()).map(|s: Arc<Served>| {
+        let kind = "text/plain; version=0.0.4; charset=utf-8";
+        warp::reply::with_header(s.metrics.render(), "content-type", kind).into_response()
+    });
+    let models = path!("v1" / "models")
+        .and(with.clone())
+        .map(|s: Arc<Served>| warp::reply::json(&json!({"object": "list", "data": [model(&s)]})).into_response());
+    let named = path!("v1" / "models" / String).and(with.clone()).map(|id: String, s: Arc<Served>| {
+        if id == s.id {
+            warp::reply::json(&model(&s)).into_response()
+        } else {
+            model_not_found(&id, &s.id).into_response()
+        }
+    });
+    let pages = page.or(script).unify().or(style).unify();
+    let reads = warp::get().and(pages.or(health).unify().or(metrics).unify().or(models).unify().or(named).unify());
+    let chat = path!("v1" / "chat" / "completions")
+        .and(warp::post())
+        .and(with)
+        .and(warp::header::headers_cloned())
+        .and(warp::body::stream())
+        .then(async |served: Arc<Served>, headers: warp::http::HeaderMap, body| {
+            answer_chat(served, headers, body).await.unwrap_or_else(Reply::into_response)
+        });
+    let all = reads.or(chat).unify().recover(refuse).unify();
+    all.map(move |response: Response| {
+        served.metrics.requests.fetch_add(1, Relaxed);
+        served.metrics.errors.fetch_add(u64::from(response.status().as_u16() >= 400), Relaxed);
+        response
+    })
+    .boxed()
+}
+
+fn static_page(kind: &str, text: &'static str) -> Response {
+    let response = warp::http::Response::builder()
+        .header("content-type", kind)
+        .header("content-security-policy", PAGE_POLICY)
+        .header("x-content-type-options", "nosniff")
+        .header("referrer-policy", "no-referrer")
+        .header("cache-control", "no-cache")
+        .body(text);
+    response.into_response()
+}
+
+fn health(served: &Served) -> Response {
+    let (status, word) = if served.draining() {
+        (StatusCode::SERVICE_UNAVAILABLE, "draining")
+    } else if served.engine.alive() {
+        (StatusCode::OK, "ok")
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, "engine stopped")
+    };
+    let m = &served.metrics;
+    let body = json!({
+        "status": word,
+        "model": served.id,
+        "device": served.device,
+        "slots": m.slots.load(Relaxed),
+        "active": m.active.load(Relaxed),
+        "waiting": m.waiting.load(Relaxed),
+    });
+    warp::reply::with_status(warp::reply::json(&body), status).into_response()
+}
+
+fn model(served: &Served) -> Value {
+    json!({
+        "id": served.id,
+        "object": "model",
+        "created": served.created,
+        "owned_by": "nanotern",
+        "context_length": served.context,
+    })
+}
+
+async fn answer_chat(
+    served: Arc<Served>,
+    headers: warp::http::HeaderMap,
+    body: impl Stream<Item = Result<impl Buf, warp::Error>> + Unpin,
+) -> Result<Response, ApiError> {
+    check_origin(&served, &headers)?;
+    let declared = headers.get("content-length").and_then(|v| v.to_str().ok()?.parse().ok());
+    let body = tokio::time::timeout(BODY_TIMEOUT, collect(declared.unwrap_or(0), body)).await;
+    let late = |_| ApiError::new(StatusCode::REQUEST_TIMEOUT, format!("the body did not come within {BODY_TIMEOUT:?}"));
+    let body = body.map_err(late)??;
+    if served.draining() {
+        return Err(ApiError::draining());
+    }
+    chat::complete(served, body).await
+}
+
+/// Refuses pages of other sites: a browser lets them send requests to a server on this machine, or makes them believe it
+/// is theirs by a name that resolves to it.
+fn check_origin(served: &Served, headers: &warp::http::HeaderMap) -> Result<(), ApiError> {
+    let text = |name: &str| headers.get(name).map(|v| v.to_str().unwrap_or("?"));
+    let forbidden = |what: &str| Err(ApiError::new(StatusCode::FORBIDDEN, what).code("forbidden_origin"));
+    let host = text("host").unwrap_or_default();
+    if let Some(origin) = text("origin")
+        && origin.split_once("://").map(|(_, authority)| authority) != Some(host)
+    {
+        return forbidden("this server answers its own page only, no page of another site");
+    }
+    let name = if host.ends_with(']') { host } else { host.rsplit_once(':').map_or(host, |(name, _)| name) };
+    let local = name == "localhost" || name.trim_matches(['[', ']']).parse::<IpAddr>().is_ok() || name.is_empty();
+    if served.loopback && !local {
+        return forbidden("this server is reached as localhost or by its address only");
+    }
+    Ok(())
+}
+
+/// The body, if it is not too large.
+async fn collect(
+    declared: usize,
+    mut body: impl Stream<Item = Result<impl Buf, warp::Error>> + Unpin,
+) -> Result<Bytes, ApiError> {
+    let too_large = || {
+        let message = format!("the body is larger than {BODY_LIMIT} bytes");
+        ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, message).code("body_too_large")
+    };
+    if declared > BODY_DISCARDED {
+        return Err(too_large());
+    }
+    let (mut kept, mut seen) = (BytesMut::new(), 0);
+    while let Some(part) = body.next().await {
+        let mut part = part.map_err(|_| ApiError::new(StatusCode::BAD_REQUEST, "the body broke off"))?;
+        seen += part.remaining();
+        if seen > BODY_DISCARDED {
+            break;
+        }
+        if seen <= BODY_LIMIT {
+            kept.extend_from_slice(&part.copy_to_bytes(part.remaining()));
+        } else {
+            kept = BytesMut::new();
+        }
+    }
+    if seen > BODY_LIMIT { Err(too_large()) } else { Ok(kept.freeze()) }
+}
+
+/// What no route wanted.
+async fn refuse(rejection: Rejection) -> Result<Response, Infallible> {
+    let error = if rejection.find::<MethodNotAllowed>().is_some() {
+        let error = ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "this path has another method");
+        error.code("method_not_allowed")
+    } else if rejection.is_not_found() {
+        ApiError::new(StatusCode::NOT_FOUND, "there is nothing at this path").code("not_found")
+    } else {
+        ApiError::new(StatusCode::BAD_REQUEST, "the request cannot be read")
+    };
+    Ok(error.into_response())
+}
