@@ -9,6 +9,7 @@ mod error;
 mod metrics;
 mod openai;
 mod routes;
+mod stall;
 
 use crate::backend::Backend;
 use crate::formats::ModelFile;
@@ -20,6 +21,7 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use metrics::Metrics;
+use stall::Stalling;
 use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener};
 use std::pin::pin;
@@ -234,7 +236,7 @@ async fn connection(
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT)
         .max_buf_size(64 << 10)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(warp::service(routes)));
+        .serve_connection(TokioIo::new(Stalling::new(stream)), TowerToHyperService::new(warp::service(routes)));
     let mut connection = pin!(connection);
     if let Some((mut draining, _open)) = ending {
         tokio::select! {
