@@ -1,7 +1,7 @@
 //! Trains 1.58-bit (ternary) language models on any GPU or none, exports them, serves them.
 //!
-//! Floors, each naming only those beneath it: the command line over [`formats`], over [`train`], over [`model`] and
-//! [`data`], over [`graph`], over [`ops`] (one table), over [`backend`]. The README draws the picture.
+//! Floors, each naming only those beneath it: the command line and the server over [`train`] and [`infer`], over [`model`],
+//! [`data`] and [`formats`], over [`graph`], over [`ops`] (one table), over [`backend`]. The README draws the picture.
 
 pub mod backend;
 pub mod data;

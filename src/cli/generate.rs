@@ -96,8 +96,9 @@ impl Session {
         let tokenizer = file.tokenizer()?.ok_or_else(|| Error::usage("the model has no tokenizer"))?;
         let backend = device.open()?;
         let engine = Engine::new(&file, &backend, EngineOptions { slots: 1, context: 0 })?;
-        let ops = engine.dispatches_per_token();
-        eprintln!("{} on {}, {ops} ops a token", path.display(), device.describe(&backend));
+        let (ops, mib) = (engine.dispatches_per_token(), engine.device_bytes() as f64 / f64::from(1 << 20));
+        let device = device.describe(&backend);
+        eprintln!("{} on {device}, {ops} ops a token, {mib:.1} MiB of buffers", path.display());
         Ok((Session { engine, tokenizer, signals: Signals::install() }, file.text.chat_template))
     }
 

@@ -66,11 +66,6 @@ impl Graph {
     }
 }
 
-/// Where the gradient of coefficients is collected: set by the first contribution to each of its parts.
-fn coef_slot(b: &mut Backward<'_>, coef: TensorId) -> TensorId {
-    b.slot(coef).0
-}
-
 pub(super) fn mhc_weights_grad(b: &mut Backward<'_>, node: &Node) {
     let [p, coef] = node.tensors[..] else { unreachable!("two buffers") };
     let args: MhcWeightsArgs = Args::from_words(&node.args);
@@ -95,7 +90,7 @@ pub(super) fn mhc_collapse_grad(b: &mut Backward<'_>, node: &Node) {
     b.pass(x, dx, true);
 }
 
-/// `mhc_post` of the same sub-layer comes earlier in the walk and owns the coefficients' other gradients.
+/// Sets its own part of the coefficients' gradient; `mhc_post` of the same sub-layer sets the rest.
 pub(super) fn mhc_pre_grad(b: &mut Backward<'_>, node: &Node) {
     let [coef, x, u] = node.tensors[..] else { unreachable!("three buffers") };
     let MhcPreArgs { n, streams } = Args::from_words(&node.args);
@@ -103,7 +98,7 @@ pub(super) fn mhc_pre_grad(b: &mut Backward<'_>, node: &Node) {
     let blocks = n.div_ceil(BLOCK);
     let partial = b.graph.temp("partial", &[blocks as usize, streams as usize], DType::F32);
     b.push(&MHC_PRE_BACKWARD_COEF, MhcPreBackwardCoefArgs { n, streams }, &[x, du, partial]);
-    let dcoef = coef_slot(b, coef);
+    let (dcoef, _) = b.slot(coef);
     b.push(&SUM_ROWS, SumRowsArgs { rows: blocks, cols: streams, offset: 0, beta: 0.0 }, &[partial, dcoef]);
     let (dx, beta) = b.slot(x);
     b.push(&MHC_PRE_BACKWARD, MhcPreBackwardArgs { n, streams, beta }, &[coef, du, dx]);
@@ -116,7 +111,7 @@ pub(super) fn mhc_post_grad(b: &mut Backward<'_>, node: &Node) {
     let (blocks, cols) = (n.div_ceil(BLOCK), streams * (1 + streams));
     let partial = b.graph.temp("partial", &[blocks as usize, cols as usize], DType::F32);
     b.push(&MHC_POST_BACKWARD_COEF, MhcPostBackwardCoefArgs { n, streams }, &[x, f, dy, partial]);
-    let dcoef = coef_slot(b, coef);
+    let (dcoef, _) = b.slot(coef);
     b.push(&SUM_ROWS, SumRowsArgs { rows: blocks, cols, offset: streams, beta: 0.0 }, &[partial, dcoef]);
     let (dx, df) = (b.fresh(x), b.fresh(f));
     b.push(&MHC_POST_BACKWARD, MhcPostBackwardArgs { n, streams }, &[coef, dy, dx, df]);
