@@ -1,6 +1,6 @@
 //! How a kernel is called: its `Args`, its buffers in the order of the op table, and which part of the work is its.
 
-use crate::Level;
+use crate::{Level, Packed};
 use bytemuck::{AnyBitPattern, NoUninit, Pod};
 use std::ops::Range;
 
@@ -92,6 +92,8 @@ pub struct Call<'a> {
     pub level: Level,
     pub args: &'a ArgWords,
     pub bufs: &'a [Buf],
+    /// The constant operands in packed form, where the op has one and the caller made it.
+    pub packed: Option<&'a Packed>,
     pub part: usize,
     pub parts: usize,
 }

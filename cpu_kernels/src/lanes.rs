@@ -14,6 +14,10 @@ pub(crate) trait Lanes: Copy {
     unsafe fn load(from: *const f32) -> Self;
 
     /// # Safety
+    /// `from` is valid for reads of `WIDTH` f16 values.
+    unsafe fn load_half(from: *const u16) -> Self;
+
+    /// # Safety
     /// `to` is valid for writes of `WIDTH` floats.
     unsafe fn store(self, to: *mut f32);
 }
@@ -43,6 +47,12 @@ impl Lanes for Plain {
     }
 
     #[inline(always)]
+    unsafe fn load_half(from: *const u16) -> Self {
+        // SAFETY: valid by this method's contract.
+        Plain(unsafe { from.cast::<[u16; 4]>().read_unaligned() }.map(|x| half::f16::from_bits(x).to_f32()))
+    }
+
+    #[inline(always)]
     unsafe fn store(self, to: *mut f32) {
         // SAFETY: valid by this method's contract.
         unsafe { to.cast::<[f32; 4]>().write(self.0) }
@@ -55,7 +65,7 @@ mod x86 {
     use std::arch::x86_64::*;
 
     macro_rules! lanes {
-        ($name:ident($register:ident) $width:literal: $splat:ident, $mul_add:ident, $load:ident, $store:ident) => {
+        ($name:ident($register:ident) $width:literal: $splat:ident, $mul_add:ident, $load:ident, $load_half:expr, $store:ident) => {
             #[derive(Clone, Copy)]
             pub(crate) struct $name($register);
 
@@ -81,6 +91,12 @@ mod x86 {
                 }
 
                 #[inline(always)]
+                unsafe fn load_half(from: *const u16) -> Self {
+                    // SAFETY: valid by this method's contract, and only used at a level that has the instructions.
+                    $name(unsafe { $load_half(from) })
+                }
+
+                #[inline(always)]
                 unsafe fn store(self, to: *mut f32) {
                     // SAFETY: valid by this method's contract, and only used at a level that has the instruction.
                     unsafe { $store(to, self.0) }
@@ -89,8 +105,10 @@ mod x86 {
         };
     }
 
-    lanes!(Avx2(__m256) 8: _mm256_set1_ps, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_storeu_ps);
-    lanes!(Avx512(__m512) 16: _mm512_set1_ps, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_storeu_ps);
+    lanes!(Avx2(__m256) 8: _mm256_set1_ps, _mm256_fmadd_ps, _mm256_loadu_ps,
+        |p: *const u16| _mm256_cvtph_ps(_mm_loadu_si128(p.cast())), _mm256_storeu_ps);
+    lanes!(Avx512(__m512) 16: _mm512_set1_ps, _mm512_fmadd_ps, _mm512_loadu_ps,
+        |p: *const u16| _mm512_cvtph_ps(_mm256_loadu_si256(p.cast())), _mm512_storeu_ps);
 }
 
 #[cfg(target_arch = "x86_64")]

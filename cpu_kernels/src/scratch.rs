@@ -5,7 +5,7 @@ use bytemuck::{Pod, Zeroable};
 use std::cell::RefCell;
 
 /// One cache line.
-#[derive(Clone, Copy, Pod, Zeroable)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C, align(64))]
 pub(crate) struct Line([u32; 16]);
 

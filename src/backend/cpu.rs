@@ -1,9 +1,10 @@
 //! The CPU: every op by its kernel, over a pool of threads.
 
-use crate::graph::{Node, Plan};
+use crate::graph::{Kind, Node, Plan, TensorId};
 use crate::ops::Access;
 use crate::{Error, Result};
 use cpu_kernels::{CpuProgram, Level, Step};
+use std::collections::HashSet;
 
 /// Elementary operations below which a second thread costs more than it brings.
 const GRAIN: u64 = 20_000;
@@ -34,12 +35,22 @@ impl Cpu {
 
     pub(super) fn prepare(&self, plan: &Plan) -> CpuProgram {
         let sizes: Vec<usize> = plan.slots.iter().map(|s| s.bytes).collect();
+        let written: HashSet<TensorId> = plan.graph.nodes.iter().flat_map(|n| plan.graph.outputs(n)).collect();
+        let constant = |t: TensorId| {
+            let tensor = plan.graph.tensor(t);
+            tensor.kind == Kind::Persistent && !written.contains(&t)
+        };
+        let packing = |node: &Node| {
+            let packing = node.op.packing.filter(|p| (p.wanted)(&node.args))?;
+            packing.constants.iter().all(|i| constant(node.tensors[*i])).then_some(packing)
+        };
         let step = |node: &Node| Step {
             kernel: node.op.kernel,
             args: node.args,
             bufs: (node.tensors.iter().zip(node.op.bindings))
                 .map(|(t, b)| (plan.slot(*t), b.access != Access::Read))
                 .collect(),
+            packing: packing(node),
             parts: ((node.op.work)(&node.args) / GRAIN).clamp(1, self.threads as u64) as usize,
         };
         CpuProgram::new(self.level, self.threads, &sizes, plan.graph.nodes.iter().map(step).collect())

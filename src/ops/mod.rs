@@ -18,7 +18,7 @@ mod optimizer;
 mod sampling;
 
 use crate::graph::{Backward, Node};
-use cpu_kernels::{ArgWords, Args, Kernel};
+use cpu_kernels::{ArgWords, Args, Kernel, Packing};
 
 pub use attention::{MAX_HEAD_DIM, rope_table};
 pub use bitlinear::{MAX_GROUP, QuantRows, TernaryWeight, packed_row_bytes};
@@ -77,6 +77,8 @@ pub struct Op {
     /// Floating-point or integer multiply-adds of a matrix product, counted as two each; 0 for all else.
     pub flops: fn(&ArgWords) -> u64,
     pub grad: Grad,
+    /// How the kernel packs constant operands.
+    pub packing: Option<&'static Packing>,
 }
 
 /// How the gradient of an op's inputs follows from that of its outputs.
@@ -147,7 +149,7 @@ macro_rules! access {
 
 macro_rules! ops {
     ($($id:ident = $name:ident($args:ident) [$($buf:ident: $access:ident $dtype:ident),* $(,)?]
-        grid $grid:expr, work $work:expr $(, flops $flops:expr)? $(, grad $grad:expr)?;)*) => {
+        grid $grid:expr, work $work:expr $(, flops $flops:expr)? $(, grad $grad:expr)? $(, packing $packing:expr)?;)*) => {
         $(pub static $id: Op = Op {
             name: stringify!($name),
             shader: include_str!(concat!("../../shaders/", stringify!($name), ".wgsl")),
@@ -173,6 +175,7 @@ macro_rules! ops {
                 use Grad::{Append, StraightThrough};
                 [$($grad,)? Grad::None][0]
             },
+            packing: [$(Some(&$packing),)? None][0],
         };)*
 
         /// Every op.
@@ -224,7 +227,8 @@ ops! {
             _ => tiles(a.m, a.n, a.batch),
         },
         work |a| product(&[a.m, a.n, a.k, a.batch]),
-        flops |a| product(&[2, a.m, a.n, a.k, a.batch]), grad Append(matmul::matmul_grad);
+        flops |a| product(&[2, a.m, a.n, a.k, a.batch]), grad Append(matmul::matmul_grad),
+        packing cpu_kernels::matmul::PACKING;
     MATMUL_ADD = matmul_add(MatmulAddArgs) [a: r F32, b: r F32, c: r F32, d: w F32]
         grid |a| tiles(a.m, a.n, a.batch), work |a| product(&[a.m, a.n, a.k, a.batch]),
         flops |a| product(&[2, a.m, a.n, a.k, a.batch]);

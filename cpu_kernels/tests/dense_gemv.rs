@@ -1,0 +1,70 @@
+//! Few rows times a constant matrix: the bits of the large product, and the program around it.
+
+use cpu_kernels::dense_gemv::DensePanels;
+use cpu_kernels::gemm::{Gemm, Mat};
+use cpu_kernels::matmul::{self, MatmulArgs};
+use cpu_kernels::{Args, CpuProgram, Level, Step, copy};
+
+mod random;
+use random::Rng;
+
+fn bits(x: &[f32]) -> Vec<u32> {
+    x.iter().map(|x| x.to_bits()).collect()
+}
+
+fn half(x: f32) -> f32 {
+    cpu_kernels::round_f16::round(x)
+}
+
+#[test]
+fn the_bits_are_those_of_the_large_product() {
+    let mut rng = Rng::new(3);
+    for (rows, outs, dim) in [(1, 1, 1), (1, 64, 256), (2, 65, 7), (3, 200, 257), (4, 63, 600), (1, 130, 1024), (9, 70, 300)] {
+        let x: Vec<f32> = (0..rows * dim).map(|_| rng.symmetric()).collect();
+        for round in [half, |x| x] {
+            let w: Vec<f32> = (0..outs * dim).map(|_| round(rng.symmetric())).collect();
+            for level in Level::available() {
+                let mut want = vec![0.0; rows * outs];
+                let product = Gemm::new((rows, outs, dim), Mat::row_major(&x, dim), Mat::transposed(&w, dim));
+                product.run(level, &mut want, outs);
+                let panels = DensePanels::new(level, &w, outs, dim);
+                for parts in [1, 2, 3] {
+                    let mut y = vec![f32::NAN; rows * outs + 1];
+                    // SAFETY: y holds the result, and the parts run one after the other.
+                    (0..parts).for_each(|p| unsafe { panels.run_part(level, &x, rows, y.as_mut_ptr(), p, parts) });
+                    assert_eq!(bits(&y[..rows * outs]), bits(&want), "({rows}, {outs}, {dim}) at {level}, {parts} parts");
+                    assert!(y[rows * outs].is_nan(), "the value behind y was written");
+                }
+            }
+        }
+    }
+}
+
+/// y = x w^T with a packed w, then z = y: w is packed again when it changes, and the copy waits for the product.
+#[test]
+fn a_program_packs_constants_and_keeps_the_order() {
+    let (outs, dim) = (70u32, 40u32);
+    let product = Step {
+        kernel: matmul::matmul,
+        args: MatmulArgs { m: 1, n: outs, k: dim, b_transposed: 1, ..MatmulArgs::default() }.to_words(),
+        bufs: vec![(0, false), (1, false), (2, true)],
+        parts: 2,
+        packing: Some(&matmul::PACKING),
+    };
+    let copied = Step {
+        kernel: copy::copy,
+        args: copy::CopyArgs { n: outs }.to_words(),
+        bufs: vec![(2, false), (3, true)],
+        parts: 2,
+        packing: None,
+    };
+    let sizes = [4 * dim, 4 * outs * dim, 4 * outs, 4 * outs].map(|n| n as usize);
+    let mut program = CpuProgram::new(Level::detect(), 2, &sizes, vec![product, copied]);
+    program.bytes_mut(0).copy_from_slice(bytemuck::cast_slice(&vec![1f32; dim as usize]));
+    for value in [1f32, -2.5] {
+        program.bytes_mut(1).copy_from_slice(bytemuck::cast_slice(&vec![value; (outs * dim) as usize]));
+        program.run(0..2);
+        let z: &[f32] = bytemuck::cast_slice(program.bytes(3));
+        assert!(z.iter().all(|z| *z == value * dim as f32), "{z:?}");
+    }
+}
