@@ -4,6 +4,8 @@
 //! [`data`] and [`formats`], over [`graph`], over [`ops`] (one table), over [`backend`]. The README draws the picture.
 
 pub mod backend;
+#[cfg(feature = "native")]
+pub mod bench;
 pub mod data;
 pub mod error;
 #[cfg(feature = "native")]

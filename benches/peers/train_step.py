@@ -4,9 +4,10 @@
     cargo build --release
     pip install torch                       # torch.compile needs a C++ compiler too
     python benches/peers/train_step.py      # --rounds 5 --steps 5 --threads 2
+    python benches/peers/train_step.py --config nano-125m --batch 1 --seq 512 --steps 1 --rounds 3 --peers eager
 
 The work: forward, backward, clipping and update (Muon with 3 Newton-Schulz iterations for the ternary matrices, AdamW
-for the rest) of the tiny preset on 8 x 256 random tokens, in f32. The sides: `nanotern bench train-step` on the CPU, and
+for the rest) of a preset, tiny unless named, on batches of random tokens (8 x 256 unless said), in f32. The sides: `nanotern bench train-step` on the CPU, and
 the PyTorch model below, eager and under torch.compile. Each runs in a process of its own; a round runs them one after
 the other, each in turn first, and stops the others meanwhile (SIGSTOP). Compilation and two steps of warming up are not
 counted; a round's figure is the median of its steps. Prints a table in Markdown; the rounds go to standard error.
@@ -16,14 +17,21 @@ Peak memory is the largest resident set of a process over its life, what it load
 import argparse, json, math, os, platform, resource, signal, statistics, subprocess, sys, time
 from pathlib import Path
 
-BATCH, SEQ, VOCAB, DIM, LAYERS, HEADS, FFN, GROUP = 8, 256, 4096, 256, 4, 4, 512, 128
+GROUP = 128
+# dim, layers, heads, ffn, vocabulary: the presets whose keys and values have as many heads as the queries
+PRESETS = {
+    "tiny": (256, 4, 4, 512, 4096),
+    "d20": (256, 6, 4, 768, 50257),
+    "nano-125m": (768, 12, 12, 2048, 50257),
+}
 NAMES = {"nanotern": "nanotern", "eager": "PyTorch, eager", "compile": "PyTorch, torch.compile"}
 
 
 # ---------------------------------------------------------------- the PyTorch side
-def build(torch):
-    """The tiny preset and its optimizer: (model, step). `step(model, inputs, targets)` trains once, returns the loss."""
+def build(torch, preset, context):
+    """A preset and its optimizer: (model, step). `step(model, inputs, targets)` trains once, returns the loss."""
     nn, F = torch.nn, torch.nn.functional
+    DIM, LAYERS, HEADS, FFN, VOCAB = preset
 
     class Straight(torch.autograd.Function):
         """The quantised value forward, the identity backward."""
@@ -87,7 +95,7 @@ def build(torch):
             self.layers = nn.ModuleList(Layer() for _ in range(LAYERS))
             self.norm = nn.RMSNorm(DIM, eps=1e-6)
             half = DIM // HEADS // 2
-            angle = torch.outer(torch.arange(SEQ).double(), 10000.0 ** (-torch.arange(half).double() / half))
+            angle = torch.outer(torch.arange(context).double(), 10000.0 ** (-torch.arange(half).double() / half))
             self.register_buffer("cos", angle.cos().float(), persistent=False)
             self.register_buffer("sin", angle.sin().float(), persistent=False)
 
@@ -138,17 +146,19 @@ def build(torch):
     return model, step
 
 
-def worker(kind, threads):
+def worker(kind, args):
     """Answers each line of standard input, a number of steps, with a line of JSON."""
     import torch
 
-    torch.set_num_threads(threads)
+    torch.set_num_threads(args.threads)
     torch.manual_seed(0)
-    model, step = build(torch)
+    preset = PRESETS[args.config]
+    model, step = build(torch, preset, args.seq)
     forward = torch.compile(model) if kind == "compile" else model
-    inputs, targets = torch.randint(VOCAB, (BATCH, SEQ)), torch.randint(VOCAB, (BATCH, SEQ))
+    vocab, shape = preset[-1], (args.batch, args.seq)
+    inputs, targets = torch.randint(vocab, shape), torch.randint(vocab, shape)
     losses = [step(forward, inputs, targets) for _ in range(2)]
-    assert abs(losses[0] - math.log(VOCAB)) < 0.3, losses
+    assert abs(losses[0] - math.log(vocab)) < 0.3, losses
     print(json.dumps({"torch": torch.__version__, "loss": losses[0]}), flush=True)
     for line in sys.stdin:
         seconds = []
@@ -168,8 +178,9 @@ def peak_bytes(usage):
 class Peer:
     """A PyTorch process, stopped except when it is asked for steps. Its group holds torch.compile's helpers too."""
 
-    def __init__(self, kind, threads):
-        command = [sys.executable, os.path.abspath(__file__), "--worker", kind, "--threads", str(threads)]
+    def __init__(self, kind, args):
+        command = [sys.executable, os.path.abspath(__file__), "--worker", kind, "--threads", str(args.threads)]
+        command += ["--config", args.config, "--batch", str(args.batch), "--seq", str(args.seq)]
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
         self.process = subprocess.Popen(command, start_new_session=True, **pipes)
         self.about = self.answer()
@@ -197,16 +208,17 @@ class Peer:
         self.process.wait()
 
 
-def ours(binary, threads, steps):
-    command = f"bench train-step --json --config tiny --backend cpu --threads {threads} --steps {steps}".split()
-    process = subprocess.Popen([binary, *command], stdout=subprocess.PIPE, text=True)
+def ours(args):
+    command = f"bench train-step --json --config {args.config} --backend cpu --threads {args.threads} --steps {args.steps}"
+    command = f"{command} --set train.batch_size={args.batch} --set model.seq_len={args.seq}".split()
+    process = subprocess.Popen([args.nanotern, *command], stdout=subprocess.PIPE, text=True)
     text = process.stdout.read()
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode != 0:
-        sys.exit(f"{binary} {' '.join(command)}: exit code {process.returncode}")
+        sys.exit(f"{args.nanotern} {' '.join(command)}: exit code {process.returncode}")
     report = json.loads(text)
-    assert report["tokens_per_step"] == BATCH * SEQ, report
+    assert report["tokens_per_step"] == args.batch * args.seq, report
     return {"seconds": report["seconds"], "rss": peak_bytes(usage), "device": report["device"]}
 
 
@@ -226,22 +238,27 @@ def main():
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=5, help="counted steps a round")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--config", choices=PRESETS, default="tiny", help="the preset")
+    parser.add_argument("--batch", type=int, default=8, help="sequences a step")
+    parser.add_argument("--seq", type=int, default=256, help="tokens a sequence")
+    parser.add_argument("--peers", nargs="+", choices=("eager", "compile"), default=["eager", "compile"])
     parser.add_argument("--worker", choices=("eager", "compile"), help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.worker:
-        return worker(args.worker, args.threads)
+        return worker(args.worker, args)
     version = subprocess.run([args.nanotern, "--version"], capture_output=True, text=True, check=True).stdout.strip()
     load = os.getloadavg()[0]
     peers = {}
-    rounds = {side: [] for side in NAMES}
+    sides = ["nanotern", *args.peers]
+    rounds = {side: [] for side in sides}
     try:
-        for kind in ("eager", "compile"):
-            peers[kind] = Peer(kind, args.threads)
+        for kind in args.peers:
+            peers[kind] = Peer(kind, args)
         for n in range(args.rounds):
-            sides = list(NAMES)
-            for side in sides[n % 3 :] + sides[: n % 3]:
-                run = peers[side].run(args.steps) if side in peers else ours(args.nanotern, args.threads, args.steps)
-                run["rate"] = BATCH * SEQ / statistics.median(run["seconds"])
+            first = n % len(sides)
+            for side in sides[first:] + sides[:first]:
+                run = peers[side].run(args.steps) if side in peers else ours(args)
+                run["rate"] = args.batch * args.seq / statistics.median(run["seconds"])
                 rounds[side].append(run)
             figures = ", ".join(f"{side} {rounds[side][-1]['rate']:.0f}" for side in sides)
             print(f"round {n + 1}: {figures} tok/s", file=sys.stderr, flush=True)
@@ -249,19 +266,19 @@ def main():
         for peer in peers.values():
             peer.close()
 
-    about = f"{version}, {rounds['nanotern'][0]['device']}; PyTorch {peers['eager'].about['torch']}"
-    print(f"Training step, tiny preset, {BATCH} x {SEQ} tokens, Muon included; {args.threads} threads")
+    about = f"{version}, {rounds['nanotern'][0]['device']}; PyTorch {peers[args.peers[0]].about['torch']}"
+    print(f"Training step, preset {args.config}, {args.batch} x {args.seq} tokens, Muon included; {args.threads} threads")
     print(f"of {cpu_model()} ({os.cpu_count()} logical cores), {platform.system()}; {about}.")
     print(f"Median (least to most) of {args.rounds} interleaved rounds of {args.steps} steps.")
     print("" if load < 0.5 else f"Load average {load:.1f} before the run: other programs ran too, these figures are noise.\n")
     print("| | tok/s | least to most | nanotern is faster by | peak memory |")
     print("|---|---:|---:|---:|---:|")
-    for side, name in NAMES.items():
+    for side in sides:
         rates = [run["rate"] for run in rounds[side]]
         times = statistics.median(o["rate"] / r for o, r in zip(rounds["nanotern"], rates))
         rss = max(run["rss"] for run in rounds[side]) / 2**20
         ratio = "" if side == "nanotern" else f"{times:.2f}x"
-        print(f"| {name} | {statistics.median(rates):,.0f} | {min(rates):,.0f} to {max(rates):,.0f} | {ratio} | {rss:,.0f} MiB |")
+        print(f"| {NAMES[side]} | {statistics.median(rates):,.0f} | {min(rates):,.0f} to {max(rates):,.0f} | {ratio} | {rss:,.0f} MiB |")
 
 
 if __name__ == "__main__":

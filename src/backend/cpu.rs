@@ -29,6 +29,14 @@ impl Cpu {
         Ok(Cpu { level, threads })
     }
 
+    pub fn level(&self) -> Level {
+        self.level
+    }
+
+    pub fn threads(&self) -> usize {
+        self.threads
+    }
+
     pub fn describe(&self) -> String {
         format!("cpu ({}, {} thread{})", self.level, self.threads, if self.threads == 1 { "" } else { "s" })
     }

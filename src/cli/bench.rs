@@ -1,73 +1,200 @@
 //! `nanotern bench`.
 
 use super::DeviceArgs;
-use nanotern::train::{Config, bench_step, matmul_peak, profile_step};
+use super::model::ModelArgs;
+use nanotern::backend::Backend;
+use nanotern::bench::{self, InferenceBench, OpTime, Shape};
+use nanotern::formats::ModelFile;
+use nanotern::train::{Config, matmul_peak};
 use nanotern::{Result, data};
+use serde_json::{Value, json};
 use std::process::ExitCode;
 
 #[derive(clap::Subcommand)]
 pub enum BenchCommand {
     /// Training steps on random tokens, optimizer included.
-    TrainStep {
-        /// A preset or a TOML file.
-        #[arg(long, default_value = "tiny")]
-        config: String,
-        #[command(flatten)]
-        device: DeviceArgs,
-        /// Steps to time.
-        #[arg(long, default_value_t = 10)]
-        steps: usize,
-        /// Where the time goes, op by op.
-        #[arg(long)]
-        profile: bool,
-        /// Any key of the configuration; may be repeated.
-        #[arg(long = "set", value_name = "SECTION.KEY=VALUE")]
-        overrides: Vec<String>,
-        /// One JSON object on standard output.
-        #[arg(long)]
-        json: bool,
-    },
+    TrainStep(TrainStepArgs),
+    /// Reading a prompt, up to the logits after its last token.
+    Prefill(PrefillArgs),
+    /// Drawing tokens one after the other, greedily.
+    Decode(DecodeArgs),
+}
+
+#[derive(clap::Args)]
+pub struct TrainStepArgs {
+    /// A preset or a TOML file.
+    #[arg(long, default_value = "tiny")]
+    config: String,
+    #[command(flatten)]
+    device: DeviceArgs,
+    /// Steps to time.
+    #[arg(long, default_value_t = 10)]
+    steps: usize,
+    /// Where the time goes, op by op.
+    #[arg(long)]
+    profile: bool,
+    /// Any key of the configuration; may be repeated.
+    #[arg(long = "set", value_name = "SECTION.KEY=VALUE")]
+    overrides: Vec<String>,
+    /// One JSON object on standard output.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(clap::Args)]
+pub struct PrefillArgs {
+    #[command(flatten)]
+    common: InferenceArgs,
+    /// Tokens of the prompt.
+    #[arg(long, default_value_t = 128)]
+    tokens: usize,
+}
+
+#[derive(clap::Args)]
+pub struct DecodeArgs {
+    #[command(flatten)]
+    common: InferenceArgs,
+    /// Tokens to draw.
+    #[arg(long, default_value_t = 64)]
+    tokens: usize,
+    /// Tokens of the prompt before them, which is not timed.
+    #[arg(long, default_value_t = 16)]
+    prompt: usize,
+    /// Where the time of the first token goes, op by op.
+    #[arg(long)]
+    profile: bool,
+}
+
+/// What is measured, where, and how often.
+#[derive(clap::Args)]
+struct InferenceArgs {
+    #[command(flatten)]
+    model: ModelArgs,
+    /// No file but a model of random weights: 18m, 125m, 560m or 2b.
+    #[arg(long, conflicts_with = "model", value_parser = Shape::find)]
+    shape: Option<&'static Shape>,
+    #[command(flatten)]
+    device: DeviceArgs,
+    /// How often to measure, after a first time that does not count.
+    #[arg(long, default_value_t = 5)]
+    repeats: usize,
+    /// One JSON object on standard output.
+    #[arg(long)]
+    json: bool,
+}
+
+impl InferenceArgs {
+    /// The model, what to call it, and the device.
+    fn open(&self) -> Result<(ModelFile, String, Backend)> {
+        let (file, name) = match self.shape {
+            Some(shape) => (shape.model(), format!("{} (random weights)", shape.name)),
+            None => self.model.open().map(|(file, path)| (file, path.display().to_string()))?,
+        };
+        Ok((file, name, self.device.open()?))
+    }
 }
 
 pub fn run(command: &BenchCommand) -> Result<ExitCode> {
-    let BenchCommand::TrainStep { config: name, device, steps, profile, overrides, json } = command;
-    let overrides = overrides.iter().map(|o| Config::parse_override(o)).collect::<Result<Vec<_>>>()?;
-    let config = Config::load(Some(name), &overrides)?;
-    let vocab = config.data.vocab_size.unwrap_or(data::DEFAULT_VOCAB_SIZE);
-    let backend = device.open()?;
-    let steps = (*steps).max(1);
-    if *profile {
-        for t in profile_step(&config, vocab, &backend, steps)? {
-            let rate =
-                if t.flops > 0 { format!("{:8.1} GFLOP/s", t.flops as f64 / t.seconds * 1e-9) } else { String::new() };
-            println!("{:32} {:4} calls {:9.3} ms {rate}", t.op, t.calls, 1e3 * t.seconds);
+    match command {
+        BenchCommand::TrainStep(args) => train_step(args)?,
+        BenchCommand::Prefill(PrefillArgs { common, tokens }) => {
+            let (file, name, backend) = common.open()?;
+            let bench = bench::bench_prefill(&file, &backend, *tokens, common.repeats)?;
+            report(common, ("prefill", json!({ "tokens": tokens })), &name, &backend, &bench);
         }
-        return Ok(ExitCode::SUCCESS);
+        BenchCommand::Decode(DecodeArgs { common, tokens, prompt, profile }) => {
+            let (file, name, backend) = common.open()?;
+            if *profile {
+                print_ops(&bench::profile_decode(&file, &backend, *prompt, common.repeats)?, common.json);
+            } else {
+                let bench = bench::bench_decode(&file, &backend, (*prompt, *tokens), common.repeats)?;
+                let work = json!({ "tokens": tokens, "prompt": prompt });
+                report(common, ("decode", work), &name, &backend, &bench);
+            }
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `work`: what was done, by name and by its sizes.
+fn report(args: &InferenceArgs, work: (&str, Value), model: &str, backend: &Backend, bench: &InferenceBench) {
+    let ((name, sizes), timing) = (work, &bench.timing);
+    let (rate, (least, most)) = (timing.tokens_per_second(), timing.range());
+    let (ops, bytes) = (bench.ternary_ops_per_second(), bench.weight_bytes_per_second());
+    if args.json {
+        let (level, threads) = match backend {
+            Backend::Cpu(cpu) => (Some(cpu.level().to_string()), Some(cpu.threads())),
+            Backend::Wgpu(_) => (None, None),
+        };
+        let mut object = json!({
+            "bench": name, "model": model, "device": backend.describe(), "level": level, "threads": threads,
+            "seconds": timing.seconds, "tok_per_s": rate, "tok_per_s_min": least, "tok_per_s_max": most,
+            "seconds_per_token": 1.0 / rate, "ternary_weights": bench.ternary_weights, "ternary_ops_per_s": ops,
+            "weight_bytes": bench.weight_bytes, "weight_bytes_per_s": bytes, "buffer_bytes": bench.buffer_bytes,
+        });
+        object.as_object_mut().zip(sizes.as_object()).map(|(all, sizes)| all.extend(sizes.clone()));
+        return println!("{object}");
+    }
+    let mib = |bytes: usize| bytes as f64 / f64::from(1 << 20);
+    println!("device   {}", backend.describe());
+    println!("model    {model}");
+    println!(
+        "{name:8} {rate:.0} tok/s (median of {}; {least:.0} to {most:.0}), {:.3} ms a token",
+        args.repeats,
+        1e3 / rate
+    );
+    println!("layers   {:.1} GOPS over {:.1} M ternary weights", ops * 1e-9, bench.ternary_weights as f64 * 1e-6);
+    println!("weights  {:.2} GB/s read", bytes * 1e-9);
+    println!("memory   {:.1} MiB of buffers", mib(bench.buffer_bytes));
+}
+
+fn print_ops(ops: &[OpTime], as_json: bool) {
+    if as_json {
+        let op = |t: &OpTime| json!({ "op": t.op, "calls": t.calls, "seconds": t.seconds, "flops": t.flops });
+        return println!("{}", json!({ "ops": ops.iter().map(op).collect::<Vec<_>>() }));
+    }
+    let all: f64 = ops.iter().map(|t| t.seconds).sum();
+    for t in ops {
+        let rate =
+            if t.flops > 0 { format!("{:8.1} GFLOP/s", t.flops as f64 / t.seconds * 1e-9) } else { String::new() };
+        let (ms, share) = (1e3 * t.seconds, 100.0 * t.seconds / all);
+        println!("{:32} {:4} calls {ms:9.3} ms {share:5.1} % {rate}", t.op, t.calls);
+    }
+    println!("{:32} {:4} calls {:9.3} ms", "all", ops.iter().map(|t| t.calls).sum::<usize>(), 1e3 * all);
+}
+
+fn train_step(args: &TrainStepArgs) -> Result<()> {
+    let overrides = args.overrides.iter().map(|o| Config::parse_override(o)).collect::<Result<Vec<_>>>()?;
+    let config = Config::load(Some(&args.config), &overrides)?;
+    let vocab = config.data.vocab_size.unwrap_or(data::DEFAULT_VOCAB_SIZE);
+    let backend = args.device.open()?;
+    let steps = args.steps.max(1);
+    if args.profile {
+        print_ops(&bench::profile_step(&config, vocab, &backend, steps)?, args.json);
+        return Ok(());
     }
     let peak = matmul_peak(&backend)?;
-    let bench = bench_step(&config, vocab, &backend, steps)?;
-    let mfu = bench.model_flops as f64 / bench.median() / peak;
-    if *json {
-        let report = serde_json::json!({
-            "device": backend.describe(),
-            "tokens_per_step": bench.tokens_per_step,
-            "seconds": bench.seconds,
-            "tok_per_s": bench.tokens_per_second(),
+    let bench = bench::bench_step(&config, vocab, &backend, steps)?;
+    let (timing, device) = (&bench.timing, backend.describe());
+    let (rate, mfu) = (timing.tokens_per_second(), bench.model_flops as f64 / timing.median() / peak);
+    if args.json {
+        let report = json!({
+            "device": device,
+            "tokens_per_step": timing.tokens,
+            "seconds": timing.seconds,
+            "tok_per_s": rate,
             "mfu": mfu,
             "matmul_flops_per_s": peak,
             "buffer_bytes": bench.buffer_bytes,
         });
         println!("{report}");
-        return Ok(ExitCode::SUCCESS);
+        return Ok(());
     }
-    println!("device  {}", backend.describe());
+    let (ms, percent, peak) = (1e3 * timing.median(), 100.0 * mfu, peak * 1e-9);
+    println!("device  {device}");
     println!(
-        "step    {:.1} ms (median of {steps}), {:.0} tok/s, {:.0} % of the {:.0} GFLOP/s of a matrix product",
-        1e3 * bench.median(),
-        bench.tokens_per_second(),
-        100.0 * mfu,
-        peak * 1e-9,
+        "step    {ms:.1} ms (median of {steps}), {rate:.0} tok/s, {percent:.0} % of the {peak:.0} GFLOP/s of a matrix product"
     );
     println!("memory  {:.1} MiB of buffers", bench.buffer_bytes as f64 / (1 << 20) as f64);
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }

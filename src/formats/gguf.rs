@@ -7,6 +7,7 @@
 
 mod encodings;
 mod keys;
+mod q8_0;
 mod read;
 mod tokens;
 mod write;
@@ -27,6 +28,7 @@ const ALIGNMENT: u64 = 32;
 /// Type ids of tensors.
 const F32: u32 = 0;
 const F16: u32 = 1;
+const Q8_0: u32 = 8;
 
 /// Reads a model; the error names the key or tensor, and where there is one the offset.
 pub(super) fn load(bytes: &[u8]) -> Result<ModelFile, String> {
@@ -58,7 +60,7 @@ fn find<'f, 'a>(file: &'f Gguf<'a>, spec: &Spec) -> Result<&'f TensorInfo<'a>, S
         return Err(format!("tensor {:?} has shape {shape:?}; the configuration needs {:?}", info.name, spec.shape));
     }
     let fits = match spec.encoding {
-        Encoding::F32 => info.kind == F32,
+        Encoding::F32 => [F32, Q8_0].contains(&info.kind),
         Encoding::F16 => info.kind == F16,
         Encoding::Ternary { .. } => Format::from_id(info.kind).is_some(),
     };
@@ -77,7 +79,10 @@ fn decode(file: &Gguf<'_>, spec: &Spec, info: &TensorInfo<'_>, streams: usize) -
     let not_finite = |i: usize| Err(format!("value {i} is not a finite number"));
     match spec.encoding {
         Encoding::F32 => {
-            let values: Vec<f32> = bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
+            let values: Vec<f32> = match info.kind {
+                Q8_0 => q8_0::decode(bytes)?,
+                _ => bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect(),
+            };
             if let Some(i) = values.iter().position(|v| !v.is_finite()) {
                 return not_finite(i);
             }

@@ -2,13 +2,14 @@
 //! that decodes and as many rows of waiting prompts as fit, runs them as one submit, and reads one token for each sequence
 //! that is past its prompt. What a sequence gets does not depend on which others run beside it.
 
-use super::weights::load_weights;
+use super::weights::{load_weights, weight_bytes};
 use crate::backend::{Backend, Program};
 use crate::formats::ModelFile;
 use crate::graph::{Graph, Plan, TensorId};
 use crate::model::{Context, Inputs, Model};
 use crate::ops::{DType, KvCache, SampleRow, SamplingState};
 use crate::{Error, Result};
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -148,6 +149,7 @@ pub struct Engine {
     vocab: usize,
     context: usize,
     stop: Vec<u32>,
+    weight_bytes: usize,
     next: u64,
 }
 
@@ -179,9 +181,10 @@ impl Engine {
             .collect();
         let mut program = backend.prepare(Arc::new(Plan::new(g)))?;
         load_weights(&mut program, &model, file)?;
+        let weight_bytes = weight_bytes(&program.plan().graph, buckets[0].section, &model);
         let slots = (0..options.slots).map(|_| None).collect();
         let stop = file.text.stop.clone();
-        Ok(Engine { program, buckets, state, slots, vocab: file.vocab, context, stop, next: 0 })
+        Ok(Engine { program, buckets, state, slots, vocab: file.vocab, context, stop, weight_bytes, next: 0 })
     }
 
     /// Tokens that a sequence may hold.
@@ -202,6 +205,29 @@ impl Engine {
     /// Bytes of all buffers on the device.
     pub fn device_bytes(&self) -> usize {
         self.program.plan().bytes()
+    }
+
+    /// Bytes of weights on the device that every step reads.
+    pub fn weight_bytes(&self) -> usize {
+        self.weight_bytes
+    }
+
+    /// Rows that a step feeds at most.
+    pub fn most_rows(&self) -> usize {
+        self.buckets.last().expect("there are buckets").rows
+    }
+
+    /// Replaces the tokens at which sequences stop.
+    pub fn set_stop(&mut self, stop: Vec<u32>) {
+        self.stop = stop;
+    }
+
+    /// For measuring: the program, the nodes of the step of a single row, and the token it draws.
+    #[cfg(feature = "native")]
+    pub(crate) fn single_row(&mut self) -> (&mut Program, Range<usize>, TensorId) {
+        let bucket = &self.buckets[0];
+        let nodes = self.program.plan().graph.nodes_of(bucket.section);
+        (&mut self.program, nodes, bucket.tokens)
     }
 
     /// Starts a sequence after `prompt`; it ends when `cancelled` is set.
@@ -278,7 +304,7 @@ impl Engine {
         if all == 0 {
             return None;
         }
-        let largest = self.buckets.last().expect("there are buckets").rows;
+        let largest = self.most_rows();
         let mut room = largest.min(all) - decoding;
         let bucket = self.buckets.iter().position(|b| b.rows >= largest.min(all)).expect("the largest fits");
         let size = self.buckets[bucket].rows;

@@ -1,9 +1,12 @@
-//! Copies the tensors of a model file to a device, as they are.
+//! Copies the tensors of a model file to a device, as they are; how many bytes of them a step reads.
 
 use crate::backend::Program;
 use crate::formats::{ModelFile, TensorData};
+use crate::graph::{Graph, TensorId};
 use crate::model::{Model, WeightForm};
 use crate::{Error, Result};
+use half::slice::HalfFloatSliceExt;
+use std::collections::BTreeSet;
 
 /// Writes every weight of `file` to the tensors that `model` declared in `program`'s graph.
 pub fn load_weights(program: &mut Program, model: &Model, file: &ModelFile) -> Result<()> {
@@ -15,8 +18,7 @@ pub fn load_weights(program: &mut Program, model: &Model, file: &ModelFile) -> R
         match (&weight.form, &tensor.data) {
             (WeightForm::Dense(id), TensorData::F32(values)) => program.write(*id, values),
             (WeightForm::Dense(id), TensorData::F16(values)) => {
-                let values: Vec<f32> = values.iter().map(|v| v.to_f32()).collect();
-                program.write(*id, &values);
+                program.write(*id, &values.to_f32_vec());
             }
             (WeightForm::Ternary(w), TensorData::Ternary(t)) => {
                 program.write(w.codes, &t.codes);
@@ -28,4 +30,15 @@ pub fn load_weights(program: &mut Program, model: &Model, file: &ModelFile) -> R
         }
     }
     Ok(())
+}
+
+/// Bytes of the weights that a section reads whole, which looking up rows of an embedding is not.
+pub(super) fn weight_bytes(g: &Graph, section: &str, model: &Model) -> usize {
+    let nodes = g.nodes[g.nodes_of(section)].iter().filter(|n| n.op.name != "embedding");
+    let read: BTreeSet<TensorId> = nodes.flat_map(|n| n.tensors.iter().copied()).collect();
+    let held = model.weights.iter().flat_map(|weight| match weight.form {
+        WeightForm::Dense(id) => vec![id],
+        WeightForm::Ternary(w) => vec![w.codes, w.scales],
+    });
+    held.filter(|id| read.contains(id)).map(|id| g.tensor(id).bytes()).sum()
 }

@@ -1,7 +1,6 @@
 //! Training: the step on a device, and around it the run: checkpoints, metrics, TensorBoard events, loss plot, progress,
 //! signals.
 
-mod bench;
 #[cfg(feature = "native")]
 pub mod checkpoint;
 mod config;
@@ -21,7 +20,6 @@ mod step;
 pub mod tensorboard;
 mod trainer;
 
-pub use bench::{OpTime, StepBench, bench_step, profile_step};
 pub use config::{Aux, Config, OptimConfig, TrainConfig};
 pub use peak::matmul_peak;
 #[cfg(feature = "native")]

@@ -291,6 +291,59 @@ fn malformed_blocks_are_refused() {
     }
 }
 
+/// What other programs write: a stock `bitnet` file, none of whose keys are ours, with the table in `q8_0`. Code j of block
+/// i is i + j modulo 256, so every code occurs; the scales are i / 64.
+pub fn stock_q8_0() -> Raw {
+    let mut raw = Raw::parse(&valid(&small(), Format::Tq2_0));
+    raw.keys.retain(|(name, ..)| !name.starts_with(b"nanotern.") && name != b"tokenizer.huggingface.json");
+    let block = |i: usize| {
+        let scale = half::f16::from_f32(i as f32 / 64.0).to_le_bytes();
+        scale.into_iter().chain((0..32).map(move |j| (i + j) as u8))
+    };
+    let table = raw.tensor("token_embd.weight");
+    (table.kind, table.data) = (8, (0..262 * 256 / 32).flat_map(block).collect());
+    raw
+}
+
+const TABLE: &str = "token_embd.weight";
+
+#[test]
+fn malformed_q8_0_tables_are_refused() {
+    let cases: [Case; 9] = [
+        ("NaN", |r| r.tensor(TABLE).data[68..70].copy_from_slice(&[0, 0x7e]), "scale 2 is NaN"),
+        ("infinite", |r| r.tensor(TABLE).data[34..36].copy_from_slice(&[0, 0xfc]), "scale 1 is -inf"),
+        (
+            "part of a block",
+            |r| r.tensor(TABLE).dims = vec![16, 262],
+            "rows of 16 values in q8_0: must be a multiple of 32",
+        ),
+        ("no shape of the config", |r| r.tensor(TABLE).dims = vec![32, 2096], "has shape [2096, 32]"),
+        ("more blocks than bytes", |r| r.tensor(TABLE).dims[1] = 1 << 30, "out of range"),
+        ("bytes that wrap", |r| r.tensor(TABLE).dims = vec![32, (1 << 59) - 1], "are too many"),
+        ("cut off", |r| r.tensors.last_mut().unwrap().data.truncate(32), "out of range"),
+        (
+            "where ternary belongs",
+            |r| {
+                let t = r.tensor(Q);
+                (t.kind, t.data) = (8, vec![0; 256 * 256 / 32 * 34]);
+            },
+            "\"blk.0.attn_q.weight\" is q8_0",
+        ),
+        (
+            "where a key says f16",
+            |r| r.set("nanotern.embeddings", 8, &string(b"f16")),
+            "\"token_embd.weight\" is q8_0; the configuration needs F16",
+        ),
+    ];
+    assert!(ModelFile::from_gguf(&stock_q8_0().bytes()).is_ok());
+    for (name, change, part) in cases {
+        let mut raw = stock_q8_0();
+        change(&mut raw);
+        let error = ModelFile::from_gguf(&raw.bytes()).expect_err(name);
+        assert!(error.contains(part), "{name}: {error:?} does not say {part:?}");
+    }
+}
+
 #[test]
 fn metadata_is_bounded() {
     let mut raw = Raw::parse(&valid(&tiniest(), Format::Q1_58));
@@ -401,6 +454,7 @@ fn damage() {
     let files = [
         valid(&tiniest(), Format::Q1_58),
         valid(&ModelConfig { mhc_streams: 4, tie_embeddings: false, ..tiniest() }, Format::Q1_58),
+        stock_q8_0().bytes(),
     ];
     let mhc = model(&tiniest(), 20, None).mhc().unwrap().to_bytes();
     let (mut rng, before) = (Rng::new(1), peak_kib());

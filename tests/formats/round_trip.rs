@@ -240,3 +240,19 @@ fn the_tiny_preset_is_small_and_opens_at_once() {
     println!("tiny: {bytes} bytes with {} tokens, opens in {best:.1} ms", tokenizer.vocab_size());
     assert!(cfg!(debug_assertions) || best < 50.0, "opens in {times:?} ms");
 }
+
+/// Tables in `q8_0` come as the values that every reader computes with; what the keys leave unsaid follows from the types.
+#[test]
+fn stock_files_with_8_bit_tables_are_read() {
+    let file = ModelFile::from_gguf(&super::malformed::stock_q8_0().bytes()).unwrap();
+    assert_eq!(file.config, ModelConfig { embeddings: Embeddings::F32, rope_theta: 10_000.0, ..small() });
+    let TensorData::F32(table) = &file.tensor("embed.weight").unwrap().data else { panic!("an f32 table") };
+    assert_eq!(table.len(), 262 * 256);
+    for (at, value) in table.iter().enumerate() {
+        let (i, j) = (at / 32, at % 32);
+        assert_eq!(*value, f16::from_f32(i as f32 / 64.0).to_f32() * f32::from((i + j) as u8 as i8), "value {at}");
+    }
+    // It can be written again, with the table as it is.
+    let again = gguf::Layout::new(&file, Format::Tq2_0).unwrap().to_vec();
+    assert_eq!(ModelFile::from_gguf(&again).unwrap(), file);
+}

@@ -1,6 +1,7 @@
 //! The config as keys, and back. Keys that stock runtimes know are `ARCH.*`; the rest of the config is `nanotern.*`.
 
 use super::super::MAX_VOCAB;
+use super::F16;
 use super::encodings::Format;
 use super::read::{Gguf, Value};
 use super::write::KeyWriter;
@@ -24,6 +25,9 @@ const EPS: &str = "attention.layer_norm_rms_epsilon";
 const FREQ_BASE: &str = "rope.freq_base";
 const ROPE_DIMS: &str = "rope.dimension_count";
 const VOCAB: &str = "vocab_size";
+
+/// The tensor whose type is that of the tables, and whose rows are the vocabulary, where no key says so.
+const EMBEDDING: &str = "token_embd.weight";
 
 /// Keys under `nanotern.` that are read whatever the architecture.
 const OWN: [&str; 9] = [
@@ -114,7 +118,9 @@ pub(super) fn config(file: &Gguf<'_>) -> Result<(ModelConfig, usize), String> {
     let arch = required(keys.word(key, words), key)?;
     check_own(file, arch)?;
     // What stock `bitnet` files leave unsaid.
-    let mut config = ModelConfig { group_size: 256, rope_theta: 10_000.0, ..ModelConfig::default() };
+    let half = file.tensor(EMBEDDING).is_some_and(|t| t.kind == F16);
+    let embeddings = if half { Embeddings::F16 } else { Embeddings::F32 };
+    let mut config = ModelConfig { group_size: 256, rope_theta: 10_000.0, embeddings, ..ModelConfig::default() };
     for (name, place) in SIZES {
         let key = format!("{arch}.{name}");
         *place(&mut config) = match keys.size(&key)? {
@@ -144,7 +150,7 @@ pub(super) fn config(file: &Gguf<'_>) -> Result<(ModelConfig, usize), String> {
 }
 
 fn embedding_rows(file: &Gguf<'_>) -> Option<usize> {
-    file.tensor("token_embd.weight").and_then(|t| t.dims.get(1)).and_then(|rows| usize::try_from(*rows).ok())
+    file.tensor(EMBEDDING).and_then(|t| t.dims.get(1)).and_then(|rows| usize::try_from(*rows).ok())
 }
 
 /// The keys of the config that only this program has. The architecture `nanotern` has them all.

@@ -3,7 +3,7 @@
 
 use super::super::cursor::Cursor;
 use super::encodings::Format;
-use super::{ALIGNMENT, F16, F32, MAGIC, VERSION};
+use super::{ALIGNMENT, F16, F32, MAGIC, Q8_0, VERSION, q8_0};
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -180,6 +180,7 @@ pub(super) fn kind_name(kind: u32) -> String {
     match (kind, Format::from_id(kind)) {
         (F32, _) => "f32".into(),
         (F16, _) => "f16".into(),
+        (Q8_0, _) => "q8_0".into(),
         (_, Some(format)) => format.to_string(),
         (other, _) => format!("type {other}"),
     }
@@ -300,14 +301,14 @@ fn info<'a>(c: &mut Cursor<'a>, group: Option<u64>) -> Result<TensorInfo<'a>, St
     }
     let too_large = || format!("tensor {name:?} at offset {at}: dimensions {dims:?} are too large");
     let elements = dims.iter().try_fold(1u64, |n, d| n.checked_mul(*d)).ok_or_else(too_large)?;
+    let named = |what| format!("tensor {name:?} at offset {at}: {what}");
     let bytes = match (kind, Format::from_id(kind)) {
         (F32, _) => elements.checked_mul(4).ok_or_else(too_large)?,
         (F16, _) => elements.checked_mul(2).ok_or_else(too_large)?,
+        (Q8_0, _) => q8_0::bytes(elements, dims[0]).map_err(named)?,
         (_, Some(format)) => {
             let group = group.map_or(dims[0], |g| g.min(dims[0]));
-            format
-                .bytes(elements / dims[0], dims[0], group)
-                .map_err(|e| format!("tensor {name:?} at offset {at}: {e}"))?
+            format.bytes(elements / dims[0], dims[0], group).map_err(named)?
         }
         _ => return Err(format!("tensor {name:?} at offset {kind_at}: type {kind} is unknown")),
     };

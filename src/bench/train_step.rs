@@ -1,44 +1,20 @@
 //! How fast a training step is, and where its time goes.
 
-use super::{Batch, Config, StepShape, TrainStep, Trainer};
+use super::{OpTime, Timing, by_op};
 use crate::Result;
 use crate::backend::Backend;
 use crate::rng::Rng;
-use std::collections::BTreeMap;
+use crate::train::{Batch, Config, StepShape, TrainStep, Trainer};
 use std::time::Instant;
 
 /// Measured training steps.
 #[derive(Clone, Debug)]
 pub struct StepBench {
-    pub tokens_per_step: usize,
-    /// Seconds of each step.
-    pub seconds: Vec<f64>,
+    pub timing: Timing,
     /// Multiply-adds of the model's matrix products in a step, counted as two each.
     pub model_flops: u64,
     /// Bytes of all buffers.
     pub buffer_bytes: usize,
-}
-
-impl StepBench {
-    /// Median seconds of a step.
-    pub fn median(&self) -> f64 {
-        let mut sorted = self.seconds.clone();
-        sorted.sort_by(f64::total_cmp);
-        sorted[sorted.len() / 2]
-    }
-
-    pub fn tokens_per_second(&self) -> f64 {
-        self.tokens_per_step as f64 / self.median()
-    }
-}
-
-/// Time spent in one op over a step.
-#[derive(Clone, Debug)]
-pub struct OpTime {
-    pub op: &'static str,
-    pub calls: usize,
-    pub seconds: f64,
-    pub flops: u64,
 }
 
 fn trainer(config: &Config, vocab: usize, backend: &Backend) -> Result<(Trainer, Vec<Batch>)> {
@@ -64,8 +40,7 @@ pub fn bench_step(config: &Config, vocab: usize, backend: &Backend, steps: usize
     }
     seconds.drain(..2);
     Ok(StepBench {
-        tokens_per_step: trainer.step.shape.tokens(),
-        seconds,
+        timing: Timing { tokens: trainer.step.shape.tokens(), seconds },
         model_flops: trainer.step.model_flops,
         buffer_bytes: trainer.step.plan.bytes(),
     })
@@ -76,24 +51,17 @@ pub fn profile_step(config: &Config, vocab: usize, backend: &Backend, steps: usi
     let (mut trainer, batches) = trainer(config, vocab, backend)?;
     trainer.submit(0, 1.0, batches.iter().cloned())?;
     let plan = trainer.step.plan.clone();
-    let mut times: BTreeMap<&'static str, OpTime> = BTreeMap::new();
+    let mut nodes = Vec::new();
     for section in ["begin", "micro", "update"] {
-        let repeats = steps * if section == "micro" { batches.len() } else { 1 };
+        let runs = if section == "micro" { batches.len() } else { 1 };
         for i in plan.graph.nodes_of(section) {
-            let node = &plan.graph.nodes[i];
             let start = Instant::now();
-            for _ in 0..repeats {
+            for _ in 0..steps * runs {
                 trainer.program.run(i..i + 1)?;
             }
             trainer.program.wait(trainer.step.loss)?;
-            let entry =
-                times.entry(node.op.name).or_insert(OpTime { op: node.op.name, calls: 0, seconds: 0.0, flops: 0 });
-            entry.calls += 1;
-            entry.seconds += start.elapsed().as_secs_f64() / steps as f64;
-            entry.flops += (node.op.flops)(&node.args) * (repeats / steps) as u64;
+            nodes.push((&plan.graph.nodes[i], start.elapsed().as_secs_f64() / steps as f64, runs as u64));
         }
     }
-    let mut times: Vec<OpTime> = times.into_values().collect();
-    times.sort_by(|a, b| b.seconds.total_cmp(&a.seconds));
-    Ok(times)
+    Ok(by_op(nodes))
 }

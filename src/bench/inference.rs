@@ -1,0 +1,160 @@
+//! How fast a model reads a prompt and draws tokens, and where a drawn token's time goes.
+//!
+//! Decoding is timed as it is served: a step feeds the token that the last one drew and draws the next, greedily. Every
+//! measurement follows one of the same kind that is not counted.
+
+use super::{OpTime, Timing, by_op, median};
+use crate::backend::Backend;
+use crate::formats::{ModelFile, TensorData};
+use crate::infer::{Engine, EngineOptions, Event, Sampling};
+use crate::rng::Rng;
+use crate::{Error, Result};
+use std::sync::Arc;
+use std::time::Instant;
+
+/// Measured prefill or decoding.
+#[derive(Clone, Debug)]
+pub struct InferenceBench {
+    pub timing: Timing,
+    /// Weights of the ternary layers; each is multiplied once a token.
+    pub ternary_weights: usize,
+    /// Bytes of weights, as the device holds them, that are read in the work done once.
+    pub weight_bytes: usize,
+    /// Bytes of all buffers.
+    pub buffer_bytes: usize,
+}
+
+impl InferenceBench {
+    fn new(file: &ModelFile, engine: &Engine, timing: Timing, steps: usize) -> Self {
+        let weights = file.tensors.iter().filter(|t| t.name != "head.weight").map(|t| match &t.data {
+            TensorData::Ternary(t) => t.outs * t.dim,
+            _ => 0,
+        });
+        InferenceBench {
+            timing,
+            ternary_weights: weights.sum(),
+            weight_bytes: steps * engine.weight_bytes(),
+            buffer_bytes: engine.device_bytes(),
+        }
+    }
+
+    /// Multiplications and additions of the ternary layers, a second.
+    pub fn ternary_ops_per_second(&self) -> f64 {
+        2.0 * self.ternary_weights as f64 * self.timing.tokens_per_second()
+    }
+
+    /// Bytes of weights read a second.
+    pub fn weight_bytes_per_second(&self) -> f64 {
+        self.weight_bytes as f64 / self.timing.median()
+    }
+}
+
+/// Most repeats of a measurement.
+const MAX_REPEATS: usize = 100_000;
+
+fn check_repeats(repeats: usize) -> Result<()> {
+    if (1..=MAX_REPEATS).contains(&repeats) {
+        return Ok(());
+    }
+    Err(Error::usage(format!("{repeats} repeats: between 1 and {MAX_REPEATS} are possible")))
+}
+
+fn check_tokens(what: &str, tokens: usize, limit: usize) -> Result<()> {
+    if (1..=limit).contains(&tokens) {
+        return Ok(());
+    }
+    Err(Error::usage(format!("{tokens} {what}: this model's context allows between 1 and {limit}")))
+}
+
+/// An engine for one sequence of up to `context` tokens, and random tokens for it.
+fn engine(file: &ModelFile, backend: &Backend, context: usize) -> Result<(Engine, Vec<u32>)> {
+    let mut rng = Rng::new(1);
+    let ids = (0..context).map(|_| rng.below(file.vocab as u64) as u32).collect();
+    Ok((Engine::new(file, backend, EngineOptions { slots: 1, context })?, ids))
+}
+
+/// Times reading a prompt of `tokens` random tokens, up to the logits after the last.
+pub fn bench_prefill(file: &ModelFile, backend: &Backend, tokens: usize, repeats: usize) -> Result<InferenceBench> {
+    check_repeats(repeats)?;
+    check_tokens("tokens of prompt", tokens, file.config.seq_len)?;
+    let (mut engine, prompt) = engine(file, backend, tokens)?;
+    let chunk = engine.most_rows();
+    let mut seconds = Vec::new();
+    for _ in 0..=repeats {
+        let start = Instant::now();
+        engine.prompt_logits(&prompt, chunk)?;
+        seconds.push(start.elapsed().as_secs_f64());
+    }
+    seconds.remove(0);
+    Ok(InferenceBench::new(file, &engine, Timing { tokens, seconds }, tokens.div_ceil(chunk)))
+}
+
+/// Times drawing `tokens` tokens after a prompt of `prompt`.
+pub fn bench_decode(
+    file: &ModelFile,
+    backend: &Backend,
+    (prompt, tokens): (usize, usize),
+    repeats: usize,
+) -> Result<InferenceBench> {
+    check_repeats(repeats)?;
+    let (mut engine, prompt) = decoder(file, backend, prompt, tokens)?;
+    let mut seconds = Vec::new();
+    for _ in 0..=repeats {
+        start(&mut engine, &prompt, tokens)?;
+        let begin = Instant::now();
+        for _ in 0..tokens {
+            draw(&mut engine)?;
+        }
+        seconds.push(begin.elapsed().as_secs_f64());
+    }
+    seconds.remove(0);
+    Ok(InferenceBench::new(file, &engine, Timing { tokens, seconds }, tokens))
+}
+
+/// Times every op of the step that draws the token after `prompt` tokens, one by one and waiting for each, as the median
+/// of `repeats` such steps; the slowest first.
+pub fn profile_decode(file: &ModelFile, backend: &Backend, prompt: usize, repeats: usize) -> Result<Vec<OpTime>> {
+    check_repeats(repeats)?;
+    let (mut engine, prompt) = decoder(file, backend, prompt, 1)?;
+    start(&mut engine, &prompt, 1)?;
+    draw(&mut engine)?;
+    let (program, nodes, token) = engine.single_row();
+    let mut seconds = vec![Vec::new(); nodes.len()];
+    // The inputs stay as the last step left them, so this draws the same token again.
+    for _ in 0..repeats {
+        for (i, times) in nodes.clone().zip(&mut seconds) {
+            let begin = Instant::now();
+            program.run(i..i + 1)?;
+            program.wait(token)?;
+            times.push(begin.elapsed().as_secs_f64());
+        }
+    }
+    let nodes = program.plan().graph.nodes[nodes].iter().zip(seconds);
+    Ok(by_op(nodes.map(|(node, times)| (node, median(times), 1))))
+}
+
+/// An engine for a prompt and what is drawn after it. A random model may draw a stop token at any time; here nothing stops.
+fn decoder(file: &ModelFile, backend: &Backend, prompt: usize, tokens: usize) -> Result<(Engine, Vec<u32>)> {
+    let limit = file.config.seq_len;
+    check_tokens("tokens of prompt", prompt, limit.saturating_sub(2))?;
+    check_tokens(&format!("tokens after a prompt of {prompt}"), tokens, limit - 1 - prompt)?;
+    // The prompt's own step draws one token more.
+    let (mut engine, mut ids) = engine(file, backend, prompt + tokens + 1)?;
+    engine.set_stop(Vec::new());
+    ids.truncate(prompt);
+    Ok((engine, ids))
+}
+
+/// Feeds the prompt and draws the first token.
+fn start(engine: &mut Engine, prompt: &[u32], tokens: usize) -> Result<()> {
+    let sampling = Sampling { temperature: 0.0, max_tokens: tokens + 1, ..Sampling::default() };
+    engine.start(prompt, sampling, Arc::default())?;
+    while draw(engine)? == 0 {}
+    Ok(())
+}
+
+/// One step; how many tokens it drew.
+fn draw(engine: &mut Engine) -> Result<usize> {
+    let events = pollster::block_on(engine.step())?;
+    Ok(events.iter().filter(|(_, event)| matches!(event, Event::Token(_))).count())
+}

@@ -1,0 +1,133 @@
+//! `nanotern bench`: every measurement prints JSON with the fields that programs read, and a table for people.
+#![cfg(feature = "native")]
+
+mod common;
+
+use common::cli::Project;
+use nanotern::bench::{SHAPES, Shape};
+use nanotern::formats::{Format, ModelFile};
+use nanotern::model::ModelConfig;
+use serde_json::Value;
+
+/// A project with `model.gguf`, a model of 32 tokens of context.
+fn project() -> Project {
+    let project = Project::new();
+    project.train("run", "--total-steps 1");
+    project.ok("export --checkpoint run --output model.gguf");
+    project
+}
+
+const DEVICE: &str = "--backend cpu --threads 2 --cpu-level scalar";
+
+fn json(project: &Project, words: &str) -> Value {
+    let text = project.ok(&format!("bench {words} {DEVICE} --json"));
+    serde_json::from_str(&text).unwrap_or_else(|e| panic!("{words}: {e}: {text}"))
+}
+
+/// The fields that prefill and decode share; `steps` read every weight once each.
+fn check_inference(report: &Value, name: &str, tokens: u64, steps: u64) {
+    let number = |key: &str| report[key].as_f64().unwrap_or_else(|| panic!("{key} in {report}"));
+    assert_eq!((&report["bench"], &report["tokens"]), (&name.into(), &tokens.into()));
+    assert_eq!((&report["level"], &report["threads"]), (&"scalar".into(), &2.into()));
+    assert!(report["device"].as_str().unwrap().contains("scalar, 2 threads"), "{report}");
+    assert_eq!(report["seconds"].as_array().unwrap().len(), 3);
+    let (rate, least, most) = (number("tok_per_s"), number("tok_per_s_min"), number("tok_per_s_max"));
+    assert!(0.0 < least && least <= rate && rate <= most, "{report}");
+    let mut seconds: Vec<f64> = report["seconds"].as_array().unwrap().iter().map(|s| s.as_f64().unwrap()).collect();
+    seconds.sort_by(f64::total_cmp);
+    let near = |key: &str, value: f64| assert!((number(key) / value - 1.0).abs() < 1e-9, "{key} in {report}");
+    near("tok_per_s", tokens as f64 / seconds[1]);
+    near("seconds_per_token", seconds[1] / tokens as f64);
+    // q, k, v, o, then gate, up, down of the project's model; its group is 32 and its vocabulary 262.
+    let weights = 64 * (64 + 32 + 32 + 64) + 3 * 64 * 64;
+    assert_eq!(report["ternary_weights"], weights);
+    near("ternary_ops_per_s", 2.0 * f64::from(weights) * rate);
+    // Codes in rows of whole runs of 128, which is twice as wide as these; scales, norms and the table in f32.
+    let bytes = weights / 4 * 2 + 4 * (weights / 32) + 4 * (4 * 64 + 64) + 4 * 262 * 64;
+    assert_eq!(report["weight_bytes"], steps * bytes as u64);
+    near("weight_bytes_per_s", number("weight_bytes") / seconds[1]);
+    assert!(number("buffer_bytes") > f64::from(bytes));
+}
+
+#[test]
+fn prefill_and_decode_report_what_they_measured() {
+    let project = project();
+    let report = json(&project, "prefill --model model.gguf --tokens 20 --repeats 3");
+    check_inference(&report, "prefill", 20, 1);
+    let report = json(&project, "decode --model model.gguf --tokens 10 --prompt 5 --repeats 3");
+    check_inference(&report, "decode", 10, 10);
+    assert_eq!(report["prompt"], 5);
+    let text = project.ok(&format!("bench decode --model run --tokens 4 --prompt 4 {DEVICE}"));
+    for word in ["scalar, 2 threads", "tok/s (median of 5;", "GOPS over 0.0 M", "GB/s", "MiB of buffers"] {
+        assert!(text.contains(word), "{word:?} in {text}");
+    }
+}
+
+#[test]
+fn profiles_name_the_ops() {
+    let project = project();
+    for (words, least, op) in [
+        ("decode --model model.gguf --prompt 4 --repeats 2", 20, "attention_cached"),
+        ("train-step --config config.toml --steps 1", 60, "muon_update"),
+    ] {
+        let report = json(&project, &format!("{words} --profile"));
+        let ops = report["ops"].as_array().unwrap();
+        let calls: u64 = ops.iter().map(|o| o["calls"].as_u64().unwrap()).sum();
+        let found = ops.iter().find(|o| o["op"] == op).unwrap_or_else(|| panic!("{op} in {report}"));
+        assert!(calls > least && found["seconds"].as_f64().unwrap() > 0.0, "{report}");
+        assert!(ops.iter().any(|o| o["op"] == "ternary_matmul" && o["flops"].as_u64().unwrap() > 0));
+        let seconds: Vec<f64> = ops.iter().map(|o| o["seconds"].as_f64().unwrap()).collect();
+        assert!(seconds.is_sorted_by(|a, b| a >= b), "the slowest come first: {report}");
+        let table = project.ok(&format!("bench {words} {DEVICE} --profile"));
+        assert!(table.lines().next().unwrap().contains("calls") && table.contains(op), "{table}");
+    }
+}
+
+#[test]
+fn train_steps_are_reported() {
+    let project = Project::new();
+    let report = json(&project, "train-step --config config.toml --steps 3");
+    assert_eq!((&report["tokens_per_step"], report["seconds"].as_array().unwrap().len()), (&64.into(), 3));
+    for key in ["tok_per_s", "mfu", "matmul_flops_per_s", "buffer_bytes"] {
+        assert!(report[key].as_f64().unwrap() > 0.0, "{key} in {report}");
+    }
+}
+
+#[test]
+fn impossible_sizes_name_the_limit() {
+    let project = project();
+    for (words, part) in [
+        ("prefill --model model.gguf --tokens 0", "0 tokens of prompt: this model's context allows between 1 and 32"),
+        ("prefill --model model.gguf --tokens 33", "33 tokens of prompt: this model's context allows between 1 and 32"),
+        ("decode --model model.gguf --prompt 0", "0 tokens of prompt: this model's context allows between 1 and 30"),
+        ("decode --model model.gguf --prompt 31", "31 tokens of prompt: this model's context allows between 1 and 30"),
+        ("decode --model model.gguf --prompt 16", "64 tokens after a prompt of 16: this model's context allows"),
+        ("decode --model model.gguf --tokens 0", "0 tokens after a prompt of 16: this model's context allows"),
+        ("decode --model model.gguf --tokens 2 --repeats 0", "0 repeats: between 1 and 100000 are possible"),
+        ("prefill --shape 19m", "choose 18m, 125m, 560m, 2b"),
+        ("prefill --shape 18m --model model.gguf", "cannot be used with"),
+    ] {
+        let ended = project.nanotern(&format!("bench {words}"));
+        assert!(ended.code == Some(2) && ended.stderr.contains(part), "{words}: {}", ended.stderr);
+    }
+    // The longest that fit.
+    project.ok(&format!("bench prefill --model model.gguf --tokens 32 --repeats 1 {DEVICE}"));
+    project.ok(&format!("bench decode --model model.gguf --prompt 30 --tokens 1 --repeats 1 {DEVICE}"));
+}
+
+/// A named shape is a model like any other: its layers are of the size that its name says, and a file holds it.
+#[test]
+fn shapes_are_models() {
+    for shape in &SHAPES {
+        shape.config().check().unwrap();
+        assert!(std::ptr::eq(Shape::find(shape.name).unwrap(), shape));
+    }
+    let shape = Shape::find("18m").unwrap();
+    let ModelConfig { dim, layers, ffn, .. } = shape.config();
+    let model = shape.model();
+    assert_eq!(model.param_count(), layers * (4 * dim * dim + 3 * dim * ffn + 3 * dim + ffn) + dim + 50_257 * dim);
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("m.gguf");
+    model.save_gguf(&path, Format::Tq2_0).unwrap();
+    assert_eq!(ModelFile::open(&path).unwrap(), model);
+}
