@@ -2,7 +2,8 @@
 
 mod common;
 
-use common::{backends, fastest, relative};
+use common::{backends, fastest, relative, scalar};
+use nanotern::backend::Backend;
 use nanotern::formats::{Format, ModelFile};
 use nanotern::infer::{Engine, EngineOptions, FinishReason, Sampling};
 use nanotern::model::ModelConfig;
@@ -150,6 +151,32 @@ fn sequences_side_by_side_get_what_they_get_alone() {
                 assert_eq!(together(&mut engine, &prompts, &sampling), alone, "{name} at temperature {temperature}");
             }
             assert_eq!(engine.free_slots(), 6);
+        }
+    }
+}
+
+/// An 8-bit embedding and head: the same bits on every CPU level and in chunks of any size, close to what f16 gives.
+#[test]
+fn tables_may_be_rounded_to_8_bits() {
+    for tie in [true, false] {
+        let dir = tempfile::tempdir().unwrap();
+        train(&config(tie, 2, 2), dir.path());
+        let mut file = served(dir.path());
+        let logits = |file: &ModelFile, backend: &Backend, chunk| {
+            let mut engine = Engine::new(file, backend, EngineOptions::default()).unwrap();
+            engine.prompt_logits(&ids(0)[..SEQ], chunk).unwrap().pop().unwrap()
+        };
+        let wide = |x: &[f32]| -> Vec<f64> { x.iter().map(|v| f64::from(*v)).collect() };
+        let exact = wide(&logits(&file, &scalar(), SEQ));
+        file.round_tables_to_int8().unwrap();
+        let want = logits(&file, &fastest(), SEQ);
+        let rounding = relative(&want, &exact);
+        assert!(rounding > 1e-4 && rounding < 0.1, "tied {tie}: {rounding:.1e}");
+        for (name, backend) in backends() {
+            let found = logits(&file, &backend, 5);
+            let off = relative(&found, &wide(&want));
+            assert!(off < 3e-2, "tied {tie}, {name}: {off:.1e}");
+            assert!(!name.contains(&best()) || found == want, "tied {tie}, {name}: {off:.1e}");
         }
     }
 }

@@ -1,12 +1,14 @@
 //! Constant operands in the layout that a kernel reads fastest, made once from the canonical one.
 
 use crate::dense_gemv::DensePanels;
+use crate::int8_panels::Int8Panels;
 use crate::{ArgWords, Buf, Level};
 
 /// The packed form of a constant operand.
 #[derive(Clone, Debug)]
 pub enum Packed {
     Dense(DensePanels),
+    Int8(Int8Panels),
 }
 
 /// How an op packs its constant operands.

@@ -7,10 +7,11 @@
 //! among the fewest largest that hold top_p of what is left (Holtzman et al. 2020). Equals stay or go together. The token is
 //! the first whose running sum of kept p exceeds u times their sum, u in [0, 1) a hash of seed and counter.
 //!
-//! Thresholds are found by bisection over the bits of p, which orders it: no sorting.
+//! Thresholds are found by bisection over the bits of p, which orders it: no sorting. Sums run in lanes; the running sum is
+//! that of whole blocks, then of single tokens.
 
-use crate::math::exp;
-use crate::{Call, args};
+use crate::math::{BLOCK, exp, max, sum, sum_of};
+use crate::{Call, args, at_level};
 use std::cell::RefCell;
 
 args! {
@@ -38,8 +39,10 @@ pub unsafe fn sample(call: &Call<'_>) {
             let row = p.slot * vocab;
             // SAFETY: this slot's row alone, by this function's contract.
             let seen = unsafe { call.bufs[3].write::<u32>(row..row + vocab) };
-            let token =
-                WEIGHTS.with_borrow_mut(|w| p.draw(&logits[r * vocab..][..vocab], &bias[row..][..vocab], seen, w));
+            let mut token = 0;
+            let (to, p, of) = (&mut token, &p, [&logits[r * vocab..][..vocab], &bias[row..][..vocab]]);
+            let known = &*seen;
+            at_level!(call.level, draw, (to: &mut usize, p: &Params, of: [&[f32]; 2], known: &[u32]));
             seen[token] = 1;
             token as u32
         });
@@ -66,73 +69,83 @@ impl Params {
         let slot = slot as usize;
         (slot != u32::MAX as usize).then_some(Params { slot, temperature, top_k, top_p, min_p, penalty, seed, counter })
     }
+}
 
-    fn draw(&self, logits: &[f32], bias: &[f32], seen: &[u32], weights: &mut Vec<f32>) -> usize {
-        weights.clear();
-        weights.extend(logits.iter().zip(bias).zip(seen).map(|((l, b), seen)| {
+/// Draws from (logits, bias).
+#[inline(always)]
+fn draw(token: &mut usize, p: &Params, of: [&[f32]; 2], seen: &[u32]) {
+    WEIGHTS.with_borrow_mut(|weights| {
+        weights.resize(seen.len(), 0.0);
+        *token = p.draw(of, seen, weights);
+    });
+}
+
+impl Params {
+    #[inline(always)]
+    fn draw(&self, [logits, bias]: [&[f32]; 2], seen: &[u32], weights: &mut [f32]) -> usize {
+        for (((w, l), b), seen) in weights.iter_mut().zip(logits).zip(bias).zip(seen) {
+            let penalty = if *seen != 0 { self.penalty } else { 1.0 };
             let l = l + b;
-            match (*seen != 0, l > 0.0) {
-                (false, _) => l,
-                (true, true) => l / self.penalty,
-                (true, false) => l * self.penalty,
-            }
-        }));
-        let best = (1..weights.len()).fold(0, |best, i| if weights[i] > weights[best] { i } else { best });
+            *w = if l > 0.0 { l / penalty } else { l * penalty };
+        }
+        let top = max(weights);
+        // A vectoriser stops at a search; this way it is short.
+        let block = weights.chunks(BLOCK).position(|w| max(w) == top).unwrap_or(0) * BLOCK;
+        let best = block + weights[block..].iter().position(|w| *w == top).unwrap_or(0);
         if self.temperature == 0.0 {
             return best;
         }
-        let top = weights[best];
         for w in weights.iter_mut() {
             let p = exp((*w - top) / self.temperature);
             *w = if p >= self.min_p { p } else { 0.0 };
         }
         if self.top_k > 0 && (self.top_k as usize) < weights.len() {
-            cut(weights, |kept| kept.clone().count() as f32 >= self.top_k as f32);
+            cut(weights, self.top_k as f32, |_| 1.0);
         }
         if self.top_p < 1.0 {
-            let enough = self.top_p * weights.iter().sum::<f32>();
-            cut(weights, |kept| kept.clone().sum::<f32>() >= enough);
+            cut(weights, self.top_p * sum(weights), |p| p);
         }
-        let goal = uniform(self.seed, self.counter) * weights.iter().sum::<f32>();
-        let mut sum = 0.0;
-        let passes = |w: &f32| {
-            sum += w;
-            sum > goal
-        };
-        weights.iter().position(passes).unwrap_or(best)
+        let goal = uniform(self.seed, self.counter) * sum(weights);
+        pick(weights, goal).unwrap_or(best)
     }
 }
 
-/// Sets to 0 what is below the largest threshold for which the weights at or above it are `enough`.
-fn cut(weights: &mut [f32], enough: impl Fn(&mut Kept<'_>) -> bool) {
+/// Sets to 0 what is below the largest threshold for which the worth of the weights at or above it is `enough`.
+#[inline(always)]
+fn cut(weights: &mut [f32], enough: f32, worth: impl Fn(f32) -> f32) {
     // Weights lie in 0..=1; the bits of such floats are ordered as they are.
     let (mut low, mut high) = (1u32, 1f32.to_bits());
     while low < high {
         let middle = low + (high - low).div_ceil(2);
-        if enough(&mut Kept { weights: weights.iter(), least: f32::from_bits(middle) }) {
+        let least = f32::from_bits(middle);
+        if sum_of([weights], |[p]| if p >= least { worth(p) } else { 0.0 }) >= enough {
             low = middle
         } else {
             high = middle - 1
         }
     }
     let least = f32::from_bits(low);
-    weights.iter_mut().filter(|w| **w < least).for_each(|w| *w = 0.0);
+    weights.iter_mut().for_each(|w| *w = if *w < least { 0.0 } else { *w });
 }
 
-/// Weights of at least `least`.
-#[derive(Clone)]
-struct Kept<'a> {
-    weights: std::slice::Iter<'a, f32>,
-    least: f32,
-}
-
-impl Iterator for Kept<'_> {
-    type Item = f32;
-
-    fn next(&mut self) -> Option<f32> {
-        let least = self.least;
-        self.weights.find(|w| **w >= least).copied()
+/// The first weight whose running sum exceeds `goal`.
+#[inline(always)]
+fn pick(weights: &[f32], goal: f32) -> Option<usize> {
+    let mut before = 0.0;
+    for (i, block) in weights.chunks(BLOCK).enumerate() {
+        let behind = before + sum(block);
+        if behind > goal {
+            let mut sum = before;
+            let passes = |w: &f32| {
+                sum += w;
+                sum > goal
+            };
+            let last = || block.iter().rposition(|w| *w > 0.0);
+            return block.iter().position(passes).or_else(last).map(|at| i * BLOCK + at);
+        }
+        before = behind;
     }
+    None
 }
 
 /// A number in [0, 1) for each seed and counter: PCG hashes (Jarzynski & Olano 2020).
@@ -157,7 +170,7 @@ mod tests {
         let (bias, seen) = (vec![0.0; logits.len()], vec![0; logits.len()]);
         let mut counts = vec![0; logits.len()];
         for counter in 0..4000 {
-            counts[Params { counter, ..p }.draw(logits, &bias, &seen, &mut Vec::new())] += 1;
+            counts[Params { counter, ..p }.draw([logits, &bias], &seen, &mut vec![0.0; logits.len()])] += 1;
         }
         counts
     }
@@ -181,7 +194,7 @@ mod tests {
     fn penalty_and_bias_change_the_choice() {
         let p =
             Params { slot: 0, temperature: 0.0, top_k: 0, top_p: 1.0, min_p: 0.0, penalty: 2.0, seed: 0, counter: 0 };
-        assert_eq!(p.draw(&[2.0, 1.5, -1.0], &[0.0; 3], &[1, 0, 0], &mut Vec::new()), 1);
-        assert_eq!(p.draw(&[2.0, 1.5, -1.0], &[0.0, 0.0, 9.0], &[0; 3], &mut Vec::new()), 2);
+        assert_eq!(p.draw([&[2.0, 1.5, -1.0], &[0.0; 3]], &[1, 0, 0], &mut [0.0; 3]), 1);
+        assert_eq!(p.draw([&[2.0, 1.5, -1.0], &[0.0, 0.0, 9.0]], &[0; 3], &mut [0.0; 3]), 2);
     }
 }

@@ -1,7 +1,7 @@
 //! Models of random ternary weights in shapes of the field's sizes, made in memory: speed depends on the shape alone, so
 //! it can be measured without a file.
 
-use crate::formats::{Encoding, ModelFile, Spec, Tensor, TensorData, Ternary, TextConfig, specs};
+use crate::formats::{Encoding, Int8, ModelFile, Spec, Tensor, TensorData, Ternary, TextConfig, specs};
 use crate::model::ModelConfig;
 use crate::ops::packed_row_bytes;
 use crate::rng::Rng;
@@ -60,6 +60,10 @@ fn random(spec: &Spec, rng: &mut Rng) -> TensorData {
         Encoding::F16 => {
             let values: [f16; 256] = std::array::from_fn(|_| f16::from_f32(0.02 * rng.normal()));
             TensorData::F16(pick(&values, elements, rng))
+        }
+        Encoding::Q8_0 => {
+            let codes = std::array::from_fn(|i| i as u8 as i8);
+            TensorData::Int8(Int8 { codes: pick(&codes, elements, rng), scales: vec![2f32.powi(-12); elements / 32] })
         }
         Encoding::Ternary { group } => {
             let (outs, dim) = (spec.shape[0], spec.shape[1]);

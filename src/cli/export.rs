@@ -17,6 +17,9 @@ pub struct ExportArgs {
     /// Encoding of ternary weights: q1_58 (any group size), or tq2_0 or tq1_0 (group size 256).
     #[arg(long, default_value = "q1_58")]
     format: Format,
+    /// Precision of the embedding and of a head that is not ternary: f16, as trained, or q8_0, which rounds them.
+    #[arg(long, default_value = "f16", value_parser = ["f16", "q8_0"])]
+    tables: String,
     /// Also write the residual mixing by itself.
     #[arg(long, value_name = "FILE")]
     mhc: Option<PathBuf>,
@@ -27,7 +30,10 @@ pub fn run(args: &ExportArgs) -> Result<ExitCode> {
         Some(dir) => dir.clone(),
         None => newest_run(Path::new("runs"))?,
     };
-    let model = ModelFile::from_checkpoint(&from)?;
+    let mut model = ModelFile::from_checkpoint(&from)?;
+    if args.tables == "q8_0" {
+        model.round_tables_to_int8()?;
+    }
     let mhc = match &args.mhc {
         Some(path) => {
             let streams = || Error::usage("--mhc: a model with one residual stream has no residual mixing to write");
@@ -38,7 +44,7 @@ pub fn run(args: &ExportArgs) -> Result<ExitCode> {
     let bytes = model.save_gguf(&args.output, args.format)?;
     println!("checkpoint  {}", from.display());
     println!("model       {} parameters, vocabulary {}", model.param_count(), model.vocab);
-    for kind in ["ternary", "f16", "f32"] {
+    for kind in ["ternary", "int8", "f16", "f32"] {
         let of_kind = || model.tensors.iter().filter(|t| t.data.kind() == kind);
         let (tensors, bytes) = (of_kind().count(), of_kind().map(|t| TensorData::bytes(&t.data)).sum::<usize>());
         println!("{kind:11} {tensors} tensors, {bytes} bytes unpadded in memory");

@@ -68,6 +68,7 @@ fn serve(spec: &Spec, latent: &[f32], streams: usize) -> Result<Tensor, String> 
         Encoding::F16 => {
             TensorData::F16(latent.iter().map(|v| f16::from_f32(cpu_kernels::round_f16::round(*v))).collect())
         }
+        Encoding::Q8_0 => return Err("q8_0 tables are not trained".into()),
         Encoding::Ternary { group } => {
             let ternary = Ternary::quantize(latent, spec.shape[0], spec.shape[1], group);
             super::check_scales(&ternary.scales)?;

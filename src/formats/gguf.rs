@@ -60,7 +60,8 @@ fn find<'f, 'a>(file: &'f Gguf<'a>, spec: &Spec) -> Result<&'f TensorInfo<'a>, S
         return Err(format!("tensor {:?} has shape {shape:?}; the configuration needs {:?}", info.name, spec.shape));
     }
     let fits = match spec.encoding {
-        Encoding::F32 => [F32, Q8_0].contains(&info.kind),
+        Encoding::F32 => info.kind == F32,
+        Encoding::Q8_0 => info.kind == Q8_0,
         Encoding::F16 => info.kind == F16,
         Encoding::Ternary { .. } => Format::from_id(info.kind).is_some(),
     };
@@ -79,10 +80,7 @@ fn decode(file: &Gguf<'_>, spec: &Spec, info: &TensorInfo<'_>, streams: usize) -
     let not_finite = |i: usize| Err(format!("value {i} is not a finite number"));
     match spec.encoding {
         Encoding::F32 => {
-            let values: Vec<f32> = match info.kind {
-                Q8_0 => q8_0::decode(bytes)?,
-                _ => bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect(),
-            };
+            let values: Vec<f32> = bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
             if let Some(i) = values.iter().position(|v| !v.is_finite()) {
                 return not_finite(i);
             }
@@ -98,6 +96,7 @@ fn decode(file: &Gguf<'_>, spec: &Spec, info: &TensorInfo<'_>, streams: usize) -
                 None => Ok(TensorData::F16(values)),
             }
         }
+        Encoding::Q8_0 => Ok(TensorData::Int8(q8_0::decode(bytes)?)),
         Encoding::Ternary { group } => {
             let format = Format::from_id(info.kind).expect("types were checked");
             let ternary = format.decode(bytes, spec.shape[0], spec.shape[1], group)?;

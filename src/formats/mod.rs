@@ -15,12 +15,13 @@ mod spec;
 pub use gguf::Format;
 pub use spec::{Encoding, Spec, specs};
 
-use crate::model::ModelConfig;
+use crate::model::{Embeddings, ModelConfig};
 use crate::ops::packed_row_bytes;
 use crate::tokenizer::{ASSISTANT, END, SYSTEM, Tokenizer, USER};
 use crate::{Error, Result};
 use cpu_kernels::{Level, quantize};
 use half::f16;
+use half::slice::HalfFloatSliceExt;
 #[cfg(feature = "native")]
 use std::path::Path;
 
@@ -71,6 +72,30 @@ pub enum TensorData {
     F32(Vec<f32>),
     F16(Vec<f16>),
     Ternary(Ternary),
+    Int8(Int8),
+}
+
+/// A table with a scale for every 32 consecutive values of a row.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Int8 {
+    pub codes: Vec<i8>,
+    /// f16 values.
+    pub scales: Vec<f32>,
+}
+
+impl Int8 {
+    /// Rounds rows of a multiple of 32 finite values: the largest of each 32 becomes +-127.
+    pub fn quantize(values: &[f32]) -> Int8 {
+        let mut table = Int8 { codes: Vec::with_capacity(values.len()), scales: Vec::new() };
+        for block in values.chunks_exact(32) {
+            let largest = block.iter().fold(0f32, |m, v| m.max(v.abs()));
+            let scale = f16::from_f32(largest / 127.0).to_f32();
+            let inverse = if scale > 0.0 { 1.0 / scale } else { 0.0 };
+            table.scales.push(scale);
+            table.codes.extend(block.iter().map(|v| (v * inverse).round_ties_even().clamp(-127.0, 127.0) as i8));
+        }
+        table
+    }
 }
 
 /// A ternary matrix (outs, dim).
@@ -119,15 +144,17 @@ impl TensorData {
             TensorData::F32(v) => 4 * v.len(),
             TensorData::F16(v) => 2 * v.len(),
             TensorData::Ternary(t) => t.codes.len() + 4 * t.scales.len(),
+            TensorData::Int8(t) => t.codes.len() + 4 * t.scales.len(),
         }
     }
 
-    /// `f32`, `f16` or `ternary`.
+    /// `f32`, `f16`, `ternary` or `int8`.
     pub fn kind(&self) -> &'static str {
         match self {
             TensorData::F32(_) => "f32",
             TensorData::F16(_) => "f16",
             TensorData::Ternary(_) => "ternary",
+            TensorData::Int8(_) => "int8",
         }
     }
 }
@@ -183,6 +210,22 @@ impl ModelFile {
     /// Number of parameters.
     pub fn param_count(&self) -> usize {
         self.tensors.iter().map(|t| t.shape.iter().product::<usize>()).sum()
+    }
+
+    /// Rounds the embedding, and a head that is not ternary, to 8 bits: half the memory, and no longer exactly what was
+    /// trained.
+    pub fn round_tables_to_int8(&mut self) -> Result<()> {
+        let config = ModelConfig { embeddings: Embeddings::Q8_0, ..self.config.clone() };
+        config.check()?;
+        for tensor in self.tensors.iter_mut().filter(|t| ["embed.weight", "head.weight"].contains(&&*t.name)) {
+            tensor.data = match &tensor.data {
+                TensorData::F32(v) => TensorData::Int8(Int8::quantize(v)),
+                TensorData::F16(v) => TensorData::Int8(Int8::quantize(&v.to_f32_vec())),
+                other => other.clone(),
+            };
+        }
+        self.config = config;
+        Ok(())
     }
 
     /// Replaces the residual mixing by that of a `.mhc` file.

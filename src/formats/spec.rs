@@ -8,6 +8,8 @@ use crate::model::{Embeddings, ModelConfig};
 pub enum Encoding {
     F32,
     F16,
+    /// int8 with an f16 scale for every 32 values.
+    Q8_0,
     Ternary {
         /// Consecutive inputs that share a scale.
         group: usize,
@@ -32,6 +34,7 @@ pub fn specs(config: &ModelConfig, vocab: usize) -> Vec<Spec> {
     let table = match config.embeddings {
         Embeddings::F16 => Encoding::F16,
         Embeddings::F32 => Encoding::F32,
+        Embeddings::Q8_0 => Encoding::Q8_0,
     };
     let mut list = vec![spec("embed.weight", "token_embd.weight", &[vocab, dim], table)];
     for i in 0..config.layers {

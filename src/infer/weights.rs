@@ -24,6 +24,10 @@ pub fn load_weights(program: &mut Program, model: &Model, file: &ModelFile) -> R
                 program.write(w.codes, &t.codes);
                 program.write(w.scales, &t.scales);
             }
+            (WeightForm::Int8(w), TensorData::Int8(t)) => {
+                program.write(w.codes, &t.codes);
+                program.write(w.scales, &t.scales);
+            }
             (_, data) => {
                 return Err(Error::usage(format!("{name} is stored as {}, which is not its form", data.kind())));
             }
@@ -34,11 +38,12 @@ pub fn load_weights(program: &mut Program, model: &Model, file: &ModelFile) -> R
 
 /// Bytes of the weights that a section reads whole, which looking up rows of an embedding is not.
 pub(super) fn weight_bytes(g: &Graph, section: &str, model: &Model) -> usize {
-    let nodes = g.nodes[g.nodes_of(section)].iter().filter(|n| n.op.name != "embedding");
+    let nodes = g.nodes[g.nodes_of(section)].iter().filter(|n| !n.op.name.starts_with("embedding"));
     let read: BTreeSet<TensorId> = nodes.flat_map(|n| n.tensors.iter().copied()).collect();
     let held = model.weights.iter().flat_map(|weight| match weight.form {
         WeightForm::Dense(id) => vec![id],
         WeightForm::Ternary(w) => vec![w.codes, w.scales],
+        WeightForm::Int8(w) => vec![w.codes, w.scales],
     });
     held.filter(|id| read.contains(id)).map(|id| g.tensor(id).bytes()).sum()
 }

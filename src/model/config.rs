@@ -19,6 +19,9 @@ pub enum Embeddings {
     #[default]
     F16,
     F32,
+    /// int8 with an f16 scale for every 32 values, as an export may round it; the head's input is int8 too. Not trained.
+    #[serde(rename = "q8_0")]
+    Q8_0,
 }
 
 /// Shape of a model; the vocabulary comes with the data.
@@ -155,6 +158,9 @@ impl ModelConfig {
         }
         if self.ternary_head && self.tie_embeddings {
             return fail("ternary_head needs tie_embeddings = false: an embedding is not ternary".into());
+        }
+        if self.embeddings == Embeddings::Q8_0 && !self.dim.is_multiple_of(32) {
+            return fail(format!("dim = {} must be a multiple of 32 where embeddings are q8_0", self.dim));
         }
         for (key, inputs) in [("dim", self.dim), ("ffn", self.ffn)] {
             let group = self.group(inputs);

@@ -10,7 +10,7 @@ mod residual;
 mod table;
 
 use crate::graph::{Graph, TensorId};
-use crate::ops::{self, DType, KvCache, TernaryWeight, rope_table};
+use crate::ops::{self, DType, Int8Weight, KvCache, TernaryWeight, rope_table};
 use attention::Attention;
 use ffn::FeedForward;
 use linear::Linear;
@@ -66,6 +66,7 @@ pub struct Weight {
 pub enum WeightForm {
     Dense(TensorId),
     Ternary(TernaryWeight),
+    Int8(Int8Weight),
 }
 
 /// A model's tensors in a graph.
@@ -86,7 +87,7 @@ pub struct Model {
 
 /// The head where it is not the embedding.
 enum Head {
-    Dense(Table),
+    Table(Table),
     Ternary(Linear),
 }
 
@@ -120,7 +121,7 @@ impl Model {
             if config.is_ternary() && config.ternary_head {
                 Head::Ternary(Linear::new(&mut make, "head.weight", vocab, config.dim, Role::Other))
             } else {
-                Head::Dense(Table::new(&mut make, "head.weight", vocab))
+                Head::Table(Table::new(&mut make, "head.weight", vocab))
             }
         });
         let rope = make.g.persistent("rope", &[config.seq_len, config.head_dim()], DType::F32);
@@ -145,7 +146,7 @@ impl Model {
             layer.attention.linears().into_iter().chain(layer.ffn.linears()).for_each(|linear| linear.quantize(g));
         }
         match &self.head {
-            Some(Head::Dense(table)) => table.round(g),
+            Some(Head::Table(table)) => table.round(g),
             Some(Head::Ternary(linear)) => linear.quantize(g),
             None => {}
         }
@@ -153,7 +154,7 @@ impl Model {
 
     /// Embedding: (rows) -> (rows, dim).
     pub fn embed(&self, g: &mut Graph, inputs: &Inputs<'_>) -> TensorId {
-        g.embedding(inputs.ids, self.embed.rounded)
+        self.embed.embed(g, inputs)
     }
 
     /// Layers and head, from the embedding (rows, dim) to what the loss takes.
@@ -185,12 +186,11 @@ impl Model {
 
     /// The head over hidden (rows, dim).
     pub fn head(&self, g: &mut Graph, hidden: TensorId) -> ops::Head {
-        let table = match &self.head {
-            Some(Head::Ternary(linear)) => return linear.as_head(g, hidden),
-            Some(Head::Dense(table)) => table,
-            None => &self.embed,
-        };
-        ops::Head::Dense { x: hidden, weight: table.rounded, latent: table.latent }
+        match &self.head {
+            Some(Head::Ternary(linear)) => linear.as_head(g, hidden),
+            Some(Head::Table(table)) => table.as_head(g, hidden),
+            None => self.embed.as_head(g, hidden),
+        }
     }
 
     /// Rows of logits to hold at once: about 8 MiB of them.
@@ -200,7 +200,7 @@ impl Model {
 
     /// The embedding's parameter, for its gradient.
     pub fn embedding_table(&self) -> Option<TensorId> {
-        self.embed.latent
+        self.embed.latent()
     }
 }
 

@@ -1,10 +1,11 @@
-//! The quantised linear layer: ternary weights, int8 activations, straight-through gradients.
+//! Quantised linear layers: int8 activations times ternary weights, with straight-through gradients, or times an int8 table.
 
 use super::{
-    DType, QUANTIZE_ROWS, TERNARY_MATMUL, TERNARY_MATMUL_BACKWARD_INPUT, TERNARY_MATMUL_BACKWARD_WEIGHT,
+    DType, INT8_MATMUL, QUANTIZE_ROWS, TERNARY_MATMUL, TERNARY_MATMUL_BACKWARD_INPUT, TERNARY_MATMUL_BACKWARD_WEIGHT,
     TERNARY_QUANTIZE,
 };
 use crate::graph::{Backward, Graph, Node, TensorId};
+use cpu_kernels::int8_matmul::{GROUP, Int8MatmulArgs};
 use cpu_kernels::quantize_rows::QuantizeRowsArgs;
 use cpu_kernels::ternary_matmul::TernaryMatmulArgs;
 use cpu_kernels::ternary_matmul_backward_input::TernaryMatmulBackwardInputArgs;
@@ -27,6 +28,13 @@ pub struct TernaryWeight {
     pub outs: u32,
     pub dim: u32,
     pub group: u32,
+}
+
+/// An int8 matrix (outs, dim) and its f16-representable scales (outs, dim / 32), held as f32.
+#[derive(Clone, Copy, Debug)]
+pub struct Int8Weight {
+    pub codes: TensorId,
+    pub scales: TensorId,
 }
 
 /// Weights of the largest group: what a workgroup sums at once.
@@ -57,6 +65,25 @@ impl Graph {
         let codes = self.persistent(&format!("{name}.codes"), &[outs, packed_row_bytes(dim)], DType::U8);
         let scales = self.persistent(&format!("{name}.scales"), &[outs, dim / group], DType::F32);
         TernaryWeight { codes, scales, outs: outs as u32, dim: dim as u32, group: group as u32 }
+    }
+
+    /// Persistent room for an int8 matrix.
+    pub fn int8_weight(&mut self, name: &str, outs: usize, dim: usize) -> Int8Weight {
+        assert!(dim.is_multiple_of(GROUP), "{name}: {dim} inputs, no multiple of {GROUP}");
+        let codes = self.persistent(&format!("{name}.codes"), &[outs, dim], DType::I8);
+        let scales = self.persistent(&format!("{name}.scales"), &[outs, dim / GROUP], DType::F32);
+        Int8Weight { codes, scales }
+    }
+
+    /// y = x_hat w^T for the rows `rows` of x: (rows, dim) -> (rows, outs).
+    pub fn int8_matmul(&mut self, x: QuantRows, w: &Int8Weight, rows: Range<usize>) -> TensorId {
+        let ((have, dim), (outs, w_dim)) = (self.matrix(x.codes), self.matrix(w.codes));
+        assert!(dim == w_dim && rows.end <= have, "int8_matmul: {}", self.tensor(w.codes).name);
+        let y = self.temp("linear", &[rows.len(), outs], DType::F32);
+        let [n, outs, dim, x_row] = [rows.len(), outs, dim, rows.start].map(|n| n as u32);
+        let args = Int8MatmulArgs { rows: n, outs, dim, x_row };
+        self.push(&INT8_MATMUL, args, &[x.codes, x.step, w.codes, w.scales, y]);
+        y
     }
 
     /// Quantises the latent weight w (outs, dim) into `to`.

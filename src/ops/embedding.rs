@@ -1,7 +1,8 @@
 //! Token embedding: the first op of every model. Its gradient needs the rows sorted by id, so the model asks for it.
 
-use super::{DType, EMBEDDING, EMBEDDING_BACKWARD};
+use super::{DType, EMBEDDING, EMBEDDING_BACKWARD, EMBEDDING_INT8, Int8Weight};
 use crate::graph::{Graph, TensorId};
+use cpu_kernels::embedding_int8::EmbeddingInt8Args;
 use cpu_kernels::{embedding::EmbeddingArgs, embedding_backward::EmbeddingBackwardArgs};
 
 impl Graph {
@@ -11,6 +12,16 @@ impl Graph {
         let (_, dim) = self.matrix(table);
         let y = self.temp("embed", &[rows, dim], DType::F32);
         self.push(&EMBEDDING, EmbeddingArgs { rows: rows as u32, dim: dim as u32 }, &[ids, table, y]);
+        y
+    }
+
+    /// ids (rows), int8 table (vocab, dim) -> (rows, dim).
+    pub fn embedding_int8(&mut self, ids: TensorId, table: &Int8Weight) -> TensorId {
+        let rows = self.tensor(ids).elements();
+        let (_, dim) = self.matrix(table.codes);
+        let y = self.temp("embed", &[rows, dim], DType::F32);
+        let args = EmbeddingInt8Args { rows: rows as u32, dim: dim as u32 };
+        self.push(&EMBEDDING_INT8, args, &[ids, table.codes, table.scales, y]);
         y
     }
 

@@ -1,6 +1,6 @@
 //! The loss, and the head before it, in chunks of rows: the logits of a whole batch never exist at once.
 
-use super::bitlinear::{QuantRows, TernaryWeight};
+use super::bitlinear::{Int8Weight, QuantRows, TernaryWeight};
 use super::{CROSS_ENTROPY, DType, MATMUL, SUM, TERNARY_MATMUL_BACKWARD_INPUT, TERNARY_MATMUL_BACKWARD_WEIGHT};
 use crate::graph::{Graph, TensorId};
 use cpu_kernels::cross_entropy::CrossEntropyArgs;
@@ -19,6 +19,8 @@ pub enum Head {
     Dense { x: TensorId, weight: TensorId, latent: Option<TensorId> },
     /// Ternary, of the rows x quantised from `input`; `latent` is the f32 weight.
     Ternary { x: QuantRows, input: TensorId, weight: TernaryWeight, latent: Option<TensorId> },
+    /// int8, of the rows x quantised from `input`. It is not trained.
+    Int8 { x: QuantRows, input: TensorId, weight: Int8Weight },
 }
 
 /// What the loss is measured against.
@@ -35,7 +37,7 @@ impl Head {
     pub fn input(&self) -> TensorId {
         match *self {
             Head::Dense { x, .. } => x,
-            Head::Ternary { input, .. } => input,
+            Head::Ternary { input, .. } | Head::Int8 { input, .. } => input,
         }
     }
 }
@@ -46,6 +48,7 @@ impl Graph {
         let logits = match *head {
             Head::Dense { x, weight, .. } => self.linear(x, weight, rows),
             Head::Ternary { x, weight, .. } => self.ternary_matmul(x, &weight, rows),
+            Head::Int8 { x, weight, .. } => self.int8_matmul(x, &weight, rows),
         };
         self.name(logits, "logits")
     }
@@ -90,6 +93,7 @@ impl Graph {
                 let args = TernaryMatmulBackwardWeightArgs { rows, outs, dim, x_row };
                 self.push(&TERNARY_MATMUL_BACKWARD_WEIGHT, args, &[dlogits, x.codes, x.step, dw]);
             }
+            Head::Int8 { .. } => unreachable!("an int8 head is not trained"),
         }
     }
 

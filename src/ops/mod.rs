@@ -21,7 +21,7 @@ use crate::graph::{Backward, Node};
 use cpu_kernels::{ArgWords, Args, Kernel, Packing};
 
 pub use attention::{MAX_HEAD_DIM, rope_table};
-pub use bitlinear::{MAX_GROUP, QuantRows, TernaryWeight, packed_row_bytes};
+pub use bitlinear::{Int8Weight, MAX_GROUP, QuantRows, TernaryWeight, packed_row_bytes};
 pub use cache::{KvCache, Places};
 pub use loss::{Head, IGNORE, Targets};
 pub use optimizer::{AdamW, Lion, Muon, STATS_RING, StepControl};
@@ -189,6 +189,9 @@ ops! {
     EMBEDDING_BACKWARD = embedding_backward(EmbeddingBackwardArgs) [ids: r U32, order: r U32, dy: r F32, dtable: rw F32]
         grid |a| groups(a.rows), work |a| product(&[a.rows, a.dim]);
 
+    EMBEDDING_INT8 = embedding_int8(EmbeddingInt8Args) [ids: r U32, codes: r I8, scales: r F32, y: w F32]
+        grid |a| elements(a.rows * a.dim), work |a| product(&[a.rows, a.dim]);
+
     RMS_NORM = rms_norm(RmsNormArgs) [x: r F32, w: r F32, y: w F32, rstd: w F32]
         grid |a| groups(a.rows), work |a| product(&[a.rows, a.dim, 2]), grad Append(norm::rms_norm_grad);
     RMS_NORM_BACKWARD = rms_norm_backward(RmsNormBackwardArgs)
@@ -220,6 +223,10 @@ ops! {
         [dy: r F32, xq: r I8, step: r F32, dw: rw F32]
         grid |a| tiles(a.outs, a.dim, 1), work |a| product(&[a.rows, a.outs, a.dim]),
         flops |a| product(&[2, a.rows, a.outs, a.dim]);
+
+    INT8_MATMUL = int8_matmul(Int8MatmulArgs) [xq: r I8, step: r F32, codes: r I8, scales: r F32, y: w F32]
+        grid |a| few_rows(a.rows, a.outs, 1), work |a| product(&[a.rows, a.outs, a.dim]),
+        flops |a| product(&[2, a.rows, a.outs, a.dim]), packing cpu_kernels::int8_matmul::PACKING;
 
     MATMUL = matmul(MatmulArgs) [a: r F32, b: r F32, d: rw F32]
         grid |a| match (a.a_transposed, a.b_transposed) {

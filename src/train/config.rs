@@ -2,7 +2,7 @@
 //! exist: unknown keys are errors.
 
 use crate::data::DataConfig;
-use crate::model::{ModelConfig, Preset};
+use crate::model::{Embeddings, ModelConfig, Preset};
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -162,6 +162,11 @@ impl Config {
     pub fn check(&self) -> Result<()> {
         self.model.check()?;
         let fail = |what: String| Err(Error::Usage(what));
+        if self.model.embeddings == Embeddings::Q8_0 {
+            return fail(
+                "[model] embeddings = q8_0: tables are trained as f16 or f32, and rounded by `nanotern export`".into(),
+            );
+        }
         let t = &self.train;
         for (key, value, limit) in [
             ("batch_size", t.batch_size as u64, 65_536),

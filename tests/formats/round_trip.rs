@@ -89,6 +89,7 @@ fn a_file_holds_what_the_trainer_computes_with() {
                 assert_eq!(t.codes, trainer.program.read::<u8>(find(".codes")).unwrap(), "{}", tensor.name);
                 assert_eq!(t.scales, trainer.program.read::<f32>(find(".scales")).unwrap(), "{}", tensor.name);
             }
+            TensorData::Int8(_) => panic!("{}: int8 is not trained", tensor.name),
         }
     }
 }
@@ -241,18 +242,39 @@ fn the_tiny_preset_is_small_and_opens_at_once() {
     assert!(cfg!(debug_assertions) || best < 50.0, "opens in {times:?} ms");
 }
 
-/// Tables in `q8_0` come as the values that every reader computes with; what the keys leave unsaid follows from the types.
+/// What the keys leave unsaid follows from the types.
 #[test]
 fn stock_files_with_8_bit_tables_are_read() {
     let file = ModelFile::from_gguf(&super::malformed::stock_q8_0().bytes()).unwrap();
-    assert_eq!(file.config, ModelConfig { embeddings: Embeddings::F32, rope_theta: 10_000.0, ..small() });
-    let TensorData::F32(table) = &file.tensor("embed.weight").unwrap().data else { panic!("an f32 table") };
-    assert_eq!(table.len(), 262 * 256);
-    for (at, value) in table.iter().enumerate() {
-        let (i, j) = (at / 32, at % 32);
-        assert_eq!(*value, f16::from_f32(i as f32 / 64.0).to_f32() * f32::from((i + j) as u8 as i8), "value {at}");
-    }
+    assert_eq!(file.config, ModelConfig { embeddings: Embeddings::Q8_0, rope_theta: 10_000.0, ..small() });
+    let TensorData::Int8(table) = &file.tensor("embed.weight").unwrap().data else { panic!("an int8 table") };
+    assert_eq!((table.codes.len(), table.scales.len()), (262 * 256, 262 * 8));
+    assert!(table.codes.iter().enumerate().all(|(at, code)| *code == (at / 32 + at % 32) as u8 as i8));
+    assert!(table.scales.iter().enumerate().all(|(i, scale)| *scale == f16::from_f32(i as f32 / 64.0).to_f32()));
     // It can be written again, with the table as it is.
     let again = gguf::Layout::new(&file, Format::Tq2_0).unwrap().to_vec();
     assert_eq!(ModelFile::from_gguf(&again).unwrap(), file);
+}
+
+/// Rounding tables to 8 bits leaves each value within half a step, and the file holds what it came to.
+#[test]
+fn tables_are_rounded_to_8_bits_on_request() {
+    let exact = model(&ModelConfig { tie_embeddings: false, ..small() }, 262, None);
+    let mut rounded = exact.clone();
+    rounded.round_tables_to_int8().unwrap();
+    for name in ["embed.weight", "head.weight"] {
+        let (TensorData::F16(values), TensorData::Int8(table)) =
+            (&exact.tensor(name).unwrap().data, &rounded.tensor(name).unwrap().data)
+        else {
+            panic!("{name} has another type")
+        };
+        for (i, (value, code)) in values.iter().zip(&table.codes).enumerate() {
+            let scale = table.scales[i / 32];
+            assert!((value.to_f32() - scale * f32::from(*code)).abs() <= 0.51 * scale, "{name}, value {i}");
+        }
+    }
+    let bytes = gguf::Layout::new(&rounded, Format::Q1_58).unwrap().to_vec();
+    assert_eq!(ModelFile::from_gguf(&bytes).unwrap(), rounded);
+    let mut narrow = model(&ModelConfig { dim: 48, heads: 4, quantize: Quantize::None, ..tiniest() }, 262, None);
+    assert!(narrow.round_tables_to_int8().unwrap_err().to_string().contains("dim = 48"));
 }

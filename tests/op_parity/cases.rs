@@ -454,6 +454,20 @@ fn inference(r: &mut Rng) -> Vec<Case> {
         let [q, k, v] = [rows * dim, cache, cache].map(|n| normal(r, n, 1.0));
         cases.push(case(&ops::ATTENTION_CACHED, args, vec![q, k, v, at, slot, out(rows * dim)]));
     }
+    for (rows, outs, dim, x_row) in [(1, 1, 32, 0), (1, 130, 256, 0), (2, 65, 96, 1), (3, 64, 320, 0), (7, 20, 1184, 2)]
+    {
+        let have = x_row + rows + 1;
+        let args = int8_matmul::Int8MatmulArgs { rows, outs, dim, x_row };
+        let [xq, step] = [activations(r, have * dim), uniform(r, have, 0.01, 0.03)];
+        let [codes, scales] = [activations(r, outs * dim), uniform(r, outs * dim / 32, 0.001, 0.1)];
+        cases.push(case(&ops::INT8_MATMUL, args, vec![xq, step, codes, scales, out(rows * outs)]));
+    }
+    for dim in [32, 96] {
+        let args = embedding_int8::EmbeddingInt8Args { rows: 5, dim };
+        let [ids, codes] = [Data::U32(vec![3, 0, 6, 3, 1]), activations(r, 7 * dim)];
+        let data = vec![ids, codes, uniform(r, 7 * dim / 32, 0.001, 0.1), out(5 * dim)];
+        cases.push(exact(case(&ops::EMBEDDING_INT8, args, data)));
+    }
     for dim in [1, 96] {
         let index = vec![3, NOWHERE, 0, 3, 6];
         let args = gather_rows::GatherRowsArgs { rows: 5, dim };

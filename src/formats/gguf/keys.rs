@@ -1,10 +1,10 @@
 //! The config as keys, and back. Keys that stock runtimes know are `ARCH.*`; the rest of the config is `nanotern.*`.
 
 use super::super::MAX_VOCAB;
-use super::F16;
 use super::encodings::Format;
 use super::read::{Gguf, Value};
 use super::write::KeyWriter;
+use super::{F16, Q8_0};
 use crate::model::{Embeddings, ModelConfig, Quantize};
 
 /// Stock runtimes compute the same model.
@@ -28,6 +28,10 @@ const VOCAB: &str = "vocab_size";
 
 /// The tensor whose type is that of the tables, and whose rows are the vocabulary, where no key says so.
 const EMBEDDING: &str = "token_embd.weight";
+
+/// What the key of the tables' type may say.
+const EMBEDDINGS: [(&str, Embeddings); 3] =
+    [("f16", Embeddings::F16), ("f32", Embeddings::F32), ("q8_0", Embeddings::Q8_0)];
 
 /// Keys under `nanotern.` that are read whatever the architecture.
 const OWN: [&str; 9] = [
@@ -65,7 +69,8 @@ pub(super) fn write(config: &ModelConfig, vocab: usize, format: Format, out: &mu
     out.bool("nanotern.sub_norm", config.sub_norm);
     out.bool("nanotern.tie_embeddings", config.tie_embeddings);
     out.str("nanotern.quantize", if config.is_ternary() { "ternary" } else { "none" });
-    out.str("nanotern.embeddings", if config.embeddings == Embeddings::F16 { "f16" } else { "f32" });
+    let (embeddings, _) = EMBEDDINGS.iter().find(|(_, e)| *e == config.embeddings).expect("every kind has a word");
+    out.str("nanotern.embeddings", embeddings);
     out.bool("nanotern.ternary_head", config.ternary_head);
     out.f64("nanotern.rope_theta", config.rope_theta);
 }
@@ -99,10 +104,10 @@ impl<'a> Keys<'_, 'a> {
     }
 
     /// One of two words.
-    fn word<T: Copy>(&self, key: &str, words: [(&str, T); 2]) -> Result<Option<T>, String> {
-        let [(a, _), (b, _)] = words;
+    fn word<T: Copy>(&self, key: &str, words: &[(&str, T)]) -> Result<Option<T>, String> {
         let find = |v: &Value<'a>| words.iter().find(|(w, _)| Some(*w) == v.as_str()).map(|(_, t)| *t);
-        self.get(key, &format!("{a:?} or {b:?}"), find)
+        let names: Vec<String> = words.iter().map(|(w, _)| format!("{w:?}")).collect();
+        self.get(key, &names.join(" or "), find)
     }
 }
 
@@ -115,11 +120,14 @@ pub(super) fn config(file: &Gguf<'_>) -> Result<(ModelConfig, usize), String> {
     let keys = Keys { file };
     let key = "general.architecture";
     let words = [(BITNET, BITNET), (NANOTERN, NANOTERN)];
-    let arch = required(keys.word(key, words), key)?;
+    let arch = required(keys.word(key, &words), key)?;
     check_own(file, arch)?;
     // What stock `bitnet` files leave unsaid.
-    let half = file.tensor(EMBEDDING).is_some_and(|t| t.kind == F16);
-    let embeddings = if half { Embeddings::F16 } else { Embeddings::F32 };
+    let embeddings = match file.tensor(EMBEDDING).map(|t| t.kind) {
+        Some(F16) => Embeddings::F16,
+        Some(Q8_0) => Embeddings::Q8_0,
+        _ => Embeddings::F32,
+    };
     let mut config = ModelConfig { group_size: 256, rope_theta: 10_000.0, embeddings, ..ModelConfig::default() };
     for (name, place) in SIZES {
         let key = format!("{arch}.{name}");
@@ -160,8 +168,8 @@ fn own(keys: &Keys<'_, '_>, arch: &str, config: &mut ModelConfig) -> Result<(), 
     {
         return Err(format!("key \"nanotern.{key}\" is missing"));
     }
-    let quantize = keys.word("nanotern.quantize", [("ternary", Quantize::Ternary), ("none", Quantize::None)])?;
-    let embeddings = keys.word("nanotern.embeddings", [("f16", Embeddings::F16), ("f32", Embeddings::F32)])?;
+    let quantize = keys.word("nanotern.quantize", &[("ternary", Quantize::Ternary), ("none", Quantize::None)])?;
+    let embeddings = keys.word("nanotern.embeddings", &EMBEDDINGS)?;
     config.group_size = keys.size("nanotern.group_size")?.unwrap_or(config.group_size);
     config.mhc_streams = keys.size("nanotern.mhc_streams")?.unwrap_or(config.mhc_streams);
     config.sub_norm = keys.bool("nanotern.sub_norm")?.unwrap_or(config.sub_norm);

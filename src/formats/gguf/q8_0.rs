@@ -1,6 +1,6 @@
-//! `q8_0` (id 8), in which other programs store tables: blocks of 32 values, an f16 scale and 32 int8 codes. A value is
-//! scale * code; f32 holds that product exactly, so these are the values that every reader computes with.
+//! `q8_0` (id 8), an encoding of tables: blocks of 32 values, an f16 scale and 32 int8 codes; a value is scale * code.
 
+use super::super::Int8;
 use half::f16;
 
 /// Values in a block.
@@ -14,15 +14,26 @@ pub(super) fn bytes(elements: u64, dim: u64) -> Result<u64, String> {
     (elements / BLOCK).checked_mul(BLOCK + 2).ok_or_else(|| format!("{elements} values in q8_0 are too many"))
 }
 
-/// The values of whole blocks.
-pub(super) fn decode(bytes: &[u8]) -> Result<Vec<f32>, String> {
-    let mut values = Vec::with_capacity(bytes.len() / 34 * 32);
-    for (i, [low, high, codes @ ..]) in bytes.as_chunks::<34>().0.iter().enumerate() {
+/// The table in whole blocks.
+pub(super) fn decode(bytes: &[u8]) -> Result<Int8, String> {
+    let blocks = bytes.as_chunks::<34>().0;
+    let mut table = Int8 { codes: Vec::with_capacity(32 * blocks.len()), scales: Vec::with_capacity(blocks.len()) };
+    for (i, [low, high, codes @ ..]) in blocks.iter().enumerate() {
         let scale = f16::from_le_bytes([*low, *high]).to_f32();
         if !scale.is_finite() {
             return Err(format!("scale {i} is {scale}: a scale is a finite f16 value"));
         }
-        values.extend(codes.iter().map(|code| scale * f32::from(code.cast_signed())));
+        table.scales.push(scale);
+        table.codes.extend(codes.iter().map(|code| code.cast_signed()));
     }
-    Ok(values)
+    Ok(table)
+}
+
+pub(super) fn encode(table: &Int8) -> Vec<u8> {
+    let mut out = Vec::with_capacity(34 * table.scales.len());
+    for (codes, scale) in table.codes.chunks_exact(BLOCK as usize).zip(&table.scales) {
+        out.extend(f16::from_f32(*scale).to_le_bytes());
+        out.extend(codes.iter().map(|code| code.cast_unsigned()));
+    }
+    out
 }

@@ -1,7 +1,7 @@
 //! Writing: the layout is fixed first, then streamed with one tensor encoded at a time.
 
 use super::super::{Encoding, ModelFile, TensorData, specs};
-use super::{ALIGNMENT, F16, F32, Format, MAGIC, VERSION, keys, tokens};
+use super::{ALIGNMENT, F16, F32, Format, MAGIC, Q8_0, VERSION, keys, q8_0, tokens};
 use crate::{Error, Result};
 use std::io::Write;
 
@@ -89,11 +89,12 @@ impl<'a> Layout<'a> {
         let (mut infos, mut sizes, mut offset) = (Vec::new(), Vec::new(), 0u64);
         for spec in &specs {
             let elements: usize = spec.shape.iter().product();
+            let size = |what| Error::usage(format!("{}: {what}", spec.name));
             let (kind, bytes) = match spec.encoding {
                 Encoding::F32 => (F32, 4 * elements as u64),
                 Encoding::F16 => (F16, 2 * elements as u64),
+                Encoding::Q8_0 => (Q8_0, q8_0::bytes(elements as u64, spec.shape[1] as u64).map_err(size)?),
                 Encoding::Ternary { group } => {
-                    let size = |what| Error::usage(format!("{}: {what}", spec.name));
                     format.check_group(group).map_err(size)?;
                     let [outs, dim] = [spec.shape[0] as u64, spec.shape[1] as u64];
                     (format.id(), format.bytes(outs, dim, group as u64).map_err(size)?)
@@ -129,6 +130,7 @@ impl<'a> Layout<'a> {
                 TensorData::F32(v) => v.iter().flat_map(|v| v.to_le_bytes()).collect(),
                 TensorData::F16(v) => v.iter().flat_map(|v| v.to_le_bytes()).collect(),
                 TensorData::Ternary(t) => self.format.encode(t),
+                TensorData::Int8(table) => q8_0::encode(table),
             };
             assert_eq!(bytes.len() as u64, *size, "bytes of {}", tensor.name);
             out.write_all(&bytes)?;
