@@ -14,10 +14,11 @@ faster. llama.cpp is called through its C interface, one process for all rounds,
 call of llama_decode for a prompt and one for a token. Both sides draw greedily (llama.cpp by numpy's argmax over its
 logits in place) and feed what they drew. Weights, compute buffers and one warming measurement are not counted.
 """
-import argparse, ctypes, json, multiprocessing, os, platform, statistics, subprocess, sys, tempfile, time
+import argparse, json, os, platform, statistics, subprocess, sys, tempfile, time
 from pathlib import Path
 
 import gguf
+import llama_cpp
 import numpy as np
 
 from train_step import cpu_model
@@ -33,7 +34,8 @@ CONTEXT, GROUP, PROMPT, DRAWN = 2048, 256, 16, 64
 # name, kind, tokens, threads
 WORKS = [("decode, 1 thread", "decode", DRAWN, 1), ("decode, 2 threads", "decode", DRAWN, 2),
          ("prefill 128, 2 threads", "prefill", 128, 2), ("prefill 512, 2 threads", "prefill", 512, 2)]
-BUSY = [("decode, 2 threads", "decode", DRAWN, 2)]
+BUSY = ("decode", DRAWN, 2)
+QUIET = llama_cpp.llama_log_callback(lambda *_: None)
 
 
 # ---------------------------------------------------------------- the files
@@ -106,11 +108,7 @@ class Llama:
     """A model in llama.cpp, with one sequence."""
 
     def __init__(self, path):
-        import llama_cpp as c
-
-        self.c, self.quiet = c, c.llama_log_callback(lambda *_: None)
-        c.llama_log_set(self.quiet, None)
-        c.llama_backend_init()
+        self.c = c = llama_cpp
         options = c.llama_model_default_params()
         options.n_gpu_layers = 0
         self.model = c.llama_model_load_from_file(str(path).encode(), options)
@@ -122,6 +120,10 @@ class Llama:
             sys.exit(f"llama.cpp cannot open {path}")
         self.vocab = c.llama_vocab_n_tokens(c.llama_model_get_vocab(self.model))
         self.rng = np.random.default_rng(2)
+
+    def close(self):
+        self.c.llama_free(self.context)
+        self.c.llama_model_free(self.model)
 
     def feed(self, tokens):
         """Runs tokens in one call; the likeliest token after the last."""
@@ -155,27 +157,21 @@ def ours(args, path, work):
     command += ["--tokens", str(tokens), "--threads", str(threads), "--repeats", str(args.repeats)]
     command += ["--prompt", str(PROMPT)] if kind == "decode" else []
     report = json.loads(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout)
-    return report["tok_per_s"], report["device"]
-
-
-def spin(core):
-    os.sched_setaffinity(0, {core})
-    while True:
-        pass
+    return report["tok_per_s"]
 
 
 class Spinner:
-    """Keeps one core busy."""
+    """Keeps one core busy (Linux: it is pinned there)."""
 
     def __enter__(self):
         core = max(os.sched_getaffinity(0))
-        self.process = multiprocessing.get_context("spawn").Process(target=spin, args=(core,), daemon=True)
-        self.process.start()
-        time.sleep(0.5)
+        code = f"import os; os.sched_setaffinity(0, {{{core}}}); print('spins', flush=True)\nwhile True: pass"
+        self.process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+        self.process.stdout.readline()
 
     def __exit__(self, *_):
         self.process.kill()
-        self.process.join()
+        self.process.communicate()
 
 
 # ---------------------------------------------------------------- the rounds
@@ -195,7 +191,7 @@ def compare(args, shape, files):
     """Rows of the table for one shape."""
     llamas = {kind: Llama(path) for kind, path in files.items()}
     for name, *work in WORKS:
-        sides = {"nanotern": lambda: ours(args, files["tq2_0"], work)[0]}
+        sides = {"nanotern": lambda: ours(args, files["tq2_0"], work)}
         for kind, llama in llamas.items():
             sides[kind] = lambda llama=llama: llama.median(work, args.repeats)
         found = rates(sides, args.rounds, f"{shape}, {name}")
@@ -203,6 +199,8 @@ def compare(args, shape, files):
         cells = [f"{statistics.median(found['nanotern']):,.0f}"]
         cells += [cell for kind in llamas for cell in (f"{statistics.median(found[kind]):,.0f}", f"{ratio[kind]:.2f}x")]
         print(f"| {shape} | {name} | {' | '.join(cells)} |", flush=True)
+    for llama in llamas.values():
+        llama.close()
 
 
 def compare_busy(args, shape, files):
@@ -214,18 +212,19 @@ def compare_busy(args, shape, files):
         with Spinner():
             return alone, measure()
 
-    for name, *work in BUSY:
-        for side, measure in (
-            ("nanotern", lambda: ours(args, files["tq2_0"], work)[0]),
-            ("llama.cpp", lambda: llama.median(work, args.repeats)),
-        ):
-            pairs = []
-            for n in range(args.rounds):
-                pairs.append(both(measure))
-                print(f"{shape}, {side}, round {n + 1}: {pairs[-1][0]:.1f}, busy {pairs[-1][1]:.1f} tok/s", file=sys.stderr)
-            alone, busy = (statistics.median(column) for column in zip(*pairs))
-            share = statistics.median(b / a for a, b in pairs)
-            print(f"| {shape} | {name} | {side} | {alone:,.0f} | {busy:,.0f} | {share:.2f} |", flush=True)
+    for side, measure in (
+        ("nanotern", lambda: ours(args, files["tq2_0"], BUSY)),
+        ("llama.cpp", lambda: llama.median(BUSY, args.repeats)),
+    ):
+        pairs = []
+        for n in range(args.rounds):
+            pairs.append(both(measure))
+            alone, busy = pairs[-1]
+            print(f"{shape}, {side}, round {n + 1}: {alone:.1f}, busy {busy:.1f} tok/s", file=sys.stderr, flush=True)
+        alone, busy = (statistics.median(column) for column in zip(*pairs))
+        share = statistics.median(b / a for a, b in pairs)
+        print(f"| {shape} | {side} | {alone:,.0f} | {busy:,.0f} | {share:.2f} |", flush=True)
+    llama.close()
 
 
 def main():
@@ -239,15 +238,15 @@ def main():
     parser.add_argument("--repeats", type=int, default=3, help="measurements a round, of which the median counts")
     parser.add_argument("--busy", action="store_true", help="what a busy core costs each side in decoding")
     args = parser.parse_args()
-    import llama_cpp
-
+    llama_cpp.llama_log_set(QUIET, None)
+    llama_cpp.llama_backend_init()
     load = os.getloadavg()[0]
     print(f"Random ternary weights, tables in {args.head}; {cpu_model()} ({os.cpu_count()} logical cores),")
     print(f"{platform.system()}; llama-cpp-python {llama_cpp.__version__}. Tokens a second, medians of {args.rounds} rounds.")
     print("" if load < 0.5 else f"Load average {load:.1f} before the run: other programs ran too, these figures are noise.\n")
     kinds = ["tq2_0"] if args.busy else ["tq2_0", "q2_k"]
     if args.busy:
-        print("| shape | work | side | alone | one core busy | busy/alone |\n|---|---|---|---:|---:|---:|")
+        print("| shape | decode, 2 threads | alone | one core busy | busy / alone |\n|---|---|---:|---:|---:|")
     else:
         print("| shape | work | nanotern | llama.cpp tq2_0 | ratio | llama.cpp q2_k | ratio |\n|---|---|" + "---:|" * 5)
     for shape in args.shapes:

@@ -22,7 +22,7 @@ pub struct Shape {
 }
 
 /// Every shape, smallest first. The last is that of BitNet b1.58 2B4T.
-pub const SHAPES: [Shape; 4] = [
+pub static SHAPES: [Shape; 4] = [
     Shape { name: "18m", sizes: [256, 6, 4, 4, 768], vocab: 50_257 },
     Shape { name: "125m", sizes: [768, 12, 12, 12, 2048], vocab: 50_257 },
     Shape { name: "560m", sizes: [1280, 24, 20, 20, 3584], vocab: 50_257 },
@@ -33,7 +33,7 @@ impl Shape {
     /// # Errors
     /// When there is none of that name: which there are.
     pub fn find(name: &str) -> Result<&'static Shape, String> {
-        let names = SHAPES.map(|s| s.name).join(", ");
+        let names = SHAPES.iter().map(|s| s.name).collect::<Vec<_>>().join(", ");
         SHAPES.iter().find(|s| s.name == name).ok_or_else(|| format!("there is no such shape: choose {names}"))
     }
 

@@ -7,7 +7,7 @@ use nanotern::bench::{self, InferenceBench, OpTime, Shape};
 use nanotern::formats::ModelFile;
 use nanotern::train::{Config, matmul_peak};
 use nanotern::{Result, data};
-use serde_json::{Value, json};
+use serde_json::json;
 use std::process::ExitCode;
 
 #[derive(clap::Subcommand)]
@@ -100,7 +100,7 @@ pub fn run(command: &BenchCommand) -> Result<ExitCode> {
         BenchCommand::Prefill(PrefillArgs { common, tokens }) => {
             let (file, name, backend) = common.open()?;
             let bench = bench::bench_prefill(&file, &backend, *tokens, common.repeats)?;
-            report(common, ("prefill", json!({ "tokens": tokens })), &name, &backend, &bench);
+            report(common, ("prefill", None), &name, &backend, &bench);
         }
         BenchCommand::Decode(DecodeArgs { common, tokens, prompt, profile }) => {
             let (file, name, backend) = common.open()?;
@@ -108,17 +108,16 @@ pub fn run(command: &BenchCommand) -> Result<ExitCode> {
                 print_ops(&bench::profile_decode(&file, &backend, *prompt, common.repeats)?, common.json);
             } else {
                 let bench = bench::bench_decode(&file, &backend, (*prompt, *tokens), common.repeats)?;
-                let work = json!({ "tokens": tokens, "prompt": prompt });
-                report(common, ("decode", work), &name, &backend, &bench);
+                report(common, ("decode", Some(*prompt)), &name, &backend, &bench);
             }
         }
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// `work`: what was done, by name and by its sizes.
-fn report(args: &InferenceArgs, work: (&str, Value), model: &str, backend: &Backend, bench: &InferenceBench) {
-    let ((name, sizes), timing) = (work, &bench.timing);
+/// `work`: what was done, and the tokens of prompt before it.
+fn report(args: &InferenceArgs, work: (&str, Option<usize>), model: &str, backend: &Backend, bench: &InferenceBench) {
+    let ((name, prompt), timing) = (work, &bench.timing);
     let (rate, (least, most)) = (timing.tokens_per_second(), timing.range());
     let (ops, bytes) = (bench.ternary_ops_per_second(), bench.weight_bytes_per_second());
     if args.json {
@@ -126,13 +125,12 @@ fn report(args: &InferenceArgs, work: (&str, Value), model: &str, backend: &Back
             Backend::Cpu(cpu) => (Some(cpu.level().to_string()), Some(cpu.threads())),
             Backend::Wgpu(_) => (None, None),
         };
-        let mut object = json!({
-            "bench": name, "model": model, "device": backend.describe(), "level": level, "threads": threads,
+        let object = json!({
+            "bench": name, "tokens": timing.tokens, "prompt": prompt, "model": model, "device": backend.describe(), "level": level, "threads": threads,
             "seconds": timing.seconds, "tok_per_s": rate, "tok_per_s_min": least, "tok_per_s_max": most,
             "seconds_per_token": 1.0 / rate, "ternary_weights": bench.ternary_weights, "ternary_ops_per_s": ops,
             "weight_bytes": bench.weight_bytes, "weight_bytes_per_s": bytes, "buffer_bytes": bench.buffer_bytes,
         });
-        object.as_object_mut().zip(sizes.as_object()).map(|(all, sizes)| all.extend(sizes.clone()));
         return println!("{object}");
     }
     let mib = |bytes: usize| bytes as f64 / f64::from(1 << 20);

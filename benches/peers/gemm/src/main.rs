@@ -54,11 +54,24 @@ fn theirs([m, n, k]: [usize; 3], a: (&[f32], (usize, usize)), b: (&[f32], (usize
     // SAFETY: the strides are those of whole matrices of the lengths that were checked.
     unsafe {
         gemm::gemm(
-            m, n, k,
-            c.as_mut_ptr(), 1, stride(n), false,
-            a.as_ptr(), stride(a_cs), stride(a_rs),
-            b.as_ptr(), stride(b_cs), stride(b_rs),
-            0.0, 1.0, false, false, false,
+            m,
+            n,
+            k,
+            c.as_mut_ptr(),
+            1,
+            stride(n),
+            false,
+            a.as_ptr(),
+            stride(a_cs),
+            stride(a_rs),
+            b.as_ptr(),
+            stride(b_cs),
+            stride(b_rs),
+            0.0,
+            1.0,
+            false,
+            false,
+            false,
             gemm::Parallelism::None,
         );
     }
