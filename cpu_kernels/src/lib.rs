@@ -62,6 +62,7 @@ pub mod sum_squares;
 pub mod swiglu;
 pub mod swiglu_backward;
 pub mod ternary_gemm;
+pub mod ternary_gemv;
 pub mod ternary_matmul;
 pub mod ternary_matmul_backward_input;
 pub mod ternary_matmul_backward_weight;

@@ -99,7 +99,7 @@ unsafe fn narrow_sums<const R: usize>(t: &Tile, k: usize, end: usize) -> [[__m25
 /// # Safety
 /// AVX2.
 #[target_feature(enable = "avx2")]
-pub(super) unsafe fn negated_sums(x: &[i8], group: usize, to: &mut [i32]) {
+pub(crate) unsafe fn negated_sums(x: &[i8], group: usize, to: &mut [i32]) {
     let (bytes, words) = (_mm256_set1_epi8(1), _mm256_set1_epi16(1));
     for (x, to) in x.chunks_exact(group).zip(to) {
         let mut sum = _mm256_setzero_si256();

@@ -13,6 +13,8 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "x86_64")]
+pub(crate) use avx2::negated_sums;
 
 use crate::{Level, gemm::packed_row_bytes, scratch, split};
 use std::ops::Range;
@@ -122,7 +124,7 @@ impl TernaryGemm<'_> {
             let sums = bytemuck::cast_slice_mut::<_, i32>(sums);
             let x = &self.xq[rows.start * dim..rows.end * dim];
             // SAFETY: every SIMD level includes AVX2; group is a multiple of 32.
-            unsafe { avx2::negated_sums(x, self.group, sums) };
+            unsafe { negated_sums(x, self.group, sums) };
             for o in outs.clone().step_by(nr) {
                 let cols = nr.min(outs.end - o);
                 // SAFETY: `cols` rows of codes exist from o on; the area holds nr * dim bytes.
