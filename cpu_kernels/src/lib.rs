@@ -10,6 +10,8 @@ pub mod attention_backward_delta;
 pub mod attention_backward_kv;
 pub mod attention_backward_q;
 pub mod attention_cached;
+#[cfg(not(target_arch = "wasm32"))]
+pub mod bench;
 pub mod call;
 pub mod clip;
 pub mod copy;

@@ -95,8 +95,10 @@ impl TernaryGemm<'_> {
             let weights = &mut bytemuck::cast_slice_mut::<_, i8>(weights)[..dim];
             for o in outs {
                 let bytes = &self.codes[o * row_bytes..(o + 1) * row_bytes];
-                for (j, w) in weights.iter_mut().enumerate() {
-                    *w = (bytes[j / 128 * 32 + j % 32] >> (j % 128 / 32 * 2) & 3) as i8 - 1;
+                for (run, bytes) in weights.chunks_mut(128).zip(bytes.chunks_exact(32)) {
+                    for (plane, weights) in run.chunks_exact_mut(32).enumerate() {
+                        weights.iter_mut().zip(bytes).for_each(|(w, b)| *w = (b >> (2 * plane) & 3) as i8 - 1);
+                    }
                 }
                 let scales = &self.scales[o * groups..(o + 1) * groups];
                 for r in rows.clone() {

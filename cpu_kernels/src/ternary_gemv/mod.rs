@@ -7,7 +7,7 @@
 
 #![cfg_attr(
     not(any(target_arch = "x86_64", target_feature = "simd128")),
-    allow(dead_code, reason = "only canonical packing is used where there is no SIMD level")
+    allow(dead_code, unused_imports, reason = "only canonical packing is used where there is no SIMD level")
 )]
 
 mod choose;
@@ -106,12 +106,18 @@ impl Job<'_> {
     /// Writes the `N` results of row `r` from output `o` on, but for those behind the last output.
     ///
     /// # Safety
-    /// `o` lies in the job's tiles.
+    /// The outputs are those of the job's tiles.
     #[inline(always)]
     unsafe fn store<const N: usize>(&self, r: usize, o: usize, values: &[f32; N]) {
-        let count = N.min(self.w.outs() - o);
-        // SAFETY: outputs o..o + count of row r lie in y and are this job's.
-        unsafe { values.as_ptr().copy_to_nonoverlapping(self.y.add(r * self.ldy + o), count) };
+        let (count, y) = (self.w.outs().saturating_sub(o), self.y.wrapping_add(r * self.ldy + o));
+        // SAFETY: outputs o..o + count of row r lie in y, and those of them that are values are this job's.
+        unsafe {
+            if count >= N {
+                y.cast::<[f32; N]>().write_unaligned(*values);
+            } else {
+                values.as_ptr().copy_to_nonoverlapping(y, count);
+            }
+        }
     }
 }
 

@@ -23,19 +23,6 @@ fn prepared_bytes(w: &PackedTernary) -> usize {
     w.dim() / 4 * TABLES
 }
 
-#[inline(always)]
-fn tables(x: &[i8], to: &mut [u8]) {
-    for (x, to) in x.chunks_exact(2).zip(to.chunks_exact_mut(TABLES / 2)) {
-        let (a, b) = (i16::from(x[0]), i16::from(x[1]));
-        let (low, high) = to.split_at_mut(16);
-        for m in 0..16 {
-            let sum = (m as i16 % 4 - 1) * a + (m as i16 / 4 - 1) * b;
-            low[m] = sum as u8 & 127;
-            high[m] = (sum >> 7) as u8;
-        }
-    }
-}
-
 #[cfg(target_arch = "x86_64")]
 mod avx2 {
     use super::*;
@@ -49,7 +36,9 @@ mod avx2 {
     /// As [`Kernel::run`] requires.
     #[target_feature(enable = "avx2,f16c")]
     pub(super) unsafe fn run(job: &Job, prepared: &mut [u8]) {
-        tables(job.x, prepared);
+        for (x, to) in job.x.as_chunks().0.iter().zip(prepared.as_chunks_mut().0) {
+            table(*x, to);
+        }
         let (dim, group) = (job.w.dim(), job.w.group());
         let (groups, scales) = (dim / group, job.w.scales());
         for tile in job.tiles.clone() {
@@ -79,6 +68,23 @@ mod avx2 {
             // SAFETY: outputs 32 tile.. are this job's.
             unsafe { job.store(0, 32 * tile, &out) };
         }
+    }
+
+    /// The table of a pair.
+    #[target_feature(enable = "avx2")]
+    #[inline]
+    fn table(x: [i8; 2], to: &mut [u8; TABLES / 2]) {
+        let x = _mm256_set1_epi16(i16::from_le_bytes(x.map(|x| x as u8)));
+        // Each word is a c0 and its c1.
+        let codes = _mm256_setr_epi16(
+            0x000, 0x001, 0x002, 0x003, 0x100, 0x101, 0x102, 0x103, 0x200, 0x201, 0x202, 0x203, 0x300, 0x301, 0x302,
+            0x303,
+        );
+        let sum = _mm256_sub_epi16(_mm256_maddubs_epi16(codes, x), _mm256_maddubs_epi16(_mm256_set1_epi8(1), x));
+        let (low, high) = (_mm256_and_si256(sum, _mm256_set1_epi16(127)), _mm256_srai_epi16::<7>(sum));
+        let bytes = _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_packs_epi16(low, high));
+        // SAFETY: 32 bytes.
+        unsafe { _mm256_storeu_si256(to.as_mut_ptr().cast(), bytes) };
     }
 
     /// Sums over inputs k..end, at most [`NARROW`] of them, as i16: outputs 0..8, 8..16, 16..24, 24..32 of a tile.
@@ -125,7 +131,9 @@ mod simd128 {
     /// # Safety
     /// As [`Kernel::run`] requires.
     pub(super) unsafe fn run(job: &Job, prepared: &mut [u8]) {
-        tables(job.x, prepared);
+        for (x, to) in job.x.as_chunks().0.iter().zip(prepared.as_chunks_mut().0) {
+            table(*x, to);
+        }
         let (dim, group) = (job.w.dim(), job.w.group());
         let (groups, scales) = (dim / group, job.w.scales());
         for tile in job.tiles.clone() {
@@ -155,6 +163,22 @@ mod simd128 {
             }
             // SAFETY: outputs 32 tile.. are this job's.
             unsafe { job.store(0, 32 * tile, &out) };
+        }
+    }
+
+    /// The table of a pair.
+    #[inline(always)]
+    fn table([a, b]: [i8; 2], to: &mut [u8; TABLES / 2]) {
+        let (a, b) = (i16x8_splat(i16::from(a)), i16x8_splat(i16::from(b)));
+        let first = i16x8_mul(a, i16x8(-1, 0, 1, 2, -1, 0, 1, 2));
+        let sums = [i16x8(-1, -1, -1, -1, 0, 0, 0, 0), i16x8(1, 1, 1, 1, 2, 2, 2, 2)]
+            .map(|second| i16x8_add(first, i16x8_mul(b, second)));
+        let [low0, low1] = sums.map(|sum| v128_and(sum, i16x8_splat(127)));
+        let [high0, high1] = sums.map(|sum| i16x8_shr(sum, 7));
+        // SAFETY: 32 bytes.
+        unsafe {
+            v128_store(to.as_mut_ptr().cast(), i8x16_narrow_i16x8(low0, low1));
+            v128_store(to.as_mut_ptr().add(16).cast(), i8x16_narrow_i16x8(high0, high1));
         }
     }
 

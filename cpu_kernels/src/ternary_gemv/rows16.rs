@@ -132,42 +132,17 @@ const NARROW: usize = 128;
 /// AVX2 and F16C; `R` rows, and `sums` of each group.
 #[target_feature(enable = "avx2,f16c")]
 unsafe fn avx2_rows<const R: usize, const H: usize>(job: &Job, sums: &[i32]) {
-    let (dim, group) = (job.w.dim(), job.w.group());
-    let groups = dim / group;
-    let (sums, scales) = (sums.as_ptr(), job.w.scales());
-    for (tile, half) in job.tiles.clone().flat_map(|tile| (0..2).step_by(H).map(move |half| (tile, half))) {
-        let codes = job.w.codes()[tile * dim * 4..][..dim * 4].as_ptr().wrapping_add(32 * half);
-        let mut acc = [[_mm256_setzero_ps(); H]; R];
-        for g in 0..groups {
-            let mut sum = [[_mm256_setzero_si256(); H]; R];
-            for (r, sum) in sum.iter_mut().enumerate() {
-                // SAFETY: the row has a sum for each group.
-                *sum = [_mm256_set1_epi32(unsafe { *sums.add(r * groups + g) }); H];
-            }
-            let end = (g + 1) * group;
-            for k in (g * group..end).step_by(NARROW) {
-                // SAFETY: k..end are inputs.
-                let narrow = unsafe { avx2_narrow::<R, H>(job, codes, k, end.min(k + NARROW)) };
-                for (sum, narrow) in sum.iter_mut().flatten().zip(narrow.iter().flatten()) {
-                    *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(*narrow, _mm256_set1_epi16(1)));
-                }
-            }
-            for h in 0..H {
-                // SAFETY: a tile has 16 scales a group.
-                let scale = unsafe { load8(scales, (tile * groups + g) * 16 + 8 * (half + h)) };
-                for (acc, sum) in acc.iter_mut().zip(&sum) {
-                    acc[h] = _mm256_add_ps(acc[h], _mm256_mul_ps(scale, _mm256_cvtepi32_ps(sum[h])));
-                }
-            }
-        }
-        for (r, acc) in acc.iter().enumerate() {
-            for (h, acc) in acc.iter().enumerate() {
-                let (mut out, o) = ([0.0f32; 8], 16 * tile + 8 * (half + h));
-                if o < job.w.outs() {
-                    // SAFETY: 8 floats; outputs o.. are this job's.
+    for tile in job.tiles.clone() {
+        for half in (0..2).step_by(H) {
+            // SAFETY: passed on.
+            let acc = unsafe { avx2_tile::<R, H>(job, sums, tile, half) };
+            for (r, acc) in acc.iter().enumerate() {
+                for (h, acc) in acc.iter().enumerate() {
+                    let mut out = [0.0f32; 8];
+                    // SAFETY: 8 floats; outputs of this tile are this job's.
                     unsafe {
                         _mm256_storeu_ps(out.as_mut_ptr(), _mm256_mul_ps(_mm256_set1_ps(job.steps[r]), *acc));
-                        job.store(r, o, &out);
+                        job.store(r, 16 * tile + 8 * (half + h), &out);
                     }
                 }
             }
@@ -175,7 +150,47 @@ unsafe fn avx2_rows<const R: usize, const H: usize>(job: &Job, sums: &[i32]) {
     }
 }
 
-/// Sums over inputs k..end, at most [`NARROW`] of them, two i16 an output.
+/// `H` halves of a tile, from `half` on, but for the steps.
+///
+/// # Safety
+/// As for [`avx2_rows`]; the tile exists.
+#[target_feature(enable = "avx2,f16c")]
+#[inline]
+unsafe fn avx2_tile<const R: usize, const H: usize>(
+    job: &Job,
+    sums: &[i32],
+    tile: usize,
+    half: usize,
+) -> [[__m256; H]; R] {
+    let (dim, group) = (job.w.dim(), job.w.group());
+    let groups = dim / group;
+    let (sums, scales) = (sums.as_ptr(), job.w.scales());
+    let codes = job.w.codes()[tile * dim * 4..][..dim * 4].as_ptr().wrapping_add(32 * half);
+    let mut acc = [[_mm256_setzero_ps(); H]; R];
+    for g in 0..groups {
+        let mut sum = [[_mm256_setzero_si256(); H]; R];
+        for (r, sum) in sum.iter_mut().enumerate() {
+            // SAFETY: the row has a sum for each group.
+            *sum = [_mm256_set1_epi32(unsafe { *sums.add(r * groups + g) }); H];
+        }
+        let (mut k, end) = (g * group, (g + 1) * group);
+        while k < end {
+            // SAFETY: k..end are inputs.
+            unsafe { avx2_narrow(job, codes, k, end.min(k + NARROW), &mut sum) };
+            k += NARROW;
+        }
+        for h in 0..H {
+            // SAFETY: a tile has 16 scales a group.
+            let scale = unsafe { load8(scales, (tile * groups + g) * 16 + 8 * (half + h)) };
+            for (acc, sum) in acc.iter_mut().zip(&sum) {
+                acc[h] = _mm256_add_ps(acc[h], _mm256_mul_ps(scale, _mm256_cvtepi32_ps(sum[h])));
+            }
+        }
+    }
+    acc
+}
+
+/// Adds the products of inputs k..end, at most [`NARROW`] of them.
 ///
 /// # Safety
 /// AVX2; `R` rows; `codes` are those of a tile or its second half.
@@ -186,7 +201,9 @@ unsafe fn avx2_narrow<const R: usize, const H: usize>(
     codes: *const u8,
     k: usize,
     end: usize,
-) -> [[__m256i; H]; R] {
+    to: &mut [[__m256i; H]; R],
+) {
+    let (x, dim) = (job.x.as_ptr(), job.w.dim());
     let masks = [_mm256_set1_epi8(0x03), _mm256_set1_epi8(0x0c)];
     let mut sum = [[[_mm256_setzero_si256(); 2]; H]; R];
     for k in (k..end).step_by(16) {
@@ -199,14 +216,19 @@ unsafe fn avx2_narrow<const R: usize, const H: usize>(
                 let w = _mm256_and_si256(places[p / 2], masks[p % 2]);
                 for (r, sum) in sum.iter_mut().enumerate() {
                     // SAFETY: inputs k + 4 p..+ 4 of row r.
-                    let x = unsafe { job.x.as_ptr().add(r * job.w.dim() + k + 4 * p).cast::<i32>().read_unaligned() };
+                    let x = unsafe { x.add(r * dim + k + 4 * p).cast::<i32>().read_unaligned() };
                     let product = _mm256_maddubs_epi16(w, _mm256_set1_epi32(x));
                     sum[h][p % 2] = _mm256_add_epi16(sum[h][p % 2], product);
                 }
             }
         }
     }
-    sum.map(|sum| sum.map(|[low, high]| _mm256_add_epi16(low, _mm256_srai_epi16::<2>(high))))
+    for (to, sum) in to.iter_mut().zip(sum) {
+        for (to, [low, high]) in to.iter_mut().zip(sum) {
+            let narrow = _mm256_add_epi16(low, _mm256_srai_epi16::<2>(high));
+            *to = _mm256_add_epi32(*to, _mm256_madd_epi16(narrow, _mm256_set1_epi16(1)));
+        }
+    }
 }
 
 /// # Safety
