@@ -35,7 +35,7 @@ fn main() {
         for place in [Place::Cache, Place::Dram] {
             for &level in &levels {
                 for &layout in Layout::of(level) {
-                    for rows in [1, 4] {
+                    for rows in [1, 2, 4, 8, 128] {
                         let name = format!("gemv {level} {layout} {rows}x{outs}x{dim} {place:?}");
                         if wanted(&name) {
                             print(&name, &bench::gemv(level, layout, rows, shape, GROUP, place));

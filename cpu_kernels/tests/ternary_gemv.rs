@@ -36,7 +36,7 @@ struct Case {
 }
 
 /// Rows of activations in every case.
-const ROWS: usize = 7;
+const ROWS: usize = 10;
 
 impl Case {
     /// Extremes: every weight and activation at the end of its range; otherwise random.
@@ -80,7 +80,7 @@ fn check(case: &Case, outs: usize, dim: usize, group: usize) {
             if layout != Layout::Canonical && !Layout::of(level).contains(&layout) {
                 continue;
             }
-            for (rows, parts) in [(1, 1), (1, 2), (1, 3), (2, 1), (3, 2), (4, 1), (ROWS, 3)] {
+            for (rows, parts) in [(1, 1), (1, 2), (1, 3), (2, 1), (3, 2), (4, 1), (6, 2), (ROWS, 3)] {
                 let g = TernaryGemv { weights, rows, xq: &case.xq, steps: &case.steps };
                 let got = bits(&run(&g, level, parts));
                 assert!(got == want[..rows * outs], "{layout} {level} {outs}x{dim}/{group} {rows} rows in {parts}");

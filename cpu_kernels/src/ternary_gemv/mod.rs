@@ -21,6 +21,9 @@ pub use packed::{Layout, PackedTernary};
 use crate::{Level, scratch, split, ternary_gemm::TernaryGemm};
 use std::ops::Range;
 
+/// Weights that stay in a second-level cache while rows of activations pass.
+const BLOCK_BYTES: usize = 256 << 10;
+
 /// One product: y (rows, outs) from activations (rows, dim) and packed weights (outs, dim).
 #[derive(Clone, Copy, Debug)]
 pub struct TernaryGemv<'a> {
@@ -71,22 +74,25 @@ impl TernaryGemv<'_> {
         if tiles.is_empty() {
             return;
         }
-        let per_row = (kernel.prepared_bytes)(w);
-        scratch::with([per_row * kernel.rows, 0, 0], |[prepared, _, _]| {
+        // With more rows than one pass takes, weights are reused from the cache.
+        let block = if rows <= kernel.rows { tiles.len() } else { (BLOCK_BYTES * w.tiles() / w.bytes()).max(1) };
+        scratch::with([(kernel.prepared_bytes)(w) * kernel.rows, 0, 0], |[prepared, _, _]| {
             let prepared = bytemuck::cast_slice_mut(prepared);
-            for r in (0..rows).step_by(kernel.rows) {
-                let here = kernel.rows.min(rows - r);
-                let job = Job {
-                    w,
-                    x: &xq[r * w.dim()..(r + here) * w.dim()],
-                    steps: &steps[r..r + here],
-                    y: y.wrapping_add(r * ldy),
-                    ldy,
-                    tiles: tiles.clone(),
-                };
-                // SAFETY: the level is available; the inputs have been checked; y by contract, and the tiles are this
-                // part's.
-                unsafe { (kernel.run)(&job, prepared) };
+            for start in tiles.clone().step_by(block) {
+                for r in (0..rows).step_by(kernel.rows) {
+                    let here = kernel.rows.min(rows - r);
+                    let job = Job {
+                        w,
+                        x: &xq[r * w.dim()..(r + here) * w.dim()],
+                        steps: &steps[r..r + here],
+                        y: y.wrapping_add(r * ldy),
+                        ldy,
+                        tiles: start..tiles.end.min(start + block),
+                    };
+                    // SAFETY: the level is available; the inputs have been checked; y by contract, and the tiles are
+                    // this part's.
+                    unsafe { (kernel.run)(&job, prepared) };
+                }
             }
         });
     }
