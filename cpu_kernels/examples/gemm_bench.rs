@@ -3,49 +3,11 @@
 //! (2 m n k), quantisers in G values/s.
 
 use cpu_kernels::{
-    Level,
+    Level, bench,
     gemm::{Gemm, Mat},
     quantize,
     ternary_gemm::TernaryGemm,
 };
-use std::time::{Duration, Instant};
-
-/// CPU seconds this thread has used, so that other processes count less.
-#[cfg(target_os = "linux")]
-fn now() -> f64 {
-    #[repr(C)]
-    struct Timespec {
-        sec: std::ffi::c_long,
-        nsec: std::ffi::c_long,
-    }
-    unsafe extern "C" {
-        fn clock_gettime(clock: std::ffi::c_int, time: *mut Timespec) -> std::ffi::c_int;
-    }
-    const CLOCK_THREAD_CPUTIME_ID: std::ffi::c_int = 3;
-    let mut time = Timespec { sec: 0, nsec: 0 };
-    // SAFETY: `time` is a valid timespec of the C library.
-    unsafe { clock_gettime(CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
-    time.sec as f64 + time.nsec as f64 * 1e-9
-}
-
-#[cfg(not(target_os = "linux"))]
-fn now() -> f64 {
-    static START: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
-    START.get_or_init(Instant::now).elapsed().as_secs_f64()
-}
-
-/// Median seconds of a call.
-fn time(mut f: impl FnMut()) -> f64 {
-    let mut times = Vec::new();
-    let start = Instant::now();
-    while times.len() < 20 || start.elapsed() < Duration::from_millis(200) {
-        let t = now();
-        f();
-        times.push(now() - t);
-    }
-    times.sort_by(f64::total_cmp);
-    times[times.len() / 2]
-}
 
 fn noise(len: usize) -> Vec<f32> {
     (0..len).map(|i| (i.wrapping_mul(2_654_435_761) >> 7 & 0xffff) as f32 / 32768.0 - 1.0).collect()
@@ -58,7 +20,7 @@ fn report(name: &str, ops: f64, mut f: impl FnMut(Level)) {
     }
     print!("{name:44}");
     for level in Level::available().into_iter().rev() {
-        print!(" {level:>8} {:7.1}", ops / time(|| f(level)) / 1e9);
+        print!(" {level:>8} {:7.1}", ops / bench::time(|| f(level)).0 / 1e9);
     }
     println!();
 }

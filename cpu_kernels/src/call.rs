@@ -121,7 +121,8 @@ impl Call<'_> {
 pub type Kernel = unsafe fn(&Call<'_>);
 
 /// Calls `$body($args)`, an `#[inline(always)]` function, compiled for the given SIMD level; or one of three functions,
-/// `[$scalar, $avx2, $avx512]`, each for its level.
+/// `[$scalar, $avx2, $avx512]`, each for its level. `Simd128` is what the whole crate is compiled for: there, the scalar
+/// body is vectorised.
 #[macro_export]
 macro_rules! at_level {
     ($level:expr, [$scalar:path, $avx2:path, $avx512:path], ($($arg:ident: $ty:ty),* $(,)?)) => {{
@@ -132,7 +133,7 @@ macro_rules! at_level {
             #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
             fn avx512($($arg: $ty),*) { $avx512($($arg),*) }
             match $level {
-                $crate::Level::Scalar => $scalar($($arg),*),
+                $crate::Level::Scalar | $crate::Level::Simd128 => $scalar($($arg),*),
                 // SAFETY: a level is only used where `Level::is_available` holds.
                 $crate::Level::Avx2 => unsafe { avx2($($arg),*) },
                 // SAFETY: as above.

@@ -7,6 +7,8 @@ use std::{fmt, str::FromStr};
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Level {
     Scalar,
+    /// WebAssembly with 128-bit SIMD, if compiled for it: a module with unknown instructions is refused as a whole.
+    Simd128,
     /// x86-64 with AVX2, FMA and F16C.
     Avx2,
     /// x86-64 with AVX-512 F, BW, VL, DQ and VNNI (and everything `Avx2` asks for).
@@ -14,16 +16,23 @@ pub enum Level {
 }
 
 impl Level {
-    pub const ALL: [Self; 3] = [Self::Scalar, Self::Avx2, Self::Avx512];
+    /// The levels of this architecture, lowest first.
+    pub const ALL: &'static [Self] = if cfg!(target_arch = "x86_64") {
+        &[Self::Scalar, Self::Avx2, Self::Avx512]
+    } else if cfg!(target_arch = "wasm32") {
+        &[Self::Scalar, Self::Simd128]
+    } else {
+        &[Self::Scalar]
+    };
 
     /// The highest level this machine has.
     pub fn detect() -> Self {
-        Self::ALL.into_iter().rev().find(|l| l.is_available()).unwrap_or(Self::Scalar)
+        Self::ALL.iter().rfind(|l| l.is_available()).copied().unwrap_or(Self::Scalar)
     }
 
     /// Every level this machine has, lowest first.
     pub fn available() -> Vec<Self> {
-        Self::ALL.into_iter().filter(|l| l.is_available()).collect()
+        Self::ALL.iter().copied().filter(|l| l.is_available()).collect()
     }
 
     /// Whether kernels of this level can run here. The standard library caches the CPU query.
@@ -40,6 +49,7 @@ impl Level {
         };
         match self {
             Self::Scalar => true,
+            Self::Simd128 => false,
             Self::Avx2 => avx2(),
             Self::Avx512 => avx2() && avx512(),
         }
@@ -48,13 +58,14 @@ impl Level {
     /// Whether kernels of this level can run here.
     #[cfg(not(target_arch = "x86_64"))]
     pub fn is_available(self) -> bool {
-        self == Self::Scalar
+        self == Self::Scalar || self == Self::Simd128 && cfg!(target_feature = "simd128")
     }
 
     /// The name used on command lines and in reports.
     pub fn name(self) -> &'static str {
         match self {
             Self::Scalar => "scalar",
+            Self::Simd128 => "simd128",
             Self::Avx2 => "avx2",
             Self::Avx512 => "avx512",
         }
@@ -77,10 +88,10 @@ impl FromStr for Level {
     type Err = String;
 
     fn from_str(s: &str) -> Result<Self, String> {
-        Self::ALL
-            .into_iter()
-            .find(|l| l.name().eq_ignore_ascii_case(s))
-            .ok_or_else(|| format!("unknown SIMD level `{s}` (scalar, avx2, avx512)"))
+        Self::ALL.iter().copied().find(|l| l.name().eq_ignore_ascii_case(s)).ok_or_else(|| {
+            let names: Vec<_> = Self::ALL.iter().map(|l| l.name()).collect();
+            format!("unknown SIMD level `{s}` ({})", names.join(", "))
+        })
     }
 }
 
@@ -91,7 +102,7 @@ mod tests {
     #[test]
     fn names_round_trip() {
         for level in Level::ALL {
-            assert_eq!(level.to_string().parse(), Ok(level));
+            assert_eq!(level.to_string().parse(), Ok(*level));
         }
         assert!("sse9".parse::<Level>().is_err());
         assert_eq!(Level::available().last(), Some(&Level::detect()));

@@ -10,6 +10,8 @@ pub mod attention_backward_delta;
 pub mod attention_backward_kv;
 pub mod attention_backward_q;
 pub mod attention_cached;
+#[cfg(not(target_arch = "wasm32"))]
+pub mod bench;
 pub mod call;
 pub mod clip;
 pub mod copy;
@@ -65,6 +67,7 @@ pub mod sum_squares;
 pub mod swiglu;
 pub mod swiglu_backward;
 pub mod ternary_gemm;
+pub mod ternary_gemv;
 pub mod ternary_matmul;
 pub mod ternary_matmul_backward_input;
 pub mod ternary_matmul_backward_weight;

@@ -83,7 +83,7 @@ fn panel(level: Level, src: &Mat, transpose: bool, ks: Range<usize>, js: Range<u
             match level {
                 Level::Avx512 => simd!(avx512, src, transpose, ks.start, js.start, shape),
                 Level::Avx2 => simd!(avx2, src, transpose, ks.start, js.start, shape),
-                Level::Scalar => false,
+                Level::Scalar | Level::Simd128 => false,
             }
         };
         if done {

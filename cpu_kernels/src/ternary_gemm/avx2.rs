@@ -37,8 +37,10 @@ unsafe fn tile_rows<const R: usize>(t: &Tile) {
         for k in (g * t.group..end).step_by(WIDEN) {
             // SAFETY: k..end are inputs.
             let narrow = unsafe { narrow_sums::<R>(t, k, end.min(k + WIDEN)) };
-            for (sum, narrow) in sum.iter_mut().flatten().zip(narrow.iter().flatten()) {
-                *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(*narrow, _mm256_set1_epi16(1)));
+            for (sum, narrow) in sum.iter_mut().zip(narrow) {
+                for (sum, narrow) in sum.iter_mut().zip(narrow) {
+                    *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(narrow, _mm256_set1_epi16(1)));
+                }
             }
         }
         for v in 0..NV {
@@ -77,17 +79,20 @@ unsafe fn tile_rows<const R: usize>(t: &Tile) {
 #[inline]
 unsafe fn narrow_sums<const R: usize>(t: &Tile, k: usize, end: usize) -> [[__m256i; NV]; R] {
     let mut sum = [[_mm256_setzero_si256(); NV]; R];
-    for k in (k..end).step_by(4) {
-        let mut w = [_mm256_setzero_si256(); NV];
-        for (v, w) in w.iter_mut().enumerate() {
-            // SAFETY: inputs k..k + 4 of NR outputs.
-            *w = unsafe { _mm256_loadu_si256(t.weights.add(k * NR + 32 * v).cast()) };
-        }
-        for (r, sum) in sum.iter_mut().enumerate() {
-            // SAFETY: k + 4 <= dim.
-            let x = _mm256_set1_epi32(unsafe { t.x.add(r * t.dim + k).cast::<i32>().read_unaligned() });
-            for (sum, &w) in sum.iter_mut().zip(&w) {
-                *sum = _mm256_add_epi16(*sum, _mm256_maddubs_epi16(w, x));
+    // Eight steps a turn: short loops are predicted to the end.
+    for k in (k..end).step_by(32) {
+        for k in (0..32).step_by(4).map(|i| k + i) {
+            let mut w = [_mm256_setzero_si256(); NV];
+            for (v, w) in w.iter_mut().enumerate() {
+                // SAFETY: inputs k..k + 4 of NR outputs.
+                *w = unsafe { _mm256_loadu_si256(t.weights.add(k * NR + 32 * v).cast()) };
+            }
+            for (r, sum) in sum.iter_mut().enumerate() {
+                // SAFETY: k + 4 <= dim.
+                let x = _mm256_set1_epi32(unsafe { t.x.add(r * t.dim + k).cast::<i32>().read_unaligned() });
+                for (sum, &w) in sum.iter_mut().zip(&w) {
+                    *sum = _mm256_add_epi16(*sum, _mm256_maddubs_epi16(w, x));
+                }
             }
         }
     }
@@ -99,7 +104,7 @@ unsafe fn narrow_sums<const R: usize>(t: &Tile, k: usize, end: usize) -> [[__m25
 /// # Safety
 /// AVX2.
 #[target_feature(enable = "avx2")]
-pub(super) unsafe fn negated_sums(x: &[i8], group: usize, to: &mut [i32]) {
+pub(crate) unsafe fn negated_sums(x: &[i8], group: usize, to: &mut [i32]) {
     let (bytes, words) = (_mm256_set1_epi8(1), _mm256_set1_epi16(1));
     for (x, to) in x.chunks_exact(group).zip(to) {
         let mut sum = _mm256_setzero_si256();

@@ -13,6 +13,8 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "x86_64")]
+pub(crate) use avx2::negated_sums;
 
 use crate::{Level, gemm::packed_row_bytes, scratch, split};
 use std::ops::Range;
@@ -93,8 +95,10 @@ impl TernaryGemm<'_> {
             let weights = &mut bytemuck::cast_slice_mut::<_, i8>(weights)[..dim];
             for o in outs {
                 let bytes = &self.codes[o * row_bytes..(o + 1) * row_bytes];
-                for (j, w) in weights.iter_mut().enumerate() {
-                    *w = (bytes[j / 128 * 32 + j % 32] >> (j % 128 / 32 * 2) & 3) as i8 - 1;
+                for (run, bytes) in weights.chunks_mut(128).zip(bytes.chunks_exact(32)) {
+                    for (plane, weights) in run.chunks_exact_mut(32).enumerate() {
+                        weights.iter_mut().zip(bytes).for_each(|(w, b)| *w = (b >> (2 * plane) & 3) as i8 - 1);
+                    }
                 }
                 let scales = &self.scales[o * groups..(o + 1) * groups];
                 for r in rows.clone() {
@@ -122,7 +126,7 @@ impl TernaryGemm<'_> {
             let sums = bytemuck::cast_slice_mut::<_, i32>(sums);
             let x = &self.xq[rows.start * dim..rows.end * dim];
             // SAFETY: every SIMD level includes AVX2; group is a multiple of 32.
-            unsafe { avx2::negated_sums(x, self.group, sums) };
+            unsafe { negated_sums(x, self.group, sums) };
             for o in outs.clone().step_by(nr) {
                 let cols = nr.min(outs.end - o);
                 // SAFETY: `cols` rows of codes exist from o on; the area holds nr * dim bytes.
