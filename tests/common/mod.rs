@@ -4,6 +4,8 @@
 
 #[cfg(feature = "native")]
 pub mod cli;
+#[cfg(all(feature = "native", unix))]
+pub mod server;
 
 use nanotern::backend::{Backend, Cpu, Level, Wgpu, adapters};
 use std::collections::BTreeMap;
