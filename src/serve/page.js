@@ -55,7 +55,7 @@ function view(message, i) {
     const lastUser = message.role === "user" && i >= chat.length - 2;
     if (lastUser) tools.append(button("Edit", "Edit this message and ask again", () => edit(i)));
     if (last) tools.append(button(message.role === "user" ? "Answer" : "Regenerate", "Ask for another answer", regenerate));
-    if (message.role === "assistant") tools.append(button("Copy", "Copy this answer", () => copy(message.content)));
+    if (message.role === "assistant" && message.content) tools.append(button("Copy", "Copy this answer", () => copy(message.content)));
     if (message.speed) tools.append(element("span", "speed", message.speed));
     if (tools.childNodes.length) box.append(tools);
   } else if (i === chat.length - 1) {
