@@ -16,7 +16,8 @@ pub struct ModelArgs {
     #[arg(long, value_name = "FILE", env = "NANOTERN_MHC")]
     mhc: Option<PathBuf>,
     /// Take the tokenizer from this tokenizer.json, not from the model.
-    #[arg(long, value_name = "FILE", env = "NANOTERN_TOKENIZER")]
+    // NANOTERN_TOKENIZER is what `train` makes one of.
+    #[arg(long, value_name = "FILE")]
     tokenizer: Option<PathBuf>,
 }
 

@@ -245,7 +245,10 @@ async fn connection(
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT)
         .max_buf_size(64 << 10)
-        .serve_connection(TokioIo::new(Stalling::new(stream, WRITE_TIMEOUT)), TowerToHyperService::new(warp::service(routes)));
+        .serve_connection(
+            TokioIo::new(Stalling::new(stream, WRITE_TIMEOUT)),
+            TowerToHyperService::new(warp::service(routes)),
+        );
     let mut connection = pin!(connection);
     if let Some((mut draining, _open)) = ending {
         tokio::select! {

@@ -56,7 +56,10 @@ impl Browser {
         // A process group of its own, which ends with everything that chromedriver has started.
         let spawned = command.arg("--port=0").stdout(Stdio::piped()).stderr(Stdio::null()).process_group(0).spawn();
         let Ok(mut driver) = spawned else {
-            assert!(std::env::var("NANOTERN_REQUIRE_BROWSER").as_deref() != Ok("1"), "no chromedriver, and one is required");
+            assert!(
+                std::env::var("NANOTERN_REQUIRE_BROWSER").as_deref() != Ok("1"),
+                "no chromedriver, and one is required"
+            );
             // Past the capture of passing tests: it must be seen.
             let _ = writeln!(std::io::stderr(), "NOT TESTED in a browser: this machine has no chromedriver");
             return None;

@@ -29,7 +29,9 @@ impl Page {
 fn markdown_is_drawn_and_stays_text() {
     let Some(page) = Page::open() else { return };
     page.show(json!([{"role": "user", "content": MARKDOWN}, {"role": "assistant", "content": MARKDOWN}]));
-    let tags = page.browser.eval("return [...document.querySelectorAll('.assistant .body *')].map(e => e.tagName.toLowerCase())");
+    let tags = page
+        .browser
+        .eval("return [...document.querySelectorAll('.assistant .body *')].map(e => e.tagName.toLowerCase())");
     let want = "h3 p strong em code ol li li ul li strong li pre code p pre code";
     assert_eq!(tags, json!(want.split(' ').collect::<Vec<_>>()));
     let code = page.browser.eval("return [...document.querySelectorAll('.assistant pre')].map(e => e.textContent)");
@@ -67,11 +69,15 @@ fn light_dark_and_small() {
         {"role": "assistant", "content": MARKDOWN.replace("inner", &word), "speed": "412.0 tok/s, first token after 9 ms"},
         {"role": "user", "content": word}, {"role": "assistant", "content": "", "note": "The server is shutting down."}]));
     let mut backs = Vec::new();
-    for (name, width, height, scheme) in
-        [("desktop_light", 1200, 800, "light"), ("desktop_dark", 1200, 800, "dark"), ("phone_light", 360, 740, "light"), ("phone_dark", 360, 740, "dark")]
-    {
+    for (name, width, height, scheme) in [
+        ("desktop_light", 1200, 800, "light"),
+        ("desktop_dark", 1200, 800, "dark"),
+        ("phone_light", 360, 740, "light"),
+        ("phone_dark", 360, 740, "dark"),
+    ] {
         page.browser.emulate(width, height, scheme);
-        page.browser.wait_for(&format!("matchMedia('(prefers-color-scheme: {scheme})').matches && innerWidth == {width}"));
+        page.browser
+            .wait_for(&format!("matchMedia('(prefers-color-scheme: {scheme})').matches && innerWidth == {width}"));
         for settings in [false, true] {
             page.browser.eval(&format!("open({settings}); document.getElementById('log').scrollTop = 0"));
             let scrolls = page.browser.eval(

@@ -159,7 +159,9 @@ fn answers_stream_stop_and_come_again() {
 #[test]
 fn settings_and_conversation_stay_and_reach_the_request() {
     let Some(page) = Page::open() else { return };
-    for (name, value) in [("temperature", "0.5"), ("top_k", "7"), ("max_tokens", "5"), ("seed", "3"), ("system", "Be brief.")] {
+    for (name, value) in
+        [("temperature", "0.5"), ("top_k", "7"), ("max_tokens", "5"), ("seed", "3"), ("system", "Be brief.")]
+    {
         page.set(name, value);
     }
     page.ask("first");
@@ -190,7 +192,8 @@ fn a_conversation_goes_to_a_file_and_comes_back() {
     page.ask("first");
     page.wait_for_end();
     let said = page.messages();
-    page.browser.eval("const real = URL.createObjectURL; URL.createObjectURL = b => { window.saved = b; return real(b); };");
+    page.browser
+        .eval("const real = URL.createObjectURL; URL.createObjectURL = b => { window.saved = b; return real(b); };");
     page.browser.click("#save");
     let saved = page.browser.eval("return await saved.text()").as_str().unwrap().to_string();
     let answered = page.server.post(saved.as_bytes());

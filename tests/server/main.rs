@@ -20,8 +20,12 @@ fn answers_and_streams() {
     assert_eq!((&health["status"], &health["model"]), (&json!("ok"), &json!("small")));
     assert_eq!(server.get("/v1/models").json()["data"][0]["id"], "small");
     assert_eq!(server.get("/v1/models/small").json()["context_length"], 1024);
-    for (path, kind) in [("/", "text/html"), ("/page.js", "text/javascript"), ("/markdown.js", "text/javascript"),
-        ("/page.css", "text/css")] {
+    for (path, kind) in [
+        ("/", "text/html"),
+        ("/page.js", "text/javascript"),
+        ("/markdown.js", "text/javascript"),
+        ("/page.css", "text/css"),
+    ] {
         let page = server.get(path);
         assert!(page.status == 200 && page.head.contains(&format!("content-type: {kind}")), "{path}: {}", page.head);
         assert!(page.head.contains("content-security-policy: default-src 'none'"));
