@@ -113,7 +113,11 @@ fn rows<L: Lanes, const N: usize, const R: usize, const HALF: bool>(of: &DensePa
                 let at = unsafe { values.add((panel * dim + k) * PANEL * size) };
                 // SAFETY: N registers are a panel's width.
                 let w: [L; N] = std::array::from_fn(|v| unsafe {
-                    if HALF { L::load_half(at.cast::<u16>().add(v * L::WIDTH)) } else { L::load(at.cast::<f32>().add(v * L::WIDTH)) }
+                    if HALF {
+                        L::load_half(at.cast::<u16>().add(v * L::WIDTH))
+                    } else {
+                        L::load(at.cast::<f32>().add(v * L::WIDTH))
+                    }
                 });
                 for (r, acc) in acc.iter_mut().enumerate() {
                     // SAFETY: x holds R rows of dim.

@@ -137,7 +137,9 @@ impl CpuProgram {
     /// Makes what the steps of `range` want packed and is not.
     fn pack(&mut self, range: Range<usize>) {
         for step in &self.steps[range] {
-            let Some(constant) = step.packed.map(|i| &mut self.packed[i]).filter(|c| c.value.is_none()) else { continue };
+            let Some(constant) = step.packed.map(|i| &mut self.packed[i]).filter(|c| c.value.is_none()) else {
+                continue;
+            };
             let Bound { step, bufs, .. } = &self.steps[constant.step];
             let packing = step.packing.expect("a step that packs");
             // SAFETY: nothing runs meanwhile, and the buffers are the step's.

@@ -19,7 +19,9 @@ fn half(x: f32) -> f32 {
 #[test]
 fn the_bits_are_those_of_the_large_product() {
     let mut rng = Rng::new(3);
-    for (rows, outs, dim) in [(1, 1, 1), (1, 64, 256), (2, 65, 7), (3, 200, 257), (4, 63, 600), (1, 130, 1024), (9, 70, 300)] {
+    for (rows, outs, dim) in
+        [(1, 1, 1), (1, 64, 256), (2, 65, 7), (3, 200, 257), (4, 63, 600), (1, 130, 1024), (9, 70, 300)]
+    {
         let x: Vec<f32> = (0..rows * dim).map(|_| rng.symmetric()).collect();
         for round in [half, |x| x] {
             let w: Vec<f32> = (0..outs * dim).map(|_| round(rng.symmetric())).collect();
@@ -32,7 +34,11 @@ fn the_bits_are_those_of_the_large_product() {
                     let mut y = vec![f32::NAN; rows * outs + 1];
                     // SAFETY: y holds the result, and the parts run one after the other.
                     (0..parts).for_each(|p| unsafe { panels.run_part(level, &x, rows, y.as_mut_ptr(), p, parts) });
-                    assert_eq!(bits(&y[..rows * outs]), bits(&want), "({rows}, {outs}, {dim}) at {level}, {parts} parts");
+                    assert_eq!(
+                        bits(&y[..rows * outs]),
+                        bits(&want),
+                        "({rows}, {outs}, {dim}) at {level}, {parts} parts"
+                    );
                     assert!(y[rows * outs].is_nan(), "the value behind y was written");
                 }
             }

@@ -1,9 +1,8 @@
 //! A headless Chromium, driven through chromedriver (WebDriver and its vendor commands). Everything waits for a condition,
 //! never for a time; dropping the browser ends its processes.
 
-use fantoccini::wd::WebDriverCompatibleCommand;
-use fantoccini::{Client, ClientBuilder, Locator};
-use hyper_util::client::legacy::connect::HttpConnector;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use rustix::process::{Pid, Signal, kill_process_group};
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Read, Write};
@@ -11,9 +10,6 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
-use tokio::runtime::Runtime;
-use url::{ParseError, Url};
-use warp::http::Method;
 
 /// Flags of every session: no window, no sandbox (root has none), and nothing that asks the network by itself.
 const FLAGS: [&str; 7] = [
@@ -40,8 +36,9 @@ pub const RELEASE: &str = "\u{e000}";
 pub const BACKSPACE: &str = "\u{e003}";
 
 pub struct Browser {
-    runtime: Runtime,
-    client: Client,
+    agent: ureq::Agent,
+    /// The session's address.
+    session: String,
     driver: Child,
     /// Kept open: chromedriver would not survive a line that nobody takes.
     _says: BufReader<ChildStdout>,
@@ -74,21 +71,19 @@ impl Browser {
         let args: Vec<&str> = FLAGS.into_iter().chain([own.as_str()]).chain(flags.iter().copied()).collect();
         let capabilities = json!({"goog:chromeOptions": {"args": args}, "goog:loggingPrefs": {"browser": "ALL"},
             "timeouts": {"script": PATIENCE.as_millis() as u64}});
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let client = runtime.block_on(async {
-            let mut builder = ClientBuilder::new(HttpConnector::new());
-            builder.capabilities(capabilities.as_object().unwrap().clone());
-            builder.connect(&format!("http://127.0.0.1:{port}")).await.expect("a session")
-        });
-        Some(Browser { runtime, client, driver, _says: says, _profile: profile })
+        let agent = ureq::Agent::config_builder().http_status_as_error(false).proxy(None).build().new_agent();
+        let sessions = format!("http://127.0.0.1:{port}/session");
+        let opened = ask(&agent, &sessions, json!({"capabilities": {"alwaysMatch": capabilities}})).expect("a session");
+        let session = format!("{sessions}/{}", opened["sessionId"].as_str().unwrap());
+        Some(Browser { agent, session, driver, _says: says, _profile: profile })
     }
 
     pub fn goto(&self, url: &str) {
-        self.runtime.block_on(self.client.goto(url)).unwrap();
+        self.command("url", json!({"url": url}));
     }
 
     pub fn reload(&self) {
-        self.runtime.block_on(self.client.refresh()).unwrap();
+        self.command("refresh", json!({}));
     }
 
     /// The value of the body of an async function.
@@ -97,7 +92,7 @@ impl Browser {
             "const done = arguments[0]; (async () => {{ {body} }})().then(value => done({{value: value ?? null}}), \
              error => done({{error: String(error?.stack ?? error)}}));"
         );
-        let mut result = self.runtime.block_on(self.client.execute_async(&script, Vec::new())).unwrap();
+        let mut result = self.command("execute/async", json!({"script": script, "args": []}));
         assert!(result["error"].is_null(), "{body}: {}", result["error"]);
         result["value"].take()
     }
@@ -114,24 +109,33 @@ impl Browser {
 
     /// Types on the element that has the focus.
     pub fn keys(&self, keys: &str) {
-        let send = async { self.client.active_element().await?.send_keys(keys).await };
-        self.runtime.block_on(send).unwrap();
+        let focus = ask_get(&self.agent, &format!("{}/element/active", self.session)).unwrap();
+        self.element(&focus, "value", json!({"text": keys}));
     }
 
     /// Types on the element of a selector; on an input for files, chooses one.
     pub fn keys_to(&self, selector: &str, keys: &str) {
-        let send = async { self.client.find(Locator::Css(selector)).await?.send_keys(keys).await };
-        self.runtime.block_on(send).unwrap();
+        self.element(&self.find(selector), "value", json!({"text": keys}));
     }
 
     pub fn click(&self, selector: &str) {
-        let click = async { self.client.find(Locator::Css(selector)).await?.click().await };
-        self.runtime.block_on(click).unwrap_or_else(|e| panic!("{selector}: {e}"));
+        self.element(&self.find(selector), "click", json!({}));
+    }
+
+    fn find(&self, selector: &str) -> Value {
+        self.command("element", json!({"using": "css selector", "value": selector}))
+    }
+
+    /// A command about an element, which WebDriver names by an object of one member.
+    fn element(&self, element: &Value, command: &str, body: Value) {
+        let id = element.as_object().and_then(|e| e.values().next()).and_then(Value::as_str).expect("an element");
+        self.command(&format!("element/{id}/{command}"), body);
     }
 
     /// A PNG of what is to be seen.
     pub fn screenshot(&self, path: &Path) {
-        std::fs::write(path, self.runtime.block_on(self.client.screenshot()).unwrap()).unwrap();
+        let picture = ask_get(&self.agent, &format!("{}/screenshot", self.session)).unwrap();
+        std::fs::write(path, STANDARD.decode(picture.as_str().unwrap()).unwrap()).unwrap();
     }
 
     /// Makes the page believe in a screen of this size, and in `light` or `dark` as the user's wish.
@@ -145,39 +149,44 @@ impl Browser {
 
     /// A command of the Chrome DevTools Protocol.
     pub fn cdp(&self, command: &str, params: Value) -> Value {
-        self.issue(Vendor("goog/cdp/execute", json!({"cmd": command, "params": params})))
+        self.command("goog/cdp/execute", json!({"cmd": command, "params": params}))
     }
 
     /// What the console has said since the last call that was an error.
     pub fn console_errors(&self) -> Vec<String> {
-        let entries = self.issue(Vendor("se/log", json!({"type": "browser"})));
+        let entries = self.command("se/log", json!({"type": "browser"}));
         let errors = entries.as_array().unwrap().iter().filter(|e| e["level"] == "SEVERE");
         errors.map(|e| e["message"].as_str().unwrap().to_string()).collect()
     }
 
-    fn issue(&self, command: Vendor) -> Value {
-        self.runtime.block_on(self.client.issue_cmd(command)).unwrap()
+    /// A command of WebDriver, or one that only chromedriver has.
+    fn command(&self, path: &str, body: Value) -> Value {
+        let said = ask(&self.agent, &format!("{}/{path}", self.session), body.clone());
+        said.unwrap_or_else(|e| panic!("{path} {body}: {e}"))
     }
 }
 
 impl Drop for Browser {
     fn drop(&mut self) {
-        let _ = self.runtime.block_on(self.client.clone().close());
+        let _ = self.agent.delete(&self.session).call();
         let _ = kill_process_group(Pid::from_child(&self.driver), Signal::KILL);
         let _ = self.driver.wait();
     }
 }
 
-/// A command that only chromedriver has: its path and body.
-#[derive(Debug)]
-struct Vendor(&'static str, Value);
+/// What chromedriver answers to a command, or its error.
+fn ask(agent: &ureq::Agent, url: &str, body: Value) -> Result<Value, String> {
+    answer(agent.post(url).header("content-type", "application/json").send(body.to_string()))
+}
 
-impl WebDriverCompatibleCommand for Vendor {
-    fn endpoint(&self, base: &Url, session: Option<&str>) -> Result<Url, ParseError> {
-        base.join(&format!("session/{}/{}", session.unwrap_or_default(), self.0))
-    }
+/// As [`ask`], for commands that take nothing.
+fn ask_get(agent: &ureq::Agent, url: &str) -> Result<Value, String> {
+    answer(agent.get(url).call())
+}
 
-    fn method_and_body(&self, _: &Url) -> (Method, Option<String>) {
-        (Method::POST, Some(self.1.to_string()))
-    }
+fn answer(response: Result<ureq::http::Response<ureq::Body>, ureq::Error>) -> Result<Value, String> {
+    let mut response = response.map_err(|e| e.to_string())?;
+    let text = response.body_mut().with_config().limit(64 << 20).read_to_string().map_err(|e| e.to_string())?;
+    let mut json: Value = serde_json::from_str(&text).map_err(|e| format!("{e}: {text}"))?;
+    if response.status().is_success() { Ok(json["value"].take()) } else { Err(json["value"]["message"].to_string()) }
 }
