@@ -29,6 +29,9 @@ pub struct ServeArgs {
     /// Requests that may wait; further ones are refused.
     #[arg(long, default_value_t = 64, env = "NANOTERN_QUEUE")]
     queue: usize,
+    /// Seconds that running answers have to end once the server is told to stop.
+    #[arg(long, default_value_t = 10, env = "NANOTERN_DRAIN_SECONDS")]
+    drain_seconds: u32,
     #[command(flatten)]
     device: DeviceArgs,
 }
@@ -42,7 +45,8 @@ pub fn run(args: &ServeArgs) -> Result<ExitCode> {
     let (file, path) = args.model.open()?;
     let backend = args.device.open()?;
     let engine = EngineOptions { slots: args.slots, context: args.context.unwrap_or(0) };
-    let options = Options { engine, queue: args.queue };
+    let drain_seconds = args.drain_seconds;
+    let options = Options { engine, queue: args.queue, drain: Duration::from_secs(drain_seconds.into()) };
     let id = model_id(&path);
     let server = Server::new(listener, &file, &id, &backend, options)?;
     let address = server.address()?;
@@ -55,7 +59,7 @@ pub fn run(args: &ServeArgs) -> Result<ExitCode> {
         while signals.pending().is_none() {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        say("shutting down: running answers have 10 seconds to end");
+        say(&format!("shutting down: running answers have {drain_seconds} seconds to end"));
     })?;
     Ok(ExitCode::SUCCESS)
 }

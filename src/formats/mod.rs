@@ -245,6 +245,21 @@ impl ModelFile {
         Ok(())
     }
 
+    /// Replaces the tokenizer, and with it where generation stops; the chat template stays if there is one. It must have
+    /// as many tokens as the one it replaces, or a token for every row of the embedding.
+    pub fn set_tokenizer(&mut self, tokenizer: &Tokenizer) -> Result<(), String> {
+        let (have, rows) = (tokenizer.vocab_size(), self.vocab);
+        // A tokenizer that cannot be used may well be replaced.
+        let own = self.tokenizer().ok().flatten().map(|own| own.vocab_size());
+        if have != rows && Some(have) != own {
+            return Err(format!("has {have} tokens, but the model has {}", own.unwrap_or(rows)));
+        }
+        let template = self.text.chat_template.take();
+        self.text = TextConfig::new(tokenizer);
+        self.text.chat_template = template.or(self.text.chat_template.take());
+        self.text.check(rows)
+    }
+
     /// The residual mixing of a model with streams.
     pub fn mhc(&self) -> Option<mhc::MhcFile> {
         let sublayers = self.tensors.iter().filter(|t| t.name.ends_with(".mhc")).map(|t| match &t.data {

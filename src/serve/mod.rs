@@ -6,6 +6,7 @@
 mod chat;
 mod engine;
 mod error;
+mod json;
 mod metrics;
 mod openai;
 mod routes;
@@ -37,8 +38,8 @@ use warp::reply::Response;
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Open connections at most; below the 1024 files that a process may usually have open.
 const CONNECTIONS: usize = 768;
-/// Time that running sequences have to end once the server is told to stop.
-const DRAIN: Duration = Duration::from_secs(10);
+/// Time in which a client must take something of what is written to it.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Time to tell clients that their sequence was cut.
 const FLUSH: Duration = Duration::from_secs(2);
 
@@ -48,11 +49,13 @@ pub struct Options {
     pub engine: EngineOptions,
     /// Requests that may wait for a slot; more are refused.
     pub queue: usize,
+    /// Time that running sequences have to end once the server is told to stop.
+    pub drain: Duration,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Options { engine: EngineOptions::default(), queue: 64 }
+        Options { engine: EngineOptions::default(), queue: 64, drain: Duration::from_secs(10) }
     }
 }
 
@@ -102,6 +105,7 @@ pub fn listen(host: &str, port: u16) -> Result<TcpListener> {
 pub struct Server {
     listener: TcpListener,
     served: Arc<Served>,
+    drain: Duration,
 }
 
 impl Server {
@@ -136,7 +140,7 @@ impl Server {
             draining: AtomicBool::new(false),
             loopback: listener.local_addr().is_ok_and(|a| a.ip().is_loopback()),
         };
-        Ok(Server { listener, served: Arc::new(served) })
+        Ok(Server { listener, served: Arc::new(served), drain: options.drain })
     }
 
     /// Where it listens.
@@ -147,7 +151,7 @@ impl Server {
         self.listener.local_addr().map_err(|e| Error::Device(format!("the socket has no address: {e}")))
     }
 
-    /// Serves until `stop` is ready; then new requests get 503, and running ones 10 seconds to end.
+    /// Serves until `stop` is ready; then new requests get 503, and running ones [`Options::drain`] to end.
     ///
     /// # Errors
     /// When the system refuses what a server needs.
@@ -155,11 +159,11 @@ impl Server {
         let system = |e: std::io::Error| Error::Device(format!("the server cannot run: {e}"));
         let mut builder = tokio::runtime::Builder::new_current_thread();
         let runtime = builder.enable_all().max_blocking_threads(2).build().map_err(system)?;
-        let Server { listener, served } = self;
+        let Server { listener, served, drain } = self;
         listener.set_nonblocking(true).map_err(system)?;
         let result = runtime.block_on(async {
             let listener = tokio::net::TcpListener::from_std(listener)?;
-            serve(listener, served, stop).await;
+            serve(listener, served, drain, stop).await;
             Ok(())
         });
         runtime.shutdown_timeout(Duration::from_secs(1));
@@ -167,7 +171,12 @@ impl Server {
     }
 }
 
-async fn serve(listener: tokio::net::TcpListener, served: Arc<Served>, stop: impl Future<Output = ()>) {
+async fn serve(
+    listener: tokio::net::TcpListener,
+    served: Arc<Served>,
+    time_to_end: Duration,
+    stop: impl Future<Output = ()>,
+) {
     let routes = routes::routes(Arc::clone(&served));
     let limit = Arc::new(Semaphore::new(CONNECTIONS));
     let (drain, draining) = watch::channel(false);
@@ -188,7 +197,7 @@ async fn serve(listener: tokio::net::TcpListener, served: Arc<Served>, stop: imp
     served.draining.store(true, Relaxed);
     drain.send_replace(true);
     drop(open);
-    let mut deadline = pin!(tokio::time::sleep(DRAIN));
+    let mut deadline = pin!(tokio::time::sleep(time_to_end));
     loop {
         tokio::select! {
             _ = closed.recv() => return,
@@ -236,7 +245,10 @@ async fn connection(
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT)
         .max_buf_size(64 << 10)
-        .serve_connection(TokioIo::new(Stalling::new(stream)), TowerToHyperService::new(warp::service(routes)));
+        .serve_connection(
+            TokioIo::new(Stalling::new(stream, WRITE_TIMEOUT)),
+            TowerToHyperService::new(warp::service(routes)),
+        );
     let mut connection = pin!(connection);
     if let Some((mut draining, _open)) = ending {
         tokio::select! {

@@ -2,10 +2,12 @@
 //! none is ignored, except where its value asks for nothing.
 
 use super::error::ApiError;
+use super::json::{self, Refused};
 use crate::infer::{FinishReason, Message, Sampling};
 use crate::rng;
 use serde_json::{Map, Value, json};
 use std::hash::{BuildHasher, Hasher};
+use warp::http::StatusCode;
 
 /// Bytes of a stop string at most.
 const LONGEST_STOP: usize = 256;
@@ -26,8 +28,14 @@ type Parsed<T> = Result<T, ApiError>;
 impl ChatRequest {
     /// Reads a request for the model `served` of `vocab` tokens.
     pub fn parse(body: &[u8], served: &str, vocab: usize) -> Parsed<ChatRequest> {
-        let value: Value = serde_json::from_slice(body).map_err(|e| {
-            ApiError { param: None, ..ApiError::field("", format!("the body is not JSON: {e}")) }.code("invalid_json")
+        let value = json::parse(body).map_err(|refused| match refused {
+            Refused::Malformed(e) => {
+                ApiError::new(StatusCode::BAD_REQUEST, format!("the body is not JSON: {e}")).code("invalid_json")
+            }
+            Refused::Repeated(key) => {
+                let short: String = key.chars().take(80).collect();
+                ApiError::field(&short, format!("{short:?} is given more than once")).code("duplicate_key")
+            }
         })?;
         let Value::Object(fields) = value else {
             return Err(ApiError { param: None, ..ApiError::field("", "the body is not a JSON object") });
@@ -120,7 +128,7 @@ fn check_model(value: &Value, served: &str) -> Parsed<()> {
 pub fn model_not_found(name: &str, served: &str) -> ApiError {
     let short: String = name.chars().take(80).collect();
     let error = ApiError::field("model", format!("there is no model {short:?}; this server has {served:?}"));
-    ApiError { status: warp::http::StatusCode::NOT_FOUND, ..error }.code("model_not_found")
+    ApiError { status: StatusCode::NOT_FOUND, ..error }.code("model_not_found")
 }
 
 fn messages(value: &Value) -> Parsed<Vec<Message>> {

@@ -1,9 +1,11 @@
 "use strict";
-// The chat page. What the model writes is only ever set as text, never as HTML.
+// The chat page. What the model writes becomes text nodes (markdown.js), never HTML.
 
 const $ = (id) => document.getElementById(id);
 const [log, text, send, stop, status, settings] = ["log", "text", "send", "stop", "status", "settings"].map($);
 const NUMBERS = ["temperature", "top_p", "top_k", "min_p", "max_tokens", "seed"];
+
+const LOST = "The connection to the server was lost. Is it still running?"; // fetch says so with a TypeError
 
 const load = (key, otherwise) => {
   try { return JSON.parse(localStorage.getItem(key)) ?? otherwise; } catch { return otherwise; }
@@ -12,9 +14,11 @@ const save = (key, value) => {
   try { localStorage.setItem(key, JSON.stringify(value)); } catch { say("This browser does not keep the conversation."); }
 };
 
+const isMessage = (m) => ["user", "assistant"].includes(m?.role) && typeof m.content === "string";
+
 // Messages: {role, content, note, speed}.
 let chat = load("nanotern.chat", []);
-if (!Array.isArray(chat)) chat = [];
+if (!Array.isArray(chat) || !chat.every(isMessage)) chat = [];
 let running = null; // AbortController of the answer that comes.
 
 const say = (line) => { status.textContent = line; };
@@ -34,9 +38,16 @@ function button(label, title, action) {
   return made;
 }
 
+function body(message) {
+  if (message.role === "user") return element("div", "body", message.content);
+  const made = element("div", "body");
+  made.append(markdown(message.content));
+  return made;
+}
+
 function view(message, i) {
   const box = element("article", `message ${message.role}`);
-  box.append(element("p", "who", message.role === "user" ? "You" : "Model"), element("div", "body", message.content));
+  box.append(element("p", "who", message.role === "user" ? "You" : "Model"), body(message));
   if (message.note) box.append(element("p", "note", message.note));
   if (!running) {
     const tools = element("div", "tools");
@@ -44,7 +55,7 @@ function view(message, i) {
     const lastUser = message.role === "user" && i >= chat.length - 2;
     if (lastUser) tools.append(button("Edit", "Edit this message and ask again", () => edit(i)));
     if (last) tools.append(button(message.role === "user" ? "Answer" : "Regenerate", "Ask for another answer", regenerate));
-    if (message.role === "assistant") tools.append(button("Copy", "Copy this answer", () => copy(message.content)));
+    if (message.role === "assistant" && message.content) tools.append(button("Copy", "Copy this answer", () => copy(message.content)));
     if (message.speed) tools.append(element("span", "speed", message.speed));
     if (tools.childNodes.length) box.append(tools);
   } else if (i === chat.length - 1) {
@@ -107,6 +118,13 @@ async function answer() {
   const begun = performance.now();
   let first = 0, tokens = 0, finish = "";
   const node = log.lastElementChild.querySelector(".body");
+  let drawing = false; // The text is drawn with the next frame, however many tokens it brings.
+  const draw = () => {
+    drawing = false;
+    const atEnd = log.scrollHeight - log.scrollTop - log.clientHeight < 60;
+    node.replaceChildren(markdown(message.content));
+    if (atEnd) log.scrollTop = log.scrollHeight;
+  };
   const speed = () => {
     const seconds = (performance.now() - first) / 1000;
     const rate = tokens > 1 && seconds > 0 ? `${((tokens - 1) / seconds).toFixed(1)} tok/s, ` : "";
@@ -120,8 +138,10 @@ async function answer() {
       signal: running.signal,
     });
     if (!response.ok) throw new Error(await problem(response));
+    let done = false;
     for await (const data of events(response)) {
-      if (data === "[DONE]") break;
+      done = data === "[DONE]";
+      if (done) break;
       const chunk = JSON.parse(data);
       if (chunk.error) throw new Error(chunk.error.message);
       if (chunk.usage) tokens = chunk.usage.completion_tokens;
@@ -132,17 +152,17 @@ async function answer() {
       if (!more) continue;
       if (!first) { first = performance.now(); say("Answering"); }
       tokens += 1;
-      const atEnd = log.scrollHeight - log.scrollTop - log.clientHeight < 60;
       message.content += more;
-      node.append(more);
-      if (atEnd) log.scrollTop = log.scrollHeight;
+      if (!drawing) requestAnimationFrame(draw);
+      drawing = true;
     }
+    if (!done) throw new TypeError("the stream broke off");
     message.speed = speed();
     say(finish === "length" ? "Ended at the limit of tokens." : "Done.");
   } catch (error) {
     message.speed = speed();
     if (error.name === "AbortError") say("Stopped.");
-    else { message.note = error.message; say("No (whole) answer came."); }
+    else { message.note = error instanceof TypeError ? LOST : error.message; say("No (whole) answer came."); }
   }
   running = null;
   if (!message.content && !message.note) message.note = "The answer is empty.";
@@ -155,6 +175,33 @@ function regenerate() {
   if (running) return;
   if (chat.at(-1)?.role === "assistant") chat.pop();
   if (chat.length) answer();
+}
+
+// The conversation as the body of a request: what a file holds, and what another client can send.
+function saveFile() {
+  const { stream, stream_options, ...body } = request();
+  const link = element("a");
+  link.download = "conversation.json";
+  link.href = URL.createObjectURL(new Blob([JSON.stringify(body, null, 2)], { type: "application/json" }));
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+  say("Saved as conversation.json.");
+}
+
+async function openFile(file) {
+  let body;
+  try { body = JSON.parse(await file.text()); } catch { body = null; }
+  const said = Array.isArray(body?.messages) ? [...body.messages] : [null];
+  const system = said[0]?.role === "system" && typeof said[0].content === "string" ? said.shift().content : "";
+  if (!said.every(isMessage)) { say(`${file.name} holds no conversation.`); return; }
+  running?.abort();
+  chat = said.map(({ role, content }) => ({ role, content }));
+  for (const name of NUMBERS) settings.elements[name].value = body[name] ?? "";
+  settings.elements.system.value = system;
+  keepSettings();
+  save("nanotern.chat", chat);
+  say(`Opened ${file.name}.`);
+  show();
 }
 
 function edit(i) {
@@ -210,7 +257,15 @@ $("new").addEventListener("click", () => {
   show();
   text.focus();
 });
-settings.addEventListener("input", () => save("nanotern.settings", Object.fromEntries(new FormData(settings))));
+const keepSettings = () => save("nanotern.settings", Object.fromEntries(new FormData(settings)));
+settings.addEventListener("input", keepSettings);
+$("save").addEventListener("click", saveFile);
+$("open").addEventListener("click", () => $("file").click());
+$("file").addEventListener("change", () => {
+  const [file] = $("file").files;
+  if (file) openFile(file);
+  $("file").value = "";
+});
 
 for (const [name, value] of Object.entries(load("nanotern.settings", {}))) {
   if (settings.elements[name]) settings.elements[name].value = value;

@@ -37,6 +37,8 @@ pub fn routes(served: Arc<Served>) -> BoxedFilter<(Response,)> {
     };
     let page = path::end().map(|| static_page("text/html; charset=utf-8", include_str!("page.html")));
     let script = path!("page.js").map(|| static_page("text/javascript; charset=utf-8", include_str!("page.js")));
+    let markdown =
+        path!("markdown.js").map(|| static_page("text/javascript; charset=utf-8", include_str!("markdown.js")));
     let style = path!("page.css").map(|| static_page("text/css; charset=utf-8", include_str!("page.css")));
     let health = path!("health").and(with.clone()).map(|s: Arc<Served>| health(&s));
     let metrics = path!("metrics").and(with.clone()).map(|s: Arc<Served>| {
@@ -53,7 +55,7 @@ pub fn routes(served: Arc<Served>) -> BoxedFilter<(Response,)> {
             model_not_found(&id, &s.id).into_response()
         }
     });
-    let pages = page.or(script).unify().or(style).unify();
+    let pages = page.or(script).unify().or(markdown).unify().or(style).unify();
     let reads = warp::get().and(pages.or(health).unify().or(metrics).unify().or(models).unify().or(named).unify());
     let chat = path!("v1" / "chat" / "completions")
         .and(warp::post())

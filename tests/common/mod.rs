@@ -4,24 +4,32 @@
 
 #[cfg(feature = "native")]
 pub mod cli;
+#[cfg(all(feature = "native", unix))]
+pub mod server;
 
 use nanotern::backend::{Backend, Cpu, Level, Wgpu, adapters};
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::Path;
 
-/// Every backend there is on this machine: each CPU level, then wgpu. With NANOTERN_REQUIRE_GPU=1 a missing adapter is a
-/// failure; otherwise it is said.
+/// Whether there is a wgpu adapter. With NANOTERN_REQUIRE_GPU=1 a missing one is a failure; otherwise it is said.
+pub fn has_adapter() -> bool {
+    let found = !adapters().is_empty();
+    if !found {
+        assert!(std::env::var("NANOTERN_REQUIRE_GPU").as_deref() != Ok("1"), "no wgpu adapter, and one is required");
+        // Past the capture of passing tests: it must be seen.
+        let _ = writeln!(std::io::stderr(), "NOT TESTED on wgpu: this machine has no adapter");
+    }
+    found
+}
+
+/// Every backend there is on this machine: each CPU level, then wgpu.
 pub fn backends() -> Vec<(String, Backend)> {
     let mut list: Vec<(String, Backend)> = Level::available()
         .into_iter()
         .map(|level| (format!("cpu {level}"), Backend::Cpu(Cpu::new(level, Some(2)).unwrap())))
         .collect();
-    if adapters().is_empty() {
-        assert!(std::env::var("NANOTERN_REQUIRE_GPU").as_deref() != Ok("1"), "no wgpu adapter, and one is required");
-        // Past the capture of passing tests: it must be seen.
-        let _ = writeln!(std::io::stderr(), "NOT TESTED on wgpu: this machine has no adapter");
-    } else {
+    if has_adapter() {
         list.push(("wgpu".into(), Backend::Wgpu(Wgpu::open(None).unwrap())));
     }
     list

@@ -1,183 +1,17 @@
 //! The chat server as its clients meet it: the real program, over plain sockets.
 #![cfg(all(feature = "native", unix))]
 
+#[path = "../common/mod.rs"]
 mod common;
+mod ends;
+mod files;
 
-use common::cli::{Project, Running};
+use common::server::{Answer, Server, endless, post, request};
 use rustix::process::Signal;
 use serde_json::{Value, json};
-use std::io::{ErrorKind, Read, Write};
+use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
-
-/// A server of a model of bytes which has learned next to nothing.
-struct Server {
-    running: Option<Running>,
-    address: String,
-    _project: Project,
-}
-
-/// Keeps the model from ending by itself: the byte tokenizer's end of document and end of turn.
-fn endless() -> Value {
-    json!({"257": -100, "261": -100})
-}
-
-impl Server {
-    fn start(context: usize, words: &str) -> Server {
-        let project = Project::new();
-        project.write("text.txt", "some words ".repeat(10_000));
-        project.train(
-            "runs/small",
-            &format!("--total-steps 1 --seq-len {context} --batch-size 1 --set train.eval_windows=1"),
-        );
-        let mut running = project.start(&format!("serve --port 0 --backend cpu --threads 1 {words}"));
-        running.wait_for("http://");
-        let address = running.seen.split("http://").nth(1).unwrap().split_whitespace().next().unwrap().to_string();
-        Server { running: Some(running), address, _project: project }
-    }
-
-    fn connect(&self) -> TcpStream {
-        let stream = TcpStream::connect(&self.address).unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-        stream
-    }
-
-    /// Sends bytes and reads to the end of the connection.
-    fn raw(&self, bytes: &[u8]) -> Answer {
-        let mut stream = self.connect();
-        // A refusal may come, and the connection close, before everything was written.
-        let _ = stream.write_all(bytes);
-        Answer::read(stream)
-    }
-
-    fn get(&self, path: &str) -> Answer {
-        self.raw(format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").as_bytes())
-    }
-
-    fn post(&self, body: &[u8]) -> Answer {
-        self.raw(&post(body))
-    }
-
-    fn chat(&self, fields: Value) -> Answer {
-        self.post(request(fields).to_string().as_bytes())
-    }
-
-    /// A stream whose first token has come.
-    fn stream(&self) -> TcpStream {
-        let mut stream = self.connect();
-        let body = request(json!({"stream": true, "logit_bias": endless()}));
-        stream.write_all(&post(body.to_string().as_bytes())).unwrap();
-        let mut seen = Vec::new();
-        // The first change names the role only.
-        while String::from_utf8_lossy(&seen).matches("\"delta\":{\"content\":").count() < 2 {
-            let mut part = [0; 1024];
-            let n = stream.read(&mut part).unwrap();
-            assert!(n > 0, "{}", String::from_utf8_lossy(&seen));
-            seen.extend(&part[..n]);
-        }
-        stream
-    }
-
-    fn metric(&self, name: &str) -> f64 {
-        let text = self.get("/metrics").text();
-        let line = text.lines().find(|l| l.split(' ').next() == Some(name)).unwrap_or_else(|| panic!("{name}: {text}"));
-        line.split(' ').next_back().unwrap().parse().unwrap()
-    }
-
-    fn wait_until_idle(&self) {
-        let begun = Instant::now();
-        while self.metric("nanotern_sequences_active") + self.metric("nanotern_queue_length") > 0.0 {
-            assert!(begun.elapsed() < Duration::from_secs(5), "slots are still busy");
-            std::thread::sleep(Duration::from_millis(20));
-        }
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        if let Some(running) = self.running.take() {
-            running.kill();
-        }
-    }
-}
-
-fn request(fields: Value) -> Value {
-    let mut body = json!({"messages": [{"role": "user", "content": "hi"}], "seed": 7});
-    body.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
-    body
-}
-
-fn post(body: &[u8]) -> Vec<u8> {
-    let head = "POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length:";
-    [format!("{head} {}\r\n\r\n", body.len()).as_bytes(), body].concat()
-}
-
-struct Answer {
-    status: u16,
-    /// In lower case.
-    head: String,
-    body: Vec<u8>,
-}
-
-impl Answer {
-    fn read(mut stream: TcpStream) -> Answer {
-        let mut bytes = Vec::new();
-        match stream.read_to_end(&mut bytes) {
-            Err(e) if e.kind() != ErrorKind::ConnectionReset => panic!("{e}"),
-            _ => {}
-        }
-        let end = bytes.windows(4).position(|w| w == b"\r\n\r\n").unwrap_or_else(|| panic!("no answer: {bytes:?}"));
-        let head = String::from_utf8(bytes[..end].to_vec()).unwrap().to_lowercase();
-        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-        let chunked = head.contains("transfer-encoding: chunked");
-        let body = if chunked { unchunk(&bytes[end + 4..]) } else { bytes[end + 4..].to_vec() };
-        Answer { status, head, body }
-    }
-
-    fn text(&self) -> String {
-        String::from_utf8(self.body.clone()).unwrap()
-    }
-
-    fn json(&self) -> Value {
-        serde_json::from_slice(&self.body).unwrap_or_else(|e| panic!("{e}: {}", self.text()))
-    }
-
-    fn content(&self) -> String {
-        assert_eq!(self.status, 200, "{}", self.text());
-        self.json()["choices"][0]["message"]["content"].as_str().unwrap().to_string()
-    }
-
-    /// The chunks of a stream, which must end with `[DONE]`.
-    fn events(&self) -> Vec<Value> {
-        assert_eq!(self.status, 200, "{}", self.text());
-        let text = self.text();
-        let mut data: Vec<&str> = text.lines().filter_map(|l| l.strip_prefix("data:")).map(str::trim).collect();
-        assert_eq!(data.pop(), Some("[DONE]"));
-        data.into_iter().map(|d| serde_json::from_str(d).unwrap()).collect()
-    }
-
-    /// An error body: (param, code).
-    fn refused(&self, status: u16, case: &str) -> (Value, Value) {
-        assert_eq!(self.status, status, "{case}: {}", self.text());
-        let body = self.json();
-        let error = body["error"].as_object().unwrap();
-        let keys: Vec<&str> = error.keys().map(String::as_str).collect();
-        assert_eq!(keys, ["code", "message", "param", "type"], "{case}");
-        assert!(error["message"].is_string() && error["type"].is_string(), "{case}");
-        (error["param"].clone(), error["code"].clone())
-    }
-}
-
-fn unchunk(mut rest: &[u8]) -> Vec<u8> {
-    let mut body = Vec::new();
-    while let Some(line) = rest.windows(2).position(|w| w == b"\r\n") {
-        let size = usize::from_str_radix(std::str::from_utf8(&rest[..line]).unwrap(), 16).unwrap();
-        let Some(part) = rest.get(line + 2..line + 2 + size) else { break };
-        body.extend(part);
-        rest = rest.get(line + 4 + size..).unwrap_or_default();
-    }
-    body
-}
 
 #[test]
 fn answers_and_streams() {
@@ -186,7 +20,12 @@ fn answers_and_streams() {
     assert_eq!((&health["status"], &health["model"]), (&json!("ok"), &json!("small")));
     assert_eq!(server.get("/v1/models").json()["data"][0]["id"], "small");
     assert_eq!(server.get("/v1/models/small").json()["context_length"], 1024);
-    for (path, kind) in [("/", "text/html"), ("/page.js", "text/javascript"), ("/page.css", "text/css")] {
+    for (path, kind) in [
+        ("/", "text/html"),
+        ("/page.js", "text/javascript"),
+        ("/markdown.js", "text/javascript"),
+        ("/page.css", "text/css"),
+    ] {
         let page = server.get(path);
         assert!(page.status == 200 && page.head.contains(&format!("content-type: {kind}")), "{path}: {}", page.head);
         assert!(page.head.contains("content-security-policy: default-src 'none'"));
@@ -292,6 +131,13 @@ fn what_is_not_honoured_is_refused_by_name() {
     let long = server.chat(said("user", json!("x".repeat(1030)))).refused(400, "long");
     assert_eq!(long.1, "context_length_exceeded");
     assert_eq!(server.chat(said("user", json!("x".repeat(900_000)))).refused(400, "very long"), long);
+    for (twice, name) in [
+        ("{\"seed\": 1, \"messages\": [], \"seed\": 1}", "seed"),
+        ("{\"messages\": [{\"role\": \"user\", \"content\": \"a\", \"cont\\u0065nt\": \"b\"}]}", "content"),
+        ("{\"metadata\": {\"x\": [{\"y\": 1, \"y\": null}]}}", "y"),
+    ] {
+        assert_eq!(server.post(twice.as_bytes()).refused(400, twice), (json!(name), json!("duplicate_key")));
+    }
     let many = json!({"messages": vec![json!({"role": "user", "content": ""}); 25_000]});
     assert_eq!(server.chat(many).refused(400, "many").1, "context_length_exceeded");
     assert_eq!(server.chat(json!({"model": "gpt"})).refused(404, "model").1, "model_not_found");
@@ -344,7 +190,7 @@ fn malformed_requests_are_refused_quickly() {
         assert!(begun.elapsed() < Duration::from_secs(2), "{case}: {:?}", begun.elapsed());
     }
     assert_eq!(server.get("/health").status, 200);
-    let taken = server._project.nanotern(&format!("serve --port {}", server.address.rsplit(':').next().unwrap()));
+    let taken = server.project.nanotern(&format!("serve --port {}", server.address.rsplit(':').next().unwrap()));
     assert!(taken.code == Some(2) && taken.stderr.contains("another program uses this port"), "{}", taken.stderr);
 }
 

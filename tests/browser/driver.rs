@@ -1,0 +1,192 @@
+//! A headless Chromium, driven through chromedriver (WebDriver and its vendor commands). Everything waits for a condition,
+//! never for a time; dropping the browser ends its processes.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use rustix::process::{Pid, Signal, kill_process_group};
+use serde_json::{Value, json};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// Flags of every session: no window, no sandbox (root has none), and nothing that asks the network by itself.
+const FLAGS: [&str; 7] = [
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+];
+/// How long a condition may take to hold on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+pub const TAB: &str = "\u{e004}";
+pub const ENTER: &str = "\u{e007}";
+/// Holds the shift key for the keys after it.
+pub const SHIFT: &str = "\u{e008}";
+pub const ESCAPE: &str = "\u{e00c}";
+/// Holds the control key for the keys after it.
+pub const CONTROL: &str = "\u{e009}";
+/// Lets go of every key that is held.
+pub const RELEASE: &str = "\u{e000}";
+pub const BACKSPACE: &str = "\u{e003}";
+
+pub struct Browser {
+    agent: ureq::Agent,
+    /// The session's address.
+    session: String,
+    driver: Child,
+    /// Kept open: chromedriver would not survive a line that nobody takes.
+    _says: BufReader<ChildStdout>,
+    _profile: tempfile::TempDir,
+}
+
+impl Browser {
+    /// Starts a browser with further flags; None where there is no chromedriver. NANOTERN_REQUIRE_BROWSER=1 makes that a
+    /// failure; otherwise it is said.
+    pub fn open(flags: &[&str]) -> Option<Browser> {
+        let mut command = Command::new("chromedriver");
+        // A process group of its own, which ends with everything that chromedriver has started.
+        let spawned = command.arg("--port=0").stdout(Stdio::piped()).stderr(Stdio::null()).process_group(0).spawn();
+        let Ok(mut driver) = spawned else {
+            assert!(
+                std::env::var("NANOTERN_REQUIRE_BROWSER").as_deref() != Ok("1"),
+                "no chromedriver, and one is required"
+            );
+            // Past the capture of passing tests: it must be seen.
+            let _ = writeln!(std::io::stderr(), "NOT TESTED in a browser: this machine has no chromedriver");
+            return None;
+        };
+        let mut says = BufReader::new(driver.stdout.take().unwrap());
+        let port = says.by_ref().lines().map(Result::unwrap).find_map(|line| {
+            line.split("successfully on port ").nth(1).map(|port| port.trim_end_matches('.').to_string())
+        });
+        let port = port.expect("chromedriver says its port");
+        let profile = tempfile::tempdir().unwrap();
+        let own = format!("--user-data-dir={}", profile.path().display());
+        let args: Vec<&str> = FLAGS.into_iter().chain([own.as_str()]).chain(flags.iter().copied()).collect();
+        let capabilities = json!({"goog:chromeOptions": {"args": args}, "goog:loggingPrefs": {"browser": "ALL"},
+            "timeouts": {"script": PATIENCE.as_millis() as u64}});
+        let agent = ureq::Agent::config_builder().http_status_as_error(false).proxy(None).build().new_agent();
+        let sessions = format!("http://127.0.0.1:{port}/session");
+        let opened = ask(&agent, &sessions, json!({"capabilities": {"alwaysMatch": capabilities}})).expect("a session");
+        let session = format!("{sessions}/{}", opened["sessionId"].as_str().unwrap());
+        Some(Browser { agent, session, driver, _says: says, _profile: profile })
+    }
+
+    pub fn goto(&self, url: &str) {
+        self.command("url", json!({"url": url}));
+    }
+
+    pub fn reload(&self) {
+        self.command("refresh", json!({}));
+    }
+
+    /// The value of the body of an async function.
+    pub fn eval(&self, body: &str) -> Value {
+        let script = format!(
+            "const done = arguments[0]; (async () => {{ {body} }})().then(value => done({{value: value ?? null}}), \
+             error => done({{error: String(error?.stack ?? error)}}));"
+        );
+        let mut result = self.command("execute/async", json!({"script": script, "args": []}));
+        assert!(result["error"].is_null(), "{body}: {}", result["error"]);
+        result["value"].take()
+    }
+
+    /// Waits until an expression is true.
+    pub fn wait_for(&self, expression: &str) {
+        let begun = Instant::now();
+        while self.eval(&format!("return Boolean({expression})")) != true {
+            if begun.elapsed() > PATIENCE {
+                panic!("never true: {expression}\n{}", self.eval("return document.body.innerText"));
+            }
+        }
+    }
+
+    /// Types on the element that has the focus.
+    pub fn keys(&self, keys: &str) {
+        let focus = ask_get(&self.agent, &format!("{}/element/active", self.session)).unwrap();
+        self.element(&focus, "value", json!({"text": keys}));
+    }
+
+    /// Types on the element of a selector; on an input for files, chooses one.
+    pub fn keys_to(&self, selector: &str, keys: &str) {
+        self.element(&self.find(selector), "value", json!({"text": keys}));
+    }
+
+    pub fn click(&self, selector: &str) {
+        self.element(&self.find(selector), "click", json!({}));
+    }
+
+    fn find(&self, selector: &str) -> Value {
+        self.command("element", json!({"using": "css selector", "value": selector}))
+    }
+
+    /// A command about an element, which WebDriver names by an object of one member.
+    fn element(&self, element: &Value, command: &str, body: Value) {
+        let id = element.as_object().and_then(|e| e.values().next()).and_then(Value::as_str).expect("an element");
+        self.command(&format!("element/{id}/{command}"), body);
+    }
+
+    /// A PNG of what is to be seen.
+    pub fn screenshot(&self, path: &Path) {
+        let picture = ask_get(&self.agent, &format!("{}/screenshot", self.session)).unwrap();
+        std::fs::write(path, STANDARD.decode(picture.as_str().unwrap()).unwrap()).unwrap();
+    }
+
+    /// Makes the page believe in a screen of this size, and in `light` or `dark` as the user's wish.
+    pub fn emulate(&self, width: u32, height: u32, scheme: &str) {
+        let mobile = width < 600;
+        let screen = json!({"width": width, "height": height, "deviceScaleFactor": 1, "mobile": mobile});
+        self.cdp("Emulation.setDeviceMetricsOverride", screen);
+        let wish = json!({"features": [{"name": "prefers-color-scheme", "value": scheme}]});
+        self.cdp("Emulation.setEmulatedMedia", wish);
+    }
+
+    /// A command of the Chrome DevTools Protocol.
+    pub fn cdp(&self, command: &str, params: Value) -> Value {
+        self.command("goog/cdp/execute", json!({"cmd": command, "params": params}))
+    }
+
+    /// What the console has said since the last call that was an error.
+    pub fn console_errors(&self) -> Vec<String> {
+        let entries = self.command("se/log", json!({"type": "browser"}));
+        let errors = entries.as_array().unwrap().iter().filter(|e| e["level"] == "SEVERE");
+        errors.map(|e| e["message"].as_str().unwrap().to_string()).collect()
+    }
+
+    /// A command of WebDriver, or one that only chromedriver has.
+    fn command(&self, path: &str, body: Value) -> Value {
+        let said = ask(&self.agent, &format!("{}/{path}", self.session), body.clone());
+        said.unwrap_or_else(|e| panic!("{path} {body}: {e}"))
+    }
+}
+
+impl Drop for Browser {
+    fn drop(&mut self) {
+        let _ = self.agent.delete(&self.session).call();
+        let _ = kill_process_group(Pid::from_child(&self.driver), Signal::KILL);
+        let _ = self.driver.wait();
+    }
+}
+
+/// What chromedriver answers to a command, or its error.
+fn ask(agent: &ureq::Agent, url: &str, body: Value) -> Result<Value, String> {
+    answer(agent.post(url).header("content-type", "application/json").send(body.to_string()))
+}
+
+/// As [`ask`], for commands that take nothing.
+fn ask_get(agent: &ureq::Agent, url: &str) -> Result<Value, String> {
+    answer(agent.get(url).call())
+}
+
+fn answer(response: Result<ureq::http::Response<ureq::Body>, ureq::Error>) -> Result<Value, String> {
+    let mut response = response.map_err(|e| e.to_string())?;
+    let text = response.body_mut().with_config().limit(64 << 20).read_to_string().map_err(|e| e.to_string())?;
+    let mut json: Value = serde_json::from_str(&text).map_err(|e| format!("{e}: {text}"))?;
+    if response.status().is_success() { Ok(json["value"].take()) } else { Err(json["value"]["message"].to_string()) }
+}

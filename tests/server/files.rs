@@ -1,0 +1,101 @@
+//! What is served: the same text on every backend, with residual mixing and a tokenizer from files of their own.
+
+use super::common::cli::Project;
+use super::common::has_adapter;
+use super::common::server::Server;
+use nanotern::formats::mhc::MhcFile;
+use nanotern::tokenizer::Tokenizer;
+use serde_json::json;
+use std::rc::Rc;
+
+/// A model with two streams and its files `model.gguf` and `model.mhc`.
+fn exported() -> Rc<Project> {
+    let p = Project::new();
+    p.train("run", "--total-steps 60 --set model.mhc_streams=2 --set train.eval_windows=1");
+    p.ok("export --checkpoint run --output model.gguf --mhc model.mhc");
+    Rc::new(p)
+}
+
+/// The likeliest continuation.
+fn greedy(p: &Rc<Project>, words: &str) -> String {
+    Server::of(p, words).chat(json!({"temperature": 0, "max_tokens": 12})).content()
+}
+
+#[test]
+fn wgpu_says_what_the_cpu_says() {
+    if !has_adapter() {
+        return;
+    }
+    let p = exported();
+    let on_cpu = greedy(&p, "--model model.gguf");
+    assert!(!on_cpu.is_empty());
+    assert_eq!(greedy(&p, "--model model.gguf --backend wgpu"), on_cpu);
+}
+
+#[test]
+fn mixing_comes_from_its_own_file() {
+    let p = exported();
+    let words = "generate --backend cpu --threads 1 --model model.gguf --temperature 0 --max-tokens 20 --prompt 7:";
+    let text = p.ok(words);
+    assert_eq!(p.ok(&format!("{words} --mhc model.mhc")), text);
+    let mut mhc = MhcFile::open(&p.path("model.mhc")).unwrap();
+    // Every sub-layer now reads the other stream, and writes nothing.
+    for sublayer in &mut mhc.sublayers {
+        sublayer[3..5].reverse();
+        sublayer[7..9].fill(-30.0);
+    }
+    mhc.save(&p.path("other.mhc")).unwrap();
+    assert_ne!(p.ok(&format!("{words} --mhc other.mhc")), text);
+    assert_ne!(greedy(&p, "--model model.gguf --mhc other.mhc"), greedy(&p, "--model model.gguf"));
+    mhc.sublayers.extend(mhc.sublayers.clone());
+    mhc.save(&p.path("deep.mhc")).unwrap();
+    p.write("cut.mhc", &p.read("model.mhc")[..40]);
+    for (file, word) in [
+        ("deep.mhc", "4 sub-layers of 2 streams, but the model has 2 of 2 streams"),
+        ("cut.mhc", "the file has 24"),
+        ("text.txt", "not a .mhc file"),
+        ("none.mhc", "none.mhc"),
+    ] {
+        for command in ["serve --port 0", "chat", "generate --prompt x"] {
+            let ended = p.nanotern(&format!("{command} --backend cpu --model model.gguf --mhc {file}"));
+            assert!(ended.code == Some(1) && ended.stderr.contains(word), "{command} {file}: {}", ended.stderr);
+            assert!(ended.stderr.contains(file), "{}", ended.stderr);
+        }
+    }
+}
+
+#[test]
+fn the_tokenizer_comes_from_its_own_file() {
+    let p = exported();
+    let json = Tokenizer::bytes().to_json();
+    // The same vocabulary with two letters exchanged.
+    let exchanged =
+        json.replace("\"a\":97", "\"a\":#").replace("\"s\":115", "\"s\":97").replace("\"a\":#", "\"a\":115");
+    assert_ne!(exchanged, json);
+    p.write("same.json", &json);
+    p.write("other.json", exchanged);
+    let words = "generate --backend cpu --threads 1 --model model.gguf --temperature 0 --max-tokens 20 --prompt 7:";
+    let text = p.ok(words);
+    assert_eq!(p.ok(&format!("{words} --tokenizer same.json")), text);
+    let exchange = |c| match c {
+        'a' => 's',
+        's' => 'a',
+        c => c,
+    };
+    let other: String = text.chars().map(exchange).collect();
+    assert!(other != text, "{text} has neither letter");
+    assert_eq!(p.ok(&format!("{words} --tokenizer other.json")), other);
+    assert_eq!(greedy(&p, "--model model.gguf --tokenizer same.json"), greedy(&p, "--model model.gguf"));
+}
+
+#[test]
+fn a_wrong_tokenizer_is_refused() {
+    let p = exported();
+    p.ok("tokenizer train --input text.txt --vocab-size 300 --output larger.json");
+    for (file, word) in
+        [("larger.json", "tokens, but the model has 262"), ("text.txt", "tokenizer.json"), ("no.json", "no.json")]
+    {
+        let ended = p.nanotern(&format!("serve --port 0 --backend cpu --model model.gguf --tokenizer {file}"));
+        assert!(ended.code == Some(1) && ended.stderr.contains(word), "{file}: {}", ended.stderr);
+    }
+}
