@@ -15,7 +15,7 @@ args! {
 pub const GROUP: usize = 32;
 
 /// Levels with integer products read the weights in panels.
-pub static PACKING: Packing = Packing { constants: &[2, 3], wanted: |_| true, make };
+pub static PACKING: Packing = Packing { constants: &[2, 3], wanted: |level, _| Int8Panels::has(level), make };
 
 /// # Safety
 /// See [`Packing::make`].
@@ -40,7 +40,7 @@ pub unsafe fn int8_matmul(call: &Call<'_>) {
         dim.is_multiple_of(GROUP) && rows * outs <= y.len::<f32>(),
         "int8_matmul: ({rows}, {outs}) of {dim} inputs"
     );
-    if let (Some(Packed::Int8(panels)), false) = (call.packed, call.level == Level::Scalar) {
+    if let Some(Packed::Int8(panels)) = call.packed {
         // SAFETY: in bounds as just checked; parts compute disjoint columns.
         return unsafe { panels.run_part(call.level, (xq, steps), y.ptr(), call.part, call.parts) };
     }

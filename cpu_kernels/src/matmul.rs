@@ -21,7 +21,7 @@ impl Default for MatmulArgs {
 /// Few rows of x w^T with a constant w, the head of a model, read w in panels.
 pub static PACKING: Packing = Packing { constants: &[1], wanted, make };
 
-fn wanted(words: &ArgWords) -> bool {
+fn wanted(_: Level, words: &ArgWords) -> bool {
     let a = MatmulArgs::from_words(words);
     let plain = MatmulArgs { m: a.m, n: a.n, k: a.k, a_offset: a.a_offset, b_transposed: 1, ..MatmulArgs::default() };
     *words == plain.to_words() && a.m as usize <= FEW_ROWS && a.k > 0

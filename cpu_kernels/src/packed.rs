@@ -2,6 +2,7 @@
 
 use crate::dense_gemv::DensePanels;
 use crate::int8_panels::Int8Panels;
+use crate::ternary_gemv::PackedTernary;
 use crate::{ArgWords, Buf, Level};
 
 /// The packed form of a constant operand.
@@ -9,6 +10,7 @@ use crate::{ArgWords, Buf, Level};
 pub enum Packed {
     Dense(DensePanels),
     Int8(Int8Panels),
+    Ternary(PackedTernary),
 }
 
 /// How an op packs its constant operands.
@@ -17,7 +19,7 @@ pub struct Packing {
     /// The bindings that are packed. They must hold the same values at every call.
     pub constants: &'static [usize],
     /// Whether a call with these args reads the packed form; all that do agree on it.
-    pub wanted: fn(&ArgWords) -> bool,
+    pub wanted: fn(Level, &ArgWords) -> bool,
     /// Makes it. Safe to call when the buffers are those of the op's table entry and nothing writes to them meanwhile.
     pub make: unsafe fn(Level, &ArgWords, &[Buf]) -> Packed,
 }

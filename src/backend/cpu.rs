@@ -49,7 +49,7 @@ impl Cpu {
             tensor.kind == Kind::Persistent && !written.contains(&t)
         };
         let packing = |node: &Node| {
-            let packing = node.op.packing.filter(|p| (p.wanted)(&node.args))?;
+            let packing = node.op.packing.filter(|p| (p.wanted)(self.level, &node.args))?;
             packing.constants.iter().all(|i| constant(node.tensors[*i])).then_some(packing)
         };
         let step = |node: &Node| Step {

@@ -214,7 +214,8 @@ ops! {
             _ => [a.outs.div_ceil(32), a.rows.div_ceil(32), 1],
         },
         work |a| product(&[a.rows, a.outs, a.dim]),
-        flops |a| product(&[2, a.rows, a.outs, a.dim]), grad Append(bitlinear::ternary_matmul_grad);
+        flops |a| product(&[2, a.rows, a.outs, a.dim]), grad Append(bitlinear::ternary_matmul_grad),
+        packing cpu_kernels::ternary_matmul::PACKING;
     TERNARY_MATMUL_BACKWARD_INPUT = ternary_matmul_backward_input(TernaryMatmulBackwardInputArgs)
         [dy: r F32, codes: r U8, scales: r F32, dx: rw F32]
         grid |a| tiles(a.rows, a.dim, 1), work |a| product(&[a.rows, a.outs, a.dim]),

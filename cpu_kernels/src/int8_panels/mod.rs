@@ -34,6 +34,11 @@ pub struct Int8Panels {
 }
 
 impl Int8Panels {
+    /// Whether a level reads panels.
+    pub fn has(level: Level) -> bool {
+        matches!(level, Level::Avx2 | Level::Avx512)
+    }
+
     /// Lays out codes (outs, dim) and scales (outs, dim / GROUP).
     pub fn new(codes: &[i8], scales: &[f32], outs: usize, dim: usize) -> Self {
         let groups = dim / GROUP;
