@@ -82,7 +82,7 @@ fn served_logits_are_the_trainers() {
             let chunks: &[usize] = if name == "wgpu" { &[5, SEQ] } else { &[1, 5, 16, SEQ] };
             for chunk in chunks.iter().copied() {
                 let prompt = &ids(0)[..SEQ];
-                let all = engine.prompt_logits(prompt, chunk).unwrap();
+                let all = pollster::block_on(engine.prompt_logits(prompt, chunk)).unwrap();
                 for (c, logits) in all.iter().enumerate() {
                     let row = ((c + 1) * chunk).min(SEQ) - 1;
                     let want = &trained[row * VOCAB..][..VOCAB];

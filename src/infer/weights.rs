@@ -1,30 +1,37 @@
 //! Copies the tensors of a model file to a device, as they are.
 
 use crate::backend::Program;
-use crate::formats::{ModelFile, TensorData};
+use crate::formats::{ModelFile, Tensor, TensorData};
 use crate::model::{Model, WeightForm};
 use crate::{Error, Result};
 
 /// Writes every weight of `file` to the tensors that `model` declared in `program`'s graph.
 pub fn load_weights(program: &mut Program, model: &Model, file: &ModelFile) -> Result<()> {
+    let missing = model.weights.iter().find(|weight| file.tensor(&weight.name).is_none());
+    if let Some(weight) = missing {
+        return Err(Error::usage(format!("the model file lacks the tensor {}", weight.name)));
+    }
     program.write(model.rope, &model.rope_table());
-    for weight in &model.weights {
-        let name = &weight.name;
-        let tensor = file.tensors.iter().find(|t| t.name == *name);
-        let tensor = tensor.ok_or_else(|| Error::usage(format!("the model file lacks the tensor {name}")))?;
-        match (&weight.form, &tensor.data) {
-            (WeightForm::Dense(id), TensorData::F32(values)) => program.write(*id, values),
-            (WeightForm::Dense(id), TensorData::F16(values)) => {
-                let values: Vec<f32> = values.iter().map(|v| v.to_f32()).collect();
-                program.write(*id, &values);
-            }
-            (WeightForm::Ternary(w), TensorData::Ternary(t)) => {
-                program.write(w.codes, &t.codes);
-                program.write(w.scales, &t.scales);
-            }
-            (_, data) => {
-                return Err(Error::usage(format!("{name} is stored as {}, which is not its form", data.kind())));
-            }
+    file.tensors.iter().try_for_each(|tensor| load_tensor(program, model, tensor))
+}
+
+/// Writes one weight.
+pub fn load_tensor(program: &mut Program, model: &Model, tensor: &Tensor) -> Result<()> {
+    let name = &tensor.name;
+    let weight = model.weights.iter().find(|weight| weight.name == *name);
+    let weight = weight.ok_or_else(|| Error::usage(format!("{name} is no tensor of the model")))?;
+    match (&weight.form, &tensor.data) {
+        (WeightForm::Dense(id), TensorData::F32(values)) => program.write(*id, values),
+        (WeightForm::Dense(id), TensorData::F16(values)) => {
+            let values: Vec<f32> = values.iter().map(|v| v.to_f32()).collect();
+            program.write(*id, &values);
+        }
+        (WeightForm::Ternary(w), TensorData::Ternary(t)) => {
+            program.write(w.codes, &t.codes);
+            program.write(w.scales, &t.scales);
+        }
+        (_, data) => {
+            return Err(Error::usage(format!("{name} is stored as {}, which is not its form", data.kind())));
         }
     }
     Ok(())

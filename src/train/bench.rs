@@ -85,7 +85,7 @@ pub fn profile_step(config: &Config, vocab: usize, backend: &Backend, steps: usi
             for _ in 0..repeats {
                 trainer.program.run(i..i + 1)?;
             }
-            trainer.program.wait(trainer.step.loss)?;
+            pollster::block_on(trainer.program.ready())?;
             let entry =
                 times.entry(node.op.name).or_insert(OpTime { op: node.op.name, calls: 0, seconds: 0.0, flops: 0 });
             entry.calls += 1;

@@ -1,12 +1,14 @@
 //! Training: the step on a device, and around it the run: checkpoints, metrics, TensorBoard events, loss plot, progress,
 //! signals.
 
+#[cfg(feature = "native")]
 mod bench;
 #[cfg(feature = "native")]
 pub mod checkpoint;
 mod config;
 #[cfg(feature = "native")]
 pub mod metrics;
+#[cfg(feature = "native")]
 mod peak;
 pub mod plot;
 #[cfg(feature = "native")]
@@ -14,6 +16,7 @@ pub mod progress;
 #[cfg(feature = "native")]
 mod run;
 mod self_test;
+mod session;
 #[cfg(feature = "native")]
 mod signals;
 mod step;
@@ -21,12 +24,15 @@ mod step;
 pub mod tensorboard;
 mod trainer;
 
+#[cfg(feature = "native")]
 pub use bench::{OpTime, StepBench, bench_step, profile_step};
 pub use config::{Aux, Config, OptimConfig, TrainConfig};
+#[cfg(feature = "native")]
 pub use peak::matmul_peak;
 #[cfg(feature = "native")]
 pub use run::{Outcome, Run, new_run, newest_run};
 pub use self_test::self_test;
+pub use session::Session;
 #[cfg(feature = "native")]
 pub use signals::Signals;
 pub use step::{StepShape, TrainStep, sorted_rows};
