@@ -80,7 +80,8 @@ impl Model {
     ) -> Result<Model> {
         let no_tokenizer = || Error::usage("the model has no tokenizer");
         let tokenizer = text.tokenizer(vocab).and_then(|t| t.ok_or_else(no_tokenizer)).map_err(error)?;
-        let template = text.chat_template.as_deref().map(ChatTemplate::new).transpose().map_err(error)?;
+        // A model with another template still goes on from texts.
+        let template = text.chat_template.as_deref().and_then(|t| ChatTemplate::new(t).ok());
         let info = Info {
             parameters,
             vocabulary: vocab,
@@ -125,7 +126,7 @@ impl Model {
         #[wasm_bindgen(unchecked_param_type = "Sampling | undefined")] sampling: &JsValue,
     ) -> Result<usize> {
         let messages: Vec<Message> = read(messages, "messages")?;
-        let none = || error(Error::usage("the model has no chat template: complete a text instead"));
+        let none = || error(Error::usage("the model has no chat template of nanotern's: complete a text instead"));
         let template = self.template.as_ref().ok_or_else(none)?;
         let prompt = template.encode(&messages, &self.tokenizer).map_err(error)?;
         self.start(&prompt, sampling)?;

@@ -75,6 +75,13 @@ export class Nanotern {
     return this.#call("logits", { prompt });
   }
 
+  /** Prepares to train on a text; an earlier session ends. */
+  async train(text, config) {
+    const call = (method, args = {}, options) => this.#call(method, args, options);
+    const info = await call("train", { text, config });
+    return new Training(info, call, async () => (this.model = await call("use")));
+  }
+
   /** Compiles every shader; those that the browser refuses. */
   checkShaders() {
     return this.#call("checkShaders", {});
@@ -91,9 +98,8 @@ export class Nanotern {
     this.#failAll("it was closed");
   }
 
-  async #create(method, { messages, prompt, stream = false, signal, stop, ...rest }) {
-    const { model: _, stream_options: __, ...sampling } = rest;
-    if (stop !== undefined) sampling.stop = [stop].flat();
+  async #create(method, { messages, prompt, stream = false, signal, ...rest }) {
+    const sampling = samplingOf(rest);
     const start = performance.now();
     const chunks = this.#stream(method, { messages, prompt, sampling }, signal, start);
     if (stream) return chunks;
@@ -158,6 +164,50 @@ export class Nanotern {
     for (const { reject } of this.#waiting.values()) reject(new NanoternError({ code: "internal", message }));
     this.#waiting.clear();
   }
+}
+
+/** A model in training. */
+class Training {
+  #call;
+
+  constructor(info, call, use) {
+    this.#call = call;
+    this.info = info;
+    this.use = use;
+  }
+
+  step(n = 1) {
+    return this.#call("trainStep", { n });
+  }
+
+  validate() {
+    return this.#call("validate");
+  }
+
+  weights(name) {
+    return this.#call("weights", { name });
+  }
+
+  async sample(prompt, { signal, ...rest } = {}) {
+    let text = "";
+    const onProgress = (delta) => { text += delta.text; };
+    const last = await this.#call("sample", { prompt, sampling: samplingOf(rest) }, { onProgress, signal });
+    return text + last.text;
+  }
+
+  export() {
+    return this.#call("export");
+  }
+
+  free() {
+    return this.#call("endTraining");
+  }
+}
+
+/** What the module understands of a request. */
+function samplingOf({ model: _, stream_options: __, stop, ...sampling }) {
+  if (stop !== undefined) sampling.stop = [stop].flat();
+  return sampling;
 }
 
 function chunk(id, created, { text, finish_reason, prompt_tokens, completion_tokens }, first, elapsed) {

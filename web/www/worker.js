@@ -3,7 +3,7 @@
 
 import init, { Runtime } from "./nanotern_web.js";
 
-let runtime, model;
+let runtime, model, training;
 let queue = Promise.resolve();
 const cancelled = new Set();
 const running = new Set();
@@ -28,18 +28,63 @@ const methods = {
   },
 
   async chat(id, { messages, sampling }) {
-    need(model, "a model");
-    return answer(id, () => model.chat(messages, sampling));
+    return answer(id, need(model, "a model"), () => model.chat(messages, sampling));
   },
 
   async complete(id, { prompt, sampling }) {
-    need(model, "a model");
-    return answer(id, () => model.complete(prompt, sampling));
+    return answer(id, need(model, "a model"), () => model.complete(prompt, sampling));
   },
 
   async logits(id, { prompt }) {
-    need(model, "a model");
-    return model.logits(prompt);
+    return need(model, "a model").logits(prompt);
+  },
+
+  async train(id, { text, config }) {
+    await methods.endTraining();
+    training = await runtime.train(text, config);
+    return training.info;
+  },
+
+  async trainStep(id, { n }) {
+    return need(training, "a training session").step(n);
+  },
+
+  async validate() {
+    return need(training, "a training session").validate();
+  },
+
+  async weights(id, { name }) {
+    const matrix = await need(training, "a training session").weights(name);
+    const { outs, dim, codes, histogram } = matrix;
+    matrix.free();
+    return { outs, dim, codes, histogram };
+  },
+
+  async sample(id, { prompt, sampling }) {
+    const now = await need(training, "a training session").model();
+    try {
+      return await answer(id, now, () => now.complete(prompt, sampling));
+    } finally {
+      now.free();
+    }
+  },
+
+  async export() {
+    const files = await need(training, "a training session").export();
+    const { gguf, mhc } = files;
+    files.free();
+    return { gguf, mhc };
+  },
+
+  async use() {
+    await methods.unload();
+    model = await need(training, "a training session").model();
+    return model.info;
+  },
+
+  async endTraining() {
+    training?.free();
+    training = undefined;
   },
 
   async checkShaders() {
@@ -81,7 +126,7 @@ async function* chunks(stream) {
   }
 }
 
-async function answer(id, start) {
+async function answer(id, model, start) {
   start();
   for (;;) {
     if (cancelled.has(id)) model.cancel();
@@ -101,7 +146,8 @@ function stopIf(id) {
 }
 
 function need(thing, what) {
-  if (!thing) throw fail("invalid_request", `${what} must be loaded first`);
+  if (!thing) throw fail("invalid_request", `there must be ${what} first`);
+  return thing;
 }
 
 function fail(code, message) {

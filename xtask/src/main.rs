@@ -24,7 +24,7 @@ const STAGES: [Stage; 5] = [
     ("fmt", "formatting", fmt),
     ("lint", "clippy, warnings are errors", lint),
     ("test", "the test command of the README", test),
-    ("wasm", "the library compiles for browsers: wasm32, default features off", wasm),
+    ("wasm", "library and demo compile for browsers: wasm32, default features off", wasm),
     ("smoke", "the program itself: doctor, and training on the CPU and, where there is an adapter, on wgpu", smoke),
 ];
 
@@ -100,7 +100,7 @@ fn test() -> Result {
 }
 
 fn wasm() -> Result {
-    let check = "check --lib --locked --no-default-features";
+    let check = "check -p nanotern -p nanotern-web --lib --locked --no-default-features";
     if has_wasm() || Command::new("rustup").args(["target", "add", WASM]).status().is_ok_and(|s| s.success()) {
         return cargo(&format!("{check} --target {WASM}"));
     }
