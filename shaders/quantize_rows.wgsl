@@ -33,8 +33,8 @@ fn main(
     let size = max(reduce_max(lane, most), 1e-8) / 127.0;
     for (var word = start / 4u + lane; word < (start + args.dim) / 4u; word += 64u) {
         let i = word * 4u;
-        xq[word] = code(x[i] / size) | code(x[i + 1u] / size) << 8u
-            | code(x[i + 2u] / size) << 16u | code(x[i + 3u] / size) << 24u;
+        xq[word] = code(x[i] / size) | (code(x[i + 1u] / size) << 8u)
+            | (code(x[i + 2u] / size) << 16u) | (code(x[i + 3u] / size) << 24u);
     }
     if lane == 0u {
         step[row] = size;

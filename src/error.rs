@@ -19,6 +19,12 @@ pub enum Error {
     /// The device refused, ran out of memory, or is not there.
     #[error("{0}")]
     Device(String),
+    /// The device has not as much memory as was asked for.
+    #[error("{0}")]
+    OutOfMemory(String),
+    /// The device has gone, with all that was on it.
+    #[error("{0}")]
+    DeviceLost(String),
     /// A checkpoint could not be saved; the earlier ones are untouched and the message names the newest.
     #[error("{0}")]
     Checkpoint(String),

@@ -9,6 +9,16 @@ use crate::error::{Error, Result};
 
 #[cfg(feature = "native")]
 mod bpe;
+#[cfg(any(test, not(feature = "native")))]
+mod byte_level;
+#[cfg(any(test, not(feature = "native")))]
+mod letters;
+
+/// What reads a `tokenizer.json`: the `tokenizers` crate, or where it is too large, a byte-level BPE of our own.
+#[cfg(feature = "native")]
+use bpe::Json;
+#[cfg(not(feature = "native"))]
+use byte_level::ByteLevel as Json;
 
 /// Start of a text.
 pub const BOS: &str = "<|bos|>";
@@ -41,8 +51,7 @@ pub struct Tokenizer {
 #[derive(Clone, Debug)]
 enum Kind {
     Bytes,
-    #[cfg(feature = "native")]
-    Json(Box<bpe::Json>),
+    Json(Box<Json>),
 }
 
 impl Tokenizer {
@@ -51,7 +60,7 @@ impl Tokenizer {
         Self { kind: Kind::Bytes }
     }
 
-    /// Reads the text of a `tokenizer.json`. Without the `native` feature only the raw byte form is understood.
+    /// Reads the text of a `tokenizer.json`. Without the `native` feature it must be a byte-level BPE.
     pub fn from_json(json: &str) -> Result<Self> {
         Self::parse(json).map_err(|what| Error::usage(format!("not a usable tokenizer: {what}")))
     }
@@ -60,17 +69,13 @@ impl Tokenizer {
         if json.trim() == bytes_json() {
             return Ok(Self::bytes());
         }
-        #[cfg(feature = "native")]
-        return Ok(Self { kind: Kind::Json(Box::new(bpe::Json::parse(json)?)) });
-        #[cfg(not(feature = "native"))]
-        return Err("this build has only the raw byte tokenizer (its `native` feature is off)".to_string());
+        Ok(Self { kind: Kind::Json(Box::new(Json::parse(json)?)) })
     }
 
     /// The text of a `tokenizer.json`, in one line; always the same for the same tokenizer.
     pub fn to_json(&self) -> String {
         match &self.kind {
             Kind::Bytes => bytes_json(),
-            #[cfg(feature = "native")]
             Kind::Json(json) => json.to_json(),
         }
     }
@@ -79,7 +84,6 @@ impl Tokenizer {
     pub fn encode(&self, text: &str) -> Vec<u32> {
         match &self.kind {
             Kind::Bytes => encode_bytes(text),
-            #[cfg(feature = "native")]
             Kind::Json(json) => json.encode(text),
         }
     }
@@ -87,13 +91,17 @@ impl Tokenizer {
     /// The text of `ids`, special tokens included. Bytes that are not UTF-8 become U+FFFD, unknown ids nothing.
     pub fn decode(&self, ids: &[u32]) -> String {
         match &self.kind {
-            Kind::Bytes => {
-                let bytes: Vec<u8> = ids.iter().filter_map(|&id| self.token_bytes(id)).flatten().collect();
-                String::from_utf8_lossy(&bytes).into_owned()
-            }
+            Kind::Bytes => self.decode_bytes(ids),
             #[cfg(feature = "native")]
             Kind::Json(json) => json.decode(ids),
+            #[cfg(not(feature = "native"))]
+            Kind::Json(_) => self.decode_bytes(ids),
         }
+    }
+
+    fn decode_bytes(&self, ids: &[u32]) -> String {
+        let bytes: Vec<u8> = ids.iter().filter_map(|&id| self.token_bytes(id)).flatten().collect();
+        String::from_utf8_lossy(&bytes).into_owned()
     }
 
     /// The bytes that one token stands for, which may be part of a character; `None` for an unknown id.
@@ -103,7 +111,6 @@ impl Tokenizer {
                 0..256 => Some(vec![id as u8]),
                 _ => SPECIALS.get(id as usize - 256).map(|s| s.as_bytes().to_vec()),
             },
-            #[cfg(feature = "native")]
             Kind::Json(json) => json.token_bytes(id),
         }
     }
@@ -112,8 +119,7 @@ impl Tokenizer {
     pub fn vocab_size(&self) -> usize {
         match &self.kind {
             Kind::Bytes => 256 + SPECIALS.len(),
-            #[cfg(feature = "native")]
-            Kind::Json(json) => json.vocab_size,
+            Kind::Json(json) => json.vocab_size(),
         }
     }
 
@@ -121,7 +127,6 @@ impl Tokenizer {
     pub fn token_id(&self, token: &str) -> Option<u32> {
         match &self.kind {
             Kind::Bytes => SPECIALS.iter().position(|&s| s == token).map(|i| 256 + i as u32),
-            #[cfg(feature = "native")]
             Kind::Json(json) => json.token_id(token),
         }
     }
@@ -130,7 +135,6 @@ impl Tokenizer {
     pub fn is_special(&self, id: u32) -> bool {
         match &self.kind {
             Kind::Bytes => (256..self.vocab_size() as u32).contains(&id),
-            #[cfg(feature = "native")]
             Kind::Json(json) => json.is_special(id),
         }
     }

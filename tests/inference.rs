@@ -83,7 +83,7 @@ fn served_logits_are_the_trainers() {
             let chunks: &[usize] = if name == "wgpu" { &[5, SEQ] } else { &[1, 5, 16, SEQ] };
             for chunk in chunks.iter().copied() {
                 let prompt = &ids(0)[..SEQ];
-                let all = engine.prompt_logits(prompt, chunk).unwrap();
+                let all = pollster::block_on(engine.prompt_logits(prompt, chunk)).unwrap();
                 for (c, logits) in all.iter().enumerate() {
                     let row = ((c + 1) * chunk).min(SEQ) - 1;
                     let want = &trained[row * VOCAB..][..VOCAB];
@@ -164,7 +164,7 @@ fn tables_may_be_rounded_to_8_bits() {
         let mut file = served(dir.path());
         let logits = |file: &ModelFile, backend: &Backend, chunk| {
             let mut engine = Engine::new(file, backend, EngineOptions::default()).unwrap();
-            engine.prompt_logits(&ids(0)[..SEQ], chunk).unwrap().pop().unwrap()
+            pollster::block_on(engine.prompt_logits(&ids(0)[..SEQ], chunk)).unwrap().pop().unwrap()
         };
         let wide = |x: &[f32]| -> Vec<f64> { x.iter().map(|v| f64::from(*v)).collect() };
         let exact = wide(&logits(&file, &scalar(), SEQ));

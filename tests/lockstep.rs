@@ -11,7 +11,7 @@ use nanotern::train::{Batch, OptimConfig, StepShape, TrainStep, Trainer, self_te
 #[test]
 fn no_op_of_a_step_differs() {
     for (name, backend) in backends() {
-        let differences = self_test(&backend).unwrap();
+        let differences = pollster::block_on(self_test(&backend)).unwrap();
         assert!(differences.is_empty(), "{name}: {differences:#?}");
     }
 }

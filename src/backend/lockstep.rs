@@ -28,7 +28,7 @@ pub fn parity_limit(op: &str) -> f64 {
 
 /// Runs `nodes` on `reference` and `other`, giving `other` the reference's inputs of each node; reports each output whose
 /// error is above `limit(op)`, in order of execution.
-pub fn lockstep(
+pub async fn lockstep(
     reference: &mut Program,
     other: &mut Program,
     nodes: Range<usize>,
@@ -39,7 +39,7 @@ pub fn lockstep(
         let node = reference.plan().graph.nodes[i].clone();
         for (t, b) in node.tensors.iter().zip(node.op.bindings) {
             if b.access != Access::Write {
-                copy(reference, other, *t)?;
+                copy(reference, other, *t).await?;
             }
         }
         reference.run(i..i + 1)?;
@@ -49,8 +49,8 @@ pub fn lockstep(
                 continue;
             }
             let error = match b.dtype {
-                DType::F32 => float_error(&reference.read(*t)?, &other.read(*t)?),
-                _ => integer_error(&reference.read::<u8>(*t)?, &other.read::<u8>(*t)?),
+                DType::F32 => float_error(&reference.fetch(*t).await?, &other.fetch(*t).await?),
+                _ => integer_error(&reference.fetch::<u8>(*t).await?, &other.fetch::<u8>(*t).await?),
             };
             if error.is_nan() || error > limit(node.op.name) {
                 let output = reference.plan().graph.tensor(*t).name.clone();
@@ -61,8 +61,8 @@ pub fn lockstep(
     Ok(found)
 }
 
-fn copy(from: &mut Program, to: &mut Program, t: TensorId) -> Result<()> {
-    let bytes = from.read::<u8>(t)?;
+async fn copy(from: &mut Program, to: &mut Program, t: TensorId) -> Result<()> {
+    let bytes = from.fetch::<u8>(t).await?;
     to.write(t, &bytes);
     Ok(())
 }

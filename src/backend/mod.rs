@@ -113,19 +113,24 @@ impl Program {
         }
     }
 
-    /// Waits until everything submitted is done, by reading the start of a tensor.
-    pub fn wait(&mut self, t: TensorId) -> Result<()> {
-        let slot = self.plan.slot(t);
+    /// Reads one tensor.
+    pub async fn fetch<T: bytemuck::AnyBitPattern + bytemuck::NoUninit>(&mut self, t: TensorId) -> Result<Vec<T>> {
+        let bytes = self.read_bytes(&[t]).await?.remove(0);
+        Ok(bytemuck::pod_collect_to_vec(&bytes))
+    }
+
+    /// Waits until the device has done all it was given, and says what went wrong.
+    pub async fn ready(&mut self) -> Result<()> {
         match &mut self.device {
             Device::Cpu(_) => Ok(()),
-            Device::Wgpu(program) => pollster::block_on(program.read(&[(slot, 4)])).map(|_| ()),
+            Device::Wgpu(program) => program.read(&[(0, 4)]).await.map(|_| ()),
         }
     }
 
-    /// Reads one tensor and waits for it.
+    /// [`Program::fetch`], for callers that can wait.
+    #[cfg(feature = "native")]
     pub fn read<T: bytemuck::AnyBitPattern + bytemuck::NoUninit>(&mut self, t: TensorId) -> Result<Vec<T>> {
-        let bytes = pollster::block_on(self.read_bytes(&[t]))?.remove(0);
-        Ok(bytemuck::pod_collect_to_vec(&bytes))
+        pollster::block_on(self.fetch(t))
     }
 }
 

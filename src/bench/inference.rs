@@ -82,7 +82,7 @@ pub fn bench_prefill(file: &ModelFile, backend: &Backend, tokens: usize, repeats
     let mut seconds = Vec::new();
     for _ in 0..=repeats {
         let start = Instant::now();
-        engine.prompt_logits(&prompt, chunk)?;
+        pollster::block_on(engine.prompt_logits(&prompt, chunk))?;
         seconds.push(start.elapsed().as_secs_f64());
     }
     seconds.remove(0);
@@ -125,7 +125,7 @@ pub fn profile_decode(file: &ModelFile, backend: &Backend, prompt: usize, repeat
         for (i, times) in nodes.clone().zip(&mut seconds) {
             let begin = Instant::now();
             program.run(i..i + 1)?;
-            program.wait(token)?;
+            pollster::block_on(program.ready())?;
             times.push(begin.elapsed().as_secs_f64());
         }
     }

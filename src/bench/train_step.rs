@@ -59,7 +59,7 @@ pub fn profile_step(config: &Config, vocab: usize, backend: &Backend, steps: usi
             for _ in 0..steps * runs {
                 trainer.program.run(i..i + 1)?;
             }
-            trainer.program.wait(trainer.step.loss)?;
+            pollster::block_on(trainer.program.ready())?;
             nodes.push((&plan.graph.nodes[i], start.elapsed().as_secs_f64() / steps as f64, runs as u64));
         }
     }

@@ -51,7 +51,7 @@ pub fn doctor(args: &DoctorArgs) -> Result<ExitCode> {
     }
     let mut reports = Vec::new();
     for (name, device) in devices {
-        let verdict = device.and_then(|d| self_test(&d));
+        let verdict = device.and_then(|d| pollster::block_on(self_test(&d)));
         let (ok, text) = match verdict {
             Ok(differences) if differences.is_empty() => (true, "every op of a training step agrees".to_string()),
             Ok(differences) => {

@@ -1,5 +1,6 @@
 //! From a configuration to a corpus.
 
+use super::text::{check_fraction, split_text};
 use super::{Corpus, DEFAULT_VOCAB_SIZE, DataConfig, Dataset, TokenMeta, Tokens, files, shakespeare, synthetic};
 use crate::error::{Error, Result};
 use crate::tokenizer::{EOS, Tokenizer};
@@ -11,19 +12,19 @@ pub fn load(cfg: &DataConfig, base_dir: &Path, cache_dir: &Path) -> Result<Corpu
         Dataset::Synthetic => {
             let text = synthetic::generate(cfg.seed, synthetic::TRAIN_BYTES);
             let tokenizer = choose(cfg, base_dir, &text.train)?;
-            corpus("synthetic".to_string(), &text.train, &text.val, tokenizer)
+            Corpus::from_text("synthetic", &text.train, &text.val, tokenizer)
         }
         Dataset::Shakespeare => {
             let (train, val) = read_split(cfg, &shakespeare::fetch(cache_dir)?, None, base_dir)?;
             let tokenizer = choose(cfg, base_dir, &train)?;
-            corpus("shakespeare".to_string(), &train, &val, tokenizer)
+            Corpus::from_text("shakespeare", &train, &val, tokenizer)
         }
         Dataset::Text => {
             let path = required_path(cfg, base_dir)?;
             let val_path = cfg.val_path.as_ref().map(|p| base_dir.join(p));
             let (train, val) = read_split(cfg, &path, val_path.as_deref(), base_dir)?;
             let tokenizer = choose(cfg, base_dir, &train)?;
-            corpus(file_name(&path), &train, &val, tokenizer)
+            Corpus::from_text(&file_name(&path), &train, &val, tokenizer)
         }
         Dataset::Tokens => load_tokens(cfg, base_dir),
     }
@@ -36,21 +37,6 @@ fn required_path(cfg: &DataConfig, base_dir: &Path) -> Result<PathBuf> {
 
 fn file_name(path: &Path) -> String {
     path.file_name().map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned())
-}
-
-fn check_fraction(fraction: f64) -> Result<()> {
-    if fraction > 0.0 && fraction < 1.0 {
-        return Ok(());
-    }
-    Err(Error::usage(format!("val_fraction is {fraction}: it must be above 0 and below 1")))
-}
-
-/// Cuts `text` so that the first floor((1 - fraction) * n) of its n characters are for training.
-pub(super) fn split_text(text: &str, fraction: f64) -> Result<(&str, &str)> {
-    check_fraction(fraction)?;
-    let cut = (text.chars().count() as f64 * (1.0 - fraction)) as usize;
-    let at = text.char_indices().nth(cut).map_or(text.len(), |(at, _)| at);
-    Ok(text.split_at(at))
 }
 
 fn read_split(cfg: &DataConfig, path: &Path, val_path: Option<&Path>, base_dir: &Path) -> Result<(String, String)> {
@@ -96,21 +82,6 @@ pub(super) fn make_tokenizer(name: &str, base_dir: &Path, train: &str, vocab_siz
         "bytes" => Ok(Tokenizer::bytes()),
         path => Tokenizer::load(&base_dir.join(path)),
     }
-}
-
-fn corpus(name: String, train: &str, val: &str, tokenizer: Tokenizer) -> Result<Corpus> {
-    let (train, val_ids) = (tokenizer.encode(train), tokenizer.encode(val));
-    if train.is_empty() || val_ids.is_empty() {
-        return Err(Error::usage(format!("the data set {name} has no tokens to train on or to validate with")));
-    }
-    Ok(Corpus {
-        name,
-        train: train.into(),
-        val: val_ids.into(),
-        vocab_size: tokenizer.vocab_size(),
-        val_bytes: Some(val.len() as u64),
-        tokenizer: Some(tokenizer),
-    })
 }
 
 fn load_tokens(cfg: &DataConfig, base_dir: &Path) -> Result<Corpus> {

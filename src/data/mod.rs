@@ -5,6 +5,7 @@
 
 pub mod sampler;
 pub mod synthetic;
+mod text;
 mod tokens;
 mod world;
 
@@ -17,6 +18,7 @@ mod prepare;
 #[cfg(feature = "native")]
 mod shakespeare;
 
+pub use text::split_text;
 pub use tokens::Tokens;
 
 #[cfg(feature = "native")]

@@ -1,7 +1,7 @@
 //! Text to token files, once, so that training maps them instead of encoding again.
 
-use super::load::{make_tokenizer, separator, split_text};
-use super::{TokenMeta, files, write_tokens};
+use super::load::{make_tokenizer, separator};
+use super::{TokenMeta, files, split_text, write_tokens};
 use crate::error::{Error, Result};
 use serde::Serialize;
 use std::path::{Path, PathBuf};

@@ -4,13 +4,27 @@
 pub(super) struct Cursor<'a> {
     bytes: &'a [u8],
     at: usize,
+    /// Bytes there will be once all have come; counts are bounded by them.
+    total: usize,
+    /// Bytes were asked for that have not come yet.
+    starved: bool,
     /// Said when the bytes run out, where that has another cause than the end of the file.
     bound: &'static str,
 }
 
 impl<'a> Cursor<'a> {
     pub fn new(bytes: &'a [u8], bound: &'static str) -> Self {
-        Cursor { bytes, at: 0, bound }
+        Self::front(bytes, bytes.len(), bound)
+    }
+
+    /// Over the first of `total` bytes.
+    pub fn front(bytes: &'a [u8], total: usize, bound: &'static str) -> Self {
+        Cursor { bytes, at: 0, total, starved: false, bound }
+    }
+
+    /// Whether reading failed only because bytes have not come yet.
+    pub fn starved(&self) -> bool {
+        self.starved
     }
 
     pub fn at(&self) -> usize {
@@ -18,7 +32,7 @@ impl<'a> Cursor<'a> {
     }
 
     pub fn remaining(&self) -> usize {
-        self.bytes.len() - self.at
+        self.total - self.at
     }
 
     /// What has not been read yet.
@@ -32,7 +46,10 @@ impl<'a> Cursor<'a> {
             .ok()
             .filter(|n| *n <= remaining)
             .ok_or_else(|| format!("{what} at offset {} needs {n} bytes, {remaining} remain{}", self.at, self.bound))?;
-        let taken = &self.bytes[self.at..self.at + n];
+        let Some(taken) = self.bytes[self.at..].get(..n) else {
+            self.starved = true;
+            return Err(format!("{what} at offset {} has not come yet", self.at));
+        };
         self.at += n;
         Ok(taken)
     }

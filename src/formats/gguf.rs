@@ -9,14 +9,17 @@ mod encodings;
 mod keys;
 mod q8_0;
 mod read;
+mod stream;
 mod tokens;
 mod write;
 
 pub use encodings::Format;
 pub use read::{Array, Gguf, TensorInfo, Value};
+pub use stream::Stream;
 pub use write::Layout;
 
-use super::{Encoding, ModelFile, Spec, Tensor, TensorData, mhc, specs};
+use super::{Encoding, ModelFile, Spec, Tensor, TensorData, TextConfig, mhc, specs};
+use crate::model::ModelConfig;
 use half::f16;
 use std::collections::BTreeSet;
 
@@ -30,26 +33,68 @@ const F32: u32 = 0;
 const F16: u32 = 1;
 const Q8_0: u32 = 8;
 
+/// A model file but for the values of its tensors: all that must be known before they can be taken.
+#[derive(Clone, Debug)]
+pub struct Head {
+    pub config: ModelConfig,
+    pub vocab: usize,
+    pub text: TextConfig,
+    /// One for each of [`specs`], in that order.
+    places: Vec<Place>,
+}
+
+/// Where a tensor lies in a file, and how it is encoded; all of it was checked.
+#[derive(Clone, Debug)]
+struct Place {
+    spec: Spec,
+    kind: u32,
+    /// From the start of the file.
+    offset: u64,
+    bytes: u64,
+}
+
+impl Head {
+    /// Reads the front of a file of `total` bytes; nothing yet if more of them are needed. The error names the key or
+    /// tensor, and where there is one the offset.
+    fn parse(front: &[u8], total: u64) -> Result<Option<Head>, String> {
+        let Some(file) = Gguf::parse_front(front, total)? else { return Ok(None) };
+        let (config, vocab) = keys::config(&file)?;
+        let text = tokens::read(&file, vocab)?;
+        text.check(vocab)?;
+        let wanted = specs(&config, vocab);
+        let known: BTreeSet<&str> = wanted.iter().map(|spec| spec.gguf.as_str()).collect();
+        if let Some(extra) = file.tensors.iter().find(|t| !known.contains(t.name)) {
+            return Err(format!("tensor {:?} is unknown to the architecture", extra.name));
+        }
+        let place = |spec: Spec| {
+            let info = find(&file, &spec)?;
+            Ok(Place { kind: info.kind, offset: file.offset(info), bytes: info.bytes, spec })
+        };
+        let places = wanted.into_iter().map(place).collect::<Result<_, String>>()?;
+        Ok(Some(Head { config, vocab, text, places }))
+    }
+
+    /// Number of parameters.
+    pub fn param_count(&self) -> usize {
+        self.places.iter().map(|p| p.spec.shape.iter().product::<usize>()).sum()
+    }
+}
+
+impl Place {
+    fn decode(&self, bytes: &[u8], streams: usize) -> Result<Tensor, String> {
+        let Place { spec, kind, offset, .. } = self;
+        let data = decode(spec, *kind, bytes, streams);
+        let data = data.map_err(|what| format!("tensor {:?} at offset {offset}: {what}", spec.gguf))?;
+        Ok(Tensor { name: spec.name.clone(), shape: spec.shape.clone(), data })
+    }
+}
+
 /// Reads a model; the error names the key or tensor, and where there is one the offset.
 pub(super) fn load(bytes: &[u8]) -> Result<ModelFile, String> {
-    let file = Gguf::parse(bytes)?;
-    let (config, vocab) = keys::config(&file)?;
-    let text = tokens::read(&file, vocab)?;
-    text.check(vocab)?;
-    let wanted = specs(&config, vocab);
-    let known: BTreeSet<&str> = wanted.iter().map(|spec| spec.gguf.as_str()).collect();
-    if let Some(extra) = file.tensors.iter().find(|t| !known.contains(t.name)) {
-        return Err(format!("tensor {:?} is unknown to the architecture", extra.name));
-    }
-    // All of them are checked before any is decoded.
-    let found = wanted.iter().map(|spec| find(&file, spec)).collect::<Result<Vec<_>, _>>()?;
-    let decode = |(spec, info): (&Spec, &TensorInfo<'_>)| {
-        let data = decode(&file, spec, info, config.mhc_streams);
-        let data = data.map_err(|what| format!("tensor {:?} at offset {}: {what}", info.name, file.offset(info)))?;
-        Ok(Tensor { name: spec.name.clone(), shape: spec.shape.clone(), data })
-    };
-    let tensors = wanted.iter().zip(found).map(decode).collect::<Result<_, String>>()?;
-    Ok(ModelFile { config, vocab, tensors, text })
+    let head = Head::parse(bytes, bytes.len() as u64)?.expect("all its bytes are there");
+    let part = |p: &Place| &bytes[p.offset as usize..][..p.bytes as usize];
+    let tensors = head.places.iter().map(|p| p.decode(part(p), head.config.mhc_streams)).collect::<Result<_, _>>()?;
+    Ok(ModelFile { config: head.config, vocab: head.vocab, tensors, text: head.text })
 }
 
 /// The tensor of a spec, its shape and type checked.
@@ -75,8 +120,7 @@ fn find<'f, 'a>(file: &'f Gguf<'a>, spec: &Spec) -> Result<&'f TensorInfo<'a>, S
     Ok(info)
 }
 
-fn decode(file: &Gguf<'_>, spec: &Spec, info: &TensorInfo<'_>, streams: usize) -> Result<TensorData, String> {
-    let bytes = file.data(info);
+fn decode(spec: &Spec, kind: u32, bytes: &[u8], streams: usize) -> Result<TensorData, String> {
     let not_finite = |i: usize| Err(format!("value {i} is not a finite number"));
     match spec.encoding {
         Encoding::F32 => {
@@ -98,7 +142,7 @@ fn decode(file: &Gguf<'_>, spec: &Spec, info: &TensorInfo<'_>, streams: usize) -
         }
         Encoding::Q8_0 => Ok(TensorData::Int8(q8_0::decode(bytes)?)),
         Encoding::Ternary { group } => {
-            let format = Format::from_id(info.kind).expect("types were checked");
+            let format = Format::from_id(kind).expect("types were checked");
             let ternary = format.decode(bytes, spec.shape[0], spec.shape[1], group)?;
             Ok(TensorData::Ternary(ternary))
         }

@@ -9,6 +9,7 @@
 mod checkpoint;
 mod cursor;
 pub mod gguf;
+mod latent;
 pub mod mhc;
 mod spec;
 
@@ -173,6 +174,20 @@ impl TextConfig {
         }
     }
 
+    /// The tokenizer, if there is one, for an embedding of so many rows.
+    ///
+    /// # Errors
+    /// When it cannot be used, or has ids that the embedding has not.
+    pub fn tokenizer(&self, rows: usize) -> Result<Option<Tokenizer>> {
+        let Some(json) = &self.tokenizer_json else { return Ok(None) };
+        let tokenizer = Tokenizer::from_json(json)?;
+        let have = tokenizer.vocab_size();
+        if have > rows {
+            return Err(Error::usage(format!("the tokenizer has {have} tokens, the embedding only {rows} rows")));
+        }
+        Ok(Some(tokenizer))
+    }
+
     /// Every id is a row of the embedding.
     fn check(&self, vocab: usize) -> Result<(), String> {
         let named = [("bos", &self.bos), ("eos", &self.eos)].into_iter().filter_map(|(n, id)| id.map(|id| (n, id)));
@@ -198,13 +213,7 @@ impl ModelFile {
     /// # Errors
     /// When it cannot be used, or has ids that the embedding has not.
     pub fn tokenizer(&self) -> Result<Option<Tokenizer>> {
-        let Some(json) = &self.text.tokenizer_json else { return Ok(None) };
-        let tokenizer = Tokenizer::from_json(json)?;
-        let (have, rows) = (tokenizer.vocab_size(), self.vocab);
-        if have > rows {
-            return Err(Error::usage(format!("the tokenizer has {have} tokens, the embedding only {rows} rows")));
-        }
-        Ok(Some(tokenizer))
+        self.text.tokenizer(self.vocab)
     }
 
     /// Number of parameters.

@@ -2,11 +2,11 @@
 //! that decodes and as many rows of waiting prompts as fit, runs them as one submit, and reads one token for each sequence
 //! that is past its prompt. What a sequence gets does not depend on which others run beside it.
 
-use super::weights::{load_weights, weight_bytes};
+use super::weights::{load_tensor, load_weights, weight_bytes};
 use crate::backend::{Backend, Program};
-use crate::formats::ModelFile;
+use crate::formats::{ModelFile, Tensor};
 use crate::graph::{Graph, Plan, TensorId};
-use crate::model::{Context, Inputs, Model};
+use crate::model::{Context, Inputs, Model, ModelConfig};
 use crate::ops::{DType, KvCache, SampleRow, SamplingState};
 use crate::{Error, Result};
 use std::ops::Range;
@@ -143,6 +143,7 @@ struct Bucket {
 /// A model that generates.
 pub struct Engine {
     program: Program,
+    model: Model,
     buckets: Vec<Bucket>,
     state: SamplingState,
     slots: Vec<Option<Sequence>>,
@@ -155,7 +156,20 @@ pub struct Engine {
 
 impl Engine {
     pub fn new(file: &ModelFile, backend: &Backend, options: EngineOptions) -> Result<Engine> {
-        let (config, longest) = (&file.config, file.config.seq_len);
+        let mut engine = Engine::empty(&file.config, file.vocab, &file.text.stop, backend, options)?;
+        load_weights(&mut engine.program, &engine.model, file)?;
+        Ok(engine)
+    }
+
+    /// An engine whose weights are yet to come: each by [`Engine::load`].
+    pub fn empty(
+        config: &ModelConfig,
+        vocab: usize,
+        stop: &[u32],
+        backend: &Backend,
+        options: EngineOptions,
+    ) -> Result<Engine> {
+        let longest = config.seq_len;
         let context = if options.context == 0 { longest } else { options.context };
         if context > longest {
             return Err(Error::usage(format!("a context of {context} tokens: the model was made for {longest}")));
@@ -167,11 +181,11 @@ impl Engine {
             )));
         }
         let mut g = Graph::new();
-        let model = Model::for_inference(&mut g, config, file.vocab);
+        let model = Model::for_inference(&mut g, config, vocab);
         let kv_dim = config.kv_heads * config.head_dim();
         let layers: Vec<KvCache> =
             (0..config.layers).map(|i| g.kv_cache(&format!("cache.{i}"), options.slots, context, kv_dim)).collect();
-        let state = g.sampling_state(options.slots, file.vocab);
+        let state = g.sampling_state(options.slots, vocab);
         let most = context.max(options.slots);
         let wanted = BUCKETS.iter().take_while(|(rows, _)| *rows < most).count() + 1;
         let buckets: Vec<Bucket> = BUCKETS
@@ -180,11 +194,21 @@ impl Engine {
             .map(|(rows, section)| bucket(&mut g, &model, &layers, state, *rows, section, options.slots))
             .collect();
         let mut program = backend.prepare(Arc::new(Plan::new(g)))?;
-        load_weights(&mut program, &model, file)?;
+        program.write(model.rope, &model.rope_table());
         let weight_bytes = weight_bytes(&program.plan().graph, buckets[0].section, &model);
         let slots = (0..options.slots).map(|_| None).collect();
-        let stop = file.text.stop.clone();
-        Ok(Engine { program, buckets, state, slots, vocab: file.vocab, context, stop, weight_bytes, next: 0 })
+        let stop = stop.to_vec();
+        Ok(Engine { program, model, buckets, state, slots, vocab, context, stop, weight_bytes, next: 0 })
+    }
+
+    /// Takes a weight.
+    pub fn load(&mut self, tensor: &Tensor) -> Result<()> {
+        load_tensor(&mut self.program, &self.model, tensor)
+    }
+
+    /// Waits until the device has done all it was given, and says what went wrong.
+    pub async fn ready(&mut self) -> Result<()> {
+        self.program.ready().await
     }
 
     /// Tokens that a sequence may hold.
@@ -385,12 +409,12 @@ impl Engine {
 
     /// Feeds a prompt to a fresh sequence in chunks of at most `chunk` rows, and returns the logits of every chunk's last
     /// row. No sequence may be running.
-    pub fn prompt_logits(&mut self, prompt: &[u32], chunk: usize) -> Result<Vec<Vec<f32>>> {
+    pub async fn prompt_logits(&mut self, prompt: &[u32], chunk: usize) -> Result<Vec<Vec<f32>>> {
         let mut all = Vec::new();
         for (c, ids) in prompt.chunks(chunk).enumerate() {
             let bucket = self.feed(ids, c * chunk)?;
             self.program.run_section(self.buckets[bucket].section)?;
-            let logits: Vec<f32> = self.program.read(self.buckets[bucket].logits)?;
+            let logits: Vec<f32> = self.program.fetch(self.buckets[bucket].logits).await?;
             all.push(logits[..self.vocab].to_vec());
         }
         Ok(all)
@@ -404,7 +428,8 @@ impl Engine {
         let bucket = self.feed(ids, 0)?;
         other.feed(ids, 0)?;
         let nodes = self.program.plan().graph.nodes_of(self.buckets[bucket].section);
-        crate::backend::lockstep(&mut self.program, &mut other.program, nodes, crate::backend::parity_limit)
+        let limit = crate::backend::parity_limit;
+        pollster::block_on(crate::backend::lockstep(&mut self.program, &mut other.program, nodes, limit))
     }
 
     /// Writes rows of one sequence from position `first`, the logits of whose last are wanted; the bucket to run.

@@ -1,13 +1,11 @@
 //! Inference: sequences that go on side by side over cached keys and values, and the text around them.
 
 mod engine;
-#[cfg(feature = "native")]
 mod prompt;
 mod text;
 mod weights;
 
 pub use engine::{Engine, EngineOptions, Event, FinishReason, Sampling, SequenceId};
-#[cfg(feature = "native")]
 pub use prompt::{ChatTemplate, Message};
 pub use text::{Piece, TextStream};
-pub use weights::load_weights;
+pub use weights::{load_tensor, load_weights};

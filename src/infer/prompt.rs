@@ -12,24 +12,13 @@ pub struct Message {
     pub content: String,
 }
 
-/// A chat template and the tokenizer its text is for.
+/// A chat template.
 pub struct ChatTemplate {
+    #[cfg(feature = "native")]
     environment: minijinja::Environment<'static>,
 }
 
-/// Instructions that rendering may take: a template comes from a file.
-const FUEL: u64 = 1_000_000;
-
 impl ChatTemplate {
-    pub fn new(template: &str) -> Result<Self> {
-        let mut environment = minijinja::Environment::new();
-        environment.set_fuel(Some(FUEL));
-        environment
-            .add_template_owned("chat", template.to_string())
-            .map_err(|e| Error::usage(format!("the model's chat template: {e}")))?;
-        Ok(ChatTemplate { environment })
-    }
-
     /// The tokens of a conversation, up to where the model answers. A special token within a message is refused: it would
     /// let its author speak for somebody else.
     pub fn encode(&self, messages: &[Message], tokenizer: &Tokenizer) -> Result<Vec<u32>> {
@@ -41,10 +30,65 @@ impl ChatTemplate {
                 return Err(Error::usage("a message contains one of the model's special tokens"));
             }
         }
-        let template = self.environment.get_template("chat").map_err(|e| Error::usage(e.to_string()))?;
-        let text = template
-            .render(minijinja::context! { messages, add_generation_prompt => true })
+        Ok(tokenizer.encode(&self.render(messages)?))
+    }
+}
+
+#[cfg(feature = "native")]
+impl ChatTemplate {
+    pub fn new(template: &str) -> Result<Self> {
+        /// Instructions that rendering may take: a template comes from a file.
+        const FUEL: u64 = 1_000_000;
+        let mut environment = minijinja::Environment::new();
+        environment.set_fuel(Some(FUEL));
+        environment
+            .add_template_owned("chat", template.to_string())
             .map_err(|e| Error::usage(format!("the model's chat template: {e}")))?;
-        Ok(tokenizer.encode(&text))
+        Ok(ChatTemplate { environment })
+    }
+
+    fn render(&self, messages: &[Message]) -> Result<String> {
+        let template = self.environment.get_template("chat").map_err(|e| Error::usage(e.to_string()))?;
+        template
+            .render(minijinja::context! { messages, add_generation_prompt => true })
+            .map_err(|e| Error::usage(format!("the model's chat template: {e}")))
+    }
+}
+
+/// Without an engine for templates, which would be most of what a browser downloads: the one of models made here.
+#[cfg(not(feature = "native"))]
+impl ChatTemplate {
+    pub fn new(template: &str) -> Result<Self> {
+        if template == crate::formats::CHAT_TEMPLATE {
+            return Ok(ChatTemplate {});
+        }
+        Err(Error::usage("the model's chat template is not nanotern's own, the only one that this build renders"))
+    }
+
+    fn render(&self, messages: &[Message]) -> Result<String> {
+        Ok(own_template(messages))
+    }
+}
+
+/// What [`crate::formats::CHAT_TEMPLATE`] renders.
+#[cfg(any(test, not(feature = "native")))]
+fn own_template(messages: &[Message]) -> String {
+    use crate::tokenizer::{ASSISTANT, END};
+    let turn = |m: &Message| format!("<|{}|>{}{END}\n", m.role, m.content);
+    messages.iter().map(turn).collect::<String>() + ASSISTANT
+}
+
+#[cfg(all(test, feature = "native"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_own_template_is_rendered_alike_with_and_without_an_engine() {
+        let template = ChatTemplate::new(crate::formats::CHAT_TEMPLATE).unwrap();
+        let message = |role: &str, content: &str| Message { role: role.into(), content: content.into() };
+        let all = [message("system", "Be <b>brief</b>.\n"), message("user", "A & {{ b }}?"), message("assistant", "")];
+        for n in 0..=all.len() {
+            assert_eq!(template.render(&all[..n]).unwrap(), own_template(&all[..n]));
+        }
     }
 }

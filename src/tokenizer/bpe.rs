@@ -31,7 +31,7 @@ static CHAR_BYTE: LazyLock<HashMap<char, u8>> = LazyLock::new(|| (0..=255u8).map
 #[derive(Clone, Debug)]
 pub(super) struct Json {
     inner: tokenizers::Tokenizer,
-    pub(super) vocab_size: usize,
+    vocab_size: usize,
     byte_level: bool, // tokens are spelled with `byte_char`
     splits: bool,     // encoding in pieces gives the ids of the whole
 }
@@ -53,6 +53,10 @@ impl Json {
 
     pub(super) fn to_json(&self) -> String {
         self.inner.to_string(false).expect("a tokenizer that was read can be written")
+    }
+
+    pub(super) fn vocab_size(&self) -> usize {
+        self.vocab_size
     }
 
     pub(super) fn encode(&self, text: &str) -> Vec<u32> {

@@ -116,6 +116,80 @@ mod native {
         assert_eq!(t.encode(&text), whole);
     }
 
+    /// Texts that cut differently under any mistake in the classes of characters or the order of merges.
+    fn hard_texts() -> Vec<String> {
+        let mut rng = crate::rng::Rng::new(1);
+        let pieces = ["the", " cat", "'s", "'LL", "\u{2019}s", " ", "  ", "\n", "\r\n", "\u{a0}", "\u{3000}", "\t", "12", "\u{b2}",
+            "\u{217}", "\u{2165}", "\u{96b}", "e\u{301}", "\u{93e}", "\u{24d0}", "\u{2160}", "_", "--", "<|", "|>", "<|end|>", "\u{1f980}",
+            "\u{5de}\u{5bc}", "\u{10fffd}", "fn f(x: i32) -> i32 {\n    x + 1\n}", "\u{0}"];
+        let mixed = (0..400).map(|_| (0..rng.below(12)).map(|_| *rng.pick(&pieces)).collect::<String>()).collect::<Vec<_>>();
+        let random = (0..400).map(|_| {
+            let chars = (0..rng.below(40)).filter_map(|_| char::from_u32(rng.below(0x11_0000) as u32 >> rng.below(18)));
+            chars.collect::<String>()
+        });
+        let every = (0..0x11_0000u32).filter_map(char::from_u32).map(|c| format!("a{c}1")).collect::<String>();
+        let long = "aaaaaaab".repeat(500) + &" ".repeat(300);
+        let world = crate::data::synthetic::generate(3, 30_000).train;
+        let shakespeare = "First Citizen:\nBefore we proceed any further, hear me speak.\n\nAll:\nSpeak, speak.\n".to_string();
+        SAMPLES.map(String::from).into_iter().chain([every, long, world, shakespeare]).chain(mixed).chain(random).collect()
+    }
+
+    #[test]
+    fn our_bpe_gives_the_ids_of_the_tokenizers_crate() {
+        let world = crate::data::synthetic::generate(0, 60_000).train;
+        let trained = Tokenizer::train_bpe(&world, 900).unwrap().to_json();
+        let change = |from: &str, to: &str| {
+            let changed = trained.replace(from, to);
+            assert_ne!(changed, trained, "{from}");
+            changed
+        };
+        let variants = [
+            trained.clone(),
+            bytes_json(),
+            change("\"individual_digits\":true", "\"individual_digits\":false"),
+            change("\"use_regex\":true},", "\"use_regex\":false},"),
+            change("\"ignore_merges\":false", "\"ignore_merges\":true"),
+            change("\"normalized\":false", "\"normalized\":true"),
+        ];
+        let texts = hard_texts();
+        for (i, json) in variants.iter().enumerate() {
+            let (theirs, ours) = (bpe::Json::parse(json).unwrap(), byte_level::ByteLevel::parse(json).unwrap());
+            for text in &texts {
+                let (want, have) = (theirs.encode_whole(text), ours.encode(text));
+                assert!(want == have, "variant {i}: {:?}", text.chars().take(80).collect::<String>());
+            }
+            assert_eq!(ours.vocab_size(), theirs.vocab_size());
+            for id in 0..ours.vocab_size() as u32 + 2 {
+                assert_eq!((ours.token_bytes(id), ours.is_special(id)), (theirs.token_bytes(id), theirs.is_special(id)));
+            }
+            for token in SPECIALS.into_iter().chain(["Ġthe", "a", "é", "nothing of it"]) {
+                assert_eq!(ours.token_id(token), theirs.token_id(token), "{token}");
+            }
+        }
+    }
+
+    #[test]
+    fn our_bpe_refuses_what_it_does_not_do() {
+        let json = trained().to_json();
+        let refused = [
+            ("\"normalizer\":null", "\"normalizer\":{\"type\":\"NFC\"}", "normalizer"),
+            ("\"lstrip\":false", "\"lstrip\":true", "lstrip"),
+            ("\"add_prefix_space\":false", "\"add_prefix_space\":true", "pre-tokenizer"),
+            ("\"byte_fallback\":false", "\"byte_fallback\":true", "byte_fallback"),
+            ("\"decoder\":{\"type\":\"ByteLevel\"", "\"decoder\":{\"type\":\"Fuse\"", "byte-level"),
+            ("\"id\":5,", "\"id\":4294967295,", "4294967295"),
+        ];
+        for (from, to, what) in refused {
+            let changed = json.replace(from, to);
+            assert_ne!(changed, json, "{from}");
+            let error = byte_level::ByteLevel::parse(&changed).unwrap_err();
+            assert!(error.contains(what), "{error}");
+        }
+        for broken in ["", "[]", "{}", "null", &json[..json.len() / 2]] {
+            assert!(byte_level::ByteLevel::parse(broken).is_err());
+        }
+    }
+
     #[test]
     fn malformed_json_is_an_error() {
         let trained = trained().to_json();

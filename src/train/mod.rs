@@ -6,6 +6,7 @@ pub mod checkpoint;
 mod config;
 #[cfg(feature = "native")]
 pub mod metrics;
+#[cfg(feature = "native")]
 mod peak;
 pub mod plot;
 #[cfg(feature = "native")]
@@ -13,6 +14,7 @@ pub mod progress;
 #[cfg(feature = "native")]
 mod run;
 mod self_test;
+mod session;
 #[cfg(feature = "native")]
 mod signals;
 mod step;
@@ -21,10 +23,12 @@ pub mod tensorboard;
 mod trainer;
 
 pub use config::{Aux, Config, OptimConfig, TrainConfig};
+#[cfg(feature = "native")]
 pub use peak::matmul_peak;
 #[cfg(feature = "native")]
 pub use run::{Outcome, Run, new_run, newest_run};
 pub use self_test::self_test;
+pub use session::Session;
 #[cfg(feature = "native")]
 pub use signals::Signals;
 pub use step::{StepShape, TrainStep, sorted_rows};

@@ -5,14 +5,14 @@ use super::config::Config;
 use super::metrics::{EvalRecord, MetricsWriter, StepRecord, read_losses};
 use super::plot::loss_svg;
 use super::progress::{Progress, Status};
+use super::session::Session;
 use super::signals::Signals;
-use super::step::{StepShape, TrainStep};
 use super::tensorboard::EventWriter;
-use super::trainer::{Batch, StepStats, Trainer};
+use super::trainer::StepStats;
 use crate::backend::Backend;
 use crate::data::files::write_atomic;
-use crate::data::{Corpus, sampler};
-use crate::ops::{IGNORE, STATS_RING};
+use crate::data::Corpus;
+use crate::ops::STATS_RING;
 use crate::{Error, Result};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -36,11 +36,8 @@ pub struct Outcome {
 
 /// A run in progress.
 pub struct Run {
-    config: Config,
-    corpus: Corpus,
+    session: Session,
     dir: PathBuf,
-    trainer: Trainer,
-    sampler: sampler::Sampler,
     /// Of the training tokens: a resumed run must go on with the same.
     data_crc32c: u32,
     /// f32 operations a second that this device reaches in a matrix product.
@@ -56,9 +53,6 @@ pub struct Run {
 /// What a checkpoint holds besides tensors.
 #[derive(Clone, Copy, Debug, Default)]
 struct State {
-    step: u64,
-    /// Samples drawn so far.
-    cursor: u64,
     skipped: u64,
     skipped_in_a_row: u64,
     rollbacks: u64,
@@ -70,14 +64,7 @@ impl Run {
     /// Prepares a run in `dir`. `resume`: takes up the newest valid checkpoint there, if there is one. Nothing of an earlier
     /// run is touched before everything was checked.
     pub fn new(config: Config, corpus: Corpus, dir: &Path, backend: &Backend, resume: bool) -> Result<Run> {
-        let shape = StepShape {
-            batch: config.train.batch_size,
-            seq: config.model.seq_len,
-            accum: config.train.grad_accum,
-            recompute: config.train.recompute,
-        };
-        let sampler = sampler::Sampler::new(corpus.train.as_slice().len(), shape.seq, config.train.seed)?;
-        check_validation(&corpus, shape.seq)?;
+        check_validation(&corpus, config.model.seq_len)?;
         let lock = RunLock::acquire(dir)?;
         let saved = checkpoint::newest_valid(dir)?;
         if !resume && saved.is_some() {
@@ -85,29 +72,24 @@ impl Run {
             return Err(Error::usage(format!("{dir} holds a run already: add --resume, or name another directory")));
         }
         let data_crc32c = crc32c::crc32c(bytemuck::cast_slice(corpus.train.as_slice()));
-        let step = TrainStep::build(&config.model, corpus.vocab_size, shape, &config.optim);
-        let mut trainer = Trainer::new(step, backend)?;
-        trainer.init(config.train.seed);
+        let mut session = Session::new(config, corpus, backend)?;
         let mut state = State::default();
         if let Some((saved, _)) = &saved {
-            check_resumable(saved, &config, &corpus, data_crc32c)?;
-            state = restore(&mut trainer, saved)?;
+            check_resumable(saved, &session.config, &session.corpus, data_crc32c)?;
+            state = restore(&mut session, saved)?;
         }
-        write_config(&config, dir)?;
+        write_config(&session.config, dir)?;
         let resumed = saved.as_ref().map(|(saved, _)| saved.meta.step);
         let run = Run {
-            sampler,
             data_crc32c,
             peak_flops: None,
             metrics: MetricsWriter::open(dir, resumed)?,
             events: EventWriter::create(dir, resumed)?,
-            progress: Progress::new(config.train.total_steps, state.step),
+            progress: Progress::new(session.config.train.total_steps, session.step),
             signals: Signals::install(),
             state,
             dir: dir.to_path_buf(),
-            config,
-            corpus,
-            trainer,
+            session,
             _lock: lock,
         };
         if let Some((saved, warnings)) = saved {
@@ -119,21 +101,22 @@ impl Run {
 
     /// One paragraph about the run, for the terminal.
     pub fn describe(&self) -> String {
-        let step = &self.trainer.step;
+        let Session { config, corpus, trainer, .. } = &self.session;
+        let step = &trainer.step;
         let count = step.model.param_count(&step.plan.graph);
-        let tokens = self.corpus.train.as_slice().len();
-        let windows = self.sampler.windows();
-        let epochs = self.config.train.total_steps as f64 * step.shape.tokens() as f64
-            / (windows as f64 * self.config.model.seq_len as f64);
+        let tokens = corpus.train.as_slice().len();
+        let windows = self.session.windows();
+        let epochs = config.train.total_steps as f64 * step.shape.tokens() as f64
+            / (windows as f64 * config.model.seq_len as f64);
         format!(
             "model    {count} parameters, vocabulary {}, {} of memory on the device\n\
              data     {}: {tokens} training tokens, {} for validation; {epochs:.1} epochs\n\
              step     {} tokens, {} ops a micro-batch\n\
              run      {}",
-            self.corpus.vocab_size,
+            corpus.vocab_size,
             mebibytes(step.plan.bytes()),
-            self.corpus.name,
-            self.corpus.val.as_slice().len(),
+            corpus.name,
+            corpus.val.as_slice().len(),
             step.shape.tokens(),
             step.plan.graph.nodes_of("micro").len(),
             self.dir.display(),
@@ -147,17 +130,17 @@ impl Run {
 
     /// Trains to the last step, or to a signal; leaves a checkpoint and a plot either way.
     pub fn train(&mut self) -> Result<Outcome> {
-        let total = self.config.train.total_steps;
-        let mut read = self.state.step;
+        let total = self.session.config.train.total_steps;
+        let mut read = self.session.step;
         let mut since = Instant::now();
-        let mut logged = self.state.step;
-        while self.state.step < total && self.signals.pending().is_none() {
-            self.submit_step()?;
-            let step = self.state.step;
+        let mut logged = self.session.step;
+        while self.session.step < total && self.signals.pending().is_none() {
+            self.session.submit()?;
+            let step = self.session.step;
             let due = |interval: u64| interval != 0 && step.is_multiple_of(interval);
-            let log = due(self.config.train.log_interval) || step == total || step == 1;
-            if log || step - read >= STATS_RING as u64 / 2 || due(self.config.train.checkpoint_interval) {
-                let stats = self.trainer.stats(read..step)?;
+            let log = due(self.session.config.train.log_interval) || step == total || step == 1;
+            if log || step - read >= STATS_RING as u64 / 2 || due(self.session.config.train.checkpoint_interval) {
+                let stats = self.session.trainer.stats(read..step)?;
                 self.take_stats(&stats);
                 read = step;
                 if log {
@@ -167,35 +150,35 @@ impl Run {
                 }
                 if self.state.skipped_in_a_row >= SKIPS_BEFORE_ROLLBACK {
                     self.roll_back()?;
-                    (read, logged) = (self.state.step, self.state.step);
+                    (read, logged) = (self.session.step, self.session.step);
                     continue;
                 }
             }
             self.progress.advance(step);
             let pause = Instant::now();
             // Before saving: a run resumed here has every record up to here.
-            if due(self.config.train.eval_interval) && step != total {
+            if due(self.session.config.train.eval_interval) && step != total {
                 self.evaluate()?;
             }
-            if due(self.config.train.checkpoint_interval) && step != total {
+            if due(self.session.config.train.checkpoint_interval) && step != total {
                 self.save(&checkpoint::step_name(step))?;
-                checkpoint::prune(&self.dir, self.config.train.keep_last_checkpoints)?;
+                checkpoint::prune(&self.dir, self.session.config.train.keep_last_checkpoints)?;
             }
             since += pause.elapsed();
         }
-        let unread = self.trainer.stats(read..self.state.step)?;
+        let unread = self.session.trainer.stats(read..self.session.step)?;
         self.take_stats(&unread);
         self.finish()
     }
 
     fn finish(&mut self) -> Result<Outcome> {
         let signal = self.signals.pending();
-        let done = self.state.step == self.config.train.total_steps;
-        let name = if done { "final".to_string() } else { checkpoint::step_name(self.state.step) };
+        let done = self.session.step == self.session.config.train.total_steps;
+        let name = if done { "final".to_string() } else { checkpoint::step_name(self.session.step) };
         let mut saved = self.save(&name)?;
         if done {
             // A run that is resumed at its end may have been evaluated there.
-            let recorded = read_losses(&self.dir)?.val.pop().filter(|(step, _)| *step == self.state.step);
+            let recorded = read_losses(&self.dir)?.val.pop().filter(|(step, _)| *step == self.session.step);
             match recorded {
                 Some((_, val_loss)) => self.state.val_loss = Some(val_loss),
                 None => _ = self.evaluate()?,
@@ -204,23 +187,9 @@ impl Run {
         }
         self.write_plot()?;
         self.progress.finish();
-        let State { step, train_loss, val_loss, .. } = self.state;
+        let step = self.session.step;
+        let State { train_loss, val_loss, .. } = self.state;
         Ok(Outcome { step, train_loss, val_loss, checkpoint: saved, signal })
-    }
-
-    fn submit_step(&mut self) -> Result<()> {
-        let (shape, step) = (self.trainer.step.shape, self.state.step);
-        let factor = self.config.optim.schedule(step, self.config.train.total_steps);
-        let cursor = self.state.cursor;
-        let micro = (0..shape.accum).map(|i| {
-            let starts = self.sampler.starts(cursor + (i * shape.batch) as u64, shape.batch);
-            let (inputs, targets) = sampler::batch(self.corpus.train.as_slice(), &starts, shape.seq);
-            Batch { inputs, targets }
-        });
-        self.trainer.submit(step, factor, micro)?;
-        self.state.cursor += (shape.batch * shape.accum) as u64;
-        self.state.step += 1;
-        Ok(())
     }
 
     fn take_stats(&mut self, stats: &[StepStats]) {
@@ -242,10 +211,10 @@ impl Run {
 
     fn log(&mut self, stats: &[StepStats], steps_per_s: f64) -> Result<()> {
         let last = stats.last().expect("a logged step has statistics");
-        let shape = self.trainer.step.shape;
-        let step = self.state.step;
+        let shape = self.session.trainer.step.shape;
+        let step = self.session.step;
         let lr =
-            self.config.optim.schedule(step - 1, self.config.train.total_steps) * f64::from(self.config.optim.muon_lr);
+            self.session.config.optim.schedule(step - 1, self.session.config.train.total_steps) * f64::from(self.session.config.optim.muon_lr);
         let tok_per_s = steps_per_s * shape.tokens() as f64;
         let (loss, grad_norm) = (f64::from(last.loss), f64::from(last.grad_norm));
         let tokens = step * shape.tokens() as u64;
@@ -257,25 +226,18 @@ impl Run {
             ("train/tok_per_s", tok_per_s as f32),
         ];
         self.events.scalars(step, &scalars)?;
-        let mfu = self.peak_flops.map(|peak| steps_per_s * self.trainer.step.model_flops as f64 / peak);
+        let mfu = self.peak_flops.map(|peak| steps_per_s * self.session.trainer.step.model_flops as f64 / peak);
         self.progress.log(&Status { step, loss: self.state.train_loss, lr, tok_per_s, mfu });
         Ok(())
     }
 
     /// Loss of the validation split, in nats per token.
     pub fn evaluate(&mut self) -> Result<f64> {
-        let (shape, val) = (self.trainer.step.shape, self.corpus.val.as_slice());
-        let windows = sampler::eval_windows(val.len(), shape.seq, self.config.train.eval_windows);
-        let batches = windows.chunks(shape.batch).map(|starts| {
-            let (mut inputs, mut targets) = sampler::batch(val, starts, shape.seq);
-            inputs.resize(shape.rows(), 0);
-            targets.resize(shape.rows(), IGNORE);
-            Batch { inputs, targets }
-        });
-        let val_loss = self.trainer.evaluate(batches)?;
-        let bytes_per_token = self.corpus.val_bytes.map(|bytes| bytes as f64 / val.len() as f64);
+        let val_loss = pollster::block_on(self.session.validate())?;
+        let (shape, val) = (self.session.trainer.step.shape, &self.session.corpus.val);
+        let bytes_per_token = self.session.corpus.val_bytes.map(|bytes| bytes as f64 / val.len() as f64);
         let bits = bytes_per_token.map(|bytes| val_loss / std::f64::consts::LN_2 / bytes);
-        let (step, tokens) = (self.state.step, self.state.step * shape.tokens() as u64);
+        let (step, tokens) = (self.session.step, self.session.step * shape.tokens() as u64);
         self.metrics.eval(&EvalRecord { step, tokens, val_loss, val_bits_per_byte: bits })?;
         self.events.scalars(step, &[("val/loss", val_loss as f32)])?;
         if let Some(bits) = bits {
@@ -288,17 +250,17 @@ impl Run {
     }
 
     fn save(&mut self, name: &str) -> Result<PathBuf> {
-        let s = self.state;
+        let (s, step) = (self.state, self.session.step);
         let meta = Meta {
-            step: s.step,
-            tokens: s.step * self.trainer.step.shape.tokens() as u64,
-            config: serde_json::to_value(&self.config).map_err(|e| Error::usage(e.to_string()))?,
+            step,
+            tokens: step * self.session.trainer.step.shape.tokens() as u64,
+            config: serde_json::to_value(&self.session.config).map_err(|e| Error::usage(e.to_string()))?,
             train_loss: s.train_loss.is_finite().then_some(s.train_loss),
             val_loss: s.val_loss,
-            data_cursor: s.cursor,
-            seed: self.config.train.seed,
+            data_cursor: self.session.cursor,
+            seed: self.session.config.train.seed,
             skipped_steps: s.skipped,
-            tokenizer_hash: self.corpus.tokenizer.as_ref().map(|t| t.hash()),
+            tokenizer_hash: self.session.corpus.tokenizer.as_ref().map(|t| t.hash()),
             state: serde_json::json!({
                 "skipped_in_a_row": s.skipped_in_a_row,
                 "rollbacks": s.rollbacks,
@@ -306,14 +268,14 @@ impl Run {
             }),
             ..Meta::default()
         };
-        let (model, optimizer) = (self.trainer.model_tensors()?, self.trainer.optimizer_tensors()?);
-        let tokenizer = self.corpus.tokenizer.as_ref().map(|t| t.to_json());
+        let (model, optimizer) = (self.session.trainer.model_tensors()?, self.session.trainer.optimizer_tensors()?);
+        let tokenizer = self.session.corpus.tokenizer.as_ref().map(|t| t.to_json());
         checkpoint::save(&self.dir, name, &meta, &model, &optimizer, tokenizer.as_deref())
     }
 
     /// Takes up the newest checkpoint, but goes on with the data that follows.
     fn roll_back(&mut self) -> Result<()> {
-        let (skipped, rollbacks, cursor) = (self.state.skipped, self.state.rollbacks + 1, self.state.cursor);
+        let (skipped, rollbacks, cursor) = (self.state.skipped, self.state.rollbacks + 1, self.session.cursor);
         let give_up = |why: &str| {
             let text =
                 format!("{SKIPS_BEFORE_ROLLBACK} steps in a row had a loss or gradient that cannot be used; {why}");
@@ -325,10 +287,11 @@ impl Run {
         let Some((saved, _)) = checkpoint::newest_valid(&self.dir)? else {
             return give_up("there is no checkpoint to go back to: lower the learning rates");
         };
-        let state = restore(&mut self.trainer, &saved)?;
-        self.state = State { skipped, rollbacks, cursor, skipped_in_a_row: 0, ..state };
-        self.metrics = MetricsWriter::open(&self.dir, Some(self.state.step))?;
-        self.events = EventWriter::create(&self.dir, Some(self.state.step))?;
+        let state = restore(&mut self.session, &saved)?;
+        self.session.cursor = cursor;
+        self.state = State { skipped, rollbacks, skipped_in_a_row: 0, ..state };
+        self.metrics = MetricsWriter::open(&self.dir, Some(self.session.step))?;
+        self.events = EventWriter::create(&self.dir, Some(self.session.step))?;
         self.progress.message(&format!("rolled back to {} (step {})", saved.dir.display(), saved.meta.step));
         Ok(())
     }
@@ -370,14 +333,13 @@ fn check_resumable(saved: &Checkpoint, config: &Config, corpus: &Corpus, data_cr
     Ok(())
 }
 
-/// Sets parameters and optimizer state to those of a checkpoint.
-fn restore(trainer: &mut Trainer, saved: &Checkpoint) -> Result<State> {
-    trainer.load(&saved.model, &saved.optimizer)?;
+/// Takes up a session at a checkpoint.
+fn restore(session: &mut Session, saved: &Checkpoint) -> Result<State> {
+    session.trainer.load(&saved.model, &saved.optimizer)?;
     let meta = &saved.meta;
+    (session.step, session.cursor) = (meta.step, meta.data_cursor);
     let number = |key: &str| meta.state[key].as_u64().unwrap_or(0);
     Ok(State {
-        step: meta.step,
-        cursor: meta.data_cursor,
         skipped: meta.skipped_steps,
         skipped_in_a_row: number("skipped_in_a_row"),
         rollbacks: number("rollbacks"),

@@ -8,7 +8,7 @@ use crate::model::ModelConfig;
 
 /// Runs every op of a training step of a small model with two residual streams on `backend` and on the scalar reference,
 /// with the same inputs; returns the outputs that differ.
-pub fn self_test(backend: &Backend) -> Result<Vec<Difference>> {
+pub async fn self_test(backend: &Backend) -> Result<Vec<Difference>> {
     let config = ModelConfig {
         dim: 64,
         layers: 1,
@@ -42,7 +42,7 @@ pub fn self_test(backend: &Backend) -> Result<Vec<Difference>> {
     let graph = &reference.step.plan.graph;
     let nodes = graph.nodes_of("begin").start..graph.nodes_of("update").end;
     let zero = graph.nodes.iter().rposition(|n| n.op.name == "mhc_pre_backward_coef");
-    let mut differences = lockstep(&mut reference.program, &mut other.program, nodes, parity_limit)?;
+    let mut differences = lockstep(&mut reference.program, &mut other.program, nodes, parity_limit).await?;
     // The first sub-layer's streams are equal whatever the parameters, and its RMSNorm takes out any factor: the gradient
     // of its read weights, the last one of the backward pass, is zero.
     differences.retain(|d| Some(d.node) != zero);

@@ -8,6 +8,7 @@ use crate::graph::TensorId;
 use crate::ops::{IGNORE, STATS_RING};
 use crate::rng::{Rng, mix};
 use crate::{Error, Result};
+use std::ops::Range;
 
 /// What is known of a step once it was read back.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -59,21 +60,29 @@ impl Trainer {
     }
 
     /// The parameters, as f32.
+    pub async fn fetch_model(&mut self) -> Result<Vec<Tensor>> {
+        self.fetch(self.params()).await
+    }
+
+    /// [`Trainer::fetch_model`], for callers that can wait.
+    #[cfg(feature = "native")]
     pub fn model_tensors(&mut self) -> Result<Vec<Tensor>> {
-        self.tensors(self.params())
+        pollster::block_on(self.fetch_model())
     }
 
     /// Everything the optimizer remembers.
+    #[cfg(feature = "native")]
     pub fn optimizer_tensors(&mut self) -> Result<Vec<Tensor>> {
-        self.tensors(self.step.state.clone())
+        pollster::block_on(self.fetch(self.step.state.clone()))
     }
 
-    fn tensors(&mut self, list: Vec<(String, TensorId)>) -> Result<Vec<Tensor>> {
-        let read = |(name, id): (String, TensorId)| {
+    async fn fetch(&mut self, list: Vec<(String, TensorId)>) -> Result<Vec<Tensor>> {
+        let mut tensors = Vec::with_capacity(list.len());
+        for (name, id) in list {
             let shape = self.step.plan.graph.shape(id).to_vec();
-            Ok(Tensor { name, shape, data: self.program.read(id)? })
-        };
-        list.into_iter().map(read).collect()
+            tensors.push(Tensor { name, shape, data: self.program.fetch(id).await? });
+        }
+        Ok(tensors)
     }
 
     /// Sets parameters and optimizer state; every name and shape must be there, and no other.
@@ -133,9 +142,9 @@ impl Trainer {
         self.program.run_section("update")
     }
 
-    /// Statistics of step `step`, which is one of the last [`STATS_RING`]. Waits for the device.
-    pub fn stats(&mut self, steps: std::ops::Range<u64>) -> Result<Vec<StepStats>> {
-        let ring: Vec<f32> = self.program.read(self.step.control.stats)?;
+    /// Statistics of steps, which are among the last [`STATS_RING`]. Waits for the device.
+    pub async fn fetch_stats(&mut self, steps: Range<u64>) -> Result<Vec<StepStats>> {
+        let ring: Vec<f32> = self.program.fetch(self.step.control.stats).await?;
         let stat = |step: u64| {
             let [loss, grad_norm, skipped, _] = ring[4 * (step as usize % STATS_RING)..][..4] else { unreachable!() };
             StepStats { loss, grad_norm, skipped: skipped != 0.0 }
@@ -143,18 +152,30 @@ impl Trainer {
         Ok(steps.map(stat).collect())
     }
 
+    /// [`Trainer::fetch_stats`], for callers that can wait.
+    #[cfg(feature = "native")]
+    pub fn stats(&mut self, steps: Range<u64>) -> Result<Vec<StepStats>> {
+        pollster::block_on(self.fetch_stats(steps))
+    }
+
     /// Mean cross-entropy of windows, in nats per token. `batches` hold as many sequences as a micro-batch; rows whose
     /// target is [`IGNORE`] do not count. Weights are quantised first: they may have changed.
-    pub fn evaluate(&mut self, batches: impl IntoIterator<Item = Batch>) -> Result<f64> {
+    pub async fn fetch_loss(&mut self, batches: impl IntoIterator<Item = Batch>) -> Result<f64> {
         self.program.run_section("begin")?;
         let (mut sum, mut count) = (0.0, 0u64);
         for batch in batches {
             self.feed(&batch);
             self.program.run_section("eval")?;
-            let losses: Vec<f32> = self.program.read(self.step.targets.losses)?;
+            let losses: Vec<f32> = self.program.fetch(self.step.targets.losses).await?;
             sum += losses.iter().map(|l| f64::from(*l)).sum::<f64>();
             count += batch.targets.iter().filter(|t| **t != IGNORE).count() as u64;
         }
         Ok(sum / count.max(1) as f64)
+    }
+
+    /// [`Trainer::fetch_loss`], for callers that can wait.
+    #[cfg(feature = "native")]
+    pub fn evaluate(&mut self, batches: impl IntoIterator<Item = Batch>) -> Result<f64> {
+        pollster::block_on(self.fetch_loss(batches))
     }
 }

@@ -5,6 +5,7 @@ mod cli;
 mod malformed;
 mod raw;
 mod round_trip;
+mod stream;
 
 use nanotern::formats::{CHAT_TEMPLATE, ModelFile, TextConfig};
 use nanotern::model::{Model, ModelConfig};

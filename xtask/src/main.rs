@@ -1,8 +1,11 @@
-//! `cargo xtask`: every check of the project, each by its name or all of them as `ci`.
+//! `cargo xtask`: every check of the project, each by its name or all of them as `ci`; and the browser demo, as `web`.
 //!
 //! What a bare machine lacks (a Vulkan driver, a Python with TensorBoard) is installed by `.ci/run`, which then calls
 //! `cargo xtask ci`. Cargo runs with the environment it is given: profile settings belong to the caller, because another
 //! profile than the one this program was built with would build everything a second time.
+
+mod serve;
+mod web;
 
 use std::env::consts::EXE_SUFFIX;
 use std::path::{Path, PathBuf};
@@ -21,7 +24,7 @@ const STAGES: [Stage; 5] = [
     ("fmt", "formatting", fmt),
     ("lint", "clippy, warnings are errors", lint),
     ("test", "the test command of the README", test),
-    ("wasm", "the library compiles for browsers: wasm32, default features off", wasm),
+    ("wasm", "library and demo compile for browsers: wasm32, default features off", wasm),
     ("smoke", "the program itself: doctor, and training on the CPU and, where there is an adapter, on wgpu", smoke),
 ];
 
@@ -48,27 +51,36 @@ log_interval = 1
 ";
 
 fn main() -> ExitCode {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask lies in the workspace");
+    env::set_current_dir(root).expect("the workspace is there");
     let wanted = env::args().nth(1).unwrap_or_default();
+    if wanted == "web" {
+        let args: Vec<String> = env::args().skip(2).collect();
+        return web::web(&args).map_or_else(|error| fail("web", &error), |()| ExitCode::SUCCESS);
+    }
     let stages: Vec<Stage> = STAGES.into_iter().filter(|(name, ..)| wanted == "ci" || wanted == *name).collect();
     if stages.is_empty() {
         eprintln!("usage: cargo xtask CHECK\n\n  ci      all of these");
         STAGES.iter().for_each(|(name, what, _)| eprintln!("  {name:7} {what}"));
+        eprintln!("\n  web     the browser demo, built and served (`--build`: only built)");
         return ExitCode::from(2);
     }
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask lies in the workspace");
-    env::set_current_dir(root).expect("the workspace is there");
     let mut times = Vec::new();
     for (name, what, check) in stages {
         println!("\n== {name}: {what}");
         let start = Instant::now();
         if let Err(error) = check() {
-            eprintln!("\n{name} failed: {error}");
-            return ExitCode::FAILURE;
+            return fail(name, &error);
         }
         times.push(format!("{name} {:.0} s", start.elapsed().as_secs_f64()));
     }
     println!("\npassed: {}", times.join(", "));
     ExitCode::SUCCESS
+}
+
+fn fail(name: &str, error: &str) -> ExitCode {
+    eprintln!("\n{name} failed: {error}");
+    ExitCode::FAILURE
 }
 
 fn fmt() -> Result {
@@ -88,7 +100,7 @@ fn test() -> Result {
 }
 
 fn wasm() -> Result {
-    let check = "check --lib --locked --no-default-features";
+    let check = "check -p nanotern -p nanotern-web --lib --locked --no-default-features";
     if has_wasm() || Command::new("rustup").args(["target", "add", WASM]).status().is_ok_and(|s| s.success()) {
         return cargo(&format!("{check} --target {WASM}"));
     }

@@ -10,12 +10,16 @@ use crate::graph::Plan;
 use crate::ops::Op;
 use crate::{Error, Result};
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub(super) use program::WgpuProgram;
 pub use shader::shader_source;
 
 /// What to do where there is no adapter at all.
+#[cfg(target_arch = "wasm32")]
+pub const NO_ADAPTER: &str = "this browser has no WebGPU adapter; the backend `cpu` works now";
+/// What to do where there is no adapter at all.
+#[cfg(not(target_arch = "wasm32"))]
 pub const NO_ADAPTER: &str = "no Vulkan, Metal or DirectX 12 driver was found; install the GPU vendor's driver, or on \
     Debian and Ubuntu `apt install mesa-vulkan-drivers` (it includes a software device); --backend cpu works now";
 
@@ -39,8 +43,9 @@ pub struct AdapterInfo {
 impl AdapterInfo {
     fn new(adapter: &wgpu::Adapter) -> Self {
         let (info, limits) = (adapter.get_info(), adapter.limits());
+        let name = if info.name.is_empty() { "the GPU".to_string() } else { info.name }; // browsers do not tell
         AdapterInfo {
-            name: info.name,
+            name,
             backend: info.backend.to_string(),
             driver: format!("{} {}", info.driver, info.driver_info).trim().to_string(),
             kind: match info.device_type {
@@ -128,36 +133,45 @@ fn choose(instance: &wgpu::Instance, wanted: Option<&str>) -> Result<wgpu::Adapt
     Ok(adapters.swap_remove(found))
 }
 
-/// The first error that the device reported and nobody was told yet.
+/// What the device reported by itself.
 #[derive(Clone, Debug, Default)]
-struct Faults(Arc<Mutex<Option<String>>>);
+struct Faults(Arc<Mutex<Reports>>);
+
+#[derive(Debug, Default)]
+struct Reports {
+    /// The first error that nobody was told yet.
+    error: Option<Error>,
+    /// Why the device is gone, for good.
+    lost: Option<String>,
+}
 
 impl Faults {
-    fn report(&self, what: String) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(what);
+    fn reports(&self) -> MutexGuard<'_, Reports> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn check(&self) -> Result<()> {
-        match self.0.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            Some(what) => Err(Error::Device(what)),
-            None => Ok(()),
+        let mut reports = self.reports();
+        if let Some(why) = &reports.lost {
+            return Err(Error::DeviceLost(why.clone()));
         }
+        reports.error.take().map_or(Ok(()), Err)
     }
 
     /// Keeps what `device` reports from now on.
     fn watch(&self, device: &wgpu::Device, name: &str) {
         let (faults, on) = (self.clone(), name.to_string());
         device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
-            faults.report(match error {
-                wgpu::Error::OutOfMemory { .. } => format!("{on} is out of memory: use a smaller batch or model"),
-                error => format!("{on}: {error}"),
+            faults.reports().error.get_or_insert(match error {
+                wgpu::Error::OutOfMemory { .. } => {
+                    Error::OutOfMemory(format!("{on} is out of memory: use a smaller batch or model"))
+                }
+                error => Error::Device(format!("{on}: {error}")),
             });
         }));
         let (faults, on) = (self.clone(), name.to_string());
-        device.set_device_lost_callback(move |reason, message| {
-            if reason != wgpu::DeviceLostReason::Destroyed {
-                faults.report(format!("{on} was lost: {message}"));
-            }
+        device.set_device_lost_callback(move |_, message| {
+            faults.reports().lost = Some(format!("{on} was lost: {message}"));
         });
     }
 }
@@ -189,7 +203,7 @@ impl Wgpu {
         let options = wgpu::RequestAdapterOptions { power_preference, ..Default::default() };
         match instance().request_adapter(&options).await {
             Ok(adapter) => Self::from_adapter(&adapter).await,
-            Err(_) => Err(Error::Device(format!("--backend wgpu: {NO_ADAPTER}"))),
+            Err(_) => Err(Error::Device(NO_ADAPTER.into())),
         }
     }
 
@@ -218,6 +232,19 @@ impl Wgpu {
 
     pub(super) fn prepare(&self, plan: &Plan) -> Result<WgpuProgram> {
         WgpuProgram::new(self, plan)
+    }
+
+    /// Makes the pipeline of every op there is; what the device refuses, by name.
+    pub async fn check_shaders(&self) -> Vec<(&'static str, String)> {
+        let mut refused = Vec::new();
+        for op in crate::ops::TABLE {
+            let scope = self.device.push_error_scope(wgpu::ErrorFilter::Validation);
+            shader::pipeline(&self.device, op);
+            if let Some(error) = scope.pop().await {
+                refused.push((op.name, error.to_string()));
+            }
+        }
+        refused
     }
 
     /// The pipeline of an op, made when it is first asked for.

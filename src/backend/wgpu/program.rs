@@ -27,7 +27,15 @@ pub struct WgpuProgram {
     queue: wgpu::Queue,
     faults: Faults,
     buffers: Vec<wgpu::Buffer>,
+    args: wgpu::Buffer,
     steps: Vec<Step>,
+}
+
+/// A browser would keep the memory until it collects garbage.
+impl Drop for WgpuProgram {
+    fn drop(&mut self) {
+        self.buffers.iter().chain([&self.args]).for_each(wgpu::Buffer::destroy);
+    }
 }
 
 impl WgpuProgram {
@@ -49,7 +57,7 @@ impl WgpuProgram {
         let steps = plan.graph.nodes.iter().enumerate().map(step).collect::<Result<_>>()?;
         on.faults.check()?;
         let (device, queue, faults) = (on.device.clone(), on.queue.clone(), on.faults.clone());
-        Ok(WgpuProgram { device, queue, faults, buffers, steps })
+        Ok(WgpuProgram { device, queue, faults, buffers, args, steps })
     }
 
     pub(in super::super) fn run(&mut self, nodes: Range<usize>) -> Result<()> {
@@ -107,8 +115,9 @@ impl WgpuProgram {
             let size = now.iter().map(|(_, bytes)| padded(*bytes)).sum::<u64>().max(MIN_BUFFER);
             let staging = self.stage(now, size);
             self.faults.check()?;
-            map(&self.device, &staging).await?;
+            let mapped = map(&self.device, &staging).await;
             self.faults.check()?;
+            mapped?;
             let view = staging.get_mapped_range(..).map_err(|e| Error::Device(format!("reading back: {e}")))?;
             let mut at = 0;
             for (_, bytes) in now {
@@ -116,7 +125,7 @@ impl WgpuProgram {
                 at += bytes.next_multiple_of(4);
             }
             drop(view);
-            staging.unmap();
+            staging.destroy();
             rest = later;
         }
         Ok(found)

@@ -1,5 +1,6 @@
-//! The container: keys and tensor descriptions, every count and offset checked against the bytes there are. Nothing is
-//! copied: strings and arrays stay in the file's bytes, arrays validated but not unpacked.
+//! The container: keys and tensor descriptions, every count and offset checked against the bytes there are, or will be
+//! where a file is still arriving. Nothing is copied: strings and arrays stay in the file's bytes, arrays validated but not
+//! unpacked.
 
 use super::super::cursor::Cursor;
 use super::encodings::Format;
@@ -16,9 +17,8 @@ const MAX_DIMS: u32 = 4;
 /// Bytes of the name of a key or tensor.
 const MAX_NAME: usize = 256;
 
-/// A parsed file.
+/// What a file says before its data.
 pub struct Gguf<'a> {
-    bytes: &'a [u8],
     pub version: u32,
     pub keys: BTreeMap<&'a str, Value<'a>>,
     /// In the order of the file.
@@ -194,10 +194,23 @@ impl TensorInfo<'_> {
 }
 
 impl<'a> Gguf<'a> {
+    /// Reads a whole file.
     pub fn parse(bytes: &'a [u8]) -> Result<Gguf<'a>, String> {
-        let head = &bytes[..bytes.len().min(MAX_METADATA)];
-        let bound = if head.len() < bytes.len() { " of the 64 MiB that metadata may take" } else { "" };
-        let mut c = Cursor::new(head, bound);
+        Self::parse_front(bytes, bytes.len() as u64).map(|file| file.expect("all its bytes are there"))
+    }
+
+    /// Reads the front of a file of `total` bytes; nothing yet if more of them are needed.
+    pub fn parse_front(bytes: &'a [u8], total: u64) -> Result<Option<Gguf<'a>>, String> {
+        let limit = total.min(MAX_METADATA as u64) as usize;
+        let bound = if (limit as u64) < total { " of the 64 MiB that metadata may take" } else { "" };
+        let mut c = Cursor::front(&bytes[..bytes.len().min(limit)], limit, bound);
+        match Self::read(&mut c, total) {
+            Err(_) if c.starved() => Ok(None),
+            result => result.map(Some),
+        }
+    }
+
+    fn read(c: &mut Cursor<'a>, total: u64) -> Result<Gguf<'a>, String> {
         if c.array::<4>("magic")? != MAGIC {
             return Err("magic at offset 0 is not \"GGUF\": not a GGUF file".into());
         }
@@ -208,7 +221,7 @@ impl<'a> Gguf<'a> {
         // A description takes a name's length, a count, one dimension, a type, an offset; a key a length, a type, a byte.
         let tensors = c.count(8 + 4 + 8 + 4 + 8, MAX_TENSORS, "number of tensors")?;
         let keys = c.count(8 + 4 + 1, MAX_KEYS, "number of keys")?;
-        let keys = read_keys(&mut c, keys)?;
+        let keys = read_keys(c, keys)?;
         let alignment = match keys.get("general.alignment") {
             Some(v) => v.as_u64().unwrap_or(0),
             None => ALIGNMENT,
@@ -218,7 +231,7 @@ impl<'a> Gguf<'a> {
             return Err(format!("key \"general.alignment\" is {alignment}: a power of two up to {limit} is possible"));
         }
         let group = keys.get("nanotern.group_size").and_then(Value::as_u64);
-        let tensors = (0..tensors).map(|_| info(&mut c, group)).collect::<Result<Vec<_>, _>>()?;
+        let tensors = (0..tensors).map(|_| info(c, group)).collect::<Result<Vec<_>, _>>()?;
         let mut by_name = BTreeMap::new();
         for (i, t) in tensors.iter().enumerate() {
             if by_name.insert(t.name, i).is_some() {
@@ -226,14 +239,14 @@ impl<'a> Gguf<'a> {
             }
         }
         let data_start = (c.at() as u64).next_multiple_of(alignment);
-        let file = Gguf { bytes, version, keys, tensors, by_name, data_start };
-        file.check_ranges(alignment)?;
+        let file = Gguf { version, keys, tensors, by_name, data_start };
+        file.check_ranges(alignment, total)?;
         Ok(file)
     }
 
     /// Every tensor lies within the file, aligned, on bytes of its own.
-    fn check_ranges(&self, alignment: u64) -> Result<(), String> {
-        let have = (self.bytes.len() as u64).saturating_sub(self.data_start);
+    fn check_ranges(&self, alignment: u64, total: u64) -> Result<(), String> {
+        let have = total.saturating_sub(self.data_start);
         let mut order: Vec<&TensorInfo<'_>> = self.tensors.iter().collect();
         order.sort_by_key(|t| t.offset);
         let (mut end, mut before) = (0, "");
@@ -264,12 +277,6 @@ impl<'a> Gguf<'a> {
     /// Where a tensor starts in the file.
     pub fn offset(&self, info: &TensorInfo<'_>) -> u64 {
         self.data_start + info.offset
-    }
-
-    /// The bytes of one of this file's tensors.
-    pub fn data(&self, info: &TensorInfo<'_>) -> &'a [u8] {
-        let start = self.offset(info) as usize;
-        &self.bytes[start..start + info.bytes as usize]
     }
 }
 

@@ -1,0 +1,39 @@
+//! From text to a corpus.
+
+use super::Corpus;
+use crate::tokenizer::Tokenizer;
+use crate::{Error, Result};
+
+/// Refuses a fraction that leaves nothing on one side.
+pub(super) fn check_fraction(fraction: f64) -> Result<()> {
+    if fraction > 0.0 && fraction < 1.0 {
+        return Ok(());
+    }
+    Err(Error::usage(format!("val_fraction is {fraction}: it must be above 0 and below 1")))
+}
+
+/// Cuts `text` so that the first floor((1 - fraction) * n) of its n characters are for training.
+pub fn split_text(text: &str, fraction: f64) -> Result<(&str, &str)> {
+    check_fraction(fraction)?;
+    let cut = (text.chars().count() as f64 * (1.0 - fraction)) as usize;
+    let at = text.char_indices().nth(cut).map_or(text.len(), |(at, _)| at);
+    Ok(text.split_at(at))
+}
+
+impl Corpus {
+    /// Encodes a text to train on and one to validate with.
+    pub fn from_text(name: &str, train: &str, val: &str, tokenizer: Tokenizer) -> Result<Corpus> {
+        let (train, val_ids) = (tokenizer.encode(train), tokenizer.encode(val));
+        if train.is_empty() || val_ids.is_empty() {
+            return Err(Error::usage(format!("the data set {name} has no tokens to train on or to validate with")));
+        }
+        Ok(Corpus {
+            name: name.to_string(),
+            train: train.into(),
+            val: val_ids.into(),
+            vocab_size: tokenizer.vocab_size(),
+            val_bytes: Some(val.len() as u64),
+            tokenizer: Some(tokenizer),
+        })
+    }
+}

@@ -1,0 +1,87 @@
+//! Reading a file while it arrives: the head as soon as it is whole, then tensor by tensor in the order of the file. What
+//! was taken is dropped, so that a file is never whole in memory.
+
+use super::super::Tensor;
+use super::Head;
+
+/// The head is looked for once there are this many bytes, and again whenever there are twice as many.
+const FIRST_LOOK: usize = 1 << 16;
+
+/// A file that is arriving.
+pub struct Stream {
+    /// Bytes of the file.
+    total: u64,
+    head: Option<Head>,
+    /// Indices into the head's places, in the order of the file.
+    order: Vec<usize>,
+    /// How many of them were taken.
+    taken: usize,
+    /// What has come, where in the file it starts, and how much of it was taken.
+    pending: Vec<u8>,
+    start: u64,
+    used: usize,
+    look_at: usize,
+}
+
+impl Stream {
+    /// A file of `total` bytes.
+    pub fn new(total: u64) -> Stream {
+        Stream { total, head: None, order: Vec::new(), taken: 0, pending: Vec::new(), start: 0, used: 0, look_at: FIRST_LOOK }
+    }
+
+    /// Bytes that have come.
+    pub fn received(&self) -> u64 {
+        self.start + self.pending.len() as u64
+    }
+
+    /// The head, once it has come.
+    pub fn head(&self) -> Option<&Head> {
+        self.head.as_ref()
+    }
+
+    /// Takes the next bytes of the file.
+    pub fn push(&mut self, chunk: &[u8]) -> Result<(), String> {
+        if self.received() + chunk.len() as u64 > self.total {
+            return Err(format!("more than the {} bytes of the file have come", self.total));
+        }
+        self.pending.drain(..self.used);
+        self.start += self.used as u64;
+        self.used = 0;
+        self.pending.extend_from_slice(chunk);
+        if self.head.is_none() && (self.pending.len() >= self.look_at || self.received() == self.total) {
+            self.look_at = 2 * self.pending.len();
+            self.head = Head::parse(&self.pending, self.total)?;
+            if let Some(head) = &self.head {
+                self.order = (0..head.places.len()).collect();
+                self.order.sort_by_key(|i| head.places[*i].offset);
+            }
+        }
+        Ok(())
+    }
+
+    /// The next tensor, if all of it has come.
+    pub fn next_tensor(&mut self) -> Result<Option<Tensor>, String> {
+        let Some(head) = &self.head else { return Ok(None) };
+        let Some(place) = self.order.get(self.taken).map(|i| &head.places[*i]) else {
+            self.used = self.pending.len();
+            return Ok(None);
+        };
+        let from = (place.offset - self.start) as usize;
+        let Some(part) = self.pending.get(from..).and_then(|rest| rest.get(..place.bytes as usize)) else {
+            return Ok(None);
+        };
+        let tensor = place.decode(part, head.config.mhc_streams)?;
+        self.used = from + part.len();
+        self.taken += 1;
+        Ok(Some(tensor))
+    }
+
+    /// Refuses a file of which bytes are missing.
+    pub fn finish(&self) -> Result<(), String> {
+        let (have, total) = (self.received(), self.total);
+        match &self.head {
+            Some(head) if self.taken == head.places.len() => Ok(()),
+            _ => Err(format!("the file is cut off: {have} of its {total} bytes have come")),
+        }
+    }
+}

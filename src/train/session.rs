@@ -1,0 +1,81 @@
+//! Training without files: a trainer, the data it reads, and the order in which it reads them, which configuration and
+//! seed fix. A run puts checkpoints and logs around it; a browser a page.
+
+use super::config::Config;
+use super::step::{StepShape, TrainStep};
+use super::trainer::{Batch, Trainer};
+use crate::backend::Backend;
+use crate::data::Corpus;
+use crate::data::sampler::{self, Sampler};
+use crate::formats::{ModelFile, TextConfig};
+use crate::ops::IGNORE;
+use crate::{Error, Result};
+
+pub struct Session {
+    pub config: Config,
+    pub corpus: Corpus,
+    pub trainer: Trainer,
+    sampler: Sampler,
+    /// Steps submitted so far.
+    pub step: u64,
+    /// Samples drawn so far.
+    pub cursor: u64,
+}
+
+impl Session {
+    /// Prepares a checked configuration with its initial weights.
+    pub fn new(config: Config, corpus: Corpus, backend: &Backend) -> Result<Session> {
+        let shape = StepShape {
+            batch: config.train.batch_size,
+            seq: config.model.seq_len,
+            accum: config.train.grad_accum,
+            recompute: config.train.recompute,
+        };
+        let sampler = Sampler::new(corpus.train.as_slice().len(), shape.seq, config.train.seed)?;
+        let step = TrainStep::build(&config.model, corpus.vocab_size, shape, &config.optim);
+        let mut trainer = Trainer::new(step, backend)?;
+        trainer.init(config.train.seed);
+        Ok(Session { config, corpus, trainer, sampler, step: 0, cursor: 0 })
+    }
+
+    /// Submits the next step.
+    pub fn submit(&mut self) -> Result<()> {
+        let shape = self.trainer.step.shape;
+        let factor = self.config.optim.schedule(self.step, self.config.train.total_steps);
+        let cursor = self.cursor;
+        let micro = (0..shape.accum).map(|i| {
+            let starts = self.sampler.starts(cursor + (i * shape.batch) as u64, shape.batch);
+            let (inputs, targets) = sampler::batch(self.corpus.train.as_slice(), &starts, shape.seq);
+            Batch { inputs, targets }
+        });
+        self.trainer.submit(self.step, factor, micro)?;
+        self.cursor += (shape.batch * shape.accum) as u64;
+        self.step += 1;
+        Ok(())
+    }
+
+    /// Training windows in an epoch.
+    pub fn windows(&self) -> u64 {
+        self.sampler.windows()
+    }
+
+    /// Loss of the validation split, in nats per token.
+    pub async fn validate(&mut self) -> Result<f64> {
+        let (shape, val) = (self.trainer.step.shape, self.corpus.val.as_slice());
+        let windows = sampler::eval_windows(val.len(), shape.seq, self.config.train.eval_windows);
+        let batches = windows.chunks(shape.batch).map(|starts| {
+            let (mut inputs, mut targets) = sampler::batch(val, starts, shape.seq);
+            inputs.resize(shape.rows(), 0);
+            targets.resize(shape.rows(), IGNORE);
+            Batch { inputs, targets }
+        });
+        self.trainer.fetch_loss(batches).await
+    }
+
+    /// The model as it stands, as it would be served.
+    pub async fn model_file(&mut self) -> Result<ModelFile> {
+        let text = self.corpus.tokenizer.as_ref().map(TextConfig::new).unwrap_or_default();
+        let latent = self.trainer.fetch_model().await?;
+        ModelFile::from_latent(self.config.model.clone(), text, &latent).map_err(Error::Training)
+    }
+}

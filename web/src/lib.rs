@@ -1,0 +1,30 @@
+//! nanotern in a browser tab: the same library, shaders and files, behind an interface for a Web Worker.
+//!
+//! Nothing here waits: what needs the device is a promise. Objects keep device memory until `free()`. Every error is an
+//! `Error` with a `code` (see the type `ErrorCode`).
+#![cfg(target_arch = "wasm32")]
+
+mod js;
+mod loader;
+mod model;
+mod runtime;
+mod train;
+
+pub use loader::Loader;
+pub use model::Model;
+pub use runtime::Runtime;
+pub use train::{Export, TrainSession, Weights};
+
+use wasm_bindgen::prelude::*;
+
+#[wasm_bindgen]
+extern "C" {
+    #[wasm_bindgen(js_namespace = console, js_name = error)]
+    fn console_error(message: &str);
+}
+
+/// A panic ends the module: it says why before it does.
+#[wasm_bindgen(start)]
+fn start() {
+    std::panic::set_hook(Box::new(|info| console_error(&info.to_string())));
+}

@@ -1,0 +1,218 @@
+// Chat with a ternary model in the page, and train one: the interface of OpenAI's client over a Web Worker.
+//
+//   import { Nanotern } from "./nanotern.js";
+//   const nanotern = await Nanotern.open();
+//   await nanotern.load("model.gguf", { onProgress: ({ received, total }) => {} });
+//   for await (const chunk of await nanotern.chat.completions.create({ messages, stream: true }))
+//     console.log(chunk.choices[0].delta.content);
+
+/** An error with a `code`. */
+export class NanoternError extends Error {
+  constructor({ code, message }) {
+    super(message);
+    this.name = "NanoternError";
+    this.code = code;
+  }
+}
+
+// (module (func (result v128) i32.const 0 i8x16.splat))
+const SIMD = [0, 97, 115, 109, 1, 0, 0, 0, 1, 5, 1, 96, 0, 1, 123, 3, 2, 1, 0, 10, 8, 1, 6, 0, 65, 0, 253, 15, 11];
+
+/** What this browser can do. Asks before anything is downloaded. */
+export async function capabilities() {
+  const simd = WebAssembly.validate(new Uint8Array(SIMD));
+  const adapter = await navigator.gpu?.requestAdapter({ powerPreference: "high-performance" });
+  if (!adapter) {
+    const why = navigator.gpu ? "no GPU adapter was found" : "this browser has no WebGPU";
+    return { webgpu: false, adapter: null, limits: null, simd, why };
+  }
+  const { vendor, architecture, device, description } = adapter.info;
+  const { maxBufferSize, maxStorageBufferBindingSize } = adapter.limits;
+  const name = description || [vendor, architecture, device].filter(Boolean).join(" ") || "unnamed GPU";
+  return { webgpu: true, adapter: name, limits: { maxBufferSize, maxStorageBufferBindingSize }, simd, why: null };
+}
+
+/** A worker with a device, and at most one model on it. */
+export class Nanotern {
+  #worker;
+  #waiting = new Map();
+  #next = 1;
+
+  /** Opens `webgpu`, `cpu`, or with `auto` the best there is. */
+  static async open({ backend = "auto" } = {}) {
+    const nanotern = new Nanotern();
+    nanotern.runtime = await nanotern.#call("open", { backend });
+    return nanotern;
+  }
+
+  constructor() {
+    this.#worker = new Worker(new URL("./worker.js", import.meta.url), { type: "module" });
+    this.#worker.onmessage = ({ data }) => this.#receive(data);
+    this.#worker.onerror = (event) => this.#failAll(event.message || "the worker could not be started");
+    this.model = null;
+    this.chat = { completions: { create: (request) => this.#create("chat", request) } };
+    this.completions = { create: (request) => this.#create("complete", request) };
+  }
+
+  /** Loads a model from a URL, a `File` or a `Blob`. */
+  async load(source, { onProgress, signal } = {}) {
+    const [method, args] = source instanceof Blob
+      ? ["loadFile", { file: source }]
+      : ["load", { url: new URL(source, location.href).href }];
+    this.model = null;
+    this.model = await this.#call(method, args, { onProgress, signal });
+    return this.model;
+  }
+
+  /** Gives the memory of the model back. */
+  async unload() {
+    this.model = null;
+    await this.#call("unload", {});
+  }
+
+  /** Logits after the last token of a text. */
+  logits(prompt) {
+    return this.#call("logits", { prompt });
+  }
+
+  /** Prepares to train on a text; an earlier session ends. */
+  async train(text, config) {
+    const call = (method, args = {}, options) => this.#call(method, args, options);
+    const info = await call("train", { text, config });
+    return new Training(info, call, async () => (this.model = await call("use")));
+  }
+
+  /** Compiles every shader; those that the browser refuses. */
+  checkShaders() {
+    return this.#call("checkShaders", {});
+  }
+
+  /** Compares every op of a training step with the CPU's reference; those that differ. */
+  selfTest() {
+    return this.#call("selfTest", {});
+  }
+
+  /** Ends the worker and all that it holds. */
+  close() {
+    this.#worker.terminate();
+    this.#failAll("it was closed");
+  }
+
+  async #create(method, { messages, prompt, stream = false, signal, ...rest }) {
+    const sampling = samplingOf(rest);
+    const start = performance.now();
+    const chunks = this.#stream(method, { messages, prompt, sampling }, signal, start);
+    if (stream) return chunks;
+    let content = "";
+    let last;
+    for await (const chunk of chunks) {
+      content += chunk.choices[0].delta.content ?? "";
+      last = chunk;
+    }
+    const { finish_reason } = last.choices[0];
+    const choice = { index: 0, message: { role: "assistant", content }, finish_reason };
+    return { ...last, object: "chat.completion", choices: [choice] };
+  }
+
+  async *#stream(method, args, signal, start) {
+    const arrived = [];
+    let wake;
+    const push = (item) => { arrived.push(item); wake?.(); };
+    const abort = new AbortController();
+    signal?.addEventListener("abort", () => abort.abort(signal.reason), { once: true });
+    if (signal?.aborted) abort.abort(signal.reason);
+    this.#call(method, args, { onProgress: (delta) => push({ delta }), signal: abort.signal })
+      .then((delta) => push({ delta }), (error) => push({ error }));
+    const id = `chatcmpl-${crypto.randomUUID()}`;
+    const created = Math.floor(Date.now() / 1000);
+    let first = null;
+    try {
+      for (;;) {
+        if (arrived.length === 0) await new Promise((resolve) => { wake = resolve; });
+        const { delta, error } = arrived.shift();
+        if (error) throw error;
+        if (delta.completion_tokens > 0) first ??= performance.now() - start;
+        if (!delta.text && !delta.finish_reason) continue;
+        if (delta.finish_reason === "cancelled") signal?.throwIfAborted();
+        yield chunk(id, created, delta, first, performance.now() - start);
+        if (delta.finish_reason) return;
+      }
+    } finally {
+      abort.abort(); // the caller may have left early
+    }
+  }
+
+  #call(method, args, { onProgress, signal } = {}) {
+    signal?.throwIfAborted();
+    const id = this.#next++;
+    const result = new Promise((resolve, reject) => this.#waiting.set(id, { resolve, reject, onProgress }));
+    signal?.addEventListener("abort", () => this.#worker.postMessage({ cancel: id }), { once: true });
+    this.#worker.postMessage({ id, method, args });
+    return result;
+  }
+
+  #receive({ id, result, progress, error }) {
+    const waiting = this.#waiting.get(id);
+    if (!waiting) return;
+    if (progress !== undefined) return void waiting.onProgress?.(progress);
+    this.#waiting.delete(id);
+    if (error) waiting.reject(new NanoternError(error));
+    else waiting.resolve(result);
+  }
+
+  #failAll(message) {
+    for (const { reject } of this.#waiting.values()) reject(new NanoternError({ code: "internal", message }));
+    this.#waiting.clear();
+  }
+}
+
+/** A model in training. */
+class Training {
+  #call;
+
+  constructor(info, call, use) {
+    this.#call = call;
+    this.info = info;
+    this.use = use;
+  }
+
+  step(n = 1) {
+    return this.#call("trainStep", { n });
+  }
+
+  validate() {
+    return this.#call("validate");
+  }
+
+  weights(name) {
+    return this.#call("weights", { name });
+  }
+
+  async sample(prompt, { signal, ...rest } = {}) {
+    let text = "";
+    const onProgress = (delta) => { text += delta.text; };
+    const last = await this.#call("sample", { prompt, sampling: samplingOf(rest) }, { onProgress, signal });
+    return text + last.text;
+  }
+
+  export() {
+    return this.#call("export");
+  }
+
+  free() {
+    return this.#call("endTraining");
+  }
+}
+
+/** What the module understands of a request. */
+function samplingOf({ model: _, stream_options: __, stop, ...sampling }) {
+  if (stop !== undefined) sampling.stop = [stop].flat();
+  return sampling;
+}
+
+function chunk(id, created, { text, finish_reason, prompt_tokens, completion_tokens }, first, elapsed) {
+  const usage = { prompt_tokens, completion_tokens, total_tokens: prompt_tokens + completion_tokens };
+  const choices = [{ index: 0, delta: { content: text }, finish_reason }];
+  const timings = { first_token_ms: first, total_ms: elapsed };
+  return { id, object: "chat.completion.chunk", created, model: "nanotern", choices, usage, timings };
+}

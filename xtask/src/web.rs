@@ -1,0 +1,150 @@
+//! `cargo xtask web`: the browser demo, built into `target/web` and served on this machine.
+//!
+//! The module is compiled with SIMD; `xtask/bindgen` writes its JavaScript side; the page and a model that is trained here
+//! once are put beside it. `target/web` is then a folder that any server of static files can publish.
+
+use super::serve::serve;
+use super::{Result, WASM, cargo, has_wasm, run};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::{env, fs};
+
+const USAGE: &str = "\
+usage: cargo xtask web [--build] [--port N] [--model FILE]
+
+  --build       only build target/web
+  --port N      serve on this port of 127.0.0.1 (8000)
+  --model FILE  ship this GGUF file; else target/web-model/model.gguf, which is trained if it is not there";
+
+/// What the model that is shipped is trained with: what `nanotern train` does by itself.
+const TRAIN: &str = "run -q -p nanotern -- train --backend cpu --dataset synthetic";
+
+struct Options {
+    build: bool,
+    port: u16,
+    model: Option<PathBuf>,
+}
+
+impl Options {
+    fn parse(args: &[String]) -> Result<Options> {
+        let mut options = Options { build: false, port: 8000, model: None };
+        let mut args = args.iter();
+        while let Some(arg) = args.next() {
+            let mut value = || args.next().ok_or_else(|| format!("{arg} needs a value\n{USAGE}"));
+            match arg.as_str() {
+                "--build" => options.build = true,
+                "--port" => options.port = value()?.parse().map_err(|e| format!("--port: {e}"))?,
+                "--model" => options.model = Some(value()?.into()),
+                _ => return Err(format!("{arg} is unknown\n{USAGE}")),
+            }
+        }
+        Ok(options)
+    }
+}
+
+pub fn web(args: &[String]) -> Result {
+    let options = Options::parse(args)?;
+    let here = env::current_exe().map_err(|e| e.to_string())?;
+    let target = here.ancestors().nth(2).ok_or("this program lies nowhere")?.to_path_buf();
+    let out = target.join("web");
+    let module = compile(&target)?;
+    bindgen(&target, &module, &out)?;
+    copy_all(Path::new("web/www"), &out)?;
+    let model = match options.model {
+        Some(file) => file,
+        None => trained_model(&target)?,
+    };
+    copy(&model, &out.join("model.gguf"))?;
+    report(&out)?;
+    if options.build { Ok(()) } else { serve(&out, options.port) }
+}
+
+/// The wasm module.
+fn compile(target: &Path) -> Result<PathBuf> {
+    let added = || Command::new("rustup").args(["target", "add", WASM]).status().is_ok_and(|s| s.success());
+    if !has_wasm() && !added() {
+        return Err(format!(
+            "this toolchain cannot compile for browsers: `rustup target add {WASM}`, or install a Rust that has it"
+        ));
+    }
+    let mut build = Command::new(env::var_os("CARGO").unwrap_or("cargo".into()));
+    build.args(["build", "-p", "nanotern-web", "--profile", "browser", "--locked", "--target", WASM]);
+    build.arg("--target-dir").arg(target);
+    run(build.env("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUSTFLAGS", "-C target-feature=+simd128"))?;
+    Ok(target.join(WASM).join("browser/nanotern_web.wasm"))
+}
+
+/// Writes the module and its JavaScript side to `out`.
+fn bindgen(target: &Path, module: &Path, out: &Path) -> Result {
+    let locked = locked_version("Cargo.lock", "wasm-bindgen")?;
+    let ours = locked_version("xtask/bindgen/Cargo.lock", "wasm-bindgen-cli-support")?;
+    if locked != ours {
+        return Err(format!("Cargo.lock has wasm-bindgen {locked}, xtask/bindgen {ours}: they must be the same"));
+    }
+    let dir = target.join("bindgen");
+    cargo(&format!("build -q --locked --manifest-path xtask/bindgen/Cargo.toml --target-dir {}", dir.display()))?;
+    fs::create_dir_all(out).map_err(|e| format!("{}: {e}", out.display()))?;
+    run(Command::new(dir.join(format!("debug/bindgen{}", env::consts::EXE_SUFFIX))).arg(module).arg(out))
+}
+
+/// The version of a package in a lock file.
+fn locked_version(file: &str, package: &str) -> Result<String> {
+    let text = fs::read_to_string(file).map_err(|e| format!("{file}: {e}"))?;
+    let mut lines = text.lines().skip_while(|line| *line != format!("name = \"{package}\"")).skip(1);
+    let version = lines.next().and_then(|line| line.strip_prefix("version = \"")?.strip_suffix('"'));
+    version.map(String::from).ok_or_else(|| format!("{file} has no {package}"))
+}
+
+/// The model that is shipped, trained once.
+fn trained_model(target: &Path) -> Result<PathBuf> {
+    let dir = target.join("web-model");
+    let model = dir.join("model.gguf");
+    if !model.exists() {
+        let run = dir.join("run");
+        if run.exists() {
+            fs::remove_dir_all(&run).map_err(|e| format!("{}: {e}", run.display()))?;
+        }
+        cargo(&format!("{TRAIN} --checkpoint-dir {}", run.display()))?;
+        cargo(&format!("run -q -p nanotern -- export --checkpoint {} --output {}", run.display(), model.display()))?;
+    }
+    Ok(model)
+}
+
+fn copy(from: &Path, to: &Path) -> Result {
+    fs::copy(from, to).map(|_| ()).map_err(|e| format!("{} to {}: {e}", from.display(), to.display()))
+}
+
+fn copy_all(from: &Path, to: &Path) -> Result {
+    for entry in fs::read_dir(from).map_err(|e| format!("{}: {e}", from.display()))?.flatten() {
+        copy(&entry.path(), &to.join(entry.file_name()))?;
+    }
+    Ok(())
+}
+
+/// Says how large everything is that a browser fetches, and what is left of it on the way.
+fn report(out: &Path) -> Result {
+    let mut files: Vec<PathBuf> =
+        fs::read_dir(out).map_err(|e| format!("{}: {e}", out.display()))?.flatten().map(|e| e.path()).collect();
+    files.retain(|f| !f.to_string_lossy().ends_with(".d.ts"));
+    files.sort();
+    let (mut raw, mut gzipped) = (0, Some(0));
+    println!("{:24} {:>10} {:>10}", "", "bytes", "gzipped");
+    for file in files {
+        let bytes = fs::metadata(&file).map_err(|e| format!("{}: {e}", file.display()))?.len();
+        let small = gzip(&file);
+        let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        println!("{name:24} {bytes:>10} {:>10}", small.map_or("?".into(), |s| s.to_string()));
+        if name != "model.gguf" {
+            raw += bytes;
+            gzipped = gzipped.zip(small).map(|(a, b)| a + b);
+        }
+    }
+    println!("{:24} {raw:>10} {:>10}", "without the model", gzipped.map_or("?".into(), |s: u64| s.to_string()));
+    Ok(())
+}
+
+/// Size of a file after `gzip -9`, where there is such a program.
+fn gzip(file: &Path) -> Option<u64> {
+    let output = Command::new("gzip").args(["-9", "-c"]).arg(file).stderr(Stdio::null()).output().ok()?;
+    output.status.success().then_some(output.stdout.len() as u64)
+}
