@@ -18,7 +18,7 @@ pub struct InferenceBench {
     pub timing: Timing,
     /// Weights of the ternary layers; each is multiplied once a token.
     pub ternary_weights: usize,
-    /// Bytes of weights, as the device holds them, that are read in the work done once.
+    /// Bytes of weights, as a file in memory holds them, that are read in the work done once.
     pub weight_bytes: usize,
     /// Bytes of all buffers.
     pub buffer_bytes: usize,
@@ -30,10 +30,12 @@ impl InferenceBench {
             TensorData::Ternary(t) => t.outs * t.dim,
             _ => 0,
         });
+        let looked_up = |name: &str| name == "embed.weight" && !file.config.tie_embeddings;
+        let read = file.tensors.iter().filter(|t| !looked_up(&t.name)).map(|t| t.data.bytes());
         InferenceBench {
             timing,
             ternary_weights: weights.sum(),
-            weight_bytes: steps * engine.weight_bytes(),
+            weight_bytes: steps * read.sum::<usize>(),
             buffer_bytes: engine.device_bytes(),
         }
     }
@@ -118,7 +120,7 @@ pub fn profile_decode(file: &ModelFile, backend: &Backend, prompt: usize, repeat
     let (mut engine, prompt) = decoder(file, backend, prompt, 1)?;
     start(&mut engine, &prompt, 1)?;
     draw(&mut engine)?;
-    let (program, nodes, token) = engine.single_row();
+    let (program, nodes) = engine.single_row();
     let mut seconds = vec![Vec::new(); nodes.len()];
     // The inputs stay as the last step left them, so this draws the same token again.
     for _ in 0..repeats {

@@ -2,7 +2,7 @@
 //! that decodes and as many rows of waiting prompts as fit, runs them as one submit, and reads one token for each sequence
 //! that is past its prompt. What a sequence gets does not depend on which others run beside it.
 
-use super::weights::{load_tensor, load_weights, weight_bytes};
+use super::weights::{load_tensor, load_weights};
 use crate::backend::{Backend, Program};
 use crate::formats::{ModelFile, Tensor};
 use crate::graph::{Graph, Plan, TensorId};
@@ -195,10 +195,9 @@ impl Engine {
             .collect();
         let mut program = backend.prepare(Arc::new(Plan::new(g)))?;
         program.write(model.rope, &model.rope_table());
-        let weight_bytes = weight_bytes(&program.plan().graph, buckets[0].section, &model);
         let slots = (0..options.slots).map(|_| None).collect();
         let stop = stop.to_vec();
-        Ok(Engine { program, model, buckets, state, slots, vocab, context, stop, weight_bytes, next: 0 })
+        Ok(Engine { program, model, buckets, state, slots, vocab, context, stop, next: 0 })
     }
 
     /// Takes a weight.
@@ -246,12 +245,11 @@ impl Engine {
         self.stop = stop;
     }
 
-    /// For measuring: the program, the nodes of the step of a single row, and the token it draws.
+    /// For measuring: the program, and the nodes of the step of a single row.
     #[cfg(feature = "native")]
-    pub(crate) fn single_row(&mut self) -> (&mut Program, Range<usize>, TensorId) {
-        let bucket = &self.buckets[0];
-        let nodes = self.program.plan().graph.nodes_of(bucket.section);
-        (&mut self.program, nodes, bucket.tokens)
+    pub(crate) fn single_row(&mut self) -> (&mut Program, Range<usize>) {
+        let nodes = self.program.plan().graph.nodes_of(self.buckets[0].section);
+        (&mut self.program, nodes)
     }
 
     /// Starts a sequence after `prompt`; it ends when `cancelled` is set.

@@ -1,12 +1,10 @@
-//! Copies the tensors of a model file to a device, as they are; how many bytes of them a step reads.
+//! Copies the tensors of a model file to a device, as they are.
 
 use crate::backend::Program;
 use crate::formats::{ModelFile, Tensor, TensorData};
-use crate::graph::{Graph, TensorId};
 use crate::model::{Model, WeightForm};
 use crate::{Error, Result};
 use half::slice::HalfFloatSliceExt;
-use std::collections::BTreeSet;
 
 /// Writes every weight of `file` to the tensors that `model` declared in `program`'s graph.
 pub fn load_weights(program: &mut Program, model: &Model, file: &ModelFile) -> Result<()> {
@@ -39,16 +37,4 @@ pub fn load_tensor(program: &mut Program, model: &Model, tensor: &Tensor) -> Res
         }
     }
     Ok(())
-}
-
-/// Bytes of the weights that a section reads whole, which looking up rows of an embedding is not.
-pub(super) fn weight_bytes(g: &Graph, section: &str, model: &Model) -> usize {
-    let nodes = g.nodes[g.nodes_of(section)].iter().filter(|n| !n.op.name.starts_with("embedding"));
-    let read: BTreeSet<TensorId> = nodes.flat_map(|n| n.tensors.iter().copied()).collect();
-    let held = model.weights.iter().flat_map(|weight| match weight.form {
-        WeightForm::Dense(id) => vec![id],
-        WeightForm::Ternary(w) => vec![w.codes, w.scales],
-        WeightForm::Int8(w) => vec![w.codes, w.scales],
-    });
-    held.filter(|id| read.contains(id)).map(|id| g.tensor(id).bytes()).sum()
 }
