@@ -79,9 +79,9 @@ unsafe fn tile_rows<const R: usize>(t: &Tile) {
 #[inline]
 unsafe fn narrow_sums<const R: usize>(t: &Tile, k: usize, end: usize) -> [[__m256i; NV]; R] {
     let mut sum = [[_mm256_setzero_si256(); NV]; R];
-    // Eight steps a turn: short loops are predicted to the end.
-    for k in (k..end).step_by(32) {
-        for k in (0..32).step_by(4).map(|i| k + i) {
+    // Two steps a turn: short loops are predicted to the end.
+    for k in (k..end).step_by(8) {
+        for k in [k, k + 4] {
             let mut w = [_mm256_setzero_si256(); NV];
             for (v, w) in w.iter_mut().enumerate() {
                 // SAFETY: inputs k..k + 4 of NR outputs.

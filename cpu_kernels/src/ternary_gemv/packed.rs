@@ -4,7 +4,8 @@
 //! 2 bits, value = code - 1, as in canonical packing. Scales are (tiles, groups, outputs of a tile), as f16 where that is
 //! exact: trained ones are.
 
-use crate::{Level, gemm::packed_row_bytes, round_f16, scratch::Line};
+use crate::{Level, gemm::packed_row_bytes, scratch::Line};
+use half::f16;
 use std::{fmt, str::FromStr};
 
 /// An order of ternary weights in memory.
@@ -178,7 +179,7 @@ impl Scales {
         if layout != Layout::Canonical && scales.iter().all(|&s| to_f16(s).is_some()) {
             let mut to = lines(2 * len);
             let halves = bytemuck::cast_slice_mut::<_, u16>(&mut to);
-            each().for_each(|((o, g), &s)| halves[at(o, g)] = to_f16(s).unwrap_or_default());
+            each().for_each(|((o, g), &s)| halves[at(o, g)] = f16::from_f32(s).to_bits());
             return Scales::Half(to);
         }
         let mut to = lines(4 * len);
@@ -188,15 +189,10 @@ impl Scales {
     }
 }
 
-/// The bits of `x` as f16, if it is one, and finite.
-fn to_f16(x: f32) -> Option<u16> {
-    let (bits, size) = (x.to_bits(), x.abs());
-    if !x.is_finite() || round_f16::round(x).to_bits() != bits {
-        return None;
-    }
-    // Below 2^-14 an f16 is a multiple of 2^-24; above, the exponent's bias is 15 instead of 127.
-    let value = if size < 6.103_515_6e-5 { (size * 16_777_216.0) as u32 } else { (size.to_bits() >> 13) - (112 << 10) };
-    Some((bits >> 31 << 15 | value) as u16)
+/// `x` as f16, if it is one, and finite.
+fn to_f16(x: f32) -> Option<f16> {
+    let half = f16::from_f32(x);
+    (half.is_finite() && half.to_f32().to_bits() == x.to_bits()).then_some(half)
 }
 
 /// Zeroed memory for at least `bytes` bytes.
@@ -266,7 +262,7 @@ mod tests {
             (f32::INFINITY, None),
             (f32::NAN, None),
         ] {
-            assert_eq!(to_f16(x), want, "{x}");
+            assert_eq!(to_f16(x).map(f16::to_bits), want, "{x}");
         }
     }
 }
