@@ -50,6 +50,26 @@ fn check_inference(report: &Value, name: &str, tokens: u64, steps: u64) {
 }
 
 #[test]
+fn kernels_are_measured_and_one_layout_is_chosen() {
+    let project = Project::new();
+    let text = project.ok("bench kernels --shape 32x128 --shape 64x256 --rows 3 --json");
+    let lines: Vec<Value> = text.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    for level in nanotern::backend::Level::available().into_iter().skip(1) {
+        for outs in [32, 64] {
+            let of = |l: &&Value| l["level"] == level.to_string() && l["outs"] == outs;
+            let lines: Vec<&Value> = lines.iter().filter(of).collect();
+            assert!(lines.iter().all(|l| l["gops"].as_f64().unwrap() > 0.0 && l["roofline_share"].is_f64()), "{text}");
+            let chosen: Vec<&&Value> = lines.iter().filter(|l| l["chosen"] == true).collect();
+            assert!(chosen.len() == 2 && chosen[0]["layout"] == chosen[1]["layout"], "{text}");
+            assert_eq!(lines.iter().filter(|l| l["kernel"] == "gemm" && l["rows"] == 3).count(), 1);
+        }
+    }
+    for bad in ["--shape 32", "--shape 32x100", "--group 0", "--rows 0", "--shape 99999999x128", "--cpu-level sse9"] {
+        assert_eq!(project.nanotern(&format!("bench kernels {bad}")).code, Some(2), "{bad}");
+    }
+}
+
+#[test]
 fn prefill_and_decode_report_what_they_measured() {
     let project = project();
     let report = json(&project, "prefill --model model.gguf --tokens 20 --repeats 3");

@@ -1,7 +1,7 @@
 //! `nanotern bench`.
 
-use super::DeviceArgs;
 use super::model::ModelArgs;
+use super::{DeviceArgs, bench_kernels};
 use nanotern::backend::Backend;
 use nanotern::bench::{self, InferenceBench, OpTime, Shape};
 use nanotern::formats::ModelFile;
@@ -18,6 +18,8 @@ pub enum BenchCommand {
     Prefill(PrefillArgs),
     /// Drawing tokens one after the other, greedily.
     Decode(DecodeArgs),
+    /// Ternary matrix products on one CPU thread, beside what the machine could do.
+    Kernels(bench_kernels::KernelArgs),
 }
 
 #[derive(clap::Args)]
@@ -97,6 +99,7 @@ impl InferenceArgs {
 pub fn run(command: &BenchCommand) -> Result<ExitCode> {
     match command {
         BenchCommand::TrainStep(args) => train_step(args)?,
+        BenchCommand::Kernels(args) => bench_kernels::run(args)?,
         BenchCommand::Prefill(PrefillArgs { common, tokens }) => {
             let (file, name, backend) = common.open()?;
             let bench = bench::bench_prefill(&file, &backend, *tokens, common.repeats)?;

@@ -2,6 +2,7 @@
 //! preset.
 
 mod bench;
+mod bench_kernels;
 mod data;
 mod doctor;
 mod eval;
@@ -13,7 +14,8 @@ mod serve;
 mod train;
 
 use clap::{CommandFactory, Parser, Subcommand};
-use nanotern::backend::{self, Backend};
+use cpu_kernels::ternary_gemv::{self, Layout};
+use nanotern::backend::{self, Backend, Level};
 use nanotern::{Error, Result};
 use std::io::Write;
 use std::process::ExitCode;

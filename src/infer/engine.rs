@@ -150,7 +150,6 @@ pub struct Engine {
     vocab: usize,
     context: usize,
     stop: Vec<u32>,
-    weight_bytes: usize,
     next: u64,
 }
 
@@ -228,11 +227,6 @@ impl Engine {
     /// Bytes of all buffers on the device.
     pub fn device_bytes(&self) -> usize {
         self.program.plan().bytes()
-    }
-
-    /// Bytes of weights on the device that every step reads.
-    pub fn weight_bytes(&self) -> usize {
-        self.weight_bytes
     }
 
     /// Rows that a step feeds at most.

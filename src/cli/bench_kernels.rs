@@ -1,0 +1,113 @@
+//! `nanotern bench kernels`: the ternary products of decoding and of reading a prompt, each beside its roofline, and which
+//! layout decoding would choose.
+
+use cpu_kernels::bench::{Place, Record, gemm, gemv, peak_gops, read_bandwidth};
+use cpu_kernels::ternary_gemv::{Layout, choose};
+use nanotern::backend::Level;
+use nanotern::{Error, Result};
+use serde_json::json;
+
+#[derive(clap::Args)]
+pub struct KernelArgs {
+    /// Shapes as OUTSxINPUTS.
+    #[arg(long = "shape", value_parser = shape, default_values = ["2048x2048", "4096x4096", "4096x11008"])]
+    shapes: Vec<(usize, usize)>,
+    /// Inputs that share a scale.
+    #[arg(long, default_value_t = 128)]
+    group: usize,
+    /// Rows of the product that stands for reading a prompt.
+    #[arg(long, default_value_t = 128)]
+    rows: usize,
+    /// CPU instruction-set level; every one above scalar unless given.
+    #[arg(long)]
+    cpu_level: Option<Level>,
+    /// One JSON object a line on standard output.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Weights of the largest matrix that is measured: 256 MiB of codes.
+const MAX_WEIGHTS: usize = 1 << 30;
+
+fn shape(text: &str) -> Result<(usize, usize), String> {
+    let sizes = text.split_once('x').and_then(|(outs, dim)| Some((outs.parse().ok()?, dim.parse().ok()?)));
+    sizes.filter(|(outs, dim)| *outs > 0 && *dim > 0).ok_or_else(|| format!("{text}: a shape is OUTSxINPUTS"))
+}
+
+/// What bounds a product at a level: bytes read a second, multiply-adds a second.
+struct Limits {
+    cache: f64,
+    dram: f64,
+    compute: Option<f64>,
+}
+
+impl Limits {
+    /// The most operations a second that a measured product could reach, in 10^9.
+    fn roofline(&self, r: &Record) -> Option<f64> {
+        let bandwidth = if r.place == Place::Dram { self.dram } else { self.cache };
+        let by_bytes = bandwidth * 2.0 * (r.rows * r.outs * r.dim) as f64 / r.bytes as f64;
+        self.compute.map(|compute| compute.min(by_bytes))
+    }
+}
+
+pub fn run(args: &KernelArgs) -> Result<()> {
+    for (outs, dim) in &args.shapes {
+        let fits = args.group > 0 && args.group.is_multiple_of(32) && dim.is_multiple_of(args.group);
+        if !fits || outs.saturating_mul(*dim) > MAX_WEIGHTS || !(1..=4096).contains(&args.rows) {
+            return Err(Error::usage(format!(
+                "{outs}x{dim} in groups of {}, {} rows: a group is a multiple of 32 that divides the inputs, a matrix has at \
+                 most 2^30 weights, and between 1 and 4096 rows are possible",
+                args.group, args.rows
+            )));
+        }
+    }
+    let levels: Vec<Level> = match args.cpu_level {
+        Some(level) if !level.is_available() => return Err(Error::Device(format!("this processor has no {level}"))),
+        Some(level) => vec![level],
+        None => Level::available().into_iter().filter(|l| *l != Level::Scalar).collect(),
+    };
+    let [cache, dram] = [8 << 20, 512 << 20].map(read_bandwidth);
+    if !args.json {
+        println!("one thread reads {cache:.1} GB/s of 8 MiB, {dram:.1} GB/s of 512 MiB");
+    }
+    for level in levels {
+        let limits = Limits { cache, dram, compute: peak_gops(level) };
+        if let (Some(peak), false) = (limits.compute, args.json) {
+            println!("{level}: {peak:.0} GOPS of byte multiply-adds");
+        }
+        for shape in &args.shapes {
+            measure(args, level, *shape, &limits);
+        }
+    }
+    Ok(())
+}
+
+fn measure(args: &KernelArgs, level: Level, shape: (usize, usize), limits: &Limits) {
+    let chosen = choose(level, shape.0, shape.1, args.group);
+    for layout in Layout::of(level) {
+        for place in [Place::Cache, Place::Dram] {
+            let record = gemv(level, *layout, 1, shape, args.group, place);
+            report(args, &record, Some(*layout == chosen), limits.roofline(&record));
+        }
+    }
+    let record = gemm(level, args.rows, shape, args.group);
+    report(args, &record, None, limits.roofline(&record));
+}
+
+fn report(args: &KernelArgs, r: &Record, chosen: Option<bool>, roofline: Option<f64>) {
+    let (layout, place) = (r.layout.map(|l| l.to_string()), format!("{:?}", r.place).to_lowercase());
+    let share = roofline.map(|roofline| r.gops() / roofline);
+    if args.json {
+        let object = json!({
+            "kernel": r.kernel, "level": r.level.to_string(), "layout": layout, "chosen": chosen, "rows": r.rows,
+            "outs": r.outs, "inputs": r.dim, "group": r.group, "weights_in": place, "seconds": r.median,
+            "gops": r.gops(), "gb_per_s": r.gbps(), "roofline_share": share,
+        });
+        return println!("{object}");
+    }
+    let layout = layout.unwrap_or_default();
+    let name = format!("{} {} {layout} {}x{}x{} {place}", r.kernel, r.level, r.rows, r.outs, r.dim);
+    let share = share.map_or(String::new(), |share| format!("{:4.0} % of the roofline", 100.0 * share));
+    let mark = if chosen == Some(true) { "  chosen" } else { "" };
+    println!("{name:44} {:7.1} GOPS {:6.1} GB/s {share}{mark}", r.gops(), r.gbps());
+}
