@@ -105,8 +105,7 @@ impl ByteLevel {
     pub(super) fn token_id(&self, token: &str) -> Option<u32> {
         let added = self.added.iter().find(|a| a.content == token).map(|a| a.id);
         added.or_else(|| {
-            let bytes: Option<Vec<u8>> =
-                token.chars().map(|c| (0..=255).find(|b| byte_char(*b) == c)).collect();
+            let bytes: Option<Vec<u8>> = token.chars().map(|c| (0..=255).find(|b| byte_char(*b) == c)).collect();
             self.ids.get(&bytes?[..]).copied()
         })
     }
@@ -166,7 +165,8 @@ impl ByteLevel {
         {
             return ids.push(*id);
         }
-        let mut parts: Vec<Part> = word.iter().enumerate().map(|(i, b)| Part::new(self.bytes[usize::from(*b)], i)).collect();
+        let mut parts: Vec<Part> =
+            word.iter().enumerate().map(|(i, b)| Part::new(self.bytes[usize::from(*b)], i)).collect();
         let end = parts.len();
         let pair = |parts: &[Part], left: usize| {
             let right = parts[left].next;

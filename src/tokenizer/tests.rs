@@ -98,7 +98,7 @@ mod native {
 
     #[test]
     fn other_programs_read_the_bytes_json() {
-        let json = bpe::Json::parse(&bytes_json()).unwrap();
+        let json = Json::parse(&bytes_json()).unwrap();
         for text in SAMPLES {
             assert_eq!(json.encode(text), encode_bytes(text));
             assert_eq!(json.decode(&json.encode(text)), text);
@@ -119,19 +119,60 @@ mod native {
     /// Texts that cut differently under any mistake in the classes of characters or the order of merges.
     fn hard_texts() -> Vec<String> {
         let mut rng = crate::rng::Rng::new(1);
-        let pieces = ["the", " cat", "'s", "'LL", "\u{2019}s", " ", "  ", "\n", "\r\n", "\u{a0}", "\u{3000}", "\t", "12", "\u{b2}",
-            "\u{217}", "\u{2165}", "\u{96b}", "e\u{301}", "\u{93e}", "\u{24d0}", "\u{2160}", "_", "--", "<|", "|>", "<|end|>", "\u{1f980}",
-            "\u{5de}\u{5bc}", "\u{10fffd}", "fn f(x: i32) -> i32 {\n    x + 1\n}", "\u{0}"];
-        let mixed = (0..400).map(|_| (0..rng.below(12)).map(|_| *rng.pick(&pieces)).collect::<String>()).collect::<Vec<_>>();
+        let pieces = [
+            "the",
+            " cat",
+            "'s",
+            "'LL",
+            "\u{2019}s",
+            " ",
+            "  ",
+            "\n",
+            "\r\n",
+            "\u{a0}",
+            "\u{3000}",
+            "\t",
+            "12",
+            "\u{b2}",
+            "\u{217}",
+            "\u{2165}",
+            "\u{96b}",
+            "e\u{301}",
+            "\u{93e}",
+            "\u{24d0}",
+            "\u{2160}",
+            "_",
+            "--",
+            "<|",
+            "|>",
+            "<|end|>",
+            "\u{1f980}",
+            "\u{5de}\u{5bc}",
+            "\u{10fffd}",
+            "fn f(x: i32) -> i32 {\n    x + 1\n}",
+            "\u{0}",
+        ];
+        let mixed =
+            (0..400).map(|_| (0..rng.below(12)).map(|_| *rng.pick(&pieces)).collect::<String>()).collect::<Vec<_>>();
         let random = (0..400).map(|_| {
             let chars = (0..rng.below(40)).filter_map(|_| char::from_u32(rng.below(0x11_0000) as u32 >> rng.below(18)));
             chars.collect::<String>()
         });
-        let every = (0..0x11_0000u32).filter_map(char::from_u32).map(|c| format!("a{c}1")).collect::<String>();
+        let every = (0..0x3400u32).chain((0x3400..0x3_3000).step_by(7)).filter_map(char::from_u32);
+        let every = every.map(|c| format!("a{c}1")).collect::<Vec<_>>();
+        let every = every.chunks(1000).map(|texts| texts.concat());
         let long = "aaaaaaab".repeat(500) + &" ".repeat(300);
         let world = crate::data::synthetic::generate(3, 30_000).train;
-        let shakespeare = "First Citizen:\nBefore we proceed any further, hear me speak.\n\nAll:\nSpeak, speak.\n".to_string();
-        SAMPLES.map(String::from).into_iter().chain([every, long, world, shakespeare]).chain(mixed).chain(random).collect()
+        let shakespeare =
+            "First Citizen:\nBefore we proceed any further, hear me speak.\n\nAll:\nSpeak, speak.\n".to_string();
+        SAMPLES
+            .map(String::from)
+            .into_iter()
+            .chain([long, world, shakespeare])
+            .chain(every)
+            .chain(mixed)
+            .chain(random)
+            .collect()
     }
 
     #[test]
@@ -153,14 +194,17 @@ mod native {
         ];
         let texts = hard_texts();
         for (i, json) in variants.iter().enumerate() {
-            let (theirs, ours) = (bpe::Json::parse(json).unwrap(), byte_level::ByteLevel::parse(json).unwrap());
+            let (theirs, ours) = (Json::parse(json).unwrap(), byte_level::ByteLevel::parse(json).unwrap());
             for text in &texts {
                 let (want, have) = (theirs.encode_whole(text), ours.encode(text));
                 assert!(want == have, "variant {i}: {:?}", text.chars().take(80).collect::<String>());
             }
-            assert_eq!(ours.vocab_size(), theirs.vocab_size());
+            assert_eq!((ours.vocab_size(), ours.to_json()), (theirs.vocab_size(), json.clone()));
             for id in 0..ours.vocab_size() as u32 + 2 {
-                assert_eq!((ours.token_bytes(id), ours.is_special(id)), (theirs.token_bytes(id), theirs.is_special(id)));
+                assert_eq!(
+                    (ours.token_bytes(id), ours.is_special(id)),
+                    (theirs.token_bytes(id), theirs.is_special(id))
+                );
             }
             for token in SPECIALS.into_iter().chain(["Ġthe", "a", "é", "nothing of it"]) {
                 assert_eq!(ours.token_id(token), theirs.token_id(token), "{token}");

@@ -10,8 +10,8 @@ use super::signals::Signals;
 use super::tensorboard::EventWriter;
 use super::trainer::StepStats;
 use crate::backend::Backend;
-use crate::data::files::write_atomic;
 use crate::data::Corpus;
+use crate::data::files::write_atomic;
 use crate::ops::STATS_RING;
 use crate::{Error, Result};
 use std::path::{Path, PathBuf};
@@ -213,8 +213,8 @@ impl Run {
         let last = stats.last().expect("a logged step has statistics");
         let shape = self.session.trainer.step.shape;
         let step = self.session.step;
-        let lr =
-            self.session.config.optim.schedule(step - 1, self.session.config.train.total_steps) * f64::from(self.session.config.optim.muon_lr);
+        let lr = self.session.config.optim.schedule(step - 1, self.session.config.train.total_steps)
+            * f64::from(self.session.config.optim.muon_lr);
         let tok_per_s = steps_per_s * shape.tokens() as f64;
         let (loss, grad_norm) = (f64::from(last.loss), f64::from(last.grad_norm));
         let tokens = step * shape.tokens() as u64;

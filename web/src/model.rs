@@ -102,8 +102,7 @@ impl Model {
         let Request { temperature, top_k, top_p, min_p, repetition_penalty, seed, max_tokens, stop } =
             read(sampling, "sampling")?;
         let logit_bias = Vec::new();
-        let sampling =
-            Sampling { temperature, top_k, top_p, min_p, repetition_penalty, logit_bias, seed, max_tokens };
+        let sampling = Sampling { temperature, top_k, top_p, min_p, repetition_penalty, logit_bias, seed, max_tokens };
         let cancel = Arc::new(AtomicBool::new(false));
         self.engine.start(prompt, sampling, Arc::clone(&cancel)).map_err(error)?;
         let text = TextStream::new(Arc::clone(&self.tokenizer), stop);

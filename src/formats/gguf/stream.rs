@@ -26,7 +26,16 @@ pub struct Stream {
 impl Stream {
     /// A file of `total` bytes.
     pub fn new(total: u64) -> Stream {
-        Stream { total, head: None, order: Vec::new(), taken: 0, pending: Vec::new(), start: 0, used: 0, look_at: FIRST_LOOK }
+        Stream {
+            total,
+            head: None,
+            order: Vec::new(),
+            taken: 0,
+            pending: Vec::new(),
+            start: 0,
+            used: 0,
+            look_at: FIRST_LOOK,
+        }
     }
 
     /// Bytes that have come.
