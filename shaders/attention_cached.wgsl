@@ -2,14 +2,15 @@
 // sequence in slots[r], and sees that sequence up to itself. A slot of 0xffffffff gives 0.
 //
 // A workgroup takes one head of one row, and walks the keys 64 at a time with a running maximum: each thread makes the
-// score of one key, then adds up one or two elements of the weighted values. head_dim is at most 128.
+// score of one key, then adds up one or two elements of the weighted values. head_dim is at most 128. Keys and values lie as
+// `kv_append` leaves them, so that neighbours in memory are read together.
 
 struct Args { rows: u32, heads: u32, kv_heads: u32, head_dim: u32, context: u32, scale: f32 }
 
 @group(0) @binding(0) var<uniform> args: Args;
 @group(0) @binding(1) var<storage, read> q: array<f32>; // (rows, heads, head_dim)
-@group(0) @binding(2) var<storage, read> k: array<f32>; // (slots, context, kv_heads, head_dim)
-@group(0) @binding(3) var<storage, read> v: array<f32>; // (slots, context, kv_heads, head_dim)
+@group(0) @binding(2) var<storage, read> k: array<f32>; // (slots, kv_heads, context / 64, head_dim, 64)
+@group(0) @binding(3) var<storage, read> v: array<f32>; // (slots, kv_heads, context, head_dim)
 @group(0) @binding(4) var<storage, read> positions: array<u32>; // (rows)
 @group(0) @binding(5) var<storage, read> slots: array<u32>; // (rows)
 @group(0) @binding(6) var<storage, read_write> y: array<f32>; // (rows, heads, head_dim)
@@ -28,8 +29,9 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
         query[c] = args.scale * q[out + c];
     }
     workgroupBarrier();
-    let first = (slot * args.context * args.kv_heads + wid.y / (args.heads / args.kv_heads)) * dim;
-    let stride = args.kv_heads * dim;
+    let head = slot * args.kv_heads + wid.y / (args.heads / args.kv_heads);
+    let panels = head * ((args.context + 63u) / 64u);
+    let values = head * args.context * dim;
     var most = -1e30;
     var total = 0.0;
     var low = 0.0;
@@ -37,10 +39,10 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     for (var base = 0u; base < keys; base += 64u) {
         var score = -1e30;
         if base + lane < keys {
-            let key = first + (base + lane) * stride;
+            let key = (panels + base / 64u) * dim * 64u + lane;
             score = 0.0;
             for (var c = 0u; c < dim; c++) {
-                score += query[c] * k[key + c];
+                score += query[c] * k[key + c * 64u];
             }
         }
         scores[lane] = score;
@@ -57,7 +59,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
         high *= decay;
         for (var i = 0u; i < count; i++) {
             let weight = exp(scores[i] - top);
-            let value = first + (base + i) * stride;
+            let value = values + (base + i) * dim;
             total += weight;
             if lane < dim { low += weight * v[value + lane]; }
             if lane + 64u < dim { high += weight * v[value + lane + 64u]; }

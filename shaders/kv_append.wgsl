@@ -1,12 +1,15 @@
-// Stores keys or values in a cache: cache[slots[r]][positions[r]] = x[r]. A slot of 0xffffffff stores nothing.
+// Stores keys or values in a cache, at slots[r] and positions[r] for row r; a slot of 0xffffffff stores nothing.
+//
+// Values are (slots, kv_heads, context, head_dim). Keys are `transposed`, (slots, kv_heads, context / 64, head_dim, 64) with
+// context rounded up: attention reads both in the order in which they lie.
 
-struct Args { rows: u32, dim: u32, context: u32 }
+struct Args { rows: u32, kv_heads: u32, head_dim: u32, context: u32, transposed: u32 }
 
 @group(0) @binding(0) var<uniform> args: Args;
-@group(0) @binding(1) var<storage, read> x: array<f32>; // (rows, dim)
+@group(0) @binding(1) var<storage, read> x: array<f32>; // (rows, kv_heads, head_dim)
 @group(0) @binding(2) var<storage, read> positions: array<u32>; // (rows)
 @group(0) @binding(3) var<storage, read> slots: array<u32>; // (rows)
-@group(0) @binding(4) var<storage, read_write> cache: array<f32>; // (slots, context, dim)
+@group(0) @binding(4) var<storage, read_write> cache: array<f32>;
 
 @compute @workgroup_size(64)
 fn main(
@@ -15,11 +18,21 @@ fn main(
     @builtin(local_invocation_index) lane: u32,
 ) {
     let i = (wid.x + wid.y * groups.x) * 64u + lane;
-    if i >= args.rows * args.dim {
+    let width = args.kv_heads * args.head_dim;
+    if i >= args.rows * width {
         return;
     }
-    let r = i / args.dim;
-    if slots[r] != 0xffffffffu && positions[r] < args.context {
-        cache[(slots[r] * args.context + positions[r]) * args.dim + i % args.dim] = x[i];
+    let r = i / width;
+    let position = positions[r];
+    if slots[r] == 0xffffffffu || position >= args.context {
+        return;
     }
+    let head = slots[r] * args.kv_heads + i % width / args.head_dim;
+    let d = i % args.head_dim;
+    var at = (head * args.context + position) * args.head_dim + d;
+    if args.transposed != 0u {
+        let panel = head * ((args.context + 63u) / 64u) + position / 64u;
+        at = (panel * args.head_dim + d) * 64u + position % 64u;
+    }
+    cache[at] = x[i];
 }

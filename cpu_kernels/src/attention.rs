@@ -56,27 +56,33 @@ fn head<L: Lanes, const DOWN: usize, const ACROSS: usize>(
         y.iter_mut().zip(out).for_each(|(y, out)| *y = out * of_sum);
         lse[r] = of_row;
     };
-    attend::<L, DOWN, ACROSS>(a.scale, (q, queries.start), (k, v), head_dim, done);
+    let keys = queries.end;
+    let mut packed = Scratch::of_thread();
+    let sizes = [Panels::size(head_dim, keys), Panels::size(keys, head_dim), scores_size(keys, head_dim)];
+    let [k_pack, v_pack, scores] = packed.slices(sizes);
+    let (k, v) = (Panels::transposed(k_pack, k, head_dim), Panels::copied(v_pack, v, head_dim));
+    attend::<L, DOWN, ACROSS>(a.scale, (q, queries.start), (k, v), (head_dim, scores), done);
 }
 
-/// Attention of consecutive queries of one head, the first at position `first`, over keys and values up to the last query's
-/// position. Calls `done(row, weighted sum of values, 1 / sum of weights, lse)` for each.
+/// Floats that [`attend`] works in, over so many keys.
+pub(crate) fn scores_size(keys: usize, head_dim: usize) -> usize {
+    ROWS * (keys.next_multiple_of(LANES) + head_dim.next_multiple_of(LANES))
+}
+
+/// Attention of consecutive queries of one head, the first at position `first`, over keys (head_dim, keys) and values
+/// (keys, head_dim) up to the last query's position. Calls `done(row, weighted sum of values, 1 / sum of weights, lse)` for
+/// each.
 #[inline(always)]
 pub(crate) fn attend<L: Lanes, const DOWN: usize, const ACROSS: usize>(
     scale: f32,
     (q, first): (Rows<'_>, usize),
-    (k, v): (Rows<'_>, Rows<'_>),
-    head_dim: usize,
+    (k, v): (Panels<'_>, Panels<'_>),
+    (head_dim, scratch): (usize, &mut [f32]),
     mut done: impl FnMut(usize, &[f32], f32, f32),
 ) {
     let keys = first + q.rows;
-    assert!(k.rows == keys && v.rows == keys, "{keys} positions, {} keys", k.rows);
     let (width, wide) = (keys.next_multiple_of(LANES), head_dim.next_multiple_of(LANES));
-    let packed = [Panels::size(head_dim, keys), Panels::size(keys, head_dim)];
-    let mut scratch = Scratch::of_thread();
-    let [k_pack, v_pack, scores, out] = scratch.slices([packed[0], packed[1], ROWS * width, ROWS * wide]);
-    let k = Panels::transposed(k_pack, k, head_dim);
-    let v = Panels::copied(v_pack, v, head_dim);
+    let (scores, out) = scratch[..scores_size(keys, head_dim)].split_at_mut(ROWS * width);
     for block in (0..q.rows).step_by(ROWS) {
         let (start, end) = (first + block, keys.min(first + block + ROWS));
         let seen = |r: usize| 0..end.min(start + r + DOWN);

@@ -1,13 +1,14 @@
 //! `attention` of rows that belong to several sequences, over cached keys and values: row r is at positions[r] of the sequence
 //! in slots[r], and sees that sequence up to itself. A slot of 0xffffffff gives 0.
 //!
-//! A row has the bits that `attention` gives it, whatever rows surround it.
+//! Keys and values lie as `kv_append` leaves them, so nothing is packed. A row has the bits that `attention` gives it,
+//! whatever rows surround it.
 
-use crate::attention::attend;
+use crate::attention::{attend, scores_size};
 #[cfg(target_arch = "x86_64")]
 use crate::lanes::{Avx2, Avx512};
 use crate::lanes::{Lanes, Plain};
-use crate::panels::{ROWS, Rows};
+use crate::panels::{PANEL, Panels, ROWS, Rows, Scratch};
 use crate::{Call, args, at_level};
 use std::ops::Range;
 
@@ -29,8 +30,13 @@ pub unsafe fn attention_cached(call: &Call<'_>) {
         for unit in run_heads {
             let (h, run, a) = (unit - i * heads, run.clone(), &a);
             let place = (slots[run.start], positions[run.start] as usize);
-            at_level!(call.level, [head::<Plain, 2, 4>, head::<Avx2, 6, 2>, head::<Avx512, 6, 4>],
-                (call: &Call<'_>, a: &AttentionCachedArgs, h: usize, run: Range<usize>, place: (u32, usize)));
+            if run.len() == 1 {
+                at_level!(call.level, [head::<Plain, 1, 4>, head::<Avx2, 1, 4>, head::<Avx512, 1, 4>],
+                    (call: &Call<'_>, a: &AttentionCachedArgs, h: usize, run: Range<usize>, place: (u32, usize)));
+            } else {
+                at_level!(call.level, [head::<Plain, 2, 4>, head::<Avx2, 6, 2>, head::<Avx512, 6, 4>],
+                    (call: &Call<'_>, a: &AttentionCachedArgs, h: usize, run: Range<usize>, place: (u32, usize)));
+            }
         }
     }
 }
@@ -89,8 +95,14 @@ fn head<L: Lanes, const DOWN: usize, const ACROSS: usize>(
     assert!(keys <= context, "{keys} positions of {context}");
     // SAFETY: the contract of `Kernel`.
     let [q, k, v] = [0, 1, 2].map(|i| unsafe { call.bufs[i].read::<f32>() });
-    let kv_start = (slot as usize * context * kv_heads + h / (heads / kv_heads)) * head_dim;
-    let [k, v] = [k, v].map(|x| Rows { data: &x[kv_start..], stride: kv_heads * head_dim, rows: keys });
+    let kv_head = slot as usize * kv_heads + h / (heads / kv_heads);
+    let panels = context.div_ceil(PANEL) * PANEL * head_dim;
+    let k = Panels::dense(&k[kv_head * panels..][..panels], head_dim);
+    let v = Rows { data: &v[kv_head * context * head_dim..], stride: head_dim, rows: keys };
+    let v = Panels::rows(v, head_dim);
     let q = Rows { data: &q[start..], stride: heads * head_dim, rows: run.len() };
-    attend::<L, DOWN, ACROSS>(a.scale, (q, first), (k, v), head_dim, |r, out, factor, _| write(r, Some(out), factor));
+    let mut scratch = Scratch::of_thread();
+    let [scores] = scratch.slices([scores_size(keys, head_dim)]);
+    let done = |r: usize, out: &[f32], factor: f32, _| write(r, Some(out), factor);
+    attend::<L, DOWN, ACROSS>(a.scale, (q, first), (k, v), (head_dim, scores), done);
 }

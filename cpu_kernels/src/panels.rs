@@ -14,11 +14,14 @@ pub(crate) const PANEL: usize = 64;
 /// Rows of scores that are worked on at once: a multiple of every tile's rows.
 pub(crate) const ROWS: usize = 24;
 
-/// The right operand (depth, columns), cut into panels of [`PANEL`] columns; a panel is (depth, PANEL), dense.
+/// The right operand (depth, columns), cut into panels of [`PANEL`] columns.
 #[derive(Clone, Copy)]
 pub(crate) struct Panels<'a> {
     data: &'a [f32],
     depth: usize,
+    columns: usize,
+    /// From a row of a panel to the next, and from a panel to the next.
+    strides: (usize, usize),
 }
 
 /// Rows of a matrix inside a larger one.
@@ -30,6 +33,19 @@ pub(crate) struct Rows<'a> {
 }
 
 impl<'a> Panels<'a> {
+    /// Dense panels, (depth, PANEL) each.
+    #[inline(always)]
+    pub fn dense(data: &'a [f32], depth: usize) -> Self {
+        Panels { data, depth, columns: data.len() / depth.max(1), strides: (PANEL, PANEL * depth) }
+    }
+
+    /// The first `columns` elements of rows as they lie in memory. Whole registers are read, up to a multiple of [`LANES`]
+    /// elements of each row: behind the last row there must be as many.
+    #[inline(always)]
+    pub fn rows(rows: Rows<'a>, columns: usize) -> Self {
+        Panels { data: rows.data, depth: rows.rows, columns, strides: (rows.stride, PANEL) }
+    }
+
     pub fn depth(&self) -> usize {
         self.depth
     }
@@ -50,7 +66,7 @@ impl<'a> Panels<'a> {
                 to[..span.len()].copy_from_slice(&rows.data[i * rows.stride..][span.clone()]);
             }
         }
-        Panels { data: to, depth }
+        Panels::dense(to, depth)
     }
 
     /// The operand whose columns are the first `depth` elements of `rows`.
@@ -79,7 +95,7 @@ impl<'a> Panels<'a> {
                 }
             }
         }
-        Panels { data: to, depth }
+        Panels::dense(to, depth)
     }
 }
 
@@ -95,8 +111,8 @@ pub(crate) fn product<L: Lanes, const DOWN: usize, const ACROSS: usize>(
     columns: impl Fn(usize) -> Range<usize>,
     depth: impl Fn(usize) -> Range<usize>,
 ) {
-    for (panel, b_panel) in b.data.chunks_exact(PANEL * b.depth.max(1)).enumerate() {
-        let first = panel * PANEL;
+    for first in (0..b.columns).step_by(PANEL) {
+        let b_panel = &b.data[(first / PANEL * b.strides.1).min(b.data.len())..];
         for r in (0..a.rows).step_by(DOWN) {
             let (columns, depth) = (columns(r), depth(r));
             let mut column = columns.start.max(first) / LANES * LANES;
@@ -107,6 +123,7 @@ pub(crate) fn product<L: Lanes, const DOWN: usize, const ACROSS: usize>(
             let last = a.rows - 1;
             assert!(depth.start <= depth.end && depth.end <= b.depth && last * a.stride + depth.end <= a.data.len());
             assert!(last * stride + end <= c.len() && end <= first + PANEL);
+            assert!(depth.is_empty() || (depth.end - 1) * b.strides.0 + end - first <= b_panel.len());
             while column < end {
                 let registers = ((end - column) / L::WIDTH).min(ACROSS);
                 let (mut a_rows, mut c_rows) = ([std::ptr::null(); DOWN], [std::ptr::null_mut(); DOWN]);
@@ -116,7 +133,7 @@ pub(crate) fn product<L: Lanes, const DOWN: usize, const ACROSS: usize>(
                     a_rows[i] = a.data[row * a.stride + depth.start..].as_ptr();
                     c_rows[i] = c[row * stride + column..].as_mut_ptr();
                 }
-                let b_rows = b_panel[depth.start * PANEL + column - first..].as_ptr();
+                let b_rows = (b_panel[depth.start * b.strides.0 + column - first..].as_ptr(), b.strides.0);
                 // SAFETY: the assertions above bound the last row of each operand; columns stay in the panel.
                 unsafe {
                     match registers {
@@ -133,14 +150,14 @@ pub(crate) fn product<L: Lanes, const DOWN: usize, const ACROSS: usize>(
 }
 
 /// # Safety
-/// The rows of `a` hold `depth` floats, `b` holds `depth` rows of ACROSS registers, PANEL apart; the rows of `c` hold ACROSS
-/// registers.
+/// The rows of `a` hold `depth` floats, `b` holds `depth` rows of ACROSS registers, with their distance; the rows of `c` hold
+/// ACROSS registers.
 #[inline(always)]
 #[expect(clippy::needless_range_loop, reason = "each index is a register")]
 unsafe fn tile<L: Lanes, const DOWN: usize, const ACROSS: usize>(
     depth: usize,
     a: [*const f32; DOWN],
-    b: *const f32,
+    (b, stride): (*const f32, usize),
     c: [*mut f32; DOWN],
     add: bool,
 ) {
@@ -157,7 +174,7 @@ unsafe fn tile<L: Lanes, const DOWN: usize, const ACROSS: usize>(
         for i in 0..depth {
             let mut row = [L::splat(0.0); ACROSS];
             for v in 0..ACROSS {
-                row[v] = L::load(b.add(i * PANEL + v * L::WIDTH));
+                row[v] = L::load(b.add(i * stride + v * L::WIDTH));
             }
             for r in 0..DOWN {
                 let factor = L::splat(*a[r].add(i));

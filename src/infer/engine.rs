@@ -181,9 +181,9 @@ impl Engine {
         }
         let mut g = Graph::new();
         let model = Model::for_inference(&mut g, config, vocab);
-        let kv_dim = config.kv_heads * config.head_dim();
+        let heads = (config.kv_heads, config.head_dim());
         let layers: Vec<KvCache> =
-            (0..config.layers).map(|i| g.kv_cache(&format!("cache.{i}"), options.slots, context, kv_dim)).collect();
+            (0..config.layers).map(|i| g.kv_cache(&format!("cache.{i}"), options.slots, context, heads)).collect();
         let state = g.sampling_state(options.slots, vocab);
         let most = context.max(options.slots);
         let wanted = BUCKETS.iter().take_while(|(rows, _)| *rows < most).count() + 1;

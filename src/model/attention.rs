@@ -51,9 +51,8 @@ impl Attention {
                 Context::Batch(batch) => g.attention(q, k, v, batch, config.head_dim()),
                 Context::Cached { slots, layers } => {
                     let places = Places { positions: inputs.positions, slots };
-                    g.kv_append(k, places, layers[layer].k);
-                    g.kv_append(v, places, layers[layer].v);
-                    g.attention_cached(q, layers[layer], places, config.head_dim())
+                    g.kv_append(k, v, places, layers[layer]);
+                    g.attention_cached(q, layers[layer], places)
                 }
             };
             let y = self.sub_norm.map_or(y, |w| g.rms_norm(y, w, config.norm_eps));

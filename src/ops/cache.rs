@@ -15,40 +15,47 @@ pub struct Places {
     pub slots: TensorId,
 }
 
-/// Keys and values of one layer, each (slots, context, kv_heads * head_dim).
+/// Keys and values of one layer, laid out as the `kv_append` op says.
 #[derive(Clone, Copy, Debug)]
 pub struct KvCache {
     pub k: TensorId,
     pub v: TensorId,
+    /// Sizes, and the layout of values.
+    layout: KvAppendArgs,
 }
 
 impl Graph {
-    /// Room for `slots` sequences of `context` tokens.
-    pub fn kv_cache(&mut self, name: &str, slots: usize, context: usize, kv_dim: usize) -> KvCache {
-        let mut make = |part: &str| self.persistent(&format!("{name}.{part}"), &[slots, context, kv_dim], DType::F32);
-        KvCache { k: make("k"), v: make("v") }
+    /// Room for `slots` sequences of `context` tokens; `heads` are the number of key-value heads and the size of one.
+    pub fn kv_cache(&mut self, name: &str, slots: usize, context: usize, heads: (usize, usize)) -> KvCache {
+        let [context, kv_heads, head_dim] = [context, heads.0, heads.1].map(|n| n as u32);
+        let layout = KvAppendArgs { rows: 0, kv_heads, head_dim, context, transposed: 0 };
+        let mut room = |part: &str, layout: KvAppendArgs| {
+            self.persistent(&format!("{name}.{part}"), &[layout.cache_len(slots)], DType::F32)
+        };
+        KvCache { k: room("k", KvAppendArgs { transposed: 1, ..layout }), v: room("v", layout), layout }
     }
 
-    /// Stores x (rows, kv_dim) at its rows' places.
-    pub fn kv_append(&mut self, x: TensorId, places: Places, cache: TensorId) {
-        let ((rows, dim), context) = (self.matrix(x), self.shape(cache)[1]);
-        assert_eq!(self.shape(cache)[2], dim, "kv_append: {}", self.tensor(x).name);
-        let args = KvAppendArgs { rows: rows as u32, dim: dim as u32, context: context as u32 };
-        self.push(&KV_APPEND, args, &[x, places.positions, places.slots, cache]);
+    /// Stores k and v (rows, kv_heads * head_dim) at their rows' places.
+    pub fn kv_append(&mut self, k: TensorId, v: TensorId, places: Places, cache: KvCache) {
+        for (x, to, transposed) in [(k, cache.k, 1), (v, cache.v, 0)] {
+            let (rows, dim) = self.matrix(x);
+            let args = KvAppendArgs { rows: rows as u32, transposed, ..cache.layout };
+            assert_eq!((args.kv_heads * args.head_dim) as usize, dim, "kv_append: {}", self.tensor(x).name);
+            self.push(&KV_APPEND, args, &[x, places.positions, places.slots, to]);
+        }
     }
 
     /// Attention of q (rows, heads * head_dim), each row over its own sequence in the cache.
-    pub fn attention_cached(&mut self, q: TensorId, cache: KvCache, places: Places, head_dim: usize) -> TensorId {
+    pub fn attention_cached(&mut self, q: TensorId, cache: KvCache, places: Places) -> TensorId {
         let (rows, q_dim) = self.matrix(q);
-        let [_, context, kv_dim] = self.shape(cache.k)[..] else { panic!("a cache has three dimensions") };
-        let (heads, kv_heads) = (q_dim / head_dim, kv_dim / head_dim);
+        let KvAppendArgs { context, kv_heads, head_dim, .. } = cache.layout;
         let y = self.temp("attention", &[rows, q_dim], DType::F32);
         let args = AttentionCachedArgs {
             rows: rows as u32,
-            heads: heads as u32,
-            kv_heads: kv_heads as u32,
-            head_dim: head_dim as u32,
-            context: context as u32,
+            heads: q_dim as u32 / head_dim,
+            kv_heads,
+            head_dim,
+            context,
             scale: 1.0 / (head_dim as f32).sqrt(),
         };
         self.push(&ATTENTION_CACHED, args, &[q, cache.k, cache.v, places.positions, places.slots, y]);

@@ -262,7 +262,7 @@ ops! {
         flops |a| product(&[2, a.batch, a.seq, a.seq, a.heads, a.head_dim]);
 
     KV_APPEND = kv_append(KvAppendArgs) [x: r F32, positions: r U32, slots: r U32, cache: rw F32]
-        grid |a| elements(a.rows * a.dim), work |a| product(&[a.rows, a.dim]);
+        grid |a| elements(a.rows * a.kv_heads * a.head_dim), work |a| product(&[a.rows, a.kv_heads, a.head_dim]);
     ATTENTION_CACHED = attention_cached(AttentionCachedArgs)
         [q: r F32, k: r F32, v: r F32, positions: r U32, slots: r U32, y: w F32]
         grid |a| [a.rows, a.heads, 1], work |a| product(&[2, a.rows, a.context, a.heads, a.head_dim]);

@@ -442,16 +442,18 @@ fn inference(r: &mut Rng) -> Vec<Case> {
         let positions = vec![0, 1, 2, 3, last, NOWHERE, 2, last];
         let slots = vec![0, 0, 0, 0, 1, NOWHERE, 1, 2];
         let (rows, dim, kv_dim) = (positions.len() as u32, heads * head_dim, kv_heads * head_dim);
-        let cache = 3 * context * kv_dim;
+        let append = |transposed| kv_append::KvAppendArgs { rows, kv_heads, head_dim, context, transposed };
+        let [k_len, v_len] = [append(1), append(0)].map(|args| args.cache_len(3) as u32);
         let place = || [Data::U32(positions.clone()), Data::U32(slots.clone())];
-        let args = kv_append::KvAppendArgs { rows, dim: kv_dim, context };
-        let [at, slot] = place();
-        let data = vec![normal(r, rows * kv_dim, 1.0), at, slot, normal(r, cache, 1.0)];
-        cases.push(exact(case(&ops::KV_APPEND, args, data)));
+        for (args, len) in [(append(1), k_len), (append(0), v_len)] {
+            let [at, slot] = place();
+            let data = vec![normal(r, rows * kv_dim, 1.0), at, slot, normal(r, len, 1.0)];
+            cases.push(exact(case(&ops::KV_APPEND, args, data)));
+        }
         let scale = 1.0 / (head_dim as f32).sqrt();
         let args = attention_cached::AttentionCachedArgs { rows, heads, kv_heads, head_dim, context, scale };
         let [at, slot] = place();
-        let [q, k, v] = [rows * dim, cache, cache].map(|n| normal(r, n, 1.0));
+        let [q, k, v] = [rows * dim, k_len, v_len].map(|n| normal(r, n, 1.0));
         cases.push(case(&ops::ATTENTION_CACHED, args, vec![q, k, v, at, slot, out(rows * dim)]));
     }
     for (rows, outs, dim, x_row) in [(1, 1, 32, 0), (1, 130, 256, 0), (2, 65, 96, 1), (3, 64, 320, 0), (7, 20, 1184, 2)]
