@@ -64,7 +64,7 @@ impl Run {
     /// Prepares a run in `dir`. `resume`: takes up the newest valid checkpoint there, if there is one. Nothing of an earlier
     /// run is touched before everything was checked.
     pub fn new(config: Config, corpus: Corpus, dir: &Path, backend: &Backend, resume: bool) -> Result<Run> {
-        check_validation(&corpus, config.model.seq_len)?;
+        Session::check(&config, &corpus)?;
         let lock = RunLock::acquire(dir)?;
         let saved = checkpoint::newest_valid(dir)?;
         if !resume && saved.is_some() {
@@ -302,15 +302,6 @@ impl Run {
         let title = self.dir.file_name().map_or("loss".into(), |n| n.to_string_lossy());
         write_atomic(&path, loss_svg(&losses.train, &losses.val, &title).as_bytes())
     }
-}
-
-/// Validation must be possible before a run begins: it comes last.
-fn check_validation(corpus: &Corpus, seq: usize) -> Result<()> {
-    let (have, want) = (corpus.val.as_slice().len(), seq + 1);
-    if have >= want {
-        return Ok(());
-    }
-    Err(Error::usage(format!("{have} validation tokens are fewer than one window of seq_len + 1 = {want}")))
 }
 
 /// Refuses to go on with a checkpoint where the result would not be what an uninterrupted run gives.

@@ -23,6 +23,17 @@ pub struct Session {
 }
 
 impl Session {
+    /// Refuses data that do not fill one window: to train on, and to validate with, which comes last.
+    pub fn check(config: &Config, corpus: &Corpus) -> Result<Sampler> {
+        let (seq, have) = (config.model.seq_len, corpus.val.as_slice().len());
+        let sampler = Sampler::new(corpus.train.as_slice().len(), seq, config.train.seed)?;
+        if have > seq {
+            return Ok(sampler);
+        }
+        let want = seq + 1;
+        Err(Error::usage(format!("{have} validation tokens are fewer than one window of seq_len + 1 = {want}")))
+    }
+
     /// Prepares a checked configuration with its initial weights.
     pub fn new(config: Config, corpus: Corpus, backend: &Backend) -> Result<Session> {
         let shape = StepShape {
@@ -31,7 +42,7 @@ impl Session {
             accum: config.train.grad_accum,
             recompute: config.train.recompute,
         };
-        let sampler = Sampler::new(corpus.train.as_slice().len(), shape.seq, config.train.seed)?;
+        let sampler = Session::check(&config, &corpus)?;
         let step = TrainStep::build(&config.model, corpus.vocab_size, shape, &config.optim);
         let mut trainer = Trainer::new(step, backend)?;
         trainer.init(config.train.seed);
