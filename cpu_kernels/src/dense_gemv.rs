@@ -7,7 +7,7 @@
 use crate::gemm::KC;
 #[cfg(target_arch = "x86_64")]
 use crate::lanes::{Avx2, Avx512};
-use crate::lanes::{Lanes, Plain};
+use crate::lanes::{Lanes, Plain, prefetch};
 use crate::round_f16::round;
 use crate::scratch::Line;
 use crate::{Level, at_level};
@@ -111,6 +111,7 @@ fn rows<L: Lanes, const N: usize, const R: usize, const HALF: bool>(of: &DensePa
             for k in start..dim.min(start + KC) {
                 // SAFETY: k < dim, and the panel exists.
                 let at = unsafe { values.add((panel * dim + k) * PANEL * size) };
+                (0..PANEL * size).step_by(64).for_each(|line| prefetch(at.wrapping_add(line)));
                 // SAFETY: N registers are a panel's width.
                 let w: [L; N] = std::array::from_fn(|v| unsafe {
                     if HALF {

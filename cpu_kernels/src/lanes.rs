@@ -1,5 +1,22 @@
 //! Registers of floats, for the products inside attention, which autovectorisation does not keep in registers.
 
+/// Asks for the cache line that a stream of reads will want in some thousand cycles; any address will do.
+#[inline(always)]
+pub(crate) fn prefetch(at: *const u8) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: SSE is part of x86-64, and a prefetch never faults.
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(AHEAD).cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = at;
+}
+
+/// Bytes between what is read and what is prefetched.
+#[cfg(target_arch = "x86_64")]
+const AHEAD: usize = 2048;
+
 /// A register of [`WIDTH`](Lanes::WIDTH) floats. Its methods must be inlined into a function compiled for its level.
 pub(crate) trait Lanes: Copy {
     const WIDTH: usize;

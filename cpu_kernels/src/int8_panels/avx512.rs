@@ -2,6 +2,7 @@
 
 use super::{CODES, Few, PANEL, ROWS};
 use crate::int8_matmul::GROUP;
+use crate::lanes::prefetch;
 use std::arch::x86_64::*;
 
 const NV: usize = PANEL / 16;
@@ -34,6 +35,7 @@ unsafe fn rows<const R: usize>(few: &Few, out: &mut [[f32; PANEL]; ROWS]) {
             *sum = [_mm512_set1_epi32(-128 * unsafe { *few.sums.add(r * few.groups + g) }); NV];
         }
         for k in 0..GROUP / 4 {
+            (0..4 * PANEL).step_by(64).for_each(|line| prefetch(block.wrapping_add(4 * k * PANEL + line)));
             // SAFETY: four inputs of 64 outputs.
             let w: [__m512i; NV] =
                 std::array::from_fn(|v| unsafe { _mm512_loadu_si512(block.add((k * PANEL + 16 * v) * 4).cast()) });
