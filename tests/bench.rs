@@ -70,6 +70,23 @@ fn kernels_are_measured_and_one_layout_is_chosen() {
 }
 
 #[test]
+fn the_layout_of_weights_can_be_forced() {
+    let project = project();
+    let decode = "bench decode --model model.gguf --tokens 2 --prompt 2 --repeats 1 --json --backend cpu";
+    let best = nanotern::backend::Level::detect();
+    for layout in cpu_kernels::ternary_gemv::Layout::ALL.into_iter().filter(|l| l.runs_at(best)) {
+        project.ok(&format!("{decode} --cpu-layout {layout}"));
+    }
+    for (words, part) in [
+        ("--cpu-level scalar --cpu-layout rows16", "no kernel for it at level scalar"),
+        ("--cpu-layout rows9", "unknown layout"),
+    ] {
+        let ended = project.nanotern(&format!("{decode} {words}"));
+        assert!(ended.code == Some(2) && ended.stderr.contains(part), "{words}: {}", ended.stderr);
+    }
+}
+
+#[test]
 fn prefill_and_decode_report_what_they_measured() {
     let project = project();
     let report = json(&project, "prefill --model model.gguf --tokens 20 --repeats 3");

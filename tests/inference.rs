@@ -155,7 +155,7 @@ fn sequences_side_by_side_get_what_they_get_alone() {
     }
 }
 
-/// An 8-bit embedding and head: the same bits on every CPU level and in chunks of any size, close to what f16 gives.
+/// An 8-bit embedding and head: the same bits in chunks of any size, close to what f16 gives.
 #[test]
 fn tables_may_be_rounded_to_8_bits() {
     for tie in [true, false] {

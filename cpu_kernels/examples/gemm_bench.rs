@@ -1,6 +1,5 @@
 //! Speed of the matrix products on one thread, per level: `cargo run --release --example gemm_bench [filter]`.
-//! Prints the median over many calls; products in GFLOP/s or GOPS
-//! (2 m n k), quantisers in G values/s.
+//! Prints the median over many calls; products in GFLOP/s or GOPS (2 m n k), quantisers in G values/s.
 
 use cpu_kernels::{
     Level, bench,

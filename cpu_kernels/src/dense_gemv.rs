@@ -32,8 +32,9 @@ pub struct DensePanels {
 impl DensePanels {
     /// Copies w (outs, dim). It takes half the memory where the level reads f16 and every value is one.
     pub fn new(level: Level, w: &[f32], outs: usize, dim: usize) -> Self {
+        assert!(dim > 0, "({outs}, {dim})");
         let w = &w[..outs * dim];
-        let half = matches!(level, Level::Avx2 | Level::Avx512) && w.iter().all(|x| round(*x) == *x);
+        let half = reads_half(level) && w.iter().all(|x| round(*x) == *x);
         let bytes = outs.next_multiple_of(PANEL) * dim * if half { 2 } else { 4 };
         let mut values = vec![Line::zeroed(); bytes.div_ceil(size_of::<Line>())];
         if half {
@@ -44,6 +45,11 @@ impl DensePanels {
         DensePanels { outs, dim, values, half }
     }
 
+    /// Memory it takes.
+    pub fn bytes(&self) -> usize {
+        size_of_val(&self.values[..])
+    }
+
     /// Computes this part's outputs of y (rows, outs) from x (rows, dim).
     ///
     /// # Safety
@@ -52,7 +58,7 @@ impl DensePanels {
     pub unsafe fn run_part(&self, level: Level, x: &[f32], rows: usize, y: *mut f32, part: usize, parts: usize) {
         level.require();
         assert!(x.len() >= rows * self.dim && part < parts, "x: {} values for ({rows}, {})", x.len(), self.dim);
-        assert!(!self.half || level != Level::Scalar, "f16 panels at the scalar level");
+        assert!(!self.half || reads_half(level), "f16 panels at level {level}");
         let panels = self.outs.div_ceil(PANEL);
         let mine = panels * part / parts..panels * (part + 1) / parts;
         for first in (0..rows).step_by(FEW_ROWS) {
@@ -68,9 +74,14 @@ impl DensePanels {
     }
 }
 
+/// Whether a level has instructions that widen f16.
+fn reads_half(level: Level) -> bool {
+    matches!(level, Level::Avx2 | Level::Avx512)
+}
+
 /// Lays w (outs, dim) out in panels; what lies behind the last output stays 0.
 fn fill<T: Copy>(panels: &mut [T], w: &[f32], dim: usize, convert: impl Fn(f32) -> T) {
-    for (o, row) in w.chunks_exact(dim.max(1)).enumerate() {
+    for (o, row) in w.chunks_exact(dim).enumerate() {
         let at = o / PANEL * PANEL * dim + o % PANEL;
         for (to, x) in panels[at..].iter_mut().step_by(PANEL).zip(row) {
             *to = convert(*x);
@@ -88,7 +99,7 @@ struct Area<'a> {
 /// N registers hold a panel's width.
 #[inline(always)]
 fn few<L: Lanes, const N: usize>(of: &DensePanels, area: Area<'_>) {
-    match (area.x.len() / of.dim.max(1), of.half) {
+    match (area.x.len() / of.dim, of.half) {
         (1, true) => rows::<L, N, 1, true>(of, area),
         (1, false) => rows::<L, N, 1, false>(of, area),
         (2, true) => rows::<L, N, 2, true>(of, area),

@@ -13,6 +13,17 @@ pub enum Packed {
     Ternary(PackedTernary),
 }
 
+impl Packed {
+    /// Memory it takes.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Packed::Dense(panels) => panels.bytes(),
+            Packed::Int8(panels) => panels.bytes(),
+            Packed::Ternary(weights) => weights.bytes(),
+        }
+    }
+}
+
 /// How an op packs its constant operands.
 #[derive(Debug)]
 pub struct Packing {

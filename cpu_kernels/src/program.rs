@@ -11,6 +11,9 @@ use std::ops::Range;
 #[repr(C, align(64))]
 struct Line([u8; 64]);
 
+/// Parts of steps that run side by side, a thread: more would bring nothing.
+const PARTS_A_THREAD: usize = 16;
+
 /// One kernel call, resolved.
 pub struct Step {
     pub kernel: Kernel,
@@ -104,6 +107,11 @@ impl CpuProgram {
         self.pool.threads()
     }
 
+    /// Bytes of the packed forms that were made.
+    pub fn packed_bytes(&self) -> usize {
+        self.packed.iter().filter_map(|c| c.value.as_ref()).map(Packed::bytes).sum()
+    }
+
     pub fn bytes(&self, buffer: usize) -> &[u8] {
         let (lines, bytes) = &self.buffers[buffer];
         // SAFETY: a line is 64 initialised bytes.
@@ -123,7 +131,12 @@ impl CpuProgram {
         let CpuProgram { level, pool, steps, packed, .. } = self;
         let mut start = range.start;
         while start < range.end {
-            let together = 1 + steps[start + 1..range.end].iter().take_while(|s| s.free_from <= start).count();
+            let mut parts = steps[start].step.parts;
+            let joins = |s: &&Bound| {
+                parts += s.step.parts;
+                s.free_from <= start && parts <= PARTS_A_THREAD * pool.threads()
+            };
+            let together = 1 + steps[start + 1..range.end].iter().take_while(joins).count();
             let job = Job { steps: &steps[start..start + together], packed, level: *level };
             if job.steps.iter().all(|s| s.step.parts == 1) {
                 job.steps.iter().for_each(|s| job.call(s, 0));

@@ -15,8 +15,11 @@ args! {
 const FEW_ROWS: u32 = 4;
 
 /// Few rows read constant weights in the layout that is fastest here.
-pub static PACKING: Packing =
-    Packing { constants: &[2, 3], wanted: |_, words| TernaryMatmulArgs::from_words(words).rows <= FEW_ROWS, make };
+pub static PACKING: Packing = Packing {
+    constants: &[2, 3],
+    wanted: |level, words| level != Level::Scalar && TernaryMatmulArgs::from_words(words).rows <= FEW_ROWS,
+    make,
+};
 
 /// # Safety
 /// See [`Packing::make`].

@@ -59,6 +59,15 @@ impl Program {
         &self.plan
     }
 
+    /// Bytes of all buffers, and of what the CPU has packed of them so far.
+    pub fn bytes(&self) -> usize {
+        let packed = match &self.device {
+            Device::Cpu(program) => program.packed_bytes(),
+            Device::Wgpu(_) => 0,
+        };
+        self.plan.bytes() + packed
+    }
+
     /// Submits nodes, in order. Does not wait for a GPU.
     pub fn run(&mut self, nodes: Range<usize>) -> Result<()> {
         match &mut self.device {

@@ -73,7 +73,7 @@ struct InferenceArgs {
     #[command(flatten)]
     model: ModelArgs,
     /// No file but a model of random weights: 18m, 125m, 560m or 2b.
-    #[arg(long, conflicts_with = "model", value_parser = Shape::find)]
+    #[arg(long, conflicts_with_all = ["model", "mhc", "tokenizer"], value_parser = Shape::find)]
     shape: Option<&'static Shape>,
     #[command(flatten)]
     device: DeviceArgs,

@@ -19,15 +19,17 @@ pub struct KernelArgs {
     #[arg(long, default_value_t = 128)]
     rows: usize,
     /// CPU instruction-set level; every one above scalar unless given.
-    #[arg(long)]
+    #[arg(long, env = "NANOTERN_CPU_LEVEL")]
     cpu_level: Option<Level>,
     /// One JSON object a line on standard output.
     #[arg(long)]
     json: bool,
 }
 
-/// Weights of the largest matrix that is measured: 256 MiB of codes.
-const MAX_WEIGHTS: usize = 1 << 30;
+/// Values of the largest matrix that is measured, and of what it is multiplied with and makes: 256 MiB of codes.
+const MAX_VALUES: usize = 1 << 30;
+/// The largest group.
+const MAX_GROUP: usize = 1024;
 
 fn shape(text: &str) -> Result<(usize, usize), String> {
     let sizes = text.split_once('x').and_then(|(outs, dim)| Some((outs.parse().ok()?, dim.parse().ok()?)));
@@ -52,12 +54,13 @@ impl Limits {
 
 pub fn run(args: &KernelArgs) -> Result<()> {
     for (outs, dim) in &args.shapes {
-        let fits = args.group > 0 && args.group.is_multiple_of(32) && dim.is_multiple_of(args.group);
-        if !fits || outs.saturating_mul(*dim) > MAX_WEIGHTS || !(1..=4096).contains(&args.rows) {
+        let (group, rows) = (args.group, args.rows);
+        let fits = (1..=MAX_GROUP).contains(&group) && group.is_multiple_of(32) && dim.is_multiple_of(group);
+        let large = [(*outs, *dim), (rows, *outs), (rows, *dim)].iter().any(|(a, b)| a.saturating_mul(*b) > MAX_VALUES);
+        if !fits || large || rows == 0 {
             return Err(Error::usage(format!(
-                "{outs}x{dim} in groups of {}, {} rows: a group is a multiple of 32 that divides the inputs, a matrix has at \
-                 most 2^30 weights, and between 1 and 4096 rows are possible",
-                args.group, args.rows
+                "{rows} rows times {outs}x{dim} in groups of {group}: a group is a multiple of 32 up to {MAX_GROUP} that \
+                 divides the inputs, and no matrix has more than 2^30 values"
             )));
         }
     }

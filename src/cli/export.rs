@@ -17,12 +17,19 @@ pub struct ExportArgs {
     /// Encoding of ternary weights: q1_58 (any group size), or tq2_0 or tq1_0 (group size 256).
     #[arg(long, default_value = "q1_58")]
     format: Format,
-    /// Precision of the embedding and of a head that is not ternary: f16, as trained, or q8_0, which rounds them.
-    #[arg(long, default_value = "f16", value_parser = ["f16", "q8_0"])]
-    tables: String,
+    /// How to hold the embedding and a head that is not ternary: as they were trained, or in q8_0, which rounds them.
+    #[arg(long, default_value = "trained")]
+    tables: Tables,
     /// Also write the residual mixing by itself.
     #[arg(long, value_name = "FILE")]
     mhc: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, PartialEq, clap::ValueEnum)]
+enum Tables {
+    Trained,
+    #[value(name = "q8_0")]
+    Q8_0,
 }
 
 pub fn run(args: &ExportArgs) -> Result<ExitCode> {
@@ -31,7 +38,7 @@ pub fn run(args: &ExportArgs) -> Result<ExitCode> {
         None => newest_run(Path::new("runs"))?,
     };
     let mut model = ModelFile::from_checkpoint(&from)?;
-    if args.tables == "q8_0" {
+    if args.tables == Tables::Q8_0 {
         model.round_tables_to_int8()?;
     }
     let mhc = match &args.mhc {

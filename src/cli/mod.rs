@@ -76,7 +76,7 @@ struct DeviceArgs {
     threads: Option<usize>,
     /// CPU instruction-set level: scalar, avx2 or avx512; the best there is unless given.
     #[arg(long, env = "NANOTERN_CPU_LEVEL")]
-    cpu_level: Option<String>,
+    cpu_level: Option<Level>,
     /// Layout of ternary weights for decoding on the CPU: rows16, pairs32 or canonical; the fastest as measured unless given.
     #[arg(long, env = "NANOTERN_CPU_LAYOUT")]
     cpu_layout: Option<Layout>,
@@ -89,20 +89,19 @@ impl DeviceArgs {
         format!("{}{}", backend.describe(), if none { "; no GPU was found" } else { "" })
     }
 
-    fn level(&self) -> Result<Option<Level>> {
-        self.cpu_level.as_ref().map(|l| l.parse().map_err(Error::usage)).transpose()
-    }
-
     fn open(&self) -> Result<Backend> {
-        let level = self.level()?;
-        if let Some(layout) = self.cpu_layout {
-            let level = level.unwrap_or_else(Level::detect);
-            if !Layout::of(level).contains(&layout) {
+        let level = self.cpu_level;
+        let backend = backend::open(&self.backend, self.adapter.as_deref(), self.threads, level)?;
+        let Some(layout) = self.cpu_layout else { return Ok(backend) };
+        match &backend {
+            Backend::Wgpu(_) => return Err(Error::usage("--cpu-layout: the backend is wgpu")),
+            Backend::Cpu(cpu) if !layout.runs_at(cpu.level()) => {
+                let level = cpu.level();
                 return Err(Error::usage(format!("--cpu-layout {layout}: there is no kernel for it at level {level}")));
             }
-            ternary_gemv::force(Some(layout));
+            Backend::Cpu(_) => ternary_gemv::force(Some(layout)),
         }
-        backend::open(&self.backend, self.adapter.as_deref(), self.threads, level)
+        Ok(backend)
     }
 }
 

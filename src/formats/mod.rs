@@ -232,6 +232,9 @@ impl ModelFile {
                 TensorData::F16(v) => TensorData::Int8(Int8::quantize(&v.to_f32_vec())),
                 other => other.clone(),
             };
+            if matches!(&tensor.data, TensorData::Int8(table) if table.scales.iter().any(|s| s.is_infinite())) {
+                return Err(Error::usage(format!("{}: values beyond 127 * 65504 have no place in q8_0", tensor.name)));
+            }
         }
         self.config = config;
         Ok(())

@@ -226,7 +226,7 @@ impl Engine {
 
     /// Bytes of all buffers on the device.
     pub fn device_bytes(&self) -> usize {
-        self.program.plan().bytes()
+        self.program.bytes()
     }
 
     /// Rows that a step feeds at most.

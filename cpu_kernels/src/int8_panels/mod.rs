@@ -12,7 +12,7 @@ mod avx512;
 use crate::Level;
 use crate::int8_matmul::GROUP;
 use crate::round_f16::round;
-use crate::scratch::Line;
+use crate::scratch::{self, Line};
 use bytemuck::Zeroable;
 use std::ops::Range;
 
@@ -65,6 +65,11 @@ impl Int8Panels {
         panels
     }
 
+    /// Memory it takes.
+    pub fn bytes(&self) -> usize {
+        size_of_val(&self.bytes[..])
+    }
+
     /// Bytes of one group of a panel.
     fn block(&self) -> usize {
         CODES + PANEL * if self.half { 2 } else { 4 }
@@ -85,25 +90,30 @@ impl Int8Panels {
         let panels = self.outs.div_ceil(PANEL);
         let mine = panels * part / parts..panels * (part + 1) / parts;
         let groups = self.dim / GROUP;
-        let sums: Vec<i32> = xq.chunks_exact(GROUP).map(|x| x.iter().map(|x| i32::from(*x)).sum()).collect();
-        for panel in mine {
-            for first in (0..steps.len()).step_by(ROWS) {
-                let rows = first..steps.len().min(first + ROWS);
-                let few = Few {
-                    weights: bytemuck::cast_slice(&self.bytes)[panel * groups * self.block()..].as_ptr(),
-                    block: self.block(),
-                    half: self.half,
-                    groups,
-                    rows: rows.len(),
-                    x: xq[first * self.dim..].as_ptr(),
-                    sums: sums[first * groups..].as_ptr(),
-                };
-                let mut out = [[0.0; PANEL]; ROWS];
-                // SAFETY: the level is available; the panel, the rows and their sums exist.
-                unsafe { run(level, &few, &mut out) };
-                self.store(&out, &steps[rows], panel, first, y);
+        scratch::with([4 * steps.len() * groups, 0, 0], |[sums, _, _]| {
+            let sums = &mut bytemuck::cast_slice_mut::<_, i32>(sums)[..steps.len() * groups];
+            for (sum, x) in sums.iter_mut().zip(xq.chunks_exact(GROUP)) {
+                *sum = x.iter().map(|x| i32::from(*x)).sum();
             }
-        }
+            for panel in mine {
+                for first in (0..steps.len()).step_by(ROWS) {
+                    let rows = first..steps.len().min(first + ROWS);
+                    let few = Few {
+                        weights: bytemuck::cast_slice(&self.bytes)[panel * groups * self.block()..].as_ptr(),
+                        block: self.block(),
+                        half: self.half,
+                        groups,
+                        rows: rows.len(),
+                        x: xq[first * self.dim..].as_ptr(),
+                        sums: sums[first * groups..].as_ptr(),
+                    };
+                    let mut out = [[0.0; PANEL]; ROWS];
+                    // SAFETY: the level is available; the panel, the rows and their sums exist.
+                    unsafe { run(level, &few, &mut out) };
+                    self.store(&out, &steps[rows], panel, first, y);
+                }
+            }
+        });
     }
 
     fn store(&self, out: &[[f32; PANEL]; ROWS], steps: &[f32], panel: usize, first: usize, y: *mut f32) {

@@ -26,7 +26,7 @@ pub fn force(layout: Option<Layout>) {
 pub fn choose(level: Level, outs: usize, dim: usize, group: usize) -> Layout {
     let layouts = Layout::of(level);
     let forced = *FORCED.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(layout) = forced.filter(|l| *l == Layout::Canonical || layouts.contains(l)) {
+    if let Some(layout) = forced.filter(|l| l.runs_at(level)) {
         return layout;
     }
     if let [only] = layouts {

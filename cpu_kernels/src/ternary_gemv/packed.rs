@@ -33,6 +33,11 @@ impl Layout {
         }
     }
 
+    /// Whether there is a kernel for this layout at a level.
+    pub fn runs_at(self, level: Level) -> bool {
+        self == Self::Canonical || Self::of(level).contains(&self)
+    }
+
     /// The name used on command lines and in reports.
     pub fn name(self) -> &'static str {
         match self {

@@ -26,11 +26,9 @@ fn prepared_bytes(w: &PackedTernary) -> usize {
 #[cfg(target_arch = "x86_64")]
 mod avx2 {
     use super::*;
+    use crate::lanes::prefetch;
     use crate::ternary_gemv::rows16::load8;
     use std::arch::x86_64::*;
-
-    /// Bytes between the codes in use and those asked for.
-    const AHEAD: usize = 2048;
 
     /// # Safety
     /// As [`Kernel::run`] requires.
@@ -97,7 +95,7 @@ mod avx2 {
         let nibble = _mm256_set1_epi8(15);
         let [mut low, mut low_odd, mut high] = [_mm256_setzero_si256(); 3];
         for i in k / 4..end / 4 {
-            _mm_prefetch::<_MM_HINT_T0>(codes.wrapping_add(CODES * i + AHEAD).cast());
+            prefetch(codes.wrapping_add(CODES * i));
             // SAFETY: inputs 4 i..4 i + 4 of a tile; their two tables.
             let (q, [low0, high0, low1, high1]) = unsafe {
                 let table = tables.add(TABLES * i);

@@ -6,6 +6,7 @@
 #![cfg(target_arch = "x86_64")]
 
 use super::{Job, Kernel, PackedTernary, packed::ScalePtr};
+use crate::lanes::prefetch;
 use crate::ternary_gemm::negated_sums;
 use std::arch::x86_64::*;
 
@@ -14,9 +15,6 @@ pub(super) const AVX2: Kernel = Kernel { rows: ROWS, prepared_bytes, run: avx2 }
 
 /// Rows of activations that share one pass over the weights.
 const ROWS: usize = 4;
-
-/// Bytes between the codes in use and those asked for.
-const AHEAD: usize = 2048;
 
 /// One sum a group.
 fn prepared_bytes(w: &PackedTernary) -> usize {
@@ -56,7 +54,7 @@ unsafe fn avx512_rows<const R: usize, const U: usize>(job: &Job, sums: &[i32]) {
             let mut sum = [[[_mm512_setzero_si512(); 4]; U]; R];
             for k in (g * group..(g + 1) * group).step_by(16 * U) {
                 for u in 0..U {
-                    _mm_prefetch::<_MM_HINT_T0>(codes.wrapping_add(AHEAD + 64 * u).cast());
+                    prefetch(codes.wrapping_add(64 * u));
                     // SAFETY: inputs k + 16 u..k + 16 u + 16 of a tile.
                     let q = unsafe { _mm512_loadu_si512(codes.add(64 * u).cast()) };
                     for p in 0..4 {
@@ -207,7 +205,7 @@ unsafe fn avx2_narrow<const R: usize, const H: usize>(
     let masks = [_mm256_set1_epi8(0x03), _mm256_set1_epi8(0x0c)];
     let mut sum = [[[_mm256_setzero_si256(); 2]; H]; R];
     for k in (k..end).step_by(16) {
-        _mm_prefetch::<_MM_HINT_T0>(codes.wrapping_add(4 * k + AHEAD).cast());
+        prefetch(codes.wrapping_add(4 * k));
         for h in 0..H {
             // SAFETY: inputs k..k + 16 of half a tile.
             let q = unsafe { _mm256_loadu_si256(codes.add(4 * k + 32 * h).cast()) };
