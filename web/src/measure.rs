@@ -1,7 +1,6 @@
 //! A ternary product by itself, for the page to time: there is no clock here.
 
 use cpu_kernels::Level;
-use cpu_kernels::packed::packed_row_bytes;
 use cpu_kernels::ternary_gemv::{Layout, PackedTernary, TernaryGemv};
 use wasm_bindgen::prelude::*;
 
@@ -23,8 +22,9 @@ impl Gemv {
     pub fn new(simd: bool, outs: usize, dim: usize) -> Gemv {
         let level = if simd { Level::detect() } else { Level::Scalar };
         let dim = dim.max(1).next_multiple_of(GROUP);
-        // -1, 0 and 1 in turn, in some order.
-        let codes: Vec<u8> = [0b1000_0110, 0b0001_1001, 0b0110_0001].into_iter().cycle().take(outs * packed_row_bytes(dim)).collect();
+        // -1, 0 and 1 in turn, in some order; a byte is four of them.
+        let some = [0b1000_0110, 0b0001_1001, 0b0110_0001];
+        let codes: Vec<u8> = some.into_iter().cycle().take(outs * dim / 4).collect();
         let scales = vec![0.5; outs * (dim / GROUP)];
         let weights = PackedTernary::new(Layout::of(level)[0], &codes, &scales, outs, dim, GROUP);
         let xq = (0..dim).map(|i| (i % 255) as u8 as i8).collect();

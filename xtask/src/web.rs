@@ -1,7 +1,7 @@
 //! `cargo xtask web`: the browser demo, built into `target/web` and served on this machine.
 //!
-//! The module is compiled with SIMD; `xtask/bindgen` writes its JavaScript side; the page and a model that is trained here
-//! once are put beside it. `target/web` is then a folder that any server of static files can publish.
+//! The module is compiled with SIMD; `xtask/bindgen` writes its JavaScript side; the page, what it
+//! shares with the server's, and a model that is trained here once are put beside it. `target/web` is then a folder that any server of static files can publish.
 
 use super::serve::serve;
 use super::{Result, WASM, cargo, has_wasm, run};
@@ -50,6 +50,9 @@ pub fn web(args: &[String]) -> Result {
     let module = compile(&target)?;
     bindgen(&target, &module, &out)?;
     copy_all(Path::new("web/www"), &out)?;
+    for shared in ["page.css", "chat.js", "markdown.js"] {
+        copy(&Path::new("src/serve").join(shared), &out.join(shared))?;
+    }
     let model = match options.model {
         Some(file) => file,
         None => trained_model(&target)?,
