@@ -35,6 +35,19 @@ pub const CONTROL: &str = "\u{e009}";
 pub const RELEASE: &str = "\u{e000}";
 pub const BACKSPACE: &str = "\u{e003}";
 
+/// Contrast of text with what is behind it, by WCAG, of the element where it is least.
+const CONTRAST: &str = "
+    const rgb = (c) => c.match(/[\\d.]+/g).map(Number);
+    const light = (c) => { const [r, g, b] = rgb(c).slice(0, 3).map(v => v / 255)
+        .map(v => v <= .03928 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4); return .2126 * r + .7152 * g + .0722 * b; };
+    const behind = (e) => { for (; e; e = e.parentElement) {
+        const c = getComputedStyle(e).backgroundColor; if (rgb(c)[3] !== 0) return c; } return 'rgb(255, 255, 255)'; };
+    const shown = [...document.querySelectorAll('body *')].filter(e => e.checkVisibility() &&
+        [...e.childNodes].some(n => n.nodeType === 3 && n.data.trim()));
+    const all = shown.map(e => { const [a, b] = [getComputedStyle(e).color, behind(e)].map(light).sort((x, y) => y - x);
+        return [(a + .05) / (b + .05), `${e.tagName} ${e.className} ${e.id}`]; });
+    return all.sort((x, y) => x[0] - y[0])[0];";
+
 pub struct Browser {
     agent: ureq::Agent,
     /// The session's address.
@@ -132,10 +145,17 @@ impl Browser {
         self.command(&format!("element/{id}/{command}"), body);
     }
 
-    /// A PNG of what is to be seen.
-    pub fn screenshot(&self, path: &Path) {
+    /// Keeps a picture of what is to be seen, where `NANOTERN_SCREENSHOTS` names a folder.
+    pub fn picture(&self, name: &str) {
+        let Ok(dir) = std::env::var("NANOTERN_SCREENSHOTS") else { return };
         let picture = ask_get(&self.agent, &format!("{}/screenshot", self.session)).unwrap();
+        let path = Path::new(&dir).join(format!("{name}.png"));
         std::fs::write(path, STANDARD.decode(picture.as_str().unwrap()).unwrap()).unwrap();
+    }
+
+    /// The least contrast of a text on the page, and where.
+    pub fn least_contrast(&self) -> Value {
+        self.eval(CONTRAST)
     }
 
     /// Makes the page believe in a screen of this size, and in `light` or `dark` as the user's wish.

@@ -10,6 +10,10 @@ mod common;
 #[allow(dead_code, reason = "the tests of the chat page use all of it")]
 #[path = "../browser/driver.rs"]
 mod driver;
+mod limits;
+#[path = "../browser/list.rs"]
+mod list;
+mod page;
 mod site;
 
 use driver::Browser;
