@@ -60,6 +60,7 @@ fn the_page_chats_and_keeps_the_model() {
     tab.load_default();
     tab.browser.wait_for("document.getElementById('numbers').innerText.includes('ops a token')");
     assert!(tab.text_of("numbers").contains("of memory · 0 of 16384 tokens"), "{}", tab.text_of("numbers"));
+    tab.set("max_tokens", "16000");
     tab.ask("hi");
     tab.browser.wait_for("document.querySelector('.running .body')?.textContent.length > 2");
     tab.browser.click("#stop");
@@ -219,6 +220,7 @@ fn the_keyboard_is_enough() {
     tab_to(&tab, "default");
     tab.browser.keys(ENTER);
     tab.wait_for_model();
+    tab.set("max_tokens", "16000");
     tab_to(&tab, "text");
     tab.browser.keys(&format!("hello{ENTER}"));
     tab.browser.wait_for("document.querySelector('.running .body')?.textContent.length > 2");

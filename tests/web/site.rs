@@ -1,7 +1,7 @@
 //! The server of the page: the folder that was built, and files that a test puts beside it, whole or broken.
 
 use std::collections::HashMap;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -12,6 +12,8 @@ struct File {
     bytes: Arc<Vec<u8>>,
     /// What its head claims to be its length.
     claimed: usize,
+    /// What is missing is never sent, and the connection stays.
+    slow: bool,
 }
 
 #[derive(Default)]
@@ -53,7 +55,15 @@ impl Site {
 
     /// A file that ends before its claimed length.
     pub fn put_cut(&self, name: &str, bytes: Vec<u8>, claimed: usize) {
-        let file = File { bytes: Arc::new(bytes), claimed };
+        self.put_file(name, File { bytes: Arc::new(bytes), claimed, slow: false });
+    }
+
+    /// A file whose end never comes.
+    pub fn put_slow(&self, name: &str, bytes: Vec<u8>, claimed: usize) {
+        self.put_file(name, File { bytes: Arc::new(bytes), claimed, slow: true });
+    }
+
+    fn put_file(&self, name: &str, file: File) {
         self.state.lock().unwrap().files.insert(format!("/{name}"), file);
     }
 
@@ -82,7 +92,7 @@ fn answer(mut stream: TcpStream, state: &Mutex<State>) -> std::io::Result<()> {
         }
         let name = if path == "/" { "/index.html" } else { path };
         let built = || std::fs::read(state.dir.join(name.trim_start_matches('/'))).ok();
-        let built = || built().map(|bytes| File { claimed: bytes.len(), bytes: Arc::new(bytes) });
+        let built = || built().map(|bytes| File { claimed: bytes.len(), bytes: Arc::new(bytes), slow: false });
         state.files.get(name).cloned().or_else(built).map(|file| (mime(name), file))
     };
     let Some((mime, file)) = found else {
@@ -95,7 +105,11 @@ fn answer(mut stream: TcpStream, state: &Mutex<State>) -> std::io::Result<()> {
          cross-origin-opener-policy: same-origin\r\ncross-origin-embedder-policy: require-corp\r\n\
          connection: close\r\n\r\n"
     )?;
-    if method == "GET" { stream.write_all(&file.bytes) } else { Ok(()) }
+    if method == "GET" {
+        stream.write_all(&file.bytes)?;
+    }
+    // A browser that gives up closes the connection.
+    if file.slow { stream.read_to_end(&mut Vec::new()).map(|_| ()) } else { Ok(()) }
 }
 
 fn mime(name: &str) -> &'static str {

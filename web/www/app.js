@@ -103,7 +103,9 @@ async function load(from) {
     say(`Loaded ${million(model.parameters)} parameters${where}.${goesOn ? " It knows no conversations: it goes on from your text." : ""}`);
     $("text").focus();
   } catch (error) {
-    failed(error);
+    source = null;
+    const name = from.name ?? from;
+    failed(error.code === "invalid_file" ? new Error(`${name} is not a (whole) model file: ${error.message}`) : error);
   }
   loading = null;
   $("progress").hidden = true;

@@ -23,7 +23,7 @@ export function drawCurve(svg, losses, vals, steps) {
   parts.push(shape("text", { x: WIDTH - 6, y: HEIGHT - 4, "text-anchor": "end" }, `${steps} steps`));
   const path = (values) => `M${values.map((loss, i) => `${x(i + 1).toFixed(1)} ${y(loss).toFixed(1)}`).join("L")}`;
   let mean = losses[0];
-  const smooth = losses.map((loss) => (mean += 0.15 * (loss - mean)));
+  const smooth = losses.map((loss) => (mean += 0.3 * (loss - mean)));
   parts.push(shape("path", { class: "raw-loss", d: path(losses) }), shape("path", { class: "train-loss", d: path(smooth) }));
   for (const [step, loss] of vals) parts.push(shape("circle", { class: "val-loss", cx: x(step), cy: y(loss), r: 3 }));
   svg.replaceChildren(...parts);

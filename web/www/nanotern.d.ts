@@ -102,8 +102,8 @@ export class Nanotern {
   onlost: ((message: string) => void) | null;
   /** Loses the device, as a crash of its driver does: for tests. */
   loseDevice(): Promise<void>;
-  /** Median seconds of a ternary product (outs, dim) with a vector on one thread, with SIMD kernels or without. */
-  gemvSeconds(simd: boolean, outs: number, dim: number): Promise<number>;
+  /** Median seconds of a ternary product (outs, dim) with a vector on one thread, in turns. */
+  benchmark(outs: number, dim: number): Promise<{ simd: number; scalar: number }>;
   checkShaders(): Promise<{ op: string; message: string }[]>;
   selfTest(): Promise<Difference[]>;
   /** Ends the worker and all that it holds. */

@@ -92,9 +92,9 @@ export class Nanotern {
     return this.#call("loseDevice", {});
   }
 
-  /** Seconds that a ternary product takes on one thread, with SIMD or without. */
-  gemvSeconds(simd, outs, dim) {
-    return this.#call("gemvSeconds", { simd, outs, dim });
+  /** Seconds that a ternary product with a vector takes on one thread, with SIMD and without. */
+  benchmark(outs, dim) {
+    return this.#call("benchmark", { outs, dim });
   }
 
   /** Logits after the last token of a text. */

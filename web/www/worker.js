@@ -45,15 +45,19 @@ const methods = {
     loseDevice();
   },
 
-  async gemvSeconds(id, { simd, outs, dim }) {
-    const product = new Gemv(simd, outs, dim);
-    const times = Array.from({ length: 15 }, () => {
-      const start = performance.now();
-      product.run(10);
-      return (performance.now() - start) / 10_000;
-    });
-    product.free();
-    return times.sort((a, b) => a - b)[7];
+  async benchmark(id, { outs, dim }) {
+    const kernels = { simd: new Gemv(true, outs, dim), scalar: new Gemv(false, outs, dim) };
+    const times = { simd: [], scalar: [] };
+    for (let round = 0; round < 15; round += 1) {
+      for (const [name, kernel] of Object.entries(kernels)) {
+        const start = performance.now();
+        kernel.run(10);
+        times[name].push((performance.now() - start) / 10_000);
+      }
+    }
+    Object.values(kernels).forEach((kernel) => kernel.free());
+    const median = (list) => list.sort((a, b) => a - b)[7];
+    return { simd: median(times.simd), scalar: median(times.scalar) };
   },
 
   async chat(id, { messages, sampling }) {
