@@ -62,10 +62,7 @@ impl Browser {
     /// Starts a browser with further flags; None where there is no chromedriver. NANOTERN_REQUIRE_BROWSER=1 makes that a
     /// failure; otherwise it is said.
     pub fn open(flags: &[&str]) -> Option<Browser> {
-        let mut command = Command::new("chromedriver");
-        // A process group of its own, which ends with everything that chromedriver has started.
-        let spawned = command.arg("--port=0").stdout(Stdio::piped()).stderr(Stdio::null()).process_group(0).spawn();
-        let Ok(mut driver) = spawned else {
+        let Some((driver, says, port)) = start_driver() else {
             assert!(
                 std::env::var("NANOTERN_REQUIRE_BROWSER").as_deref() != Ok("1"),
                 "no chromedriver, and one is required"
@@ -74,11 +71,6 @@ impl Browser {
             let _ = writeln!(std::io::stderr(), "NOT TESTED in a browser: this machine has no chromedriver");
             return None;
         };
-        let mut says = BufReader::new(driver.stdout.take().unwrap());
-        let port = says.by_ref().lines().map(Result::unwrap).find_map(|line| {
-            line.split("successfully on port ").nth(1).map(|port| port.trim_end_matches('.').to_string())
-        });
-        let port = port.expect("chromedriver says its port");
         let profile = tempfile::tempdir().unwrap();
         let own = format!("--user-data-dir={}", profile.path().display());
         let args: Vec<&str> = FLAGS.into_iter().chain([own.as_str()]).chain(flags.iter().copied()).collect();
@@ -192,6 +184,25 @@ impl Drop for Browser {
         let _ = kill_process_group(Pid::from_child(&self.driver), Signal::KILL);
         let _ = self.driver.wait();
     }
+}
+
+/// A chromedriver, what it says, and its port. It chooses one that is free for IPv6 and ends where that is not free for IPv4.
+fn start_driver() -> Option<(Child, BufReader<ChildStdout>, String)> {
+    for _ in 0..5 {
+        let mut command = Command::new("chromedriver");
+        // A process group of its own, which ends with everything that chromedriver has started.
+        command.arg("--port=0").stdout(Stdio::piped()).stderr(Stdio::null()).process_group(0);
+        let mut driver = command.spawn().ok()?;
+        let mut says = BufReader::new(driver.stdout.take().unwrap());
+        let port = says.by_ref().lines().map(Result::unwrap).find_map(|line| {
+            line.split("successfully on port ").nth(1).map(|port| port.trim_end_matches('.').to_string())
+        });
+        match port {
+            Some(port) => return Some((driver, says, port)),
+            None => driver.wait().unwrap(),
+        };
+    }
+    panic!("chromedriver ended five times before it said its port");
 }
 
 /// What chromedriver answers to a command, or its error.

@@ -17,6 +17,10 @@ fn numbers(value: Value) -> Vec<f32> {
 fn answers_agree(flags: &[&str], backend: &str, limit: f64) {
     let Some(tab) = Tab::api(flags, "auto") else { return };
     assert_eq!(tab.browser.eval("return nanotern.runtime.backend"), backend);
+    if backend == "cpu" {
+        let device = tab.browser.eval("return nanotern.runtime.device");
+        assert!(device.as_str().unwrap().contains("simd128"), "{device}");
+    }
     let file = trained();
     let info = tab.load(&bytes(&file));
     assert_eq!(info["parameters"], file.param_count());

@@ -15,10 +15,13 @@ const MAX_DOWNLOAD: usize = 400_000;
 #[test]
 fn the_download_is_small_and_the_page_is_soon_ready() {
     let Some(tab) = Tab::page(NO_WEBGPU) else { return };
-    let loaded = "return [location.pathname, ...performance.getEntriesByType('resource').map(e => new URL(e.name).pathname)]";
+    let loaded =
+        "return [location.pathname, ...performance.getEntriesByType('resource').map(e => new URL(e.name).pathname)]";
     let mut paths: Vec<String> = serde_json::from_value(tab.browser.eval(loaded)).unwrap();
     // What the worker fetches is in its own list.
-    paths.extend(["gpu.js", "errors.js", "files.js", "nanotern_web.js", "nanotern_web_bg.wasm"].map(|f| format!("/{f}")));
+    paths.extend(
+        ["gpu.js", "errors.js", "files.js", "nanotern_web.js", "nanotern_web_bg.wasm"].map(|f| format!("/{f}")),
+    );
     paths.sort();
     paths.dedup();
     paths.retain(|path| path != "/model.gguf");
@@ -27,7 +30,8 @@ fn the_download_is_small_and_the_page_is_soon_ready() {
         let name = if path == "/" { "index.html" } else { path.trim_start_matches('/') };
         let bytes = std::fs::read(dir.join(name)).unwrap_or_else(|e| panic!("{name}: {e}"));
         assert_eq!(tab.site.asked(&format!("GET {path}")).min(1), 1, "{name} was fetched");
-        let mut gzip = Command::new("gzip").args(["-9", "-c"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut gzip =
+            Command::new("gzip").args(["-9", "-c"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let mut to = gzip.stdin.take().unwrap();
         let write = std::thread::spawn(move || to.write_all(&bytes));
         let size = gzip.wait_with_output().unwrap().stdout.len();
@@ -70,8 +74,10 @@ fn gpu_memory_stays_flat() {
         let now = memory(&format!("await nanotern.load('/test.gguf'); {ask}"));
         assert_eq!((&now["gpu"], &now["buffers"]), (&first["gpu"], &first["buffers"]));
     }
-    let stats = memory("window.t = await nanotern.train('some text '.repeat(100), {model: {dim: 64, layers: 1, seq_len: 32}, \
-                        train: {batch_size: 1, total_steps: 2}}); await t.step(2);");
+    let stats = memory(
+        "window.t = await nanotern.train('some text '.repeat(100), {model: {dim: 64, layers: 1, seq_len: 32}, \
+                        train: {batch_size: 1, total_steps: 2}}); await t.step(2);",
+    );
     assert!(stats["gpu"].as_u64() > first["gpu"].as_u64(), "{stats}");
     let after = memory("await t.free();");
     assert_eq!((&after["gpu"], &after["buffers"]), (&first["gpu"], &first["buffers"]));
@@ -99,7 +105,13 @@ fn oversized() -> (Vec<u8>, usize) {
         let data = match spec.encoding {
             Encoding::Ternary { group } => {
                 let (outs, dim) = (spec.shape[0], spec.shape[1]);
-                TensorData::Ternary(Ternary { codes: vec![0x55; size / 4], scales: vec![1.0; size / group], outs, dim, group })
+                TensorData::Ternary(Ternary {
+                    codes: vec![0x55; size / 4],
+                    scales: vec![1.0; size / group],
+                    outs,
+                    dim,
+                    group,
+                })
             }
             Encoding::F32 => TensorData::F32(vec![1.0; size]),
             _ => TensorData::F16(vec![half::f16::ONE; size]),
@@ -118,8 +130,10 @@ fn oversized() -> (Vec<u8>, usize) {
 impl Tab {
     /// Loads an address that must fail; what the page says.
     fn fails(&self, name: &str) -> String {
-        self.browser.eval("document.getElementById('alert').hidden = true; document.getElementById('loader').hidden = false; \
-                           document.getElementById('url').value = ''");
+        self.browser.eval(
+            "document.getElementById('alert').hidden = true; document.getElementById('loader').hidden = false; \
+                           document.getElementById('url').value = ''",
+        );
         self.browser.keys_to("#url", &format!("{}/{name}{}", self.site.address, crate::driver::ENTER));
         self.browser.wait_for("!document.getElementById('alert').hidden && document.getElementById('progress').hidden");
         self.text_of("alert")

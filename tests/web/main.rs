@@ -93,7 +93,7 @@ fn micro() -> Value {
     json!({
         "model": {"dim": 64, "layers": 1, "heads": 2, "kv_heads": 1, "ffn": 64, "seq_len": 32, "group_size": 64,
             "mhc_streams": 2},
-        "train": {"batch_size": 2, "total_steps": 50, "seed": 7},
+        "train": {"batch_size": 1, "total_steps": 50, "seed": 7},
         "optim": {"warmup_steps": 5},
     })
 }

@@ -99,7 +99,8 @@ fn files_addresses_and_backends_can_be_chosen() {
     tab.wait_for_model();
     assert_eq!(tab.text_of("model"), format!("{:.2} M parameters", file.param_count() as f64 / 1e6));
     tab.browser.wait_for("document.getElementById('numbers').innerText.includes('GPU memory')");
-    tab.browser.eval("const s = document.getElementById('backend'); s.value = 'cpu'; s.dispatchEvent(new Event('change'))");
+    tab.browser
+        .eval("const s = document.getElementById('backend'); s.value = 'cpu'; s.dispatchEvent(new Event('change'))");
     tab.browser.wait_for("document.getElementById('path').innerText == 'CPU (SIMD)'");
     tab.wait_for_model();
     assert!(tab.text_of("model").contains("M parameters"), "it was loaded again");
@@ -109,7 +110,7 @@ fn files_addresses_and_backends_can_be_chosen() {
     tab.no_errors();
 }
 
-/// Text of the training status.
+/// Waits until so many steps were trained.
 fn wait_for_step(tab: &Tab, least: u32) {
     tab.browser.wait_for(&format!(
         "Number(/step (\\d+)/.exec(document.getElementById('training').innerText)?.[1]) >= {least}"
@@ -144,9 +145,12 @@ fn the_page_trains_pauses_saves_and_chats_with_it() {
     tab.browser.click("#save-gguf");
     tab.browser.click("#save-mhc");
     tab.browser.wait_for("saved.length == 2");
-    let files = tab.browser.eval("return await Promise.all(saved.map(async b => [...new Uint8Array(await b.arrayBuffer())]))");
+    let files =
+        tab.browser.eval("return await Promise.all(saved.map(async b => [...new Uint8Array(await b.arrayBuffer())]))");
     let [gguf, mhc]: [Vec<u8>; 2] = serde_json::from_value(files).unwrap();
-    assert!(nanotern::formats::ModelFile::from_gguf(&gguf).is_ok() && nanotern::formats::mhc::MhcFile::parse(&mhc).is_ok());
+    assert!(
+        nanotern::formats::ModelFile::from_gguf(&gguf).is_ok() && nanotern::formats::mhc::MhcFile::parse(&mhc).is_ok()
+    );
     tab.browser.click("#use");
     tab.set("max_tokens", "8");
     tab.ask("What does ");
@@ -205,7 +209,8 @@ impl Tab {
 fn tab_to(tab: &Tab, id: &str) {
     for _ in 0..40 {
         if tab.browser.eval("return document.activeElement.id || document.activeElement.name") == id {
-            let ring = "const e = document.activeElement; return getComputedStyle(e).outlineStyle != 'none' || e.id == 'text'";
+            let ring =
+                "const e = document.activeElement; return getComputedStyle(e).outlineStyle != 'none' || e.id == 'text'";
             assert_eq!(tab.browser.eval(ring), Value::Bool(true), "{id} shows no focus");
             return;
         }

@@ -5,6 +5,7 @@ import { Nanotern, capabilities } from "./nanotern.js";
 import { setUpTraining } from "./train.js";
 
 const DEFAULT = "model.gguf";
+const GOES_ON = "It knows no conversations: it goes on from your text.";
 
 let nanotern = null;
 let source = null; // what the model was loaded from
@@ -43,7 +44,8 @@ async function begin() {
 
 const ENDS = {
   device_lost: (message) => `The GPU was lost (${message}), and what was on it. Start again: the model is loaded anew.`,
-  internal: (message) => `The program in this page failed (${message}). Most likely memory ran out: start again with a smaller model.`,
+  internal: (message) =>
+    `The program in this page failed (${message}). Most likely memory ran out: start again with a smaller model.`,
 };
 
 // Shows an error; one that ends everything offers a new start.
@@ -76,7 +78,9 @@ function showModel() {
   $("change").hidden = !model;
   $("send").disabled = !model;
   $("log").hidden = !model && !$("log").querySelector(".message");
-  for (const control of document.querySelectorAll("#default, #pick, #from-url button")) control.disabled = !nanotern || Boolean(loading);
+  for (const control of document.querySelectorAll("#default, #pick, #from-url button")) {
+    control.disabled = !nanotern || Boolean(loading);
+  }
   showNumbers();
 }
 
@@ -100,7 +104,7 @@ async function load(from) {
     const model = await nanotern.load(from, { cache: true, onProgress, signal: loading.signal });
     goesOn = !model.chat;
     const where = model.kept ? " from this browser's cache" : "";
-    say(`Loaded ${million(model.parameters)} parameters${where}.${goesOn ? " It knows no conversations: it goes on from your text." : ""}`);
+    say(`Loaded ${million(model.parameters)} parameters${where}. ${goesOn ? GOES_ON : ""}`);
     $("text").focus();
   } catch (error) {
     source = null;
@@ -128,7 +132,7 @@ function chatWith(model) {
   goesOn = true;
   showPart("chat");
   showModel();
-  say(`${million(model.parameters)} parameters, trained here. It knows no conversations: it goes on from your text.`);
+  say(`${million(model.parameters)} parameters, trained here. ${GOES_ON}`);
   $("text").focus();
 }
 

@@ -13,7 +13,7 @@ function shape(tag, attributes, text = "") {
 export function drawCurve(svg, losses, vals, steps) {
   const top = Math.ceil(Math.max(...losses, ...vals.map(([, loss]) => loss)));
   const x = (step) => LEFT + (WIDTH - LEFT - 6) * step / steps;
-  const y = (loss) => 6 + (HEIGHT - BOTTOM - 6) * (1 - loss / top);
+  const y = (loss) => 12 + (HEIGHT - BOTTOM - 12) * (1 - loss / top);
   const parts = [];
   for (let tick = 0; tick <= top; tick += Math.ceil(top / 6)) {
     parts.push(shape("path", { class: "axis", d: `M${LEFT} ${y(tick)}H${WIDTH - 6}` }));

@@ -36,7 +36,8 @@ async function isCurrent(url, kept) {
 
 async function reach(url) {
   const response = await fetch(url).catch(() => {
-    throw fail("network", `${url} cannot be reached: is this computer offline, or does that server forbid other pages to read it?`);
+    const why = "is this computer offline, or does that server forbid other pages to read it?";
+    throw fail("network", `${url} cannot be reached: ${why}`);
   });
   if (!response.ok) throw fail("network", `${url}: the server answers ${response.status} ${response.statusText}`);
   return response;

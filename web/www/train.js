@@ -6,7 +6,8 @@ import { smallText } from "./text.js";
 const STEP_SECONDS = 0.25; // between two looks at the statistics
 const PICTURE_MS = 700;
 const SAMPLES = 10; // in a run
-const NAMES = ["start", "pause", "end", "results", "training", "loss", "curve", "matrix", "codes", "histogram", "shares", "samples"];
+const NAMES = ["start", "pause", "end", "results", "training", "intro", "views", "loss", "curve", "matrix", "codes", "histogram",
+  "shares", "samples"];
 
 export function setUpTraining({ device, failed, dismiss, chatWith }) {
   const ui = Object.fromEntries(NAMES.map((name) => [name, document.getElementById(name)]));
@@ -30,7 +31,8 @@ export function setUpTraining({ device, failed, dismiss, chatWith }) {
   function show() {
     const done = session && session.losses.length === session.steps;
     for (const field of fields) if (field.matches("input, select, textarea")) field.disabled = Boolean(session);
-    ui.start.hidden = Boolean(session);
+    ui.start.hidden = ui.intro.hidden = Boolean(session);
+    ui.views.hidden = !session;
     ui.start.disabled = !device();
     ui.pause.hidden = !session || done;
     ui.pause.textContent = running ? "Pause" : "Resume";
@@ -44,8 +46,8 @@ export function setUpTraining({ device, failed, dismiss, chatWith }) {
     const { losses, steps, seconds, training: { info } } = session;
     const state = running ? "Training" : losses.length === steps ? "Done" : "Paused";
     const speed = seconds ? `, ${Math.round(losses.length * info.tokens_per_step / seconds).toLocaleString()} tok/s` : "";
-    ui.training.textContent = `${state}: step ${losses.length} of ${steps}${speed}. ${info.parameters.toLocaleString()} parameters, `
-      + `${(info.device_bytes / 2 ** 20).toFixed(1)} MiB on the device.`;
+    ui.training.textContent = `${state}: step ${losses.length} of ${steps}${speed}. `
+      + `${info.parameters.toLocaleString()} parameters, ${(info.device_bytes / 2 ** 20).toFixed(1)} MiB on the device.`;
   }
 
   async function start() {
