@@ -36,9 +36,10 @@ pub fn routes(served: Arc<Served>) -> BoxedFilter<(Response,)> {
         warp::any().map(move || Arc::clone(&served))
     };
     let page = path::end().map(|| static_page("text/html; charset=utf-8", include_str!("page.html")));
-    let script = path!("page.js").map(|| static_page("text/javascript; charset=utf-8", include_str!("page.js")));
-    let markdown =
-        path!("markdown.js").map(|| static_page("text/javascript; charset=utf-8", include_str!("markdown.js")));
+    let script = |body: &'static str| move || static_page("text/javascript; charset=utf-8", body);
+    let transport = path!("page.js").map(script(include_str!("page.js")));
+    let conversation = path!("chat.js").map(script(include_str!("chat.js")));
+    let markdown = path!("markdown.js").map(script(include_str!("markdown.js")));
     let style = path!("page.css").map(|| static_page("text/css; charset=utf-8", include_str!("page.css")));
     let health = path!("health").and(with.clone()).map(|s: Arc<Served>| health(&s));
     let metrics = path!("metrics").and(with.clone()).map(|s: Arc<Served>| {
@@ -55,7 +56,7 @@ pub fn routes(served: Arc<Served>) -> BoxedFilter<(Response,)> {
             model_not_found(&id, &s.id).into_response()
         }
     });
-    let pages = page.or(script).unify().or(markdown).unify().or(style).unify();
+    let pages = page.or(transport).unify().or(conversation).unify().or(markdown).unify().or(style).unify();
     let reads = warp::get().and(pages.or(health).unify().or(metrics).unify().or(models).unify().or(named).unify());
     let chat = path!("v1" / "chat" / "completions")
         .and(warp::post())

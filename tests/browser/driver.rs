@@ -35,6 +35,19 @@ pub const CONTROL: &str = "\u{e009}";
 pub const RELEASE: &str = "\u{e000}";
 pub const BACKSPACE: &str = "\u{e003}";
 
+/// Contrast of text with what is behind it, by WCAG, of the element where it is least.
+const CONTRAST: &str = "
+    const rgb = (c) => c.match(/[\\d.]+/g).map(Number);
+    const light = (c) => { const [r, g, b] = rgb(c).slice(0, 3).map(v => v / 255)
+        .map(v => v <= .03928 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4); return .2126 * r + .7152 * g + .0722 * b; };
+    const behind = (e) => { for (; e; e = e.parentElement) {
+        const c = getComputedStyle(e).backgroundColor; if (rgb(c)[3] !== 0) return c; } return 'rgb(255, 255, 255)'; };
+    const shown = [...document.querySelectorAll('body *')].filter(e => e.checkVisibility() &&
+        [...e.childNodes].some(n => n.nodeType === 3 && n.data.trim()));
+    const all = shown.map(e => { const [a, b] = [getComputedStyle(e).color, behind(e)].map(light).sort((x, y) => y - x);
+        return [(a + .05) / (b + .05), `${e.tagName} ${e.className} ${e.id}`]; });
+    return all.sort((x, y) => x[0] - y[0])[0];";
+
 pub struct Browser {
     agent: ureq::Agent,
     /// The session's address.
@@ -49,10 +62,7 @@ impl Browser {
     /// Starts a browser with further flags; None where there is no chromedriver. NANOTERN_REQUIRE_BROWSER=1 makes that a
     /// failure; otherwise it is said.
     pub fn open(flags: &[&str]) -> Option<Browser> {
-        let mut command = Command::new("chromedriver");
-        // A process group of its own, which ends with everything that chromedriver has started.
-        let spawned = command.arg("--port=0").stdout(Stdio::piped()).stderr(Stdio::null()).process_group(0).spawn();
-        let Ok(mut driver) = spawned else {
+        let Some((driver, says, port)) = start_driver() else {
             assert!(
                 std::env::var("NANOTERN_REQUIRE_BROWSER").as_deref() != Ok("1"),
                 "no chromedriver, and one is required"
@@ -61,11 +71,6 @@ impl Browser {
             let _ = writeln!(std::io::stderr(), "NOT TESTED in a browser: this machine has no chromedriver");
             return None;
         };
-        let mut says = BufReader::new(driver.stdout.take().unwrap());
-        let port = says.by_ref().lines().map(Result::unwrap).find_map(|line| {
-            line.split("successfully on port ").nth(1).map(|port| port.trim_end_matches('.').to_string())
-        });
-        let port = port.expect("chromedriver says its port");
         let profile = tempfile::tempdir().unwrap();
         let own = format!("--user-data-dir={}", profile.path().display());
         let args: Vec<&str> = FLAGS.into_iter().chain([own.as_str()]).chain(flags.iter().copied()).collect();
@@ -132,10 +137,17 @@ impl Browser {
         self.command(&format!("element/{id}/{command}"), body);
     }
 
-    /// A PNG of what is to be seen.
-    pub fn screenshot(&self, path: &Path) {
+    /// Keeps a picture of what is to be seen, where `NANOTERN_SCREENSHOTS` names a folder.
+    pub fn picture(&self, name: &str) {
+        let Ok(dir) = std::env::var("NANOTERN_SCREENSHOTS") else { return };
         let picture = ask_get(&self.agent, &format!("{}/screenshot", self.session)).unwrap();
+        let path = Path::new(&dir).join(format!("{name}.png"));
         std::fs::write(path, STANDARD.decode(picture.as_str().unwrap()).unwrap()).unwrap();
+    }
+
+    /// The least contrast of a text on the page, and where.
+    pub fn least_contrast(&self) -> Value {
+        self.eval(CONTRAST)
     }
 
     /// Makes the page believe in a screen of this size, and in `light` or `dark` as the user's wish.
@@ -172,6 +184,25 @@ impl Drop for Browser {
         let _ = kill_process_group(Pid::from_child(&self.driver), Signal::KILL);
         let _ = self.driver.wait();
     }
+}
+
+/// A chromedriver, what it says, and its port. It chooses one that is free for IPv6 and ends where that is not free for IPv4.
+fn start_driver() -> Option<(Child, BufReader<ChildStdout>, String)> {
+    for _ in 0..5 {
+        let mut command = Command::new("chromedriver");
+        // A process group of its own, which ends with everything that chromedriver has started.
+        command.arg("--port=0").stdout(Stdio::piped()).stderr(Stdio::null()).process_group(0);
+        let mut driver = command.spawn().ok()?;
+        let mut says = BufReader::new(driver.stdout.take().unwrap());
+        let port = says.by_ref().lines().map(Result::unwrap).find_map(|line| {
+            line.split("successfully on port ").nth(1).map(|port| port.trim_end_matches('.').to_string())
+        });
+        match port {
+            Some(port) => return Some((driver, says, port)),
+            None => driver.wait().unwrap(),
+        };
+    }
+    panic!("chromedriver ended five times before it said its port");
 }
 
 /// What chromedriver answers to a command, or its error.

@@ -2,7 +2,6 @@
 
 use super::Page;
 use serde_json::{Value, json};
-use std::path::Path;
 
 const MARKDOWN: &str = "## A heading\n\nSome **bold**, *slanted* and `code <b>` words, snake_case and 2 * 3 * 4.\nA second line.\n\n\
     1. first\n2. second\n   - inner **one**\n   - two\n\n```rust\nfn main() {\n    println!(\"<script>alert(1)</script>\");\n}\n```\n\
@@ -16,12 +15,6 @@ impl Page {
         self.browser.eval(&format!("localStorage.setItem('nanotern.chat', JSON.stringify({kept}))"));
         self.browser.reload();
         self.browser.wait_for("document.title.startsWith('small')");
-    }
-
-    fn picture(&self, name: &str) {
-        if let Ok(dir) = std::env::var("NANOTERN_SCREENSHOTS") {
-            self.browser.screenshot(&Path::new(&dir).join(format!("{name}.png")));
-        }
     }
 }
 
@@ -48,19 +41,6 @@ fn markdown_is_drawn_and_stays_text() {
     page.no_errors();
 }
 
-/// Contrast of text with what is behind it, by WCAG, of the element where it is least.
-const CONTRAST: &str = "
-    const rgb = (c) => c.match(/[\\d.]+/g).map(Number);
-    const light = (c) => { const [r, g, b] = rgb(c).slice(0, 3).map(v => v / 255)
-        .map(v => v <= .03928 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4); return .2126 * r + .7152 * g + .0722 * b; };
-    const behind = (e) => { for (; e; e = e.parentElement) {
-        const c = getComputedStyle(e).backgroundColor; if (rgb(c)[3] !== 0) return c; } return 'rgb(255, 255, 255)'; };
-    const shown = [...document.querySelectorAll('body *')].filter(e => e.checkVisibility() &&
-        [...e.childNodes].some(n => n.nodeType === 3 && n.data.trim()));
-    const all = shown.map(e => { const [a, b] = [getComputedStyle(e).color, behind(e)].map(light).sort((x, y) => y - x);
-        return [(a + .05) / (b + .05), `${e.tagName} ${e.className} ${e.id}`]; });
-    return all.sort((x, y) => x[0] - y[0])[0];";
-
 #[test]
 fn light_dark_and_small() {
     let Some(page) = Page::open() else { return };
@@ -85,20 +65,20 @@ fn light_dark_and_small() {
                  .filter(e => e.scrollWidth > e.clientWidth).map(e => e.tagName)",
             );
             assert_eq!(scrolls, json!([]), "{name} scrolls sideways");
-            let least = page.browser.eval(CONTRAST);
+            let least = page.browser.least_contrast();
             assert!(least[0].as_f64().unwrap() >= 4.5, "{name}: contrast {least}");
-            page.picture(&format!("{name}{}", if settings { "_settings" } else { "" }));
+            page.browser.picture(&format!("{name}{}", if settings { "_settings" } else { "" }));
         }
         page.browser.eval("open(false); document.getElementById('log').scrollTop = 1e6");
-        page.picture(&format!("{name}_end"));
+        page.browser.picture(&format!("{name}_end"));
         backs.push(page.browser.eval("return getComputedStyle(document.body).backgroundColor"));
         let send = page.browser.eval("const r = document.getElementById('send').getBoundingClientRect(); return r.right <= innerWidth && r.bottom <= innerHeight");
         assert_eq!(send, true, "{name}");
     }
     assert!(backs[0] != backs[1] && backs[0] == backs[2] && backs[1] == backs[3], "{backs:?}");
     page.browser.click("#new");
-    page.picture("phone_dark_empty");
+    page.browser.picture("phone_dark_empty");
     page.browser.emulate(1200, 800, "light");
-    page.picture("desktop_light_empty");
+    page.browser.picture("desktop_light_empty");
     page.no_errors();
 }

@@ -4,16 +4,14 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod driver;
+mod list;
 mod looks;
 
 use common::cli::Project;
 use common::server::Server;
 use driver::{BACKSPACE, Browser, CONTROL, ENTER, ESCAPE, RELEASE, SHIFT, TAB};
-use half::f16;
-use nanotern::formats::{Encoding, Format, ModelFile, Spec, Tensor, TensorData, Ternary, TextConfig, specs};
-use nanotern::model::ModelConfig;
-use nanotern::rng;
-use nanotern::tokenizer::{ASSISTANT, Tokenizer};
+use list::endless_list;
+use nanotern::formats::Format;
 use serde_json::{Value, json};
 use std::rc::Rc;
 
@@ -82,48 +80,6 @@ impl Page {
     fn no_errors(&self) {
         assert_eq!(self.browser.console_errors(), Vec::<String>::new());
     }
-}
-
-/// A model whose layers add nothing, so that each token decides the next one: after the start of an answer it says
-/// "- word\n" until the context is full, at every temperature.
-fn endless_list() -> ModelFile {
-    let tokenizer = Tokenizer::bytes();
-    let (dim, vocab) = (64, tokenizer.vocab_size());
-    let config = ModelConfig {
-        dim,
-        layers: 1,
-        heads: 2,
-        kv_heads: 1,
-        ffn: 64,
-        seq_len: 1 << 14,
-        group_size: 32,
-        mhc_streams: 1,
-        tie_embeddings: false,
-        ..ModelConfig::default()
-    };
-    let sign = |token: usize, i: usize| if rng::mix((token * dim + i) as u64) & 1 == 0 { 1.0 } else { -1.0 };
-    let mut head = vec![0.0; vocab * dim];
-    let mut follows = |next: u8, token: usize| {
-        (0..dim).for_each(|i| head[usize::from(next) * dim + i] += sign(token, i));
-    };
-    let line = b"- word\n";
-    (0..line.len()).for_each(|i| follows(line[(i + 1) % line.len()], line[i].into()));
-    follows(line[0], tokenizer.token_id(ASSISTANT).unwrap() as usize);
-    let tensor = |spec: Spec| {
-        let size: usize = spec.shape.iter().product();
-        let data = match (spec.encoding, spec.name.as_str()) {
-            (Encoding::Ternary { group }, _) => {
-                TensorData::Ternary(Ternary::quantize(&vec![0.0; size], spec.shape[0], spec.shape[1], group))
-            }
-            (Encoding::F32, _) => TensorData::F32(vec![1.0; size]),
-            (Encoding::F16, "head.weight") => TensorData::F16(head.iter().map(|v| f16::from_f32(*v)).collect()),
-            (Encoding::Q8_0, _) => unreachable!("the model has f16 tables"),
-            (Encoding::F16, _) => TensorData::F16((0..size).map(|i| f16::from_f32(sign(i / dim, i % dim))).collect()),
-        };
-        Tensor { name: spec.name, shape: spec.shape, data }
-    };
-    let tensors = specs(&config, vocab).into_iter().map(tensor).collect();
-    ModelFile { config, vocab, tensors, text: TextConfig::new(&tokenizer) }
 }
 
 #[test]

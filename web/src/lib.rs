@@ -6,11 +6,13 @@
 
 mod js;
 mod loader;
+mod measure;
 mod model;
 mod runtime;
 mod train;
 
 pub use loader::Loader;
+pub use measure::Gemv;
 pub use model::Model;
 pub use runtime::Runtime;
 pub use train::{Export, TrainSession, Weights};

@@ -10,6 +10,8 @@ export interface Capabilities {
   /** What the browser says of the GPU. */
   adapter: string | null;
   limits: { maxBufferSize: number; maxStorageBufferBindingSize: number } | null;
+  /** Bytes that this page may store. */
+  storage: number | null;
   /** WebAssembly SIMD, which the module needs. */
   simd: boolean;
   /** Why there is no WebGPU. */
@@ -20,7 +22,7 @@ export interface Capabilities {
 export function capabilities(): Promise<Capabilities>;
 
 export class NanoternError extends Error {
-  /** An `ErrorCode`; `cancelled`, or `internal`: the module failed, and only a new `Nanotern` helps. */
+  /** An `ErrorCode`; `cancelled`; `network`: a file did not come; or `internal`: the module failed, and only a new `Nanotern` helps. */
   code: string;
 }
 
@@ -61,6 +63,19 @@ export interface Create<T> {
 
 export interface Options<P> { onProgress?: (progress: P) => void; signal?: AbortSignal; }
 
+export interface LoadedModel extends ModelInfo {
+  /** It came from the cache; absent for files. */
+  kept?: boolean;
+}
+
+export interface Memory {
+  /** Bytes of the buffers that WebGPU holds, and their number. */
+  gpu: number;
+  buffers: number;
+  /** Bytes of the module's own memory. */
+  wasm: number;
+}
+
 /** A matrix as it stands: codes (outs, dim), and classes of latent weights from -3 to 3 scales. */
 export interface Matrix { outs: number; dim: number; codes: Int8Array; histogram: Uint32Array; }
 
@@ -71,7 +86,10 @@ export class Nanotern {
   runtime: { backend: Backend; device: string; note?: string };
   /** The model that is loaded. */
   model: ModelInfo | null;
-  load(source: string | URL | Blob, options?: Options<LoadProgress>): Promise<ModelInfo>;
+  /** `cache` keeps a file that comes from a URL, and takes it from there while the server has no other. */
+  load(source: string | URL | Blob, options?: Options<LoadProgress> & { cache?: boolean }): Promise<LoadedModel>;
+  isCached(url: string | URL): Promise<boolean>;
+  clearCache(): Promise<void>;
   unload(): Promise<void>;
   chat: { completions: Create<{ messages: Message[] }> };
   completions: Create<{ prompt: string }>;
@@ -79,6 +97,13 @@ export class Nanotern {
   logits(prompt: string): Promise<Float32Array>;
   /** Prepares to train on a text; an earlier session ends. */
   train(text: string, config?: TrainConfig): Promise<Training>;
+  memory(): Promise<Memory>;
+  /** Called when the device is lost: nothing but a new `Nanotern` helps. */
+  onlost: ((message: string) => void) | null;
+  /** Loses the device, as a crash of its driver does: for tests. */
+  loseDevice(): Promise<void>;
+  /** Median seconds of a ternary product (outs, dim) with a vector on one thread, in turns. */
+  benchmark(outs: number, dim: number): Promise<{ simd: number; scalar: number }>;
   checkShaders(): Promise<{ op: string; message: string }[]>;
   selfTest(): Promise<Difference[]>;
   /** Ends the worker and all that it holds. */

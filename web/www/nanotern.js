@@ -21,15 +21,16 @@ const SIMD = [0, 97, 115, 109, 1, 0, 0, 0, 1, 5, 1, 96, 0, 1, 123, 3, 2, 1, 0, 1
 /** What this browser can do. Asks before anything is downloaded. */
 export async function capabilities() {
   const simd = WebAssembly.validate(new Uint8Array(SIMD));
+  const storage = (await navigator.storage?.estimate())?.quota ?? null;
   const adapter = await navigator.gpu?.requestAdapter({ powerPreference: "high-performance" });
   if (!adapter) {
     const why = navigator.gpu ? "no GPU adapter was found" : "this browser has no WebGPU";
-    return { webgpu: false, adapter: null, limits: null, simd, why };
+    return { webgpu: false, adapter: null, limits: null, simd, storage, why };
   }
   const { vendor, architecture, device, description } = adapter.info;
   const { maxBufferSize, maxStorageBufferBindingSize } = adapter.limits;
   const name = description || [vendor, architecture, device].filter(Boolean).join(" ") || "unnamed GPU";
-  return { webgpu: true, adapter: name, limits: { maxBufferSize, maxStorageBufferBindingSize }, simd, why: null };
+  return { webgpu: true, adapter: name, limits: { maxBufferSize, maxStorageBufferBindingSize }, simd, storage, why: null };
 }
 
 /** A worker with a device, and at most one model on it. */
@@ -50,15 +51,16 @@ export class Nanotern {
     this.#worker.onmessage = ({ data }) => this.#receive(data);
     this.#worker.onerror = (event) => this.#failAll(event.message || "the worker could not be started");
     this.model = null;
+    this.onlost = null;
     this.chat = { completions: { create: (request) => this.#create("chat", request) } };
     this.completions = { create: (request) => this.#create("complete", request) };
   }
 
-  /** Loads a model from a URL, a `File` or a `Blob`. */
-  async load(source, { onProgress, signal } = {}) {
+  /** Loads a model from a URL, a `File` or a `Blob`; `cache` keeps what came from a URL. */
+  async load(source, { cache = false, onProgress, signal } = {}) {
     const [method, args] = source instanceof Blob
       ? ["loadFile", { file: source }]
-      : ["load", { url: new URL(source, location.href).href }];
+      : ["load", { url: absolute(source), cache }];
     this.model = null;
     this.model = await this.#call(method, args, { onProgress, signal });
     return this.model;
@@ -68,6 +70,31 @@ export class Nanotern {
   async unload() {
     this.model = null;
     await this.#call("unload", {});
+  }
+
+  /** Whether all of a URL's file is in the cache. */
+  isCached(url) {
+    return this.#call("isKept", { url: absolute(url) });
+  }
+
+  /** Empties the cache of models. */
+  clearCache() {
+    return this.#call("forget", {});
+  }
+
+  /** Bytes and number of the GPU's buffers, and bytes of the module's memory. */
+  memory() {
+    return this.#call("memory", {});
+  }
+
+  /** Loses the device as a crash does: for tests. */
+  loseDevice() {
+    return this.#call("loseDevice", {});
+  }
+
+  /** Seconds that a ternary product with a vector takes on one thread, with SIMD and without. */
+  benchmark(outs, dim) {
+    return this.#call("benchmark", { outs, dim });
   }
 
   /** Logits after the last token of a text. */
@@ -151,7 +178,8 @@ export class Nanotern {
     return result;
   }
 
-  #receive({ id, result, progress, error }) {
+  #receive({ id, result, progress, error, lost }) {
+    if (lost !== undefined) return void this.onlost?.(lost);
     const waiting = this.#waiting.get(id);
     if (!waiting) return;
     if (progress !== undefined) return void waiting.onProgress?.(progress);
@@ -203,6 +231,8 @@ class Training {
     return this.#call("endTraining");
   }
 }
+
+const absolute = (url) => new URL(url, location.href).href;
 
 /** What the module understands of a request. */
 function samplingOf({ model: _, stream_options: __, stop, ...sampling }) {

@@ -1,30 +1,63 @@
 // The worker: owns the wasm module, the device and the model. Requests come as {id, method, args} and are answered in order
 // as {id, result} or {id, error}; what comes in between, as {id, progress}.
 
-import init, { Runtime } from "./nanotern_web.js";
+import { held, loseDevice, whenLost } from "./gpu.js";
+import { fail } from "./errors.js";
+import { chunks, forget, isKept, open } from "./files.js";
+import init, { Gemv, Runtime } from "./nanotern_web.js";
 
-let runtime, model, training;
+let wasm, runtime, model, training;
 let queue = Promise.resolve();
 const cancelled = new Set();
 const running = new Set();
 
 const methods = {
   async open(id, { backend }) {
-    await init({ module_or_path: new URL("./nanotern_web_bg.wasm", import.meta.url) });
+    wasm = await init({ module_or_path: new URL("./nanotern_web_bg.wasm", import.meta.url) });
     runtime = await Runtime.open(backend);
     return { backend: runtime.backend, device: runtime.device, note: runtime.note };
   },
 
-  async load(id, { url }) {
-    const response = await fetch(url);
-    if (!response.ok) throw fail("invalid_file", `${url}: ${response.status} ${response.statusText}`);
-    const total = Number(response.headers.get("content-length"));
-    if (!total) throw fail("invalid_file", `${url}: its server does not say how long it is`);
-    return take(id, total, response.body);
+  async load(id, { url, cache }) {
+    await methods.unload();
+    const { total, chunks, kept } = await open(url, { cache });
+    return { ...await take(id, total, chunks), kept };
   },
 
   async loadFile(id, { file }) {
-    return take(id, file.size, file.stream());
+    await methods.unload();
+    return take(id, file.size, chunks(file.stream(), file.name));
+  },
+
+  async isKept(id, { url }) {
+    return isKept(url);
+  },
+
+  async forget() {
+    await forget();
+  },
+
+  async memory() {
+    return { gpu: held.bytes, buffers: held.buffers, wasm: wasm.memory.buffer.byteLength };
+  },
+
+  async loseDevice() {
+    loseDevice();
+  },
+
+  async benchmark(id, { outs, dim }) {
+    const kernels = { simd: new Gemv(true, outs, dim), scalar: new Gemv(false, outs, dim) };
+    const times = { simd: [], scalar: [] };
+    for (let round = 0; round < 15; round += 1) {
+      for (const [name, kernel] of Object.entries(kernels)) {
+        const start = performance.now();
+        kernel.run(10);
+        times[name].push((performance.now() - start) / 10_000);
+      }
+    }
+    Object.values(kernels).forEach((kernel) => kernel.free());
+    const median = (list) => list.sort((a, b) => a - b)[7];
+    return { simd: median(times.simd), scalar: median(times.scalar) };
   },
 
   async chat(id, { messages, sampling }) {
@@ -101,11 +134,10 @@ const methods = {
   },
 };
 
-async function take(id, total, stream) {
-  await methods.unload();
+async function take(id, total, chunks) {
   const loader = runtime.load(total);
   try {
-    for await (const chunk of chunks(stream)) {
+    for await (const chunk of chunks) {
       stopIf(id);
       progress(id, await loader.push(chunk));
     }
@@ -115,15 +147,6 @@ async function take(id, total, stream) {
   }
   model = await loader.finish();
   return model.info;
-}
-
-async function* chunks(stream) {
-  const reader = stream.getReader();
-  for (;;) {
-    const { value, done } = await reader.read();
-    if (done) return;
-    yield value;
-  }
 }
 
 async function answer(id, model, start) {
@@ -150,10 +173,6 @@ function need(thing, what) {
   return thing;
 }
 
-function fail(code, message) {
-  return Object.assign(new Error(message), { code });
-}
-
 const progress = (id, value) => postMessage({ id, progress: value });
 const plain = (error) => ({ code: error?.code ?? "internal", message: error?.message ?? String(error) });
 
@@ -175,6 +194,8 @@ onmessage = ({ data }) => {
   running.add(data.id);
   queue = queue.then(() => run(data));
 };
+
+whenLost((message) => postMessage({ lost: message }));
 
 // A panic leaves promises that never settle: all that was asked fails with it.
 function crash(message) {

@@ -20,11 +20,12 @@ type Stage = (&'static str, &'static str, fn() -> Result);
 const TEST: &str = "cargo test --workspace";
 const WASM: &str = "wasm32-unknown-unknown";
 
-const STAGES: [Stage; 5] = [
+const STAGES: [Stage; 6] = [
     ("fmt", "formatting", fmt),
     ("lint", "clippy, warnings are errors", lint),
     ("test", "the test command of the README", test),
     ("wasm", "library and demo compile for browsers: wasm32, default features off", wasm),
+    ("web-test", "the browser demo, built and tested in Chromium", web::test),
     ("smoke", "the program itself: doctor, and training on the CPU and, where there is an adapter, on wgpu", smoke),
 ];
 
@@ -60,9 +61,9 @@ fn main() -> ExitCode {
     }
     let stages: Vec<Stage> = STAGES.into_iter().filter(|(name, ..)| wanted == "ci" || wanted == *name).collect();
     if stages.is_empty() {
-        eprintln!("usage: cargo xtask CHECK\n\n  ci      all of these");
-        STAGES.iter().for_each(|(name, what, _)| eprintln!("  {name:7} {what}"));
-        eprintln!("\n  web     the browser demo, built and served (`--build`: only built)");
+        eprintln!("usage: cargo xtask CHECK\n\n  ci       all of these");
+        STAGES.iter().for_each(|(name, what, _)| eprintln!("  {name:8} {what}"));
+        eprintln!("\n  web      the browser demo, built and served (`--build`: only built)");
         return ExitCode::from(2);
     }
     let mut times = Vec::new();
@@ -101,7 +102,7 @@ fn test() -> Result {
 
 fn wasm() -> Result {
     let check = "check -p nanotern -p nanotern-web --lib --locked --no-default-features";
-    if has_wasm() || Command::new("rustup").args(["target", "add", WASM]).status().is_ok_and(|s| s.success()) {
+    if web::can_compile() {
         return cargo(&format!("{check} --target {WASM}"));
     }
     println!("NOT CHECKED FOR WASM32: this toolchain has no {WASM} and rustup cannot add it.");

@@ -1,7 +1,8 @@
 //! `cargo xtask web`: the browser demo, built into `target/web` and served on this machine.
 //!
-//! The module is compiled with SIMD; `xtask/bindgen` writes its JavaScript side; the page and a model that is trained here
-//! once are put beside it. `target/web` is then a folder that any server of static files can publish.
+//! The module is compiled with SIMD; `xtask/bindgen` writes its JavaScript side; the page, what it shares with the
+//! server's, and a model that is trained here once are put beside it. `target/web` is then a folder that any server of
+//! static files can publish. `cargo xtask web-test` tests it in a browser.
 
 use super::serve::serve;
 use super::{Result, WASM, cargo, has_wasm, run};
@@ -44,12 +45,8 @@ impl Options {
 
 pub fn web(args: &[String]) -> Result {
     let options = Options::parse(args)?;
-    let here = env::current_exe().map_err(|e| e.to_string())?;
-    let target = here.ancestors().nth(2).ok_or("this program lies nowhere")?.to_path_buf();
-    let out = target.join("web");
-    let module = compile(&target)?;
-    bindgen(&target, &module, &out)?;
-    copy_all(Path::new("web/www"), &out)?;
+    let target = target()?;
+    let out = build(&target)?;
     let model = match options.model {
         Some(file) => file,
         None => trained_model(&target)?,
@@ -59,10 +56,45 @@ pub fn web(args: &[String]) -> Result {
     if options.build { Ok(()) } else { serve(&out, options.port) }
 }
 
+/// Tests the demo in Chromium; models are made by the tests.
+pub fn test() -> Result {
+    if !can_compile() && env::var("NANOTERN_REQUIRE_BROWSER").as_deref() != Ok("1") {
+        println!("NOT TESTED on the web: this toolchain has no {WASM} and rustup cannot add it.");
+        return Ok(());
+    }
+    let out = build(&target()?)?;
+    report(&out)?;
+    let test = ["test", "--workspace", "--test", "web", "--", "--nocapture"];
+    run(Command::new(env::var_os("CARGO").unwrap_or("cargo".into())).args(test).env("NANOTERN_WEB", out))
+}
+
+/// Where this build puts its files.
+fn target() -> Result<PathBuf> {
+    let here = env::current_exe().map_err(|e| e.to_string())?;
+    here.ancestors().nth(2).map(Path::to_path_buf).ok_or("this program lies nowhere".into())
+}
+
+/// Builds all but the model into the folder that it returns.
+fn build(target: &Path) -> Result<PathBuf> {
+    let out = target.join("web");
+    let module = compile(target)?;
+    bindgen(target, &module, &out)?;
+    copy_all(Path::new("web/www"), &out)?;
+    for shared in ["page.css", "chat.js", "markdown.js"] {
+        copy(&Path::new("src/serve").join(shared), &out.join(shared))?;
+    }
+    Ok(out)
+}
+
+/// Whether the toolchain compiles for browsers, if need be after rustup has added that.
+pub fn can_compile() -> bool {
+    let added = || Command::new("rustup").args(["target", "add", WASM]).status().is_ok_and(|s| s.success());
+    has_wasm() || added()
+}
+
 /// The wasm module.
 fn compile(target: &Path) -> Result<PathBuf> {
-    let added = || Command::new("rustup").args(["target", "add", WASM]).status().is_ok_and(|s| s.success());
-    if !has_wasm() && !added() {
+    if !can_compile() {
         return Err(format!(
             "this toolchain cannot compile for browsers: `rustup target add {WASM}`, or install a Rust that has it"
         ));

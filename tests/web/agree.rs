@@ -1,0 +1,108 @@
+//! The tab computes what the native program computes: logits, texts, training.
+
+use super::{NO_WEBGPU, Tab, WEBGPU, bytes, common, greedy, micro, prompts, session, text, trained};
+use common::relative;
+use nanotern::backend::{Backend, Wgpu};
+use nanotern::formats::ModelFile;
+use nanotern::infer::{Engine, EngineOptions};
+use serde_json::{Value, json};
+
+const TOKENS: usize = 16;
+
+fn numbers(value: Value) -> Vec<f32> {
+    serde_json::from_value(value).unwrap()
+}
+
+/// Texts of a natively trained model in a tab, and its logits within `limit` of the native CPU's.
+fn answers_agree(flags: &[&str], backend: &str, limit: f64) {
+    let Some(tab) = Tab::api(flags, "auto") else { return };
+    assert_eq!(tab.browser.eval("return nanotern.runtime.backend"), backend);
+    if backend == "cpu" {
+        let device = tab.browser.eval("return nanotern.runtime.device");
+        assert!(device.as_str().unwrap().contains("simd128"), "{device}");
+    }
+    let file = trained();
+    let info = tab.load(&bytes(&file));
+    assert_eq!(info["parameters"], file.param_count());
+    assert_eq!(info["backend"], backend);
+    let mut engine = Engine::new(&file, &common::fastest(), EngineOptions::default()).unwrap();
+    let tokenizer = file.tokenizer().unwrap().unwrap();
+    let prompts = prompts();
+    let mut worst = 0f64;
+    for prompt in &prompts[..8] {
+        let rows = pollster::block_on(engine.prompt_logits(&tokenizer.encode(prompt), 16)).unwrap();
+        let want: Vec<f64> = rows.last().unwrap().iter().map(|v| f64::from(*v)).collect();
+        let have = tab.browser.eval(&format!("return [...await nanotern.logits({})]", json!(prompt)));
+        worst = worst.max(relative(&numbers(have), &want));
+    }
+    println!("{backend}: logits differ by {worst:.1e}");
+    assert!(worst <= limit, "{backend}: logits differ by {worst:.1e}");
+    let (have, want) = (tab.greedy(&prompts, TOKENS), greedy(&file, &prompts, TOKENS));
+    assert!(want.iter().any(|t| t.contains("says")), "the model has learnt its text: {want:?}");
+    assert_eq!(have, want, "{backend}");
+    tab.no_errors();
+}
+
+#[test]
+fn webgpu_answers_as_the_native_cpu_does() {
+    answers_agree(WEBGPU, "webgpu", 1e-5);
+}
+
+#[test]
+fn without_webgpu_the_simd_kernels_answer_the_same() {
+    answers_agree(NO_WEBGPU, "cpu", 1e-5);
+}
+
+/// Losses of fifty steps in the tab; the session stays open there as `training`.
+fn losses_in(tab: &Tab, config: &Value) -> Vec<f32> {
+    tab.browser.eval(&format!("window.training = await nanotern.train({}, {config})", json!(text())));
+    let some = |_| numbers(tab.browser.eval("return (await training.step(5)).map(s => s.loss)"));
+    (0..10).flat_map(some).collect()
+}
+
+fn losses_of(config: &Value, backend: &Backend) -> Vec<f32> {
+    let mut session = session(config, backend);
+    (0..50).for_each(|_| session.submit().unwrap());
+    session.trainer.stats(0..50).unwrap().iter().map(|s| s.loss).collect()
+}
+
+#[test]
+fn training_in_the_tab_is_the_native_run() {
+    let Some(tab) = Tab::api(WEBGPU, "webgpu") else { return };
+    if !common::has_adapter() {
+        return;
+    }
+    let wgpu = Backend::Wgpu(Wgpu::open(None).unwrap());
+    for quantize in ["none", "ternary"] {
+        let mut config = micro();
+        config["model"]["quantize"] = quantize.into();
+        if quantize == "none" {
+            config["model"]["embeddings"] = "f32".into();
+        }
+        let (have, want) = (losses_in(&tab, &config), losses_of(&config, &wgpu));
+        let off: Vec<f32> = have.iter().zip(&want).map(|(h, w)| (h - w).abs()).collect();
+        // Where an activation or a weight is within float error of a tie, it gets another code, and training goes on
+        // from there: unlike the unquantised run, a ternary one is followed closely only up to its first tie.
+        let tie = off.iter().position(|off| *off > 1e-5).unwrap_or(50);
+        let worst = off.iter().copied().fold(0f32, f32::max);
+        println!("{quantize}: loss {} to {}, off by {worst:.1e}, first tie at step {tie}", want[0], want[49]);
+        assert!(have.len() == 50 && want[49] < want[0] - 1.0, "it learns: {want:?}");
+        let (least_tie, limit) = if quantize == "none" { (50, 1e-3) } else { (10, 0.2) };
+        assert!(tie >= least_tie && worst <= limit, "{quantize}: losses differ by {off:?}");
+    }
+    exports_agree(&tab);
+    tab.no_errors();
+}
+
+/// The file of the session in the tab, read natively, says what the tab says.
+fn exports_agree(tab: &Tab) {
+    let parts = tab.browser.eval("const f = await training.export(); return [[...f.gguf], [...f.mhc]]");
+    let [gguf, mhc]: [Vec<u8>; 2] = serde_json::from_value(parts).unwrap();
+    let mut file = ModelFile::from_gguf(&gguf).unwrap();
+    file.set_mhc(nanotern::formats::mhc::MhcFile::parse(&mhc).unwrap()).unwrap();
+    tab.browser.eval("await training.use()");
+    let prompts = &prompts()[..6];
+    assert_eq!(tab.greedy(prompts, TOKENS), greedy(&file, prompts, TOKENS));
+    tab.load(&gguf);
+    assert_eq!(tab.greedy(prompts, TOKENS), greedy(&file, prompts, TOKENS));
+}

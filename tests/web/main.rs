@@ -1,0 +1,143 @@
+//! The browser demo in a headless Chromium, on WebGPU (in software) and without it, beside the native program.
+//!
+//! `cargo xtask web-test` builds the demo and names its folder in `NANOTERN_WEB`; without that these tests say that they
+//! did not run.
+#![cfg(all(feature = "native", unix))]
+
+mod agree;
+#[path = "../common/mod.rs"]
+mod common;
+#[allow(dead_code, reason = "the tests of the chat page use all of it")]
+#[path = "../browser/driver.rs"]
+mod driver;
+mod limits;
+#[path = "../browser/list.rs"]
+mod list;
+mod page;
+mod site;
+
+use driver::Browser;
+use nanotern::backend::Backend;
+use nanotern::data::{Corpus, split_text};
+use nanotern::formats::{Format, ModelFile, gguf};
+use nanotern::infer::{Engine, EngineOptions, Sampling};
+use nanotern::tokenizer::Tokenizer;
+use nanotern::train::{Config, Session};
+use serde_json::{Value, json};
+use site::Site;
+use std::io::Write;
+use std::path::PathBuf;
+
+/// What makes Chromium offer an adapter where there is no GPU: SwiftShader.
+const WEBGPU: &[&str] = &["--enable-unsafe-webgpu"];
+const NO_WEBGPU: &[&str] = &["--disable-gpu"];
+
+/// A browser that shows a page of the demo.
+struct Tab {
+    browser: Browser,
+    site: Site,
+}
+
+impl Tab {
+    /// None, and said, where the demo was not built.
+    fn open(flags: &[&str]) -> Option<Tab> {
+        let Some(dir) = std::env::var_os("NANOTERN_WEB").map(PathBuf::from) else {
+            let _ = writeln!(std::io::stderr(), "NOT TESTED on the web: `cargo xtask web-test` builds and tests that");
+            return None;
+        };
+        assert!(dir.join("nanotern_web_bg.wasm").is_file(), "{}: no demo was built there", dir.display());
+        let browser = Browser::open(flags)?;
+        let site = Site::new(dir);
+        Some(Tab { browser, site })
+    }
+
+    /// A page without content, and `nanotern` in it on a backend.
+    fn api(flags: &[&str], backend: &str) -> Option<Tab> {
+        let tab = Tab::open(flags)?;
+        tab.browser.goto(&format!("{}/blank.html", tab.site.address));
+        tab.browser.eval(&format!(
+            "const {{ Nanotern }} = await import('/nanotern.js'); window.nanotern = await Nanotern.open({{ backend: '{backend}' }})"
+        ));
+        Some(tab)
+    }
+
+    /// Loads a file into `nanotern`; what it says about it.
+    fn load(&self, gguf: &[u8]) -> Value {
+        self.site.put("test.gguf", gguf.to_vec());
+        self.browser.eval("return await nanotern.load('/test.gguf')")
+    }
+
+    /// What the model in the tab goes on with from each prompt, greedily.
+    fn greedy(&self, prompts: &[String], max_tokens: usize) -> Vec<String> {
+        let script = |prompt| {
+            let request = json!({"prompt": prompt, "max_tokens": max_tokens, "temperature": 0});
+            format!("return (await nanotern.completions.create({request})).choices[0].message.content")
+        };
+        prompts.iter().map(|p| self.browser.eval(&script(p)).as_str().unwrap().to_string()).collect()
+    }
+
+    fn no_errors(&self) {
+        assert_eq!(self.browser.console_errors(), Vec::<String>::new());
+    }
+}
+
+/// The text that models learn here.
+fn text() -> String {
+    let animals = [("dog", "woof"), ("cat", "meow"), ("cow", "moo"), ("duck", "quack"), ("frog", "ribbit")];
+    let line = |(animal, sound): &(&str, &str)| format!("What does the {animal} say? The {animal} says {sound}.\n");
+    animals.iter().map(line).collect::<String>().repeat(20)
+}
+
+/// A configuration small enough for a GPU in software; as JSON, because the page takes it too.
+fn micro() -> Value {
+    json!({
+        "model": {"dim": 64, "layers": 1, "heads": 2, "kv_heads": 1, "ffn": 64, "seq_len": 32, "group_size": 64,
+            "mhc_streams": 2},
+        "train": {"batch_size": 1, "total_steps": 50, "seed": 7},
+        "optim": {"warmup_steps": 5},
+    })
+}
+
+/// A native session like the page's on that text.
+fn session(config: &Value, backend: &Backend) -> Session {
+    let config: Config = serde_json::from_value(config.clone()).unwrap();
+    let text = text();
+    let (train, val) = split_text(&text, config.data.val_fraction).unwrap();
+    Session::new(config, Corpus::from_text("text", train, val, Tokenizer::bytes()).unwrap(), backend).unwrap()
+}
+
+/// A model that was trained natively long enough to know its text.
+fn trained() -> ModelFile {
+    let mut config = micro();
+    config["train"] = json!({"batch_size": 16, "total_steps": 120, "seed": 7});
+    let mut session = session(&config, &common::fastest());
+    (0..120).for_each(|_| session.submit().unwrap());
+    pollster::block_on(session.model_file()).unwrap()
+}
+
+fn bytes(file: &ModelFile) -> Vec<u8> {
+    gguf::Layout::new(file, Format::Q1_58).unwrap().to_vec()
+}
+
+/// What the native program goes on with from each prompt, greedily.
+fn greedy(file: &ModelFile, prompts: &[String], max_tokens: usize) -> Vec<String> {
+    let tokenizer = file.tokenizer().unwrap().unwrap();
+    let mut engine = Engine::new(file, &common::fastest(), EngineOptions::default()).unwrap();
+    let sampling = Sampling { temperature: 0.0, max_tokens, ..Sampling::default() };
+    let mut go_on = |prompt: &String| {
+        let (ids, _) = engine.generate(&tokenizer.encode(prompt), sampling.clone()).unwrap();
+        let mut text = nanotern::infer::TextStream::new(file.tokenizer().unwrap().unwrap(), Vec::new());
+        let mut said: String = ids.iter().map(|id| text.push(*id).text).collect();
+        said.push_str(&text.finish().text);
+        said
+    };
+    prompts.iter().map(&mut go_on).collect()
+}
+
+/// Twenty short prompts: pieces of the text and of others.
+fn prompts() -> Vec<String> {
+    let text = text();
+    let known = (0..14).map(|i| text[i * 17..][..4 + i].to_string());
+    let other = ["dog", "What does", "The frog", "q", "says moo.\n", "A duck"].map(String::from);
+    known.chain(other).collect()
+}

@@ -1,0 +1,40 @@
+//! A ternary product by itself, for the page to time: there is no clock here.
+
+use cpu_kernels::Level;
+use cpu_kernels::ternary_gemv::{Layout, PackedTernary, TernaryGemv};
+use wasm_bindgen::prelude::*;
+
+const GROUP: usize = 128;
+
+/// A matrix (outs, dim) and a vector, with the SIMD kernels or the scalar one.
+#[wasm_bindgen]
+pub struct Gemv {
+    level: Level,
+    weights: PackedTernary,
+    xq: Vec<i8>,
+    y: Vec<f32>,
+}
+
+#[wasm_bindgen]
+impl Gemv {
+    /// `dim` is rounded up to whole groups of 128.
+    #[wasm_bindgen(constructor)]
+    pub fn new(simd: bool, outs: usize, dim: usize) -> Gemv {
+        let level = if simd { Level::detect() } else { Level::Scalar };
+        let dim = dim.max(1).next_multiple_of(GROUP);
+        // -1, 0 and 1 in turn, in some order; a byte is four of them.
+        let some = [0b1000_0110, 0b0001_1001, 0b0110_0001];
+        let codes: Vec<u8> = some.into_iter().cycle().take(outs * dim / 4).collect();
+        let scales = vec![0.5; outs * (dim / GROUP)];
+        let weights = PackedTernary::new(Layout::of(level)[0], &codes, &scales, outs, dim, GROUP);
+        let xq = (0..dim).map(|i| (i % 255) as u8 as i8).collect();
+        Gemv { level, weights, xq, y: vec![0.0; outs] }
+    }
+
+    /// Computes the product so many times; the sum of the last result, which is the same with every kernel.
+    pub fn run(&mut self, times: usize) -> f64 {
+        let product = TernaryGemv { weights: &self.weights, rows: 1, xq: &self.xq, steps: &[1.0] };
+        (0..times).for_each(|_| product.run(self.level, &mut self.y, self.weights.outs()));
+        self.y.iter().map(|y| f64::from(*y)).sum()
+    }
+}

@@ -1,0 +1,89 @@
+// Model files on their way from the network or from the browser's cache, where a file is kept once all of it has come.
+
+import { fail } from "./errors.js";
+
+const CACHE = "nanotern-models";
+const VERSION = ["etag", "last-modified", "content-length"];
+
+// Pages that are not secure have no cache.
+const store = async () => globalThis.caches?.open(CACHE);
+
+/** Whether all of a file is kept. */
+export async function isKept(url) {
+  return Boolean(await (await store())?.match(url));
+}
+
+/** Forgets every file. */
+export async function forget() {
+  await globalThis.caches?.delete(CACHE);
+}
+
+/** A file: its bytes as they come, how many there are, and whether they were kept. */
+export async function open(url, { cache }) {
+  const kept = cache && await (await store())?.match(url);
+  if (kept && await isCurrent(url, kept)) return { total: length(kept, url), chunks: chunks(kept.body, url), kept: true };
+  const response = await reach(url);
+  const total = length(response, url);
+  const all = chunks(response.body, url);
+  return { total, chunks: cache ? keep(url, response.headers, all) : all, kept: false };
+}
+
+// Whether the server still has the file that was kept. Without a network it is taken as it is.
+async function isCurrent(url, kept) {
+  const now = await fetch(url, { method: "HEAD" }).catch(() => null);
+  return !now?.ok || VERSION.every((name) => now.headers.get(name) === kept.headers.get(name));
+}
+
+async function reach(url) {
+  const response = await fetch(url).catch(() => {
+    const why = "is this computer offline, or does that server forbid other pages to read it?";
+    throw fail("network", `${url} cannot be reached: ${why}`);
+  });
+  if (!response.ok) throw fail("network", `${url}: the server answers ${response.status} ${response.statusText}`);
+  return response;
+}
+
+function length(response, url) {
+  const total = Number(response.headers.get("content-length"));
+  if (!total) throw fail("network", `${url}: its server does not say how long it is`);
+  return total;
+}
+
+/** The pieces of a stream. */
+export async function* chunks(stream, url) {
+  const reader = stream.getReader();
+  let received = 0;
+  try {
+    for (;;) {
+      const { value, done } = await reader.read().catch(() => {
+        throw fail("network", `the download of ${url} broke off after ${received} bytes: load it again`);
+      });
+      if (done) return;
+      received += value.length;
+      yield value;
+    }
+  } finally {
+    reader.cancel().catch(() => {}); // its reader may have left early
+  }
+}
+
+// Passes a file on and keeps it, if all of it comes and there is room for it.
+async function* keep(url, headers, chunks) {
+  const { readable, writable } = new TransformStream();
+  const writer = writable.getWriter();
+  const names = VERSION.filter((name) => headers.has(name));
+  const response = new Response(readable, { headers: names.map((name) => [name, headers.get(name)]) });
+  const stored = store().then((cache) => cache?.put(url, response)).catch(() => readable.cancel().catch(() => {}));
+  let room = true;
+  let whole = false;
+  try {
+    for await (const chunk of chunks) {
+      yield chunk;
+      if (room) room = await writer.write(chunk).then(() => true, () => false);
+    }
+    whole = true;
+  } finally {
+    await (whole ? writer.close() : writer.abort()).catch(() => {});
+    await stored;
+  }
+}
