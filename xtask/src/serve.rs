@@ -2,7 +2,7 @@
 
 use super::Result;
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -10,11 +10,14 @@ use std::time::Duration;
 /// Bytes of a request's head, at most.
 const MAX_HEAD: u64 = 16 << 10;
 
+/// Takes a port of this machine; 0 takes a free one.
+pub fn listen(port: u16) -> Result<TcpListener> {
+    TcpListener::bind(("127.0.0.1", port)).map_err(|e| format!("127.0.0.1:{port}: {e} (`--port 0` takes a free one)"))
+}
+
 /// Serves a folder until the process ends.
-pub fn serve(dir: &Path, port: u16) -> Result {
-    let listener = TcpListener::bind(("127.0.0.1", port)).map_err(|e| format!("127.0.0.1:{port}: {e}"))?;
-    let port = listener.local_addr().map_err(|e| e.to_string())?.port();
-    println!("\nhttp://127.0.0.1:{port}/ (until Ctrl-C)");
+pub fn serve(listener: &TcpListener, dir: &Path) -> Result {
+    println!("\nhttp://{}/ (until Ctrl-C)", listener.local_addr().map_err(|e| e.to_string())?);
     for stream in listener.incoming().flatten() {
         let dir = dir.to_path_buf();
         // A browser that goes away in the middle is nobody's error.
@@ -25,7 +28,7 @@ pub fn serve(dir: &Path, port: u16) -> Result {
 
 fn answer(mut stream: TcpStream, dir: &Path) -> std::io::Result<()> {
     stream.set_read_timeout(Some(Duration::from_secs(10)))?;
-    let mut head = std::io::Read::take(BufReader::new(stream.try_clone()?), MAX_HEAD);
+    let mut head = BufReader::new(stream.try_clone()?).take(MAX_HEAD);
     let mut request = String::new();
     head.read_line(&mut request)?;
     let mut line = String::new();
@@ -34,11 +37,9 @@ fn answer(mut stream: TcpStream, dir: &Path) -> std::io::Result<()> {
     }
     let mut words = request.split(' ');
     let (method, path) = (words.next().unwrap_or(""), words.next().unwrap_or(""));
-    let found = match method {
-        "GET" | "HEAD" => file(dir, path).and_then(|file| Some((mime(&file), fs::read(file).ok()?))),
-        _ => None,
-    };
+    let found = file(dir, path).and_then(|file| Some((mime(&file), fs::read(file).ok()?)));
     let (status, mime, body) = match found {
+        _ if !["GET", "HEAD"].contains(&method) => ("405 Method Not Allowed", "text/plain", b"GET or HEAD\n".to_vec()),
         Some((mime, body)) => ("200 OK", mime, body),
         None => ("404 Not Found", "text/plain", b"not found\n".to_vec()),
     };
@@ -46,10 +47,10 @@ fn answer(mut stream: TcpStream, dir: &Path) -> std::io::Result<()> {
         stream,
         "HTTP/1.1 {status}\r\ncontent-type: {mime}\r\ncontent-length: {}\r\ncache-control: no-store\r\n\
          cross-origin-opener-policy: same-origin\r\ncross-origin-embedder-policy: require-corp\r\n\
-         connection: close\r\n\r\n",
+         x-content-type-options: nosniff\r\nallow: GET, HEAD\r\nconnection: close\r\n\r\n",
         body.len()
     )?;
-    if method == "GET" { stream.write_all(&body) } else { Ok(()) }
+    if method == "HEAD" { Ok(()) } else { stream.write_all(&body) }
 }
 
 /// The file of a path: one that lies in the folder itself.
@@ -69,5 +70,76 @@ fn mime(file: &Path) -> &'static str {
         Some("svg") => "image/svg+xml",
         Some("json") => "application/json",
         _ => "application/octet-stream",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A server of a folder with a page, a module and, outside of it, a file that nobody may have.
+    fn start(name: &str) -> std::net::SocketAddr {
+        let outer = std::env::temp_dir().join(format!("nanotern-serve-{name}-{}", std::process::id()));
+        let dir = outer.join("web");
+        fs::create_dir_all(&dir).unwrap();
+        fs::write(outer.join("secret"), "secret").unwrap();
+        for (name, text) in [("index.html", "<p>"), ("a_bg.wasm", "\0asm"), ("model.gguf", "GGUF"), (".hidden", "no")] {
+            fs::write(dir.join(name), text).unwrap();
+        }
+        let listener = listen(0).unwrap();
+        let address = listener.local_addr().unwrap();
+        std::thread::spawn(move || serve(&listener, &dir));
+        address
+    }
+
+    /// Head and body of the answer to a request.
+    fn ask(address: std::net::SocketAddr, request: &str) -> (String, String) {
+        let mut stream = TcpStream::connect(address).unwrap();
+        write!(stream, "{request} HTTP/1.1\r\nhost: x\r\naccept: */*\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        (head.to_string(), body.to_string())
+    }
+
+    #[test]
+    fn files_come_with_type_length_and_isolation() {
+        let address = start("files");
+        let wanted = [
+            ("/", "text/html; charset=utf-8", "<p>"),
+            ("/index.html?backend=cpu", "text/html; charset=utf-8", "<p>"),
+            ("/a_bg.wasm", "application/wasm", "\0asm"),
+            ("/model.gguf", "application/octet-stream", "GGUF"),
+        ];
+        for (path, mime, text) in wanted {
+            let (head, body) = ask(address, &format!("GET {path}"));
+            assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{path}: {head}");
+            let lines: Vec<&str> = head.lines().collect();
+            for line in [
+                &*format!("content-type: {mime}"),
+                &*format!("content-length: {}", text.len()),
+                "cross-origin-opener-policy: same-origin",
+                "cross-origin-embedder-policy: require-corp",
+            ] {
+                assert!(lines.contains(&line), "{path}: no {line:?} in {head}");
+            }
+            assert_eq!(body, text, "{path}");
+            assert_eq!(ask(address, &format!("HEAD {path}")), (head, String::new()), "{path}");
+        }
+    }
+
+    #[test]
+    fn nothing_else_is_served() {
+        let address = start("else");
+        let paths =
+            ["/none", "/../secret", "/%2e%2e/secret", "/..", "/.hidden", "//etc/passwd", "secret", "/web/..\\secret"];
+        for path in paths {
+            let (head, body) = ask(address, &format!("GET {path}"));
+            assert!(head.starts_with("HTTP/1.1 404 ") && body == "not found\n", "{path}: {head}");
+        }
+        assert!(ask(address, "POST /").0.starts_with("HTTP/1.1 405 "));
+        assert!(ask(address, "").0.starts_with("HTTP/1.1 405 "));
+        let long = ask(address, &format!("GET /{}", "a".repeat(8000))).0;
+        assert!(long.starts_with("HTTP/1.1 404 "), "{long}");
     }
 }
