@@ -6,6 +6,7 @@
 //! byte-level BPE without merges, which every other loader understands.
 
 use crate::error::{Error, Result};
+use serde_json::{Map, Value, json};
 
 #[cfg(feature = "native")]
 mod bpe;
@@ -231,24 +232,33 @@ fn byte_char(byte: u8) -> char {
 
 /// The raw byte tokenizer as a byte-level BPE without merges.
 fn bytes_json() -> String {
-    let vocab: serde_json::Map<String, serde_json::Value> =
-        (0..=255u8).map(|b| (byte_char(b).to_string(), b.into())).collect();
-    let added: Vec<_> = SPECIALS
-        .iter()
-        .enumerate()
-        .map(|(i, content)| {
-            serde_json::json!({"id": 256 + i, "content": content, "single_word": false, "lstrip": false,
-                "rstrip": false, "normalized": false, "special": true})
-        })
-        .collect();
-    let level = serde_json::json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": false,
-        "use_regex": false});
-    serde_json::json!({"version": "1.0", "truncation": null, "padding": null, "added_tokens": added,
-        "normalizer": null, "pre_tokenizer": level, "post_processor": null, "decoder": level,
+    let vocab = (0..=255u8).map(|b| (byte_char(b).to_string(), b.into())).collect();
+    let added: Vec<_> = SPECIALS.iter().enumerate().map(|(i, content)| (256 + i, *content, true)).collect();
+    byte_level_json(vocab, &[], &added, level(false))
+}
+
+/// A byte-level BPE as the text of a `tokenizer.json`; added tokens are (id, content, whether they are control tokens).
+pub(crate) fn byte_level_json(
+    vocab: Map<String, Value>,
+    merges: &[&str],
+    added: &[(usize, &str, bool)],
+    pre_tokenizer: Value,
+) -> String {
+    let added = added.iter().map(|(id, content, special)| {
+        json!({"id": id, "content": content, "single_word": false, "lstrip": false,
+            "rstrip": false, "normalized": false, "special": special})
+    });
+    json!({"version": "1.0", "truncation": null, "padding": null, "added_tokens": added.collect::<Vec<_>>(),
+        "normalizer": null, "pre_tokenizer": pre_tokenizer, "post_processor": null, "decoder": level(false),
         "model": {"type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null,
             "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": false, "ignore_merges": false,
-            "vocab": vocab, "merges": []}})
+            "vocab": vocab, "merges": merges}})
     .to_string()
+}
+
+/// Spells bytes as characters, as a part of a `tokenizer.json`; cuts text by GPT-2's expression if `cuts`.
+pub(crate) fn level(cuts: bool) -> Value {
+    json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": false, "use_regex": cuts})
 }
 
 #[cfg(test)]

@@ -93,7 +93,8 @@ struct Session {
 impl Session {
     fn open(model: &ModelArgs, device: &DeviceArgs) -> Result<(Session, Option<String>)> {
         let (file, path) = model.open()?;
-        let tokenizer = file.tokenizer()?.ok_or_else(|| Error::usage("the model has no tokenizer"))?;
+        let tokenizer =
+            file.tokenizer()?.ok_or_else(|| Error::usage("the model has no tokenizer: give it one by --tokenizer"))?;
         let backend = device.open()?;
         let engine = Engine::new(&file, &backend, EngineOptions { slots: 1, context: 0 })?;
         let (ops, mib) = (engine.dispatches_per_token(), engine.device_bytes() as f64 / f64::from(1 << 20));
@@ -166,7 +167,9 @@ pub fn generate(args: &GenerateArgs) -> Result<ExitCode> {
 
 pub fn chat(args: &ChatArgs) -> Result<ExitCode> {
     let (mut session, template) = Session::open(&args.model, &args.device)?;
-    let template = template.ok_or_else(|| Error::usage("the model has no chat template: use nanotern generate"))?;
+    let none =
+        "the model has no chat template (key \"tokenizer.chat_template\"): `nanotern generate` goes on from texts";
+    let template = template.ok_or_else(|| Error::usage(none))?;
     let template = ChatTemplate::new(&template)?;
     let system = args.system.iter().map(|content| Message { role: "system".into(), content: content.clone() });
     let mut messages: Vec<Message> = system.collect();

@@ -50,6 +50,8 @@ pub struct ModelFile {
 pub struct TextConfig {
     /// The text of a `tokenizer.json`; none if the model was trained on bare ids.
     pub tokenizer_json: Option<String>,
+    /// Why there is no tokenizer where the file has one of a kind that is not known here.
+    pub no_tokenizer: Option<String>,
     pub bos: Option<u32>,
     /// Ends a document.
     pub eos: Option<u32>,
@@ -167,6 +169,7 @@ impl TextConfig {
         let chats = roles.iter().all(|role| tokenizer.token_id(role).is_some());
         TextConfig {
             tokenizer_json: Some(tokenizer.to_json()),
+            no_tokenizer: None,
             bos: tokenizer.token_id(crate::tokenizer::BOS),
             eos: tokenizer.eos(),
             stop: tokenizer.stop_ids(),
@@ -179,6 +182,9 @@ impl TextConfig {
     /// # Errors
     /// When it cannot be used, or has ids that the embedding has not.
     pub fn tokenizer(&self, rows: usize) -> Result<Option<Tokenizer>> {
+        if let Some(why) = &self.no_tokenizer {
+            return Err(Error::usage(format!("the model's tokenizer cannot be used: {why}")));
+        }
         let Some(json) = &self.tokenizer_json else { return Ok(None) };
         let tokenizer = Tokenizer::from_json(json)?;
         let have = tokenizer.vocab_size();

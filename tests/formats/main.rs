@@ -3,6 +3,7 @@
 
 mod cli;
 mod malformed;
+mod others;
 mod raw;
 mod round_trip;
 mod stream;

@@ -87,7 +87,8 @@ export interface Delta {
 
 export interface LoadProgress {
   received: number;
-  total: number;
+  /** Null where the server does not say. */
+  total: number | null;
   /** Once the head of the file has come. */
   parameters: number | null;
 }

@@ -77,9 +77,9 @@ impl Runtime {
         self.note.clone()
     }
 
-    /// Takes a GGUF file of `total` bytes as it comes.
-    pub fn load(&self, total: f64) -> Loader {
-        Loader::new(Rc::clone(&self.backend), total as u64)
+    /// Takes a GGUF file of `total` bytes as it comes; a compressed response, or one in pieces, does not tell.
+    pub fn load(&self, total: Option<f64>) -> Loader {
+        Loader::new(Rc::clone(&self.backend), total.map(|total| total as u64))
     }
 
     /// Prepares to train a model on a text, byte by byte.

@@ -91,9 +91,11 @@ async function load(from) {
   source = from;
   goesOn = false;
   const onProgress = ({ received, total, parameters }) => {
-    $("progress").firstElementChild.value = received / total;
+    const bar = $("progress").firstElementChild;
+    if (total) bar.value = received / total;
+    else bar.removeAttribute("value");
     const what = parameters ? `, ${million(parameters)} parameters` : "";
-    $("received").textContent = `${MiB(received)} of ${MiB(total)}${what}`;
+    $("received").textContent = `${MiB(received)}${total ? ` of ${MiB(total)}` : ""}${what}`;
   };
   onProgress({ received: 0, total: 1 });
   $("received").textContent = "Asking for it";

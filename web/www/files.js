@@ -3,7 +3,7 @@
 import { fail } from "./errors.js";
 
 const CACHE = "nanotern-models";
-const VERSION = ["etag", "last-modified", "content-length"];
+const VERSION = ["etag", "last-modified", "content-length", "content-encoding"];
 
 // Pages that are not secure have no cache.
 const store = async () => globalThis.caches?.open(CACHE);
@@ -18,12 +18,12 @@ export async function forget() {
   await globalThis.caches?.delete(CACHE);
 }
 
-/** A file: its bytes as they come, how many there are, and whether they were kept. */
+/** A file: its bytes as they come, how many there are if that is known, and whether they were kept. */
 export async function open(url, { cache }) {
   const kept = cache && await (await store())?.match(url);
-  if (kept && await isCurrent(url, kept)) return { total: length(kept, url), chunks: chunks(kept.body, url), kept: true };
+  if (kept && await isCurrent(url, kept)) return { total: length(kept), chunks: chunks(kept.body, url), kept: true };
   const response = await reach(url);
-  const total = length(response, url);
+  const total = length(response);
   const all = chunks(response.body, url);
   return { total, chunks: cache ? keep(url, response.headers, all) : all, kept: false };
 }
@@ -43,10 +43,9 @@ async function reach(url) {
   return response;
 }
 
-function length(response, url) {
-  const total = Number(response.headers.get("content-length"));
-  if (!total) throw fail("network", `${url}: its server does not say how long it is`);
-  return total;
+// Bytes of a file, if the server says: a compressed response says how long it is on the way.
+function length({ headers }) {
+  return headers.has("content-encoding") ? undefined : Number(headers.get("content-length")) || undefined;
 }
 
 /** The pieces of a stream. */

@@ -4,7 +4,7 @@
 //! server's, and a model that is trained here once are put beside it. `target/web` is then a folder that any server of
 //! static files can publish. `cargo xtask web-test` tests it in a browser.
 
-use super::serve::serve;
+use super::serve::{listen, serve};
 use super::{Result, WASM, cargo, has_wasm, run};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -14,11 +14,11 @@ const USAGE: &str = "\
 usage: cargo xtask web [--build] [--port N] [--model FILE]
 
   --build       only build target/web
-  --port N      serve on this port of 127.0.0.1 (8000)
+  --port N      serve on this port of 127.0.0.1 (8000; 0 takes a free one)
   --model FILE  ship this GGUF file; else target/web-model/model.gguf, which is trained if it is not there";
 
-/// What the model that is shipped is trained with: what `nanotern train` does by itself.
-const TRAIN: &str = "run -q -p nanotern -- train --backend cpu --dataset synthetic";
+/// The program that trains the model that is shipped: unoptimised, it would take several times as long.
+const NANOTERN: &str = "run --release -p nanotern --";
 
 struct Options {
     build: bool,
@@ -45,6 +45,11 @@ impl Options {
 
 pub fn web(args: &[String]) -> Result {
     let options = Options::parse(args)?;
+    // A port or a file that cannot be had is better known before minutes of work.
+    let listener = (!options.build).then(|| listen(options.port)).transpose()?;
+    if let Some(file) = options.model.as_ref().filter(|file| !file.is_file()) {
+        return Err(format!("{}: no such file", file.display()));
+    }
     let target = target()?;
     let out = build(&target)?;
     let model = match options.model {
@@ -53,7 +58,7 @@ pub fn web(args: &[String]) -> Result {
     };
     copy(&model, &out.join("model.gguf"))?;
     report(&out)?;
-    if options.build { Ok(()) } else { serve(&out, options.port) }
+    listener.map_or(Ok(()), |listener| serve(&listener, &out))
 }
 
 /// Tests the demo in Chromium; models are made by the tests.
@@ -114,7 +119,7 @@ fn bindgen(target: &Path, module: &Path, out: &Path) -> Result {
         return Err(format!("Cargo.lock has wasm-bindgen {locked}, xtask/bindgen {ours}: they must be the same"));
     }
     let dir = target.join("bindgen");
-    cargo(&format!("build -q --locked --manifest-path xtask/bindgen/Cargo.toml --target-dir {}", dir.display()))?;
+    cargo(&format!("build --locked --manifest-path xtask/bindgen/Cargo.toml --target-dir {}", dir.display()))?;
     fs::create_dir_all(out).map_err(|e| format!("{}: {e}", out.display()))?;
     run(Command::new(dir.join(format!("debug/bindgen{}", env::consts::EXE_SUFFIX))).arg(module).arg(out))
 }
@@ -127,17 +132,21 @@ fn locked_version(file: &str, package: &str) -> Result<String> {
     version.map(String::from).ok_or_else(|| format!("{file} has no {package}"))
 }
 
-/// The model that is shipped, trained once.
+/// The model that is shipped: what `nanotern train` makes by itself, trained once.
 fn trained_model(target: &Path) -> Result<PathBuf> {
     let dir = target.join("web-model");
     let model = dir.join("model.gguf");
     if !model.exists() {
+        println!("\nThere is no {} yet: training it on the CPU, once.", model.display());
+        println!(
+            "That takes about two minutes on two cores, after the program is built; `--model FILE` ships another.\n"
+        );
         let run = dir.join("run");
         if run.exists() {
             fs::remove_dir_all(&run).map_err(|e| format!("{}: {e}", run.display()))?;
         }
-        cargo(&format!("{TRAIN} --checkpoint-dir {}", run.display()))?;
-        cargo(&format!("run -q -p nanotern -- export --checkpoint {} --output {}", run.display(), model.display()))?;
+        cargo(&format!("{NANOTERN} train --backend cpu --dataset synthetic --checkpoint-dir {}", run.display()))?;
+        cargo(&format!("{NANOTERN} export --checkpoint {} --output {}", run.display(), model.display()))?;
     }
     Ok(model)
 }

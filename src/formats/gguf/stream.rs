@@ -9,8 +9,8 @@ const FIRST_LOOK: usize = 1 << 16;
 
 /// A file that is arriving.
 pub struct Stream {
-    /// Bytes of the file.
-    total: u64,
+    /// Bytes of the file, once they are known.
+    total: Option<u64>,
     head: Option<Head>,
     /// Indices into the head's places, in the order of the file.
     order: Vec<usize>,
@@ -24,8 +24,8 @@ pub struct Stream {
 }
 
 impl Stream {
-    /// A file of `total` bytes.
-    pub fn new(total: u64) -> Stream {
+    /// A file of `total` bytes, or of as many as come.
+    pub fn new(total: Option<u64>) -> Stream {
         Stream {
             total,
             head: None,
@@ -50,20 +50,32 @@ impl Stream {
 
     /// Takes the next bytes of the file.
     pub fn push(&mut self, chunk: &[u8]) -> Result<(), String> {
-        if self.received() + chunk.len() as u64 > self.total {
-            return Err(format!("more than the {} bytes of the file have come", self.total));
+        if let Some(total) = self.total.filter(|total| self.received() + chunk.len() as u64 > *total) {
+            return Err(format!("more than the {total} bytes of the file have come"));
         }
         self.pending.drain(..self.used);
         self.start += self.used as u64;
         self.used = 0;
         self.pending.extend_from_slice(chunk);
-        if self.head.is_none() && (self.pending.len() >= self.look_at || self.received() == self.total) {
-            self.look_at = 2 * self.pending.len();
-            self.head = Head::parse(&self.pending, self.total)?;
-            if let Some(head) = &self.head {
-                self.order = (0..head.places.len()).collect();
-                self.order.sort_by_key(|i| head.places[*i].offset);
-            }
+        self.look()
+    }
+
+    /// Says that all has come: what was pushed is the file.
+    pub fn end(&mut self) -> Result<(), String> {
+        self.total.get_or_insert(self.start + self.pending.len() as u64);
+        self.look()
+    }
+
+    fn look(&mut self) -> Result<(), String> {
+        let all = self.total == Some(self.received());
+        if self.head.is_some() || !all && self.pending.len() < self.look_at {
+            return Ok(());
+        }
+        self.look_at = 2 * self.pending.len();
+        self.head = Head::parse(&self.pending, self.total.unwrap_or(u64::MAX))?;
+        if let Some(head) = &self.head {
+            self.order = (0..head.places.len()).collect();
+            self.order.sort_by_key(|i| head.places[*i].offset);
         }
         Ok(())
     }
@@ -75,8 +87,10 @@ impl Stream {
             self.used = self.pending.len();
             return Ok(None);
         };
-        let from = (place.offset - self.start) as usize;
-        let Some(part) = self.pending.get(from..).and_then(|rest| rest.get(..place.bytes as usize)) else {
+        // What a machine cannot count has not come to it.
+        let from = usize::try_from(place.offset - self.start).unwrap_or(usize::MAX);
+        let bytes = usize::try_from(place.bytes).unwrap_or(usize::MAX);
+        let Some(part) = self.pending.get(from..).and_then(|rest| rest.get(..bytes)) else {
             return Ok(None);
         };
         let tensor = place.decode(part, head.config.mhc_streams)?;
@@ -87,10 +101,11 @@ impl Stream {
 
     /// Refuses a file of which bytes are missing.
     pub fn finish(&self) -> Result<(), String> {
-        let (have, total) = (self.received(), self.total);
+        let have = self.received();
+        let of = self.total.filter(|total| *total != have).map_or(String::new(), |total| format!(" of its {total}"));
         match &self.head {
             Some(head) if self.taken == head.places.len() => Ok(()),
-            _ => Err(format!("the file is cut off: {have} of its {total} bytes have come")),
+            _ => Err(format!("the file is cut off: {have}{of} bytes have come")),
         }
     }
 }

@@ -3,17 +3,21 @@
 //! A byte-level BPE is what others call the model "gpt2". They cut text with an expression chosen by name:
 //! `smollm` is GPT-2's with every digit by itself, which is how BPEs are trained here; `gpt-2` is GPT-2's own. The raw
 //! byte tokenizer has no merges, so any expression gives its ids. What fits neither is written as the model "none", which
-//! loads without a vocabulary.
+//! loads without a vocabulary. Files of other programs have no `tokenizer.json`: one is made of their tokens and merges.
 
 use super::super::TextConfig;
 use super::keys::Keys;
 use super::read::{Gguf, Value};
 use super::write::KeyWriter;
-use serde_json::Value as Json;
+use crate::tokenizer::{byte_level_json, level};
+use serde_json::{Value as Json, json};
 use std::collections::BTreeMap;
 
 const MODEL: &str = "tokenizer.ggml.model";
+const PRE: &str = "tokenizer.ggml.pre";
 const TOKENS: &str = "tokenizer.ggml.tokens";
+const KINDS: &str = "tokenizer.ggml.token_type";
+const MERGES: &str = "tokenizer.ggml.merges";
 const BOS: &str = "tokenizer.ggml.bos_token_id";
 const EOS: &str = "tokenizer.ggml.eos_token_id";
 const TEMPLATE: &str = "tokenizer.chat_template";
@@ -44,10 +48,10 @@ pub(super) fn write(text: &TextConfig, vocab: usize, out: &mut KeyWriter) -> Res
     match text.tokenizer_json.as_deref().map(|json| bpe(json, vocab)).transpose()?.flatten() {
         Some(bpe) => {
             out.str(MODEL, "gpt2");
-            out.str("tokenizer.ggml.pre", bpe.pre);
+            out.str(PRE, bpe.pre);
             out.strings(TOKENS, &bpe.tokens);
-            out.i32s("tokenizer.ggml.token_type", bpe.kinds.iter().map(|k| *k as i32));
-            out.strings("tokenizer.ggml.merges", &bpe.merges);
+            out.i32s(KINDS, bpe.kinds.iter().map(|k| *k as i32));
+            out.strings(MERGES, &bpe.merges);
             out.bool("tokenizer.ggml.add_bos_token", false);
         }
         None => out.str(MODEL, "none"),
@@ -83,13 +87,49 @@ pub(super) fn read(file: &Gguf<'_>, vocab: usize) -> Result<TextConfig, String> 
         ids.into_iter().map(|id| u32::try_from(id).ok()).collect::<Option<Vec<u32>>>()
     };
     let stop = keys.get(STOP, &format!("an array of at most {MAX_STOP} token ids"), ids)?;
+    let (tokenizer_json, no_tokenizer) = match keys.str(FULL)? {
+        Some(json) => (Some(json.to_string()), None),
+        None => match spelled_out(&keys)? {
+            Ok(json) => (json, None),
+            Err(why) => (None, Some(why)),
+        },
+    };
     Ok(TextConfig {
-        tokenizer_json: keys.str(FULL)?.map(String::from),
+        tokenizer_json,
+        no_tokenizer,
         bos: id(BOS)?,
         stop: stop.unwrap_or_else(|| eos.into_iter().collect()),
         eos,
         chat_template: keys.str(TEMPLATE)?.map(String::from),
     })
+}
+
+/// The `tokenizer.json` that tokens and merges amount to, if there are any; or why this program cannot make one: weights
+/// can be used without it.
+fn spelled_out(keys: &Keys<'_, '_>) -> Result<Result<Option<String>, String>, String> {
+    let strings = |key: &str| {
+        keys.get(key, "an array of strings", |v| v.as_array()?.strings().map(Iterator::collect::<Vec<&str>>))
+    };
+    let Some(tokens) = strings(TOKENS)? else { return Ok(Ok(None)) };
+    let (model, pre) = (keys.str(MODEL)?.unwrap_or("none"), keys.str(PRE)?);
+    let digits = json!({"type": "Digits", "individual_digits": true});
+    let cut = match (model, pre) {
+        // The key is younger than the kind of model, which is named after the expression.
+        ("gpt2", Some("gpt-2") | None) => level(true),
+        ("gpt2", Some("smollm")) => json!({"type": "Sequence", "pretokenizers": [digits, level(true)]}),
+        ("gpt2", Some(pre)) => return Ok(Err(format!("{PRE} is {pre:?}: \"gpt-2\" and \"smollm\" can be read"))),
+        _ => return Ok(Err(format!("{MODEL} is {model:?}: \"gpt2\" can be read"))),
+    };
+    let Some(merges) = strings(MERGES)? else { return Ok(Err(format!("{MERGES} is missing"))) };
+    let ints = |v: &Value<'_>| v.as_array().filter(|a| a.len == tokens.len())?.uints();
+    let kinds = keys.get(KINDS, "an array with the kind of each token", ints)?;
+    let kind = |id: usize| kinds.as_ref().map_or(Kind::Normal as u64, |kinds| kinds[id]);
+    let is = |id: usize, kinds: &[Kind]| kinds.iter().any(|k| *k as u64 == kind(id));
+    let used = || tokens.iter().enumerate().filter(|(id, _)| !is(*id, &[Kind::Unused]));
+    let vocab = used().map(|(id, token)| (token.to_string(), id.into())).collect();
+    let added = used().filter(|(id, _)| is(*id, &[Kind::Control, Kind::UserDefined]));
+    let added: Vec<_> = added.map(|(id, token)| (id, *token, is(id, &[Kind::Control]))).collect();
+    Ok(Ok(Some(byte_level_json(vocab, &merges, &added, cut))))
 }
 
 /// The vocabulary of a `tokenizer.json` with `vocab` tokens; none if it is not a byte-level BPE.
