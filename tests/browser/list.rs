@@ -7,13 +7,13 @@ use nanotern::rng;
 use nanotern::tokenizer::{ASSISTANT, Tokenizer};
 
 /// A model whose layers add nothing, so that each token decides the next one: after the start of an answer it says
-/// "- word\n" until the context is full, at every temperature.
-pub fn endless_list() -> ModelFile {
+/// "- word\n" until the context is full, at every temperature. More layers make it slower.
+pub fn endless_list(layers: usize) -> ModelFile {
     let tokenizer = Tokenizer::bytes();
     let (dim, vocab) = (64, tokenizer.vocab_size());
     let config = ModelConfig {
         dim,
-        layers: 1,
+        layers,
         heads: 2,
         kv_heads: 1,
         ffn: 64,

@@ -27,7 +27,7 @@ impl Page {
     fn open() -> Option<Page> {
         let browser = Browser::open(&["--disable-gpu"])?;
         let project = Project::new();
-        endless_list().save_gguf(&project.path("small.gguf"), Format::Q1_58).unwrap();
+        endless_list(12).save_gguf(&project.path("small.gguf"), Format::Q1_58).unwrap();
         let server = Server::of(&Rc::new(project), "--model small.gguf");
         let page = Page { browser, server };
         page.browser.emulate(1200, 800, "light");

@@ -59,7 +59,7 @@ fn simd_is_measured_beside_scalar() {
 #[test]
 fn gpu_memory_stays_flat() {
     let Some(tab) = Tab::api(WEBGPU, "webgpu") else { return };
-    let mut file = endless_list();
+    let mut file = endless_list(1);
     file.config.seq_len = 64;
     tab.load(&bytes(&file));
     let ask = "await nanotern.chat.completions.create({messages: [{role: 'user', content: 'hi'}], max_tokens: 3});";
@@ -158,7 +158,7 @@ impl Tab {
 #[test]
 fn broken_files_are_named_and_the_page_goes_on() {
     let Some(tab) = Tab::page(WEBGPU) else { return };
-    let good = bytes(&endless_list());
+    let good = bytes(&endless_list(1));
     tab.site.put("wrong.gguf", b"not a model ".repeat(20_000));
     tab.site.put("short.gguf", good[..good.len() / 2].to_vec());
     tab.site.put_cut("cut.gguf", good[..good.len() / 2].to_vec(), good.len());

@@ -9,7 +9,7 @@ impl Tab {
     /// The page, ready, with a default model that answers with an endless list.
     pub fn page(flags: &[&str]) -> Option<Tab> {
         let tab = Tab::open(flags)?;
-        tab.site.put("model.gguf", bytes(&endless_list()));
+        tab.site.put("model.gguf", bytes(&endless_list(1)));
         tab.browser.emulate(1200, 900, "light");
         tab.browser.goto(&format!("{}/", tab.site.address));
         tab.browser.wait_for("document.body.dataset.ready && !document.getElementById('default').disabled");
