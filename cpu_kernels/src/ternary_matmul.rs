@@ -14,10 +14,15 @@ args! {
 /// Rows up to which packed weights are read faster than canonical ones are decoded.
 const FEW_ROWS: u32 = 4;
 
-/// Few rows read constant weights in the layout that is fastest here.
+/// Few rows read constant weights in the layout that is fastest here, and any number where products of many rows have no
+/// kernel of their own.
 pub static PACKING: Packing = Packing {
     constants: &[2, 3],
-    wanted: |level, words| level != Level::Scalar && TernaryMatmulArgs::from_words(words).rows <= FEW_ROWS,
+    wanted: |level, words| match level {
+        Level::Scalar => false,
+        Level::Simd128 => true,
+        Level::Avx2 | Level::Avx512 => TernaryMatmulArgs::from_words(words).rows <= FEW_ROWS,
+    },
     make,
 };
 

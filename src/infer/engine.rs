@@ -9,7 +9,6 @@ use crate::graph::{Graph, Plan, TensorId};
 use crate::model::{Context, Inputs, Model, ModelConfig};
 use crate::ops::{DType, KvCache, SampleRow, SamplingState};
 use crate::{Error, Result};
-use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -241,7 +240,7 @@ impl Engine {
 
     /// For measuring: the program, and the nodes of the step of a single row.
     #[cfg(feature = "native")]
-    pub(crate) fn single_row(&mut self) -> (&mut Program, Range<usize>) {
+    pub(crate) fn single_row(&mut self) -> (&mut Program, std::ops::Range<usize>) {
         let nodes = self.program.plan().graph.nodes_of(self.buckets[0].section);
         (&mut self.program, nodes)
     }

@@ -19,6 +19,8 @@ type Stage = (&'static str, &'static str, fn() -> Result);
 /// The test command that the README gives.
 const TEST: &str = "cargo test --workspace";
 const WASM: &str = "wasm32-unknown-unknown";
+/// How it is compiled for them: with SIMD.
+const WASM_FLAGS: (&str, &str) = ("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUSTFLAGS", "-C target-feature=+simd128");
 
 const STAGES: [Stage; 6] = [
     ("fmt", "formatting", fmt),
@@ -89,7 +91,15 @@ fn fmt() -> Result {
 }
 
 fn lint() -> Result {
-    cargo("clippy --workspace --all-targets --locked -- -D warnings")
+    cargo("clippy --workspace --all-targets --locked -- -D warnings")?;
+    if !has_wasm() {
+        println!("NOT LINTED FOR WASM32: this toolchain has no {WASM}.");
+        return Ok(());
+    }
+    // The code of browsers, with the instructions that they are given.
+    let mut clippy = Command::new(env::var_os("CARGO").unwrap_or("cargo".into()));
+    clippy.args(["clippy", "-p", "nanotern-web", "--locked", "--target", WASM, "--", "-D", "warnings"]);
+    run(clippy.env(WASM_FLAGS.0, WASM_FLAGS.1))
 }
 
 fn test() -> Result {

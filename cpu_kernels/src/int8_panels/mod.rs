@@ -4,6 +4,11 @@
 //! (the multiply-add instructions want their first operand unsigned); then 64 scales, as f32 bits or, where all of them are f16
 //! values, as f16. Reading it is one sequential stream.
 
+#![cfg_attr(
+    not(target_arch = "x86_64"),
+    allow(dead_code, unused_unsafe, unused_variables, reason = "no other level has integer products")
+)]
+
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
