@@ -139,7 +139,7 @@ fn trained_model(target: &Path) -> Result<PathBuf> {
     if !model.exists() {
         println!("\nThere is no {} yet: training it on the CPU, once.", model.display());
         println!(
-            "That takes about two minutes on two cores, after the program is built; `--model FILE` ships another.\n"
+            "That takes two to eight minutes on two cores, after the program is built; `--model FILE` ships another.\n"
         );
         let run = dir.join("run");
         if run.exists() {
