@@ -34,7 +34,7 @@ CONTEXT, GROUP, PROMPT, DRAWN = 2048, 256, 16, 64
 # name, kind, tokens, threads
 WORKS = [("decode, 1 thread", "decode", DRAWN, 1), ("decode, 2 threads", "decode", DRAWN, 2),
          ("prefill 128, 2 threads", "prefill", 128, 2), ("prefill 512, 2 threads", "prefill", 512, 2)]
-BUSY = ("decode", DRAWN, 2)
+BUSY = ("decode", 512, 2)  # long enough for many time slices
 QUIET = llama_cpp.llama_log_callback(lambda *_: None)
 
 

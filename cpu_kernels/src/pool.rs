@@ -1,12 +1,18 @@
 //! A fixed set of threads that wait for short jobs: they spin for a moment, because the next op follows at once, then
-//! park, so that an idle or busy machine is left alone.
+//! park, so that an idle or busy machine is left alone. Where another program takes a thread's core in the middle of a
+//! job, the rest would wait for whole time slices: then the caller goes on alone for a while.
 
-use std::sync::atomic::{AtomicUsize, Ordering::*};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::*};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
-/// Rounds of spinning before a waiting thread parks: some tens of microseconds.
-const SPINS: u32 = 20_000;
+/// How long a waiting thread spins before it parks.
+const SPIN: Duration = Duration::from_micros(50);
+/// A wait from which on a thread is taken to have lost its core, if it was also longer than the caller's own work.
+const STALL: Duration = Duration::from_micros(500);
+/// How many times as long as such a wait the caller then works alone.
+const ALONE: u32 = 16;
 
 type Task = *const (dyn Fn(usize) + Sync);
 
@@ -15,6 +21,9 @@ type Task = *const (dyn Fn(usize) + Sync);
 struct Shared {
     job: Mutex<(usize, Option<Job>)>,
     wake: Condvar,
+    /// Whether the caller sleeps until the last part is done, and what wakes it.
+    sleeps: AtomicBool,
+    finished: Condvar,
     epoch: AtomicUsize,
     next: AtomicUsize,
     done: AtomicUsize,
@@ -34,6 +43,8 @@ unsafe impl Send for Job {}
 pub struct Pool {
     shared: Arc<Shared>,
     workers: Vec<JoinHandle<()>>,
+    /// Until when the workers are left alone.
+    alone: Option<Instant>,
 }
 
 impl Pool {
@@ -42,6 +53,8 @@ impl Pool {
         let shared = Arc::new(Shared {
             job: Mutex::new((0, None)),
             wake: Condvar::new(),
+            sleeps: AtomicBool::new(false),
+            finished: Condvar::new(),
             epoch: AtomicUsize::new(0),
             next: AtomicUsize::new(0),
             done: AtomicUsize::new(0),
@@ -54,7 +67,7 @@ impl Pool {
                 std::thread::spawn(move || worker(&shared))
             })
             .collect();
-        Pool { shared, workers }
+        Pool { shared, workers, alone: None }
     }
 
     pub fn threads(&self) -> usize {
@@ -67,8 +80,11 @@ impl Pool {
     /// When a task panicked.
     pub fn run(&mut self, parts: usize, task: &(dyn Fn(usize) + Sync)) {
         if parts <= 1 || self.workers.is_empty() {
-            (0..parts).for_each(task);
-            return;
+            return (0..parts).for_each(task);
+        }
+        let start = Instant::now();
+        if self.alone.is_some_and(|until| start < until) {
+            return (0..parts).for_each(task);
         }
         assert!(parts < 1 << 16, "{parts} parts");
         // SAFETY: only the lifetime is erased; this function returns after the last use.
@@ -84,12 +100,52 @@ impl Pool {
         }
         s.wake.notify_all();
         work(s, s.epoch.load(Relaxed), Job { task, parts });
-        let mut spins = 0;
-        while s.done.load(Acquire) < parts {
-            spins += 1;
-            if spins < SPINS { std::hint::spin_loop() } else { std::thread::yield_now() }
+        if s.done.load(Acquire) < parts {
+            let waits = Instant::now();
+            if !spin_until(|| s.done.load(Acquire) == parts) {
+                s.sleep(parts);
+            }
+            let waited = waits.elapsed();
+            self.alone = (waited > STALL.max(waits - start)).then(|| Instant::now() + ALONE * waited);
         }
         assert!(s.panicked.swap(0, Relaxed) == 0, "a kernel panicked");
+    }
+}
+
+impl Shared {
+    /// Sleeps until all parts are done. An idle core lets the system bring the thread that is waited for.
+    fn sleep(&self, parts: usize) {
+        let mut job = self.job.lock().unwrap_or_else(|e| e.into_inner());
+        self.sleeps.store(true, SeqCst);
+        while self.done.load(SeqCst) < parts {
+            job = self.finished.wait(job).unwrap_or_else(|e| e.into_inner());
+        }
+        self.sleeps.store(false, SeqCst);
+    }
+
+    /// Counts a part as done.
+    fn count(&self, parts: usize) {
+        // Either the caller sees this count before it sleeps, or this thread sees that it sleeps.
+        if self.done.fetch_add(1, SeqCst) + 1 == parts && self.sleeps.load(SeqCst) {
+            drop(self.job.lock().unwrap_or_else(|e| e.into_inner()));
+            self.finished.notify_one();
+        }
+    }
+}
+
+/// Spins for a moment until `ready`; whether it is.
+fn spin_until(ready: impl Fn() -> bool) -> bool {
+    let start = Instant::now();
+    loop {
+        for _ in 0..64 {
+            if ready() {
+                return true;
+            }
+            std::hint::spin_loop();
+        }
+        if start.elapsed() > SPIN {
+            return false;
+        }
     }
 }
 
@@ -116,12 +172,7 @@ fn worker(s: &Shared) {
 
 /// The first job after `seen`, or nothing when the pool ends.
 fn wait(s: &Shared, seen: usize) -> Option<(usize, Job)> {
-    for _ in 0..SPINS {
-        if s.epoch.load(Acquire) != seen || s.stop.load(Relaxed) != 0 {
-            break;
-        }
-        std::hint::spin_loop();
-    }
+    spin_until(|| s.epoch.load(Acquire) != seen || s.stop.load(Relaxed) != 0);
     let mut job = s.job.lock().unwrap_or_else(|e| e.into_inner());
     loop {
         if s.stop.load(Acquire) != 0 {
@@ -155,7 +206,7 @@ fn work(s: &Shared, epoch: usize, job: Job) {
         if std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| task(part))).is_err() {
             s.panicked.store(1, Relaxed);
         }
-        s.done.fetch_add(1, AcqRel);
+        s.count(job.parts);
     }
 }
 
@@ -181,13 +232,40 @@ mod tests {
     fn parked_workers_wake() {
         let mut pool = Pool::new(2);
         for _ in 0..3 {
-            std::thread::sleep(std::time::Duration::from_millis(20));
+            std::thread::sleep(Duration::from_millis(20));
             let sum = AtomicUsize::new(0);
             pool.run(8, &|p| {
                 sum.fetch_add(p, Relaxed);
             });
             assert_eq!(sum.into_inner(), 28);
         }
+    }
+
+    #[test]
+    fn after_a_stall_the_caller_goes_on_alone() {
+        let mut pool = Pool::new(2);
+        let caller = std::thread::current().id();
+        let helped = AtomicBool::new(false);
+        pool.run(2, &|_| {
+            if std::thread::current().id() == caller {
+                while !helped.load(Relaxed) {
+                    std::thread::yield_now();
+                }
+            } else {
+                helped.store(true, Relaxed);
+                std::thread::sleep(Duration::from_millis(50));
+            }
+        });
+        pool.run(8, &|_| assert_eq!(std::thread::current().id(), caller));
+        pool.alone = None;
+        helped.store(false, Relaxed);
+        pool.run(2, &|_| {
+            let helper = std::thread::current().id() != caller;
+            helped.fetch_or(helper, Relaxed);
+            while !helped.load(Relaxed) {
+                std::thread::yield_now();
+            }
+        });
     }
 
     #[test]
