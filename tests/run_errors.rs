@@ -63,6 +63,9 @@ fn configurations_that_cannot_be() {
     }
     fails(&p, "train --config broken.toml", 1, &["broken.toml", "line 1"]);
     assert!(!p.path("runs").exists(), "a refused run leaves nothing behind");
+    let giant =
+        "train --config config.toml --backend cpu --set model.dim=16384 --set model.heads=128 --set model.ffn=65536";
+    fails(&p, &format!("{giant} --set model.layers=256"), 1, &["MiB of memory", "are free", "smaller batch or model"]);
 }
 
 #[test]

@@ -41,7 +41,16 @@ impl Cpu {
         format!("cpu ({}, {} thread{})", self.level, self.threads, if self.threads == 1 { "" } else { "s" })
     }
 
-    pub(super) fn prepare(&self, plan: &Plan) -> CpuProgram {
+    pub(super) fn prepare(&self, plan: &Plan) -> Result<CpuProgram> {
+        let (needed, free) = (plan.bytes() as u64, free_memory());
+        if needed >= free {
+            let mib = |bytes: u64| bytes.div_ceil(1 << 20);
+            return Err(Error::OutOfMemory(format!(
+                "this takes {} MiB of memory, and {} MiB are free: use a smaller batch or model",
+                mib(needed),
+                mib(free)
+            )));
+        }
         let sizes: Vec<usize> = plan.slots.iter().map(|s| s.bytes).collect();
         let written: HashSet<TensorId> = plan.graph.nodes.iter().flat_map(|n| plan.graph.outputs(n)).collect();
         let constant = |t: TensorId| {
@@ -61,6 +70,19 @@ impl Cpu {
             packing: packing(node),
             parts: ((node.op.work)(&node.args) / GRAIN).clamp(1, self.threads as u64) as usize,
         };
-        CpuProgram::new(self.level, self.threads, &sizes, plan.graph.nodes.iter().map(step).collect())
+        Ok(CpuProgram::new(self.level, self.threads, &sizes, plan.graph.nodes.iter().map(step).collect()))
+    }
+}
+
+/// Bytes that can be had: what Linux says is available, elsewhere what can be addressed.
+fn free_memory() -> u64 {
+    let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let kib = |key: &str| {
+        let mut values = meminfo.lines().filter_map(|line| line.strip_prefix(key)?.trim().strip_suffix("kB"));
+        values.next()?.trim().parse::<u64>().ok()
+    };
+    match kib("MemAvailable:") {
+        Some(available) => (available + kib("SwapFree:").unwrap_or(0)) << 10,
+        None => usize::MAX as u64,
     }
 }

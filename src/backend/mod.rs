@@ -36,7 +36,7 @@ impl Backend {
     /// Makes the buffers of a plan, zeroed, and everything needed to submit its nodes.
     pub fn prepare(&self, plan: Arc<Plan>) -> Result<Program> {
         let device = match self {
-            Backend::Cpu(cpu) => Device::Cpu(cpu.prepare(&plan)),
+            Backend::Cpu(cpu) => Device::Cpu(cpu.prepare(&plan)?),
             Backend::Wgpu(wgpu) => Device::Wgpu(wgpu.prepare(&plan)?),
         };
         Ok(Program { plan, device })

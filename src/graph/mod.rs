@@ -39,13 +39,14 @@ pub struct Tensor {
 }
 
 impl Tensor {
+    /// Number of values; like the sizes in bytes it saturates, so that what is too large for a browser's 32 bits stays so.
     pub fn elements(&self) -> usize {
-        self.shape.iter().product()
+        self.shape.iter().fold(1, |n, size| n.saturating_mul(*size))
     }
 
     /// Size in bytes, whole words.
     pub fn bytes(&self) -> usize {
-        (self.elements() * self.dtype.bytes()).next_multiple_of(4)
+        self.elements().saturating_mul(self.dtype.bytes()).checked_next_multiple_of(4).unwrap_or(usize::MAX)
     }
 }
 

@@ -69,7 +69,7 @@ impl Plan {
 
     /// Bytes of all buffers: what the device must hold.
     pub fn bytes(&self) -> usize {
-        self.slots.iter().map(|s| s.bytes).sum()
+        self.slots.iter().fold(0, |sum, slot| sum.saturating_add(slot.bytes))
     }
 
     /// The most bytes of temporaries alive at one node: no plan can need fewer.
