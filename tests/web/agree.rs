@@ -13,19 +13,23 @@ fn numbers(value: Value) -> Vec<f32> {
     serde_json::from_value(value).unwrap()
 }
 
-/// Texts of a natively trained model in a tab, and its logits within `limit` of the native CPU's.
-fn answers_agree(flags: &[&str], backend: &str, limit: f64) {
+/// Texts of natively trained models in a tab, and their logits within `limit` of the native CPU's.
+fn answers_agree(flags: &[&str], backend: &str, files: &[ModelFile], limit: f64) {
     let Some(tab) = Tab::api(flags, "auto") else { return };
     assert_eq!(tab.browser.eval("return nanotern.runtime.backend"), backend);
     if backend == "cpu" {
         let device = tab.browser.eval("return nanotern.runtime.device");
         assert!(device.as_str().unwrap().contains("simd128"), "{device}");
     }
-    let file = trained();
-    let info = tab.load(&bytes(&file));
+    files.iter().for_each(|file| file_agrees(&tab, file, backend, limit));
+    tab.no_errors();
+}
+
+fn file_agrees(tab: &Tab, file: &ModelFile, backend: &str, limit: f64) {
+    let info = tab.load(&bytes(file));
     assert_eq!(info["parameters"], file.param_count());
     assert_eq!(info["backend"], backend);
-    let mut engine = Engine::new(&file, &common::fastest(), EngineOptions::default()).unwrap();
+    let mut engine = Engine::new(file, &common::fastest(), EngineOptions::default()).unwrap();
     let tokenizer = file.tokenizer().unwrap().unwrap();
     let prompts = prompts();
     let mut worst = 0f64;
@@ -37,20 +41,23 @@ fn answers_agree(flags: &[&str], backend: &str, limit: f64) {
     }
     println!("{backend}: logits differ by {worst:.1e}");
     assert!(worst <= limit, "{backend}: logits differ by {worst:.1e}");
-    let (have, want) = (tab.greedy(&prompts, TOKENS), greedy(&file, &prompts, TOKENS));
+    let (have, want) = (tab.greedy(&prompts, TOKENS), greedy(file, &prompts, TOKENS));
     assert!(want.iter().any(|t| t.contains("says")), "the model has learnt its text: {want:?}");
     assert_eq!(have, want, "{backend}");
-    tab.no_errors();
 }
 
 #[test]
 fn webgpu_answers_as_the_native_cpu_does() {
-    answers_agree(WEBGPU, "webgpu", 1e-5);
+    answers_agree(WEBGPU, "webgpu", &[trained()], 1e-5);
 }
 
+/// With tables as they were trained, and with those of 8 bits, which the demo ships.
 #[test]
 fn without_webgpu_the_simd_kernels_answer_the_same() {
-    answers_agree(NO_WEBGPU, "cpu", 1e-5);
+    let file = trained();
+    let mut small = file.clone();
+    small.round_tables_to_int8().unwrap();
+    answers_agree(NO_WEBGPU, "cpu", &[file, small], 1e-5);
 }
 
 /// Losses of fifty steps in the tab; the session stays open there as `training`.

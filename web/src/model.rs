@@ -109,6 +109,12 @@ impl Model {
         self.running = Some(Running { text, cancel, prompt_tokens: prompt.len(), completion_tokens: 0 });
         Ok(())
     }
+
+    /// Frees the slot of a sequence that failed, or that a stop string ended. Nothing is submitted for that.
+    async fn leave(&mut self, running: &Running) -> nanotern::Result<()> {
+        running.cancel.store(true, Ordering::Relaxed);
+        self.engine.step().await.map(|_| ())
+    }
 }
 
 #[wasm_bindgen]
@@ -150,7 +156,14 @@ impl Model {
         let mut running = self.running.take().ok_or_else(idle)?;
         let mut delta = Delta::default();
         let mut finished = None;
-        for (_, event) in self.engine.step().await.map_err(error)? {
+        let events = match self.engine.step().await {
+            Ok(events) => events,
+            Err(e) => {
+                self.leave(&running).await.map_err(error)?;
+                return Err(error(e));
+            }
+        };
+        for (_, event) in events {
             match event {
                 Event::Token(token) => {
                     running.completion_tokens += 1;
@@ -171,9 +184,7 @@ impl Model {
                 delta.text.push_str(&piece.text);
                 let reason = if piece.stopped { FinishReason::Stop } else { reason };
                 delta.finish_reason = Some(finish_reason(reason));
-                // A sequence that a stop string ended leaves its slot.
-                running.cancel.store(true, Ordering::Relaxed);
-                self.engine.step().await.map_err(error)?;
+                self.leave(&running).await.map_err(error)?;
             }
             None => self.running = Some(running),
         }
@@ -187,7 +198,7 @@ impl Model {
         }
     }
 
-    /// Logits after each token of a text, the last token's last, in chunks of `chunk` tokens.
+    /// Logits after the last token of a text.
     pub async fn logits(&mut self, prompt: &str) -> Result<Vec<f32>> {
         if self.running.is_some() {
             return Err(error(Error::usage("the model is still answering: cancel that first")));

@@ -97,9 +97,8 @@ fn lint() -> Result {
         return Ok(());
     }
     // The code of browsers, with the instructions that they are given.
-    let mut clippy = Command::new(env::var_os("CARGO").unwrap_or("cargo".into()));
-    clippy.args(["clippy", "-p", "nanotern-web", "--locked", "--target", WASM, "--", "-D", "warnings"]);
-    run(clippy.env(WASM_FLAGS.0, WASM_FLAGS.1))
+    let clippy = format!("clippy -p nanotern-web --locked --target {WASM} -- -D warnings");
+    run(cargo_command(&clippy).env(WASM_FLAGS.0, WASM_FLAGS.1))
 }
 
 fn test() -> Result {
@@ -178,7 +177,14 @@ fn trained(run: &Path, step: u64) -> Result {
 }
 
 fn cargo(args: &str) -> Result {
-    run(Command::new(env::var_os("CARGO").unwrap_or("cargo".into())).args(args.split(' ')))
+    run(&mut cargo_command(args))
+}
+
+/// Cargo with these arguments, to which paths, which may have spaces, are added one by one.
+fn cargo_command(args: &str) -> Command {
+    let mut command = Command::new(env::var_os("CARGO").unwrap_or("cargo".into()));
+    command.args(args.split(' '));
+    command
 }
 
 /// Runs a command with this program's own output and environment.

@@ -5,7 +5,7 @@
 //! static files can publish. `cargo xtask web-test` tests it in a browser.
 
 use super::serve::{listen, serve};
-use super::{Result, WASM, WASM_FLAGS, cargo, has_wasm, run};
+use super::{Result, WASM, WASM_FLAGS, cargo_command, has_wasm, run};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::{env, fs};
@@ -69,8 +69,7 @@ pub fn test() -> Result {
     }
     let out = build(&target()?)?;
     report(&out)?;
-    let test = ["test", "--workspace", "--test", "web", "--", "--nocapture"];
-    run(Command::new(env::var_os("CARGO").unwrap_or("cargo".into())).args(test).env("NANOTERN_WEB", out))
+    run(cargo_command("test --workspace --test web -- --nocapture").env("NANOTERN_WEB", out))
 }
 
 /// Where this build puts its files.
@@ -104,10 +103,8 @@ fn compile(target: &Path) -> Result<PathBuf> {
             "this toolchain cannot compile for browsers: `rustup target add {WASM}`, or install a Rust that has it"
         ));
     }
-    let mut build = Command::new(env::var_os("CARGO").unwrap_or("cargo".into()));
-    build.args(["build", "-p", "nanotern-web", "--profile", "browser", "--locked", "--target", WASM]);
-    build.arg("--target-dir").arg(target);
-    run(build.env(WASM_FLAGS.0, WASM_FLAGS.1))?;
+    let build = format!("build -p nanotern-web --profile browser --locked --target {WASM} --target-dir");
+    run(cargo_command(&build).arg(target).env(WASM_FLAGS.0, WASM_FLAGS.1))?;
     Ok(target.join(WASM).join("browser/nanotern_web.wasm"))
 }
 
@@ -119,7 +116,7 @@ fn bindgen(target: &Path, module: &Path, out: &Path) -> Result {
         return Err(format!("Cargo.lock has wasm-bindgen {locked}, xtask/bindgen {ours}: they must be the same"));
     }
     let dir = target.join("bindgen");
-    cargo(&format!("build --locked --manifest-path xtask/bindgen/Cargo.toml --target-dir {}", dir.display()))?;
+    run(cargo_command("build --locked --manifest-path xtask/bindgen/Cargo.toml --target-dir").arg(&dir))?;
     fs::create_dir_all(out).map_err(|e| format!("{}: {e}", out.display()))?;
     run(Command::new(dir.join(format!("debug/bindgen{}", env::consts::EXE_SUFFIX))).arg(module).arg(out))
 }
@@ -141,14 +138,15 @@ fn trained_model(target: &Path) -> Result<PathBuf> {
         println!(
             "That takes two to eight minutes on two cores, after the program is built; `--model FILE` ships another.\n"
         );
-        let run = dir.join("run");
-        if run.exists() {
-            fs::remove_dir_all(&run).map_err(|e| format!("{}: {e}", run.display()))?;
+        let training = dir.join("run");
+        if training.exists() {
+            fs::remove_dir_all(&training).map_err(|e| format!("{}: {e}", training.display()))?;
         }
-        cargo(&format!("{NANOTERN} train --backend cpu --dataset synthetic --checkpoint-dir {}", run.display()))?;
+        let train = format!("{NANOTERN} train --backend cpu --dataset synthetic --checkpoint-dir");
+        run(cargo_command(&train).arg(&training))?;
         // It answers as many questions with tables of 8 bits, and is a fifth smaller.
-        let (run, model) = (run.display(), model.display());
-        cargo(&format!("{NANOTERN} export --tables q8_0 --checkpoint {run} --output {model}"))?;
+        let export = format!("{NANOTERN} export --tables q8_0 --checkpoint");
+        run(cargo_command(&export).arg(&training).arg("--output").arg(&model))?;
     }
     Ok(model)
 }
