@@ -107,6 +107,17 @@ fn files_addresses_and_backends_can_be_chosen() {
     tab.browser.click("#change");
     tab.browser.keys_to("#url", &format!("{}/model.gguf{ENTER}", tab.site.address));
     tab.browser.wait_for("document.getElementById('numbers').innerText.includes('16384')");
+    tab.browser.click("#to-train");
+    tab.site.put("test.gguf", bytes(&file));
+    tab.browser.eval(
+        "const bytes = await (await fetch('/test.gguf')).blob(); const held = new DataTransfer(); \
+         held.items.add(new File([bytes], 'dropped.gguf')); \
+         const event = new DragEvent('drop', { dataTransfer: held, bubbles: true, cancelable: true }); \
+         if (document.querySelector('h1').dispatchEvent(event)) throw new Error('the browser would open the file')",
+    );
+    tab.wait_for_model();
+    tab.browser.wait_for("!document.getElementById('numbers').innerText.includes('16384')");
+    assert_eq!(tab.text_of("model"), format!("{:.2} M parameters", file.param_count() as f64 / 1e6));
     tab.no_errors();
 }
 

@@ -71,7 +71,7 @@ function dismiss() {
 
 function showModel() {
   const model = nanotern?.model;
-  $("model").textContent = model ? `${million(model.parameters)} parameters` : "";
+  $("size").textContent = model ? million(model.parameters) : "";
   $("model").title = model ? `${model.context} tokens of context, ${model.device}` : "";
   document.title = model ? `${million(model.parameters)} parameters - nanotern` : "nanotern";
   $("loader").hidden = Boolean(model);
