@@ -1,6 +1,6 @@
-//! The ternary product of one row in every layout of every level, on one thread, and the 18 M shape on all cores: decoding
-//! and reading a prompt. `cargo bench --bench inference`, or with `-- gemv` for some. Throughput of products is in
-//! multiply-adds counted as two each, of the model in tokens.
+//! The ternary product of one row in every layout of every level, on one thread, and the 18 M shape (f16 tables) on all
+//! cores, decoding and reading a prompt: `cargo bench --bench inference`, or with `-- gemv` for some. Throughput of products
+//! is in multiply-adds counted as two each, of the model in tokens.
 
 use cpu_kernels::ternary_gemv::{Layout, PackedTernary, TernaryGemv};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
