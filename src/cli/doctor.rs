@@ -62,7 +62,9 @@ pub fn doctor(args: &DoctorArgs) -> Result<ExitCode> {
         devices.push((format!("wgpu {adapter}"), Wgpu::open(Some(&i.to_string())).map(Backend::Wgpu)));
     }
     #[cfg(feature = "cuda")]
-    for (i, device) in backend::cuda::devices().into_iter().flatten().enumerate() {
+    let cuda = backend::cuda::devices();
+    #[cfg(feature = "cuda")]
+    for (i, device) in cuda.iter().flatten().enumerate() {
         let opened = backend::Cuda::open(Some(&i.to_string()));
         devices.push((format!("cuda {device}"), opened.map(Backend::Cuda)));
     }
@@ -87,6 +89,10 @@ pub fn doctor(args: &DoctorArgs) -> Result<ExitCode> {
         println!("{}", serde_json::Value::Array(reports.clone()));
     } else if !gpu {
         println!("no GPU: {}", backend::NO_ADAPTER);
+    }
+    #[cfg(feature = "cuda")]
+    if let (false, Err(error)) = (args.json, cuda) {
+        println!("no CUDA: {error}");
     }
     let ok = reports.iter().all(|r| r["ok"] == true);
     Ok(if ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })

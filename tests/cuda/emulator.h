@@ -1,9 +1,10 @@
-// What translated shaders need of CUDA, for the host's C++ compiler, and a main that launches them.
+// What translated shaders need of CUDA, for the host's C++ compiler, and two ways to launch them: a main that reads calls from
+// a file, and as much of the driver's interface as the backend uses, for a library that stands in for libcuda.
 //
 // The threads of a block are fibers that run one after the other and switch at __syncthreads, so that a result depends on
 // nothing but the program. Workgroup memory is filled with garbage before each block: on a GPU nobody clears it.
 //
-// Behind this come the prelude, each kernel in a namespace of its own, and the table that main looks kernels up in.
+// Behind this come the prelude, each kernel in a namespace of its own, and the table in which kernels are looked up.
 
 #include <cmath>
 #include <cstdint>
@@ -24,7 +25,8 @@
 #define __launch_bounds__(threads)
 // A section of their own, whose bounds the linker tells.
 #define __shared__ static __attribute__((section("shared_memory")))
-extern char __start_shared_memory[], __stop_shared_memory[];
+extern char __start_shared_memory[] __attribute__((visibility("hidden")));
+extern char __stop_shared_memory[] __attribute__((visibility("hidden")));
 
 struct dim3 {
     unsigned x, y, z;
@@ -60,6 +62,7 @@ struct Entry {
     bool barriers;
 };
 extern const Entry table[];
+extern const size_t entries;
 
 template <auto kernel, typename... A, size_t... I>
 static void call_with(void (*)(A...), void** parameters, std::index_sequence<I...>) {
@@ -129,6 +132,15 @@ static void run_block() {
     }
 }
 
+static void launch(const Entry* kernel, dim3 grid, void** parameters) {
+    running = kernel;
+    arguments = parameters;
+    gridDim = grid;
+    for (blockIdx.z = 0; blockIdx.z < grid.z; blockIdx.z++)
+        for (blockIdx.y = 0; blockIdx.y < grid.y; blockIdx.y++)
+            for (blockIdx.x = 0; blockIdx.x < grid.x; blockIdx.x++) run_block();
+}
+
 static uint32_t word(FILE* file) {
     uint32_t r;
     if (fread(&r, 4, 1, file) != 1) fail("input", "it ends early");
@@ -145,10 +157,9 @@ int main(int argc, char** argv) {
     alarm(120);  // a loop that was translated wrongly may have no end
     uint32_t kernel;
     while (fread(&kernel, 4, 1, input) == 1) {
-        running = &table[kernel];
         uint32_t args[16];
         for (uint32_t& w : args) w = word(input);
-        gridDim = {word(input), word(input), word(input)};
+        const dim3 grid = {word(input), word(input), word(input)};
         const uint32_t count = word(input);
         std::vector<std::vector<uint32_t>> buffers(count);
         std::vector<uint32_t> places(count);
@@ -167,15 +178,100 @@ int main(int argc, char** argv) {
             parameters.push_back(&addresses[i]);
             parameters.push_back(&bytes[i]);
         }
-        if (parameters.size() != running->parameters) fail(running->name, "it has other parameters");
-        arguments = parameters.data();
-        for (blockIdx.z = 0; blockIdx.z < gridDim.z; blockIdx.z++)
-            for (blockIdx.y = 0; blockIdx.y < gridDim.y; blockIdx.y++)
-                for (blockIdx.x = 0; blockIdx.x < gridDim.x; blockIdx.x++) run_block();
+        if (parameters.size() != table[kernel].parameters) fail(table[kernel].name, "it has other parameters");
+        launch(&table[kernel], grid, parameters.data());
         for (uint32_t place : places) {
             const std::vector<uint32_t>& buffer = buffers[place];
             if (fwrite(buffer.data(), 4, buffer.size(), output) != buffer.size()) fail("output", "it cannot be written");
         }
     }
     return fclose(output) == 0 ? 0 : 1;
+}
+
+// The driver. Memory is the host's, and everything is done when a call returns.
+
+typedef int Result;
+enum { OK = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, NOT_FOUND = 500 };
+constexpr size_t MEMORY = size_t(256) << 20;
+
+// What may be read and written, by address: what lies outside is refused.
+struct Allocation {
+    char* start;
+    size_t bytes;
+};
+static std::vector<Allocation> allocations;
+static bool is_allocated(void* at, size_t bytes) {
+    for (const Allocation& a : allocations)
+        if (at >= a.start && static_cast<char*>(at) + bytes <= a.start + a.bytes) return true;
+    return false;
+}
+
+extern "C" {
+Result cuInit(unsigned) { return OK; }
+Result cuGetExportTable(const void** interface, const void*) { return *interface = nullptr, NOT_FOUND; }  // NVRTC asks
+Result cuGetErrorString(Result error, const char** text) {
+    *text = error == OUT_OF_MEMORY ? "out of memory" : error == INVALID_VALUE ? "invalid value" : "an error";
+    return OK;
+}
+Result cuDeviceGetCount(int* count) { return *count = 1, OK; }
+Result cuDeviceGet(int* device, int number) { return *device = number, number == 0 ? OK : INVALID_VALUE; }
+Result cuDeviceGetName(char* name, int size, int) { return snprintf(name, size_t(size), "Emulated"), OK; }
+Result cuDeviceTotalMem_v2(size_t* bytes, int) { return *bytes = MEMORY, OK; }
+Result cuDeviceGetAttribute(int* value, int attribute, int) {
+    return *value = attribute == 75 ? 8 : 0, OK;  // compute capability 8.0, no memory pools
+}
+Result cuDevicePrimaryCtxRetain(void** context, int) { return *context = &allocations, OK; }
+Result cuDevicePrimaryCtxRelease_v2(int) { return OK; }
+Result cuCtxGetCurrent(void** context) { return *context = &allocations, OK; }
+Result cuCtxSetCurrent(void*) { return OK; }
+Result cuStreamSynchronize(void*) { return OK; }
+Result cuStreamWaitEvent(void*, void*, unsigned) { return OK; }
+Result cuEventCreate(void** event, unsigned) { return *event = &allocations, OK; }
+Result cuEventRecord(void*, void*) { return OK; }
+Result cuEventDestroy_v2(void*) { return OK; }
+Result cuMemAlloc_v2(void** address, size_t bytes) {
+    size_t used = bytes;
+    for (const Allocation& a : allocations) used += a.bytes;
+    if (used > MEMORY) return OUT_OF_MEMORY;
+    *address = aligned_alloc(256, (bytes + 255) / 256 * 256);
+    memset(*address, 0xcd, bytes);
+    allocations.push_back({static_cast<char*>(*address), bytes});
+    return OK;
+}
+Result cuMemFree_v2(void* address) {
+    for (size_t i = 0; i < allocations.size(); i++) {
+        if (allocations[i].start != address) continue;
+        free(address);
+        allocations.erase(allocations.begin() + long(i));
+        return OK;
+    }
+    return INVALID_VALUE;
+}
+Result cuMemsetD8Async(void* to, unsigned char value, size_t bytes, void*) {
+    return is_allocated(to, bytes) ? memset(to, value, bytes), OK : INVALID_VALUE;
+}
+Result cuMemcpyHtoDAsync_v2(void* to, const void* from, size_t bytes, void*) {
+    return is_allocated(to, bytes) ? memcpy(to, from, bytes), OK : INVALID_VALUE;
+}
+Result cuMemcpyDtoHAsync_v2(void* to, void* from, size_t bytes, void*) {
+    return is_allocated(from, bytes) ? memcpy(to, from, bytes), OK : INVALID_VALUE;
+}
+Result cuModuleLoadData(void** module, const void* image) {
+    return *module = &allocations, memcmp(image, "\x7f" "ELF", 4) == 0 ? OK : INVALID_VALUE;
+}
+Result cuModuleUnload(void*) { return OK; }
+Result cuModuleGetFunction(const void** function, void*, const char* name) {
+    for (size_t i = 0; i < entries; i++)
+        if (strcmp(table[i].name, name) == 0) return *function = &table[i], OK;
+    return NOT_FOUND;
+}
+Result cuLaunchKernel(const Entry* kernel, unsigned grid_x, unsigned grid_y, unsigned grid_z, unsigned x, unsigned y, unsigned z,
+                      unsigned, void*, void** parameters, void**) {
+    const dim3& block = kernel->block;
+    bool good = block.x == x && block.y == y && block.z == z && grid_x * grid_y * grid_z != 0;
+    for (size_t i = 1; i < kernel->parameters; i += 2) {
+        good &= is_allocated(*static_cast<void**>(parameters[i]), *static_cast<unsigned long long*>(parameters[i + 1]));
+    }
+    return good ? launch(kernel, {grid_x, grid_y, grid_z}, parameters), OK : INVALID_VALUE;
+}
 }

@@ -1,9 +1,9 @@
 //! Translated shaders, compiled by the host's C++ compiler and run on the CPU: the very text that NVRTC compiles.
 
 use nanotern::backend::cuda::{Kernel, PRELUDE};
+use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::io::Write as _;
-use std::path::PathBuf;
 use std::process::Command;
 use tempfile::TempDir;
 
@@ -24,7 +24,6 @@ pub struct Call {
 
 pub struct Emulator {
     dir: TempDir,
-    program: PathBuf,
 }
 
 impl Emulator {
@@ -44,14 +43,24 @@ impl Emulator {
             let (kernel, barriers) = (format!("n_{name}::{name}"), text.contains("__syncthreads"));
             writeln!(table, "{{\"{name}\", call<{kernel}>, count({kernel}), {{{x}, {y}, {z}}}, {barriers}}},").unwrap();
         }
-        write!(source, "const Entry table[] = {{\n{table}}};\n").unwrap();
+        let entries = kernels.len();
+        write!(source, "const Entry table[] = {{\n{table}}};\nconst size_t entries = {entries};\n").unwrap();
         let dir = TempDir::new().unwrap();
-        let (file, program) = (dir.path().join("kernels.cpp"), dir.path().join("kernels"));
-        std::fs::write(&file, source).unwrap();
-        let mut command = Command::new(&compiler);
-        let output = command.args(["-std=c++17", "-O1", "-w", "-o"]).args([&program, &file]).output().unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        Some(Emulator { dir, program })
+        std::fs::write(dir.path().join("kernels.cpp"), source).unwrap();
+        for words in
+            ["-std=c++17 -O1 -w -fPIC -c kernels.cpp", "kernels.o -o kernels", "kernels.o -shared -o libcuda.so.1"]
+        {
+            let output = Command::new(&compiler).args(words.split(' ')).current_dir(dir.path()).output().unwrap();
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        }
+        Some(Emulator { dir })
+    }
+
+    /// Where libraries are looked for, so that the driver is the emulated one.
+    pub fn libraries(&self) -> OsString {
+        let others = std::env::var_os("LD_LIBRARY_PATH").unwrap_or_default();
+        let all = std::iter::once(self.dir.path().to_path_buf()).chain(std::env::split_paths(&others));
+        std::env::join_paths(all).unwrap()
     }
 
     /// The words of each buffer of each call after it.
@@ -70,7 +79,7 @@ impl Emulator {
         }
         let (from, to) = (self.dir.path().join("input"), self.dir.path().join("output"));
         std::fs::write(&from, bytemuck::cast_slice::<u32, u8>(&input)).unwrap();
-        let output = Command::new(&self.program).args([&from, &to]).output().unwrap();
+        let output = Command::new(self.dir.path().join("kernels")).args([&from, &to]).output().unwrap();
         assert!(output.status.success(), "{}: {}", output.status, String::from_utf8_lossy(&output.stderr));
         let words: Vec<u32> = bytemuck::pod_collect_to_vec(&std::fs::read(&to).unwrap());
         let mut rest = &words[..];

@@ -1,5 +1,5 @@
 //! The CUDA backend without a GPU: every shader is translated, compiled by NVRTC, and run on the CPU against the scalar kernels
-//! that define it.
+//! that define it; and the program trains over a driver that is emulated so.
 
 #[path = "../op_parity/cases.rs"]
 mod cases;
@@ -11,6 +11,7 @@ mod emulator;
 mod language;
 
 use cases::Data;
+use common::cli::Project;
 use compare::{Bench, graph, verdict, words};
 use emulator::{Buffer, Call, Emulator};
 use nanotern::backend::cuda::{Kernel, compile, devices, has_nvrtc, translate};
@@ -20,6 +21,16 @@ use std::io::Write;
 
 fn kernel(op: &Op) -> Kernel {
     translate(op.name, &shader_source(op)).unwrap_or_else(|e| panic!("{e}"))
+}
+
+/// Whether there is NVRTC. With NANOTERN_REQUIRE_NVRTC=1 a missing one is a failure; otherwise it is said.
+fn nvrtc() -> bool {
+    let found = has_nvrtc();
+    if !found {
+        assert!(std::env::var("NANOTERN_REQUIRE_NVRTC").as_deref() != Ok("1"), "no NVRTC, and it is required");
+        let _ = writeln!(std::io::stderr(), "NOT TESTED with NVRTC: this machine has no libnvrtc");
+    }
+    found
 }
 
 /// Compiles every op's shader for `arch`, on all cores.
@@ -36,9 +47,7 @@ fn compile_all(arch: &str) -> Vec<(&'static str, Vec<u8>)> {
 
 #[test]
 fn every_shader_compiles_with_nvrtc() {
-    if !has_nvrtc() {
-        assert!(std::env::var("NANOTERN_REQUIRE_NVRTC").as_deref() != Ok("1"), "no NVRTC, and it is required");
-        let _ = writeln!(std::io::stderr(), "NOT TESTED: translated shaders in NVRTC, which this machine has not");
+    if !nvrtc() {
         return;
     }
     for arch in ["sm_70", "sm_80", "sm_90"] {
@@ -79,6 +88,32 @@ fn translated_shaders_agree_with_their_definition() {
         }
     }
     assert!(failures.is_empty(), "{} of {} failed:\n{}", failures.len(), cases.len(), failures.join("\n"));
+    if nvrtc() {
+        the_program_computes_with_it(&emulator);
+    }
+}
+
+/// The backend itself, over a driver that is emulated: a training step op by op beside the scalar kernels, and training.
+fn the_program_computes_with_it(emulator: &Emulator) {
+    let p = Project::new();
+    let run = |words: &str| {
+        let output = p.command(words).env("LD_LIBRARY_PATH", emulator.libraries()).output().unwrap();
+        (output.status.success(), [output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap()).concat())
+    };
+    let (ok, said) = run("doctor");
+    let device = "cuda Emulated (compute capability 8.0, 256 MiB)";
+    assert!(ok && said.contains(&format!("ok    {device}: every op of a training step agrees")), "{said}");
+    let (ok, said) = run("devices --json");
+    assert!(ok && said.contains(r#""name":"Emulated""#), "{said}");
+    let (ok, said) =
+        run("train --config config.toml --backend cuda --adapter emul --total-steps 3 --checkpoint-dir run");
+    assert!(ok && said.contains("device   cuda (Emulated") && said.contains("saved run/final"), "{said}");
+    let (ok, said) = run("eval parity --backend cuda --model run");
+    assert!(ok && said.contains("agrees"), "{said}");
+    let (ok, said) = run("train --config config.toml --backend cuda --set train.batch_size=60000");
+    assert!(!ok && said.contains("Emulated is out of memory: use a smaller batch or model"), "{said}");
+    let (ok, said) = run("train --config config.toml --backend cuda --adapter Voodoo");
+    assert!(!ok && said.contains("--adapter Voodoo: there is 0: Emulated"), "{said}");
 }
 
 #[test]

@@ -142,7 +142,6 @@ impl Cuda {
     }
 
     pub(super) fn prepare(&self, plan: &Plan) -> Result<CudaProgram> {
-        self.compile(plan)?;
         CudaProgram::new(self, plan)
     }
 

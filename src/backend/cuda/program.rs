@@ -52,9 +52,10 @@ impl CudaProgram {
         };
         let buffers = plan.slots.iter().map(buffer).collect::<Result<Vec<_>>>()?;
         let places: Vec<(u64, u64)> = buffers.iter().map(|b| (b.device_ptr(&on.stream).0, b.len() as u64)).collect();
-        let steps = plan.graph.nodes.iter().map(|node| step(on, plan, &places, node)).collect::<Result<_>>()?;
         // Memory that is not there may only be missed here.
         on.stream.synchronize().map_err(|e| failed(name, "making buffers", e))?;
+        on.compile(plan)?;
+        let steps = plan.graph.nodes.iter().map(|node| step(on, plan, &places, node)).collect::<Result<_>>()?;
         Ok(CudaProgram { on: name.clone(), stream: on.stream.clone(), buffers, steps, fault: None })
     }
 
