@@ -134,9 +134,11 @@ impl Shader<'_> {
         if self.layout(base)?.0 != stride {
             return Err(format!("elements of {name} lie {stride} bytes apart, which C++ would not do"));
         }
-        // Nothing that is written is bound twice in one call; the backend checks that.
-        let constant = if access.contains(StorageAccess::STORE) { "" } else { "const " };
-        let pointer = format!("{constant}{}* __restrict__", self.ty(base)?);
+        // What is read is not written meanwhile: no written buffer is bound twice in one call, as the backend checks. What is
+        // written may be read by another thread behind a barrier, over which `__restrict__` would let a compiler move it.
+        let ty = self.ty(base)?;
+        let written = access.contains(StorageAccess::STORE);
+        let pointer = if written { format!("{ty}*") } else { format!("const {ty}* __restrict__") };
         Ok(vec![(pointer, name.to_string()), ("unsigned long long".into(), format!("{name}_bytes"))])
     }
 
