@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Golden, backends, relative};
+use common::{Golden, backends, on_gpu, relative};
 use nanotern::backend::Backend;
 use nanotern::model::{Embeddings, ModelConfig, Quantize};
 use nanotern::train::{Aux, Batch, OptimConfig, StepShape, TrainStep, Trainer};
@@ -165,7 +165,7 @@ fn check(file: &Path, name: &str, backend: &Backend) {
     }
 
     let act = activations(&mut trainer, &golden, &batches[0]);
-    let gpu = name == "wgpu";
+    let gpu = on_gpu(name);
     let limits = Limits::new(ternary, optim.aux == Aux::Lion, gpu, gpu && ternary && act.0 > 1e-5);
     let file = file.file_stem().unwrap().to_string_lossy();
     let here = format!("{file} on {name}");

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{backends, fastest, relative, scalar};
+use common::{backends, fastest, on_gpu, relative, scalar};
 use nanotern::backend::Backend;
 use nanotern::formats::{Format, ModelFile};
 use nanotern::infer::{Engine, EngineOptions, FinishReason, Sampling};
@@ -78,9 +78,9 @@ fn served_logits_are_the_trainers() {
         let dir = tempfile::tempdir().unwrap();
         let trained = train(&config(tie, kv_heads, streams), dir.path());
         let file = served(dir.path());
-        for (name, backend) in backends().into_iter().filter(|(name, _)| name == "wgpu" || name.contains(&best())) {
+        for (name, backend) in backends().into_iter().filter(|(name, _)| on_gpu(name) || name.contains(&best())) {
             let mut engine = Engine::new(&file, &backend, EngineOptions::default()).unwrap();
-            let chunks: &[usize] = if name == "wgpu" { &[5, SEQ] } else { &[1, 5, 16, SEQ] };
+            let chunks: &[usize] = if on_gpu(&name) { &[5, SEQ] } else { &[1, 5, 16, SEQ] };
             for chunk in chunks.iter().copied() {
                 let prompt = &ids(0)[..SEQ];
                 let all = pollster::block_on(engine.prompt_logits(prompt, chunk)).unwrap();
@@ -90,7 +90,7 @@ fn served_logits_are_the_trainers() {
                     let case = format!(
                         "{name}, tied {tie}, {kv_heads} kv heads, {streams} streams, row {row}, chunks of {chunk}"
                     );
-                    if name == "wgpu" {
+                    if on_gpu(&name) {
                         let want: Vec<f64> = want.iter().map(|v| f64::from(*v)).collect();
                         // An activation within float error of a tie may get the next code.
                         assert!(relative(logits, &want) < 3e-2, "{case}: {:.1e}", relative(logits, &want));

@@ -105,7 +105,9 @@ fn data_that_cannot_be() {
 fn devices_that_cannot_be() {
     let p = Project::new();
     for (words, code, parts) in [
-        ("--backend nonsense", 2, &["--backend nonsense", "auto, cpu or wgpu"][..]),
+        ("--backend nonsense", 2, &["--backend nonsense", "auto, cpu, wgpu or cuda"][..]),
+        #[cfg(not(feature = "cuda"))]
+        ("--backend cuda", 2, &["built without CUDA", "cargo build --release --features cuda"]),
         ("--cpu-level avx1024", 2, &["avx1024", "scalar, avx2, avx512"]),
         ("--threads 0", 2, &["0 threads", "between 1 and 1024"]),
         ("--threads 5000", 2, &["5000 threads", "1024"]),

@@ -3,6 +3,8 @@
 //! Nothing waits for a device but [`Program::read`], which is async because a browser cannot block.
 
 mod cpu;
+#[cfg(feature = "cuda")]
+pub mod cuda;
 mod lockstep;
 mod wgpu;
 
@@ -13,6 +15,8 @@ use std::sync::Arc;
 
 pub use cpu::Cpu;
 pub use cpu_kernels::Level;
+#[cfg(feature = "cuda")]
+pub use cuda::Cuda;
 pub use lockstep::{Difference, lockstep, parity_limit};
 #[cfg(feature = "native")]
 pub use wgpu::adapters;
@@ -22,6 +26,8 @@ pub use wgpu::{AdapterInfo, NO_ADAPTER, Wgpu, shader_source};
 pub enum Backend {
     Cpu(Cpu),
     Wgpu(Wgpu),
+    #[cfg(feature = "cuda")]
+    Cuda(Cuda),
 }
 
 impl Backend {
@@ -30,6 +36,8 @@ impl Backend {
         match self {
             Backend::Cpu(cpu) => cpu.describe(),
             Backend::Wgpu(wgpu) => wgpu.describe(),
+            #[cfg(feature = "cuda")]
+            Backend::Cuda(cuda) => cuda.describe(),
         }
     }
 
@@ -38,6 +46,8 @@ impl Backend {
         let device = match self {
             Backend::Cpu(cpu) => Device::Cpu(cpu.prepare(&plan)?),
             Backend::Wgpu(wgpu) => Device::Wgpu(wgpu.prepare(&plan)?),
+            #[cfg(feature = "cuda")]
+            Backend::Cuda(cuda) => Device::Cuda(cuda.prepare(&plan)?),
         };
         Ok(Program { plan, device })
     }
@@ -46,6 +56,8 @@ impl Backend {
 enum Device {
     Cpu(cpu_kernels::CpuProgram),
     Wgpu(wgpu::WgpuProgram),
+    #[cfg(feature = "cuda")]
+    Cuda(cuda::CudaProgram),
 }
 
 /// A plan on a device.
@@ -64,6 +76,8 @@ impl Program {
         let packed = match &self.device {
             Device::Cpu(program) => program.packed_bytes(),
             Device::Wgpu(_) => 0,
+            #[cfg(feature = "cuda")]
+            Device::Cuda(_) => 0,
         };
         self.plan.bytes() + packed
     }
@@ -73,6 +87,8 @@ impl Program {
         match &mut self.device {
             Device::Cpu(program) => program.run(nodes),
             Device::Wgpu(program) => program.run(nodes)?,
+            #[cfg(feature = "cuda")]
+            Device::Cuda(program) => program.run(nodes)?,
         }
         Ok(())
     }
@@ -94,6 +110,8 @@ impl Program {
         match &mut self.device {
             Device::Cpu(program) => program.bytes_mut(slot)[..bytes.len()].copy_from_slice(bytes),
             Device::Wgpu(program) => program.write(slot, 0, bytes),
+            #[cfg(feature = "cuda")]
+            Device::Cuda(program) => program.write(slot, 0, bytes),
         }
     }
 
@@ -109,6 +127,8 @@ impl Program {
         match &mut self.device {
             Device::Cpu(program) => program.bytes_mut(slot)[at..at + bytes.len()].copy_from_slice(bytes),
             Device::Wgpu(program) => program.write(slot, at, bytes),
+            #[cfg(feature = "cuda")]
+            Device::Cuda(program) => program.write(slot, at, bytes),
         }
     }
 
@@ -119,6 +139,8 @@ impl Program {
         match &mut self.device {
             Device::Cpu(program) => Ok(places.iter().map(|(slot, n)| program.bytes(*slot)[..*n].to_vec()).collect()),
             Device::Wgpu(program) => program.read(&places).await,
+            #[cfg(feature = "cuda")]
+            Device::Cuda(program) => program.read(&places),
         }
     }
 
@@ -133,6 +155,8 @@ impl Program {
         match &mut self.device {
             Device::Cpu(_) => Ok(()),
             Device::Wgpu(program) => program.read(&[(0, 4)]).await.map(|_| ()),
+            #[cfg(feature = "cuda")]
+            Device::Cuda(program) => program.read(&[]).map(|_| ()),
         }
     }
 
@@ -143,16 +167,23 @@ impl Program {
     }
 }
 
-/// Opens a backend by the name the user gave: `cpu`, `wgpu`, or `auto`, the best there is. `auto` takes a GPU if there is
-/// a real one; what it took is said by [`Backend::describe`].
+/// Opens a backend by the name the user gave: `cpu`, `wgpu`, `cuda`, or `auto`, the best there is. `auto` takes a GPU if
+/// there is a real one, through wgpu: CUDA is never its choice, as it has not run on a real GPU yet. What it took is said
+/// by [`Backend::describe`].
 #[cfg(feature = "native")]
 pub fn open(name: &str, adapter: Option<&str>, threads: Option<usize>, level: Option<Level>) -> Result<Backend> {
     let cpu = || Ok(Backend::Cpu(Cpu::new(level.unwrap_or_else(Level::detect), threads)?));
     match name {
         "cpu" => cpu(),
         "wgpu" => Ok(Backend::Wgpu(Wgpu::open(adapter)?)),
+        #[cfg(feature = "cuda")]
+        "cuda" => Ok(Backend::Cuda(Cuda::open(adapter)?)),
+        #[cfg(not(feature = "cuda"))]
+        "cuda" => Err(crate::Error::usage(
+            "--backend cuda: this program was built without CUDA; build it with `cargo build --release --features cuda`",
+        )),
         "auto" if adapters().iter().any(|a| a.is_gpu()) => Ok(Backend::Wgpu(Wgpu::open(adapter)?)),
         "auto" => cpu(),
-        _ => Err(crate::Error::usage(format!("--backend {name}: choose auto, cpu or wgpu"))),
+        _ => Err(crate::Error::usage(format!("--backend {name}: choose auto, cpu, wgpu or cuda"))),
     }
 }

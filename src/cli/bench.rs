@@ -126,7 +126,7 @@ fn report(args: &InferenceArgs, work: (&str, Option<usize>), model: &str, backen
     if args.json {
         let (level, threads) = match backend {
             Backend::Cpu(cpu) => (Some(cpu.level().to_string()), Some(cpu.threads())),
-            Backend::Wgpu(_) => (None, None),
+            _ => (None, None),
         };
         let object = json!({
             "bench": name, "tokens": timing.tokens, "prompt": prompt, "model": model, "device": backend.describe(), "level": level, "threads": threads,

@@ -22,12 +22,18 @@ pub struct DoctorArgs {
 pub fn devices(args: &DevicesArgs) -> Result<ExitCode> {
     let adapters = backend::adapters();
     let cpu = Cpu::new(Level::detect(), None)?;
+    #[cfg(feature = "cuda")]
+    let cuda = backend::cuda::devices();
     if args.json {
-        let list: Vec<_> = adapters
+        let list = adapters
             .iter()
             .map(|a| serde_json::json!({ "backend": "wgpu", "name": a.name, "description": a.to_string(), "gpu": a.is_gpu() }))
-            .chain([serde_json::json!({ "backend": "cpu", "name": cpu.describe(), "gpu": false })])
-            .collect();
+            .chain([serde_json::json!({ "backend": "cpu", "name": cpu.describe(), "gpu": false })]);
+        #[cfg(feature = "cuda")]
+        let list = list.chain(cuda.into_iter().flatten().map(
+            |d| serde_json::json!({ "backend": "cuda", "name": d.name, "description": d.to_string(), "gpu": true }),
+        ));
+        let list: Vec<_> = list.collect();
         println!("{}", serde_json::Value::Array(list));
         return Ok(ExitCode::SUCCESS);
     }
@@ -37,6 +43,12 @@ pub fn devices(args: &DevicesArgs) -> Result<ExitCode> {
     }
     if adapters.is_empty() {
         println!("{:8} none: {}", "wgpu", backend::NO_ADAPTER);
+    }
+    #[cfg(feature = "cuda")]
+    match cuda {
+        Ok(devices) if devices.is_empty() => println!("{:8} none: {}", "cuda", backend::cuda::NO_DEVICE),
+        Ok(devices) => devices.iter().enumerate().for_each(|(i, device)| println!("{:8} {i}: {device}", "cuda")),
+        Err(error) => println!("{:8} none: {error}", "cuda"),
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -48,6 +60,13 @@ pub fn doctor(args: &DoctorArgs) -> Result<ExitCode> {
         .collect();
     for (i, adapter) in backend::adapters().iter().enumerate() {
         devices.push((format!("wgpu {adapter}"), Wgpu::open(Some(&i.to_string())).map(Backend::Wgpu)));
+    }
+    #[cfg(feature = "cuda")]
+    let cuda = backend::cuda::devices();
+    #[cfg(feature = "cuda")]
+    for (i, device) in cuda.iter().flatten().enumerate() {
+        let opened = backend::Cuda::open(Some(&i.to_string()));
+        devices.push((format!("cuda {device}"), opened.map(Backend::Cuda)));
     }
     let mut reports = Vec::new();
     for (name, device) in devices {
@@ -70,6 +89,10 @@ pub fn doctor(args: &DoctorArgs) -> Result<ExitCode> {
         println!("{}", serde_json::Value::Array(reports.clone()));
     } else if !gpu {
         println!("no GPU: {}", backend::NO_ADAPTER);
+    }
+    #[cfg(feature = "cuda")]
+    if let (false, Err(error)) = (args.json, cuda) {
+        println!("no CUDA: {error}");
     }
     let ok = reports.iter().all(|r| r["ok"] == true);
     Ok(if ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })

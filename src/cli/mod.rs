@@ -65,7 +65,7 @@ enum Command {
 /// Where to compute.
 #[derive(clap::Args)]
 struct DeviceArgs {
-    /// auto (a GPU if there is one, else the CPU), cpu or wgpu.
+    /// auto (a GPU if there is one, else the CPU), cpu, wgpu, or cuda where it is built in.
     #[arg(long, default_value = "auto", env = "NANOTERN_BACKEND")]
     backend: String,
     /// GPU to use: its number in `nanotern devices`, or a part of its name.
@@ -94,12 +94,12 @@ impl DeviceArgs {
         let backend = backend::open(&self.backend, self.adapter.as_deref(), self.threads, level)?;
         let Some(layout) = self.cpu_layout else { return Ok(backend) };
         match &backend {
-            Backend::Wgpu(_) => return Err(Error::usage("--cpu-layout: the backend is wgpu")),
             Backend::Cpu(cpu) if !layout.runs_at(cpu.level()) => {
                 let level = cpu.level();
                 return Err(Error::usage(format!("--cpu-layout {layout}: there is no kernel for it at level {level}")));
             }
             Backend::Cpu(_) => ternary_gemv::force(Some(layout)),
+            other => return Err(Error::usage(format!("--cpu-layout: the backend is {}", other.describe()))),
         }
         Ok(backend)
     }

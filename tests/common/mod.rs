@@ -23,7 +23,7 @@ pub fn has_adapter() -> bool {
     found
 }
 
-/// Every backend there is on this machine: each CPU level, then wgpu.
+/// Every backend there is on this machine: each CPU level, then wgpu, then CUDA where it is built in.
 pub fn backends() -> Vec<(String, Backend)> {
     let mut list: Vec<(String, Backend)> = Level::available()
         .into_iter()
@@ -32,7 +32,16 @@ pub fn backends() -> Vec<(String, Backend)> {
     if has_adapter() {
         list.push(("wgpu".into(), Backend::Wgpu(Wgpu::open(None).unwrap())));
     }
+    #[cfg(feature = "cuda")]
+    if nanotern::backend::cuda::devices().is_ok_and(|devices| !devices.is_empty()) {
+        list.push(("cuda".into(), Backend::Cuda(nanotern::backend::Cuda::open(None).unwrap())));
+    }
     list
+}
+
+/// Whether the backend of that name adds numbers in the order of the shaders, not of the kernels.
+pub fn on_gpu(name: &str) -> bool {
+    ["wgpu", "cuda"].contains(&name)
 }
 
 pub fn scalar() -> Backend {

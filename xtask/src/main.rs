@@ -22,10 +22,11 @@ const WASM: &str = "wasm32-unknown-unknown";
 /// How it is compiled for them: with SIMD.
 const WASM_FLAGS: (&str, &str) = ("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUSTFLAGS", "-C target-feature=+simd128");
 
-const STAGES: [Stage; 6] = [
+const STAGES: [Stage; 7] = [
     ("fmt", "formatting", fmt),
     ("lint", "clippy, warnings are errors", lint),
     ("test", "the test command of the README", test),
+    ("cuda", "shaders as CUDA: compiled by NVRTC, run on the CPU", cuda),
     ("wasm", "library and demo compile for browsers: wasm32, default features off", wasm),
     ("web-test", "the browser demo, built and tested in Chromium", web::test),
     ("smoke", "the program itself: doctor, and training on the CPU and, where there is an adapter, on wgpu", smoke),
@@ -91,7 +92,8 @@ fn fmt() -> Result {
 }
 
 fn lint() -> Result {
-    cargo("clippy --workspace --all-targets --locked -- -D warnings")?;
+    cargo("clippy --workspace --all-targets --features nanotern/cuda --locked -- -D warnings")?;
+    cargo("clippy --workspace --lib --bins --locked -- -D warnings")?;
     if !has_wasm() {
         println!("NOT LINTED FOR WASM32: this toolchain has no {WASM}.");
         return Ok(());
@@ -107,6 +109,11 @@ fn test() -> Result {
         return Err(format!("README.md does not give the test command, `{TEST}`"));
     }
     cargo(TEST.strip_prefix("cargo ").unwrap_or(TEST))
+}
+
+/// The rest of the tests is no different with this feature where there is no NVIDIA GPU.
+fn cuda() -> Result {
+    cargo("test --workspace --features nanotern/cuda --test cuda")
 }
 
 fn wasm() -> Result {

@@ -1,0 +1,183 @@
+//! NVIDIA GPUs through CUDA: every op by its shader, translated to CUDA C++ ([`translate()`]) and compiled by NVRTC when a plan
+//! first needs it.
+//!
+//! The driver and NVRTC are loaded when a device is opened; building needs neither. FMA contraction is left on, as it is in
+//! Vulkan: the bounds of `tests/op_parity` allow it, and ops whose bits are defined multiply nothing that they then add.
+
+mod nvrtc;
+mod program;
+mod translate;
+
+use crate::graph::Plan;
+use crate::ops::Op;
+use crate::{Error, Result};
+use cudarc::driver::result::{DriverError, device};
+use cudarc::driver::sys::{CUdevice_attribute, CUresult};
+use cudarc::driver::{CudaContext, CudaFunction, CudaStream};
+use cudarc::nvrtc::Ptx;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+pub use nvrtc::{compile, has_nvrtc};
+pub(super) use program::CudaProgram;
+pub use translate::{Kernel, PRELUDE, translate};
+
+/// What to do where there is no driver.
+pub const NO_DRIVER: &str = "no NVIDIA driver (libcuda) was found; install NVIDIA's driver; --backend wgpu works without \
+    CUDA, --backend cpu without a GPU";
+
+/// Why there is none, where there is a driver.
+pub const NO_DEVICE: &str = "NVIDIA's driver has no device";
+
+/// A device that CUDA can open.
+#[derive(Clone, Debug)]
+pub struct DeviceInfo {
+    pub name: String,
+    /// Compute capability, such as (8, 6).
+    pub capability: (usize, usize),
+    /// Bytes of its memory.
+    pub memory: usize,
+}
+
+impl std::fmt::Display for DeviceInfo {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (major, minor) = self.capability;
+        write!(f, "{} (compute capability {major}.{minor}, {} MiB)", self.name, self.memory >> 20)
+    }
+}
+
+/// Every device there is, in the order of the numbers that choose one; an error says why there is none.
+pub fn devices() -> Result<Vec<DeviceInfo>> {
+    #[expect(unsafe_code, reason = "asking whether the driver can be loaded loads it")]
+    // SAFETY: NVIDIA's driver may be loaded at any time.
+    let present = unsafe { cudarc::driver::sys::is_culib_present() };
+    if !present {
+        return Err(Error::Device(NO_DRIVER.into()));
+    }
+    let refused = |e| failed("CUDA", "looking for devices", e);
+    let count = CudaContext::device_count().map_err(refused)?;
+    (0..count).map(|i| describe(i).map_err(refused)).collect()
+}
+
+fn describe(number: i32) -> Result<DeviceInfo, DriverError> {
+    let device = device::get(number)?;
+    #[expect(unsafe_code, reason = "calls of the driver")]
+    // SAFETY: the driver is initialised, and the device is one of its own.
+    let [major, minor, memory] = unsafe {
+        [
+            device::get_attribute(device, CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)? as usize,
+            device::get_attribute(device, CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)? as usize,
+            device::total_mem(device)?,
+        ]
+    };
+    Ok(DeviceInfo { name: device::get_name(device)?, capability: (major, minor), memory })
+}
+
+/// The error for what the driver said to `what` on the device `on`.
+fn failed(on: &str, what: &str, error: DriverError) -> Error {
+    let text = error.error_string().map_or("an unknown error".into(), |text| text.to_string_lossy());
+    match error.0 {
+        CUresult::CUDA_ERROR_OUT_OF_MEMORY => {
+            Error::OutOfMemory(format!("{on} is out of memory: use a smaller batch or model"))
+        }
+        // After these a context answers everything with the same error.
+        CUresult::CUDA_ERROR_ILLEGAL_ADDRESS
+        | CUresult::CUDA_ERROR_LAUNCH_FAILED
+        | CUresult::CUDA_ERROR_LAUNCH_TIMEOUT
+        | CUresult::CUDA_ERROR_ILLEGAL_INSTRUCTION
+        | CUresult::CUDA_ERROR_MISALIGNED_ADDRESS
+        | CUresult::CUDA_ERROR_INVALID_PC
+        | CUresult::CUDA_ERROR_HARDWARE_STACK_ERROR
+        | CUresult::CUDA_ERROR_ECC_UNCORRECTABLE => Error::DeviceLost(format!("{on} was lost: {what}: {text}")),
+        _ => Error::Device(format!("{on}: {what}: {text}")),
+    }
+}
+
+/// A kernel on the device.
+#[derive(Clone)]
+struct Loaded {
+    function: CudaFunction,
+    block: [u32; 3],
+}
+
+/// An open device, and the kernels compiled for it so far.
+pub struct Cuda {
+    info: DeviceInfo,
+    context: Arc<CudaContext>,
+    stream: Arc<CudaStream>,
+    kernels: Mutex<HashMap<&'static str, Loaded>>,
+}
+
+impl Cuda {
+    /// Opens the device of that number or part of a name, else the first.
+    pub fn open(wanted: Option<&str>) -> Result<Self> {
+        let infos = devices().map_err(|e| Error::Device(format!("--backend cuda: {e}")))?;
+        if infos.is_empty() {
+            return Err(Error::Device(format!("--backend cuda: {NO_DEVICE}")));
+        }
+        if !has_nvrtc() {
+            return Err(Error::Device(format!("--backend cuda: {}", nvrtc::NO_NVRTC)));
+        }
+        let found = wanted.map_or(Some(0), |wanted| match wanted.parse::<usize>() {
+            Ok(i) if i < infos.len() => Some(i),
+            _ => infos.iter().position(|info| info.name.to_lowercase().contains(&wanted.to_lowercase())),
+        });
+        let Some(found) = found else {
+            let list: Vec<String> = infos.iter().enumerate().map(|(i, info)| format!("{i}: {}", info.name)).collect();
+            let wanted = wanted.unwrap_or_default();
+            return Err(Error::usage(format!("--adapter {wanted}: there is {}", list.join(", "))));
+        };
+        let opened = CudaContext::new(found);
+        let context = opened.map_err(|e| failed(&infos[found].name, "opening the device", e))?;
+        let stream = context.default_stream();
+        Ok(Cuda { info: infos[found].clone(), context, stream, kernels: Mutex::default() })
+    }
+
+    pub fn info(&self) -> &DeviceInfo {
+        &self.info
+    }
+
+    pub fn describe(&self) -> String {
+        format!("cuda ({})", self.info)
+    }
+
+    pub(super) fn prepare(&self, plan: &Plan) -> Result<CudaProgram> {
+        CudaProgram::new(self, plan)
+    }
+
+    /// Compiles the kernels that a plan needs and that are not there yet, side by side: NVRTC takes a good part of a second
+    /// for some.
+    fn compile(&self, plan: &Plan) -> Result<()> {
+        let mut kernels = self.kernels.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut missing: Vec<&'static Op> = plan.graph.nodes.iter().map(|node| node.op).collect();
+        missing.sort_by_key(|op| op.name);
+        missing.dedup_by_key(|op| op.name);
+        missing.retain(|op| !kernels.contains_key(op.name));
+        let (major, minor) = self.info.capability;
+        let arch = format!("sm_{major}{minor}");
+        let build = |op: &&'static Op| -> Result<(Vec<u8>, [u32; 3])> {
+            let kernel = translate(op.name, &super::shader_source(op))?;
+            Ok((compile(op.name, &kernel.source, &arch)?, kernel.block))
+        };
+        let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
+        let built: Vec<_> = std::thread::scope(|scope| {
+            let share = missing.len().div_ceil(threads).max(1);
+            let jobs = missing.chunks(share).map(|ops| scope.spawn(|| ops.iter().map(build).collect::<Vec<_>>()));
+            let jobs: Vec<_> = jobs.collect();
+            jobs.into_iter().flat_map(|job| job.join().expect("compiling does not panic")).collect()
+        });
+        for (op, built) in missing.iter().zip(built) {
+            let (image, block) = built?;
+            let refused = |e| failed(&self.info.name, &format!("loading {}", op.name), e);
+            let module = self.context.load_module(Ptx::from_binary(image)).map_err(refused)?;
+            let function = module.load_function(op.name).map_err(refused)?;
+            kernels.insert(op.name, Loaded { function, block });
+        }
+        Ok(())
+    }
+
+    fn kernel(&self, op: &Op) -> Loaded {
+        let kernels = self.kernels.lock().unwrap_or_else(PoisonError::into_inner);
+        kernels.get(op.name).expect("the plan's kernels are compiled first").clone()
+    }
+}

@@ -1,0 +1,277 @@
+// What translated shaders need of CUDA, for the host's C++ compiler, and two ways to launch them: a main that reads calls from
+// a file, and as much of the driver's interface as the backend uses, for a library that stands in for libcuda.
+//
+// The threads of a block are fibers that run one after the other and switch at __syncthreads, so that a result depends on
+// nothing but the program. Workgroup memory is filled with garbage before each block: on a GPU nobody clears it.
+//
+// Behind this come the prelude, each kernel in a namespace of its own, and the table in which kernels are looked up.
+
+#include <cmath>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <tuple>
+#include <ucontext.h>
+#include <unistd.h>
+#include <utility>
+#include <vector>
+
+// Before 610, so that four products of bytes are made by the prelude; that they are one instruction after it is for NVRTC.
+#define __CUDA_ARCH__ 600
+#define __global__
+#define __device__
+#define __launch_bounds__(threads)
+// A section of their own, whose bounds the linker tells.
+#define __shared__ static __attribute__((section("shared_memory")))
+extern char __start_shared_memory[] __attribute__((visibility("hidden")));
+extern char __stop_shared_memory[] __attribute__((visibility("hidden")));
+
+struct dim3 {
+    unsigned x, y, z;
+};
+static dim3 gridDim, blockIdx, threadIdx;
+
+static float __uint_as_float(unsigned a) {
+    float r;
+    memcpy(&r, &a, 4);
+    return r;
+}
+
+static unsigned __float_as_uint(float a) {
+    unsigned r;
+    memcpy(&r, &a, 4);
+    return r;
+}
+
+static int __clz(int a) { return a == 0 ? 32 : __builtin_clz(unsigned(a)); }
+static float rsqrtf(float a) { return 1.0f / sqrtf(a); }
+
+[[noreturn]] static void fail(const char* kernel, const char* what) {
+    fprintf(stderr, "%s: %s\n", kernel, what);
+    exit(1);
+}
+
+// A kernel: as CUDA's driver does, it takes the addresses of its parameters.
+struct Entry {
+    const char* name;
+    void (*call)(void** parameters);
+    size_t parameters;
+    dim3 block;
+    bool barriers;
+};
+extern const Entry table[];
+extern const size_t entries;
+
+template <auto kernel, typename... A, size_t... I>
+static void call_with(void (*)(A...), void** parameters, std::index_sequence<I...>) {
+    kernel(*static_cast<A*>(parameters[I])...);
+}
+template <typename... A> constexpr size_t count(void (*)(A...)) { return sizeof...(A); }
+template <auto kernel> static void call(void** parameters) {
+    call_with<kernel>(kernel, parameters, std::make_index_sequence<count(kernel)>());
+}
+
+struct Fiber {
+    static constexpr size_t STACK = 256 << 10;
+    std::unique_ptr<char[]> stack{new char[STACK]};
+    ucontext_t context;
+    bool done = true;
+};
+static ucontext_t scheduler;
+static Fiber* current;
+static const Entry* running;
+static void** arguments;
+
+static void __syncthreads() {
+    if (!running->barriers) fail(running->name, "a barrier that was not expected");
+    swapcontext(&current->context, &scheduler);
+}
+
+static void fiber_main() {
+    running->call(arguments);
+    current->done = true;
+}
+
+static dim3 thread(unsigned i) {
+    const dim3& block = running->block;
+    return {i % block.x, i / block.x % block.y, i / block.x / block.y};
+}
+
+static void run_block() {
+    static std::vector<Fiber> fibers;
+    const unsigned threads = running->block.x * running->block.y * running->block.z;
+    memset(__start_shared_memory, 0xcd, size_t(__stop_shared_memory - __start_shared_memory));
+    if (!running->barriers) {
+        for (unsigned i = 0; i < threads; i++) {
+            threadIdx = thread(i);
+            running->call(arguments);
+        }
+        return;
+    }
+    if (fibers.size() < threads) fibers.resize(threads);
+    for (unsigned i = 0; i < threads; i++) {
+        Fiber& fiber = fibers[i];
+        fiber.done = false;
+        getcontext(&fiber.context);
+        fiber.context.uc_stack.ss_sp = fiber.stack.get();
+        fiber.context.uc_stack.ss_size = Fiber::STACK;
+        fiber.context.uc_link = &scheduler;
+        makecontext(&fiber.context, fiber_main, 0);
+    }
+    for (unsigned waiting = threads; waiting > 0;) {
+        waiting = 0;
+        for (unsigned i = 0; i < threads; i++) {
+            threadIdx = thread(i);
+            current = &fibers[i];
+            swapcontext(&scheduler, &current->context);
+            waiting += !current->done;
+        }
+        if (waiting != 0 && waiting != threads) fail(running->name, "some threads wait at a barrier and others have ended");
+    }
+}
+
+static void launch(const Entry* kernel, dim3 grid, void** parameters) {
+    running = kernel;
+    arguments = parameters;
+    gridDim = grid;
+    for (blockIdx.z = 0; blockIdx.z < grid.z; blockIdx.z++)
+        for (blockIdx.y = 0; blockIdx.y < grid.y; blockIdx.y++)
+            for (blockIdx.x = 0; blockIdx.x < grid.x; blockIdx.x++) run_block();
+}
+
+static uint32_t word(FILE* file) {
+    uint32_t r;
+    if (fread(&r, 4, 1, file) != 1) fail("input", "it ends early");
+    return r;
+}
+
+// main INPUT OUTPUT. The input is calls, in words: number of the kernel, 16 of its uniform, 3 of its grid, number of buffers, and
+// for each buffer the number of an earlier one that it is, or 0xffffffff, then its length and its words. The output is the
+// words of all buffers after each call.
+int main(int argc, char** argv) {
+    FILE* input = argc == 3 ? fopen(argv[1], "rb") : nullptr;
+    FILE* output = input ? fopen(argv[2], "wb") : nullptr;
+    if (!output) fail("main", "it takes an input and an output");
+    alarm(120);  // a loop that was translated wrongly may have no end
+    uint32_t kernel;
+    while (fread(&kernel, 4, 1, input) == 1) {
+        uint32_t args[16];
+        for (uint32_t& w : args) w = word(input);
+        const dim3 grid = {word(input), word(input), word(input)};
+        const uint32_t count = word(input);
+        std::vector<std::vector<uint32_t>> buffers(count);
+        std::vector<uint32_t> places(count);
+        for (uint32_t i = 0; i < count; i++) {
+            const uint32_t same = word(input);
+            places[i] = same == 0xffffffff ? i : places[same];
+            buffers[i].resize(word(input));
+            if (fread(buffers[i].data(), 4, buffers[i].size(), input) != buffers[i].size()) fail("input", "it ends early");
+        }
+        std::vector<uint32_t*> addresses(count);
+        std::vector<unsigned long long> bytes(count);
+        std::vector<void*> parameters{args};
+        for (uint32_t i = 0; i < count; i++) {
+            addresses[i] = buffers[places[i]].data();
+            bytes[i] = 4 * buffers[places[i]].size();
+            parameters.push_back(&addresses[i]);
+            parameters.push_back(&bytes[i]);
+        }
+        if (parameters.size() != table[kernel].parameters) fail(table[kernel].name, "it has other parameters");
+        launch(&table[kernel], grid, parameters.data());
+        for (uint32_t place : places) {
+            const std::vector<uint32_t>& buffer = buffers[place];
+            if (fwrite(buffer.data(), 4, buffer.size(), output) != buffer.size()) fail("output", "it cannot be written");
+        }
+    }
+    return fclose(output) == 0 ? 0 : 1;
+}
+
+// The driver. Memory is the host's, and everything is done when a call returns.
+
+typedef int Result;
+enum { OK = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, NOT_FOUND = 500 };
+constexpr size_t MEMORY = size_t(256) << 20;
+
+// What may be read and written, by address: what lies outside is refused.
+struct Allocation {
+    char* start;
+    size_t bytes;
+};
+static std::vector<Allocation> allocations;
+static bool is_allocated(void* at, size_t bytes) {
+    for (const Allocation& a : allocations)
+        if (at >= a.start && static_cast<char*>(at) + bytes <= a.start + a.bytes) return true;
+    return false;
+}
+
+extern "C" {
+Result cuInit(unsigned) { return OK; }
+Result cuGetExportTable(const void** interface, const void*) { return *interface = nullptr, NOT_FOUND; }  // NVRTC asks
+Result cuGetErrorString(Result error, const char** text) {
+    *text = error == OUT_OF_MEMORY ? "out of memory" : error == INVALID_VALUE ? "invalid value" : "an error";
+    return OK;
+}
+Result cuDeviceGetCount(int* count) { return *count = 1, OK; }
+Result cuDeviceGet(int* device, int number) { return *device = number, number == 0 ? OK : INVALID_VALUE; }
+Result cuDeviceGetName(char* name, int size, int) { return snprintf(name, size_t(size), "Emulated"), OK; }
+Result cuDeviceTotalMem_v2(size_t* bytes, int) { return *bytes = MEMORY, OK; }
+Result cuDeviceGetAttribute(int* value, int attribute, int) {
+    return *value = attribute == 75 ? 8 : 0, OK;  // compute capability 8.0, no memory pools
+}
+Result cuDevicePrimaryCtxRetain(void** context, int) { return *context = &allocations, OK; }
+Result cuDevicePrimaryCtxRelease_v2(int) { return OK; }
+Result cuCtxGetCurrent(void** context) { return *context = &allocations, OK; }
+Result cuCtxSetCurrent(void*) { return OK; }
+Result cuStreamSynchronize(void*) { return OK; }
+Result cuStreamWaitEvent(void*, void*, unsigned) { return OK; }
+Result cuEventCreate(void** event, unsigned) { return *event = &allocations, OK; }
+Result cuEventRecord(void*, void*) { return OK; }
+Result cuEventDestroy_v2(void*) { return OK; }
+Result cuMemAlloc_v2(void** address, size_t bytes) {
+    size_t used = bytes;
+    for (const Allocation& a : allocations) used += a.bytes;
+    if (used > MEMORY) return OUT_OF_MEMORY;
+    *address = aligned_alloc(256, (bytes + 255) / 256 * 256);
+    memset(*address, 0xcd, bytes);
+    allocations.push_back({static_cast<char*>(*address), bytes});
+    return OK;
+}
+Result cuMemFree_v2(void* address) {
+    for (size_t i = 0; i < allocations.size(); i++) {
+        if (allocations[i].start != address) continue;
+        free(address);
+        allocations.erase(allocations.begin() + long(i));
+        return OK;
+    }
+    return INVALID_VALUE;
+}
+Result cuMemsetD8Async(void* to, unsigned char value, size_t bytes, void*) {
+    return is_allocated(to, bytes) ? memset(to, value, bytes), OK : INVALID_VALUE;
+}
+Result cuMemcpyHtoDAsync_v2(void* to, const void* from, size_t bytes, void*) {
+    return is_allocated(to, bytes) ? memcpy(to, from, bytes), OK : INVALID_VALUE;
+}
+Result cuMemcpyDtoHAsync_v2(void* to, void* from, size_t bytes, void*) {
+    return is_allocated(from, bytes) ? memcpy(to, from, bytes), OK : INVALID_VALUE;
+}
+Result cuModuleLoadData(void** module, const void* image) {
+    return *module = &allocations, memcmp(image, "\x7f" "ELF", 4) == 0 ? OK : INVALID_VALUE;
+}
+Result cuModuleUnload(void*) { return OK; }
+Result cuModuleGetFunction(const void** function, void*, const char* name) {
+    for (size_t i = 0; i < entries; i++)
+        if (strcmp(table[i].name, name) == 0) return *function = &table[i], OK;
+    return NOT_FOUND;
+}
+Result cuLaunchKernel(const Entry* kernel, unsigned grid_x, unsigned grid_y, unsigned grid_z, unsigned x, unsigned y, unsigned z,
+                      unsigned, void*, void** parameters, void**) {
+    const dim3& block = kernel->block;
+    bool good = block.x == x && block.y == y && block.z == z && grid_x * grid_y * grid_z != 0;
+    for (size_t i = 1; i < kernel->parameters; i += 2) {
+        good &= is_allocated(*static_cast<void**>(parameters[i]), *static_cast<unsigned long long*>(parameters[i + 1]));
+    }
+    return good ? launch(kernel, {grid_x, grid_y, grid_z}, parameters), OK : INVALID_VALUE;
+}
+}

@@ -1,0 +1,170 @@
+//! The CUDA backend without a GPU: every shader is translated, compiled by NVRTC, and run on the CPU against the scalar kernels
+//! that define it; and the program trains over a driver that is emulated so.
+
+#[path = "../op_parity/cases.rs"]
+mod cases;
+#[path = "../common/mod.rs"]
+mod common;
+#[path = "../op_parity/compare.rs"]
+mod compare;
+mod emulator;
+mod language;
+
+use cases::Data;
+use common::cli::Project;
+use compare::{Bench, graph, verdict, words};
+use emulator::{Buffer, Call, Emulator};
+use nanotern::backend::cuda::{Kernel, compile, devices, has_nvrtc, translate};
+use nanotern::backend::{open, shader_source};
+use nanotern::ops::{Op, TABLE};
+use std::io::Write;
+
+fn kernel(op: &Op) -> Kernel {
+    translate(op.name, &shader_source(op)).unwrap_or_else(|e| panic!("{e}"))
+}
+
+/// Whether there is NVRTC. With NANOTERN_REQUIRE_NVRTC=1 a missing one is a failure; otherwise it is said.
+fn nvrtc() -> bool {
+    let found = has_nvrtc();
+    if !found {
+        assert!(std::env::var("NANOTERN_REQUIRE_NVRTC").as_deref() != Ok("1"), "no NVRTC, and it is required");
+        let _ = writeln!(std::io::stderr(), "NOT TESTED with NVRTC: this machine has no libnvrtc");
+    }
+    found
+}
+
+/// Compiles every op's shader for `arch`, on all cores.
+fn compile_all(arch: &str) -> Vec<(&'static str, Vec<u8>)> {
+    let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
+    let build =
+        |op: &&'static Op| (op.name, compile(op.name, &kernel(op).source, arch).unwrap_or_else(|e| panic!("{e}")));
+    std::thread::scope(|scope| {
+        let shares = (0..threads).map(|i| TABLE.iter().skip(i).step_by(threads));
+        let jobs: Vec<_> = shares.map(|share| scope.spawn(move || share.map(build).collect::<Vec<_>>())).collect();
+        jobs.into_iter().flat_map(|job| job.join().unwrap()).collect()
+    })
+}
+
+#[test]
+fn every_shader_compiles_with_nvrtc() {
+    if !nvrtc() {
+        return;
+    }
+    for arch in ["sm_70", "sm_80", "sm_90"] {
+        for (name, image) in compile_all(arch) {
+            assert!(image.starts_with(b"\x7fELF"), "{name} for {arch} is no machine code");
+        }
+    }
+    // Four products of bytes are one instruction where there is one, and read-only buffers are read as such.
+    let op = TABLE.iter().find(|op| op.name == "ternary_matmul").unwrap();
+    let ptx = |arch| String::from_utf8(compile(op.name, &kernel(op).source, arch).unwrap()).unwrap();
+    assert!(ptx("compute_70").contains("dp4a.s32.s32") && !ptx("compute_60").contains("dp4a"));
+    assert!(ptx("compute_80").contains("ld.global.nc.") && ptx("compute_80").contains("ld.shared.v4."));
+}
+
+/// The bounds of `tests/op_parity`, without its allowance for a GPU's division.
+#[test]
+fn translated_shaders_agree_with_their_definition() {
+    let kernels: Vec<(&str, Kernel)> = TABLE.iter().map(|op| (op.name, kernel(op))).collect();
+    let Some(emulator) = Emulator::new(&kernels) else { return };
+    let cases = cases::all();
+    let (nodes, mut reference) = (graph(&cases).0.nodes, Bench::new(&common::scalar(), &cases));
+    let call = |(case, node): (&cases::Case, &nanotern::graph::Node)| Call {
+        kernel: TABLE.iter().position(|op| op.name == node.op.name).unwrap(),
+        args: node.args,
+        grid: (node.op.grid)(&node.args),
+        buffers: (case.data.iter())
+            .map(|data| match data {
+                Data::Same(i) => Buffer::Same(*i),
+                data => Buffer::Words(words(data)),
+            })
+            .collect(),
+    };
+    let calls: Vec<Call> = cases.iter().zip(&nodes).map(call).collect();
+    let mut failures = Vec::new();
+    for (i, (case, got)) in cases.iter().zip(emulator.run(&calls)).enumerate() {
+        if let Some(what) = verdict(case, false, &reference.run(i, case), &got) {
+            failures.push(format!("{}: {what} ({})", case.op.name, case.args));
+        }
+    }
+    assert!(failures.is_empty(), "{} of {} failed:\n{}", failures.len(), cases.len(), failures.join("\n"));
+    if nvrtc() {
+        the_program_computes_with_it(&emulator);
+    }
+}
+
+/// The backend itself, over a driver that is emulated: a training step op by op beside the scalar kernels, and training.
+fn the_program_computes_with_it(emulator: &Emulator) {
+    let p = Project::new();
+    let run = |words: &str| {
+        let output = p.command(words).env("LD_LIBRARY_PATH", emulator.libraries()).output().unwrap();
+        (output.status.success(), [output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap()).concat())
+    };
+    let (ok, said) = run("doctor");
+    let device = "cuda Emulated (compute capability 8.0, 256 MiB)";
+    assert!(ok && said.contains(&format!("ok    {device}: every op of a training step agrees")), "{said}");
+    let (ok, said) = run("devices --json");
+    assert!(ok && said.contains(r#""name":"Emulated""#), "{said}");
+    let (ok, said) =
+        run("train --config config.toml --backend cuda --adapter emul --total-steps 3 --checkpoint-dir run");
+    assert!(ok && said.contains("device   cuda (Emulated") && said.contains("saved run/final"), "{said}");
+    let (ok, said) = run("eval parity --backend cuda --model run");
+    assert!(ok && said.contains("agrees"), "{said}");
+    let (ok, said) = run("train --config config.toml --backend cuda --set train.batch_size=60000");
+    assert!(!ok && said.contains("Emulated is out of memory: use a smaller batch or model"), "{said}");
+    let (ok, said) = run("train --config config.toml --backend cuda --adapter Voodoo");
+    assert!(!ok && said.contains("--adapter Voodoo: there is 0: Emulated"), "{said}");
+}
+
+#[test]
+fn what_is_not_covered_is_named() {
+    let shader = |declarations: &str, body: &str| {
+        format!(
+            "@group(0) @binding(0) var<storage, read_write> x: array<f32>;
+            {declarations}
+            @compute @workgroup_size(64) fn main(@builtin(local_invocation_index) lane: u32) {{ {body} }}"
+        )
+    };
+    for (declarations, body, named) in [
+        ("", "x[0] = pow(x[1], x[2]);", "Pow"),
+        ("@group(0) @binding(1) var<storage, read_write> n: u32;", "n = 1u;", "storage buffer g1_n"),
+        ("var<workgroup> n: atomic<u32>;", "atomicAdd(&n, 1u);", "Atomic"),
+        ("fn zero(y: ptr<function, f32>) { *y = 0.0; }", "var y = 1.0; zero(&y);", "Pointer"),
+        ("", "let m = mat2x2<f32>(x[0], x[1], x[2], x[3]); x[0] = m[0].x;", "Matrix"),
+        ("override n: f32 = 1.0;", "x[0] = n;", "Override"),
+        ("struct S { a: f32, @size(16) b: f32, c: f32 }", "x[0] = S(x[1], 2.0, 3.0).c;", "m2_c"),
+        ("@group(0) @binding(1) var<storage> v: array<vec3<f32>>;", "x[0] = v[lane].x * unknown;", "unknown"),
+        ("", "if lane > { }", "expected"),
+        ("", "x[0] = lane;", "main"),
+    ] {
+        let Err(error) = translate("trial", &shader(declarations, body)) else { panic!("{declarations} {body}") };
+        let error = error.to_string();
+        assert!(error.starts_with("trial.wgsl cannot become CUDA: ") && error.contains(named), "{named}: {error}");
+    }
+    let graphics = "@fragment fn main() -> @location(0) vec4<f32> { return vec4<f32>(); }";
+    assert!(translate("trial", graphics).err().unwrap().to_string().contains("Fragment"));
+}
+
+#[test]
+fn a_failed_compilation_carries_the_log() {
+    if has_nvrtc() {
+        let error = compile("trial", "extern \"C\" __global__ void trial() { nonsense(); }", "sm_80").err().unwrap();
+        assert!(
+            error.to_string().contains("trial") && error.to_string().contains("\"nonsense\" is undefined"),
+            "{error}"
+        );
+        let error = compile("trial", "", "sm_1").err().unwrap().to_string();
+        assert!(error.contains("sm_1"), "{error}");
+    }
+}
+
+#[test]
+fn a_missing_driver_is_said() {
+    match devices() {
+        Err(error) => {
+            let opened = open("cuda", None, None, None).err().unwrap().to_string();
+            assert!(opened.contains("--backend cuda") && opened.contains(&error.to_string()), "{opened}");
+        }
+        Ok(found) => assert!(found.is_empty() || open("cuda", Some("no such device"), None, None).is_err()),
+    }
+}

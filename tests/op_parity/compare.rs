@@ -1,0 +1,134 @@
+//! What a tensor holds before an op, the graph of all cases, and what makes a result right.
+
+use crate::cases::{Case, Data};
+use nanotern::backend::{Backend, Program};
+use nanotern::graph::{Graph, Plan, TensorId};
+use nanotern::ops::{Access, DType};
+use std::sync::Arc;
+
+/// Words behind each tensor that no op may touch.
+const SENTINELS: usize = 8;
+const SENTINEL: u32 = 0x5e47_1e15;
+/// A NaN, so that a result that was never written, or read before it was, shows.
+const POISON: u32 = 0x7fcd_cdcd;
+
+/// The words of a tensor before the op: data or poison, then sentinels.
+pub fn words(data: &Data) -> Vec<u32> {
+    let mut words = match data {
+        Data::F32(v) => v.iter().map(|v| v.to_bits()).collect(),
+        Data::U32(v) => v.clone(),
+        Data::Bytes(v) => {
+            let mut bytes = v.clone();
+            bytes.resize(v.len().next_multiple_of(4), 0);
+            bytes.chunks(4).map(|b| u32::from_le_bytes(b.try_into().unwrap())).collect()
+        }
+        Data::Out(bytes) => vec![POISON; bytes.div_ceil(4)],
+        Data::Same(_) => Vec::new(),
+    };
+    words.resize(words.len() + SENTINELS, SENTINEL);
+    words
+}
+
+/// All cases as one graph, each a node with tensors of its own; those tensors, a case each.
+pub fn graph(cases: &[Case]) -> (Graph, Vec<Vec<TensorId>>) {
+    let (mut g, mut tensors) = (Graph::new(), Vec::new());
+    for case in cases {
+        let mut ids: Vec<TensorId> = Vec::new();
+        for (data, binding) in case.data.iter().zip(case.op.bindings) {
+            ids.push(match data {
+                Data::Same(i) => ids[*i],
+                data => {
+                    let n = words(data).len() * 4 / binding.dtype.bytes();
+                    g.persistent(&format!("{}.{}", case.op.name, binding.name), &[n], binding.dtype)
+                }
+            });
+        }
+        (case.push)(&mut g, &ids);
+        tensors.push(ids);
+    }
+    (g, tensors)
+}
+
+/// All cases as one program.
+pub struct Bench {
+    program: Program,
+    tensors: Vec<Vec<TensorId>>,
+}
+
+impl Bench {
+    pub fn new(backend: &Backend, cases: &[Case]) -> Bench {
+        let (g, tensors) = graph(cases);
+        let program = backend.prepare(Arc::new(Plan::new(g))).unwrap();
+        Bench { program, tensors }
+    }
+
+    /// The words of each tensor of a case after its op.
+    pub fn run(&mut self, i: usize, case: &Case) -> Vec<Vec<u32>> {
+        for (t, data) in self.tensors[i].iter().zip(&case.data) {
+            if !matches!(data, Data::Same(_)) {
+                let bytes: Vec<u8> = words(data).iter().flat_map(|w| w.to_le_bytes()).collect();
+                self.program.write(*t, &bytes);
+            }
+        }
+        self.program.run(i..i + 1).unwrap();
+        let read = |t: &TensorId| {
+            let bytes = self.program.read::<u8>(*t).unwrap();
+            bytes.chunks(4).map(|b| u32::from_le_bytes(b.try_into().unwrap())).collect()
+        };
+        self.tensors[i].iter().map(read).collect()
+    }
+}
+
+/// Sum of squared differences over sum of squares; infinite where only one is finite.
+fn float_error(reference: &[u32], other: &[u32]) -> f64 {
+    let (mut diff, mut norm) = (0.0, 0.0);
+    for (r, o) in reference.iter().zip(other) {
+        let (r, o) = (f64::from(f32::from_bits(*r)), f64::from(f32::from_bits(*o)));
+        if r.is_finite() && o.is_finite() {
+            diff += (r - o) * (r - o);
+            norm += r * r;
+        } else if !(r == o || r.is_nan() && o.is_nan()) {
+            return f64::INFINITY;
+        }
+    }
+    if diff == 0.0 { 0.0 } else { diff / norm.max(1e-30) }
+}
+
+/// What is wrong with the result of a case on a backend, if anything.
+pub fn verdict(case: &Case, gpu: bool, reference: &[Vec<u32>], got: &[Vec<u32>]) -> Option<String> {
+    for (i, binding) in case.op.bindings.iter().enumerate() {
+        let (r, o) = (&reference[i], &got[i]);
+        let (r, behind_r) = r.split_at(r.len() - SENTINELS);
+        let (o, behind_o) = o.split_at(o.len() - SENTINELS);
+        if [behind_r, behind_o].iter().any(|words| words.iter().any(|w| *w != SENTINEL)) {
+            return Some(format!("{} is written behind its end", binding.name));
+        }
+        if binding.access == Access::Read {
+            if r != o {
+                return Some(format!("{} is an input and was changed", binding.name));
+            }
+            continue;
+        }
+        match binding.dtype {
+            DType::F32 => {
+                let error = float_error(r, o);
+                if error.is_nan() || error > case.limit {
+                    return Some(format!("{} differs by {error:.1e}", binding.name));
+                }
+            }
+            _ => {
+                let wrong = |(at, (r, o)): (usize, (&u32, &u32))| {
+                    let bytes = r.to_le_bytes().into_iter().zip(o.to_le_bytes()).enumerate();
+                    bytes
+                        .filter(|(b, (r, o))| r != o && !(gpu && (case.near_tie)(at * 4 + b, *r as i8, *o as i8)))
+                        .count()
+                };
+                let wrong: usize = r.iter().zip(o).enumerate().map(wrong).sum();
+                if wrong > 0 {
+                    return Some(format!("{wrong} bytes of {} differ", binding.name));
+                }
+            }
+        }
+    }
+    None
+}
