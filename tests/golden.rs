@@ -10,6 +10,8 @@ use nanotern::train::{Aux, Batch, OptimConfig, StepShape, TrainStep, Trainer};
 use std::path::{Path, PathBuf};
 
 const STEPS: u64 = 10;
+/// Distance of activations that float error explains.
+const AGREES: f64 = 1e-5;
 
 /// Distances that are allowed. Rounding makes a ternary network discontinuous: an activation within float error of a tie
 /// may get the next code, and what follows differs by 1e-3 to 1e-2. The files' batches of steps 0 to 2 stay away from ties
@@ -27,13 +29,13 @@ struct Limits {
 impl Limits {
     fn new(ternary: bool, lion: bool, gpu: bool, flipped: bool) -> Limits {
         let exact = Limits {
-            act: 1e-5,
+            act: AGREES,
             grad: 1e-4,
             loss0: 5e-6,
             losses3: 5e-5,
             after3: 1e-4,
             after3_mhc: 1e-3,
-            losses10: if ternary { 0.1 } else { 1e-4 },
+            losses10: if ternary { 0.04 } else { 1e-4 },
         };
         let loose = Limits { after3: 1e-2, after3_mhc: 1e-2, losses3: 1e-2, ..exact };
         if flipped {
@@ -94,14 +96,15 @@ fn batches(golden: &Golden) -> Vec<Batch> {
     (0..steps).map(|s| Batch { inputs: window(s, 0), targets: window(s, 1) }).collect()
 }
 
-/// Runs step 0 up to the update, op by op; returns the largest distance of an activation.
-fn activations(trainer: &mut Trainer, golden: &Golden, batch: &Batch) -> (f64, String) {
+/// Runs step 0 up to the update, op by op; returns the largest distance of an activation, and the share of rows that differ
+/// in the first that does.
+fn activations(trainer: &mut Trainer, golden: &Golden, batch: &Batch) -> (f64, String, f64) {
     trainer.program.run_section("begin").unwrap();
     trainer.feed(batch);
     let order = trainer.step.order;
     trainer.program.write(order, &nanotern::train::sorted_rows(&batch.inputs));
     let plan = trainer.step.plan.clone();
-    let mut worst = (0.0, String::new());
+    let mut worst = (0.0, String::new(), 0.0);
     let mut seen = std::collections::BTreeSet::new();
     for i in plan.graph.nodes_of("micro") {
         trainer.program.run(i..i + 1).unwrap();
@@ -109,9 +112,16 @@ fn activations(trainer: &mut Trainer, golden: &Golden, batch: &Batch) -> (f64, S
             let name = format!("act.{}", plan.graph.tensor(t).name);
             let Some(reference) = golden.tensors.get(&name) else { continue };
             if seen.insert(name.clone()) {
-                let distance = relative(&trainer.program.read(t).unwrap(), reference);
+                let values = trainer.program.read(t).unwrap();
+                let distance = relative(&values, reference);
+                if worst.0 <= AGREES && distance > AGREES {
+                    let cols = *plan.graph.shape(t).last().unwrap();
+                    let rows = values.chunks(cols).zip(reference.chunks(cols));
+                    let different = rows.clone().filter(|(have, want)| relative(have, want) > AGREES).count();
+                    worst.2 = different as f64 / rows.len() as f64;
+                }
                 if distance > worst.0 {
-                    worst = (distance, name);
+                    (worst.0, worst.1) = (distance, name);
                 }
             }
         }
@@ -166,9 +176,14 @@ fn check(file: &Path, name: &str, backend: &Backend) {
 
     let act = activations(&mut trainer, &golden, &batches[0]);
     let gpu = on_gpu(name);
-    let limits = Limits::new(ternary, optim.aux == Aux::Lion, gpu, gpu && ternary && act.0 > 1e-5);
     let file = file.file_stem().unwrap().to_string_lossy();
     let here = format!("{file} on {name}");
+    // A code that went the other way shows in its own row first; a wrong kernel, in all.
+    let flipped = gpu && ternary && act.0 > AGREES && act.2 <= 0.1;
+    if flipped {
+        println!("{here}: an activation near a tie got another code; what follows may differ by more");
+    }
+    let limits = Limits::new(ternary, optim.aux == Aux::Lion, gpu, flipped);
     assert!(act.0 <= limits.act, "{here}: activation {} is {:.1e} away", act.1, act.0);
     let [grad, grad_mhc] = worst(&mut trainer, &golden, "grad", |t, p| t.step.plan.graph.gradient(p).unwrap());
     for g in [&grad, &grad_mhc] {

@@ -147,8 +147,10 @@ fn sequences_side_by_side_get_what_they_get_alone() {
             let alone: Vec<Vec<u32>> =
                 prompts.iter().map(|p| engine.generate(p, sampling.clone()).unwrap().0).collect();
             assert!(alone.iter().any(|a| a.len() == 12) && alone[0] != alone[1]);
-            if name != "wgpu" {
-                assert_eq!(together(&mut engine, &prompts, &sampling), alone, "{name} at temperature {temperature}");
+            let together = together(&mut engine, &prompts, &sampling);
+            // A GPU sums few rows and many in another order: the likeliest token is the same, a drawn one need not be.
+            if temperature == 0.0 || !on_gpu(&name) {
+                assert_eq!(together, alone, "{name} at temperature {temperature}");
             }
             assert_eq!(engine.free_slots(), 6);
         }

@@ -18,12 +18,31 @@ fn half_and_half(options: &str, resume_options: &str) {
     run.wait_for("step 13/");
     run.kill();
     assert_eq!(p.checkpoints("halves"), ["step_12"], "the kill came too late");
+    let logged = events(&p, "halves").windows(10).filter(|w| w == b"train/loss").count();
+    assert!(logged >= 13, "TensorBoard would see {logged} of 13 steps");
     p.ok(&resume("halves", resume_options));
     p.assert_same("whole", "halves");
     assert_eq!(p.exact_metrics("whole"), p.exact_metrics("halves"));
     let records = p.metrics("halves");
     let steps: Vec<_> = records.iter().filter(|r| r["loss"].is_number()).map(|r| r["step"].as_u64().unwrap()).collect();
     assert_eq!(steps, (1..=24).collect::<Vec<_>>());
+}
+
+/// All TensorBoard events of a run.
+fn events(p: &Project, run: &str) -> Vec<u8> {
+    let names = p.path(run).read_dir().unwrap().map(|e| e.unwrap().file_name().into_string().unwrap());
+    names.filter(|n| n.starts_with("events.")).flat_map(|n| p.read(&format!("{run}/{n}"))).collect()
+}
+
+#[test]
+fn tokens_are_counted_across_a_change_of_batch() {
+    let p = Project::new();
+    p.train("run", "--total-steps 2 --batch-size 2");
+    p.ok(&resume("run", "--total-steps 4 --batch-size 4"));
+    assert_eq!(p.meta("run/final")["tokens"], 2 * 2 * 32 + 2 * 4 * 32);
+    let tokens: Vec<_> =
+        p.metrics("run").iter().filter(|r| r["loss"].is_number()).map(|r| r["tokens"].clone()).collect();
+    assert_eq!(tokens, [64, 128, 256, 384]);
 }
 
 /// Makes a step take about 20 ms, so that a kill after step 13 of 24 comes before the end.

@@ -9,10 +9,11 @@ use std::time::{Duration, Instant};
 
 /// How long a waiting thread spins before it parks.
 const SPIN: Duration = Duration::from_micros(50);
-/// A wait from which on a thread is taken to have lost its core, if it was also longer than the caller's own work.
+/// A wait from which on a thread is taken to have lost its core, if the caller would have been done sooner without it.
 const STALL: Duration = Duration::from_micros(500);
-/// How many times as long as such a wait the caller then works alone.
+/// How many times as long as such a wait the caller then works alone, and the most.
 const ALONE: u32 = 16;
+const MOST_ALONE: Duration = Duration::from_millis(200);
 
 type Task = *const (dyn Fn(usize) + Sync);
 
@@ -49,7 +50,10 @@ pub struct Pool {
 
 impl Pool {
     /// A pool that works with `threads` threads, the calling one among them.
-    pub fn new(threads: usize) -> Self {
+    ///
+    /// # Errors
+    /// When the system gives no more threads.
+    pub fn new(threads: usize) -> std::io::Result<Self> {
         let shared = Arc::new(Shared {
             job: Mutex::new((0, None)),
             wake: Condvar::new(),
@@ -61,13 +65,12 @@ impl Pool {
             stop: AtomicUsize::new(0),
             panicked: AtomicUsize::new(0),
         });
-        let workers = (1..threads.max(1))
-            .map(|_| {
-                let shared = shared.clone();
-                std::thread::spawn(move || worker(&shared))
-            })
-            .collect();
-        Pool { shared, workers, alone: None }
+        let mut pool = Pool { shared, workers: Vec::new(), alone: None };
+        for _ in 1..threads {
+            let shared = pool.shared.clone();
+            pool.workers.push(std::thread::Builder::new().spawn(move || worker(&shared))?);
+        }
+        Ok(pool)
     }
 
     pub fn threads(&self) -> usize {
@@ -99,14 +102,13 @@ impl Pool {
             s.epoch.store(job.0, Release);
         }
         s.wake.notify_all();
-        work(s, s.epoch.load(Relaxed), Job { task, parts });
+        let mine = work(s, s.epoch.load(Relaxed), Job { task, parts });
         if s.done.load(Acquire) < parts {
             let waits = Instant::now();
             if !spin_until(|| s.done.load(Acquire) == parts) {
                 s.sleep(parts);
             }
-            let waited = waits.elapsed();
-            self.alone = (waited > STALL.max(waits - start)).then(|| Instant::now() + ALONE * waited);
+            self.alone = time_alone(waits - start, mine, parts, waits.elapsed()).map(|time| Instant::now() + time);
         }
         assert!(s.panicked.swap(0, Relaxed) == 0, "a kernel panicked");
     }
@@ -131,6 +133,14 @@ impl Shared {
             self.finished.notify_one();
         }
     }
+}
+
+/// For how long the caller works alone after a job of which it did `mine` of the parts in its `own` time and then waited for
+/// the rest. Threads that are merely slower than the caller are no reason: they are waited for less long than the caller
+/// would have taken.
+fn time_alone(own: Duration, mine: usize, parts: usize, waited: Duration) -> Option<Duration> {
+    let rest = own.checked_mul((parts - mine) as u32)? / u32::try_from(mine).ok().filter(|mine| *mine > 0)?;
+    (waited > STALL.max(rest)).then(|| MOST_ALONE.min(waited.saturating_mul(ALONE)))
 }
 
 /// Spins for a moment until `ready`; whether it is.
@@ -187,13 +197,14 @@ fn wait(s: &Shared, seen: usize) -> Option<(usize, Job)> {
     }
 }
 
-/// Claims and runs parts of the job of `epoch` until none is left.
-fn work(s: &Shared, epoch: usize, job: Job) {
-    loop {
+/// Claims and runs parts of the job of `epoch` until none is left; how many.
+fn work(s: &Shared, epoch: usize, job: Job) -> usize {
+    for mine in 0.. {
         let mut claim = s.next.load(Acquire);
         loop {
-            if claim >> 16 != epoch || claim & 0xffff >= job.parts {
-                return;
+            // The claims hold as much of the epoch as has room.
+            if claim >> 16 != epoch << 16 >> 16 || claim & 0xffff >= job.parts {
+                return mine;
             }
             match s.next.compare_exchange_weak(claim, claim + 1, AcqRel, Acquire) {
                 Ok(_) => break,
@@ -208,6 +219,7 @@ fn work(s: &Shared, epoch: usize, job: Job) {
         }
         s.count(job.parts);
     }
+    unreachable!("parts are fewer")
 }
 
 #[cfg(test)]
@@ -217,7 +229,7 @@ mod tests {
     #[test]
     fn every_part_runs_once() {
         for threads in [1, 2, 5] {
-            let mut pool = Pool::new(threads);
+            let mut pool = Pool::new(threads).unwrap();
             for parts in [1, 2, 3, 17].repeat(50) {
                 let counts: Vec<AtomicUsize> = (0..parts).map(|_| AtomicUsize::new(0)).collect();
                 pool.run(parts, &|p| {
@@ -230,7 +242,7 @@ mod tests {
 
     #[test]
     fn parked_workers_wake() {
-        let mut pool = Pool::new(2);
+        let mut pool = Pool::new(2).unwrap();
         for _ in 0..3 {
             std::thread::sleep(Duration::from_millis(20));
             let sum = AtomicUsize::new(0);
@@ -242,23 +254,25 @@ mod tests {
     }
 
     #[test]
-    fn after_a_stall_the_caller_goes_on_alone() {
-        let mut pool = Pool::new(2);
+    fn a_thread_that_lost_its_core_is_left_alone() {
+        let ms = Duration::from_millis;
+        // One of two parts each: the other took the caller's time, and 4 ms more.
+        assert_eq!(time_alone(ms(1), 1, 2, ms(4)), Some(ms(64)));
+        assert_eq!(time_alone(ms(1), 1, 2, Duration::from_micros(400)), None, "a moment");
+        assert_eq!(time_alone(ms(10), 1, 2, ms(9)), None, "the caller would have taken as long");
+        assert_eq!(time_alone(ms(10), 1, 14, ms(20)), None, "slower cores are worth more than none");
+        assert_eq!(time_alone(ms(1), 0, 2, ms(4)), None, "nothing to compare with");
+        assert_eq!(time_alone(ms(1), 1, 2, Duration::from_secs(600)), Some(MOST_ALONE), "the process was stopped");
+    }
+
+    #[test]
+    fn the_caller_goes_on_alone_for_a_while() {
+        let mut pool = Pool::new(2).unwrap();
         let caller = std::thread::current().id();
-        let helped = AtomicBool::new(false);
-        pool.run(2, &|_| {
-            if std::thread::current().id() == caller {
-                while !helped.load(Relaxed) {
-                    std::thread::yield_now();
-                }
-            } else {
-                helped.store(true, Relaxed);
-                std::thread::sleep(Duration::from_millis(50));
-            }
-        });
+        pool.alone = Some(Instant::now() + Duration::from_secs(3600));
         pool.run(8, &|_| assert_eq!(std::thread::current().id(), caller));
-        pool.alone = None;
-        helped.store(false, Relaxed);
+        pool.alone = Some(Instant::now());
+        let helped = AtomicBool::new(false);
         pool.run(2, &|_| {
             let helper = std::thread::current().id() != caller;
             helped.fetch_or(helper, Relaxed);
@@ -271,6 +285,6 @@ mod tests {
     #[test]
     #[should_panic(expected = "a kernel panicked")]
     fn a_panic_reaches_the_caller() {
-        Pool::new(2).run(4, &|p| assert!(p != 2));
+        Pool::new(2).unwrap().run(4, &|p| assert!(p != 2));
     }
 }

@@ -59,9 +59,12 @@ pub struct CpuProgram {
 }
 
 impl CpuProgram {
+    /// # Errors
+    /// When the system gives no more threads.
+    ///
     /// # Panics
     /// When a step binds a buffer that is not there, or one that it writes twice: kernels rely on neither happening.
-    pub fn new(level: Level, threads: usize, sizes: &[usize], steps: Vec<Step>) -> Self {
+    pub fn new(level: Level, threads: usize, sizes: &[usize], steps: Vec<Step>) -> std::io::Result<Self> {
         assert!(level.is_available(), "this processor has no {level}");
         for step in &steps {
             for (i, (b, writes)) in step.bufs.iter().enumerate() {
@@ -72,13 +75,13 @@ impl CpuProgram {
         let line = |bytes: &usize| (vec![Line([0; 64]); bytes.div_ceil(64)], *bytes);
         let mut program = CpuProgram {
             level,
-            pool: Pool::new(threads),
+            pool: Pool::new(threads)?,
             buffers: sizes.iter().map(line).collect(),
             steps: Vec::with_capacity(steps.len()),
             packed: Vec::new(),
         };
         steps.into_iter().for_each(|step| program.bind(step));
-        program
+        Ok(program)
     }
 
     fn bind(&mut self, step: Step) {

@@ -65,7 +65,7 @@ fn a_program_packs_constants_and_keeps_the_order() {
         packing: None,
     };
     let sizes = [4 * dim, 4 * outs * dim, 4 * outs, 4 * outs].map(|n| n as usize);
-    let mut program = CpuProgram::new(Level::detect(), 2, &sizes, vec![product, copied]);
+    let mut program = CpuProgram::new(Level::detect(), 2, &sizes, vec![product, copied]).unwrap();
     program.bytes_mut(0).copy_from_slice(bytemuck::cast_slice(&vec![1f32; dim as usize]));
     for value in [1f32, -2.5] {
         program.bytes_mut(1).copy_from_slice(bytemuck::cast_slice(&vec![value; (outs * dim) as usize]));

@@ -17,7 +17,7 @@ fn product(level: Level, parts: usize, args: Int8MatmulArgs, inputs: &[Vec<u8>],
         packing: Some(&int8_matmul::PACKING).filter(|p| (p.wanted)(level, &args.to_words())),
     };
     let sizes: Vec<usize> = inputs.iter().map(Vec::len).chain([y_bytes]).collect();
-    let mut program = CpuProgram::new(level, 2, &sizes, vec![step]);
+    let mut program = CpuProgram::new(level, 2, &sizes, vec![step]).unwrap();
     inputs.iter().enumerate().for_each(|(i, bytes)| program.bytes_mut(i).copy_from_slice(bytes));
     program.run(0..1);
     bytemuck::cast_slice(program.bytes(4)).to_vec()

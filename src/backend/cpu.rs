@@ -70,19 +70,24 @@ impl Cpu {
             packing: packing(node),
             parts: ((node.op.work)(&node.args) / GRAIN).clamp(1, self.threads as u64) as usize,
         };
-        Ok(CpuProgram::new(self.level, self.threads, &sizes, plan.graph.nodes.iter().map(step).collect()))
+        let steps = plan.graph.nodes.iter().map(step).collect();
+        let no_threads =
+            |e| Error::Device(format!("{} threads: {e}; fewer can be asked for by --threads", self.threads));
+        CpuProgram::new(self.level, self.threads, &sizes, steps).map_err(no_threads)
     }
 }
 
-/// Bytes that can be had: what Linux says is available, elsewhere what can be addressed.
+/// Bytes that can be had: what Linux says is available and allows a container, elsewhere what can be addressed.
 fn free_memory() -> u64 {
-    let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let file = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+    let allowed = file("/sys/fs/cgroup/memory.max").trim().parse().unwrap_or(usize::MAX as u64);
+    let meminfo = file("/proc/meminfo");
     let kib = |key: &str| {
         let mut values = meminfo.lines().filter_map(|line| line.strip_prefix(key)?.trim().strip_suffix("kB"));
         values.next()?.trim().parse::<u64>().ok()
     };
     match kib("MemAvailable:") {
-        Some(available) => (available + kib("SwapFree:").unwrap_or(0)) << 10,
-        None => usize::MAX as u64,
+        Some(available) => allowed.min((available + kib("SwapFree:").unwrap_or(0)) << 10),
+        None => allowed,
     }
 }

@@ -217,7 +217,7 @@ impl Run {
             * f64::from(self.session.config.optim.muon_lr);
         let tok_per_s = steps_per_s * shape.tokens() as f64;
         let (loss, grad_norm) = (f64::from(last.loss), f64::from(last.grad_norm));
-        let tokens = step * shape.tokens() as u64;
+        let tokens = self.session.tokens;
         self.metrics.step(&StepRecord { step, tokens, loss, lr, grad_norm, tok_per_s, skipped: last.skipped })?;
         let scalars = [
             ("train/loss", last.loss),
@@ -226,6 +226,7 @@ impl Run {
             ("train/tok_per_s", tok_per_s as f32),
         ];
         self.events.scalars(step, &scalars)?;
+        self.events.flush()?;
         let mfu = self.peak_flops.map(|peak| steps_per_s * self.session.trainer.step.model_flops as f64 / peak);
         self.progress.log(&Status { step, loss: self.state.train_loss, lr, tok_per_s, mfu });
         Ok(())
@@ -234,15 +235,16 @@ impl Run {
     /// Loss of the validation split, in nats per token.
     pub fn evaluate(&mut self) -> Result<f64> {
         let val_loss = pollster::block_on(self.session.validate())?;
-        let (shape, val) = (self.session.trainer.step.shape, &self.session.corpus.val);
-        let bytes_per_token = self.session.corpus.val_bytes.map(|bytes| bytes as f64 / val.len() as f64);
+        let corpus = &self.session.corpus;
+        let bytes_per_token = corpus.val_bytes.map(|bytes| bytes as f64 / corpus.val.len() as f64);
         let bits = bytes_per_token.map(|bytes| val_loss / std::f64::consts::LN_2 / bytes);
-        let (step, tokens) = (self.session.step, self.session.step * shape.tokens() as u64);
+        let (step, tokens) = (self.session.step, self.session.tokens);
         self.metrics.eval(&EvalRecord { step, tokens, val_loss, val_bits_per_byte: bits })?;
         self.events.scalars(step, &[("val/loss", val_loss as f32)])?;
         if let Some(bits) = bits {
             self.events.scalars(step, &[("val/bits_per_byte", bits as f32)])?;
         }
+        self.events.flush()?;
         let bits = bits.map_or(String::new(), |b| format!(", {b:.3} bits/byte"));
         self.progress.message(&format!("step {step}: validation loss {val_loss:.4} nats/token{bits}"));
         self.state.val_loss = Some(val_loss);
@@ -253,7 +255,7 @@ impl Run {
         let (s, step) = (self.state, self.session.step);
         let meta = Meta {
             step,
-            tokens: step * self.session.trainer.step.shape.tokens() as u64,
+            tokens: self.session.tokens,
             config: serde_json::to_value(&self.session.config).map_err(|e| Error::usage(e.to_string()))?,
             train_loss: s.train_loss.is_finite().then_some(s.train_loss),
             val_loss: s.val_loss,
@@ -304,7 +306,8 @@ impl Run {
     }
 }
 
-/// Refuses to go on with a checkpoint where the result would not be what an uninterrupted run gives.
+/// Refuses to go on with a checkpoint of another run: other data, another tokenizer or seed, more steps than are wanted. Batch,
+/// schedule and learning rates may differ; the rest of the run then has the new ones.
 fn check_resumable(saved: &Checkpoint, config: &Config, corpus: &Corpus, data_crc32c: u32) -> Result<()> {
     let (dir, meta) = (saved.dir.display(), &saved.meta);
     let fail = |what: String| Err(Error::Usage(what));
@@ -328,7 +331,7 @@ fn check_resumable(saved: &Checkpoint, config: &Config, corpus: &Corpus, data_cr
 fn restore(session: &mut Session, saved: &Checkpoint) -> Result<State> {
     session.trainer.load(&saved.model, &saved.optimizer)?;
     let meta = &saved.meta;
-    (session.step, session.cursor) = (meta.step, meta.data_cursor);
+    (session.step, session.cursor, session.tokens) = (meta.step, meta.data_cursor, meta.tokens);
     let number = |key: &str| meta.state[key].as_u64().unwrap_or(0);
     Ok(State {
         skipped: meta.skipped_steps,

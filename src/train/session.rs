@@ -20,6 +20,8 @@ pub struct Session {
     pub step: u64,
     /// Samples drawn so far.
     pub cursor: u64,
+    /// Tokens trained on so far.
+    pub tokens: u64,
 }
 
 impl Session {
@@ -46,7 +48,7 @@ impl Session {
         let step = TrainStep::build(&config.model, corpus.vocab_size, shape, &config.optim);
         let mut trainer = Trainer::new(step, backend)?;
         trainer.init(config.train.seed);
-        Ok(Session { config, corpus, trainer, sampler, step: 0, cursor: 0 })
+        Ok(Session { config, corpus, trainer, sampler, step: 0, cursor: 0, tokens: 0 })
     }
 
     /// Submits the next step.
@@ -61,6 +63,7 @@ impl Session {
         });
         self.trainer.submit(self.step, factor, micro)?;
         self.cursor += (shape.batch * shape.accum) as u64;
+        self.tokens += shape.tokens() as u64;
         self.step += 1;
         Ok(())
     }

@@ -115,26 +115,27 @@ impl Browser {
     /// Types on the element that has the focus.
     pub fn keys(&self, keys: &str) {
         let focus = ask_get(&self.agent, &format!("{}/element/active", self.session)).unwrap();
-        self.element(&focus, "value", json!({"text": keys}));
+        self.element(&focus, "the focus", "value", json!({"text": keys}));
     }
 
     /// Types on the element of a selector; on an input for files, chooses one.
     pub fn keys_to(&self, selector: &str, keys: &str) {
-        self.element(&self.find(selector), "value", json!({"text": keys}));
+        self.element(&self.find(selector), selector, "value", json!({"text": keys}));
     }
 
     pub fn click(&self, selector: &str) {
-        self.element(&self.find(selector), "click", json!({}));
+        self.element(&self.find(selector), selector, "click", json!({}));
     }
 
     fn find(&self, selector: &str) -> Value {
         self.command("element", json!({"using": "css selector", "value": selector}))
     }
 
-    /// A command about an element, which WebDriver names by an object of one member.
-    fn element(&self, element: &Value, command: &str, body: Value) {
+    /// A command about an element, which WebDriver names by an object of one member; `name` is for the message.
+    fn element(&self, element: &Value, name: &str, command: &str, body: Value) {
         let id = element.as_object().and_then(|e| e.values().next()).and_then(Value::as_str).expect("an element");
-        self.command(&format!("element/{id}/{command}"), body);
+        let path = format!("{}/element/{id}/{command}", self.session);
+        ask(&self.agent, &path, body).unwrap_or_else(|e| panic!("{command} on {name}: {e}"));
     }
 
     /// Keeps a picture of what is to be seen, where `NANOTERN_SCREENSHOTS` names a folder.

@@ -212,9 +212,18 @@ fn no_memory_on_the_cpu_is_said() {
     let (front, total) = oversized();
     tab.site.put_slow("giant.gguf", front, total);
     let said = tab.fails("giant.gguf");
-    println!("{said}");
-    assert!(said.contains("memory"), "{said}");
-    tab.browser.click("#again");
-    tab.browser.wait_for("!document.getElementById('default').disabled");
+    assert!(said.contains("MiB of memory") && said.contains("smaller batch or model"), "{said}");
     tab.works();
+}
+
+#[test]
+fn a_module_that_failed_says_so_and_another_can_be_opened() {
+    let Some(tab) = Tab::api(NO_WEBGPU, "cpu") else { return };
+    let failed = "return nanotern.benchmark(65536, 131072).catch(error => [error.code, error.message])";
+    let said = tab.browser.eval(failed);
+    assert_eq!(said[0], "internal", "{said}");
+    assert!(said[1].as_str().unwrap().contains("the module failed"), "{said}");
+    let again = "const { Nanotern } = await import('/nanotern.js'); const other = await Nanotern.open({ backend: 'cpu' }); \
+                 return other.runtime.backend";
+    assert_eq!(tab.browser.eval(again), "cpu");
 }

@@ -20,12 +20,13 @@ export async function forget() {
 
 /** A file: its bytes as they come, how many there are if that is known, and whether they were kept. */
 export async function open(url, { cache }) {
-  const kept = cache && await (await store())?.match(url);
+  const models = cache ? await store().catch(() => undefined) : undefined;
+  const kept = await models?.match(url);
   if (kept && await isCurrent(url, kept)) return { total: length(kept), chunks: chunks(kept.body, url), kept: true };
   const response = await reach(url);
   const total = length(response);
   const all = chunks(response.body, url);
-  return { total, chunks: cache ? keep(url, response.headers, all) : all, kept: false };
+  return { total, chunks: models ? keep(models, url, response.headers, all) : all, kept: false };
 }
 
 // Whether the server still has the file that was kept. Without a network it is taken as it is.
@@ -67,12 +68,12 @@ export async function* chunks(stream, url) {
 }
 
 // Passes a file on and keeps it, if all of it comes and there is room for it.
-async function* keep(url, headers, chunks) {
+async function* keep(models, url, headers, chunks) {
   const { readable, writable } = new TransformStream();
   const writer = writable.getWriter();
   const names = VERSION.filter((name) => headers.has(name));
   const response = new Response(readable, { headers: names.map((name) => [name, headers.get(name)]) });
-  const stored = store().then((cache) => cache?.put(url, response)).catch(() => readable.cancel().catch(() => {}));
+  const stored = models.put(url, response).catch(() => readable.cancel().catch(() => {}));
   let room = true;
   let whole = false;
   try {

@@ -174,7 +174,9 @@ function need(thing, what) {
 }
 
 const progress = (id, value) => postMessage({ id, progress: value });
-const plain = (error) => ({ code: error?.code ?? "internal", message: error?.message ?? String(error) });
+const broken = (message) => ({ code: "internal", message: `the module failed: ${message}` });
+const plain = (error) => error instanceof WebAssembly.RuntimeError ? broken(error.message)
+  : { code: error?.code ?? "internal", message: error?.message ?? String(error) };
 
 async function run({ id, method, args }) {
   try {
@@ -199,7 +201,7 @@ whenLost((message) => postMessage({ lost: message }));
 
 // A panic leaves promises that never settle: all that was asked fails with it.
 function crash(message) {
-  for (const id of running) postMessage({ id, error: { code: "internal", message: `the module failed: ${message}` } });
+  for (const id of running) postMessage({ id, error: broken(message) });
   running.clear();
 }
 addEventListener("error", (event) => crash(event.message));

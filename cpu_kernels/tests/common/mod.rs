@@ -55,7 +55,7 @@ pub fn run<A: Args + Debug>(kernel: Kernel, args: A, bufs: &[Data], level: Level
         parts,
         packing: None,
     };
-    let mut program = CpuProgram::new(level, parts.min(2), &sizes, vec![step]);
+    let mut program = CpuProgram::new(level, parts.min(2), &sizes, vec![step]).unwrap();
     for (i, content) in contents.iter().enumerate() {
         program.bytes_mut(i).copy_from_slice(content);
     }
