@@ -9,7 +9,8 @@
 use crate::lanes::{Avx2, Avx512};
 use crate::lanes::{Lanes, Plain};
 use crate::math::{LANES, exp, max, sum};
-use crate::panels::{Cost, Panels, ROWS, Rows, Scratch, product, share};
+use crate::panels::{Cost, Panels, ROWS, Rows, product, share};
+use crate::scratch::Scratch;
 use crate::{Call, args, at_level};
 use std::ops::Range;
 

@@ -8,7 +8,8 @@ use crate::attention::{attend, scores_size};
 #[cfg(target_arch = "x86_64")]
 use crate::lanes::{Avx2, Avx512};
 use crate::lanes::{Lanes, Plain};
-use crate::panels::{PANEL, Panels, ROWS, Rows, Scratch};
+use crate::panels::{PANEL, Panels, ROWS, Rows};
+use crate::scratch::Scratch;
 use crate::{Call, args, at_level};
 use std::ops::Range;
 

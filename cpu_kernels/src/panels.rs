@@ -6,7 +6,6 @@
 use crate::Call;
 use crate::lanes::Lanes;
 use crate::math::LANES;
-use std::cell::Cell;
 use std::ops::Range;
 
 /// Columns of a panel.
@@ -219,43 +218,4 @@ pub(crate) fn share(
         let last = if pair == end.0 { end.1 } else { blocks };
         (first < last).then_some((pair, first..last))
     })
-}
-
-#[derive(Clone, Copy)]
-#[repr(C, align(64))]
-struct Line([f32; LANES]);
-
-thread_local! {
-    static SCRATCH: Cell<Vec<Line>> = const { Cell::new(Vec::new()) };
-}
-
-/// Memory that the thread keeps from call to call.
-pub(crate) struct Scratch(Vec<Line>);
-
-impl Scratch {
-    pub fn of_thread() -> Self {
-        Scratch(SCRATCH.take())
-    }
-
-    /// Slices of the given sizes, aligned to 64 bytes. They hold anything.
-    pub fn slices<const N: usize>(&mut self, sizes: [usize; N]) -> [&mut [f32]; N] {
-        let needed = sizes.iter().map(|size| size.div_ceil(LANES)).sum();
-        if self.0.len() < needed {
-            self.0.resize(needed, Line([0.0; LANES]));
-        }
-        let mut rest = &mut self.0[..];
-        sizes.map(|size| {
-            let (mine, others) = std::mem::take(&mut rest).split_at_mut(size.div_ceil(LANES));
-            rest = others;
-            // SAFETY: a line is LANES floats.
-            let floats = unsafe { std::slice::from_raw_parts_mut(mine.as_mut_ptr().cast(), mine.len() * LANES) };
-            &mut floats[..size]
-        })
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        SCRATCH.set(std::mem::take(&mut self.0));
-    }
 }

@@ -3,13 +3,10 @@
 //! Calls that follow each other and touch nothing that the other writes run side by side, as one job of the pool: a
 //! decoded token is many short calls, and what they cost is mostly waiting for each other.
 
+use crate::scratch::Line;
 use crate::{ArgWords, Buf, Call, Kernel, Level, Packed, Packing, Pool};
+use bytemuck::Zeroable;
 use std::ops::Range;
-
-/// Aligned storage; its address does not change when the list of buffers grows.
-#[derive(Clone, Copy)]
-#[repr(C, align(64))]
-struct Line([u8; 64]);
 
 /// Parts of steps that run side by side, a thread: more would bring nothing.
 const PARTS_A_THREAD: usize = 16;
@@ -72,7 +69,7 @@ impl CpuProgram {
                 assert!(*b < sizes.len() && !twice, "buffer {b} is missing, or written and bound twice");
             }
         }
-        let line = |bytes: &usize| (vec![Line([0; 64]); bytes.div_ceil(64)], *bytes);
+        let line = |bytes: &usize| (vec![Line::zeroed(); bytes.div_ceil(size_of::<Line>())], *bytes);
         let mut program = CpuProgram {
             level,
             pool: Pool::new(threads)?,

@@ -11,8 +11,8 @@
 //! that of whole blocks, then of single tokens.
 
 use crate::math::{BLOCK, exp, max, sum, sum_of};
+use crate::scratch::Scratch;
 use crate::{Call, args, at_level};
-use std::cell::RefCell;
 
 args! {
     pub struct SampleArgs { rows: u32, vocab: u32 }
@@ -20,10 +20,6 @@ args! {
 
 /// Words of one row of parameters.
 pub const SAMPLE_PARAMS: usize = 8;
-
-thread_local! {
-    static WEIGHTS: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
-}
 
 /// # Safety
 /// See [`crate::Kernel`]. No two rows have one slot.
@@ -74,10 +70,9 @@ impl Params {
 /// Draws from (logits, bias).
 #[inline(always)]
 fn draw(token: &mut usize, p: &Params, of: [&[f32]; 2], seen: &[u32]) {
-    WEIGHTS.with_borrow_mut(|weights| {
-        weights.resize(seen.len(), 0.0);
-        *token = p.draw(of, seen, weights);
-    });
+    let mut scratch = Scratch::of_thread();
+    let [weights] = scratch.slices([seen.len()]);
+    *token = p.draw(of, seen, weights);
 }
 
 impl Params {

@@ -16,7 +16,7 @@ mod avx512;
 mod pack;
 mod scalar;
 
-use crate::{Level, scratch, split};
+use crate::{Level, scratch::Scratch, split};
 use std::ops::Range;
 
 /// Length of one accumulation chain over k. Part of the numeric definition: changing it changes bits.
@@ -155,11 +155,11 @@ impl<'a> Gemm<'a> {
         let width = cols.len().min(NC).next_multiple_of(kernel.nr);
         let depth = self.k.min(KC);
         let a_len = if self.direct_a().is_some() { 0 } else { height * depth };
-        scratch::with([4 * a_len, 4 * width * depth, 0], |[a, b, _]| {
-            let run = Run { gemm: self, kernel, level, c, ldc };
-            // SAFETY: the caller's contract on C; rows and cols lie in C and are this part's alone.
-            unsafe { run.area(rows, cols, bytemuck::cast_slice_mut(a), bytemuck::cast_slice_mut(b)) }
-        });
+        let mut scratch = Scratch::of_thread();
+        let [a, b] = scratch.slices([a_len, width * depth]);
+        let run = Run { gemm: self, kernel, level, c, ldc };
+        // SAFETY: the caller's contract on C; rows and cols lie in C and are this part's alone.
+        unsafe { run.area(rows, cols, a, b) }
     }
 
     /// The rows and columns of C that `part` of `parts` reads and writes; of a symmetric result also their mirror image.

@@ -17,7 +17,7 @@ mod avx512;
 use crate::Level;
 use crate::int8_matmul::GROUP;
 use crate::round_f16::round;
-use crate::scratch::{self, Line};
+use crate::scratch::{Line, Scratch};
 use bytemuck::Zeroable;
 use std::ops::Range;
 
@@ -95,30 +95,29 @@ impl Int8Panels {
         let panels = self.outs.div_ceil(PANEL);
         let mine = panels * part / parts..panels * (part + 1) / parts;
         let groups = self.dim / GROUP;
-        scratch::with([4 * steps.len() * groups, 0, 0], |[sums, _, _]| {
-            let sums = &mut bytemuck::cast_slice_mut::<_, i32>(sums)[..steps.len() * groups];
-            for (sum, x) in sums.iter_mut().zip(xq.chunks_exact(GROUP)) {
-                *sum = x.iter().map(|x| i32::from(*x)).sum();
+        let mut scratch = Scratch::of_thread();
+        let [sums] = scratch.slices::<i32, _>([steps.len() * groups]);
+        for (sum, x) in sums.iter_mut().zip(xq.chunks_exact(GROUP)) {
+            *sum = x.iter().map(|x| i32::from(*x)).sum();
+        }
+        for panel in mine {
+            for first in (0..steps.len()).step_by(ROWS) {
+                let rows = first..steps.len().min(first + ROWS);
+                let few = Few {
+                    weights: bytemuck::cast_slice(&self.bytes)[panel * groups * self.block()..].as_ptr(),
+                    block: self.block(),
+                    half: self.half,
+                    groups,
+                    rows: rows.len(),
+                    x: xq[first * self.dim..].as_ptr(),
+                    sums: sums[first * groups..].as_ptr(),
+                };
+                let mut out = [[0.0; PANEL]; ROWS];
+                // SAFETY: the level is available; the panel, the rows and their sums exist.
+                unsafe { run(level, &few, &mut out) };
+                self.store(&out, &steps[rows], panel, first, y);
             }
-            for panel in mine {
-                for first in (0..steps.len()).step_by(ROWS) {
-                    let rows = first..steps.len().min(first + ROWS);
-                    let few = Few {
-                        weights: bytemuck::cast_slice(&self.bytes)[panel * groups * self.block()..].as_ptr(),
-                        block: self.block(),
-                        half: self.half,
-                        groups,
-                        rows: rows.len(),
-                        x: xq[first * self.dim..].as_ptr(),
-                        sums: sums[first * groups..].as_ptr(),
-                    };
-                    let mut out = [[0.0; PANEL]; ROWS];
-                    // SAFETY: the level is available; the panel, the rows and their sums exist.
-                    unsafe { run(level, &few, &mut out) };
-                    self.store(&out, &steps[rows], panel, first, y);
-                }
-            }
-        });
+        }
     }
 
     fn store(&self, out: &[[f32; PANEL]; ROWS], steps: &[f32], panel: usize, first: usize, y: *mut f32) {

@@ -1,7 +1,7 @@
 //! The definitions.
 
 use super::{MIN_MAX, scale};
-use crate::scratch;
+use crate::scratch::Scratch;
 
 /// Quantises one row of activations; returns its step.
 pub(super) fn row(x: &[f32], xq: &mut [i8]) -> f32 {
@@ -47,15 +47,14 @@ pub(super) fn ternary_row(w: &[f32], group: usize, codes: &mut [u8], scales: &mu
 /// Sum of |w| by adding halves.
 pub(super) fn sum_abs(w: &[f32]) -> f32 {
     let mut n = w.len().next_power_of_two();
-    scratch::with([4 * n, 0, 0], |[t, _, _]| {
-        let t = &mut bytemuck::cast_slice_mut::<_, f32>(t)[..n];
-        t.fill(0.0);
-        w.iter().zip(t.iter_mut()).for_each(|(w, t)| *t = w.abs());
-        while n > 1 {
-            n /= 2;
-            let (low, high) = t[..2 * n].split_at_mut(n);
-            low.iter_mut().zip(high).for_each(|(l, h)| *l += *h);
-        }
-        t[0]
-    })
+    let mut scratch = Scratch::of_thread();
+    let [t] = scratch.slices::<f32, _>([n]);
+    t.fill(0.0);
+    w.iter().zip(t.iter_mut()).for_each(|(w, t)| *t = w.abs());
+    while n > 1 {
+        n /= 2;
+        let (low, high) = t[..2 * n].split_at_mut(n);
+        low.iter_mut().zip(high).for_each(|(l, h)| *l += *h);
+    }
+    t[0]
 }

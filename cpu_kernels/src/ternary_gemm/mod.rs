@@ -16,7 +16,7 @@ mod avx512;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use avx2::negated_sums;
 
-use crate::{Level, gemm::packed_row_bytes, scratch, split};
+use crate::{Level, gemm::packed_row_bytes, scratch::Scratch, split};
 use std::ops::Range;
 
 /// One product: y (rows, outs) from activations (rows, dim) and ternary weights (outs, dim).
@@ -91,28 +91,27 @@ impl TernaryGemm<'_> {
     /// The area lies in y and is this call's alone.
     unsafe fn scalar(&self, y: *mut f32, ldy: usize, (rows, outs): (Range<usize>, Range<usize>)) {
         let (dim, groups, row_bytes) = (self.dim, self.dim / self.group, packed_row_bytes(self.dim));
-        scratch::with([dim, 0, 0], |[weights, _, _]| {
-            let weights = &mut bytemuck::cast_slice_mut::<_, i8>(weights)[..dim];
-            for o in outs {
-                let bytes = &self.codes[o * row_bytes..(o + 1) * row_bytes];
-                for (run, bytes) in weights.chunks_mut(128).zip(bytes.chunks_exact(32)) {
-                    for (plane, weights) in run.chunks_exact_mut(32).enumerate() {
-                        weights.iter_mut().zip(bytes).for_each(|(w, b)| *w = (b >> (2 * plane) & 3) as i8 - 1);
-                    }
-                }
-                let scales = &self.scales[o * groups..(o + 1) * groups];
-                for r in rows.clone() {
-                    let x = &self.xq[r * dim..(r + 1) * dim];
-                    let mut acc = 0.0f32;
-                    for ((w, x), scale) in weights.chunks(self.group).zip(x.chunks(self.group)).zip(scales) {
-                        let sum: i32 = w.iter().zip(x).map(|(&w, &x)| i32::from(w) * i32::from(x)).sum();
-                        acc += scale * sum as f32;
-                    }
-                    // SAFETY: (r, o) lies in the area.
-                    unsafe { *y.add(r * ldy + o) = self.steps[r] * acc };
+        let mut scratch = Scratch::of_thread();
+        let [weights] = scratch.slices::<i8, _>([dim]);
+        for o in outs {
+            let bytes = &self.codes[o * row_bytes..(o + 1) * row_bytes];
+            for (run, bytes) in weights.chunks_mut(128).zip(bytes.chunks_exact(32)) {
+                for (plane, weights) in run.chunks_exact_mut(32).enumerate() {
+                    weights.iter_mut().zip(bytes).for_each(|(w, b)| *w = (b >> (2 * plane) & 3) as i8 - 1);
                 }
             }
-        });
+            let scales = &self.scales[o * groups..(o + 1) * groups];
+            for r in rows.clone() {
+                let x = &self.xq[r * dim..(r + 1) * dim];
+                let mut acc = 0.0f32;
+                for ((w, x), scale) in weights.chunks(self.group).zip(x.chunks(self.group)).zip(scales) {
+                    let sum: i32 = w.iter().zip(x).map(|(&w, &x)| i32::from(w) * i32::from(x)).sum();
+                    acc += scale * sum as f32;
+                }
+                // SAFETY: (r, o) lies in the area.
+                unsafe { *y.add(r * ldy + o) = self.steps[r] * acc };
+            }
+        }
     }
 
     /// # Safety
@@ -121,39 +120,39 @@ impl TernaryGemm<'_> {
     unsafe fn simd(&self, kernel: Kernel, y: *mut f32, ldy: usize, (rows, outs): (Range<usize>, Range<usize>)) {
         let Kernel { mr, nr, unpack, tile } = kernel;
         let (dim, groups, row_bytes) = (self.dim, self.dim / self.group, packed_row_bytes(self.dim));
-        scratch::with([nr * dim, 4 * nr * groups, 4 * rows.len() * groups], |[weights, scales, sums]| {
-            let scales = bytemuck::cast_slice_mut::<_, f32>(scales);
-            let sums = bytemuck::cast_slice_mut::<_, i32>(sums);
-            let x = &self.xq[rows.start * dim..rows.end * dim];
-            // SAFETY: every SIMD level includes AVX2; group is a multiple of 32.
-            unsafe { negated_sums(x, self.group, sums) };
-            for o in outs.clone().step_by(nr) {
-                let cols = nr.min(outs.end - o);
-                // SAFETY: `cols` rows of codes exist from o on; the area holds nr * dim bytes.
-                unsafe { unpack(&self.codes[o * row_bytes..], cols, dim, weights.as_mut_ptr().cast()) };
-                for (c, from) in self.scales[o * groups..].chunks_exact(groups.max(1)).take(cols).enumerate() {
-                    from.iter().enumerate().for_each(|(g, &s)| scales[g * nr + c] = s);
-                }
-                for r in rows.clone().step_by(mr) {
-                    let t = Tile {
-                        rows: mr.min(rows.end - r),
-                        cols,
-                        dim,
-                        group: self.group,
-                        weights: weights.as_ptr().cast(),
-                        scales: scales.as_ptr(),
-                        x: self.xq[r * dim..].as_ptr(),
-                        sums: sums[(r - rows.start) * groups..].as_ptr(),
-                        steps: self.steps[r..].as_ptr(),
-                        // SAFETY: (r, o) lies in y.
-                        y: unsafe { y.add(r * ldy + o) },
-                        ldy,
-                    };
-                    // SAFETY: the level is available and the tile's rows and columns exist.
-                    unsafe { tile(&t) };
-                }
+        let mut scratch = Scratch::of_thread();
+        // Four weights lie in the place of a float.
+        let [weights, scales, sums] = scratch.slices::<f32, _>([nr * dim / 4, nr * groups, rows.len() * groups]);
+        let sums = bytemuck::cast_slice_mut::<_, i32>(sums);
+        let x = &self.xq[rows.start * dim..rows.end * dim];
+        // SAFETY: every SIMD level includes AVX2; group is a multiple of 32.
+        unsafe { negated_sums(x, self.group, sums) };
+        for o in outs.clone().step_by(nr) {
+            let cols = nr.min(outs.end - o);
+            // SAFETY: `cols` rows of codes exist from o on; the area holds nr * dim bytes.
+            unsafe { unpack(&self.codes[o * row_bytes..], cols, dim, weights.as_mut_ptr().cast()) };
+            for (c, from) in self.scales[o * groups..].chunks_exact(groups.max(1)).take(cols).enumerate() {
+                from.iter().enumerate().for_each(|(g, &s)| scales[g * nr + c] = s);
             }
-        });
+            for r in rows.clone().step_by(mr) {
+                let t = Tile {
+                    rows: mr.min(rows.end - r),
+                    cols,
+                    dim,
+                    group: self.group,
+                    weights: weights.as_ptr().cast(),
+                    scales: scales.as_ptr(),
+                    x: self.xq[r * dim..].as_ptr(),
+                    sums: sums[(r - rows.start) * groups..].as_ptr(),
+                    steps: self.steps[r..].as_ptr(),
+                    // SAFETY: (r, o) lies in y.
+                    y: unsafe { y.add(r * ldy + o) },
+                    ldy,
+                };
+                // SAFETY: the level is available and the tile's rows and columns exist.
+                unsafe { tile(&t) };
+            }
+        }
     }
 }
 

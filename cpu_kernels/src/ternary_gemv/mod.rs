@@ -18,7 +18,7 @@ mod rows16;
 pub use choose::{choose, force};
 pub use packed::{Layout, PackedTernary};
 
-use crate::{Level, scratch, split, ternary_gemm::TernaryGemm};
+use crate::{Level, scratch::Scratch, split, ternary_gemm::TernaryGemm};
 use std::ops::Range;
 
 /// Weights that stay in a second-level cache while rows of activations pass.
@@ -76,25 +76,24 @@ impl TernaryGemv<'_> {
         }
         // With more rows than one pass takes, weights are reused from the cache.
         let block = if rows <= kernel.rows { tiles.len() } else { (BLOCK_BYTES * w.tiles() / w.bytes()).max(1) };
-        scratch::with([(kernel.prepared_bytes)(w) * kernel.rows, 0, 0], |[prepared, _, _]| {
-            let prepared = bytemuck::cast_slice_mut(prepared);
-            for start in tiles.clone().step_by(block) {
-                for r in (0..rows).step_by(kernel.rows) {
-                    let here = kernel.rows.min(rows - r);
-                    let job = Job {
-                        w,
-                        x: &xq[r * w.dim()..(r + here) * w.dim()],
-                        steps: &steps[r..r + here],
-                        y: y.wrapping_add(r * ldy),
-                        ldy,
-                        tiles: start..tiles.end.min(start + block),
-                    };
-                    // SAFETY: the level is available; the inputs have been checked; y by contract, and the tiles are
-                    // this part's.
-                    unsafe { (kernel.run)(&job, prepared) };
-                }
+        let mut scratch = Scratch::of_thread();
+        let [prepared] = scratch.slices([(kernel.prepared_bytes)(w) * kernel.rows]);
+        for start in tiles.clone().step_by(block) {
+            for r in (0..rows).step_by(kernel.rows) {
+                let here = kernel.rows.min(rows - r);
+                let job = Job {
+                    w,
+                    x: &xq[r * w.dim()..(r + here) * w.dim()],
+                    steps: &steps[r..r + here],
+                    y: y.wrapping_add(r * ldy),
+                    ldy,
+                    tiles: start..tiles.end.min(start + block),
+                };
+                // SAFETY: the level is available; the inputs have been checked; y by contract, and the tiles are
+                // this part's.
+                unsafe { (kernel.run)(&job, prepared) };
             }
-        });
+        }
     }
 }
 
