@@ -17,7 +17,7 @@ pub use cpu::Cpu;
 pub use cpu_kernels::Level;
 #[cfg(feature = "cuda")]
 pub use cuda::Cuda;
-pub use lockstep::{Difference, lockstep, parity_limit};
+pub use lockstep::{Difference, float_error, lockstep, parity_limit};
 #[cfg(feature = "native")]
 pub use wgpu::adapters;
 pub use wgpu::{AdapterInfo, NO_ADAPTER, Wgpu, shader_source};
