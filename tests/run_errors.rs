@@ -108,6 +108,12 @@ fn devices_that_cannot_be() {
         ("--backend nonsense", 2, &["--backend nonsense", "auto, cpu, wgpu or cuda"][..]),
         #[cfg(not(feature = "cuda"))]
         ("--backend cuda", 2, &["built without CUDA", "cargo build --release --features cuda"]),
+        ("--backend cpu --adapter llvmpipe", 2, &["--adapter", "NANOTERN_ADAPTER", "the backend is cpu"]),
+        ("--backend wgpu --threads 2", 2, &["--threads", "the backend is wgpu"]),
+        ("--backend wgpu --cpu-level scalar", 2, &["--cpu-level", "the backend is wgpu"]),
+        #[cfg(feature = "cuda")]
+        ("--backend cuda --threads 2", 2, &["--threads", "the backend is cuda"]),
+        ("--backend auto --adapter 0 --threads 2", 2, &["--threads", "the backend is wgpu"]),
         ("--cpu-level avx1024", 2, &["avx1024", "scalar, avx2, avx512"]),
         ("--threads 0", 2, &["0 threads", "between 1 and 1024"]),
         ("--threads 5000", 2, &["5000 threads", "1024"]),
@@ -116,11 +122,14 @@ fn devices_that_cannot_be() {
         let backend = if words.contains("--backend") { "" } else { "--backend cpu" };
         fails(&p, &format!("train --config config.toml {backend} {words}"), code, parts);
     }
-    let words = "train --config config.toml --backend wgpu --adapter no-such-card";
-    if nanotern::backend::adapters().is_empty() {
-        fails(&p, words, 1, &["--backend cpu"]);
-    } else {
-        fails(&p, words, 2, &["--adapter no-such-card"]);
+    // An adapter that is named is wanted: `auto` does not take the CPU instead.
+    for backend in ["wgpu", "auto"] {
+        let words = format!("train --config config.toml --backend {backend} --adapter no-such-card");
+        if nanotern::backend::adapters().is_empty() {
+            fails(&p, &words, 1, &["--backend cpu"]);
+        } else {
+            fails(&p, &words, 2, &["--adapter no-such-card"]);
+        }
     }
     assert!(!p.path("runs").exists(), "a refused run leaves nothing behind");
 }
@@ -145,6 +154,7 @@ fn runs_that_cannot_be_taken_up() {
         (resume("run", "--set model.layers=2"), &["layers.1.", "lacks"]),
         (resume("run", "--set model.mhc_streams=2"), &["mhc", "lacks"]),
         (resume("run", "--set optim.aux=lion"), &["optimizer has a tensor", ".v"]),
+        (resume("run", "--checkpoint-dir other"), &["--resume run", "--checkpoint-dir other", "one of them"]),
         (resume("run", "--seed 7"), &["seed 0, not 7"]),
         (resume("run", "--data-path other.txt"), &["other data than other.txt"]),
         (resume("run", "--tokenizer bpe --vocab-size 262"), &["another tokenizer"]),

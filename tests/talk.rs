@@ -80,9 +80,19 @@ fn chat_takes_turns() {
     let (text, err) = piped(&p, words, "a\n\nb\n");
     assert_eq!(err.matches("tok/s").count(), 2, "an empty line is no turn:\n{err}");
     assert_eq!(text.matches('\n').count(), 2, "{text:?}");
-    let mut command = p.command(words);
-    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-    child.stdin.take().unwrap().write_all(b"say <|end|>\n").unwrap();
-    let out = child.wait_with_output().unwrap();
-    assert!(out.status.code() == Some(2) && String::from_utf8_lossy(&out.stderr).contains("special tokens"));
+    // Its context of 32 tokens has room for one such turn, and it answers as if there had been no other.
+    let words = format!("{words} --system s");
+    let (last, err) = piped(&p, &words, "fifteen letters\n");
+    assert!(!err.contains("forgotten"), "{err}");
+    let (text, err) = piped(&p, &words, "say 7: 10 cats\nand something\nfifteen letters\n");
+    assert!(text.ends_with(&last) && text.len() > last.len(), "{text:?} does not end with {last:?}");
+    assert_eq!(err.matches("the oldest turns are forgotten, 1 of them").count(), 2, "{err}");
+    for (line, part) in [("say <|end|>", "special tokens"), ("a line that is longer than the context", "context of 32")]
+    {
+        let mut command = p.command(&words);
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        child.stdin.take().unwrap().write_all(line.as_bytes()).unwrap();
+        let out = child.wait_with_output().unwrap();
+        assert!(out.status.code() == Some(2) && String::from_utf8_lossy(&out.stderr).contains(part), "{line}");
+    }
 }

@@ -68,7 +68,7 @@ async fn copy(from: &mut Program, to: &mut Program, t: TensorId) -> Result<()> {
 }
 
 /// Normalised mean squared error; 0 when both are zero, infinite when they disagree about not being finite.
-pub(crate) fn float_error(reference: &[f32], other: &[f32]) -> f64 {
+pub fn float_error(reference: &[f32], other: &[f32]) -> f64 {
     let (mut diff, mut norm) = (0.0, 0.0);
     for (r, o) in reference.iter().zip(other) {
         let (r, o) = (f64::from(*r), f64::from(*o));

@@ -8,6 +8,8 @@ pub mod cuda;
 mod lockstep;
 mod wgpu;
 
+#[cfg(feature = "native")]
+use crate::Error;
 use crate::Result;
 use crate::graph::{Plan, TensorId};
 use std::ops::Range;
@@ -17,7 +19,7 @@ pub use cpu::Cpu;
 pub use cpu_kernels::Level;
 #[cfg(feature = "cuda")]
 pub use cuda::Cuda;
-pub use lockstep::{Difference, lockstep, parity_limit};
+pub use lockstep::{Difference, float_error, lockstep, parity_limit};
 #[cfg(feature = "native")]
 pub use wgpu::adapters;
 pub use wgpu::{AdapterInfo, NO_ADAPTER, Wgpu, shader_source};
@@ -168,22 +170,31 @@ impl Program {
 }
 
 /// Opens a backend by the name the user gave: `cpu`, `wgpu`, `cuda`, or `auto`, the best there is. `auto` takes a GPU if
-/// there is a real one, through wgpu: CUDA is never its choice, as it has not run on a real GPU yet. What it took is said
-/// by [`Backend::describe`].
+/// an adapter is named or there is a real one, through wgpu: CUDA is never its choice, as it has not run on a real GPU yet.
+/// What it took is said by [`Backend::describe`]. What the backend has no use for is refused, not ignored.
 #[cfg(feature = "native")]
 pub fn open(name: &str, adapter: Option<&str>, threads: Option<usize>, level: Option<Level>) -> Result<Backend> {
-    let cpu = || Ok(Backend::Cpu(Cpu::new(level.unwrap_or_else(Level::detect), threads)?));
+    // An environment variable that is set to nothing names none.
+    let adapter = adapter.filter(|adapter| !adapter.is_empty());
+    let name = match name {
+        "auto" if adapter.is_some() || adapters().iter().any(|a| a.is_gpu()) => "wgpu",
+        "auto" => "cpu",
+        name => name,
+    };
+    let refuse = |flag: &str, variable: &str| {
+        Err(Error::usage(format!("{flag} (or {variable}): the backend is {name}, which has no use for it")))
+    };
     match name {
-        "cpu" => cpu(),
+        "cuda" if cfg!(not(feature = "cuda")) => Err(Error::usage(
+            "--backend cuda: this program was built without CUDA; build it with `cargo build --release --features cuda`",
+        )),
+        "cpu" if adapter.is_some() => refuse("--adapter", "NANOTERN_ADAPTER"),
+        "cpu" => Ok(Backend::Cpu(Cpu::new(level.unwrap_or_else(Level::detect), threads)?)),
+        "wgpu" | "cuda" if threads.is_some() => refuse("--threads", "NANOTERN_THREADS"),
+        "wgpu" | "cuda" if level.is_some() => refuse("--cpu-level", "NANOTERN_CPU_LEVEL"),
         "wgpu" => Ok(Backend::Wgpu(Wgpu::open(adapter)?)),
         #[cfg(feature = "cuda")]
         "cuda" => Ok(Backend::Cuda(Cuda::open(adapter)?)),
-        #[cfg(not(feature = "cuda"))]
-        "cuda" => Err(crate::Error::usage(
-            "--backend cuda: this program was built without CUDA; build it with `cargo build --release --features cuda`",
-        )),
-        "auto" if adapters().iter().any(|a| a.is_gpu()) => Ok(Backend::Wgpu(Wgpu::open(adapter)?)),
-        "auto" => cpu(),
-        _ => Err(crate::Error::usage(format!("--backend {name}: choose auto, cpu, wgpu or cuda"))),
+        _ => Err(Error::usage(format!("--backend {name}: choose auto, cpu, wgpu or cuda"))),
     }
 }

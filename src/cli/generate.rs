@@ -103,6 +103,29 @@ impl Session {
         Ok((Session { engine, tokenizer, signals: Signals::install() }, file.text.chat_template))
     }
 
+    /// What of a conversation leaves room to answer, and its tokens: the oldest turns are dropped, and that is said.
+    fn fit(&self, template: &ChatTemplate, all: &[Message], args: &SamplingArgs) -> Result<(Vec<Message>, Vec<u32>)> {
+        let context = self.engine.context();
+        let room = args.max_tokens.min(context / 4);
+        let first = all.iter().take_while(|m| m.role == "system").count();
+        let mut kept = all.to_vec();
+        loop {
+            let ids = template.encode(&kept, &self.tokenizer)?;
+            // A turn is a question and its answer; the last question stays, and is refused if it alone is too long.
+            if ids.len() + room > context && kept.len() > first + 2 {
+                kept.drain(first..first + 2);
+                continue;
+            }
+            let dropped = (all.len() - kept.len()) / 2;
+            if dropped > 0 && ids.len() < context {
+                eprintln!(
+                    "[the context of {context} tokens is full: the oldest turns are forgotten, {dropped} of them]"
+                );
+            }
+            return Ok((kept, ids));
+        }
+    }
+
     /// Streams what follows `prompt` to standard output; returns it, and whether a signal cut it off.
     fn stream(&mut self, prompt: &[u32], args: &SamplingArgs) -> Result<(String, bool)> {
         let start = Instant::now();
@@ -181,10 +204,16 @@ pub fn chat(args: &ChatArgs) -> Result<ExitCode> {
             continue;
         }
         messages.push(Message { role: "user".into(), content });
-        let turn = template.encode(&messages, &session.tokenizer).and_then(|ids| session.stream(&ids, &args.sampling));
+        let turn = session.fit(&template, &messages, &args.sampling).and_then(|(kept, ids)| {
+            let (content, cut) = session.stream(&ids, &args.sampling)?;
+            Ok((kept, content, cut))
+        });
         match turn {
-            Ok((_, true)) => return Ok(ended(&session, true)),
-            Ok((content, false)) => messages.push(Message { role: "assistant".into(), content }),
+            Ok((_, _, true)) => return Ok(ended(&session, true)),
+            Ok((kept, content, false)) => {
+                messages = kept;
+                messages.push(Message { role: "assistant".into(), content });
+            }
             // The conversation goes on without a turn that cannot be.
             Err(error) if terminal => {
                 eprintln!("error: {error}");

@@ -65,7 +65,7 @@ enum Command {
 /// Where to compute.
 #[derive(clap::Args)]
 struct DeviceArgs {
-    /// auto (a GPU if there is one, else the CPU), cpu, wgpu, or cuda where it is built in.
+    /// auto (a GPU if there is one or --adapter names one, else the CPU), cpu, wgpu, or cuda where it is built in.
     #[arg(long, default_value = "auto", env = "NANOTERN_BACKEND")]
     backend: String,
     /// GPU to use: its number in `nanotern devices`, or a part of its name.

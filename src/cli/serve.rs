@@ -26,7 +26,7 @@ pub struct ServeArgs {
     /// Tokens of a conversation at most; as many as the model was made for unless given.
     #[arg(long, env = "NANOTERN_CONTEXT")]
     context: Option<usize>,
-    /// Requests that may wait; further ones are refused.
+    /// Requests that may wait; further ones are refused. With 0 each gets a free slot or is refused.
     #[arg(long, default_value_t = 64, env = "NANOTERN_QUEUE")]
     queue: usize,
     /// Seconds that running answers have to end once the server is told to stop.

@@ -114,6 +114,13 @@ impl TrainArgs {
 
 pub fn run(args: &TrainArgs) -> Result<ExitCode> {
     let dir = match (&args.resume, &args.checkpoint_dir) {
+        (Some(Some(run)), Some(dir)) if !same(run, dir) => {
+            let (run, dir) = (run.display(), dir.display());
+            return Err(Error::usage(format!(
+                "--resume {run} and --checkpoint-dir {dir} (or NANOTERN_CHECKPOINT_DIR): a run goes on in its own folder; \
+                 give one of them"
+            )));
+        }
         (Some(Some(dir)), _) | (_, Some(dir)) => dir.clone(),
         (Some(None), None) => nanotern::train::newest_run(Path::new("runs"))?,
         (None, None) => nanotern::train::new_run(Path::new("runs")),
@@ -135,6 +142,11 @@ pub fn run(args: &TrainArgs) -> Result<ExitCode> {
     say(&run.describe());
     run.set_peak(matmul_peak(&backend)?);
     finish(&dir, run.train()?)
+}
+
+/// Whether two paths are of one folder.
+fn same(a: &Path, b: &Path) -> bool {
+    a == b || a.canonicalize().is_ok_and(|a| b.canonicalize().is_ok_and(|b| a == b))
 }
 
 fn finish(dir: &Path, outcome: Outcome) -> Result<ExitCode> {

@@ -48,11 +48,6 @@ impl Sampler {
         self.windows
     }
 
-    /// Epochs completed after `cursor` samples.
-    pub fn epoch(&self, cursor: u64) -> u64 {
-        cursor / self.windows
-    }
-
     /// Start positions of the samples `cursor..cursor + batch`, where `cursor` counts samples since the beginning of
     /// training and may lie in any epoch.
     pub fn starts(&self, cursor: u64, batch: usize) -> Vec<usize> {
@@ -144,7 +139,6 @@ mod tests {
         assert_ne!(epoch_starts(&a, 0), epoch_starts(&a, 1));
         let offsets: BTreeSet<usize> = (0..40).map(|e| epoch_starts(&a, e)[0] % 16).collect();
         assert!(offsets.len() > 8, "{offsets:?}");
-        assert_eq!((a.epoch(a.windows() - 1), a.epoch(a.windows())), (0, 1));
     }
 
     #[test]

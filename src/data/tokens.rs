@@ -105,7 +105,7 @@ impl Tokens {
             let what = format!("has {} tokens, but {} says {}", size / 4, TokenMeta::path(path).display(), meta.tokens);
             return Err(Error::invalid(path, what));
         }
-        #[allow(unsafe_code, reason = "a memory map cannot be made without it")]
+        #[expect(unsafe_code, reason = "a memory map cannot be made without it")]
         // SAFETY: the map is read-only. Token files are written by rename, so one that is replaced while it is read
         // keeps its contents; a user who truncates one in place ends the process.
         let map = unsafe { memmap2::Mmap::map(&file) }.map_err(|e| Error::io(path, e))?;

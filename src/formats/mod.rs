@@ -314,7 +314,7 @@ pub fn map(path: &Path) -> Result<memmap2::Mmap> {
     if file.metadata().map_err(|e| Error::io(path, e))?.len() == 0 {
         return Err(Error::invalid(path, "the file is empty"));
     }
-    #[allow(unsafe_code, reason = "a memory map cannot be made without it")]
+    #[expect(unsafe_code, reason = "a memory map cannot be made without it")]
     // SAFETY: the map is read-only. Model files are written by rename, so one that is replaced while it is read keeps its
     // contents; a user who truncates one in place ends the process.
     let map = unsafe { memmap2::Mmap::map(&file) };

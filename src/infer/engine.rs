@@ -172,11 +172,10 @@ impl Engine {
         if context > longest {
             return Err(Error::usage(format!("a context of {context} tokens: the model was made for {longest}")));
         }
-        if !(1..=1024).contains(&options.slots) {
-            return Err(Error::usage(format!(
-                "{} sequences side by side: between 1 and 1024 are possible",
-                options.slots
-            )));
+        // A step has a row for every sequence that decodes.
+        let (slots, most) = (options.slots, BUCKETS[BUCKETS.len() - 1].0);
+        if !(1..=most).contains(&slots) {
+            return Err(Error::usage(format!("{slots} sequences side by side: between 1 and {most} are possible")));
         }
         let mut g = Graph::new();
         let model = Model::for_inference(&mut g, config, vocab);
@@ -524,4 +523,28 @@ fn bucket(
     });
     g.set_prefix(&before);
     Bucket { rows, section, ids, positions, slots: places, index, params, tokens, picks, logits }
+}
+
+#[cfg(all(test, feature = "native"))]
+mod tests {
+    use super::*;
+    use crate::backend::{Cpu, Level};
+
+    #[test]
+    fn as_many_sequences_as_the_largest_step_has_rows() {
+        let config =
+            ModelConfig { dim: 32, layers: 1, heads: 1, kv_heads: 1, ffn: 32, seq_len: 4, ..ModelConfig::default() };
+        let backend = Backend::Cpu(Cpu::new(Level::detect(), Some(1)).unwrap());
+        let engine = |slots| Engine::empty(&config, 32, &[], &backend, EngineOptions { slots, context: 0 });
+        for slots in [0, 513, usize::MAX] {
+            let error = engine(slots).err().unwrap().to_string();
+            assert!(error.contains(&slots.to_string()) && error.contains("between 1 and 512"), "{error}");
+        }
+        // All of them decode in one step: each gets a token.
+        let mut engine = engine(512).unwrap();
+        for _ in 0..512 {
+            engine.start(&[1], Sampling::default(), Arc::default()).unwrap();
+        }
+        assert_eq!(pollster::block_on(engine.step()).unwrap().len(), 512);
+    }
 }

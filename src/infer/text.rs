@@ -49,6 +49,8 @@ impl TextStream {
         if let Some(at) = self.stops.iter().filter_map(|stop| self.held.find(stop.as_str())).min() {
             let text = self.held[..at].to_string();
             self.held.clear();
+            // What the same token started after it.
+            self.bytes.clear();
             return Piece { text, stopped: true };
         }
         let keep = if all { 0 } else { self.longest_start_of_a_stop() };
@@ -122,5 +124,14 @@ mod tests {
             "the one that starts first in the text wins when complete"
         );
         assert_eq!(stream(&["é!"], "aé?é!".as_bytes()).0, "aé?");
+    }
+
+    #[test]
+    fn nothing_follows_a_stop_string() {
+        let mut s = TextStream::new(Tokenizer::bytes(), vec!["STOP".into()]);
+        // With the last byte they are as one token brings them: a stop string and the start of a character.
+        s.bytes.extend(b"abSTOPde");
+        assert_eq!(s.push(0xe2), Piece { text: "ab".into(), stopped: true });
+        assert_eq!(s.finish().text, "");
     }
 }

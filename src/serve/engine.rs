@@ -1,5 +1,6 @@
-//! The thread that owns the engine. Requests come through a bounded channel and wait in order for a slot; what a step
-//! brings goes back over one channel for each sequence, which never blocks: a sequence is no longer than its context.
+//! The thread that owns the engine. Requests come through a channel and wait in order for a slot, no more of them than may;
+//! what a step brings goes back over one channel for each sequence, which never blocks: a sequence is no longer than its
+//! context.
 
 use super::error::ApiError;
 use super::metrics::Metrics;
@@ -8,10 +9,14 @@ use crate::{Error, Result};
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Instant;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use warp::http::StatusCode;
+
+/// Requests that may wait at most: what they hold is the memory of prompts.
+const LONGEST_QUEUE: usize = 1 << 16;
 
 /// What happened to a sequence.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,6 +34,7 @@ struct Job {
     cancelled: Arc<AtomicBool>,
     updates: UnboundedSender<Update>,
     since: Instant,
+    admitted: OwnedSemaphorePermit,
 }
 
 /// A request that runs or waits; dropping it gives its slot back.
@@ -45,9 +51,11 @@ impl Drop for Ticket {
 
 /// The way to the engine's thread, which ends when this is dropped.
 pub struct EngineHandle {
-    jobs: SyncSender<Job>,
+    jobs: Sender<Job>,
     /// Requests that may wait.
     limit: usize,
+    /// One permit for each slot and for each request that may wait.
+    places: Arc<Semaphore>,
     metrics: Arc<Metrics>,
     cut: Arc<AtomicBool>,
     alive: Arc<AtomicBool>,
@@ -57,9 +65,13 @@ impl EngineHandle {
     /// Starts the thread.
     ///
     /// # Errors
-    /// When the system gives no thread.
+    /// When the limit is too large, or the system gives no thread.
     pub fn spawn(engine: Engine, limit: usize, metrics: Arc<Metrics>) -> Result<EngineHandle> {
-        let (jobs, received) = sync_channel(limit);
+        if limit > LONGEST_QUEUE {
+            return Err(Error::usage(format!("--queue {limit}: at most {LONGEST_QUEUE} requests may wait")));
+        }
+        let (jobs, received) = channel();
+        let places = Arc::new(Semaphore::new(engine.free_slots() + limit));
         let (cut, alive) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(true)));
         metrics.slots.store(engine.free_slots(), Relaxed);
         metrics.dispatches_per_token.store(engine.dispatches_per_token(), Relaxed);
@@ -74,28 +86,28 @@ impl EngineHandle {
         };
         let started = std::thread::Builder::new().name("engine".into()).spawn(move || worker.run());
         started.map_err(|e| Error::Device(format!("no thread for the engine: {e}")))?;
-        Ok(EngineHandle { jobs, limit, metrics, cut, alive })
+        Ok(EngineHandle { jobs, limit, places, metrics, cut, alive })
     }
 
     /// Puts a request in the queue.
     ///
     /// # Errors
-    /// 429 when the queue is full, 500 when the engine has failed.
+    /// 429 when every slot is taken and the queue is full, 500 when the engine has failed.
     pub fn submit(&self, prompt: Vec<u32>, sampling: Sampling) -> Result<Ticket, ApiError> {
         if !self.alive() {
             return Err(failed("the engine has stopped"));
         }
-        let admit = |waiting: usize| (waiting < self.limit).then_some(waiting + 1);
-        if self.metrics.waiting.fetch_update(Relaxed, Relaxed, admit).is_err() {
-            let message = format!("{} requests are waiting already: try again later", self.limit);
+        let Ok(admitted) = Arc::clone(&self.places).try_acquire_owned() else {
+            let message = format!("every slot is taken and the queue of {} is full: try again later", self.limit);
             let full = ApiError::new(StatusCode::TOO_MANY_REQUESTS, message);
             return Err(full.code("queue_full").retry_after(1));
-        }
+        };
         let (updates, received) = unbounded_channel();
         let cancelled = Arc::new(AtomicBool::new(false));
         let ticket = Ticket { updates: received, cancelled: Arc::clone(&cancelled) };
-        let job = Job { prompt, sampling, cancelled, updates, since: Instant::now() };
-        if self.jobs.try_send(job).is_err() {
+        let job = Job { prompt, sampling, cancelled, updates, since: Instant::now(), admitted };
+        self.metrics.waiting.fetch_add(1, Relaxed);
+        if self.jobs.send(job).is_err() {
             self.metrics.waiting.fetch_sub(1, Relaxed);
             return Err(failed("the engine has stopped"));
         }
@@ -131,6 +143,8 @@ struct Running {
     cancelled: Arc<AtomicBool>,
     since: Instant,
     started: bool,
+    /// Held for as long as the slot.
+    _admitted: OwnedSemaphorePermit,
 }
 
 struct Worker {
@@ -180,13 +194,15 @@ impl Worker {
         while self.engine.free_slots() > 0 {
             let Some(job) = self.waiting.pop_front() else { break };
             self.metrics.waiting.fetch_sub(1, Relaxed);
-            let Job { prompt, sampling, cancelled, updates, since } = job;
+            let Job { prompt, sampling, cancelled, updates, since, admitted } = job;
             match self.engine.start(&prompt, sampling, Arc::clone(&cancelled)) {
                 Ok(id) => {
                     self.metrics.prompt_tokens.fetch_add(prompt.len() as u64, Relaxed);
-                    self.running.insert(id, Running { updates, cancelled, since, started: false });
+                    let running = Running { updates, cancelled, since, started: false, _admitted: admitted };
+                    self.running.insert(id, running);
                 }
                 Err(error) => {
+                    drop(admitted);
                     let refused = ApiError::new(StatusCode::BAD_REQUEST, error.to_string());
                     let _ = updates.send(Update::Failed(refused));
                 }
@@ -211,11 +227,13 @@ impl Worker {
                     Update::Finished(reason)
                 }
             };
-            // A client that went away is met again as a cancelled sequence.
-            let _ = running.updates.send(update);
+            let updates = running.updates.clone();
+            // A client that is told of the end finds the slot free.
             if matches!(event, Event::Finished(_)) {
                 self.running.remove(&id);
             }
+            // A client that went away is met again as a cancelled sequence.
+            let _ = updates.send(update);
         }
         self.metrics.active.store(self.running.len(), Relaxed);
         Ok(())

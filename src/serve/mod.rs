@@ -47,7 +47,7 @@ const FLUSH: Duration = Duration::from_secs(2);
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
     pub engine: EngineOptions,
-    /// Requests that may wait for a slot; more are refused.
+    /// Requests that may wait for a slot; more are refused. With 0 each gets a free slot or is refused.
     pub queue: usize,
     /// Time that running sequences have to end once the server is told to stop.
     pub drain: Duration,

@@ -6,6 +6,7 @@ use super::error::ApiError;
 use super::openai::model_not_found;
 use bytes::{Buf, Bytes, BytesMut};
 use futures_util::{Stream, StreamExt};
+use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
 use std::convert::Infallible;
 use std::net::IpAddr;
@@ -50,6 +51,7 @@ pub fn routes(served: Arc<Served>) -> BoxedFilter<(Response,)> {
         .and(with.clone())
         .map(|s: Arc<Served>| warp::reply::json(&json!({"object": "list", "data": [model(&s)]})).into_response());
     let named = path!("v1" / "models" / String).and(with.clone()).map(|id: String, s: Arc<Served>| {
+        let id = percent_decode_str(&id).decode_utf8_lossy();
         if id == s.id {
             warp::reply::json(&model(&s)).into_response()
         } else {

@@ -1,7 +1,7 @@
 //! What a tensor holds before an op, the graph of all cases, and what makes a result right.
 
 use crate::cases::{Case, Data};
-use nanotern::backend::{Backend, Program};
+use nanotern::backend::{Backend, Program, float_error};
 use nanotern::graph::{Graph, Plan, TensorId};
 use nanotern::ops::{Access, DType};
 use std::sync::Arc;
@@ -79,21 +79,6 @@ impl Bench {
     }
 }
 
-/// Sum of squared differences over sum of squares; infinite where only one is finite.
-fn float_error(reference: &[u32], other: &[u32]) -> f64 {
-    let (mut diff, mut norm) = (0.0, 0.0);
-    for (r, o) in reference.iter().zip(other) {
-        let (r, o) = (f64::from(f32::from_bits(*r)), f64::from(f32::from_bits(*o)));
-        if r.is_finite() && o.is_finite() {
-            diff += (r - o) * (r - o);
-            norm += r * r;
-        } else if !(r == o || r.is_nan() && o.is_nan()) {
-            return f64::INFINITY;
-        }
-    }
-    if diff == 0.0 { 0.0 } else { diff / norm.max(1e-30) }
-}
-
 /// What is wrong with the result of a case on a backend, if anything.
 pub fn verdict(case: &Case, gpu: bool, reference: &[Vec<u32>], got: &[Vec<u32>]) -> Option<String> {
     for (i, binding) in case.op.bindings.iter().enumerate() {
@@ -111,7 +96,7 @@ pub fn verdict(case: &Case, gpu: bool, reference: &[Vec<u32>], got: &[Vec<u32>])
         }
         match binding.dtype {
             DType::F32 => {
-                let error = float_error(r, o);
+                let error = float_error(bytemuck::cast_slice(r), bytemuck::cast_slice(o));
                 if error.is_nan() || error > case.limit {
                     return Some(format!("{} differs by {error:.1e}", binding.name));
                 }

@@ -33,6 +33,17 @@ fn wgpu_says_what_the_cpu_says() {
 }
 
 #[test]
+fn a_model_is_found_by_any_name() {
+    let p = exported();
+    std::fs::copy(p.path("model.gguf"), p.path("mö%20del.gguf")).unwrap();
+    let server = Server::of(&p, "--model mö%20del.gguf");
+    assert_eq!(server.get("/v1/models").json()["data"][0]["id"], "mö%20del");
+    assert_eq!(server.get("/v1/models/m%C3%B6%2520del").json()["id"], "mö%20del");
+    let other = server.get("/v1/models/m%C3%B6%20del");
+    assert!(other.status == 404 && other.text().contains("mö del"), "{}", other.text());
+}
+
+#[test]
 fn mixing_comes_from_its_own_file() {
     let p = exported();
     let words = "generate --backend cpu --threads 1 --model model.gguf --temperature 0 --max-tokens 20 --prompt 7:";

@@ -266,6 +266,26 @@ fn a_full_queue_refuses_and_a_signal_drains() {
 }
 
 #[test]
+fn without_a_queue_only_free_slots_answer() {
+    let server = Server::start(8192, "--slots 2 --queue 0");
+    for _ in 0..5 {
+        assert_eq!(server.chat(json!({"max_tokens": 1})).status, 200, "both slots are free");
+    }
+    let (first, _second) = (server.stream(), server.stream());
+    assert_eq!(server.chat(json!({"max_tokens": 1})).refused(429, "no slot").1, "queue_full");
+    drop(first);
+    let begun = Instant::now();
+    while server.chat(json!({"max_tokens": 1})).status == 429 {
+        assert!(begun.elapsed() < Duration::from_secs(5), "the slot is never given back");
+    }
+    for queue in ["65537", "18446744073709551615"] {
+        let ended =
+            server.project.nanotern(&format!("serve --port 0 --backend cpu --model runs/small --queue {queue}"));
+        assert!(ended.code == Some(2) && ended.stderr.contains("at most 65536"), "{}", ended.stderr);
+    }
+}
+
+#[test]
 fn the_openai_client_agrees() {
     let Ok(python) = std::env::var("NANOTERN_PYTHON") else {
         println!("not checked by the real client: NANOTERN_PYTHON names no Python with openai");
