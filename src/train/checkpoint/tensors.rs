@@ -1,5 +1,5 @@
 //! Named f32 tensors as a safetensors file. Tensors lie in the file ordered by name, data is written and read bit for
-//! bit (NaN payloads and signed zeros included), and neither direction holds a second copy of a whole model.
+//! bit (NaN payloads and signed zeros included). Writing holds no second copy of a model; reading, the file's.
 
 use std::collections::HashMap;
 use std::io::Write;
