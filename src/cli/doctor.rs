@@ -58,7 +58,8 @@ pub fn doctor(args: &DoctorArgs) -> Result<ExitCode> {
         .into_iter()
         .map(|level| (format!("cpu {level}"), Cpu::new(level, None).map(Backend::Cpu)))
         .collect();
-    for (i, adapter) in backend::adapters().iter().enumerate() {
+    let adapters = backend::adapters();
+    for (i, adapter) in adapters.iter().enumerate() {
         devices.push((format!("wgpu {adapter}"), Wgpu::open(Some(&i.to_string())).map(Backend::Wgpu)));
     }
     #[cfg(feature = "cuda")]
@@ -84,11 +85,12 @@ pub fn doctor(args: &DoctorArgs) -> Result<ExitCode> {
         }
         reports.push(serde_json::json!({ "device": name, "ok": ok, "report": text }));
     }
-    let gpu = backend::adapters().iter().any(|a| a.is_gpu());
     if args.json {
         println!("{}", serde_json::Value::Array(reports.clone()));
-    } else if !gpu {
+    } else if adapters.is_empty() {
         println!("no GPU: {}", backend::NO_ADAPTER);
+    } else if !adapters.iter().any(|a| a.is_gpu()) {
+        println!("no GPU: what stands in for one is software; is the vendor's driver installed?");
     }
     #[cfg(feature = "cuda")]
     if let (false, Err(error)) = (args.json, cuda) {
