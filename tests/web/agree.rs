@@ -15,7 +15,8 @@ fn numbers(value: Value) -> Vec<f32> {
 
 /// Texts of natively trained models in a tab, and their logits within `limit` of the scalar kernels'.
 fn answers_agree(flags: &[&str], backend: &str, files: &[ModelFile], limit: f64) {
-    let Some(tab) = Tab::api(flags, "auto") else { return };
+    let choice = if flags == WEBGPU { "webgpu" } else { "auto" };
+    let Some(tab) = Tab::api(flags, choice) else { return };
     assert_eq!(tab.browser.eval("return nanotern.runtime.backend"), backend);
     if backend == "cpu" {
         let device = tab.browser.eval("return nanotern.runtime.device");

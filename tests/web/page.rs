@@ -11,9 +11,18 @@ impl Tab {
         let tab = Tab::open(flags)?;
         tab.site.put("model.gguf", bytes(&endless_list(1)));
         tab.browser.emulate(1200, 900, "light");
-        tab.browser.goto(&format!("{}/", tab.site.address));
-        tab.browser.wait_for("document.body.dataset.ready && !document.getElementById('default').disabled");
+        if flags == WEBGPU {
+            // It is software here, so the page would not take it by itself.
+            tab.browser.goto(&format!("{}/blank.html", tab.site.address));
+            tab.browser.eval("localStorage.setItem('nanotern.backend', 'webgpu')");
+        }
+        tab.show();
         Some(tab)
+    }
+
+    fn show(&self) {
+        self.browser.goto(&format!("{}/", self.site.address));
+        self.browser.wait_for("document.body.dataset.ready && !document.getElementById('default').disabled");
     }
 
     pub fn load_default(&self) {
@@ -84,6 +93,16 @@ fn the_page_chats_and_keeps_the_model() {
     tab.browser.wait_for("document.getElementById('status').innerText == 'The cache is empty.'");
     tab.load_default();
     assert_eq!(tab.site.asked("GET /model.gguf"), 2);
+    tab.no_errors();
+}
+
+#[test]
+fn a_gpu_in_software_is_no_gain() {
+    let Some(tab) = Tab::page(WEBGPU) else { return };
+    assert!(tab.text_of("path").starts_with("WebGPU: "), "{}", tab.text_of("path"));
+    tab.browser.eval("localStorage.clear()");
+    tab.show();
+    assert_eq!(tab.text_of("path"), "CPU (SIMD); the WebGPU adapter is software, which is slower");
     tab.no_errors();
 }
 
@@ -180,8 +199,7 @@ fn light_dark_and_small() {
         ("phone_dark", 360, 740, "dark"),
     ] {
         tab.browser.emulate(width, height, scheme);
-        tab.browser.goto(&format!("{}/", tab.site.address));
-        tab.browser.wait_for("document.body.dataset.ready && !document.getElementById('default').disabled");
+        tab.show();
         tab.looks_well(&format!("web_{name}_start"));
         tab.load_default();
         tab.set("max_tokens", "40");

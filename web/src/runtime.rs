@@ -45,13 +45,14 @@ struct Difference {
 
 #[wasm_bindgen]
 impl Runtime {
-    /// Opens `webgpu`, `cpu`, or with `auto` WebGPU where there is an adapter and the CPU where there is none.
+    /// Opens `webgpu`, `cpu`, or with `auto` WebGPU where there is a GPU behind it and else the CPU.
     pub async fn open(choice: &str) -> Result<Runtime> {
         let (backend, note) = match choice {
             "cpu" => (cpu()?, None),
             "webgpu" => (Backend::Wgpu(Wgpu::open_default().await.map_err(error)?), None),
             "auto" => match Wgpu::open_default().await {
-                Ok(wgpu) => (Backend::Wgpu(wgpu), None),
+                Ok(wgpu) if wgpu.info().is_gpu() => (Backend::Wgpu(wgpu), None),
+                Ok(_) => (cpu()?, Some("the WebGPU adapter is software, which is slower".into())),
                 Err(why) => (cpu()?, Some(why.to_string())),
             },
             other => return Err(error(Error::usage(format!("backend {other}: choose auto, webgpu or cpu")))),
