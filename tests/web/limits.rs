@@ -18,18 +18,16 @@ fn the_download_is_small_and_the_page_is_soon_ready() {
     let loaded =
         "return [location.pathname, ...performance.getEntriesByType('resource').map(e => new URL(e.name).pathname)]";
     let mut paths: Vec<String> = serde_json::from_value(tab.browser.eval(loaded)).unwrap();
-    // What the worker fetches is in its own list.
-    paths.extend(
-        ["gpu.js", "errors.js", "files.js", "nanotern_web.js", "nanotern_web_bg.wasm"].map(|f| format!("/{f}")),
-    );
+    // What the worker fetches is not in the page's list.
+    paths.extend(tab.site.fetched());
     paths.sort();
     paths.dedup();
-    paths.retain(|path| path != "/model.gguf");
+    paths.retain(|path| !["/model.gguf", "/blank.html", "/favicon.ico"].contains(&&**path));
+    assert!(paths.iter().any(|path| path.ends_with(".wasm")), "{paths:?}");
     let dir = std::path::PathBuf::from(std::env::var_os("NANOTERN_WEB").unwrap());
     let gzipped = |path: &String| {
         let name = if path == "/" { "index.html" } else { path.trim_start_matches('/') };
         let bytes = std::fs::read(dir.join(name)).unwrap_or_else(|e| panic!("{name}: {e}"));
-        assert_eq!(tab.site.asked(&format!("GET {path}")).min(1), 1, "{name} was fetched");
         let mut gzip =
             Command::new("gzip").args(["-9", "-c"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let mut to = gzip.stdin.take().unwrap();
@@ -183,6 +181,36 @@ fn broken_files_are_named_and_the_page_goes_on() {
     // What was kept needs no network.
     tab.works();
     tab.no_own_errors();
+}
+
+#[test]
+fn a_download_that_stalls_can_be_cancelled() {
+    let Some(tab) = Tab::page(NO_WEBGPU) else { return };
+    let file = bytes(&endless_list(1));
+    tab.site.put_slow("stalled.gguf", file[..file.len() / 2].to_vec(), file.len());
+    tab.browser.keys_to("#url", &format!("{}/stalled.gguf{}", tab.site.address, crate::driver::ENTER));
+    tab.browser.wait_for("document.getElementById('received').innerText.includes(' of ')");
+    tab.browser.click("#cancel");
+    tab.browser.wait_for("document.getElementById('progress').hidden && document.getElementById('alert').hidden");
+    tab.works();
+    tab.no_own_errors();
+}
+
+#[test]
+fn what_has_ended_says_so() {
+    let Some(tab) = Tab::api(NO_WEBGPU, "cpu") else { return };
+    let config = json!({"model": {"dim": 64, "layers": 1, "heads": 2, "kv_heads": 1, "seq_len": 32}, "train": {"batch_size": 1}});
+    let said = tab.browser.eval(&format!(
+        "const text = 'some text '.repeat(100); \
+         const [first, second] = [await nanotern.train(text, {config}), await nanotern.train(text, {config})]; \
+         await first.free(); \
+         const old = await first.step().catch(error => error.message); \
+         const [{{ step }}] = await second.step(); \
+         nanotern.close(); \
+         return [old, step, await nanotern.memory().catch(error => error.message)]"
+    ));
+    assert_eq!(said, json!(["this training session has ended", 1, "it was closed"]));
+    tab.no_errors();
 }
 
 #[test]

@@ -118,8 +118,11 @@ fn files_addresses_and_backends_can_be_chosen() {
     tab.wait_for_model();
     assert_eq!(tab.text_of("model"), format!("{:.2} M parameters", file.param_count() as f64 / 1e6));
     tab.browser.wait_for("document.getElementById('numbers').innerText.includes('GPU memory')");
-    tab.browser
-        .eval("const s = document.getElementById('backend'); s.value = 'cpu'; s.dispatchEvent(new Event('change'))");
+    // The choice that was made last counts, however long the others take.
+    tab.browser.eval(
+        "const s = document.getElementById('backend'); \
+         for (const name of ['auto', 'webgpu', 'cpu']) { s.value = name; s.dispatchEvent(new Event('change')); }",
+    );
     tab.browser.wait_for("document.getElementById('path').innerText == 'CPU (SIMD)'");
     tab.wait_for_model();
     assert!(tab.text_of("model").contains("M parameters"), "it was loaded again");
@@ -156,7 +159,8 @@ fn the_page_trains_pauses_saves_and_chats_with_it() {
     }
     tab.browser.click("#start");
     wait_for_step(&tab, 5);
-    tab.browser.click("#pause");
+    // Whoever is impatient presses twice.
+    tab.browser.eval("const pause = document.getElementById('pause'); pause.click(); pause.click()");
     tab.browser.wait_for("document.getElementById('training').innerText.startsWith('Paused')");
     let paused = tab.text_of("training");
     assert!(tab.browser.eval("return document.querySelectorAll('#histogram rect').length") == 96);

@@ -72,6 +72,12 @@ impl Site {
         self.state.lock().unwrap().offline = true;
     }
 
+    /// Every path that was fetched.
+    pub fn fetched(&self) -> Vec<String> {
+        let state = self.state.lock().unwrap();
+        state.asked.iter().filter_map(|asked| asked.strip_prefix("GET ").map(String::from)).collect()
+    }
+
     /// How often something was asked for, such as `GET /model.gguf`.
     pub fn asked(&self, what: &str) -> usize {
         self.state.lock().unwrap().asked.iter().filter(|a| *a == what).count()

@@ -42,6 +42,7 @@ struct Info {
 #[derive(Serialize)]
 struct Stats {
     step: u64,
+    /// Null where it is no number, which JSON does not have; such a step is skipped.
     loss: f32,
     grad_norm: f32,
     skipped: bool,
@@ -72,7 +73,7 @@ export interface TrainInfo {
 }
 
 /** Losses are in nats per token. */
-export interface StepStats { step: number; loss: number; grad_norm: number; skipped: boolean; }
+export interface StepStats { step: number; loss: number | null; grad_norm: number; skipped: boolean; }
 "#;
 
 /// A matrix as it stands.

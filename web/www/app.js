@@ -11,6 +11,7 @@ let nanotern = null;
 let source = null; // what the model was loaded from
 let goesOn = false; // the model goes on from a text, and knows no conversations
 let loading = null; // AbortController of a load
+let begun = 0; // how often a device was asked for
 
 const MiB = (bytes) => `${(bytes / 2 ** 20).toFixed(bytes < 1e8 ? 1 : 0)} MiB`;
 const million = (n) => `${(n / 1e6).toFixed(n < 1e7 ? 2 : 0)} M`;
@@ -18,6 +19,7 @@ const million = (n) => `${(n / 1e6).toFixed(n < 1e7 ? 2 : 0)} M`;
 // --- the device
 
 async function begin() {
+  const mine = ++begun;
   nanotern?.close();
   nanotern = null;
   training.reset();
@@ -28,6 +30,7 @@ async function begin() {
     $("path").textContent = found.webgpu ? `There is WebGPU: ${found.adapter}` : `No WebGPU: ${found.why}`;
     if (!found.simd) throw new Error("This browser has no WebAssembly SIMD, which this page cannot do without.");
     const opened = await Nanotern.open({ backend: wanted });
+    if (mine !== begun) return opened.close();
     const { backend, note } = opened.runtime;
     const path = backend === "webgpu" ? `WebGPU: ${found.adapter}` : "CPU (SIMD)";
     const why = backend === "cpu" && wanted === "auto" ? `; ${found.why ?? note}` : "";
@@ -37,7 +40,7 @@ async function begin() {
     nanotern = opened;
     training.ready();
   } catch (error) {
-    failed(error);
+    if (mine === begun) failed(error);
   }
   showModel();
 }
@@ -88,6 +91,7 @@ async function load(from) {
   if (!nanotern || loading) return;
   dismiss();
   loading = new AbortController();
+  const on = nanotern;
   source = from;
   goesOn = false;
   const onProgress = ({ received, total, parameters }) => {
@@ -109,7 +113,7 @@ async function load(from) {
     say(`Loaded ${million(model.parameters)} parameters${where}. ${goesOn ? GOES_ON : ""}`);
     $("text").focus();
   } catch (error) {
-    source = null;
+    if (nanotern === on) source = null; // else it is loaded anew
     const name = from.name ?? from;
     failed(error.code === "invalid_file" ? new Error(`${name} is not a (whole) model file: ${error.message}`) : error);
   }
@@ -121,7 +125,8 @@ async function load(from) {
 async function showNumbers(used = 0) {
   const model = nanotern?.model;
   if (!model) { $("numbers").textContent = ""; return; }
-  const { gpu, wasm } = await nanotern.memory();
+  const { gpu, wasm } = await nanotern.memory().catch(() => ({}));
+  if (wasm === undefined || nanotern?.model !== model) return; // it is gone meanwhile
   const memory = model.backend === "webgpu" ? `${MiB(gpu)} of GPU memory` : `${MiB(wasm)} of memory`;
   const work = model.backend === "webgpu" ? "dispatches" : "ops";
   $("numbers").textContent = [`${model.dispatches_per_token} ${work} a token`, memory,
@@ -190,7 +195,8 @@ $("change").addEventListener("click", () => {
   $("loader").hidden = !$("loader").hidden;
 });
 $("forget").addEventListener("click", async () => {
-  await nanotern?.clearCache();
+  if (!nanotern) return;
+  await nanotern.clearCache();
   say("The cache is empty.");
 });
 $("dismiss").addEventListener("click", dismiss);
@@ -200,17 +206,20 @@ $("again").addEventListener("click", async () => {
   if (source) await load(source);
 });
 $("backend").addEventListener("change", async () => {
-  localStorage.setItem("nanotern.backend", $("backend").value);
+  remember($("backend").value);
   dismiss();
   await begin();
   if (source) await load(source);
 });
+const hasFiles = (event) => event.dataTransfer.types.includes("Files"); // text may be dragged into a field
 addEventListener("dragover", (event) => {
+  if (!hasFiles(event)) return;
   event.preventDefault();
   document.body.classList.add("drop");
 });
 addEventListener("dragleave", () => document.body.classList.remove("drop"));
 addEventListener("drop", (event) => {
+  if (!hasFiles(event)) return;
   event.preventDefault();
   document.body.classList.remove("drop");
   const [file] = event.dataTransfer.files;
@@ -219,7 +228,15 @@ addEventListener("drop", (event) => {
   load(file);
 });
 
-$("backend").value = localStorage.getItem("nanotern.backend") ?? "auto";
+// The backend that was chosen last; a browser may forbid to keep it.
+function remember(backend) {
+  try { localStorage.setItem("nanotern.backend", backend); } catch { /* it is asked for again */ }
+}
+function remembered() {
+  try { return localStorage.getItem("nanotern.backend"); } catch { return null; }
+}
+
+$("backend").value = remembered() ?? "auto";
 await begin();
 document.body.dataset.ready = Math.round(performance.now());
 const size = await fetch(DEFAULT, { method: "HEAD" }).then((r) => Number(r.ok && r.headers.get("content-length")), () => 0);

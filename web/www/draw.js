@@ -11,7 +11,7 @@ function shape(tag, attributes, text = "") {
 
 /** Losses by step, as they are and smoothed; `vals` are [step, loss] of the held-back text. */
 export function drawCurve(svg, losses, vals, steps) {
-  const top = Math.ceil(Math.max(...losses, ...vals.map(([, loss]) => loss)));
+  const top = Math.ceil(Math.max(1, ...[...losses, ...vals.map(([, loss]) => loss)].filter(Number.isFinite)));
   const x = (step) => LEFT + (WIDTH - LEFT - 6) * step / steps;
   const y = (loss) => 12 + (HEIGHT - BOTTOM - 12) * (1 - loss / top);
   const parts = [];
@@ -21,11 +21,13 @@ export function drawCurve(svg, losses, vals, steps) {
   }
   parts.push(shape("text", { x: LEFT, y: HEIGHT - 4 }, "0"));
   parts.push(shape("text", { x: WIDTH - 6, y: HEIGHT - 4, "text-anchor": "end" }, `${steps} steps`));
-  const path = (values) => `M${values.map((loss, i) => `${x(i + 1).toFixed(1)} ${y(loss).toFixed(1)}`).join("L")}`;
-  let mean = losses[0];
-  const smooth = losses.map((loss) => (mean += 0.3 * (loss - mean)));
-  parts.push(shape("path", { class: "raw-loss", d: path(losses) }), shape("path", { class: "train-loss", d: path(smooth) }));
-  for (const [step, loss] of vals) parts.push(shape("circle", { class: "val-loss", cx: x(step), cy: y(loss), r: 3 }));
+  // A step whose loss is no number was skipped, and has no place.
+  const points = losses.map((loss, i) => [i + 1, loss]).filter(([, loss]) => Number.isFinite(loss));
+  const path = (points) => points.length ? `M${points.map(([step, loss]) => `${x(step).toFixed(1)} ${y(loss).toFixed(1)}`).join("L")}` : "";
+  let mean = points[0]?.[1];
+  const smooth = points.map(([step, loss]) => [step, mean += 0.3 * (loss - mean)]);
+  parts.push(shape("path", { class: "raw-loss", d: path(points) }), shape("path", { class: "train-loss", d: path(smooth) }));
+  for (const [step, loss] of vals.filter(([, loss]) => Number.isFinite(loss))) parts.push(shape("circle", { class: "val-loss", cx: x(step), cy: y(loss), r: 3 }));
   svg.replaceChildren(...parts);
 }
 

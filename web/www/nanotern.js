@@ -21,7 +21,7 @@ const SIMD = [0, 97, 115, 109, 1, 0, 0, 0, 1, 5, 1, 96, 0, 1, 123, 3, 2, 1, 0, 1
 /** What this browser can do. Asks before anything is downloaded. */
 export async function capabilities() {
   const simd = WebAssembly.validate(new Uint8Array(SIMD));
-  const storage = (await navigator.storage?.estimate())?.quota ?? null;
+  const storage = (await navigator.storage?.estimate().catch(() => null))?.quota ?? null;
   const adapter = await navigator.gpu?.requestAdapter({ powerPreference: "high-performance" });
   if (!adapter) {
     const why = navigator.gpu ? "no GPU adapter was found" : "this browser has no WebGPU";
@@ -38,11 +38,18 @@ export class Nanotern {
   #worker;
   #waiting = new Map();
   #next = 1;
+  #sessions = 0;
+  #ended = null; // why no call is answered any more
 
   /** Opens `webgpu`, `cpu`, or with `auto` the best there is. */
   static async open({ backend = "auto" } = {}) {
     const nanotern = new Nanotern();
-    nanotern.runtime = await nanotern.#call("open", { backend });
+    try {
+      nanotern.runtime = await nanotern.#call("open", { backend });
+    } catch (error) {
+      nanotern.close();
+      throw error;
+    }
     return nanotern;
   }
 
@@ -104,9 +111,13 @@ export class Nanotern {
 
   /** Prepares to train on a text; an earlier session ends. */
   async train(text, config) {
-    const call = (method, args = {}, options) => this.#call(method, args, options);
+    const session = ++this.#sessions;
+    const call = (method, args = {}, options) => this.#call(method, { ...args, session }, options);
     const info = await call("train", { text, config });
-    return new Training(info, call, async () => (this.model = await call("use")));
+    return new Training(info, call, async () => {
+      this.model = null;
+      return (this.model = await call("use"));
+    });
   }
 
   /** Compiles every shader; those that the browser refuses. */
@@ -171,6 +182,7 @@ export class Nanotern {
 
   #call(method, args, { onProgress, signal } = {}) {
     signal?.throwIfAborted();
+    if (this.#ended) return Promise.reject(this.#ended);
     const id = this.#next++;
     const result = new Promise((resolve, reject) => this.#waiting.set(id, { resolve, reject, onProgress }));
     signal?.addEventListener("abort", () => this.#worker.postMessage({ cancel: id }), { once: true });
@@ -189,7 +201,8 @@ export class Nanotern {
   }
 
   #failAll(message) {
-    for (const { reject } of this.#waiting.values()) reject(new NanoternError({ code: "internal", message }));
+    this.#ended = new NanoternError({ code: "internal", message });
+    for (const { reject } of this.#waiting.values()) reject(this.#ended);
     this.#waiting.clear();
   }
 }

@@ -6,7 +6,7 @@ import { smallText } from "./text.js";
 const STEP_SECONDS = 0.25; // between two looks at the statistics
 const PICTURE_MS = 700;
 const SAMPLES = 10; // in a run
-const NAMES = ["start", "pause", "end", "results", "training", "intro", "views", "loss", "curve", "matrix", "codes", "histogram",
+const NAMES = ["start", "pause", "end", "results", "training", "state", "intro", "views", "loss", "curve", "matrix", "codes", "histogram",
   "shares", "samples"];
 
 export function setUpTraining({ device, failed, dismiss, chatWith }) {
@@ -36,6 +36,7 @@ export function setUpTraining({ device, failed, dismiss, chatWith }) {
     ui.start.disabled = !device();
     ui.pause.hidden = !session || done;
     ui.pause.textContent = running ? "Pause" : "Resume";
+    ui.pause.disabled = false;
     ui.end.hidden = !session || running;
     ui.results.hidden = !session?.losses.length || running;
     document.getElementById("save-mhc").hidden = session?.training.info.config.model.mhc_streams === 1;
@@ -45,6 +46,7 @@ export function setUpTraining({ device, failed, dismiss, chatWith }) {
   function say() {
     const { losses, steps, seconds, training: { info } } = session;
     const state = running ? "Training" : losses.length === steps ? "Done" : "Paused";
+    if (ui.state.textContent !== state) ui.state.textContent = state; // what a screen reader says
     const speed = seconds ? `, ${Math.round(losses.length * info.tokens_per_step / seconds).toLocaleString()} tok/s` : "";
     ui.training.textContent = `${state}: step ${losses.length} of ${steps}${speed}. `
       + `${info.parameters.toLocaleString()} parameters, ${(info.device_bytes / 2 ** 20).toFixed(1)} MiB on the device.`;
@@ -81,7 +83,7 @@ export function setUpTraining({ device, failed, dismiss, chatWith }) {
         const stats = await training.step(n);
         const seconds = (performance.now() - begun) / 1000;
         mine.seconds += seconds;
-        losses.push(...stats.map(({ loss }) => loss));
+        losses.push(...stats.map(({ loss }) => loss ?? NaN));
         n = Math.max(1, Math.min(16, 2 * n, Math.round(n * STEP_SECONDS / seconds)));
         if (session !== mine) return;
         draw(mine);
@@ -148,7 +150,11 @@ export function setUpTraining({ device, failed, dismiss, chatWith }) {
   const on = (id, action) => document.getElementById(id).addEventListener("click", () => action()?.catch?.(failed));
   form.addEventListener("submit", (event) => { event.preventDefault(); start(); });
   fields.text.addEventListener("input", count);
-  on("pause", () => { if (running) running = false; else return run(); });
+  on("pause", () => {
+    if (!running) return run();
+    running = false;
+    ui.pause.disabled = true; // until the step that is under way has ended
+  });
   on("end", async () => { await session?.training.free(); reset(); });
   on("use", async () => chatWith(await session.training.use()));
   on("save-gguf", () => download("gguf"));
@@ -167,7 +173,7 @@ export function setUpTraining({ device, failed, dismiss, chatWith }) {
   function reset() {
     session = null;
     running = false;
-    ui.training.textContent = "";
+    ui.training.textContent = ui.state.textContent = "";
     show();
   }
   setText(smallText());

@@ -3,13 +3,14 @@
 
 import { held, loseDevice, whenLost } from "./gpu.js";
 import { fail } from "./errors.js";
-import { chunks, forget, isKept, open } from "./files.js";
+import { chunks, forget, isKept, open, stopIf } from "./files.js";
 import init, { Gemv, Runtime } from "./nanotern_web.js";
 
-let wasm, runtime, model, training;
+let wasm, runtime, model;
+let training; // { id, session }: the one that was begun last
 let queue = Promise.resolve();
-const cancelled = new Set();
-const running = new Set();
+let broken; // what every call is answered once the module has failed
+const running = new Map(); // what was asked, and an AbortController for each
 
 const methods = {
   async open(id, { backend }) {
@@ -18,15 +19,15 @@ const methods = {
     return { backend: runtime.backend, device: runtime.device, note: runtime.note };
   },
 
-  async load(id, { url, cache }) {
+  async load(id, { url, cache }, signal) {
     await methods.unload();
-    const { total, chunks, kept } = await open(url, { cache });
-    return { ...await take(id, total, chunks), kept };
+    const { total, chunks, kept } = await open(url, { cache, signal });
+    return { ...await take(id, total, chunks, signal), kept };
   },
 
-  async loadFile(id, { file }) {
+  async loadFile(id, { file }, signal) {
     await methods.unload();
-    return take(id, file.size, chunks(file.stream(), file.name));
+    return take(id, file.size, chunks(file.stream(), file.name), signal);
   },
 
   async isKept(id, { url }) {
@@ -47,76 +48,80 @@ const methods = {
 
   async benchmark(id, { outs, dim }) {
     const kernels = { simd: new Gemv(true, outs, dim), scalar: new Gemv(false, outs, dim) };
-    const times = { simd: [], scalar: [] };
+    const [times, sums] = [{ simd: [], scalar: [] }, {}];
     for (let round = 0; round < 15; round += 1) {
       for (const [name, kernel] of Object.entries(kernels)) {
         const start = performance.now();
-        kernel.run(10);
+        sums[name] = kernel.run(10);
         times[name].push((performance.now() - start) / 10_000);
       }
     }
+    if (sums.simd !== sums.scalar) throw fail("internal", `SIMD sums to ${sums.simd}, scalar to ${sums.scalar}`);
     Object.values(kernels).forEach((kernel) => kernel.free());
     const median = (list) => list.sort((a, b) => a - b)[7];
     return { simd: median(times.simd), scalar: median(times.scalar) };
   },
 
-  async chat(id, { messages, sampling }) {
-    return answer(id, need(model, "a model"), () => model.chat(messages, sampling));
+  async chat(id, { messages, sampling }, signal) {
+    return answer(id, loaded(), () => model.chat(messages, sampling), signal);
   },
 
-  async complete(id, { prompt, sampling }) {
-    return answer(id, need(model, "a model"), () => model.complete(prompt, sampling));
+  async complete(id, { prompt, sampling }, signal) {
+    return answer(id, loaded(), () => model.complete(prompt, sampling), signal);
   },
 
   async logits(id, { prompt }) {
-    return need(model, "a model").logits(prompt);
+    return loaded().logits(prompt);
   },
 
-  async train(id, { text, config }) {
-    await methods.endTraining();
-    training = await runtime.train(text, config);
-    return training.info;
+  async train(id, { text, config, session }) {
+    training?.session.free();
+    training = undefined;
+    training = { id: session, session: await runtime.train(text, config) };
+    return training.session.info;
   },
 
-  async trainStep(id, { n }) {
-    return need(training, "a training session").step(n);
+  async trainStep(id, { n, session }) {
+    return trained(session).step(n);
   },
 
-  async validate() {
-    return need(training, "a training session").validate();
+  async validate(id, { session }) {
+    return trained(session).validate();
   },
 
-  async weights(id, { name }) {
-    const matrix = await need(training, "a training session").weights(name);
+  async weights(id, { name, session }) {
+    const matrix = await trained(session).weights(name);
     const { outs, dim, codes, histogram } = matrix;
     matrix.free();
     return { outs, dim, codes, histogram };
   },
 
-  async sample(id, { prompt, sampling }) {
-    const now = await need(training, "a training session").model();
+  async sample(id, { prompt, sampling, session }, signal) {
+    const now = await trained(session).model();
     try {
-      return await answer(id, now, () => now.complete(prompt, sampling));
+      return await answer(id, now, () => now.complete(prompt, sampling), signal);
     } finally {
       now.free();
     }
   },
 
-  async export() {
-    const files = await need(training, "a training session").export();
+  async export(id, { session }) {
+    const files = await trained(session).export();
     const { gguf, mhc } = files;
     files.free();
     return { gguf, mhc };
   },
 
-  async use() {
+  async use(id, { session }) {
+    const from = trained(session);
     await methods.unload();
-    model = await need(training, "a training session").model();
+    model = await from.model();
     return model.info;
   },
 
-  async endTraining() {
-    training?.free();
+  async endTraining(id, { session }) {
+    if (training?.id !== session) return;
+    training.session.free();
     training = undefined;
   },
 
@@ -134,11 +139,11 @@ const methods = {
   },
 };
 
-async function take(id, total, chunks) {
+async function take(id, total, chunks, signal) {
   const loader = runtime.load(total);
   try {
     for await (const chunk of chunks) {
-      stopIf(id);
+      stopIf(signal);
       progress(id, await loader.push(chunk));
     }
   } catch (error) {
@@ -149,10 +154,10 @@ async function take(id, total, chunks) {
   return model.info;
 }
 
-async function answer(id, model, start) {
+async function answer(id, model, start, signal) {
   start();
   for (;;) {
-    if (cancelled.has(id)) model.cancel();
+    if (signal.aborted) model.cancel();
     const delta = await model.step();
     if (delta.finish_reason) return delta;
     progress(id, delta);
@@ -164,44 +169,44 @@ async function answer(id, model, start) {
 const { port1, port2 } = new MessageChannel();
 const turn = () => new Promise((resolve) => { port1.onmessage = resolve; port2.postMessage(0); });
 
-function stopIf(id) {
-  if (cancelled.has(id)) throw fail("cancelled", "cancelled");
+function loaded() {
+  if (!model) throw fail("invalid_request", "there must be a model first");
+  return model;
 }
 
-function need(thing, what) {
-  if (!thing) throw fail("invalid_request", `there must be ${what} first`);
-  return thing;
+function trained(session) {
+  if (training?.id !== session) throw fail("invalid_request", "this training session has ended");
+  return training.session;
 }
 
 const progress = (id, value) => postMessage({ id, progress: value });
-const broken = (message) => ({ code: "internal", message: `the module failed: ${message}` });
-const plain = (error) => error instanceof WebAssembly.RuntimeError ? broken(error.message)
-  : { code: error?.code ?? "internal", message: error?.message ?? String(error) };
+const plain = (error) => ({ code: error?.code ?? "internal", message: error?.message ?? String(error) });
 
 async function run({ id, method, args }) {
   try {
-    postMessage({ id, result: await methods[method](id, args) });
+    postMessage({ id, result: await methods[method](id, args, running.get(id).signal) });
   } catch (error) {
-    postMessage({ id, error: plain(error) });
+    if (error instanceof WebAssembly.RuntimeError) crash(error.message);
+    else postMessage({ id, error: plain(error) });
   }
   running.delete(id);
-  cancelled.delete(id);
 }
 
 onmessage = ({ data }) => {
-  if (data.cancel !== undefined) {
-    if (running.has(data.cancel)) cancelled.add(data.cancel);
-    return;
-  }
-  running.add(data.id);
+  if (data.cancel !== undefined) return void running.get(data.cancel)?.abort();
+  if (broken) return void postMessage({ id: data.id, error: broken });
+  running.set(data.id, new AbortController());
   queue = queue.then(() => run(data));
 };
 
-whenLost((message) => postMessage({ lost: message }));
+// An adapter that was not taken may be lost.
+whenLost((message) => { if (runtime?.backend !== "cpu") postMessage({ lost: message }); });
 
-// A panic leaves promises that never settle: all that was asked fails with it.
+// A panic leaves promises that never settle, and nobody knows what of the module: all that was asked fails with it, and all
+// that will be.
 function crash(message) {
-  for (const id of running) postMessage({ id, error: broken(message) });
+  broken = { code: "internal", message: `the module failed: ${message}` };
+  for (const id of running.keys()) postMessage({ id, error: broken });
   running.clear();
 }
 addEventListener("error", (event) => crash(event.message));
