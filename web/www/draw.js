@@ -11,7 +11,10 @@ function shape(tag, attributes, text = "") {
 
 /** Losses by step, as they are and smoothed; `vals` are [step, loss] of the held-back text. */
 export function drawCurve(svg, losses, vals, steps) {
-  const top = Math.ceil(Math.max(1, ...[...losses, ...vals.map(([, loss]) => loss)].filter(Number.isFinite)));
+  // A step whose loss is no number was skipped, and has no place.
+  const finite = (points) => points.filter(([, loss]) => Number.isFinite(loss));
+  const [points, held] = [finite(losses.map((loss, i) => [i + 1, loss])), finite(vals)];
+  const top = Math.ceil(Math.max(1, ...[...points, ...held].map(([, loss]) => loss)));
   const x = (step) => LEFT + (WIDTH - LEFT - 6) * step / steps;
   const y = (loss) => 12 + (HEIGHT - BOTTOM - 12) * (1 - loss / top);
   const parts = [];
@@ -21,13 +24,12 @@ export function drawCurve(svg, losses, vals, steps) {
   }
   parts.push(shape("text", { x: LEFT, y: HEIGHT - 4 }, "0"));
   parts.push(shape("text", { x: WIDTH - 6, y: HEIGHT - 4, "text-anchor": "end" }, `${steps} steps`));
-  // A step whose loss is no number was skipped, and has no place.
-  const points = losses.map((loss, i) => [i + 1, loss]).filter(([, loss]) => Number.isFinite(loss));
-  const path = (points) => points.length ? `M${points.map(([step, loss]) => `${x(step).toFixed(1)} ${y(loss).toFixed(1)}`).join("L")}` : "";
+  const place = ([step, loss]) => `${x(step).toFixed(1)} ${y(loss).toFixed(1)}`;
+  const path = (points) => points.length ? `M${points.map(place).join("L")}` : "";
   let mean = points[0]?.[1];
   const smooth = points.map(([step, loss]) => [step, mean += 0.3 * (loss - mean)]);
   parts.push(shape("path", { class: "raw-loss", d: path(points) }), shape("path", { class: "train-loss", d: path(smooth) }));
-  for (const [step, loss] of vals.filter(([, loss]) => Number.isFinite(loss))) parts.push(shape("circle", { class: "val-loss", cx: x(step), cy: y(loss), r: 3 }));
+  for (const [step, loss] of held) parts.push(shape("circle", { class: "val-loss", cx: x(step), cy: y(loss), r: 3 }));
   svg.replaceChildren(...parts);
 }
 

@@ -161,7 +161,8 @@ export class Nanotern {
     if (signal?.aborted) abort.abort(signal.reason);
     this.#call(method, args, { onProgress: (delta) => push({ delta }), signal: abort.signal })
       .then((delta) => push({ delta }), (error) => push({ error }));
-    const id = `chatcmpl-${crypto.getRandomValues(new BigUint64Array(1))[0].toString(16)}`; // there is no randomUUID on plain http
+    // There is no randomUUID on plain http.
+    const id = `chatcmpl-${crypto.getRandomValues(new BigUint64Array(1))[0].toString(16)}`;
     const created = Math.floor(Date.now() / 1000);
     let first = null;
     try {

@@ -6,8 +6,8 @@ import { smallText } from "./text.js";
 const STEP_SECONDS = 0.25; // between two looks at the statistics
 const PICTURE_MS = 700;
 const SAMPLES = 10; // in a run
-const NAMES = ["start", "pause", "end", "results", "training", "state", "intro", "views", "loss", "curve", "matrix", "codes", "histogram",
-  "shares", "samples"];
+const NAMES = ["start", "pause", "end", "results", "training", "state", "intro", "views", "loss", "curve", "matrix", "codes",
+  "histogram", "shares", "samples"];
 
 export function setUpTraining({ device, failed, dismiss, chatWith }) {
   const ui = Object.fromEntries(NAMES.map((name) => [name, document.getElementById(name)]));
