@@ -6,10 +6,13 @@
 pub mod backend;
 #[cfg(feature = "native")]
 pub mod bench;
+pub mod checkpoint;
 pub mod data;
 pub mod error;
 #[cfg(feature = "native")]
 pub mod eval;
+#[cfg(feature = "native")]
+pub mod files;
 pub mod formats;
 pub mod graph;
 pub mod infer;

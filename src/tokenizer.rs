@@ -159,8 +159,8 @@ impl Tokenizer {
 #[cfg(feature = "native")]
 mod native {
     use super::{Tokenizer, bpe};
-    use crate::data::files;
     use crate::error::{Error, Result};
+    use crate::files;
     use std::path::Path;
 
     impl Tokenizer {
@@ -182,17 +182,7 @@ mod native {
             files::write_atomic(path, self.to_json().as_bytes())
         }
     }
-
-    /// Trains a byte-level BPE on a text file or a folder of them and writes it as `output`.
-    pub fn train_from_path(input: &Path, vocab_size: usize, output: &Path) -> Result<Tokenizer> {
-        let text = files::read_text(input, super::EOS)?;
-        let tokenizer = Tokenizer::train_bpe(&text, vocab_size)?;
-        tokenizer.save(output)?;
-        Ok(tokenizer)
-    }
 }
-#[cfg(feature = "native")]
-pub use native::train_from_path;
 
 /// Cuts `text` into stretches of plain text, each followed by the special token (an index into [`SPECIALS`]) that
 /// ends it, if any.

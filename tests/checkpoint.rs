@@ -7,14 +7,14 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use nanotern::train::Tensor;
-use nanotern::train::checkpoint::{self as ck, Meta, RunLock};
+use nanotern::checkpoint::Array;
+use nanotern::checkpoint::{self as ck, Meta, RunLock};
 
-fn tensor(name: &str, shape: &[usize], data: Vec<f32>) -> Tensor {
-    Tensor { name: name.to_string(), shape: shape.to_vec(), data }
+fn tensor(name: &str, shape: &[usize], data: Vec<f32>) -> Array {
+    Array { name: name.to_string(), shape: shape.to_vec(), data }
 }
 
-fn weights(step: u64) -> Vec<Tensor> {
+fn weights(step: u64) -> Vec<Array> {
     let ramp = |n: usize| (0..n).map(|i| i as f32 * 0.37 - step as f32).collect();
     vec![tensor("blk.0.attn_q", &[4, 8], ramp(32)), tensor("token_embd", &[16, 4], ramp(64))]
 }
@@ -46,8 +46,8 @@ fn names(run: &Path) -> Vec<String> {
     names
 }
 
-fn bits(tensors: &[Tensor]) -> Vec<(String, Vec<usize>, Vec<u32>)> {
-    let bits = |t: &Tensor| t.data.iter().map(|v| v.to_bits()).collect();
+fn bits(tensors: &[Array]) -> Vec<(String, Vec<usize>, Vec<u32>)> {
+    let bits = |t: &Array| t.data.iter().map(|v| v.to_bits()).collect();
     let mut all: Vec<_> = tensors.iter().map(|t| (t.name.clone(), t.shape.clone(), bits(t))).collect();
     all.sort();
     all

@@ -3,7 +3,7 @@
 
 use nanotern::Result;
 use nanotern::data::sampler::Sampler;
-use nanotern::data::{Corpus, DataConfig, Dataset, TokenMeta, load, prepare};
+use nanotern::data::{self, Corpus, DataConfig, Dataset, TokenMeta, load, prepare};
 use nanotern::tokenizer::{SPECIALS, Tokenizer};
 use std::fs;
 use std::path::Path;
@@ -184,4 +184,15 @@ fn a_description_that_does_not_fit_is_refused() {
     fs::write(TokenMeta::path(&bin), "{\"tokens\": \"many\"}").unwrap();
     let broken = message(dir.path(), keys);
     assert!(broken.contains("train.json"), "{broken}");
+}
+
+#[test]
+fn training_from_a_folder() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("a.txt"), "one one one one").unwrap();
+    std::fs::write(dir.path().join("b.txt"), "two two two two").unwrap();
+    let out = tempfile::tempdir().unwrap();
+    let t = data::train_tokenizer(dir.path(), 280, &out.path().join("sub/t.json")).unwrap();
+    assert_eq!((t.encode(" one").len(), t.encode(" two").len()), (1, 1));
+    assert!(out.path().join("sub/t.json").exists());
 }

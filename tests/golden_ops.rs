@@ -4,8 +4,8 @@ mod common;
 
 use common::{Golden, backends, relative};
 use nanotern::backend::{Backend, Program};
-use nanotern::graph::{Graph, Plan, TensorId};
-use nanotern::ops::{AdamW, DType, Lion, Muon, rope_table};
+use nanotern::graph::{DType, Graph, Plan, TensorId};
+use nanotern::ops::{AdamW, Lion, Muon, rope_table};
 use nanotern::train::OptimConfig;
 use std::path::Path;
 use std::sync::Arc;

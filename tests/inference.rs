@@ -4,12 +4,12 @@ mod common;
 
 use common::{backends, fastest, on_gpu, relative, scalar};
 use nanotern::backend::Backend;
+use nanotern::checkpoint::{self, Meta};
 use nanotern::formats::{Format, ModelFile};
 use nanotern::infer::{Engine, EngineOptions, FinishReason, Sampling};
 use nanotern::model::ModelConfig;
 use nanotern::rng::Rng;
 use nanotern::tokenizer::Tokenizer;
-use nanotern::train::checkpoint::{self, Meta};
 use nanotern::train::{Batch, Config, OptimConfig, StepShape, TrainStep, Trainer};
 use std::path::Path;
 

@@ -4,8 +4,8 @@
 mod common;
 
 use common::cli::{Project, fresh, resume};
+use nanotern::checkpoint;
 use nanotern::rng::Rng;
-use nanotern::train::checkpoint;
 use rustix::process::Signal;
 use std::time::Duration;
 

@@ -5,7 +5,8 @@
 mod common;
 
 use common::cli::{Project, fresh, resume};
-use nanotern::train::{Config, checkpoint};
+use nanotern::checkpoint;
+use nanotern::train::Config;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 

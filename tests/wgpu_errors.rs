@@ -3,8 +3,8 @@
 use cpu_kernels::fill::FillArgs;
 use nanotern::Error;
 use nanotern::backend::{Backend, NO_ADAPTER, Wgpu, adapters};
-use nanotern::graph::{Graph, Plan};
-use nanotern::ops::{DType, FILL};
+use nanotern::graph::{DType, Graph, Plan};
+use nanotern::ops::FILL;
 use std::io::Write;
 use std::sync::Arc;
 

@@ -1,7 +1,6 @@
 //! The CPU: every op by its kernel, over a pool of threads.
 
-use crate::graph::{Kind, Node, Plan, TensorId};
-use crate::ops::Access;
+use crate::graph::{Access, Kind, Node, Plan, TensorId};
 use crate::{Error, Result};
 use cpu_kernels::{CpuProgram, Level, Step};
 use std::collections::HashSet;

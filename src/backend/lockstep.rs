@@ -2,8 +2,7 @@
 
 use super::Program;
 use crate::Result;
-use crate::graph::TensorId;
-use crate::ops::{Access, DType};
+use crate::graph::{Access, DType, TensorId};
 use std::ops::Range;
 
 /// One output of one node, on both backends.

@@ -1,6 +1,6 @@
 //! `nanotern tokenizer` and `nanotern data`.
 
-use nanotern::{Result, data, tokenizer};
+use nanotern::{Result, data};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -41,7 +41,7 @@ pub enum DataCommand {
 
 pub fn tokenizer(command: &TokenizerCommand) -> Result<ExitCode> {
     let TokenizerCommand::Train { input, vocab_size, output } = command;
-    let trained = tokenizer::train_from_path(input, *vocab_size, output)?;
+    let trained = data::train_tokenizer(input, *vocab_size, output)?;
     println!("{}: {} tokens", output.display(), trained.vocab_size());
     Ok(ExitCode::SUCCESS)
 }

@@ -1,12 +1,13 @@
 //! `nanotern inspect`: what a file is, told from its first bytes, and whether it is intact.
 
+use nanotern::checkpoint;
 use nanotern::data::{TokenMeta, Tokens};
+use nanotern::files::map;
 use nanotern::formats::{
     ModelFile,
     gguf::{Gguf, TensorInfo},
-    map, mhc,
+    mhc,
 };
-use nanotern::train::checkpoint;
 use nanotern::{Error, Result};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};

@@ -1,48 +1,9 @@
-//! Reading text and writing files whole: a file is either as it was or as it should be, never half.
+//! Text from a file or from every file of a folder.
 
 use crate::error::{Error, Result};
-use std::fs::{self, File};
-use std::io::{BufWriter, Write};
+use crate::files::read_utf8;
+use std::fs;
 use std::path::{Path, PathBuf};
-
-/// Writes `bytes` to a temporary file beside `path`, flushes it to the disk and renames it to `path`. Missing parent
-/// folders are made.
-pub(crate) fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
-    write_atomic_with(path, |out| out.write_all(bytes))
-}
-
-/// [`write_atomic`] of what `fill` writes.
-pub(crate) fn write_atomic_with(path: &Path, fill: impl FnOnce(&mut dyn Write) -> std::io::Result<()>) -> Result<()> {
-    let name = path.file_name().ok_or_else(|| Error::invalid(path, "is not the name of a file"))?;
-    let folder = match path.parent() {
-        Some(parent) if parent != Path::new("") => parent,
-        _ => Path::new("."),
-    };
-    fs::create_dir_all(folder).map_err(|e| Error::io(folder, e))?;
-    let temporary = folder.join(format!(".{}.{}.tmp", name.to_string_lossy(), std::process::id()));
-    let write = || {
-        let mut out = BufWriter::new(File::create(&temporary)?);
-        fill(&mut out)?;
-        out.into_inner().map_err(std::io::IntoInnerError::into_error)?.sync_all()
-    };
-    let written = write()
-        .map_err(|e| Error::io(&temporary, e))
-        .and_then(|()| fs::rename(&temporary, path).map_err(|e| Error::io(path, e)));
-    if written.is_err() {
-        let _ = fs::remove_file(&temporary); // the first error is the one to report
-    }
-    written
-}
-
-/// Reads a file as UTF-8; the error names the byte offset of what is not.
-pub(crate) fn read_utf8(path: &Path) -> Result<String> {
-    let bytes = fs::read(path).map_err(|e| Error::io(path, e))?;
-    String::from_utf8(bytes).map_err(|e| {
-        let at = e.utf8_error().valid_up_to();
-        let byte = e.as_bytes()[at];
-        Error::invalid(path, format!("is not UTF-8: byte 0x{byte:02x} at offset {at}"))
-    })
-}
 
 /// Reads a text file, or every regular file under a folder in the order of their paths, hidden ones left out, with
 /// `separator` between files.
@@ -81,6 +42,7 @@ fn walk(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::files::write_atomic;
 
     #[test]
     fn folders_are_read_in_order_without_hidden_files() {
@@ -109,16 +71,5 @@ mod tests {
         assert!(read_text(&dir.path().join("missing"), "").unwrap_err().to_string().contains("missing"));
         write_atomic(&dir.path().join("empty"), b"").unwrap();
         assert!(read_text(&dir.path().join("empty"), "").unwrap_err().to_string().contains("empty"));
-    }
-
-    #[test]
-    fn writing_leaves_no_temporary_file() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("x");
-        write_atomic(&path, b"one").unwrap();
-        write_atomic(&path, b"two").unwrap();
-        assert_eq!(fs::read(&path).unwrap(), b"two");
-        assert!(write_atomic(&dir.path().join("x/y"), b"").is_err());
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 }

@@ -10,7 +10,7 @@ mod tokens;
 mod world;
 
 #[cfg(feature = "native")]
-pub(crate) mod files;
+mod files;
 #[cfg(feature = "native")]
 mod load;
 #[cfg(feature = "native")]
@@ -24,7 +24,7 @@ pub use tokens::Tokens;
 #[cfg(feature = "native")]
 pub use {
     load::load,
-    prepare::{Summary, prepare},
+    prepare::{Summary, prepare, train_tokenizer},
     tokens::{TokenMeta, write_tokens},
 };
 

@@ -3,6 +3,7 @@
 use super::load::{make_tokenizer, separator};
 use super::{TokenMeta, files, split_text, write_tokens};
 use crate::error::{Error, Result};
+use crate::tokenizer::{EOS, Tokenizer};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 
@@ -63,4 +64,12 @@ pub fn prepare(input: &Path, output: &Path, tokenizer: &str, vocab_size: usize, 
         vocab_size: tokenizer.vocab_size(),
         tokenizer_hash: hash,
     })
+}
+
+/// Trains a byte-level BPE on a text file or a folder of them and writes it as `output`.
+pub fn train_tokenizer(input: &Path, vocab_size: usize, output: &Path) -> Result<Tokenizer> {
+    let text = files::read_text(input, EOS)?;
+    let tokenizer = Tokenizer::train_bpe(&text, vocab_size)?;
+    tokenizer.save(output)?;
+    Ok(tokenizer)
 }

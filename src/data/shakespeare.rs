@@ -1,7 +1,7 @@
 //! Tiny Shakespeare (Karpathy 2015, public-domain text), downloaded once into the cache folder.
 
-use super::files;
 use crate::error::{Error, Result};
+use crate::files;
 use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};

@@ -79,7 +79,7 @@ impl TokenMeta {
         if path == bin || !path.exists() {
             return Ok(None);
         }
-        let text = super::files::read_utf8(&path)?;
+        let text = crate::files::read_utf8(&path)?;
         serde_json::from_str(&text)
             .map(Some)
             .map_err(|e| Error::invalid(&path, format!("does not describe a token file: {e}")))
@@ -150,7 +150,7 @@ impl Tokens {
 /// Writes a token file and its description, each atomically, the description last.
 #[cfg(feature = "native")]
 pub fn write_tokens(path: &Path, ids: &[u32], meta: &TokenMeta) -> Result<()> {
-    use super::files::write_atomic;
+    use crate::files::write_atomic;
     // A description of other contents must not outlive them.
     match std::fs::remove_file(TokenMeta::path(path)) {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(Error::io(&TokenMeta::path(path), e)),

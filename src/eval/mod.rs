@@ -3,10 +3,10 @@
 use crate::backend::{Backend, Difference};
 use crate::data::{sampler, synthetic};
 use crate::formats::ModelFile;
-use crate::graph::{Graph, Plan};
+use crate::graph::{DType, Graph, Plan};
 use crate::infer::{Engine, EngineOptions, Sampling, load_weights};
 use crate::model::{Context, Inputs, Model};
-use crate::ops::{DType, IGNORE, Targets};
+use crate::ops::{IGNORE, Targets};
 use crate::{Error, Result};
 use std::collections::BTreeMap;
 use std::sync::Arc;

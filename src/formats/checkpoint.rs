@@ -1,10 +1,10 @@
 //! From a training checkpoint.
 
 use super::{ModelFile, TextConfig};
+use crate::checkpoint;
 use crate::error::{Error, Result};
 use crate::model::ModelConfig;
 use crate::tokenizer::Tokenizer;
-use crate::train::checkpoint;
 use std::path::Path;
 
 impl ModelFile {

@@ -1,13 +1,13 @@
 //! From parameters in training: latent weights are quantised and tables rounded exactly as the forward pass does.
 
 use super::{Encoding, ModelFile, Spec, Tensor, TensorData, Ternary, TextConfig, mhc, specs};
+use crate::checkpoint::Array;
 use crate::model::ModelConfig;
-use crate::train;
 use half::f16;
 
 impl ModelFile {
     /// From the parameters of a model in training.
-    pub fn from_latent(config: ModelConfig, text: TextConfig, latent: &[train::Tensor]) -> Result<ModelFile, String> {
+    pub fn from_latent(config: ModelConfig, text: TextConfig, latent: &[Array]) -> Result<ModelFile, String> {
         let find = |name: &str| latent.iter().find(|t| t.name == name);
         let embed = find("embed.weight").ok_or("the tensor embed.weight is missing")?;
         let vocab = embed.shape.first().copied().unwrap_or(0);

@@ -111,13 +111,13 @@ pub fn h_res(params: &[f32], streams: usize) -> Vec<f64> {
 #[cfg(feature = "native")]
 impl MhcFile {
     pub fn open(path: &std::path::Path) -> crate::Result<MhcFile> {
-        MhcFile::parse(&super::map(path)?).map_err(|what| crate::Error::invalid(path, what))
+        MhcFile::parse(&crate::files::map(path)?).map_err(|what| crate::Error::invalid(path, what))
     }
 
     /// Writes the file, atomically; returns its size in bytes.
     pub fn save(&self, path: &std::path::Path) -> crate::Result<u64> {
         let bytes = self.to_bytes();
-        crate::data::files::write_atomic(path, &bytes)?;
+        crate::files::write_atomic(path, &bytes)?;
         Ok(bytes.len() as u64)
     }
 }

@@ -296,27 +296,13 @@ impl ModelFile {
         if path.is_dir() {
             return ModelFile::from_checkpoint(path);
         }
-        ModelFile::from_gguf(&map(path)?).map_err(|what| Error::invalid(path, what))
+        ModelFile::from_gguf(&crate::files::map(path)?).map_err(|what| Error::invalid(path, what))
     }
 
     /// Writes a GGUF file, atomically; returns its size in bytes.
     pub fn save_gguf(&self, path: &Path, format: Format) -> Result<u64> {
         let layout = gguf::Layout::new(self, format)?;
-        crate::data::files::write_atomic_with(path, |out| layout.write(out))?;
+        crate::files::write_atomic_with(path, |out| layout.write(out))?;
         Ok(layout.bytes())
     }
-}
-
-/// Maps a file into memory. An empty file is an error: it cannot be mapped, and no format here is empty.
-#[cfg(feature = "native")]
-pub fn map(path: &Path) -> Result<memmap2::Mmap> {
-    let file = std::fs::File::open(path).map_err(|e| Error::io(path, e))?;
-    if file.metadata().map_err(|e| Error::io(path, e))?.len() == 0 {
-        return Err(Error::invalid(path, "the file is empty"));
-    }
-    #[expect(unsafe_code, reason = "a memory map cannot be made without it")]
-    // SAFETY: the map is read-only. Model files are written by rename, so one that is replaced while it is read keeps its
-    // contents; a user who truncates one in place ends the process.
-    let map = unsafe { memmap2::Mmap::map(&file) };
-    map.map_err(|e| Error::io(path, e))
 }

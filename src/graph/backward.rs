@@ -4,8 +4,7 @@
 //! parameter (a tied head, a chunked loss) need nothing special. Gradients of activations are temporaries, made when the
 //! first contribution arrives.
 
-use super::{Graph, Kind, Node, TensorId};
-use crate::ops::{self, Grad};
+use super::{DType, Grad, Graph, Kind, Node, Op, TensorId};
 use cpu_kernels::{Args, add::AddArgs, copy::CopyArgs};
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
@@ -15,6 +14,13 @@ struct Entry {
     grad: TensorId,
     /// Nobody else reads it: contributions may be added in place.
     owned: bool,
+}
+
+/// The ops that add up several contributions to one gradient: (x, y) with [`CopyArgs`], and (a, b, sum) with [`AddArgs`].
+#[derive(Clone, Copy)]
+pub struct Accumulate {
+    pub copy: &'static Op,
+    pub add: &'static Op,
 }
 
 /// The pass in progress.
@@ -27,11 +33,17 @@ pub struct Backward<'g> {
     through: HashMap<TensorId, TensorId>,
     /// What stands for a temporary that is computed again.
     again: HashMap<TensorId, TensorId>,
+    accumulate: Accumulate,
 }
 
 impl<'g> Backward<'g> {
     /// Appends the gradient of `nodes` of the graph, given the gradients of some of their outputs.
-    pub fn append(graph: &'g mut Graph, nodes: Range<usize>, seeds: &[(TensorId, TensorId)]) -> Backward<'g> {
+    pub fn append(
+        graph: &'g mut Graph,
+        nodes: Range<usize>,
+        seeds: &[(TensorId, TensorId)],
+        accumulate: Accumulate,
+    ) -> Backward<'g> {
         let mut active: HashSet<TensorId> = graph.gradients.iter().map(|(p, _)| *p).collect();
         let mut through = HashMap::new();
         for node in &graph.nodes {
@@ -44,7 +56,7 @@ impl<'g> Backward<'g> {
             }
         }
         let grads = seeds.iter().map(|&(t, grad)| (t, Entry { grad, owned: false })).collect();
-        let mut pass = Backward { graph, grads, active, through, again: HashMap::new() };
+        let mut pass = Backward { graph, grads, active, through, again: HashMap::new(), accumulate };
         pass.walk(nodes);
         pass
     }
@@ -93,7 +105,7 @@ impl<'g> Backward<'g> {
     }
 
     /// Appends an op; forward tensors among `tensors` may have been computed again.
-    pub fn push<A: Args>(&mut self, op: &'static ops::Op, args: A, tensors: &[TensorId]) {
+    pub fn push<A: Args>(&mut self, op: &'static Op, args: A, tensors: &[TensorId]) {
         let tensors: Vec<TensorId> = tensors.iter().map(|t| self.now(*t)).collect();
         self.graph.push(op, args, &tensors);
     }
@@ -119,7 +131,7 @@ impl<'g> Backward<'g> {
             Some(Entry { grad, owned: false }) => {
                 let own = self.fresh(t);
                 let n = self.graph.tensor(own).elements() as u32;
-                self.graph.push(&ops::COPY, CopyArgs { n }, &[grad, own]);
+                self.graph.push(self.accumulate.copy, CopyArgs { n }, &[grad, own]);
                 self.grads.insert(t, Entry { grad: own, owned: true });
                 (own, 1.0)
             }
@@ -134,7 +146,7 @@ impl<'g> Backward<'g> {
     /// A new temporary of the shape of `t`, to be given to [`Backward::pass`].
     pub fn fresh(&mut self, t: TensorId) -> TensorId {
         let tensor = self.graph.tensor(t).clone();
-        self.graph.add(format!("d.{}", tensor.name), &tensor.shape, ops::DType::F32, Kind::Temp)
+        self.graph.add(format!("d.{}", tensor.name), &tensor.shape, DType::F32, Kind::Temp)
     }
 
     /// Hands `dt` over as a contribution to the gradient of `t`. `owned`: nothing else reads `dt`.
@@ -146,7 +158,7 @@ impl<'g> Backward<'g> {
             Some(Entry { grad, .. }) => {
                 let sum = self.fresh(t);
                 let n = self.graph.tensor(sum).elements() as u32;
-                self.graph.push(&ops::ADD, AddArgs { n }, &[grad, dt, sum]);
+                self.graph.push(self.accumulate.add, AddArgs { n }, &[grad, dt, sum]);
                 Entry { grad: sum, owned: true }
             }
         };

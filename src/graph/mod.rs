@@ -2,12 +2,13 @@
 //! memory plan. No device is known here.
 
 mod backward;
+mod op;
 mod plan;
 
-pub use backward::Backward;
+pub use backward::{Accumulate, Backward};
+pub use op::{Access, Binding, DType, Grad, Op};
 pub use plan::{Plan, Slot};
 
-use crate::ops::{Access, DType, Op};
 use cpu_kernels::{ArgWords, Args};
 use std::ops::Range;
 

@@ -5,9 +5,9 @@
 use super::weights::{load_tensor, load_weights};
 use crate::backend::{Backend, Program};
 use crate::formats::{ModelFile, Tensor};
-use crate::graph::{Graph, Plan, TensorId};
+use crate::graph::{DType, Graph, Plan, TensorId};
 use crate::model::{Context, Inputs, Model, ModelConfig};
-use crate::ops::{DType, KvCache, SampleRow, SamplingState};
+use crate::ops::{KvCache, SampleRow, SamplingState};
 use crate::{Error, Result};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -220,6 +220,11 @@ impl Engine {
     /// Ops submitted for each decoded token of a single sequence.
     pub fn dispatches_per_token(&self) -> usize {
         self.program.plan().graph.nodes_of(self.buckets[0].section).len()
+    }
+
+    /// The plan of all its steps, one section for each number of rows.
+    pub fn plan(&self) -> &Plan {
+        self.program.plan()
     }
 
     /// Bytes of all buffers on the device.

@@ -9,8 +9,8 @@ mod linear;
 mod residual;
 mod table;
 
-use crate::graph::{Graph, TensorId};
-use crate::ops::{self, DType, Int8Weight, KvCache, TernaryWeight, rope_table};
+use crate::graph::{DType, Graph, TensorId};
+use crate::ops::{self, Int8Weight, KvCache, TernaryWeight, rope_table};
 use attention::Attention;
 use ffn::FeedForward;
 use linear::Linear;

@@ -2,8 +2,8 @@
 
 use super::init::EMBEDDING_STD;
 use super::{Embeddings, Init, Inputs, Maker, Role, Weight, WeightForm};
-use crate::graph::{Graph, TensorId};
-use crate::ops::{DType, Head, Int8Weight};
+use crate::graph::{DType, Graph, TensorId};
+use crate::ops::{Head, Int8Weight};
 
 pub(super) enum Table {
     /// The parameter, where it is trained, and what the forward pass reads: the parameter itself, or its nearest f16 values.

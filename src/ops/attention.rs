@@ -1,7 +1,7 @@
 //! Rotary embedding and causal grouped-query attention.
 
-use super::{ATTENTION, ATTENTION_BACKWARD_DELTA, ATTENTION_BACKWARD_KV, ATTENTION_BACKWARD_Q, DType, ROPE};
-use crate::graph::{Backward, Graph, Node, TensorId};
+use super::{ATTENTION, ATTENTION_BACKWARD_DELTA, ATTENTION_BACKWARD_KV, ATTENTION_BACKWARD_Q, ROPE};
+use crate::graph::{Backward, DType, Graph, Node, TensorId};
 use cpu_kernels::attention::AttentionArgs;
 use cpu_kernels::attention_backward_delta::AttentionBackwardDeltaArgs;
 use cpu_kernels::attention_backward_kv::AttentionBackwardKvArgs;

@@ -1,10 +1,10 @@
 //! Quantised linear layers: int8 activations times ternary weights, with straight-through gradients, or times an int8 table.
 
 use super::{
-    DType, INT8_MATMUL, QUANTIZE_ROWS, TERNARY_MATMUL, TERNARY_MATMUL_BACKWARD_INPUT, TERNARY_MATMUL_BACKWARD_WEIGHT,
+    INT8_MATMUL, QUANTIZE_ROWS, TERNARY_MATMUL, TERNARY_MATMUL_BACKWARD_INPUT, TERNARY_MATMUL_BACKWARD_WEIGHT,
     TERNARY_QUANTIZE,
 };
-use crate::graph::{Backward, Graph, Node, TensorId};
+use crate::graph::{Backward, DType, Graph, Node, TensorId};
 use cpu_kernels::int8_matmul::{GROUP, Int8MatmulArgs};
 use cpu_kernels::quantize_rows::QuantizeRowsArgs;
 use cpu_kernels::ternary_matmul::TernaryMatmulArgs;

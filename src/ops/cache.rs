@@ -1,7 +1,7 @@
 //! Inference over cached keys and values: rows of several sequences at once.
 
-use super::{ATTENTION_CACHED, DType, GATHER_ROWS, KV_APPEND};
-use crate::graph::{Graph, TensorId};
+use super::{ATTENTION_CACHED, GATHER_ROWS, KV_APPEND};
+use crate::graph::{DType, Graph, TensorId};
 use cpu_kernels::attention_cached::AttentionCachedArgs;
 use cpu_kernels::gather_rows::GatherRowsArgs;
 use cpu_kernels::kv_append::KvAppendArgs;

@@ -1,7 +1,7 @@
 //! Element by element: residual sums, SwiGLU, constants.
 
-use super::{ADD, DType, FILL, ROUND_F16, SWIGLU, SWIGLU_BACKWARD};
-use crate::graph::{Backward, Graph, Node, TensorId};
+use super::{ADD, FILL, ROUND_F16, SWIGLU, SWIGLU_BACKWARD};
+use crate::graph::{Backward, DType, Graph, Node, TensorId};
 use cpu_kernels::{
     Args, add::AddArgs, fill::FillArgs, round_f16::RoundF16Args, swiglu::SwigluArgs,
     swiglu_backward::SwigluBackwardArgs,

@@ -1,7 +1,7 @@
 //! Token embedding: the first op of every model. Its gradient needs the rows sorted by id, so the model asks for it.
 
-use super::{DType, EMBEDDING, EMBEDDING_BACKWARD, EMBEDDING_INT8, Int8Weight};
-use crate::graph::{Graph, TensorId};
+use super::{EMBEDDING, EMBEDDING_BACKWARD, EMBEDDING_INT8, Int8Weight};
+use crate::graph::{DType, Graph, TensorId};
 use cpu_kernels::embedding_int8::EmbeddingInt8Args;
 use cpu_kernels::{embedding::EmbeddingArgs, embedding_backward::EmbeddingBackwardArgs};
 

@@ -1,8 +1,8 @@
 //! The loss, and the head before it, in chunks of rows: the logits of a whole batch never exist at once.
 
 use super::bitlinear::{Int8Weight, QuantRows, TernaryWeight};
-use super::{CROSS_ENTROPY, DType, MATMUL, SUM, TERNARY_MATMUL_BACKWARD_INPUT, TERNARY_MATMUL_BACKWARD_WEIGHT};
-use crate::graph::{Graph, TensorId};
+use super::{CROSS_ENTROPY, MATMUL, SUM, TERNARY_MATMUL_BACKWARD_INPUT, TERNARY_MATMUL_BACKWARD_WEIGHT};
+use crate::graph::{DType, Graph, TensorId};
 use cpu_kernels::cross_entropy::CrossEntropyArgs;
 use cpu_kernels::matmul::MatmulArgs;
 use cpu_kernels::sum::SumArgs;

@@ -1,7 +1,7 @@
 //! f32 matrix products.
 
-use super::{DType, MATMUL, MATMUL_ADD};
-use crate::graph::{Backward, Graph, Node, TensorId};
+use super::{MATMUL, MATMUL_ADD};
+use crate::graph::{Backward, DType, Graph, Node, TensorId};
 use cpu_kernels::{Args, matmul::MatmulArgs, matmul_add::MatmulAddArgs};
 use std::ops::Range;
 

@@ -1,10 +1,10 @@
 //! mHC-lite residual streams: `streams` copies of the residual, read, mixed and written by learned coefficients.
 
 use super::{
-    BLOCK, DType, MHC_COLLAPSE, MHC_EXPAND, MHC_POST, MHC_POST_BACKWARD, MHC_POST_BACKWARD_COEF, MHC_PRE,
-    MHC_PRE_BACKWARD, MHC_PRE_BACKWARD_COEF, MHC_WEIGHTS, MHC_WEIGHTS_BACKWARD, SUM_ROWS,
+    BLOCK, MHC_COLLAPSE, MHC_EXPAND, MHC_POST, MHC_POST_BACKWARD, MHC_POST_BACKWARD_COEF, MHC_PRE, MHC_PRE_BACKWARD,
+    MHC_PRE_BACKWARD_COEF, MHC_WEIGHTS, MHC_WEIGHTS_BACKWARD, SUM_ROWS,
 };
-use crate::graph::{Backward, Graph, Node, TensorId};
+use crate::graph::{Backward, DType, Graph, Node, TensorId};
 use cpu_kernels::mhc_collapse::MhcCollapseArgs;
 use cpu_kernels::mhc_expand::MhcExpandArgs;
 use cpu_kernels::mhc_post::MhcPostArgs;

@@ -17,8 +17,9 @@ mod norm;
 mod optimizer;
 mod sampling;
 
-use crate::graph::{Backward, Node};
-use cpu_kernels::{ArgWords, Args, Kernel, Packing};
+use crate::graph::{Access, Accumulate, Backward, Binding, DType, Grad, Graph, Op, TensorId};
+use cpu_kernels::Args;
+use std::ops::Range;
 
 pub use attention::{MAX_HEAD_DIM, rope_table};
 pub use bitlinear::{Int8Weight, MAX_GROUP, QuantRows, TernaryWeight, packed_row_bytes};
@@ -27,75 +28,9 @@ pub use loss::{Head, IGNORE, Targets};
 pub use optimizer::{AdamW, Lion, Muon, STATS_RING, StepControl};
 pub use sampling::{SampleRow, SamplingState};
 
-/// How an op uses a buffer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Access {
-    Read,
-    /// Every element is written, none is read.
-    Write,
-    /// Read and written, or written in part.
-    ReadWrite,
-}
-
-/// What a buffer holds. `I8` and `U8` are four to a word in a shader.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DType {
-    F32,
-    U32,
-    I8,
-    U8,
-}
-
-impl DType {
-    pub fn bytes(self) -> usize {
-        match self {
-            DType::F32 | DType::U32 => 4,
-            DType::I8 | DType::U8 => 1,
-        }
-    }
-}
-
-pub struct Binding {
-    pub name: &'static str,
-    pub access: Access,
-    pub dtype: DType,
-}
-
-/// An entry of the table.
-pub struct Op {
-    pub name: &'static str,
-    /// WGSL source; a line `//#import name` stands for the snippet `shaders/shared/name.wgsl`.
-    pub shader: &'static str,
-    pub kernel: Kernel,
-    /// Name and WGSL type of each field of `Args`.
-    pub fields: &'static [(&'static str, &'static str)],
-    pub bindings: &'static [Binding],
-    /// Workgroups in x, y, z.
-    pub grid: fn(&ArgWords) -> [u32; 3],
-    /// Elementary operations, roughly: decides over how many threads a CPU splits the op.
-    pub work: fn(&ArgWords) -> u64,
-    /// Floating-point or integer multiply-adds of a matrix product, counted as two each; 0 for all else.
-    pub flops: fn(&ArgWords) -> u64,
-    pub grad: Grad,
-    /// How the kernel packs constant operands.
-    pub packing: Option<&'static Packing>,
-}
-
-/// How the gradient of an op's inputs follows from that of its outputs.
-#[derive(Clone, Copy)]
-pub enum Grad {
-    /// It has none.
-    None,
-    /// The gradient of the first output is that of the first input, unchanged (the quantisers' straight-through estimate).
-    StraightThrough,
-    /// The function appends the ops that compute it.
-    Append(fn(&mut Backward<'_>, &Node)),
-}
-
-impl std::fmt::Debug for Op {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.name)
-    }
+/// Appends the gradient of `nodes` of the graph, given the gradients `(output, gradient)` of some of their outputs.
+pub fn backward<'g>(g: &'g mut Graph, nodes: Range<usize>, seeds: &[(TensorId, TensorId)]) -> Backward<'g> {
+    Backward::append(g, nodes, seeds, Accumulate { copy: &COPY, add: &ADD })
 }
 
 /// Threads in a workgroup of every shader that is no matrix product.

@@ -1,7 +1,7 @@
 //! Normalisation.
 
-use super::{DType, RMS_NORM, RMS_NORM_BACKWARD, RMS_NORM_BACKWARD_WEIGHT, ROW_BLOCK, SUM_ROWS};
-use crate::graph::{Backward, Graph, Node, TensorId};
+use super::{RMS_NORM, RMS_NORM_BACKWARD, RMS_NORM_BACKWARD_WEIGHT, ROW_BLOCK, SUM_ROWS};
+use crate::graph::{Backward, DType, Graph, Node, TensorId};
 use cpu_kernels::rms_norm::RmsNormArgs;
 use cpu_kernels::rms_norm_backward::RmsNormBackwardArgs;
 use cpu_kernels::rms_norm_backward_weight::RmsNormBackwardWeightArgs;

@@ -1,7 +1,7 @@
 //! Optimizers. The clip factor and the verdict on the step stay on the device: nothing is read back within a step.
 
-use super::{ADAMW, BLOCK, CLIP, DType, LION, MUON_MOMENTUM, MUON_NORMALIZE, MUON_UPDATE, SUM_SQUARES};
-use crate::graph::{Graph, TensorId};
+use super::{ADAMW, BLOCK, CLIP, LION, MUON_MOMENTUM, MUON_NORMALIZE, MUON_UPDATE, SUM_SQUARES};
+use crate::graph::{DType, Graph, TensorId};
 use cpu_kernels::adamw::AdamwArgs;
 use cpu_kernels::clip::ClipArgs;
 use cpu_kernels::lion::LionArgs;

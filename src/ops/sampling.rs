@@ -1,7 +1,7 @@
 //! Drawing tokens from logits, on the device.
 
-use super::{DType, MARK_SEEN, SAMPLE};
-use crate::graph::{Graph, TensorId};
+use super::{MARK_SEEN, SAMPLE};
+use crate::graph::{DType, Graph, TensorId};
 use cpu_kernels::mark_seen::MarkSeenArgs;
 use cpu_kernels::sample::{SAMPLE_PARAMS, SampleArgs};
 

@@ -262,15 +262,4 @@ mod native {
         assert!(message.contains("261") && message.contains("262"), "{message}");
         assert_eq!(Tokenizer::train_bpe("ab", 262).unwrap().vocab_size(), 262);
     }
-
-    #[test]
-    fn training_from_a_folder() {
-        let dir = tempfile::tempdir().unwrap();
-        std::fs::write(dir.path().join("a.txt"), "one one one one").unwrap();
-        std::fs::write(dir.path().join("b.txt"), "two two two two").unwrap();
-        let out = tempfile::tempdir().unwrap();
-        let t = train_from_path(dir.path(), 280, &out.path().join("sub/t.json")).unwrap();
-        assert_eq!((t.encode(" one").len(), t.encode(" two").len()), (1, 1));
-        assert!(out.path().join("sub/t.json").exists());
-    }
 }

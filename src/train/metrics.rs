@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Number, Value};
 
-use super::checkpoint::sync_dir;
 use crate::error::{Error, Result};
+use crate::files::sync_dir;
 
 /// The file name inside a run directory.
 pub const FILE_NAME: &str = "metrics.jsonl";

@@ -1,8 +1,6 @@
 //! Training: the step on a device, and around it the run: checkpoints, metrics, TensorBoard events, loss plot, progress,
 //! signals.
 
-#[cfg(feature = "native")]
-pub mod checkpoint;
 mod config;
 #[cfg(feature = "native")]
 pub mod metrics;
@@ -33,11 +31,3 @@ pub use session::Session;
 pub use signals::Signals;
 pub use step::{StepShape, TrainStep, sorted_rows};
 pub use trainer::{Batch, StepStats, Trainer};
-
-/// A named array of f32, row-major; `shape` multiplies to `data.len()`.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Tensor {
-    pub name: String,
-    pub shape: Vec<usize>,
-    pub data: Vec<f32>,
-}

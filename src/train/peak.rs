@@ -2,8 +2,7 @@
 
 use crate::Result;
 use crate::backend::Backend;
-use crate::graph::{Graph, Plan};
-use crate::ops::DType;
+use crate::graph::{DType, Graph, Plan};
 use std::sync::Arc;
 use std::time::Instant;
 

@@ -1,6 +1,5 @@
 //! A training run: data, steps, evaluations, checkpoints, logs; stops at a signal and goes on where it stopped.
 
-use super::checkpoint::{self, Checkpoint, Meta, RunLock};
 use super::config::Config;
 use super::metrics::{EvalRecord, MetricsWriter, StepRecord, read_losses};
 use super::plot::loss_svg;
@@ -10,8 +9,9 @@ use super::signals::Signals;
 use super::tensorboard::EventWriter;
 use super::trainer::StepStats;
 use crate::backend::Backend;
+use crate::checkpoint::{self, Checkpoint, Meta, RunLock};
 use crate::data::Corpus;
-use crate::data::files::write_atomic;
+use crate::files::write_atomic;
 use crate::ops::STATS_RING;
 use crate::{Error, Result};
 use std::path::{Path, PathBuf};

@@ -4,9 +4,9 @@
 //! often as gradients are accumulated), `update` clips and applies the optimizers, `eval` measures the loss of one batch.
 
 use super::config::{Aux, OptimConfig};
-use crate::graph::{Backward, Graph, Plan, TensorId};
+use crate::graph::{DType, Graph, Plan, TensorId};
 use crate::model::{Context, Inputs, Model, ModelConfig, Role};
-use crate::ops::{AdamW, DType, Head, Lion, Muon, StepControl, Targets};
+use crate::ops::{self, AdamW, Head, Lion, Muon, StepControl, Targets};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -91,7 +91,7 @@ impl TrainStep {
             let dx =
                 g.head_loss(&head, targets, model.head_chunk(shape.rows()), scale).expect("a gradient was asked for");
             g.sum(targets.losses, scale, 1.0, loss);
-            let backward = Backward::append(g, nodes, &[(head.input(), dx)]);
+            let backward = ops::backward(g, nodes, &[(head.input(), dx)]);
             let dembedded = backward.grad(embedded).expect("the loss depends on the embedding");
             let dtable = model.embedding_table().and_then(|t| g.gradient(t)).expect("every parameter has a gradient");
             g.embedding_backward(ids, order, dembedded, dtable);

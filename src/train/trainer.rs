@@ -1,9 +1,9 @@
 //! A training step on a device: parameters in, batches in, statistics out. What surrounds it (files, logs, signals) is in
 //! `run`; this part runs in a browser too.
 
-use super::Tensor;
 use super::step::{TrainStep, sorted_rows};
 use crate::backend::{Backend, Program};
+use crate::checkpoint::Array;
 use crate::graph::TensorId;
 use crate::ops::{IGNORE, STATS_RING};
 use crate::rng::{Rng, mix};
@@ -60,43 +60,43 @@ impl Trainer {
     }
 
     /// The parameters, as f32.
-    pub async fn fetch_model(&mut self) -> Result<Vec<Tensor>> {
+    pub async fn fetch_model(&mut self) -> Result<Vec<Array>> {
         self.fetch(self.params()).await
     }
 
     /// [`Trainer::fetch_model`], for callers that can wait.
     #[cfg(feature = "native")]
-    pub fn model_tensors(&mut self) -> Result<Vec<Tensor>> {
+    pub fn model_tensors(&mut self) -> Result<Vec<Array>> {
         pollster::block_on(self.fetch_model())
     }
 
     /// Everything the optimizer remembers.
     #[cfg(feature = "native")]
-    pub fn optimizer_tensors(&mut self) -> Result<Vec<Tensor>> {
+    pub fn optimizer_tensors(&mut self) -> Result<Vec<Array>> {
         pollster::block_on(self.fetch(self.step.state.clone()))
     }
 
-    async fn fetch(&mut self, list: Vec<(String, TensorId)>) -> Result<Vec<Tensor>> {
+    async fn fetch(&mut self, list: Vec<(String, TensorId)>) -> Result<Vec<Array>> {
         let mut tensors = Vec::with_capacity(list.len());
         for (name, id) in list {
             let shape = self.step.plan.graph.shape(id).to_vec();
-            tensors.push(Tensor { name, shape, data: self.program.fetch(id).await? });
+            tensors.push(Array { name, shape, data: self.program.fetch(id).await? });
         }
         Ok(tensors)
     }
 
     /// Sets parameters and optimizer state; every name and shape must be there, and no other.
-    pub fn load(&mut self, model: &[Tensor], optimizer: &[Tensor]) -> Result<()> {
+    pub fn load(&mut self, model: &[Array], optimizer: &[Array]) -> Result<()> {
         self.set(self.params(), model, "model")?;
         self.set(self.step.state.clone(), optimizer, "optimizer")
     }
 
     /// Sets parameters only.
-    pub fn load_model(&mut self, model: &[Tensor]) -> Result<()> {
+    pub fn load_model(&mut self, model: &[Array]) -> Result<()> {
         self.set(self.params(), model, "model")
     }
 
-    fn set(&mut self, wanted: Vec<(String, TensorId)>, given: &[Tensor], what: &str) -> Result<()> {
+    fn set(&mut self, wanted: Vec<(String, TensorId)>, given: &[Array], what: &str) -> Result<()> {
         if let Some(extra) = given.iter().find(|t| !wanted.iter().any(|(name, _)| *name == t.name)) {
             return Err(Error::usage(format!(
                 "the {what} has a tensor {} that this configuration has not",

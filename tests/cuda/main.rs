@@ -16,7 +16,8 @@ use compare::{Bench, graph, verdict, words};
 use emulator::{Buffer, Call, Emulator};
 use nanotern::backend::cuda::{Kernel, compile, devices, has_nvrtc, translate};
 use nanotern::backend::{open, shader_source};
-use nanotern::ops::{Op, TABLE};
+use nanotern::graph::Op;
+use nanotern::ops::TABLE;
 use std::io::Write;
 
 fn kernel(op: &Op) -> Kernel {

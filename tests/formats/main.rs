@@ -8,11 +8,11 @@ mod raw;
 mod round_trip;
 mod stream;
 
+use nanotern::checkpoint::{self, Meta};
 use nanotern::formats::{CHAT_TEMPLATE, ModelFile, TextConfig};
 use nanotern::model::{Model, ModelConfig};
 use nanotern::rng::Rng;
 use nanotern::tokenizer::Tokenizer;
-use nanotern::train::checkpoint::{self, Meta};
 use nanotern::train::{Config, Tensor};
 use std::path::{Path, PathBuf};
 

@@ -3,11 +3,11 @@
 
 use super::raw::{Raw, string};
 use super::{latent, model, save, small, tiniest};
+use nanotern::checkpoint::Array;
 use nanotern::formats::{Format, ModelFile, gguf, mhc::MhcFile};
 use nanotern::model::ModelConfig;
 use nanotern::rng::Rng;
 use nanotern::tokenizer::Tokenizer;
-use nanotern::train::Tensor;
 use nanotern::{Error, Result};
 use std::fs;
 use std::path::Path;
@@ -386,7 +386,7 @@ fn malformed_mhc_files_are_refused_by_name() {
     }
 }
 
-type CheckpointCase = (&'static str, fn(&mut Vec<Tensor>), &'static str);
+type CheckpointCase = (&'static str, fn(&mut Vec<Array>), &'static str);
 
 /// Checkpoints whose checksums are right and whose tensors are not; damaged ones are the business of `tests/checkpoint.rs`.
 #[test]

@@ -1,8 +1,9 @@
 //! The cases of each op: odd sizes, one row, masked targets, small real sizes, offsets, beta 0 (over poison) and 1.
 
 use cpu_kernels::*;
+use nanotern::graph::Op;
 use nanotern::graph::{Graph, TensorId};
-use nanotern::ops::{self, Op, rope_table};
+use nanotern::ops::{self, rope_table};
 use nanotern::rng::Rng;
 
 /// What a tensor holds before the op.

@@ -2,8 +2,8 @@
 
 use crate::cases::{Case, Data};
 use nanotern::backend::{Backend, Program, float_error};
+use nanotern::graph::{Access, DType};
 use nanotern::graph::{Graph, Plan, TensorId};
-use nanotern::ops::{Access, DType};
 use std::sync::Arc;
 
 /// Words behind each tensor that no op may touch.

@@ -5,7 +5,8 @@ mod uniformity;
 use naga::valid::{Capabilities, ValidationFlags, Validator};
 use naga::{AddressSpace, ArraySize, Module, ScalarKind, StorageAccess, TypeInner};
 use nanotern::backend::shader_source;
-use nanotern::ops::{Access, DType, Op, TABLE};
+use nanotern::graph::{Access, DType, Op};
+use nanotern::ops::TABLE;
 use std::collections::BTreeSet;
 
 /// The browser budget: what WebGPU promises everywhere.

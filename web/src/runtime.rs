@@ -96,7 +96,7 @@ impl Runtime {
     #[wasm_bindgen(js_name = checkShaders, unchecked_return_type = "{ op: string, message: string }[]")]
     pub async fn check_shaders(&self) -> JsValue {
         let refused = match &*self.backend {
-            Backend::Wgpu(wgpu) => wgpu.check_shaders().await,
+            Backend::Wgpu(wgpu) => wgpu.check_shaders(nanotern::ops::TABLE).await,
             _ => Vec::new(),
         };
         object(&refused.into_iter().map(|(op, message)| Refused { op, message }).collect::<Vec<_>>())

@@ -8,8 +8,7 @@ mod nvrtc;
 mod program;
 mod translate;
 
-use crate::graph::Plan;
-use crate::ops::Op;
+use crate::graph::{Op, Plan};
 use crate::{Error, Result};
 use cudarc::driver::result::{DriverError, device};
 use cudarc::driver::sys::{CUdevice_attribute, CUresult};

@@ -1,8 +1,7 @@
 //! A plan on a device: one buffer a slot, one launch a node, all in one stream.
 
 use super::{Cuda, failed};
-use crate::graph::{Node, Plan, Slot};
-use crate::ops::Access;
+use crate::graph::{Access, Node, Plan, Slot};
 use crate::{Error, Result};
 use cpu_kernels::ArgWords;
 use cudarc::driver::result::DriverError;

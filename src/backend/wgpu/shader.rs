@@ -1,6 +1,6 @@
 //! From an entry of the op table to a compute pipeline.
 
-use crate::ops::{Access, Op};
+use crate::graph::{Access, Op};
 
 /// Snippets that shaders share, by the name their imports give.
 const SHARED: &[(&str, &str)] = &[

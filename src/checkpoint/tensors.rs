@@ -7,15 +7,15 @@ use std::path::Path;
 
 use safetensors::tensor::{Dtype, Metadata, SafeTensors, TensorInfo};
 
+use super::Array;
 use crate::error::{Error, Result};
-use crate::train::Tensor;
 
 const _: () = assert!(cfg!(target_endian = "little"), "safetensors data is little-endian and is written verbatim");
 
 /// The encoded header of a safetensors file and the tensors in file order.
 pub(super) struct Layout<'a> {
     header: Vec<u8>,
-    tensors: Vec<&'a Tensor>,
+    tensors: Vec<&'a Array>,
     /// Size of the whole file.
     pub bytes: u64,
 }
@@ -23,8 +23,8 @@ pub(super) struct Layout<'a> {
 impl<'a> Layout<'a> {
     /// # Errors
     /// [`Error::Usage`] if two tensors share a name. A shape that does not match its data is a caller's bug: it panics.
-    pub(super) fn new(tensors: &'a [Tensor]) -> Result<Self> {
-        let mut tensors: Vec<&Tensor> = tensors.iter().collect();
+    pub(super) fn new(tensors: &'a [Array]) -> Result<Self> {
+        let mut tensors: Vec<&Array> = tensors.iter().collect();
         tensors.sort_by(|a, b| a.name.cmp(&b.name));
         if let Some(pair) = tensors.windows(2).find(|p| p[0].name == p[1].name) {
             return Err(Error::usage(format!("two tensors are named {:?}", pair[0].name)));
@@ -62,7 +62,7 @@ impl<'a> Layout<'a> {
 }
 
 /// The tensors of a safetensors file, ordered by name; every one must be f32.
-pub(super) fn parse(path: &Path, bytes: &[u8]) -> Result<Vec<Tensor>> {
+pub(super) fn parse(path: &Path, bytes: &[u8]) -> Result<Vec<Array>> {
     let file = SafeTensors::deserialize(bytes).map_err(|e| Error::invalid(path, e.to_string()))?;
     let mut views = file.tensors();
     views.sort_by(|a, b| a.0.cmp(&b.0));
@@ -71,7 +71,7 @@ pub(super) fn parse(path: &Path, bytes: &[u8]) -> Result<Vec<Tensor>> {
             return Err(Error::invalid(path, format!("tensor {name:?} is {:?}, want F32", view.dtype())));
         }
         let data = view.data().as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
-        Ok(Tensor { shape: view.shape().to_vec(), name, data })
+        Ok(Array { shape: view.shape().to_vec(), name, data })
     };
     views.into_iter().map(tensor).collect()
 }

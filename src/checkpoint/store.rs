@@ -1,28 +1,14 @@
-//! Checkpoints that survive a kill, a power cut, a full disk and a flipped bit.
-//!
-//! A checkpoint is a directory `step_N/` or `final/` inside a run directory: `model.safetensors` (f32 latent weights),
-//! `optimizer.safetensors`, `meta.json`, optionally `tokenizer.json`, and `manifest.json` with sizes and checksums.
-//! Beside them live only hidden names, never read as checkpoints except where said:
-//!
-//! - `.tmp-NAME`  being written. Every file is synced, the manifest last, then the directory; a rename publishes it.
-//! - `.old-NAME`  what NAME was while it is being replaced; read when NAME itself is missing or damaged.
-//! - `.del-NAME`  being deleted.
-//!
-//! The next [`save`] puts left-overs in order; readers never write, so a server may load while a trainer saves.
-
-mod lock;
-mod manifest;
-mod tensors;
+//! Saving, loading and pruning the checkpoints of a run directory.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-pub use self::lock::RunLock;
-use self::manifest::Manifest;
-use super::Tensor;
+use super::manifest::{self, Manifest};
+use super::{Array, tensors};
 use crate::error::{Error, Result};
+use crate::files::sync_dir;
 
 /// The [`Meta::format_version`] this program writes, and the newest it reads.
 pub const FORMAT_VERSION: u32 = 1;
@@ -82,8 +68,8 @@ pub struct Checkpoint {
     /// Where it was read from.
     pub dir: PathBuf,
     pub meta: Meta,
-    pub model: Vec<Tensor>,
-    pub optimizer: Vec<Tensor>,
+    pub model: Vec<Array>,
+    pub optimizer: Vec<Array>,
     pub tokenizer_json: Option<String>,
 }
 
@@ -93,7 +79,7 @@ pub fn step_name(step: u64) -> String {
 }
 
 /// Writes the checkpoint `run_dir/name` (`step_N` or `final`) and returns its path; a checkpoint of that name is
-/// replaced, and stays readable until the new one is complete. The caller holds the [`RunLock`].
+/// replaced, and stays readable until the new one is complete. The caller holds the [`RunLock`](super::RunLock).
 ///
 /// # Errors
 /// [`Error::Usage`] for another name or for tensors that share one; otherwise [`Error::Checkpoint`], in two lines: what
@@ -102,8 +88,8 @@ pub fn save(
     run_dir: &Path,
     name: &str,
     meta: &Meta,
-    model: &[Tensor],
-    optimizer: &[Tensor],
+    model: &[Array],
+    optimizer: &[Array],
     tokenizer_json: Option<&str>,
 ) -> Result<PathBuf> {
     if name != "final" && step_of(name).is_none() {
@@ -383,14 +369,6 @@ fn names(run_dir: &Path) -> Result<Vec<String>> {
 
 fn rename(from: &Path, to: &Path) -> Result<()> {
     fs::rename(from, to).map_err(|e| Error::io(from, e))
-}
-
-/// Makes the entries of a directory durable. Windows cannot open directories and orders renames in its own journal.
-pub(super) fn sync_dir(dir: &Path) -> Result<()> {
-    if cfg!(unix) {
-        fs::File::open(dir).and_then(|d| d.sync_all()).map_err(|e| Error::io(dir, e))?;
-    }
-    Ok(())
 }
 
 #[cfg(test)]

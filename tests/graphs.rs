@@ -1,0 +1,124 @@
+//! The graphs of many configurations, as checksums: a change of how a model is described must not change what it computes.
+
+use cpu_kernels::copy::CopyArgs;
+use nanotern::backend::{Backend, Cpu, Level};
+use nanotern::graph::{DType, Graph, Plan, TensorId};
+use nanotern::infer::{Engine, EngineOptions};
+use nanotern::model::{Embeddings, ModelConfig, Quantize};
+use nanotern::ops::COPY;
+use nanotern::train::{OptimConfig, StepShape, TrainStep};
+use std::fmt::Write;
+
+/// Every combination of the options that change a graph.
+fn configurations() -> Vec<ModelConfig> {
+    let mut all = Vec::new();
+    for mhc_streams in [1, 2, 4] {
+        for (tie_embeddings, ternary_head) in [(true, false), (false, false), (false, true)] {
+            for (sub_norm, quantize) in
+                [true, false].into_iter().flat_map(|s| [(s, Quantize::Ternary), (s, Quantize::None)])
+            {
+                for embeddings in [Embeddings::F16, Embeddings::F32, Embeddings::Q8_0] {
+                    for layers in [1, 3] {
+                        all.push(ModelConfig {
+                            dim: 64,
+                            layers,
+                            heads: 4,
+                            kv_heads: 2,
+                            ffn: 96,
+                            seq_len: 32,
+                            group_size: 32,
+                            mhc_streams,
+                            sub_norm,
+                            tie_embeddings,
+                            ternary_head,
+                            quantize,
+                            embeddings,
+                            ..ModelConfig::default()
+                        });
+                    }
+                }
+            }
+        }
+    }
+    all
+}
+
+/// Sections, and the nodes in order: op, arguments, names of tensors.
+fn dump(graph: &Graph, out: &mut String) {
+    for section in &graph.sections {
+        writeln!(out, "{} {:?}", section.name, section.nodes).unwrap();
+    }
+    for node in &graph.nodes {
+        let names: Vec<&str> = node.tensors.iter().map(|t| graph.tensor(*t).name.as_str()).collect();
+        writeln!(out, "{} {:?} {names:?}", node.op.name, node.args).unwrap();
+    }
+}
+
+/// Number of graphs, lines of their dump, and its CRC-32C.
+fn checksum(count: usize, dump: &str) -> (usize, usize, u32) {
+    (count, dump.lines().count(), crc32c::crc32c(dump.as_bytes()))
+}
+
+#[test]
+fn training_graphs_are_what_they_were() {
+    let (mut count, mut out) = (0, String::new());
+    for config in configurations().iter().filter(|c| c.embeddings != Embeddings::Q8_0) {
+        let shape = StepShape { batch: 2, seq: 32, accum: 1, recompute: config.layers == 3 };
+        let step = TrainStep::build(config, 300, shape, &OptimConfig::default());
+        dump(&step.plan.graph, &mut out);
+        let state: Vec<&str> = step.state.iter().map(|(name, _)| name.as_str()).collect();
+        writeln!(out, "{state:?}").unwrap();
+        count += 1;
+    }
+    assert_eq!(checksum(count, &out), (144, 50_244, 0x2fd2_ff18));
+}
+
+#[test]
+fn decoding_graphs_are_what_they_were() {
+    let backend = Backend::Cpu(Cpu::new(Level::Scalar, Some(1)).unwrap());
+    let (mut count, mut out) = (0, String::new());
+    for config in &configurations() {
+        let engine = Engine::empty(config, 300, &[], &backend, EngineOptions { slots: 2, context: 0 }).unwrap();
+        dump(&engine.plan().graph, &mut out);
+        count += 1;
+    }
+    assert_eq!(checksum(count, &out), (216, 46_752, 0x5042_a09e));
+}
+
+/// x -> a -> b -> c -> ... of different sizes.
+fn chain(sizes: &[usize]) -> Graph {
+    let mut g = Graph::new();
+    let mut x = g.persistent("x", &[sizes[0]], DType::F32);
+    for n in sizes {
+        let y = g.temp("y", &[*n], DType::F32);
+        g.push(&COPY, CopyArgs { n: *n as u32 }, &[x, y]);
+        x = y;
+    }
+    g
+}
+
+#[test]
+fn neighbours_never_share_and_the_plan_is_near_the_ideal() {
+    let plan = Plan::new(chain(&[100, 7, 300, 20, 20, 500, 1, 64]));
+    for node in &plan.graph.nodes {
+        assert_ne!(plan.slot(node.tensors[0]), plan.slot(node.tensors[1]));
+    }
+    assert!(plan.temp_bytes() >= plan.ideal_peak());
+    // The two of 20 overlap each other and one of the large ones each, which share a slot.
+    assert_eq!(plan.temp_bytes(), 4 * (500 + 20 + 20));
+}
+
+#[test]
+fn every_tensor_fits_its_slot_and_lives_apart() {
+    let plan = Plan::new(chain(&[3, 9, 27, 81, 9, 3]));
+    let uses = |t: TensorId| {
+        let nodes = plan.graph.nodes.iter().enumerate();
+        nodes.filter(move |(_, node)| node.tensors.contains(&t)).map(|(i, _)| i)
+    };
+    for slot in &plan.slots {
+        assert!(slot.tensors.iter().all(|t| plan.graph.tensor(*t).bytes() <= slot.bytes));
+        for pair in slot.tensors.windows(2) {
+            assert!(uses(pair[0]).last() < uses(pair[1]).next());
+        }
+    }
+}
