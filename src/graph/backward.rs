@@ -6,7 +6,7 @@
 
 use super::{Graph, Kind, Node, TensorId};
 use crate::ops::{self, Grad};
-use cpu_kernels::{Args, add::AddArgs, copy::CopyArgs};
+use cpu_kernels::{Args, ops::add::AddArgs, ops::copy::CopyArgs};
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 

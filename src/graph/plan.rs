@@ -126,7 +126,7 @@ mod tests {
         let mut x = g.persistent("x", &[sizes[0]], DType::F32);
         for n in sizes {
             let y = g.temp("y", &[*n], DType::F32);
-            g.push(&crate::ops::COPY, cpu_kernels::copy::CopyArgs { n: *n as u32 }, &[x, y]);
+            g.push(&crate::ops::COPY, cpu_kernels::ops::copy::CopyArgs { n: *n as u32 }, &[x, y]);
             x = y;
         }
         g
