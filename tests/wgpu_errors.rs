@@ -1,6 +1,6 @@
 //! What the wgpu backend says when a device is missing or too small: one message that names the thing and the limit.
 
-use cpu_kernels::fill::FillArgs;
+use cpu_kernels::ops::fill::FillArgs;
 use nanotern::Error;
 use nanotern::backend::{Backend, NO_ADAPTER, Wgpu, adapters};
 use nanotern::graph::{DType, Graph, Plan};
