@@ -4,6 +4,7 @@
 
 #[cfg(feature = "native")]
 pub mod cli;
+pub mod sampling;
 #[cfg(all(feature = "native", unix))]
 pub mod server;
 

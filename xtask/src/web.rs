@@ -1,8 +1,8 @@
 //! `cargo xtask web`: the browser demo, built into `target/web` and served on this machine.
 //!
-//! The module is compiled with SIMD; `xtask/bindgen` writes its JavaScript side; the page, what it shares with the
-//! server's, and a model that is trained here once are put beside it. `target/web` is then a folder that any server of
-//! static files can publish. `cargo xtask web-test` tests it in a browser.
+//! The module is compiled with SIMD, and `xtask/bindgen` writes its JavaScript side. The page (`web/www`), the interface
+//! code that it shares with the server's page (`ui`) and a model that is trained here once are copied beside it. Any server
+//! of static files can publish the folder `target/web`. `cargo xtask web-test` tests it in a browser.
 
 use super::serve::{listen, serve};
 use super::{Result, WASM, WASM_FLAGS, cargo_command, has_wasm, run};
@@ -83,10 +83,8 @@ fn build(target: &Path) -> Result<PathBuf> {
     let out = target.join("web");
     let module = compile(target)?;
     bindgen(target, &module, &out)?;
+    copy_all(Path::new("ui"), &out)?;
     copy_all(Path::new("web/www"), &out)?;
-    for shared in ["page.css", "chat.js", "markdown.js"] {
-        copy(&Path::new("src/serve").join(shared), &out.join(shared))?;
-    }
     Ok(out)
 }
 
