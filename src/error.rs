@@ -16,6 +16,9 @@ pub enum Error {
     /// A file was read, but what it says is wrong.
     #[error("{path}: {what}", path = .path.display())]
     Invalid { path: PathBuf, what: String },
+    /// A model is not what its description says, or cannot do what was asked of it.
+    #[error("{0}")]
+    Model(String),
     /// The device refused, ran out of memory, or is not there.
     #[error("{0}")]
     Device(String),

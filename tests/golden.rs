@@ -70,6 +70,7 @@ fn configuration(recipe: &serde_json::Value) -> (ModelConfig, usize, OptimConfig
         ternary_head: b("ternary_head"),
         rope_theta: f("rope_theta"),
         norm_eps: f("eps") as f32,
+        ..ModelConfig::default()
     };
     let optim = OptimConfig {
         muon_lr: f("muon_lr") as f32,
@@ -99,14 +100,14 @@ fn batches(golden: &Golden) -> Vec<Batch> {
 /// Runs step 0 up to the update, op by op; returns the largest distance of an activation, and the share of rows that differ
 /// in the first that does.
 fn activations(trainer: &mut Trainer, golden: &Golden, batch: &Batch) -> (f64, String, f64) {
-    trainer.program.run_section("begin").unwrap();
+    trainer.program.run_section(trainer.step.sections.begin).unwrap();
     trainer.feed(batch);
     let order = trainer.step.order;
     trainer.program.write(order, &nanotern::train::sorted_rows(&batch.inputs));
     let plan = trainer.step.plan.clone();
     let mut worst = (0.0, String::new(), 0.0);
     let mut seen = std::collections::BTreeSet::new();
-    for i in plan.graph.nodes_of("micro") {
+    for i in trainer.step.sections.micro.nodes() {
         trainer.program.run(i..i + 1).unwrap();
         for t in plan.graph.outputs(&plan.graph.nodes[i]).collect::<Vec<_>>() {
             let name = format!("act.{}", plan.graph.tensor(t).name);
@@ -142,7 +143,7 @@ fn worst(
     of: impl Fn(&Trainer, nanotern::graph::TensorId) -> nanotern::graph::TensorId,
 ) -> [(f64, String); 2] {
     let mut worst = [(0.0, String::new()), (0.0, String::new())];
-    let params: Vec<_> = trainer.step.model.params.iter().map(|p| (p.name.clone(), p.id)).collect();
+    let params: Vec<_> = trainer.step.model.params().map(|(w, param)| (w.name.clone(), param)).collect();
     for (name, id) in params {
         let t = of(trainer, id);
         let (mut have, mut want) = (trainer.program.read::<f32>(t).unwrap(), golden.param(prefix, &name));
@@ -169,7 +170,7 @@ fn check(file: &Path, name: &str, backend: &Backend) {
     let step = TrainStep::build(&model, vocab, shape, &optim);
     let mut trainer = Trainer::new(step, backend).unwrap();
     trainer.init(0);
-    for p in trainer.step.model.params.iter().map(|p| (p.name.clone(), p.id)).collect::<Vec<_>>() {
+    for p in trainer.step.model.params().map(|(w, param)| (w.name.clone(), param)).collect::<Vec<_>>() {
         let values: Vec<f32> = golden.param("init", &p.0).iter().map(|v| *v as f32).collect();
         trainer.program.write(p.1, &values);
     }

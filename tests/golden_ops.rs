@@ -158,7 +158,8 @@ fn muon() {
             for (i, half) in gradients.chunks(48 * 32).enumerate() {
                 let g = b.given(&format!("g{i}"), &shape, half.to_vec());
                 let muon = Muon { lr: 0.02, momentum: 0.95, steps: 3, weight_decay: 0.1 };
-                b.g.muon(&muon, control, &[[g, w, m]]);
+                let matrices = b.g.muon_matrices(g, w, m);
+                b.g.muon(&muon, control, &matrices);
             }
             let mut program = b.run(&backend);
             assert_close(&mut program, w, golden.get(&format!("muon.{tag}.w2")), &format!("{name}: muon {tag}"));

@@ -46,7 +46,7 @@ fn configurations() -> Vec<ModelConfig> {
 /// Sections, and the nodes in order: op, arguments, names of tensors.
 fn dump(graph: &Graph, out: &mut String) {
     for section in &graph.sections {
-        writeln!(out, "{} {:?}", section.name, section.nodes).unwrap();
+        writeln!(out, "{} {:?}", section.name, section.nodes()).unwrap();
     }
     for node in &graph.nodes {
         let names: Vec<&str> = node.tensors.iter().map(|t| graph.tensor(*t).name.as_str()).collect();

@@ -53,9 +53,9 @@ fn train(config: &ModelConfig, dir: &Path) -> Vec<f32> {
     checkpoint::save(dir, "final", &meta, &model, &optimizer, Some(&tokenizer)).unwrap();
 
     trainer.feed(&Batch { inputs: ids(0), targets: ids(1) });
-    trainer.program.run_section("begin").unwrap();
+    trainer.program.run_section(trainer.step.sections.begin).unwrap();
     let graph = &trainer.step.plan.graph;
-    let nodes = graph.nodes_of("eval");
+    let nodes = trainer.step.sections.eval.nodes();
     let writes = |i: &usize| graph.outputs(&graph.nodes[*i]).find(|t| graph.tensor(*t).name == "logits");
     let (last, logits) = nodes.clone().find_map(|i| writes(&i).map(|t| (i, t))).unwrap();
     trainer.program.run(nodes.start..last + 1).unwrap();

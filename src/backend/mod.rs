@@ -11,7 +11,7 @@ mod wgpu;
 #[cfg(feature = "native")]
 use crate::Error;
 use crate::Result;
-use crate::graph::{Plan, TensorId};
+use crate::graph::{Plan, Section, TensorId};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -96,8 +96,8 @@ impl Program {
     }
 
     /// Submits a section of the graph.
-    pub fn run_section(&mut self, name: &str) -> Result<()> {
-        self.run(self.plan.graph.nodes_of(name))
+    pub fn run_section(&mut self, section: Section) -> Result<()> {
+        self.run(section.nodes())
     }
 
     /// Sets a whole tensor.

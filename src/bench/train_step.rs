@@ -4,7 +4,7 @@ use super::{OpTime, Timing, by_op};
 use crate::Result;
 use crate::backend::Backend;
 use crate::rng::Rng;
-use crate::train::{Batch, Config, StepShape, TrainStep, Trainer};
+use crate::train::{Batch, Config, StepSections, StepShape, TrainStep, Trainer};
 use std::time::Instant;
 
 /// Measured training steps.
@@ -52,9 +52,9 @@ pub fn profile_step(config: &Config, vocab: usize, backend: &Backend, steps: usi
     trainer.submit(0, 1.0, batches.iter().cloned())?;
     let plan = trainer.step.plan.clone();
     let mut nodes = Vec::new();
-    for section in ["begin", "micro", "update"] {
-        let runs = if section == "micro" { batches.len() } else { 1 };
-        for i in plan.graph.nodes_of(section) {
+    let StepSections { begin, micro, update, .. } = trainer.step.sections;
+    for (section, runs) in [(begin, 1), (micro, batches.len()), (update, 1)] {
+        for i in section.nodes() {
             let start = Instant::now();
             for _ in 0..steps * runs {
                 trainer.program.run(i..i + 1)?;

@@ -114,7 +114,7 @@ fn mixing(path: &Path) -> Result<Report> {
     )];
     let mut json = Vec::new();
     for (i, params) in file.sublayers.iter().enumerate() {
-        let h = mhc::h_res(params, file.streams);
+        let h = mhc::h_res(params);
         let rows: Vec<&[f64]> = h.chunks(file.streams).collect();
         let text = rows.iter().map(|row| row.iter().map(|v| format!("{v:.4}")).collect::<Vec<_>>().join(" "));
         let name = format!("{}{}", ["attn", "ffn"][i % 2], i / 2);

@@ -45,11 +45,11 @@ pub fn perplexity(file: &ModelFile, backend: &Backend, tokens: &[u32], bytes: Op
     let model = Model::for_inference(&mut g, &file.config, file.vocab);
     let [ids, positions, targets] = ["ids", "positions", "targets"].map(|name| g.persistent(name, &[rows], DType::U32));
     let to = Targets { ids: targets, losses: g.persistent("losses", &[rows], DType::F32) };
-    g.section("score", |g| {
+    let (score, ()) = g.section("score", |g| {
         let inputs = Inputs { ids, positions, context: Context::Batch(BATCH) };
         let embedded = model.embed(g, &inputs);
-        let head = model.forward(g, &inputs, embedded, false);
-        g.head_loss(&head, to, model.head_chunk(rows), 0.0);
+        let forward = model.forward(g, &inputs, embedded, false);
+        g.head_loss(&forward.head, to, model.head_chunk(rows), 0.0);
     });
     let mut program = backend.prepare(Arc::new(Plan::new(g)))?;
     load_weights(&mut program, &model, file)?;
@@ -61,7 +61,7 @@ pub fn perplexity(file: &ModelFile, backend: &Backend, tokens: &[u32], bytes: Op
         wanted.resize(rows, IGNORE);
         program.write(ids, &inputs);
         program.write(targets, &wanted);
-        program.run_section("score")?;
+        program.run_section(score)?;
         sum += program.read::<f32>(to.losses)?.iter().map(|l| f64::from(*l)).sum::<f64>();
     }
     let scored = windows.len() * seq;

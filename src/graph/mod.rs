@@ -59,11 +59,20 @@ pub struct Node {
     pub tensors: Vec<TensorId>,
 }
 
-/// A named stretch of nodes that is submitted as one: a training step's parts, an evaluation, a decode step.
-#[derive(Clone, Debug)]
+/// A range of nodes that is submitted as one: a part of a training step, an evaluation, a decode step.
+#[derive(Clone, Copy, Debug)]
 pub struct Section {
+    /// For error messages and traces.
     pub name: &'static str,
-    pub nodes: Range<usize>,
+    start: usize,
+    end: usize,
+}
+
+impl Section {
+    /// Its nodes.
+    pub fn nodes(&self) -> Range<usize> {
+        self.start..self.end
+    }
 }
 
 #[derive(Clone, Debug, Default)]
@@ -146,21 +155,13 @@ impl Graph {
         self.tensors.iter().position(|t| t.name == name).map(|i| TensorId(i as u32))
     }
 
-    /// Builds a section: the nodes that `build` appends.
-    pub fn section<T>(&mut self, name: &'static str, build: impl FnOnce(&mut Self) -> T) -> T {
+    /// Makes a section of the nodes that `build` appends; also returns what `build` does.
+    pub fn section<T>(&mut self, name: &'static str, build: impl FnOnce(&mut Self) -> T) -> (Section, T) {
         let start = self.nodes.len();
         let result = build(self);
-        self.sections.push(Section { name, nodes: start..self.nodes.len() });
-        result
-    }
-
-    /// Nodes of the section of that name.
-    ///
-    /// # Panics
-    /// When there is none.
-    pub fn nodes_of(&self, name: &str) -> Range<usize> {
-        let section = self.sections.iter().find(|s| s.name == name);
-        section.unwrap_or_else(|| panic!("the graph has no section {name}")).nodes.clone()
+        let section = Section { name, start, end: self.nodes.len() };
+        self.sections.push(section);
+        (section, result)
     }
 
     /// Builds nodes whose temporaries the backward pass computes again (gradient checkpointing, Chen et al. 2016).

@@ -104,7 +104,7 @@ fn lifetimes(graph: &Graph) -> BTreeMap<TensorId, RangeInclusive<usize>> {
     for section in &graph.sections {
         for (t, life) in &lives {
             let Tensor { kind, name, .. } = graph.tensor(*t);
-            let inside = section.nodes.contains(life.start()) == section.nodes.contains(life.end());
+            let inside = section.nodes().contains(life.start()) == section.nodes().contains(life.end());
             assert!(
                 *kind == Kind::Persistent || inside,
                 "{name} is used inside and outside of section {}",

@@ -1,71 +1,84 @@
-//! A linear layer without bias, ternary (BitLinear) or f32.
+//! Linear layers without bias, and the embedding and head, which are tables of the same forms.
 
 use super::init::EMBEDDING_STD;
-use super::{Init, Maker, Role, Weight, WeightForm};
+use super::weight::{Builder, Form, Role, Value, Weight};
+use super::{Init, Inputs};
 use crate::graph::{Graph, TensorId};
-use crate::ops::{Head, QuantRows, TernaryWeight};
+use crate::ops::{Head, QuantRows};
 
-pub(super) enum Linear {
-    /// f32 (outs, dim).
-    Dense(TensorId),
-    /// Ternary, and the f32 parameter (outs, dim) it is quantised from, where it is trained.
-    Ternary { weight: TernaryWeight, latent: Option<TensorId> },
-}
+/// A linear layer. Its form does not depend on the forms of other layers.
+pub(super) struct Linear(Value);
 
-/// The input of linear layers, prepared once for all that share it.
-#[derive(Clone, Copy)]
-pub(super) enum LinearInput {
-    Dense(TensorId),
-    Quantized(QuantRows),
+/// The input of linear layers, (rows, inputs). It is quantised once for all layers that share it and want int8.
+pub(super) struct LinearInput {
+    dense: TensorId,
+    quantized: Option<QuantRows>,
 }
 
 impl LinearInput {
-    /// x (rows, dim), as the linear layers of a model take it.
-    pub(super) fn new(g: &mut Graph, x: TensorId, ternary: bool) -> Self {
-        if ternary { LinearInput::Quantized(g.quantize_rows(x)) } else { LinearInput::Dense(x) }
+    pub(super) fn new(x: TensorId) -> Self {
+        LinearInput { dense: x, quantized: None }
+    }
+
+    fn quantized(&mut self, g: &mut Graph) -> QuantRows {
+        *self.quantized.get_or_insert_with(|| g.quantize_rows(self.dense))
     }
 }
 
 impl Linear {
-    pub(super) fn new(make: &mut Maker<'_>, name: &str, outs: usize, dim: usize, role: Role) -> Self {
-        let std = match role {
-            Role::Matrix => 1.0 / (dim as f32).sqrt(),
-            Role::Other => EMBEDDING_STD,
-        };
-        let init = Init::Normal(std);
-        if !make.config.is_ternary() {
-            return Linear::Dense(make.dense(name, &[outs, dim], role, init));
-        }
-        let latent = make.latent(name, &[outs, dim], role, init);
-        let weight = make.g.ternary_weight(name, outs, dim, make.config.group(dim));
-        make.weights.push(Weight { name: name.to_string(), form: WeightForm::Ternary(weight) });
-        Linear::Ternary { weight, latent }
+    /// Declares a layer in the form that the configuration gives linear layers.
+    pub(super) fn new(make: &mut Builder<'_>, name: &str, outs: usize, inputs: usize) -> Self {
+        let form = make.config.linear_form(inputs);
+        let init = Init::Normal(1.0 / (inputs as f32).sqrt());
+        Linear(make.weight(name, &[outs, inputs], form, Role::Matrix, init).value)
     }
 
-    pub(super) fn quantize(&self, g: &mut Graph) {
-        if let Linear::Ternary { weight, latent: Some(latent) } = self {
-            g.ternary_quantize(*latent, weight);
-        }
-    }
-
-    /// (rows, dim) -> (rows, outs).
-    pub(super) fn forward(&self, g: &mut Graph, x: LinearInput) -> TensorId {
-        match (x, self) {
-            (LinearInput::Dense(x), Linear::Dense(w)) => g.linear(x, *w, 0..g.matrix(x).0),
-            (LinearInput::Quantized(x), Linear::Ternary { weight, .. }) => {
-                g.ternary_matmul(x, weight, 0..g.matrix(x.codes).0)
+    /// (rows, inputs) -> (rows, outs).
+    pub(super) fn forward(&self, g: &mut Graph, x: &mut LinearInput) -> TensorId {
+        let rows = 0..g.matrix(x.dense).0;
+        match &self.0 {
+            Value::Dense(w) => g.linear(x.dense, *w, rows),
+            Value::Int8(w) => {
+                let x = x.quantized(g);
+                g.int8_matmul(x, w, rows)
             }
-            _ => unreachable!("a model's linear layers are all of one kind"),
-        }
-    }
-
-    /// This layer as the head over hidden (rows, dim).
-    pub(super) fn as_head(&self, g: &mut Graph, hidden: TensorId) -> Head {
-        match *self {
-            Linear::Dense(weight) => Head::Dense { x: hidden, weight, latent: Some(weight) },
-            Linear::Ternary { weight, latent } => {
-                Head::Ternary { x: g.quantize_rows(hidden), input: hidden, weight, latent }
+            Value::Ternary(w) => {
+                let x = x.quantized(g);
+                g.ternary_matmul(x, w, rows)
             }
         }
+    }
+}
+
+/// A (vocabulary, width) table: the embedding or the head.
+pub(super) struct Table(Weight);
+
+impl Table {
+    pub(super) fn new(make: &mut Builder<'_>, name: &str, vocab: usize, form: Form) -> Self {
+        Table(make.weight(name, &[vocab, make.config.dim], form, Role::Table, Init::Normal(EMBEDDING_STD)))
+    }
+
+    /// ids (rows) -> (rows, width).
+    pub(super) fn embed(&self, g: &mut Graph, inputs: &Inputs<'_>) -> TensorId {
+        match &self.0.value {
+            Value::Dense(table) => g.embedding(inputs.ids, *table),
+            Value::Int8(table) => g.embedding_int8(inputs.ids, table),
+            Value::Ternary(_) => unreachable!("no configuration has a ternary embedding"),
+        }
+    }
+
+    /// This table as the head over hidden (rows, width).
+    pub(super) fn head(&self, g: &mut Graph, hidden: TensorId) -> Head {
+        let latent = self.0.latent;
+        match self.0.value {
+            Value::Dense(weight) => Head::Dense { x: hidden, weight, latent },
+            Value::Int8(weight) => Head::Int8 { x: g.quantize_rows(hidden), input: hidden, weight },
+            Value::Ternary(weight) => Head::Ternary { x: g.quantize_rows(hidden), input: hidden, weight, latent },
+        }
+    }
+
+    /// The parameter, where the table is trained.
+    pub(super) fn latent(&self) -> Option<TensorId> {
+        self.0.latent
     }
 }

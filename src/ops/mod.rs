@@ -25,7 +25,7 @@ pub use attention::{MAX_HEAD_DIM, rope_table};
 pub use bitlinear::{Int8Weight, MAX_GROUP, QuantRows, TernaryWeight, packed_row_bytes};
 pub use cache::{KvCache, Places};
 pub use loss::{Head, IGNORE, Targets};
-pub use optimizer::{AdamW, Lion, Muon, STATS_RING, StepControl};
+pub use optimizer::{AdamW, Lion, Muon, MuonMatrix, STATS_RING, StepControl};
 pub use sampling::{SampleRow, SamplingState};
 
 /// Appends the gradient of `nodes` of the graph, given the gradients `(output, gradient)` of some of their outputs.

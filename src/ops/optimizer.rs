@@ -71,6 +71,16 @@ pub struct Muon {
     pub weight_decay: f32,
 }
 
+/// A matrix that Muon updates: a parameter, or one matrix of a stack.
+#[derive(Clone, Copy, Debug)]
+pub struct MuonMatrix {
+    pub grad: TensorId,
+    pub weight: TensorId,
+    pub momentum: TensorId,
+    /// Element of the three tensors at which the matrix starts.
+    pub start: u32,
+}
+
 /// Coefficients of the quintic Newton-Schulz iteration.
 const NEWTON_SCHULZ: [f32; 3] = [3.4445, -4.7750, 2.0315];
 
@@ -113,29 +123,36 @@ impl Graph {
         self.push(&LION, LionArgs { n, lr, beta1, beta2, weight_decay }, &[g, c.ctl, c.step, w, m]);
     }
 
-    /// One Muon update of matrices that have the same short and long side: each (gradient, weight, momentum). They are
-    /// orthogonalised as one batch, each along its short side.
-    pub fn muon(&mut self, o: &Muon, c: StepControl, matrices: &[[TensorId; 3]]) {
-        let [short, long] = self.sides(matrices[0][1]);
+    /// The matrices of a parameter `weight` (..., rows, cols) for [`Graph::muon`]: leading dimensions count matrices.
+    pub fn muon_matrices(&self, grad: TensorId, weight: TensorId, momentum: TensorId) -> Vec<MuonMatrix> {
+        let n = self.sides(weight).iter().product::<usize>();
+        let starts = (0..self.tensor(weight).elements()).step_by(n);
+        starts.map(|start| MuonMatrix { grad, weight, momentum, start: start as u32 }).collect()
+    }
+
+    /// One Muon update of matrices that have the same short and long side. They are orthogonalised as one batch, each along
+    /// its short side.
+    pub fn muon(&mut self, o: &Muon, c: StepControl, matrices: &[MuonMatrix]) {
+        let [short, long] = self.sides(matrices[0].weight);
         let (batch, n) = (matrices.len(), short * long);
         let x = self.temp("muon.x", &[batch, short, long], DType::F32);
-        for (i, [g, w, m]) in matrices.iter().enumerate() {
-            assert_eq!(self.sides(*w), [short, long], "muon: {}", self.tensor(*w).name);
-            let (rows, cols) = self.matrix(*w);
-            let (offset, transposed) = ((i * n) as u32, u32::from(rows > cols));
-            let (rows, cols) = (rows as u32, cols as u32);
-            let args = MuonMomentumArgs { rows, cols, offset, transposed, beta: o.momentum };
-            self.push(&MUON_MOMENTUM, args, &[*g, c.ctl, *m, x]);
+        let place = |g: &Graph, i: usize, weight: TensorId| {
+            assert_eq!(g.sides(weight), [short, long], "muon: {}", g.tensor(weight).name);
+            let [.., rows, cols] = g.shape(weight)[..] else { panic!("muon: {} is no matrix", g.tensor(weight).name) };
+            (rows as u32, cols as u32, (i * n) as u32, u32::from(rows > cols))
+        };
+        for (i, MuonMatrix { grad, weight, momentum, start }) in matrices.iter().enumerate() {
+            let (rows, cols, offset, transposed) = place(self, i, *weight);
+            let args = MuonMomentumArgs { rows, cols, offset, transposed, beta: o.momentum, start: *start };
+            self.push(&MUON_MOMENTUM, args, &[*grad, c.ctl, *momentum, x]);
         }
         let x = self.newton_schulz(x, o.steps);
-        for (i, [_, w, _]) in matrices.iter().enumerate() {
-            let (rows, cols) = self.matrix(*w);
+        for (i, MuonMatrix { weight, start, .. }) in matrices.iter().enumerate() {
+            let (rows, cols, offset, transposed) = place(self, i, *weight);
             let shape = (rows as f32 / cols as f32).max(1.0).sqrt();
-            let (offset, transposed) = ((i * n) as u32, u32::from(rows > cols));
-            let (rows, cols) = (rows as u32, cols as u32);
-            let (lr, weight_decay) = (o.lr, o.weight_decay);
-            let args = MuonUpdateArgs { rows, cols, offset, transposed, lr, shape, weight_decay };
-            self.push(&MUON_UPDATE, args, &[x, c.ctl, c.step, *w]);
+            let Muon { lr, weight_decay, .. } = *o;
+            let args = MuonUpdateArgs { rows, cols, offset, transposed, lr, shape, weight_decay, start: *start };
+            self.push(&MUON_UPDATE, args, &[x, c.ctl, c.step, *weight]);
         }
     }
 
@@ -155,9 +172,9 @@ impl Graph {
         x
     }
 
-    /// [short, long] side of a matrix.
+    /// [short, long] side of a matrix, or of each matrix of a stack.
     pub fn sides(&self, w: TensorId) -> [usize; 2] {
-        let (rows, cols) = self.matrix(w);
+        let [.., rows, cols] = self.shape(w)[..] else { panic!("{} is no matrix", self.tensor(w).name) };
         [rows.min(cols), rows.max(cols)]
     }
 }

@@ -29,5 +29,5 @@ pub use self_test::self_test;
 pub use session::Session;
 #[cfg(feature = "native")]
 pub use signals::Signals;
-pub use step::{StepShape, TrainStep, sorted_rows};
+pub use step::{StepSections, StepShape, TrainStep, sorted_rows};
 pub use trainer::{Batch, StepStats, Trainer};

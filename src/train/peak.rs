@@ -17,12 +17,12 @@ pub fn matmul_peak(backend: &Backend) -> Result<f64> {
 fn rate(backend: &Backend, n: usize) -> Result<f64> {
     let mut g = Graph::new();
     let (a, b) = (g.persistent("a", &[n, n], DType::F32), g.persistent("b", &[n, n], DType::F32));
-    g.section("peak", |g| g.linear(a, b, 0..n));
+    let (section, _) = g.section("peak", |g| g.linear(a, b, 0..n));
     let mut program = backend.prepare(Arc::new(Plan::new(g)))?;
     let mut best = 0f64;
     for _ in 0..4 {
         let start = Instant::now();
-        program.run_section("peak")?;
+        program.run_section(section)?;
         pollster::block_on(program.ready())?;
         best = best.max(2.0 * (n as f64).powi(3) / start.elapsed().as_secs_f64());
     }

@@ -103,7 +103,7 @@ impl Run {
     pub fn describe(&self) -> String {
         let Session { config, corpus, trainer, .. } = &self.session;
         let step = &trainer.step;
-        let count = step.model.param_count(&step.plan.graph);
+        let count = step.model.param_count();
         let tokens = corpus.train.as_slice().len();
         let windows = self.session.windows();
         let epochs = config.train.total_steps as f64 * step.shape.tokens() as f64
@@ -118,7 +118,7 @@ impl Run {
             corpus.name,
             corpus.val.as_slice().len(),
             step.shape.tokens(),
-            step.plan.graph.nodes_of("micro").len(),
+            step.sections.micro.nodes().len(),
             self.dir.display(),
         )
     }

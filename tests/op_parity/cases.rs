@@ -413,17 +413,22 @@ fn optimizers(r: &mut Rng) -> Vec<Case> {
         let [g, w, m] = [1.0, 0.5, 0.1].map(|scale| normal(r, n, scale));
         cases.push(case(&ops::LION, args, vec![g, ctl(), step(), w, m]));
     }
-    for (rows, cols, offset, transposed, skip) in
-        [(1, 1, 0, 0, 0.0), (5, 9, 3, 0, 0.0), (33, 20, 7, 1, 0.0), (64, 32, 0, 1, 1.0)]
+    for (rows, cols, offset, start, transposed, skip) in
+        [(1, 1, 0, 0, 0, 0.0), (5, 9, 3, 45, 0, 0.0), (33, 20, 7, 660, 1, 0.0), (64, 32, 0, 0, 1, 1.0)]
     {
-        let (n, ctl, step) =
-            (rows * cols, || Data::F32(vec![0.7, skip, 1.0, 9.0]), Data::F32(vec![0.5, 0.1, 0.02, 3.0]));
-        let args = muon_momentum::MuonMomentumArgs { rows, cols, offset, transposed, beta: 0.95 };
-        let data = vec![normal(r, n, 1.0), ctl(), normal(r, n, 0.1), out(offset + n + 1)];
+        // A stack of matrices, of which the one from `start` on is meant; what lies around it stays.
+        let (n, stack, ctl, step) = (
+            rows * cols,
+            start + rows * cols + 3,
+            || Data::F32(vec![0.7, skip, 1.0, 9.0]),
+            Data::F32(vec![0.5, 0.1, 0.02, 3.0]),
+        );
+        let args = muon_momentum::MuonMomentumArgs { rows, cols, offset, transposed, beta: 0.95, start };
+        let data = vec![normal(r, stack, 1.0), ctl(), normal(r, stack, 0.1), out(offset + n + 1)];
         cases.push(case(&ops::MUON_MOMENTUM, args, data));
         let (lr, shape, weight_decay) = (0.02, 1.3, 0.1);
-        let args = muon_update::MuonUpdateArgs { rows, cols, offset, transposed, lr, shape, weight_decay };
-        let data = vec![normal(r, offset + n, 0.1), ctl(), step, normal(r, n, 0.5)];
+        let args = muon_update::MuonUpdateArgs { rows, cols, offset, transposed, lr, shape, weight_decay, start };
+        let data = vec![normal(r, offset + n, 0.1), ctl(), step, normal(r, stack, 0.5)];
         cases.push(case(&ops::MUON_UPDATE, args, data));
     }
     for (n, batch) in [(1, 1), (100, 3), (5000, 2), (4096, 1)] {
