@@ -10,7 +10,7 @@ use nanotern::graph::{DType, Graph, Plan, Section, TensorId};
 use nanotern::model::{
     Context, Embeddings, Inputs, Model, ModelConfig, PRESETS, Preset, Quantize, Role, mixing_params,
 };
-use nanotern::ops::Targets;
+use nanotern::ops::{Muon, Targets};
 use nanotern::rng::Rng;
 use nanotern::train::{Batch, OptimConfig, StepShape, TrainStep, Trainer};
 use std::sync::Arc;
@@ -414,5 +414,40 @@ fn the_memory_plan_is_near_the_ideal() {
             assert!(have as f64 <= 1.3 * ideal as f64, "{have} bytes of temporaries, {ideal} at least");
         }
         assert!(again.temp_bytes() < kept.temp_bytes() * 3 / 4, "{} of {}", again.temp_bytes(), kept.temp_bytes());
+    }
+}
+
+/// Two Muon updates of a stack, or of its matrices as parameters of their own: weights and momenta.
+fn muon_updates(stacked: bool, count: usize, rows: usize, cols: usize) -> Vec<f32> {
+    let mut g = Graph::new();
+    let control = g.step_control();
+    let shapes = if stacked { vec![vec![count, rows, cols]] } else { vec![vec![rows, cols]; count] };
+    let mut tensors = Vec::new();
+    for shape in &shapes {
+        tensors.push(["grad", "weight", "momentum"].map(|name| g.persistent(name, shape, DType::F32)));
+    }
+    let matrices: Vec<_> = tensors.iter().flat_map(|[grad, w, m]| g.muon_matrices(*grad, *w, *m)).collect();
+    assert_eq!(matrices.len(), count);
+    let muon = Muon { lr: 0.02, momentum: 0.9, steps: 3, weight_decay: 0.1 };
+    let (section, ()) = g.section("update", |g| g.muon(&muon, control, &matrices));
+    let mut program = fastest().prepare(Arc::new(Plan::new(g))).unwrap();
+    program.write(control.ctl, &[1f32, 0.0, 0.0, 0.0]);
+    program.write(control.step, &[1f32, 0.1, 0.1, 0.0]);
+    for (kind, seed) in [(0, 1), (1, 2)] {
+        let mut rng = Rng::new(seed);
+        for t in &tensors {
+            let n = program.plan().graph.tensor(t[kind]).elements();
+            program.write(t[kind], &(0..n).map(|_| rng.normal()).collect::<Vec<f32>>());
+        }
+    }
+    (0..2).for_each(|_| program.run_section(section).unwrap());
+    [1, 2].map(|kind| tensors.iter().flat_map(|t| program.read::<f32>(t[kind]).unwrap()).collect::<Vec<_>>()).concat()
+}
+
+#[test]
+fn muon_updates_a_stack_as_so_many_matrices() {
+    for (count, rows, cols) in [(3, 8, 24), (4, 40, 16), (1, 32, 32)] {
+        let (stack, alone) = (muon_updates(true, count, rows, cols), muon_updates(false, count, rows, cols));
+        assert!(stack == alone && stack.iter().all(|v| v.is_finite() && *v != 0.0), "{count} of {rows} x {cols}");
     }
 }

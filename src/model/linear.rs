@@ -82,3 +82,77 @@ impl Table {
         self.0.latent
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::{Backend, Cpu, Level};
+    use crate::graph::{DType, Plan};
+    use crate::model::ModelConfig;
+    use crate::ops;
+    use crate::rng::Rng;
+    use std::sync::Arc;
+
+    const ROWS: usize = 3;
+    const DIM: usize = 64;
+
+    /// Outputs, and the gradients of the parameters and of the input for a loss of half the sum of squares, of layers of
+    /// these forms side by side on one input.
+    fn run(forms: &[Form], first: usize) -> (Vec<Vec<f32>>, Vec<Vec<f32>>, Vec<f32>) {
+        let (mut g, config) = (Graph::new(), ModelConfig::default());
+        let rope = g.persistent("rope", &[1], DType::F32);
+        let x = g.persistent("x", &[ROWS, DIM], DType::F32);
+        let mut make = Builder { g: &mut g, config: &config, training: true, rope, weights: Vec::new() };
+        let declare = |(i, form): (usize, &Form)| {
+            let name = format!("w{}", first + i);
+            Linear(make.weight(&name, &[32, DIM], *form, Role::Matrix, Init::Normal(0.2)).value)
+        };
+        let layers: Vec<Linear> = forms.iter().enumerate().map(declare).collect();
+        let weights = make.weights;
+        let params: Vec<TensorId> = weights.iter().map(|w| w.latent.unwrap()).collect();
+        let dx = g.add_gradient(x);
+        let dw: Vec<TensorId> = params.iter().map(|p| g.add_gradient(*p)).collect();
+        let keep = |g: &mut Graph, y: TensorId| {
+            let kept = g.persistent("kept", &[ROWS, 32], DType::F32);
+            g.round_f16(y, kept);
+            kept
+        };
+        let (section, outputs) = g.section("all", |g| {
+            weights.iter().for_each(|w| w.round(g));
+            let start = g.nodes.len();
+            let mut input = LinearInput::new(x);
+            let y: Vec<TensorId> = layers.iter().map(|layer| layer.forward(g, &mut input)).collect();
+            let nodes = start..g.nodes.len();
+            let seeds: Vec<_> = y.iter().map(|y| (*y, *y)).collect();
+            ops::backward(g, nodes, &seeds);
+            y.into_iter().map(|y| keep(g, y)).collect::<Vec<_>>()
+        });
+        let backend = Backend::Cpu(Cpu::new(Level::Scalar, Some(1)).unwrap());
+        let mut program = backend.prepare(Arc::new(Plan::new(g))).unwrap();
+        let normal = |seed: usize, n: usize| {
+            let mut rng = Rng::new(seed as u64);
+            (0..n).map(|_| rng.normal()).collect::<Vec<f32>>()
+        };
+        program.write(x, &normal(100, ROWS * DIM));
+        for (i, param) in params.iter().enumerate() {
+            program.write(*param, &normal(first + i, 32 * DIM));
+        }
+        program.run_section(section).unwrap();
+        let mut read = |t: &TensorId| pollster::block_on(program.fetch::<f32>(*t)).unwrap();
+        (outputs.iter().map(&mut read).collect(), dw.iter().map(&mut read).collect(), read(&dx))
+    }
+
+    #[test]
+    fn layers_of_any_form_share_an_input() {
+        let forms = [Form::F32, Form::Ternary { group: 32 }, Form::F16, Form::Ternary { group: 64 }];
+        let (outputs, gradients, dx) = run(&forms, 0);
+        let mut sum = vec![0.0; ROWS * DIM];
+        for (i, form) in forms.iter().enumerate() {
+            let (alone, gradient, dx) = run(&[*form], i);
+            assert_eq!((&alone[0], &gradient[0]), (&outputs[i], &gradients[i]), "{form:?}");
+            assert!(gradient[0].iter().any(|v| *v != 0.0) && dx.iter().any(|v| *v != 0.0));
+            sum.iter_mut().zip(dx).for_each(|(sum, dx)| *sum += dx);
+        }
+        assert!(dx.iter().zip(&sum).all(|(a, b)| (a - b).abs() < 1e-4 * b.abs().max(1.0)), "{dx:?}, {sum:?}");
+    }
+}
