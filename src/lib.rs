@@ -19,7 +19,7 @@ pub mod infer;
 pub mod model;
 pub mod ops;
 pub mod rng;
-#[cfg(feature = "native")]
+#[cfg(feature = "serve")]
 pub mod serve;
 pub mod tokenizer;
 pub mod train;

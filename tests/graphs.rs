@@ -1,4 +1,5 @@
 //! The graphs of many configurations, as checksums: a change of how a model is described must not change what it computes.
+#![cfg(feature = "native")]
 
 use cpu_kernels::copy::CopyArgs;
 use nanotern::backend::{Backend, Cpu, Level};
