@@ -2,7 +2,7 @@
 //! cores, decoding and reading a prompt: `cargo bench --bench inference`, or with `-- gemv` for some. Throughput of products
 //! is in multiply-adds counted as two each, of the model in tokens.
 
-use cpu_kernels::ternary_gemv::{Layout, PackedTernary, TernaryGemv};
+use cpu_kernels::matrix::ternary_gemv::{Layout, PackedTernary, TernaryGemv};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use nanotern::backend::{Backend, Cpu, Level};
 use nanotern::bench::Shape;

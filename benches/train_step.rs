@@ -2,12 +2,12 @@
 //! `cargo bench`, or `cargo bench -- ternary` for some. A name ends in the level; throughput is in multiply-adds counted
 //! as two each, for the quantiser in weights, for the step in tokens.
 
-use cpu_kernels::attention::AttentionArgs;
-use cpu_kernels::attention_backward_kv::AttentionBackwardKvArgs;
-use cpu_kernels::attention_backward_q::AttentionBackwardQArgs;
-use cpu_kernels::matmul::MatmulArgs;
-use cpu_kernels::ternary_matmul::TernaryMatmulArgs;
-use cpu_kernels::ternary_quantize::TernaryQuantizeArgs;
+use cpu_kernels::ops::attention::AttentionArgs;
+use cpu_kernels::ops::attention_backward_kv::AttentionBackwardKvArgs;
+use cpu_kernels::ops::attention_backward_q::AttentionBackwardQArgs;
+use cpu_kernels::ops::matmul::MatmulArgs;
+use cpu_kernels::ops::ternary_matmul::TernaryMatmulArgs;
+use cpu_kernels::ops::ternary_quantize::TernaryQuantizeArgs;
 use cpu_kernels::{Args, CpuProgram, Step};
 use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main, measurement::WallTime};
 use nanotern::backend::{Backend, Cpu, Level};

@@ -74,7 +74,7 @@ fn the_layout_of_weights_can_be_forced() {
     let project = project();
     let decode = "bench decode --model model.gguf --tokens 2 --prompt 2 --repeats 1 --json --backend cpu";
     let best = nanotern::backend::Level::detect();
-    for layout in cpu_kernels::ternary_gemv::Layout::ALL.into_iter().filter(|l| l.runs_at(best)) {
+    for layout in cpu_kernels::matrix::ternary_gemv::Layout::ALL.into_iter().filter(|l| l.runs_at(best)) {
         project.ok(&format!("{decode} --cpu-layout {layout}"));
     }
     for (words, part) in [

@@ -189,8 +189,8 @@ fn a_description_that_does_not_fit_is_refused() {
 #[test]
 fn training_from_a_folder() {
     let dir = tempfile::tempdir().unwrap();
-    std::fs::write(dir.path().join("a.txt"), "one one one one").unwrap();
-    std::fs::write(dir.path().join("b.txt"), "two two two two").unwrap();
+    fs::write(dir.path().join("a.txt"), "one one one one").unwrap();
+    fs::write(dir.path().join("b.txt"), "two two two two").unwrap();
     let out = tempfile::tempdir().unwrap();
     let t = data::train_tokenizer(dir.path(), 280, &out.path().join("sub/t.json")).unwrap();
     assert_eq!((t.encode(" one").len(), t.encode(" two").len()), (1, 1));

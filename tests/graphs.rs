@@ -1,7 +1,7 @@
 //! The graphs of many configurations, as checksums: a change of how a model is described must not change what it computes.
 #![cfg(feature = "native")]
 
-use cpu_kernels::copy::CopyArgs;
+use cpu_kernels::ops::copy::CopyArgs;
 use nanotern::backend::{Backend, Cpu, Level};
 use nanotern::graph::{DType, Graph, Plan, TensorId};
 use nanotern::infer::{Engine, EngineOptions};

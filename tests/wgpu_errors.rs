@@ -1,7 +1,7 @@
 //! What the wgpu backend says when a device is missing or too small: one message that names the thing and the limit.
 #![cfg(feature = "native")]
 
-use cpu_kernels::fill::FillArgs;
+use cpu_kernels::ops::fill::FillArgs;
 use nanotern::Error;
 use nanotern::backend::{Backend, NO_ADAPTER, Wgpu, adapters};
 use nanotern::graph::{DType, Graph, Plan};

@@ -2,10 +2,11 @@
 //! Prints the median over many calls; products in GFLOP/s or GOPS (2 m n k), quantisers in G values/s.
 
 use cpu_kernels::{
-    Level, bench,
-    gemm::{Gemm, Mat},
-    quantize,
-    ternary_gemm::TernaryGemm,
+    Level,
+    matrix::bench,
+    matrix::gemm::{Gemm, Mat},
+    matrix::quantize,
+    matrix::ternary_gemm::TernaryGemm,
 };
 
 fn noise(len: usize) -> Vec<f32> {

@@ -6,7 +6,7 @@
 #![allow(unsafe_code, reason = "exported names")]
 
 use cpu_kernels::Level;
-use cpu_kernels::ternary_gemv::{Layout, PackedTernary, TernaryGemv, choose};
+use cpu_kernels::matrix::ternary_gemv::{Layout, PackedTernary, TernaryGemv, choose};
 use std::cell::RefCell;
 
 struct Case {

@@ -3,7 +3,7 @@
 mod common;
 
 use common::*;
-use cpu_kernels::*;
+use cpu_kernels::ops::*;
 
 #[derive(Clone, Copy, Debug)]
 struct Shape {

@@ -1,9 +1,9 @@
 //! Few rows times a constant matrix: the bits of the large product, and the program around it.
 
-use cpu_kernels::dense_gemv::DensePanels;
-use cpu_kernels::gemm::{Gemm, Mat};
-use cpu_kernels::matmul::{self, MatmulArgs};
-use cpu_kernels::{Args, CpuProgram, Level, Step, copy};
+use cpu_kernels::matrix::dense_gemv::DensePanels;
+use cpu_kernels::matrix::gemm::{Gemm, Mat};
+use cpu_kernels::ops::matmul::{self, MatmulArgs};
+use cpu_kernels::{Args, CpuProgram, Level, Step, ops::copy};
 
 mod random;
 use random::Rng;
@@ -13,7 +13,7 @@ fn bits(x: &[f32]) -> Vec<u32> {
 }
 
 fn half(x: f32) -> f32 {
-    cpu_kernels::round_f16::round(x)
+    cpu_kernels::ops::round_f16::round(x)
 }
 
 #[test]

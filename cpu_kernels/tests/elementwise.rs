@@ -3,6 +3,7 @@
 mod common;
 
 use common::*;
+use cpu_kernels::ops::*;
 use cpu_kernels::*;
 
 const SIZES: [usize; 7] = [1, 7, 16, 33, 100, 1000, 5003];
@@ -127,7 +128,7 @@ fn rms_norm_and_its_gradients() {
             }
         }
 
-        let blocks = rows.div_ceil(math::ROW_BLOCK);
+        let blocks = rows.div_ceil(simd::math::ROW_BLOCK);
         let args = rms_norm_backward_weight::RmsNormBackwardWeightArgs { rows: r, dim: d };
         let bufs = [(&x).into(), rstd.into(), (&dy).into(), poison(blocks * dim)];
         let partial = &check(rms_norm_backward_weight::rms_norm_backward_weight, args, &bufs)[3];
@@ -186,11 +187,11 @@ fn sums() {
         let y = &check(sum::sum, args, &[(&x).into(), (&vec![3.0f32]).into()])[1];
         assert!((f64::from(y[0]) - 6.0 - 0.25 * total).abs() < 1e-4);
 
-        let (rows, blocks) = (3, n.div_ceil(math::BLOCK));
+        let (rows, blocks) = (3, n.div_ceil(simd::math::BLOCK));
         let x = noise(4, rows * n);
         let args = sum_squares::SumSquaresArgs { n: n as u32, rows: rows as u32, offset: 2 };
         let partial = &check(sum_squares::sum_squares, args, &[(&x).into(), poison(2 + rows * blocks)])[1];
-        let blocks = x.chunks(n).flat_map(|row| row.chunks(math::BLOCK));
+        let blocks = x.chunks(n).flat_map(|row| row.chunks(simd::math::BLOCK));
         let want: Vec<f64> = blocks.map(|b| b.iter().map(|x| f64::from(*x).powi(2)).sum()).collect();
         assert_close(&partial[2..], &want, 1e-11);
     }

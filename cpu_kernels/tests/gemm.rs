@@ -2,7 +2,7 @@
 
 use cpu_kernels::{
     Level,
-    gemm::{Gemm, Mat},
+    matrix::gemm::{Gemm, Mat},
 };
 
 mod random;

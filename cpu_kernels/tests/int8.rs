@@ -1,7 +1,7 @@
 //! The int8 product: the same bits at every level, from its definition.
 
-use cpu_kernels::int8_matmul::{self, Int8MatmulArgs};
-use cpu_kernels::round_f16::round;
+use cpu_kernels::ops::int8_matmul::{self, Int8MatmulArgs};
+use cpu_kernels::ops::round_f16::round;
 use cpu_kernels::{Args, CpuProgram, Level, Step};
 
 mod random;

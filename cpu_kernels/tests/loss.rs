@@ -3,7 +3,7 @@
 mod common;
 
 use common::*;
-use cpu_kernels::cross_entropy::{CrossEntropyArgs, IGNORED, cross_entropy};
+use cpu_kernels::ops::cross_entropy::{CrossEntropyArgs, IGNORED, cross_entropy};
 use cpu_kernels::*;
 
 fn loss(logits: &[f64], target: u32) -> f64 {

@@ -3,7 +3,7 @@
 mod common;
 
 use common::*;
-use cpu_kernels::*;
+use cpu_kernels::ops::*;
 
 fn sigmoid(x: f64) -> f64 {
     1.0 / (1.0 + (-x).exp())
@@ -121,7 +121,7 @@ fn pre_and_its_gradients() {
         }
 
         let args = mhc_pre_backward_coef::MhcPreBackwardCoefArgs { n: n32, streams: s32 };
-        let bufs = [(&x).into(), (&du).into(), poison(n.div_ceil(math::BLOCK) * streams)];
+        let bufs = [(&x).into(), (&du).into(), poison(n.div_ceil(cpu_kernels::simd::math::BLOCK) * streams)];
         let partial = &check(mhc_pre_backward_coef::mhc_pre_backward_coef, args, &bufs)[2];
         assert_close(&total(partial, streams), &gradient(h, |h| dot(&pre(n, h, &wide(&x)), &du)), 1e-11);
     }
@@ -148,7 +148,7 @@ fn post_and_its_gradients() {
 
         let width = streams * (streams + 1);
         let args = mhc_post_backward_coef::MhcPostBackwardCoefArgs { n: n32, streams: s32 };
-        let bufs = [(&x).into(), (&f).into(), (&dy).into(), poison(n.div_ceil(math::BLOCK) * width)];
+        let bufs = [(&x).into(), (&f).into(), (&dy).into(), poison(n.div_ceil(cpu_kernels::simd::math::BLOCK) * width)];
         let partial = &check(mhc_post_backward_coef::mhc_post_backward_coef, args, &bufs)[3];
         let want = gradient(&coef, |coef| dot(&post(n, streams, coef, &x_w, &f_w), &dy));
         assert_close(&total(partial, width), &want[streams..], 1e-11);

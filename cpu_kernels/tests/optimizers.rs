@@ -3,7 +3,7 @@
 mod common;
 
 use common::*;
-use cpu_kernels::*;
+use cpu_kernels::ops::*;
 
 /// (ctl, stats) after one step.
 fn clip_step(args: clip::ClipArgs, partial: &[f32], loss: f32, slot: f32, ctl: &[f32]) -> (Vec<f32>, Vec<f32>) {
@@ -134,7 +134,7 @@ fn muon_moves_along_the_direction() {
 fn muon_normalize_divides_by_the_norm() {
     for (n, batch) in [(1, 1), (100, 3), (5000, 2), (20000, 3)] {
         let x = noise(1, n * batch);
-        let blocks = n.div_ceil(math::BLOCK);
+        let blocks = n.div_ceil(cpu_kernels::simd::math::BLOCK);
         let args = sum_squares::SumSquaresArgs { n: n as u32, rows: batch as u32, offset: 0 };
         let partial = &check(sum_squares::sum_squares, args, &[(&x).into(), poison(blocks * batch)])[1];
         let args = muon_normalize::MuonNormalizeArgs { n: n as u32, batch: batch as u32 };

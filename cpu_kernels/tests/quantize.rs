@@ -1,6 +1,6 @@
 //! The quantisers: every level against an independent definition, bit for bit.
 
-use cpu_kernels::{Level, quantize};
+use cpu_kernels::{Level, matrix::quantize};
 
 mod random;
 use random::{Rng, pack_codes};

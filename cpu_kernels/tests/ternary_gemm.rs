@@ -1,6 +1,6 @@
 //! The quantised product: exact agreement of every level with the definition.
 
-use cpu_kernels::{Level, ternary_gemm::TernaryGemm};
+use cpu_kernels::{Level, matrix::ternary_gemm::TernaryGemm};
 
 mod random;
 use random::{Rng, pack_codes};

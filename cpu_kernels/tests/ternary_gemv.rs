@@ -1,8 +1,8 @@
 //! Packed weights: every layout at every level has the bits of the scalar product.
 
-use cpu_kernels::ternary_gemm::TernaryGemm;
-use cpu_kernels::ternary_gemv::{Layout, PackedTernary, TernaryGemv, choose, force};
-use cpu_kernels::{Level, round_f16};
+use cpu_kernels::matrix::ternary_gemm::TernaryGemm;
+use cpu_kernels::matrix::ternary_gemv::{Layout, PackedTernary, TernaryGemv, choose, force};
+use cpu_kernels::{Level, ops::round_f16};
 
 mod random;
 use random::{Rng, pack_codes};

@@ -1,8 +1,8 @@
 //! `nanotern bench kernels`: the ternary products of decoding and of reading a prompt, each beside its roofline, and which
 //! layout decoding would choose.
 
-use cpu_kernels::bench::{Place, Record, gemm, gemv, peak_gops, read_bandwidth};
-use cpu_kernels::ternary_gemv::{Layout, choose};
+use cpu_kernels::matrix::bench::{Place, Record, gemm, gemv, peak_gops, read_bandwidth};
+use cpu_kernels::matrix::ternary_gemv::{Layout, choose};
 use nanotern::backend::Level;
 use nanotern::{Error, Result};
 use serde_json::json;

@@ -14,7 +14,7 @@ mod serve;
 mod train;
 
 use clap::{CommandFactory, Parser, Subcommand};
-use cpu_kernels::ternary_gemv::{self, Layout};
+use cpu_kernels::matrix::ternary_gemv::{self, Layout};
 use nanotern::backend::{self, Backend, Level};
 use nanotern::{Error, Result};
 use std::io::Write;

@@ -39,7 +39,7 @@ fn serve(spec: &Spec, latent: &[f32], streams: usize) -> Result<Tensor, String> 
     let data = match spec.encoding {
         Encoding::F32 => TensorData::F32(latent.to_vec()),
         Encoding::F16 => {
-            TensorData::F16(latent.iter().map(|v| f16::from_f32(cpu_kernels::round_f16::round(*v))).collect())
+            TensorData::F16(latent.iter().map(|v| f16::from_f32(cpu_kernels::ops::round_f16::round(*v))).collect())
         }
         Encoding::Q8_0 => return Err("q8_0 tables are not trained".into()),
         Encoding::Ternary { group } => {

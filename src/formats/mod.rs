@@ -20,7 +20,7 @@ use crate::model::{Embeddings, ModelConfig};
 use crate::ops::packed_row_bytes;
 use crate::tokenizer::{ASSISTANT, END, SYSTEM, Tokenizer, USER};
 use crate::{Error, Result};
-use cpu_kernels::{Level, quantize};
+use cpu_kernels::{Level, matrix::quantize};
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 #[cfg(feature = "native")]

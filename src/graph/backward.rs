@@ -5,7 +5,7 @@
 //! first contribution arrives.
 
 use super::{DType, Grad, Graph, Kind, Node, Op, TensorId};
-use cpu_kernels::{Args, add::AddArgs, copy::CopyArgs};
+use cpu_kernels::{Args, ops::add::AddArgs, ops::copy::CopyArgs};
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 

@@ -2,11 +2,11 @@
 
 use super::{ATTENTION, ATTENTION_BACKWARD_DELTA, ATTENTION_BACKWARD_KV, ATTENTION_BACKWARD_Q, ROPE};
 use crate::graph::{Backward, DType, Graph, Node, TensorId};
-use cpu_kernels::attention::AttentionArgs;
-use cpu_kernels::attention_backward_delta::AttentionBackwardDeltaArgs;
-use cpu_kernels::attention_backward_kv::AttentionBackwardKvArgs;
-use cpu_kernels::attention_backward_q::AttentionBackwardQArgs;
-use cpu_kernels::{Args, rope::RopeArgs};
+use cpu_kernels::ops::attention::AttentionArgs;
+use cpu_kernels::ops::attention_backward_delta::AttentionBackwardDeltaArgs;
+use cpu_kernels::ops::attention_backward_kv::AttentionBackwardKvArgs;
+use cpu_kernels::ops::attention_backward_q::AttentionBackwardQArgs;
+use cpu_kernels::{Args, ops::rope::RopeArgs};
 
 /// Elements of the largest attention head: what a workgroup's memory holds.
 pub const MAX_HEAD_DIM: usize = 128;

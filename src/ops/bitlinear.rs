@@ -5,12 +5,12 @@ use super::{
     TERNARY_QUANTIZE,
 };
 use crate::graph::{Backward, DType, Graph, Node, TensorId};
-use cpu_kernels::int8_matmul::{GROUP, Int8MatmulArgs};
-use cpu_kernels::quantize_rows::QuantizeRowsArgs;
-use cpu_kernels::ternary_matmul::TernaryMatmulArgs;
-use cpu_kernels::ternary_matmul_backward_input::TernaryMatmulBackwardInputArgs;
-use cpu_kernels::ternary_matmul_backward_weight::TernaryMatmulBackwardWeightArgs;
-use cpu_kernels::{Args, ternary_quantize::TernaryQuantizeArgs};
+use cpu_kernels::ops::int8_matmul::{GROUP, Int8MatmulArgs};
+use cpu_kernels::ops::quantize_rows::QuantizeRowsArgs;
+use cpu_kernels::ops::ternary_matmul::TernaryMatmulArgs;
+use cpu_kernels::ops::ternary_matmul_backward_input::TernaryMatmulBackwardInputArgs;
+use cpu_kernels::ops::ternary_matmul_backward_weight::TernaryMatmulBackwardWeightArgs;
+use cpu_kernels::{Args, ops::ternary_quantize::TernaryQuantizeArgs};
 use std::ops::Range;
 
 /// int8 codes (rows, dim) and one step a row.

@@ -2,9 +2,9 @@
 
 use super::{ATTENTION_CACHED, GATHER_ROWS, KV_APPEND};
 use crate::graph::{DType, Graph, TensorId};
-use cpu_kernels::attention_cached::AttentionCachedArgs;
-use cpu_kernels::gather_rows::GatherRowsArgs;
-use cpu_kernels::kv_append::KvAppendArgs;
+use cpu_kernels::ops::attention_cached::AttentionCachedArgs;
+use cpu_kernels::ops::gather_rows::GatherRowsArgs;
+use cpu_kernels::ops::kv_append::KvAppendArgs;
 
 /// Where each row belongs.
 #[derive(Clone, Copy, Debug)]

@@ -3,8 +3,8 @@
 use super::{ADD, FILL, ROUND_F16, SWIGLU, SWIGLU_BACKWARD};
 use crate::graph::{Backward, DType, Graph, Node, TensorId};
 use cpu_kernels::{
-    Args, add::AddArgs, fill::FillArgs, round_f16::RoundF16Args, swiglu::SwigluArgs,
-    swiglu_backward::SwigluBackwardArgs,
+    Args, ops::add::AddArgs, ops::fill::FillArgs, ops::round_f16::RoundF16Args, ops::swiglu::SwigluArgs,
+    ops::swiglu_backward::SwigluBackwardArgs,
 };
 
 impl Graph {

@@ -2,8 +2,8 @@
 
 use super::{EMBEDDING, EMBEDDING_BACKWARD, EMBEDDING_INT8, Int8Weight};
 use crate::graph::{DType, Graph, TensorId};
-use cpu_kernels::embedding_int8::EmbeddingInt8Args;
-use cpu_kernels::{embedding::EmbeddingArgs, embedding_backward::EmbeddingBackwardArgs};
+use cpu_kernels::ops::embedding_int8::EmbeddingInt8Args;
+use cpu_kernels::{ops::embedding::EmbeddingArgs, ops::embedding_backward::EmbeddingBackwardArgs};
 
 impl Graph {
     /// ids (rows), table (vocab, dim) -> (rows, dim).

@@ -3,11 +3,11 @@
 use super::bitlinear::{Int8Weight, QuantRows, TernaryWeight};
 use super::{CROSS_ENTROPY, MATMUL, SUM, TERNARY_MATMUL_BACKWARD_INPUT, TERNARY_MATMUL_BACKWARD_WEIGHT};
 use crate::graph::{DType, Graph, TensorId};
-use cpu_kernels::cross_entropy::CrossEntropyArgs;
-use cpu_kernels::matmul::MatmulArgs;
-use cpu_kernels::sum::SumArgs;
-use cpu_kernels::ternary_matmul_backward_input::TernaryMatmulBackwardInputArgs;
-use cpu_kernels::ternary_matmul_backward_weight::TernaryMatmulBackwardWeightArgs;
+use cpu_kernels::ops::cross_entropy::CrossEntropyArgs;
+use cpu_kernels::ops::matmul::MatmulArgs;
+use cpu_kernels::ops::sum::SumArgs;
+use cpu_kernels::ops::ternary_matmul_backward_input::TernaryMatmulBackwardInputArgs;
+use cpu_kernels::ops::ternary_matmul_backward_weight::TernaryMatmulBackwardWeightArgs;
 
 /// A target that counts nothing.
 pub const IGNORE: u32 = u32::MAX;

@@ -2,7 +2,7 @@
 
 use super::{MATMUL, MATMUL_ADD};
 use crate::graph::{Backward, DType, Graph, Node, TensorId};
-use cpu_kernels::{Args, matmul::MatmulArgs, matmul_add::MatmulAddArgs};
+use cpu_kernels::{Args, ops::matmul::MatmulArgs, ops::matmul_add::MatmulAddArgs};
 use std::ops::Range;
 
 impl Graph {

@@ -5,17 +5,17 @@ use super::{
     MHC_PRE_BACKWARD_COEF, MHC_WEIGHTS, MHC_WEIGHTS_BACKWARD, SUM_ROWS,
 };
 use crate::graph::{Backward, DType, Graph, Node, TensorId};
-use cpu_kernels::mhc_collapse::MhcCollapseArgs;
-use cpu_kernels::mhc_expand::MhcExpandArgs;
-use cpu_kernels::mhc_post::MhcPostArgs;
-use cpu_kernels::mhc_post_backward::MhcPostBackwardArgs;
-use cpu_kernels::mhc_post_backward_coef::MhcPostBackwardCoefArgs;
-use cpu_kernels::mhc_pre::MhcPreArgs;
-use cpu_kernels::mhc_pre_backward::MhcPreBackwardArgs;
-use cpu_kernels::mhc_pre_backward_coef::MhcPreBackwardCoefArgs;
-use cpu_kernels::mhc_weights::MhcWeightsArgs;
-use cpu_kernels::mhc_weights_backward::MhcWeightsBackwardArgs;
-use cpu_kernels::{Args, sum_rows::SumRowsArgs};
+use cpu_kernels::ops::mhc_collapse::MhcCollapseArgs;
+use cpu_kernels::ops::mhc_expand::MhcExpandArgs;
+use cpu_kernels::ops::mhc_post::MhcPostArgs;
+use cpu_kernels::ops::mhc_post_backward::MhcPostBackwardArgs;
+use cpu_kernels::ops::mhc_post_backward_coef::MhcPostBackwardCoefArgs;
+use cpu_kernels::ops::mhc_pre::MhcPreArgs;
+use cpu_kernels::ops::mhc_pre_backward::MhcPreBackwardArgs;
+use cpu_kernels::ops::mhc_pre_backward_coef::MhcPreBackwardCoefArgs;
+use cpu_kernels::ops::mhc_weights::MhcWeightsArgs;
+use cpu_kernels::ops::mhc_weights_backward::MhcWeightsBackwardArgs;
+use cpu_kernels::{Args, ops::sum_rows::SumRowsArgs};
 
 impl Graph {
     /// Parameters of a sub-layer (9 for two streams, 40 for four) -> h_pre, h_post, H_res.

@@ -1,7 +1,7 @@
 //! The op table: the one place that says what each op is called, what its `Args` are, which buffers it reads and writes
 //! and in which order, how a GPU divides it into workgroups, how much work it is, and what its gradient is.
 //!
-//! `shaders/<name>.wgsl` and `cpu_kernels/src/<name>.rs` implement the entry; both take the same `Args` and the same
+//! `shaders/<name>.wgsl` and `cpu_kernels/src/ops/<name>.rs` implement the entry; both take the same `Args` and the same
 //! buffers. Adding an op touches four places: the shader, the kernel, an entry here, a list of cases in `tests/`.
 //! The families beside this file hold the functions that put an op into a graph (with its shape rules) and its gradient.
 
@@ -42,9 +42,9 @@ const FEW_ROWS: u32 = 8;
 /// Workgroups in x before a grid is folded into y; a power of two below the limit of 65,535 a dimension.
 const FOLD: u32 = 32_768;
 /// Elements reduced to one partial result.
-const BLOCK: u32 = cpu_kernels::math::BLOCK as u32;
+const BLOCK: u32 = cpu_kernels::simd::math::BLOCK as u32;
 /// Rows whose contributions to the gradient of a norm's weight are added up in its first stage.
-const ROW_BLOCK: u32 = cpu_kernels::math::ROW_BLOCK as u32;
+const ROW_BLOCK: u32 = cpu_kernels::simd::math::ROW_BLOCK as u32;
 
 /// `n` workgroups, folded into two dimensions; the shader numbers them x + y * num_workgroups.x.
 fn groups(n: u32) -> [u32; 3] {
@@ -88,20 +88,20 @@ macro_rules! ops {
         $(pub static $id: Op = Op {
             name: stringify!($name),
             shader: include_str!(concat!("../../shaders/", stringify!($name), ".wgsl")),
-            kernel: cpu_kernels::$name::$name,
-            fields: cpu_kernels::$name::$args::FIELDS,
+            kernel: cpu_kernels::ops::$name::$name,
+            fields: cpu_kernels::ops::$name::$args::FIELDS,
             bindings: &[$(Binding { name: stringify!($buf), access: access!($access), dtype: DType::$dtype }),*],
             grid: |words| {
-                let grid: fn(cpu_kernels::$name::$args) -> [u32; 3] = $grid;
+                let grid: fn(cpu_kernels::ops::$name::$args) -> [u32; 3] = $grid;
                 grid(Args::from_words(words))
             },
             work: |words| {
-                let work: fn(cpu_kernels::$name::$args) -> u64 = $work;
+                let work: fn(cpu_kernels::ops::$name::$args) -> u64 = $work;
                 work(Args::from_words(words))
             },
             flops: |_words| {
                 #[allow(unused_mut, unused_assignments, reason = "most ops count no flops")]
-                let mut flops: fn(cpu_kernels::$name::$args) -> u64 = |_| 0;
+                let mut flops: fn(cpu_kernels::ops::$name::$args) -> u64 = |_| 0;
                 $(flops = $flops;)?
                 flops(Args::from_words(_words))
             },
@@ -150,7 +150,7 @@ ops! {
         },
         work |a| product(&[a.rows, a.outs, a.dim]),
         flops |a| product(&[2, a.rows, a.outs, a.dim]), grad Append(bitlinear::ternary_matmul_grad),
-        packing cpu_kernels::ternary_matmul::PACKING;
+        packing cpu_kernels::ops::ternary_matmul::PACKING;
     TERNARY_MATMUL_BACKWARD_INPUT = ternary_matmul_backward_input(TernaryMatmulBackwardInputArgs)
         [dy: r F32, codes: r U8, scales: r F32, dx: rw F32]
         grid |a| tiles(a.rows, a.dim, 1), work |a| product(&[a.rows, a.outs, a.dim]),
@@ -162,7 +162,7 @@ ops! {
 
     INT8_MATMUL = int8_matmul(Int8MatmulArgs) [xq: r I8, step: r F32, codes: r I8, scales: r F32, y: w F32]
         grid |a| few_rows(a.rows, a.outs, 1), work |a| product(&[a.rows, a.outs, a.dim]),
-        flops |a| product(&[2, a.rows, a.outs, a.dim]), packing cpu_kernels::int8_matmul::PACKING;
+        flops |a| product(&[2, a.rows, a.outs, a.dim]), packing cpu_kernels::ops::int8_matmul::PACKING;
 
     MATMUL = matmul(MatmulArgs) [a: r F32, b: r F32, d: rw F32]
         grid |a| match (a.a_transposed, a.b_transposed) {
@@ -171,7 +171,7 @@ ops! {
         },
         work |a| product(&[a.m, a.n, a.k, a.batch]),
         flops |a| product(&[2, a.m, a.n, a.k, a.batch]), grad Append(matmul::matmul_grad),
-        packing cpu_kernels::matmul::PACKING;
+        packing cpu_kernels::ops::matmul::PACKING;
     MATMUL_ADD = matmul_add(MatmulAddArgs) [a: r F32, b: r F32, c: r F32, d: w F32]
         grid |a| tiles(a.m, a.n, a.batch), work |a| product(&[a.m, a.n, a.k, a.batch]),
         flops |a| product(&[2, a.m, a.n, a.k, a.batch]);

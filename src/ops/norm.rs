@@ -2,10 +2,10 @@
 
 use super::{RMS_NORM, RMS_NORM_BACKWARD, RMS_NORM_BACKWARD_WEIGHT, ROW_BLOCK, SUM_ROWS};
 use crate::graph::{Backward, DType, Graph, Node, TensorId};
-use cpu_kernels::rms_norm::RmsNormArgs;
-use cpu_kernels::rms_norm_backward::RmsNormBackwardArgs;
-use cpu_kernels::rms_norm_backward_weight::RmsNormBackwardWeightArgs;
-use cpu_kernels::{Args, sum_rows::SumRowsArgs};
+use cpu_kernels::ops::rms_norm::RmsNormArgs;
+use cpu_kernels::ops::rms_norm_backward::RmsNormBackwardArgs;
+use cpu_kernels::ops::rms_norm_backward_weight::RmsNormBackwardWeightArgs;
+use cpu_kernels::{Args, ops::sum_rows::SumRowsArgs};
 
 impl Graph {
     /// x (rows, dim), w (dim) -> (rows, dim).

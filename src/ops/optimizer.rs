@@ -2,13 +2,13 @@
 
 use super::{ADAMW, BLOCK, CLIP, LION, MUON_MOMENTUM, MUON_NORMALIZE, MUON_UPDATE, SUM_SQUARES};
 use crate::graph::{DType, Graph, TensorId};
-use cpu_kernels::adamw::AdamwArgs;
-use cpu_kernels::clip::ClipArgs;
-use cpu_kernels::lion::LionArgs;
-use cpu_kernels::muon_momentum::MuonMomentumArgs;
-use cpu_kernels::muon_normalize::MuonNormalizeArgs;
-use cpu_kernels::muon_update::MuonUpdateArgs;
-use cpu_kernels::sum_squares::SumSquaresArgs;
+use cpu_kernels::ops::adamw::AdamwArgs;
+use cpu_kernels::ops::clip::ClipArgs;
+use cpu_kernels::ops::lion::LionArgs;
+use cpu_kernels::ops::muon_momentum::MuonMomentumArgs;
+use cpu_kernels::ops::muon_normalize::MuonNormalizeArgs;
+use cpu_kernels::ops::muon_update::MuonUpdateArgs;
+use cpu_kernels::ops::sum_squares::SumSquaresArgs;
 
 /// Steps whose (loss, norm, skipped) are kept on the device until they are read.
 pub const STATS_RING: usize = 64;

@@ -2,8 +2,8 @@
 
 use super::{MARK_SEEN, SAMPLE};
 use crate::graph::{DType, Graph, TensorId};
-use cpu_kernels::mark_seen::MarkSeenArgs;
-use cpu_kernels::sample::{SAMPLE_PARAMS, SampleArgs};
+use cpu_kernels::ops::mark_seen::MarkSeenArgs;
+use cpu_kernels::ops::sample::{SAMPLE_PARAMS, SampleArgs};
 
 /// What sampling remembers of each sequence.
 #[derive(Clone, Copy, Debug)]

@@ -9,12 +9,13 @@ mod raw;
 mod round_trip;
 mod stream;
 
+use nanotern::checkpoint::Array;
 use nanotern::checkpoint::{self, Meta};
 use nanotern::formats::{CHAT_TEMPLATE, ModelFile, TextConfig};
 use nanotern::model::{Model, ModelConfig};
 use nanotern::rng::Rng;
 use nanotern::tokenizer::Tokenizer;
-use nanotern::train::{Config, Tensor};
+use nanotern::train::Config;
 use std::path::{Path, PathBuf};
 
 /// A few kilobytes, with residual streams.
@@ -37,7 +38,7 @@ fn small() -> ModelConfig {
 }
 
 /// What training would keep of a model: random values, far from their initial ones.
-fn latent(config: &ModelConfig, vocab: usize, seed: u64) -> Vec<Tensor> {
+fn latent(config: &ModelConfig, vocab: usize, seed: u64) -> Vec<Array> {
     let mut g = nanotern::graph::Graph::new();
     let model = Model::new(&mut g, config, vocab);
     let mut rng = Rng::new(seed);
@@ -45,13 +46,13 @@ fn latent(config: &ModelConfig, vocab: usize, seed: u64) -> Vec<Tensor> {
         let shape = g.shape(p.id).to_vec();
         let n = shape.iter().product();
         let scale = if p.name.ends_with("norm.weight") { 1.0 } else { 0.3 };
-        Tensor { name: p.name.clone(), shape, data: (0..n).map(|_| scale * rng.normal()).collect() }
+        Array { name: p.name.clone(), shape, data: (0..n).map(|_| scale * rng.normal()).collect() }
     };
     model.params.iter().map(tensor).collect()
 }
 
 /// Saves a checkpoint and returns its directory.
-fn save(run: &Path, config: &ModelConfig, model: &[Tensor], tokenizer: Option<&Tokenizer>) -> PathBuf {
+fn save(run: &Path, config: &ModelConfig, model: &[Array], tokenizer: Option<&Tokenizer>) -> PathBuf {
     let all = Config { model: config.clone(), ..Config::default() };
     let meta = Meta { step: 1, config: serde_json::to_value(all).unwrap(), ..Meta::default() };
     let json = tokenizer.map(Tokenizer::to_json);

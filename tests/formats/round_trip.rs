@@ -3,7 +3,8 @@
 use super::raw::Raw;
 use super::{latent, model, save, small, tiniest, trained_tokenizer};
 use half::f16;
-use nanotern::formats::{Encoding, Format, ModelFile, TensorData, Ternary, gguf, map, mhc::MhcFile, specs};
+use nanotern::files::map;
+use nanotern::formats::{Encoding, Format, ModelFile, TensorData, Ternary, gguf, mhc::MhcFile, specs};
 use nanotern::model::{Embeddings, Model, ModelConfig, Preset, Quantize};
 use nanotern::rng::Rng;
 use nanotern::tokenizer::Tokenizer;

@@ -1,6 +1,7 @@
 //! The cases of each op: odd sizes, one row, masked targets, small real sizes, offsets, beta 0 (over poison) and 1.
 
-use cpu_kernels::*;
+use cpu_kernels::Args;
+use cpu_kernels::ops::*;
 use nanotern::graph::Op;
 use nanotern::graph::{Graph, TensorId};
 use nanotern::ops::{self, rope_table};

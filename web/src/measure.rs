@@ -1,7 +1,7 @@
 //! A ternary product by itself, for the page to time: there is no clock here.
 
 use cpu_kernels::Level;
-use cpu_kernels::ternary_gemv::{Layout, PackedTernary, TernaryGemv};
+use cpu_kernels::matrix::ternary_gemv::{Layout, PackedTernary, TernaryGemv};
 use wasm_bindgen::prelude::*;
 
 const GROUP: usize = 128;

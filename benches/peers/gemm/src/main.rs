@@ -2,7 +2,7 @@
 //! turns, as the median of rounds. Prints a table in Markdown. Run nothing else meanwhile.
 
 use cpu_kernels::Level;
-use cpu_kernels::gemm::{Gemm, Mat};
+use cpu_kernels::matrix::gemm::{Gemm, Mat};
 use std::time::Instant;
 
 const ROUNDS: usize = 31;

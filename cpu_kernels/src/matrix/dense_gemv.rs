@@ -1,0 +1,158 @@
+//! A few rows times a constant f32 matrix: y (rows, outs) = x (rows, dim) w^T, as the head of a model does for every token.
+//!
+//! Such a product is bound by reading w, so w is kept in the order in which it is read: panels of 64 outputs, (dim, 64)
+//! each, and as f16 where every value is one, which trained tables are. An element is summed as [`Gemm`](crate::matrix::gemm::Gemm)
+//! sums it, chains of [`KC`] added in order, so it has the same bits.
+
+use crate::matrix::gemm::KC;
+use crate::ops::round_f16::round;
+use crate::run::scratch::Line;
+#[cfg(target_arch = "x86_64")]
+use crate::simd::lanes::{Avx2, Avx512};
+use crate::simd::lanes::{Lanes, Plain, prefetch};
+use crate::{Level, at_level};
+use bytemuck::Zeroable;
+use std::ops::Range;
+
+/// Outputs of a panel.
+const PANEL: usize = 64;
+/// Rows up to which this beats packing w for a large product.
+pub const FEW_ROWS: usize = 4;
+
+/// A matrix (outs, dim) in panels.
+#[derive(Clone, Debug)]
+pub struct DensePanels {
+    outs: usize,
+    dim: usize,
+    /// (ceil(outs / PANEL), dim, PANEL): f16 or f32.
+    values: Vec<Line>,
+    half: bool,
+}
+
+impl DensePanels {
+    /// Copies w (outs, dim). It takes half the memory where the level reads f16 and every value is one.
+    pub fn new(level: Level, w: &[f32], outs: usize, dim: usize) -> Self {
+        assert!(dim > 0, "({outs}, {dim})");
+        let w = &w[..outs * dim];
+        let half = reads_half(level) && w.iter().all(|x| round(*x) == *x);
+        let bytes = outs.next_multiple_of(PANEL) * dim * if half { 2 } else { 4 };
+        let mut values = vec![Line::zeroed(); bytes.div_ceil(size_of::<Line>())];
+        if half {
+            fill(bytemuck::cast_slice_mut(&mut values), w, dim, |x| half::f16::from_f32(x).to_bits());
+        } else {
+            fill(bytemuck::cast_slice_mut(&mut values), w, dim, |x| x);
+        }
+        DensePanels { outs, dim, values, half }
+    }
+
+    /// Memory it takes.
+    pub fn bytes(&self) -> usize {
+        size_of_val(&self.values[..])
+    }
+
+    /// Computes this part's outputs of y (rows, outs) from x (rows, dim).
+    ///
+    /// # Safety
+    /// `y` is valid for writes of `rows * outs` floats and overlaps no input; parts that run at the same time have equal
+    /// arguments but for `part`, and nothing else accesses y meanwhile.
+    pub unsafe fn run_part(&self, level: Level, x: &[f32], rows: usize, y: *mut f32, part: usize, parts: usize) {
+        level.require();
+        assert!(x.len() >= rows * self.dim && part < parts, "x: {} values for ({rows}, {})", x.len(), self.dim);
+        assert!(!self.half || reads_half(level), "f16 panels at level {level}");
+        let panels = self.outs.div_ceil(PANEL);
+        let mine = panels * part / parts..panels * (part + 1) / parts;
+        for first in (0..rows).step_by(FEW_ROWS) {
+            let area = Area {
+                panels: mine.clone(),
+                x: &x[first * self.dim..(first + FEW_ROWS).min(rows) * self.dim],
+                // SAFETY: row `first` lies in y.
+                y: unsafe { y.add(first * self.outs) },
+            };
+            let of = self;
+            at_level!(level, [few::<Plain, 16>, few::<Avx2, 8>, few::<Avx512, 4>], (of: &DensePanels, area: Area<'_>));
+        }
+    }
+}
+
+/// Whether a level has instructions that widen f16.
+fn reads_half(level: Level) -> bool {
+    matches!(level, Level::Avx2 | Level::Avx512)
+}
+
+/// Lays w (outs, dim) out in panels; what lies behind the last output stays 0.
+fn fill<T: Copy>(panels: &mut [T], w: &[f32], dim: usize, convert: impl Fn(f32) -> T) {
+    for (o, row) in w.chunks_exact(dim).enumerate() {
+        let at = o / PANEL * PANEL * dim + o % PANEL;
+        for (to, x) in panels[at..].iter_mut().step_by(PANEL).zip(row) {
+            *to = convert(*x);
+        }
+    }
+}
+
+/// Up to [`FEW_ROWS`] rows of x and y, and the panels to compute.
+struct Area<'a> {
+    panels: Range<usize>,
+    x: &'a [f32],
+    y: *mut f32,
+}
+
+/// N registers hold a panel's width.
+#[inline(always)]
+fn few<L: Lanes, const N: usize>(of: &DensePanels, area: Area<'_>) {
+    match (area.x.len() / of.dim, of.half) {
+        (1, true) => rows::<L, N, 1, true>(of, area),
+        (1, false) => rows::<L, N, 1, false>(of, area),
+        (2, true) => rows::<L, N, 2, true>(of, area),
+        (2, false) => rows::<L, N, 2, false>(of, area),
+        (3, true) => rows::<L, N, 3, true>(of, area),
+        (3, false) => rows::<L, N, 3, false>(of, area),
+        (_, true) => rows::<L, N, FEW_ROWS, true>(of, area),
+        (_, false) => rows::<L, N, FEW_ROWS, false>(of, area),
+    }
+}
+
+#[inline(always)]
+fn rows<L: Lanes, const N: usize, const R: usize, const HALF: bool>(of: &DensePanels, area: Area<'_>) {
+    let (dim, size) = (of.dim, if HALF { 2 } else { 4 });
+    let values = of.values.as_ptr().cast::<u8>();
+    for panel in area.panels {
+        let mut total = [[0.0f32; PANEL]; R];
+        for start in (0..dim).step_by(KC) {
+            let mut acc = [[L::splat(0.0); N]; R];
+            for k in start..dim.min(start + KC) {
+                // SAFETY: k < dim, and the panel exists.
+                let at = unsafe { values.add((panel * dim + k) * PANEL * size) };
+                (0..PANEL * size).step_by(64).for_each(|line| prefetch(at.wrapping_add(line)));
+                // SAFETY: N registers are a panel's width.
+                let w: [L; N] = std::array::from_fn(|v| unsafe {
+                    if HALF {
+                        L::load_half(at.cast::<u16>().add(v * L::WIDTH))
+                    } else {
+                        L::load(at.cast::<f32>().add(v * L::WIDTH))
+                    }
+                });
+                for (r, acc) in acc.iter_mut().enumerate() {
+                    // SAFETY: x holds R rows of dim.
+                    let x = L::splat(unsafe { *area.x.get_unchecked(r * dim + k) });
+                    for (acc, w) in acc.iter_mut().zip(w) {
+                        *acc = x.mul_add(w, *acc);
+                    }
+                }
+            }
+            for (total, acc) in total.iter_mut().zip(acc) {
+                for (total, acc) in total.chunks_exact_mut(L::WIDTH).zip(acc) {
+                    // SAFETY: a chunk is a register.
+                    unsafe {
+                        let sum = if start == 0 { acc } else { acc.mul_add(L::splat(1.0), L::load(total.as_ptr())) };
+                        sum.store(total.as_mut_ptr());
+                    }
+                }
+            }
+        }
+        let cols = PANEL.min(of.outs - panel * PANEL);
+        for (r, total) in total.iter().enumerate() {
+            // SAFETY: these columns lie in y and are this part's.
+            unsafe { std::ptr::copy_nonoverlapping(total.as_ptr(), area.y.add(r * of.outs + panel * PANEL), cols) };
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! Constant int8 weights with a scale for every 32 inputs, in the order in which a product of few rows reads them.
+//!
+//! A panel is 64 outputs. Per group: (8, 64, 4) bytes, four consecutive inputs of an output in one 32-bit lane, code + 128
+//! (the multiply-add instructions want their first operand unsigned); then 64 scales, as f32 bits or, where all of them are f16
+//! values, as f16. Reading it is one sequential stream.
+
+#![cfg_attr(
+    not(target_arch = "x86_64"),
+    allow(dead_code, unused_unsafe, unused_variables, reason = "no other level has integer products")
+)]
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+
+use crate::Level;
+use crate::ops::int8_matmul::GROUP;
+use crate::ops::round_f16::round;
+use crate::run::scratch::{Line, Scratch};
+use bytemuck::Zeroable;
+use std::ops::Range;
+
+/// Outputs of a panel.
+const PANEL: usize = 64;
+/// Bytes of the codes of one group of a panel.
+const CODES: usize = PANEL * GROUP;
+/// Rows that share a pass over the weights.
+const ROWS: usize = 4;
+
+/// A matrix (outs, dim) in panels.
+#[derive(Clone, Debug)]
+pub struct Int8Panels {
+    outs: usize,
+    dim: usize,
+    /// (ceil(outs / PANEL), dim / GROUP, codes and scales).
+    bytes: Vec<Line>,
+    half: bool,
+}
+
+impl Int8Panels {
+    /// Whether a level reads panels.
+    pub fn has(level: Level) -> bool {
+        matches!(level, Level::Avx2 | Level::Avx512)
+    }
+
+    /// Lays out codes (outs, dim) and scales (outs, dim / GROUP).
+    pub fn new(codes: &[i8], scales: &[f32], outs: usize, dim: usize) -> Self {
+        let groups = dim / GROUP;
+        let (codes, scales) = (&codes[..outs * dim], &scales[..outs * groups]);
+        let half = scales.iter().all(|s| round(*s) == *s);
+        let mut panels = Int8Panels { outs, dim, bytes: Vec::new(), half };
+        panels.bytes = vec![Line::zeroed(); outs.div_ceil(PANEL) * groups * panels.block() / size_of::<Line>()];
+        let block = panels.block();
+        let bytes: &mut [u8] = bytemuck::cast_slice_mut(&mut panels.bytes);
+        for (i, (codes, scale)) in codes.chunks_exact(GROUP).zip(scales).enumerate() {
+            let (o, g) = (i / groups, i % groups);
+            let (to, lane) = (&mut bytes[(o / PANEL * groups + g) * block..][..block], o % PANEL);
+            for (k, four) in codes.chunks_exact(4).enumerate() {
+                let at = (k * PANEL + lane) * 4;
+                to[at..at + 4].iter_mut().zip(four).for_each(|(to, code)| *to = code.cast_unsigned() ^ 0x80);
+            }
+            if half {
+                let bits = half::f16::from_f32(*scale).to_bits();
+                to[CODES + 2 * lane..][..2].copy_from_slice(&bits.to_ne_bytes());
+            } else {
+                to[CODES + 4 * lane..][..4].copy_from_slice(&scale.to_ne_bytes());
+            }
+        }
+        panels
+    }
+
+    /// Memory it takes.
+    pub fn bytes(&self) -> usize {
+        size_of_val(&self.bytes[..])
+    }
+
+    /// Bytes of one group of a panel.
+    fn block(&self) -> usize {
+        CODES + PANEL * if self.half { 2 } else { 4 }
+    }
+
+    /// Computes this part's outputs of y (rows, outs) from x: (rows, dim) codes and a step for each row.
+    ///
+    /// # Safety
+    /// `y` is valid for writes of (rows, outs) floats and overlaps no input; parts that run at the same time have equal
+    /// arguments but for `part`, and nothing else accesses y meanwhile.
+    ///
+    /// # Panics
+    /// At a level that has no integer products.
+    pub unsafe fn run_part(&self, level: Level, x: (&[i8], &[f32]), y: *mut f32, part: usize, parts: usize) {
+        level.require();
+        let (xq, steps) = x;
+        assert!(xq.len() == steps.len() * self.dim && part < parts, "xq: {} values of {}", xq.len(), self.dim);
+        let panels = self.outs.div_ceil(PANEL);
+        let mine = panels * part / parts..panels * (part + 1) / parts;
+        let groups = self.dim / GROUP;
+        let mut scratch = Scratch::of_thread();
+        let [sums] = scratch.slices::<i32, _>([steps.len() * groups]);
+        for (sum, x) in sums.iter_mut().zip(xq.chunks_exact(GROUP)) {
+            *sum = x.iter().map(|x| i32::from(*x)).sum();
+        }
+        for panel in mine {
+            for first in (0..steps.len()).step_by(ROWS) {
+                let rows = first..steps.len().min(first + ROWS);
+                let few = Few {
+                    weights: bytemuck::cast_slice(&self.bytes)[panel * groups * self.block()..].as_ptr(),
+                    block: self.block(),
+                    half: self.half,
+                    groups,
+                    rows: rows.len(),
+                    x: xq[first * self.dim..].as_ptr(),
+                    sums: sums[first * groups..].as_ptr(),
+                };
+                let mut out = [[0.0; PANEL]; ROWS];
+                // SAFETY: the level is available; the panel, the rows and their sums exist.
+                unsafe { run(level, &few, &mut out) };
+                self.store(&out, &steps[rows], panel, first, y);
+            }
+        }
+    }
+
+    fn store(&self, out: &[[f32; PANEL]; ROWS], steps: &[f32], panel: usize, first: usize, y: *mut f32) {
+        let outs: Range<usize> = panel * PANEL..self.outs.min((panel + 1) * PANEL);
+        for (r, (step, out)) in steps.iter().zip(out).enumerate() {
+            for (o, out) in outs.clone().zip(out) {
+                // SAFETY: (first + r, o) lies in y and is this part's, by the contract of `run_part`.
+                unsafe { *y.add((first + r) * self.outs + o) = step * out };
+            }
+        }
+    }
+}
+
+/// One panel and up to [`ROWS`] rows.
+struct Few {
+    weights: *const u8,
+    block: usize,
+    half: bool,
+    groups: usize,
+    rows: usize,
+    /// (rows, groups * GROUP).
+    x: *const i8,
+    /// (rows, groups): of the group's activations.
+    sums: *const i32,
+}
+
+/// # Safety
+/// The level is available, and the pointers of `few` are valid for its sizes.
+unsafe fn run(level: Level, few: &Few, out: &mut [[f32; PANEL]; ROWS]) {
+    // SAFETY: passed on.
+    unsafe {
+        match level {
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx512 => avx512::panel(few, out),
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx2 => avx2::panel(few, out),
+            _ => unreachable!("{level} has no integer products"),
+        }
+    }
+}

@@ -1,0 +1,221 @@
+//! Matrix products inside attention: small, causal, on operands copied to where a core reads them fastest.
+//!
+//! Each element of a product is one chain of multiply-adds over the inner index, in order, from zero (or from what is
+//! there): its bits depend neither on the tile it falls into nor on the size of the matrices.
+
+use crate::Call;
+use crate::simd::lanes::Lanes;
+use crate::simd::math::LANES;
+use std::ops::Range;
+
+/// Columns of a panel.
+pub(crate) const PANEL: usize = 64;
+/// Rows of scores that are worked on at once: a multiple of every tile's rows.
+pub(crate) const ROWS: usize = 24;
+
+/// The right operand (depth, columns), cut into panels of [`PANEL`] columns.
+#[derive(Clone, Copy)]
+pub(crate) struct Panels<'a> {
+    data: &'a [f32],
+    depth: usize,
+    columns: usize,
+    /// From a row of a panel to the next, and from a panel to the next.
+    strides: (usize, usize),
+}
+
+/// Rows of a matrix inside a larger one.
+#[derive(Clone, Copy)]
+pub(crate) struct Rows<'a> {
+    pub data: &'a [f32],
+    pub stride: usize,
+    pub rows: usize,
+}
+
+impl<'a> Panels<'a> {
+    /// Dense panels, (depth, PANEL) each.
+    #[inline(always)]
+    pub fn dense(data: &'a [f32], depth: usize) -> Self {
+        Panels { data, depth, columns: data.len() / depth.max(1), strides: (PANEL, PANEL * depth) }
+    }
+
+    /// The first `columns` elements of rows as they lie in memory. Whole registers are read, up to a multiple of [`LANES`]
+    /// elements of each row: behind the last row there must be as many.
+    #[inline(always)]
+    pub fn rows(rows: Rows<'a>, columns: usize) -> Self {
+        Panels { data: rows.data, depth: rows.rows, columns, strides: (rows.stride, PANEL) }
+    }
+
+    pub fn depth(&self) -> usize {
+        self.depth
+    }
+
+    /// Elements of the panels of a (depth, columns) matrix.
+    pub fn size(depth: usize, columns: usize) -> usize {
+        columns.next_multiple_of(PANEL) * depth
+    }
+
+    /// The operand whose rows are the first `columns` elements of `rows`.
+    #[inline(always)]
+    pub fn copied(to: &'a mut [f32], rows: Rows<'_>, columns: usize) -> Self {
+        let depth = rows.rows;
+        let to = &mut to[..Self::size(depth, columns)];
+        for (panel, to) in to.chunks_exact_mut(PANEL * depth.max(1)).enumerate() {
+            let span = panel * PANEL..columns.min((panel + 1) * PANEL);
+            for (i, to) in to.chunks_exact_mut(PANEL).enumerate() {
+                to[..span.len()].copy_from_slice(&rows.data[i * rows.stride..][span.clone()]);
+            }
+        }
+        Panels::dense(to, depth)
+    }
+
+    /// The operand whose columns are the first `depth` elements of `rows`.
+    #[inline(always)]
+    pub fn transposed(to: &'a mut [f32], rows: Rows<'_>, depth: usize) -> Self {
+        const SIDE: usize = 8;
+        let to = &mut to[..Self::size(depth, rows.rows)];
+        for r in (0..rows.rows).step_by(SIDE) {
+            let to = &mut to[r / PANEL * PANEL * depth + r % PANEL..];
+            for d in (0..depth).step_by(SIDE) {
+                if r + SIDE <= rows.rows && d + SIDE <= depth {
+                    let mut block = [[0.0; SIDE]; SIDE];
+                    for (i, block) in block.iter_mut().enumerate() {
+                        block.copy_from_slice(&rows.data[(r + i) * rows.stride + d..][..SIDE]);
+                    }
+                    for j in 0..SIDE {
+                        let to: &mut [f32; SIDE] = (&mut to[(d + j) * PANEL..][..SIDE]).try_into().unwrap();
+                        *to = std::array::from_fn(|i| block[i][j]);
+                    }
+                    continue;
+                }
+                for i in 0..SIDE.min(rows.rows - r) {
+                    for j in 0..SIDE.min(depth - d) {
+                        to[(d + j) * PANEL + i] = rows.data[(r + i) * rows.stride + d + j];
+                    }
+                }
+            }
+        }
+        Panels::dense(to, depth)
+    }
+}
+
+/// c = a b, or c + a b when `add`, in tiles of DOWN rows by ACROSS registers.
+///
+/// Of the rows of a tile that starts at row r, the columns `columns(r)` are computed (widened to whole registers) over the
+/// inner indices `depth(r)`. Rows of c are `stride` apart.
+#[inline(always)]
+pub(crate) fn product<L: Lanes, const DOWN: usize, const ACROSS: usize>(
+    (a, b): (Rows<'_>, Panels<'_>),
+    (c, stride): (&mut [f32], usize),
+    add: bool,
+    columns: impl Fn(usize) -> Range<usize>,
+    depth: impl Fn(usize) -> Range<usize>,
+) {
+    for first in (0..b.columns).step_by(PANEL) {
+        let b_panel = &b.data[(first / PANEL * b.strides.1).min(b.data.len())..];
+        for r in (0..a.rows).step_by(DOWN) {
+            let (columns, depth) = (columns(r), depth(r));
+            let mut column = columns.start.max(first) / LANES * LANES;
+            let end = columns.end.min(first + PANEL).next_multiple_of(LANES);
+            if column >= end || columns.end <= first {
+                continue;
+            }
+            let last = a.rows - 1;
+            assert!(depth.start <= depth.end && depth.end <= b.depth && last * a.stride + depth.end <= a.data.len());
+            assert!(last * stride + end <= c.len() && end <= first + PANEL);
+            assert!(depth.is_empty() || (depth.end - 1) * b.strides.0 + end - first <= b_panel.len());
+            while column < end {
+                let registers = ((end - column) / L::WIDTH).min(ACROSS);
+                let (mut a_rows, mut c_rows) = ([std::ptr::null(); DOWN], [std::ptr::null_mut(); DOWN]);
+                for i in 0..DOWN {
+                    // Beyond the last row, the last one is computed again.
+                    let row = (r + i).min(last);
+                    a_rows[i] = a.data[row * a.stride + depth.start..].as_ptr();
+                    c_rows[i] = c[row * stride + column..].as_mut_ptr();
+                }
+                let b_rows = (b_panel[depth.start * b.strides.0 + column - first..].as_ptr(), b.strides.0);
+                // SAFETY: the assertions above bound the last row of each operand; columns stay in the panel.
+                unsafe {
+                    match registers {
+                        1 => tile::<L, DOWN, 1>(depth.len(), a_rows, b_rows, c_rows, add),
+                        2 if ACROSS > 2 => tile::<L, DOWN, 2>(depth.len(), a_rows, b_rows, c_rows, add),
+                        3 if ACROSS > 3 => tile::<L, DOWN, 3>(depth.len(), a_rows, b_rows, c_rows, add),
+                        _ => tile::<L, DOWN, ACROSS>(depth.len(), a_rows, b_rows, c_rows, add),
+                    }
+                }
+                column += registers * L::WIDTH;
+            }
+        }
+    }
+}
+
+/// # Safety
+/// The rows of `a` hold `depth` floats, `b` holds `depth` rows of ACROSS registers, with their distance; the rows of `c` hold
+/// ACROSS registers.
+#[inline(always)]
+#[expect(clippy::needless_range_loop, reason = "each index is a register")]
+unsafe fn tile<L: Lanes, const DOWN: usize, const ACROSS: usize>(
+    depth: usize,
+    a: [*const f32; DOWN],
+    (b, stride): (*const f32, usize),
+    c: [*mut f32; DOWN],
+    add: bool,
+) {
+    let mut sums = [[L::splat(0.0); ACROSS]; DOWN];
+    // SAFETY: all accesses are within the operands, by this function's contract.
+    unsafe {
+        if add {
+            for r in 0..DOWN {
+                for v in 0..ACROSS {
+                    sums[r][v] = L::load(c[r].add(v * L::WIDTH));
+                }
+            }
+        }
+        for i in 0..depth {
+            let mut row = [L::splat(0.0); ACROSS];
+            for v in 0..ACROSS {
+                row[v] = L::load(b.add(i * stride + v * L::WIDTH));
+            }
+            for r in 0..DOWN {
+                let factor = L::splat(*a[r].add(i));
+                for v in 0..ACROSS {
+                    sums[r][v] = factor.mul_add(row[v], sums[r][v]);
+                }
+            }
+        }
+        for r in 0..DOWN {
+            for v in 0..ACROSS {
+                sums[r][v].store(c[r].add(v * L::WIDTH));
+            }
+        }
+    }
+}
+
+/// Which blocks of a triangle cost most: those of late queries, or those of early keys.
+#[derive(Clone, Copy)]
+pub(crate) enum Cost {
+    Rising,
+    Falling,
+}
+
+/// This part's share of `pairs` triangles cut into `blocks` blocks each: runs of blocks (pair, blocks) of about equal work.
+pub(crate) fn share(
+    call: &Call<'_>,
+    pairs: usize,
+    blocks: usize,
+    cost: Cost,
+) -> impl Iterator<Item = (usize, Range<usize>)> {
+    let bound = |part: usize| {
+        let rest = (pairs * part % call.parts) as f64 / call.parts as f64;
+        let share = match cost {
+            Cost::Rising => rest.sqrt(),
+            Cost::Falling => 1.0 - (1.0 - rest).sqrt(),
+        };
+        (pairs * part / call.parts, (share * blocks as f64).round() as usize)
+    };
+    let (start, end) = (bound(call.part), bound(call.part + 1));
+    (start.0..=end.0).filter_map(move |pair| {
+        let first = if pair == start.0 { start.1 } else { 0 };
+        let last = if pair == end.0 { end.1 } else { blocks };
+        (first < last).then_some((pair, first..last))
+    })
+}

@@ -1,0 +1,85 @@
+//! The two quantisers, equal bit for bit at every level.
+//!
+//! Activations (`rows`), per row: step = max(max|x|, 1e-8) / 127; xq = x / step, clamped to +-127 and rounded half to
+//! even. A true division: a reciprocal rounds differently. A NaN does not count for the maximum and becomes -127.
+//!
+//! Weights (`ternary`), per group: s = mean|w|, at least 2^-14, rounded to f16, half to even; code = +1 if w > s / 2,
+//! -1 if w < -s / 2, else 0. The sum of |w| is taken by adding halves: padded with zeros to a power of two n, then
+//! repeatedly `t[i] += t[i + n / 2]`. A NaN gives the code 0 and the smallest scale.
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod scalar;
+
+use crate::{Level, matrix::gemm::packed_row_bytes};
+
+/// The smallest scale: the smallest normal f16.
+const MIN_SCALE: f32 = 1.0 / 16384.0;
+/// The smallest maximum of a row of activations.
+const MIN_MAX: f32 = 1e-8;
+
+/// Quantises activations x (rows, dim) to xq (rows, dim) and steps (rows): x is about xq * step.
+pub fn rows(level: Level, x: &[f32], dim: usize, xq: &mut [i8], steps: &mut [f32]) {
+    level.require();
+    let len = steps.len() * dim;
+    assert!(x.len() == len && xq.len() == len, "x: {}, xq: {} for ({}, {dim})", x.len(), xq.len(), steps.len());
+    if dim == 0 {
+        return steps.fill(MIN_MAX / 127.0);
+    }
+    for ((x, xq), step) in x.chunks_exact(dim).zip(xq.chunks_exact_mut(dim)).zip(steps) {
+        *step = match level {
+            // SAFETY: the level is available.
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx512 => unsafe { avx512::row(x, xq) },
+            // SAFETY: the level is available.
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx2 => unsafe { avx2::row(x, xq) },
+            _ => scalar::row(x, xq),
+        };
+    }
+}
+
+/// Quantises weights w (rows, dim) to codes (rows, ceil(dim / 128) * 32) in canonical packing and scales
+/// (rows, dim / group). `group` is a multiple of 32 that divides `dim`; powers of two up to 256 are fast.
+pub fn ternary(level: Level, w: &[f32], dim: usize, group: usize, codes: &mut [u8], scales: &mut [f32]) {
+    level.require();
+    assert!(
+        dim > 0 && group > 0 && group.is_multiple_of(32) && dim.is_multiple_of(group),
+        "group {group} of {dim} inputs"
+    );
+    let (rows, row_bytes, groups) = (w.len() / dim, packed_row_bytes(dim), dim / group);
+    assert_eq!(
+        (w.len(), codes.len(), scales.len()),
+        (rows * dim, rows * row_bytes, rows * groups),
+        "(w, codes, scales) for ({rows}, {dim}) in groups of {group}"
+    );
+    for ((w, codes), scales) in
+        w.chunks_exact(dim).zip(codes.chunks_exact_mut(row_bytes)).zip(scales.chunks_mut(groups))
+    {
+        match level {
+            // SAFETY: the level is available; `w` is whole groups, and codes and scales fit it.
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx512 => unsafe { avx512::ternary_row(w, group, codes, scales) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx2 => unsafe { avx2::ternary_row(w, group, codes, scales) },
+            _ => scalar::ternary_row(w, group, codes, scales),
+        }
+    }
+}
+
+/// The scale of a group from its sum of |w|: mean, lower bound, f16.
+fn scale(sum: f32, group: usize) -> f32 {
+    let mean = sum * (1.0 / group as f32);
+    // Written so that NaN takes the bound, as the SIMD maximum does.
+    round_to_f16(if mean > MIN_SCALE { mean } else { MIN_SCALE })
+}
+
+/// `x` >= 2^-14 rounded to f16, half to even, and widened again; infinite from 65,520 on.
+fn round_to_f16(x: f32) -> f32 {
+    let bits = x.to_bits();
+    let rounded = f32::from_bits((bits + 0xfff + (bits >> 13 & 1)) & !0x1fff);
+    if rounded >= 65536.0 { f32::INFINITY } else { rounded }
+}

@@ -1,0 +1,154 @@
+//! Quantised linear layer for few rows, as in decoding: the product of [`TernaryGemm`], bit for bit, with weights that
+//! are read once and decoded in registers.
+//!
+//! [`PackedTernary`] is made once from the canonical codes. Its tiles interleave the weights of 16 or 32 outputs, so that
+//! each lane of a register is an output: a tile is one sequential stream, scales are one vector a group, and nothing is
+//! summed across lanes. Which layout is fastest depends on the machine: [`choose`] measures.
+
+#![cfg_attr(
+    not(any(target_arch = "x86_64", target_feature = "simd128")),
+    allow(dead_code, unused_imports, reason = "only canonical packing is used where there is no SIMD level")
+)]
+
+mod choose;
+mod packed;
+mod pairs32;
+mod rows16;
+
+pub use choose::{choose, force};
+pub use packed::{Layout, PackedTernary};
+
+use crate::{Level, matrix::ternary_gemm::TernaryGemm, run::scratch::Scratch, run::split};
+use std::ops::Range;
+
+/// Weights that stay in a second-level cache while rows of activations pass.
+const BLOCK_BYTES: usize = 256 << 10;
+
+/// One product: y (rows, outs) from activations (rows, dim) and packed weights (outs, dim).
+#[derive(Clone, Copy, Debug)]
+pub struct TernaryGemv<'a> {
+    pub weights: &'a PackedTernary,
+    pub rows: usize,
+    /// (rows, dim), each in -127..=127.
+    pub xq: &'a [i8],
+    /// (rows).
+    pub steps: &'a [f32],
+}
+
+impl TernaryGemv<'_> {
+    /// Computes all of y on this thread, in rows `ldy >= outs` apart.
+    pub fn run(&self, level: Level, y: &mut [f32], ldy: usize) {
+        let outs = self.weights.outs();
+        if self.rows > 0 && outs > 0 {
+            assert!(ldy >= outs && (self.rows - 1) * ldy + outs <= y.len(), "y: {} by {ldy}", y.len());
+        }
+        // SAFETY: `y` holds `rows` rows of `outs` values `ldy` apart, borrowed exclusively; there is one part.
+        unsafe { self.run_part(level, y.as_mut_ptr(), ldy, 0, 1) }
+    }
+
+    /// Computes the share of `part` out of `parts`. y is complete when every part has been computed, on any threads in
+    /// any order.
+    ///
+    /// # Panics
+    /// Where the layout of the weights has no kernel at `level`: see [`Layout::of`].
+    ///
+    /// # Safety
+    /// - `y` is valid for reads and writes of `rows` rows of `outs` floats, rows `ldy >= outs` apart, and overlaps no
+    ///   input.
+    /// - Parts that run at the same time have equal arguments but for `part`, and different `part`s; nothing else
+    ///   accesses y meanwhile.
+    pub unsafe fn run_part(&self, level: Level, y: *mut f32, ldy: usize, part: usize, parts: usize) {
+        level.require();
+        let Self { weights: w, rows, xq, steps } = *self;
+        assert!(part < parts, "part {part} of {parts}");
+        assert!(xq.len() >= rows * w.dim(), "xq: {} values for ({rows}, {})", xq.len(), w.dim());
+        assert!(steps.len() >= rows, "steps: {} for {rows} rows", steps.len());
+        if let Some((codes, scales)) = w.canonical() {
+            let [outs, dim, group] = [w.outs(), w.dim(), w.group()];
+            let product = TernaryGemm { rows, outs, dim, group, xq, steps, codes, scales };
+            // SAFETY: passed on.
+            return unsafe { product.run_part(level, y, ldy, part, parts) };
+        }
+        let kernel = Kernel::of(w.layout(), level);
+        let tiles = split::range(w.tiles(), 1, part, parts);
+        if tiles.is_empty() {
+            return;
+        }
+        // With more rows than one pass takes, weights are reused from the cache.
+        let block = if rows <= kernel.rows { tiles.len() } else { (BLOCK_BYTES * w.tiles() / w.bytes()).max(1) };
+        let mut scratch = Scratch::of_thread();
+        let [prepared] = scratch.slices([(kernel.prepared_bytes)(w) * kernel.rows]);
+        for start in tiles.clone().step_by(block) {
+            for r in (0..rows).step_by(kernel.rows) {
+                let here = kernel.rows.min(rows - r);
+                let job = Job {
+                    w,
+                    x: &xq[r * w.dim()..(r + here) * w.dim()],
+                    steps: &steps[r..r + here],
+                    y: y.wrapping_add(r * ldy),
+                    ldy,
+                    tiles: start..tiles.end.min(start + block),
+                };
+                // SAFETY: the level is available; the inputs have been checked; y by contract, and the tiles are
+                // this part's.
+                unsafe { (kernel.run)(&job, prepared) };
+            }
+        }
+    }
+}
+
+/// What a kernel computes: some tiles of y for a few rows, as many as there are steps.
+struct Job<'a> {
+    w: &'a PackedTernary,
+    x: &'a [i8],
+    steps: &'a [f32],
+    y: *mut f32,
+    ldy: usize,
+    tiles: Range<usize>,
+}
+
+impl Job<'_> {
+    /// Writes the `N` results of row `r` from output `o` on, but for those behind the last output.
+    ///
+    /// # Safety
+    /// The outputs are those of the job's tiles.
+    #[inline(always)]
+    unsafe fn store<const N: usize>(&self, r: usize, o: usize, values: &[f32; N]) {
+        let (count, y) = (self.w.outs().saturating_sub(o), self.y.wrapping_add(r * self.ldy + o));
+        // SAFETY: outputs o..o + count of row r lie in y, and those of them that are values are this job's.
+        unsafe {
+            if count >= N {
+                y.cast::<[f32; N]>().write_unaligned(*values);
+            } else {
+                values.as_ptr().copy_to_nonoverlapping(y, count);
+            }
+        }
+    }
+}
+
+/// What the driver needs to know of a kernel.
+struct Kernel {
+    /// Rows of activations it takes at once.
+    rows: usize,
+    /// Working memory a row, for what it derives from the activations.
+    prepared_bytes: fn(&PackedTernary) -> usize,
+    /// Requires the level's CPU features, the kernel's layout, at most `rows` rows, and that many times `prepared_bytes`.
+    run: unsafe fn(&Job, &mut [u8]),
+}
+
+impl Kernel {
+    fn of(layout: Layout, level: Level) -> Self {
+        assert!(Layout::of(level).contains(&layout), "layout {layout} has no kernel at level {level}");
+        match (layout, level) {
+            #[cfg(target_arch = "x86_64")]
+            (Layout::Rows16, Level::Avx512) => rows16::AVX512,
+            #[cfg(target_arch = "x86_64")]
+            (Layout::Rows16, Level::Avx2) => rows16::AVX2,
+            #[cfg(target_arch = "x86_64")]
+            (Layout::Pairs32, Level::Avx512 | Level::Avx2) => pairs32::AVX2,
+            #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+            (Layout::Pairs32, Level::Simd128) => pairs32::SIMD128,
+            _ => unreachable!("{layout} at {level}"),
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! Causal grouped-query attention: y = softmax(scale * q k^T) v. Query head h reads key-value head h / (heads / kv_heads).
+//! Keeps lse = log(sum(exp(scores))) for backward.
+//!
+//! A score is one chain of multiply-adds over head_dim, the sum of a softmax runs in lanes over the keys (`math::sum`), and
+//! y is one chain over the keys, times 1 / sum at the end: the bits of a query depend on its keys alone, not on how
+//! many queries or later keys there are. Multiply-adds are fused at the SIMD levels, so those differ from the scalar level.
+
+use crate::matrix::panels::{Cost, Panels, ROWS, Rows, product, share};
+use crate::run::scratch::Scratch;
+#[cfg(target_arch = "x86_64")]
+use crate::simd::lanes::{Avx2, Avx512};
+use crate::simd::lanes::{Lanes, Plain};
+use crate::simd::math::{LANES, exp, max, sum};
+use crate::{Call, args, at_level};
+use std::ops::Range;
+
+args! {
+    pub struct AttentionArgs { batch: u32, seq: u32, heads: u32, kv_heads: u32, head_dim: u32, scale: f32 }
+}
+
+/// # Safety
+/// See [`crate::Kernel`].
+pub unsafe fn attention(call: &Call<'_>) {
+    let a: AttentionArgs = call.args();
+    let pairs = (a.batch * a.heads) as usize;
+    for (pair, blocks) in share(call, pairs, (a.seq as usize).div_ceil(ROWS), Cost::Rising) {
+        let queries = blocks.start * ROWS..(a.seq as usize).min(blocks.end * ROWS);
+        let a = &a;
+        at_level!(call.level, [head::<Plain, 2, 4>, head::<Avx2, 6, 2>, head::<Avx512, 6, 4>],
+            (call: &Call<'_>, a: &AttentionArgs, pair: usize, queries: Range<usize>));
+    }
+}
+
+/// One head of one sequence: pair = batch index * heads + head.
+#[inline(always)]
+fn head<L: Lanes, const DOWN: usize, const ACROSS: usize>(
+    call: &Call<'_>,
+    a: &AttentionArgs,
+    pair: usize,
+    queries: Range<usize>,
+) {
+    let (seq, heads, kv_heads, head_dim) = (a.seq as usize, a.heads as usize, a.kv_heads as usize, a.head_dim as usize);
+    let (b, h) = (pair / heads, pair % heads);
+    // SAFETY: the contract of `Kernel`.
+    let [q, k, v] = [0, 1, 2].map(|i| unsafe { call.bufs[i].read::<f32>() });
+    let kv_start = (b * seq * kv_heads + h / (heads / kv_heads)) * head_dim;
+    let [k, v] = [k, v].map(|x| Rows { data: &x[kv_start..], stride: kv_heads * head_dim, rows: queries.end });
+    // SAFETY: the contract of `Kernel`; these queries are this part's alone.
+    let lse = unsafe { call.bufs[4].write::<f32>(pair * seq + queries.start..pair * seq + queries.end) };
+
+    let first = ((b * seq + queries.start) * heads + h) * head_dim;
+    let q = Rows { data: &q[first..], stride: heads * head_dim, rows: queries.len() };
+    let done = |r: usize, out: &[f32], of_sum: f32, of_row: f32| {
+        let first = first + r * heads * head_dim;
+        // SAFETY: the contract of `Kernel`; these queries are this part's alone.
+        let y = unsafe { call.bufs[3].write::<f32>(first..first + head_dim) };
+        y.iter_mut().zip(out).for_each(|(y, out)| *y = out * of_sum);
+        lse[r] = of_row;
+    };
+    let keys = queries.end;
+    let mut packed = Scratch::of_thread();
+    let sizes = [Panels::size(head_dim, keys), Panels::size(keys, head_dim), scores_size(keys, head_dim)];
+    let [k_pack, v_pack, scores] = packed.slices(sizes);
+    let (k, v) = (Panels::transposed(k_pack, k, head_dim), Panels::copied(v_pack, v, head_dim));
+    attend::<L, DOWN, ACROSS>(a.scale, (q, queries.start), (k, v), (head_dim, scores), done);
+}
+
+/// Floats that [`attend`] works in, over so many keys.
+pub(crate) fn scores_size(keys: usize, head_dim: usize) -> usize {
+    ROWS * (keys.next_multiple_of(LANES) + head_dim.next_multiple_of(LANES))
+}
+
+/// Attention of consecutive queries of one head, the first at position `first`, over keys (head_dim, keys) and values
+/// (keys, head_dim) up to the last query's position. Calls `done(row, weighted sum of values, 1 / sum of weights, lse)` for
+/// each.
+#[inline(always)]
+pub(crate) fn attend<L: Lanes, const DOWN: usize, const ACROSS: usize>(
+    scale: f32,
+    (q, first): (Rows<'_>, usize),
+    (k, v): (Panels<'_>, Panels<'_>),
+    (head_dim, scratch): (usize, &mut [f32]),
+    mut done: impl FnMut(usize, &[f32], f32, f32),
+) {
+    let keys = first + q.rows;
+    let (width, wide) = (keys.next_multiple_of(LANES), head_dim.next_multiple_of(LANES));
+    let (scores, out) = scratch[..scores_size(keys, head_dim)].split_at_mut(ROWS * width);
+    for block in (0..q.rows).step_by(ROWS) {
+        let (start, end) = (first + block, keys.min(first + block + ROWS));
+        let seen = |r: usize| 0..end.min(start + r + DOWN);
+        let rows = Rows { data: &q.data[block * q.stride..], stride: q.stride, rows: end - start };
+        product::<L, DOWN, ACROSS>((rows, k), (scores, width), false, seen, |_| 0..head_dim);
+        let mut results = [(0.0, 0.0); ROWS];
+        for (r, result) in results.iter_mut().enumerate().take(end - start) {
+            let scores = &mut scores[r * width..][..end.next_multiple_of(LANES)];
+            *result = softmax(scale, start + r + 1, scores);
+        }
+        let weights = Rows { data: scores, stride: width, rows: end - start };
+        product::<L, DOWN, ACROSS>((weights, v), (out, wide), false, |_| 0..head_dim, seen);
+        for (r, (out, (lse, factor))) in out.chunks_exact(wide).zip(results).take(end - start).enumerate() {
+            done(block + r, &out[..head_dim], factor, lse);
+        }
+    }
+}
+
+/// Replaces the first n scores by exp(scale * score - their largest), the others by 0. Returns lse and 1 / sum.
+#[inline(always)]
+fn softmax(scale: f32, n: usize, scores: &mut [f32]) -> (f32, f32) {
+    for s in scores.iter_mut() {
+        *s *= scale;
+    }
+    scores[n..].fill(f32::NEG_INFINITY);
+    let top = max(scores);
+    for s in scores.iter_mut() {
+        *s = exp(*s - top);
+    }
+    let total = sum(scores);
+    (top + total.ln(), 1.0 / total)
+}

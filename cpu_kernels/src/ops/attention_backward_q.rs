@@ -1,0 +1,86 @@
+//! Gradient of `attention` with respect to q: p = exp(scale * q k - lse), ds = p * (dy v - delta), dq = scale * ds k.
+
+use crate::matrix::panels::{Cost, Panels, ROWS, Rows, product, share};
+use crate::run::scratch::Scratch;
+#[cfg(target_arch = "x86_64")]
+use crate::simd::lanes::{Avx2, Avx512};
+use crate::simd::lanes::{Lanes, Plain};
+use crate::simd::math::{LANES, exp};
+use crate::{Call, args, at_level};
+use std::ops::Range;
+
+args! {
+    pub struct AttentionBackwardQArgs { batch: u32, seq: u32, heads: u32, kv_heads: u32, head_dim: u32, scale: f32 }
+}
+
+/// # Safety
+/// See [`crate::Kernel`].
+pub unsafe fn attention_backward_q(call: &Call<'_>) {
+    let a: AttentionBackwardQArgs = call.args();
+    let pairs = (a.batch * a.heads) as usize;
+    for (pair, blocks) in share(call, pairs, (a.seq as usize).div_ceil(ROWS), Cost::Rising) {
+        let queries = blocks.start * ROWS..(a.seq as usize).min(blocks.end * ROWS);
+        let a = &a;
+        at_level!(call.level, [head::<Plain, 2, 4>, head::<Avx2, 6, 2>, head::<Avx512, 6, 4>],
+            (call: &Call<'_>, a: &AttentionBackwardQArgs, pair: usize, queries: Range<usize>));
+    }
+}
+
+/// One head of one sequence: pair = batch index * heads + head.
+#[inline(always)]
+fn head<L: Lanes, const DOWN: usize, const ACROSS: usize>(
+    call: &Call<'_>,
+    a: &AttentionBackwardQArgs,
+    pair: usize,
+    queries: Range<usize>,
+) {
+    let (seq, heads, kv_heads, head_dim) = (a.seq as usize, a.heads as usize, a.kv_heads as usize, a.head_dim as usize);
+    let (b, h) = (pair / heads, pair % heads);
+    // SAFETY: the contract of `Kernel`.
+    let [q, k, v, dy, lse, delta] = [0, 1, 2, 3, 4, 5].map(|i| unsafe { call.bufs[i].read::<f32>() });
+    let kv_start = (b * seq * kv_heads + h / (heads / kv_heads)) * head_dim;
+    let [k, v] = [k, v].map(|x| Rows { data: &x[kv_start..], stride: kv_heads * head_dim, rows: queries.end });
+    let [lse, delta] = [lse, delta].map(|x| &x[pair * seq..][..seq]);
+
+    let width = queries.end.next_multiple_of(LANES);
+    let wide = head_dim.next_multiple_of(LANES);
+    let columns = Panels::size(head_dim, queries.end);
+    let sizes = [columns, columns, Panels::size(queries.end, head_dim), ROWS * width, ROWS * width, ROWS * wide];
+    let mut scratch = Scratch::of_thread();
+    let [k_columns, v_columns, k_rows, p, ds, out] = scratch.slices(sizes);
+    let k_columns = Panels::transposed(k_columns, k, head_dim);
+    let v_columns = Panels::transposed(v_columns, v, head_dim);
+    let k_rows = Panels::copied(k_rows, k, head_dim);
+    for start in queries.clone().step_by(ROWS) {
+        let end = queries.end.min(start + ROWS);
+        let seen = |r: usize| 0..end.min(start + r + DOWN);
+        let first = ((b * seq + start) * heads + h) * head_dim;
+        let [q, dy] = [q, dy].map(|x| Rows { data: &x[first..], stride: heads * head_dim, rows: end - start });
+        product::<L, DOWN, ACROSS>((q, k_columns), (p, width), false, seen, |_| 0..head_dim);
+        product::<L, DOWN, ACROSS>((dy, v_columns), (ds, width), false, seen, |_| 0..head_dim);
+        for (r, t) in (start..end).enumerate() {
+            let row = r * width..r * width + end.next_multiple_of(LANES);
+            score_gradient(a.scale, lse[t], delta[t], t + 1, &mut p[row.clone()], &mut ds[row]);
+        }
+        let ds = Rows { data: ds, stride: width, rows: end - start };
+        product::<L, DOWN, ACROSS>((ds, k_rows), (out, wide), false, |_| 0..head_dim, seen);
+        for (r, out) in out.chunks_exact(wide).take(end - start).enumerate() {
+            let first = first + r * heads * head_dim;
+            // SAFETY: the contract of `Kernel`; these queries are this part's alone.
+            let dq = unsafe { call.bufs[6].write::<f32>(first..first + head_dim) };
+            for (dq, out) in dq.iter_mut().zip(out) {
+                *dq = a.scale * out;
+            }
+        }
+    }
+}
+
+/// From the scores in p and dp in ds: ds = p * (dp - delta) for the first n keys, 0 for the others.
+#[inline(always)]
+fn score_gradient(scale: f32, lse: f32, delta: f32, n: usize, p: &mut [f32], ds: &mut [f32]) {
+    p[n..].fill(f32::NEG_INFINITY);
+    ds[n..].fill(0.0);
+    for (ds, p) in ds.iter_mut().zip(p) {
+        *ds = exp(scale * *p - lse) * (*ds - delta);
+    }
+}

@@ -1,0 +1,79 @@
+//! f32 matrix product: d = alpha * a b + beta * d, for each matrix of a batch.
+//!
+//! a is (m, k), or (k, m) when transposed; b is (k, n), or (n, k) when transposed; d is (m, n). All are dense; a_offset, b_offset
+//! and d_offset count elements. `symmetric` promises that the result is: a kernel may compute one half and mirror it.
+
+use crate::matrix::dense_gemv::{DensePanels, FEW_ROWS};
+use crate::matrix::gemm::{Gemm, Mat};
+use crate::{ArgWords, Args, Buf, Call, Level, Packed, Packing, args};
+
+args! {
+    pub struct MatmulArgs { m: u32, n: u32, k: u32, batch: u32, a_transposed: u32, b_transposed: u32, symmetric: u32, a_offset: u32, b_offset: u32, d_offset: u32, alpha: f32, beta: f32 }
+}
+
+impl Default for MatmulArgs {
+    /// One product a b of nothing, written to d.
+    fn default() -> Self {
+        MatmulArgs { alpha: 1.0, batch: 1, ..bytemuck::Zeroable::zeroed() }
+    }
+}
+
+/// Few rows of x w^T with a constant w, the head of a model, read w in panels.
+pub static PACKING: Packing = Packing { constants: &[1], wanted, make };
+
+fn wanted(_: Level, words: &ArgWords) -> bool {
+    let a = MatmulArgs::from_words(words);
+    let plain = MatmulArgs { m: a.m, n: a.n, k: a.k, a_offset: a.a_offset, b_transposed: 1, ..MatmulArgs::default() };
+    *words == plain.to_words() && a.m as usize <= FEW_ROWS && a.k > 0
+}
+
+/// # Safety
+/// See [`Packing::make`].
+unsafe fn make(level: Level, words: &ArgWords, bufs: &[Buf]) -> Packed {
+    let a = MatmulArgs::from_words(words);
+    // SAFETY: unwritten by this function's contract.
+    Packed::Dense(DensePanels::new(level, unsafe { bufs[1].read() }, a.n as usize, a.k as usize))
+}
+
+/// # Safety
+/// See [`crate::Kernel`].
+pub unsafe fn matmul(call: &Call<'_>) {
+    let a: MatmulArgs = call.args();
+    let [x, y, d] = call.bufs else { panic!("matmul takes three buffers") };
+    let [m, n, k] = [a.m, a.n, a.k].map(|n| n as usize);
+    // SAFETY: inputs are not written during the op, by this function's contract.
+    let (x, y) = unsafe { (x.read::<f32>(), y.read::<f32>()) };
+    if let Some(Packed::Dense(panels)) = call.packed {
+        assert!(m * n <= d.len::<f32>(), "matmul: result");
+        let x = &x[a.a_offset as usize..];
+        // SAFETY: in bounds as just checked; parts compute disjoint columns.
+        return unsafe { panels.run_part(call.level, x, m, d.ptr(), call.part, call.parts) };
+    }
+    each_matrix(call, a.batch as usize, |i, part, parts| {
+        let x = &x[a.a_offset as usize + i * m * k..][..m * k];
+        let y = &y[a.b_offset as usize + i * k * n..][..k * n];
+        let mat = |data, transposed, rows, cols| match transposed {
+            0 => Mat::row_major(data, cols),
+            _ => Mat::transposed(data, rows),
+        };
+        let gemm = Gemm {
+            alpha: a.alpha,
+            beta: a.beta,
+            symmetric: a.symmetric != 0,
+            ..Gemm::new((m, n, k), mat(x, a.a_transposed, m, k), mat(y, a.b_transposed, k, n))
+        };
+        let start = a.d_offset as usize + i * m * n;
+        assert!(start + m * n <= d.len::<f32>(), "matmul: result");
+        // SAFETY: in bounds as just checked; parts compute disjoint tiles.
+        unsafe { gemm.run_part(call.level, d.ptr::<f32>().add(start), n, part, parts) }
+    });
+}
+
+/// Calls `product(i, part, parts)` for this part's share of `batch` matrices: whole ones if there are enough for all parts.
+pub(crate) fn each_matrix(call: &Call<'_>, batch: usize, product: impl Fn(usize, usize, usize)) {
+    if batch >= call.parts {
+        call.share(batch).for_each(|i| product(i, 0, 1));
+    } else {
+        (0..batch).for_each(|i| product(i, call.part, call.parts));
+    }
+}

@@ -1,0 +1,58 @@
+//! Quantised linear layer: y[r][o] = step[r] * sum over groups g, in order, of scale[o][g] * (integer sum of code * xq).
+//!
+//! The float sum starts at 0 and multiplies, then adds, never fused: the result is the same bit for bit at every level and for
+//! any number of rows. Rows `x_row..x_row + rows` of xq are read; y starts at row 0.
+
+use crate::matrix::ternary_gemm::TernaryGemm;
+use crate::matrix::ternary_gemv::{PackedTernary, TernaryGemv, choose};
+use crate::{ArgWords, Args, Buf, Call, Level, Packed, Packing, args};
+
+args! {
+    pub struct TernaryMatmulArgs { rows: u32, outs: u32, dim: u32, group: u32, x_row: u32 }
+}
+
+/// Rows up to which packed weights are read faster than canonical ones are decoded.
+const FEW_ROWS: u32 = 4;
+
+/// Few rows read constant weights in the layout that is fastest here, and any number where products of many rows have no
+/// kernel of their own.
+pub static PACKING: Packing = Packing {
+    constants: &[2, 3],
+    wanted: |level, words| match level {
+        Level::Scalar => false,
+        Level::Simd128 => true,
+        Level::Avx2 | Level::Avx512 => TernaryMatmulArgs::from_words(words).rows <= FEW_ROWS,
+    },
+    make,
+};
+
+/// # Safety
+/// See [`Packing::make`].
+unsafe fn make(level: Level, words: &ArgWords, bufs: &[Buf]) -> Packed {
+    let a = TernaryMatmulArgs::from_words(words);
+    let [outs, dim, group] = [a.outs, a.dim, a.group].map(|n| n as usize);
+    // SAFETY: unwritten by this function's contract.
+    let (codes, scales) = unsafe { (bufs[2].read(), bufs[3].read()) };
+    Packed::Ternary(PackedTernary::new(choose(level, outs, dim, group), codes, scales, outs, dim, group))
+}
+
+/// # Safety
+/// See [`crate::Kernel`].
+pub unsafe fn ternary_matmul(call: &Call<'_>) {
+    let a: TernaryMatmulArgs = call.args();
+    let [xq, step, codes, scales, y] = call.bufs else { panic!("ternary_matmul takes five buffers") };
+    let [rows, outs, dim, start] = [a.rows, a.outs, a.dim, a.x_row].map(|n| n as usize);
+    // SAFETY: inputs are not written during the op, by this function's contract.
+    let (xq, steps, codes, scales) =
+        unsafe { (xq.read::<i8>(), step.read::<f32>(), codes.read::<u8>(), scales.read::<f32>()) };
+    let (xq, steps) = (&xq[start * dim..], &steps[start..]);
+    assert!(rows * outs <= y.len::<f32>(), "ternary_matmul: result");
+    if let Some(Packed::Ternary(weights)) = call.packed {
+        let product = TernaryGemv { weights, rows, xq, steps };
+        // SAFETY: in bounds as just checked; parts compute disjoint outputs.
+        return unsafe { product.run_part(call.level, y.ptr(), outs, call.part, call.parts) };
+    }
+    let product = TernaryGemm { rows, outs, dim, group: a.group as usize, xq, steps, codes, scales };
+    // SAFETY: in bounds as just checked; parts compute disjoint tiles.
+    unsafe { product.run_part(call.level, y.ptr(), outs, call.part, call.parts) }
+}

@@ -1,0 +1,23 @@
+//! Straight-through gradient of `ternary_matmul`: dx[x_row + r] = beta * dx[x_row + r] + dy[r] * w_hat, w_hat = code * scale.
+
+use crate::matrix::gemm::{Gemm, Mat};
+use crate::{Call, args};
+
+args! {
+    pub struct TernaryMatmulBackwardInputArgs { rows: u32, outs: u32, dim: u32, group: u32, x_row: u32, beta: f32 }
+}
+
+/// # Safety
+/// See [`crate::Kernel`].
+pub unsafe fn ternary_matmul_backward_input(call: &Call<'_>) {
+    let a: TernaryMatmulBackwardInputArgs = call.args();
+    let [dy, codes, scales, dx] = call.bufs else { panic!("ternary_matmul_backward_input takes four buffers") };
+    let [rows, outs, dim, start] = [a.rows, a.outs, a.dim, a.x_row].map(|n| n as usize);
+    // SAFETY: inputs are not written during the op, by this function's contract.
+    let (dy, codes, scales) = unsafe { (dy.read::<f32>(), codes.read::<u8>(), scales.read::<f32>()) };
+    let w_hat = Mat::Ternary { codes, scales, group: a.group as usize, cols: dim };
+    let gemm = Gemm { beta: a.beta, ..Gemm::new((rows, dim, outs), Mat::row_major(dy, outs), w_hat) };
+    assert!((start + rows) * dim <= dx.len::<f32>(), "ternary_matmul_backward_input: result");
+    // SAFETY: in bounds as just checked; parts compute disjoint tiles.
+    unsafe { gemm.run_part(call.level, dx.ptr::<f32>().add(start * dim), dim, call.part, call.parts) }
+}

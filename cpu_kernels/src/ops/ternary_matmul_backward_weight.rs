@@ -1,0 +1,23 @@
+//! Straight-through gradient of `ternary_matmul`: dw += dy^T * x_hat over rows x_row.. of x_hat = xq * step.
+
+use crate::matrix::gemm::{Gemm, Mat};
+use crate::{Call, args};
+
+args! {
+    pub struct TernaryMatmulBackwardWeightArgs { rows: u32, outs: u32, dim: u32, x_row: u32 }
+}
+
+/// # Safety
+/// See [`crate::Kernel`].
+pub unsafe fn ternary_matmul_backward_weight(call: &Call<'_>) {
+    let a: TernaryMatmulBackwardWeightArgs = call.args();
+    let [dy, xq, step, dw] = call.bufs else { panic!("ternary_matmul_backward_weight takes four buffers") };
+    let [rows, outs, dim, start] = [a.rows, a.outs, a.dim, a.x_row].map(|n| n as usize);
+    // SAFETY: inputs are not written during the op, by this function's contract.
+    let (dy, xq, step) = unsafe { (dy.read::<f32>(), xq.read::<i8>(), step.read::<f32>()) };
+    let x_hat = Mat::Int8 { codes: &xq[start * dim..], steps: &step[start..], cols: dim };
+    let gemm = Gemm { beta: 1.0, ..Gemm::new((outs, dim, rows), Mat::transposed(dy, outs), x_hat) };
+    assert!(outs * dim <= dw.len::<f32>(), "ternary_matmul_backward_weight: result");
+    // SAFETY: in bounds as just checked; parts compute disjoint tiles.
+    unsafe { gemm.run_part(call.level, dw.ptr::<f32>(), dim, call.part, call.parts) }
+}

@@ -1,0 +1,36 @@
+//! Constant operands in the layout that a kernel reads fastest, made once from the canonical one.
+
+use crate::matrix::dense_gemv::DensePanels;
+use crate::matrix::int8_panels::Int8Panels;
+use crate::matrix::ternary_gemv::PackedTernary;
+use crate::{ArgWords, Buf, Level};
+
+/// The packed form of a constant operand.
+#[derive(Clone, Debug)]
+pub enum Packed {
+    Dense(DensePanels),
+    Int8(Int8Panels),
+    Ternary(PackedTernary),
+}
+
+impl Packed {
+    /// Memory it takes.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Packed::Dense(panels) => panels.bytes(),
+            Packed::Int8(panels) => panels.bytes(),
+            Packed::Ternary(weights) => weights.bytes(),
+        }
+    }
+}
+
+/// How an op packs its constant operands.
+#[derive(Debug)]
+pub struct Packing {
+    /// The bindings that are packed. They must hold the same values at every call.
+    pub constants: &'static [usize],
+    /// Whether a call with these args reads the packed form; all that do agree on it.
+    pub wanted: fn(Level, &ArgWords) -> bool,
+    /// Makes it. Safe to call when the buffers are those of the op's table entry and nothing writes to them meanwhile.
+    pub make: unsafe fn(Level, &ArgWords, &[Buf]) -> Packed,
+}

@@ -1,0 +1,189 @@
+//! Runs a prepared list of kernel calls over a set of owned buffers.
+//!
+//! Calls that follow each other and touch nothing that the other writes run side by side, as one job of the pool: a
+//! decoded token is many short calls, and what they cost is mostly waiting for each other.
+
+use crate::run::scratch::Line;
+use crate::{ArgWords, Buf, Call, Kernel, Level, Packed, Packing, Pool};
+use bytemuck::Zeroable;
+use std::ops::Range;
+
+/// Parts of steps that run side by side, a thread: more would bring nothing.
+const PARTS_A_THREAD: usize = 16;
+
+/// One kernel call, resolved.
+pub struct Step {
+    pub kernel: Kernel,
+    pub args: ArgWords,
+    /// Which buffer each binding is, and whether the kernel may write it.
+    pub bufs: Vec<(usize, bool)>,
+    /// How many parts the work is split into.
+    pub parts: usize,
+    /// Given where no step writes the bindings that it packs.
+    pub packing: Option<&'static Packing>,
+}
+
+/// A step bound to its buffers.
+struct Bound {
+    step: Step,
+    bufs: Vec<Buf>,
+    /// Which of [`CpuProgram::packed`].
+    packed: Option<usize>,
+    /// The steps from here on may run beside this one.
+    free_from: usize,
+}
+
+// SAFETY: the buffers belong to the program that the step is part of, and are only used while that is borrowed.
+unsafe impl Send for Bound {}
+// SAFETY: kernels write disjoint parts (the contract of `Kernel`), so several threads may run one step.
+unsafe impl Sync for Bound {}
+
+/// A packed operand; none until it is needed, and after its buffers were written to.
+struct Constant {
+    bufs: Vec<usize>,
+    /// A step that says how it is made.
+    step: usize,
+    value: Option<Packed>,
+}
+
+/// Buffers, the calls over them, and the threads that run the calls.
+pub struct CpuProgram {
+    level: Level,
+    pool: Pool,
+    buffers: Vec<(Vec<Line>, usize)>,
+    steps: Vec<Bound>,
+    packed: Vec<Constant>,
+}
+
+impl CpuProgram {
+    /// # Errors
+    /// When the system gives no more threads.
+    ///
+    /// # Panics
+    /// When a step binds a buffer that is not there, or one that it writes twice: kernels rely on neither happening.
+    pub fn new(level: Level, threads: usize, sizes: &[usize], steps: Vec<Step>) -> std::io::Result<Self> {
+        assert!(level.is_available(), "this processor has no {level}");
+        for step in &steps {
+            for (i, (b, writes)) in step.bufs.iter().enumerate() {
+                let twice = step.bufs[..i].iter().any(|(other, also)| other == b && (*writes || *also));
+                assert!(*b < sizes.len() && !twice, "buffer {b} is missing, or written and bound twice");
+            }
+        }
+        let line = |bytes: &usize| (vec![Line::zeroed(); bytes.div_ceil(size_of::<Line>())], *bytes);
+        let mut program = CpuProgram {
+            level,
+            pool: Pool::new(threads)?,
+            buffers: sizes.iter().map(line).collect(),
+            steps: Vec::with_capacity(steps.len()),
+            packed: Vec::new(),
+        };
+        steps.into_iter().for_each(|step| program.bind(step));
+        Ok(program)
+    }
+
+    fn bind(&mut self, step: Step) {
+        let mut buf = |&(b, _): &(usize, bool)| {
+            let (lines, bytes) = &mut self.buffers[b];
+            // SAFETY: owned by the program, whose steps run while it is borrowed mutably; Line is aligned to 64.
+            unsafe { Buf::new(lines.as_mut_ptr().cast(), *bytes) }
+        };
+        let bufs = step.bufs.iter().map(&mut buf).collect();
+        let packed = step.packing.map(|packing| {
+            let key: Vec<usize> = packing.constants.iter().map(|i| step.bufs[*i].0).collect();
+            let known = self.packed.iter().position(|c| c.bufs == key);
+            known.unwrap_or_else(|| {
+                self.packed.push(Constant { bufs: key, step: self.steps.len(), value: None });
+                self.packed.len() - 1
+            })
+        });
+        let disturbs = |other: &Bound| {
+            other.step.bufs.iter().any(|(b, w)| step.bufs.iter().any(|(mine, also)| b == mine && (*w || *also)))
+        };
+        let free_from = self.steps.iter().rposition(disturbs).map_or(0, |i| i + 1);
+        self.steps.push(Bound { step, bufs, packed, free_from });
+    }
+
+    pub fn threads(&self) -> usize {
+        self.pool.threads()
+    }
+
+    /// Bytes of the packed forms that were made.
+    pub fn packed_bytes(&self) -> usize {
+        self.packed.iter().filter_map(|c| c.value.as_ref()).map(Packed::bytes).sum()
+    }
+
+    pub fn bytes(&self, buffer: usize) -> &[u8] {
+        let (lines, bytes) = &self.buffers[buffer];
+        // SAFETY: a line is 64 initialised bytes.
+        unsafe { std::slice::from_raw_parts(lines.as_ptr().cast(), *bytes) }
+    }
+
+    pub fn bytes_mut(&mut self, buffer: usize) -> &mut [u8] {
+        self.packed.iter_mut().filter(|c| c.bufs.contains(&buffer)).for_each(|c| c.value = None);
+        let (lines, bytes) = &mut self.buffers[buffer];
+        // SAFETY: a line is 64 bytes, any of which may be written.
+        unsafe { std::slice::from_raw_parts_mut(lines.as_mut_ptr().cast(), *bytes) }
+    }
+
+    /// Runs the steps of `range` in order, or so that no one can tell.
+    pub fn run(&mut self, range: Range<usize>) {
+        self.pack(range.clone());
+        let CpuProgram { level, pool, steps, packed, .. } = self;
+        let mut start = range.start;
+        while start < range.end {
+            let mut parts = steps[start].step.parts;
+            let joins = |s: &&Bound| {
+                parts += s.step.parts;
+                s.free_from <= start && parts <= PARTS_A_THREAD * pool.threads()
+            };
+            let together = 1 + steps[start + 1..range.end].iter().take_while(joins).count();
+            let job = Job { steps: &steps[start..start + together], packed, level: *level };
+            if job.steps.iter().all(|s| s.step.parts == 1) {
+                job.steps.iter().for_each(|s| job.call(s, 0));
+            } else {
+                pool.run(job.steps.iter().map(|s| s.step.parts).sum(), &|part| job.run(part));
+            }
+            start += together;
+        }
+    }
+
+    /// Makes what the steps of `range` want packed and is not.
+    fn pack(&mut self, range: Range<usize>) {
+        for step in &self.steps[range] {
+            let Some(constant) = step.packed.map(|i| &mut self.packed[i]).filter(|c| c.value.is_none()) else {
+                continue;
+            };
+            let Bound { step, bufs, .. } = &self.steps[constant.step];
+            let packing = step.packing.expect("a step that packs");
+            // SAFETY: nothing runs meanwhile, and the buffers are the step's.
+            constant.value = Some(unsafe { (packing.make)(self.level, &step.args, bufs) });
+        }
+    }
+}
+
+/// Steps that run side by side.
+struct Job<'a> {
+    steps: &'a [Bound],
+    packed: &'a [Constant],
+    level: Level,
+}
+
+impl Job<'_> {
+    /// Runs one part of all of them, counted through.
+    fn run(&self, mut part: usize) {
+        for step in self.steps {
+            if part < step.step.parts {
+                return self.call(step, part);
+            }
+            part -= step.step.parts;
+        }
+    }
+
+    fn call(&self, Bound { step, bufs, packed, .. }: &Bound, part: usize) {
+        let packed = packed.and_then(|i| self.packed[i].value.as_ref());
+        let call = Call { level: self.level, args: &step.args, bufs, packed, part, parts: step.parts };
+        // SAFETY: no written buffer is bound twice (checked by `new`), steps that run at once touch nothing that another of
+        // them writes, each part runs once, and the program is borrowed mutably.
+        unsafe { (step.kernel)(&call) }
+    }
+}
