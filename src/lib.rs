@@ -1,7 +1,25 @@
 //! Trains 1.58-bit (ternary) language models on any GPU or none, exports them, serves them.
 //!
-//! Floors, each naming only those beneath it: the command line and the server over [`train`] and [`infer`], over [`model`],
-//! [`data`] and [`formats`], over [`graph`], over [`ops`] (one table), over [`backend`]. The README draws the picture.
+//! # Floors
+//!
+//! Each module imports only from those beneath it; `cargo xtask floors` checks that.
+//!
+//! ```text
+//! cli               the program, over the library
+//! serve             the OpenAI API and a chat page
+//! eval, bench       how good, how fast
+//! train, infer      a step, a run; sequences side by side
+//! formats           GGUF, .mhc
+//! checkpoint        the folders that a run saves
+//! data              where tokens come from
+//! tokenizer         from text to tokens and back
+//! model             from a configuration to a graph
+//! backend           cpu, wgpu, cuda
+//! ops               one table of ops
+//! graph             nodes and tensors, gradients, the plan of memory
+//! rng, files        random numbers; files written as a whole
+//! error             the one error type
+//! ```
 
 pub mod backend;
 #[cfg(feature = "native")]

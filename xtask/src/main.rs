@@ -4,6 +4,7 @@
 //! `cargo xtask ci`. Cargo runs with the environment it is given: profile settings belong to the caller, because another
 //! profile than the one this program was built with would build everything a second time.
 
+mod floors;
 mod serve;
 mod web;
 
@@ -22,8 +23,9 @@ const WASM: &str = "wasm32-unknown-unknown";
 /// How it is compiled for them: with SIMD.
 const WASM_FLAGS: (&str, &str) = ("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUSTFLAGS", "-C target-feature=+simd128");
 
-const STAGES: [Stage; 7] = [
+const STAGES: [Stage; 8] = [
     ("fmt", "formatting", fmt),
+    ("floors", "no module imports from above", floors::check),
     ("lint", "clippy, warnings are errors", lint),
     ("test", "the test command of the README", test),
     ("cuda", "shaders as CUDA: compiled by NVRTC, run on the CPU", cuda),
