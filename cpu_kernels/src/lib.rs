@@ -14,6 +14,8 @@
 //! simd     levels and vectors
 //! ```
 
+#![allow(rustdoc::broken_intra_doc_links, reason = "formulas index with brackets")]
+
 pub mod matrix;
 pub mod ops;
 pub mod run;

@@ -72,8 +72,8 @@ pub fn test() -> Result {
     run(cargo_command("test --workspace --test web -- --nocapture").env("NANOTERN_WEB", out))
 }
 
-/// Where this build puts its files.
-fn target() -> Result<PathBuf> {
+/// The build folder.
+pub fn target() -> Result<PathBuf> {
     let here = env::current_exe().map_err(|e| e.to_string())?;
     here.ancestors().nth(2).map(Path::to_path_buf).ok_or("this program lies nowhere".into())
 }
