@@ -188,7 +188,8 @@ fn has_wasm() -> bool {
 fn smoke() -> Result {
     // The features of the tests: any other selection would build the dependencies again.
     cargo("test --workspace --no-run --quiet --locked")?;
-    let build = web::target()?.join("debug");
+    let here = env::current_exe().map_err(|e| e.to_string())?;
+    let build = here.parent().ok_or("this program has no folder")?;
     let program = build.join(format!("nanotern{EXE_SUFFIX}"));
     let dir = build.join("smoke");
     if dir.exists() {
