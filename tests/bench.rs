@@ -1,5 +1,5 @@
 //! `nanotern bench`: every measurement prints JSON with the fields that programs read, and a table for people.
-#![cfg(feature = "native")]
+#![cfg(feature = "cli")]
 
 mod common;
 

@@ -1,5 +1,6 @@
 //! Activations, loss, every gradient and ten optimizer steps against numbers from a PyTorch implementation of the model
 //! and the recipe. `tests/golden/` holds small files; NANOTERN_GOLDEN names a folder of larger ones, tested too if set.
+#![cfg(feature = "native")]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! Single ops against numbers from a PyTorch implementation: `tests/golden/ops.safetensors`.
+#![cfg(feature = "native")]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! What is trained is what is served: on trained weights, through the file, bit for bit on a CPU.
+#![cfg(feature = "native")]
 
 mod common;
 

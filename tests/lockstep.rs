@@ -1,4 +1,5 @@
 //! A whole training step on every backend, op by op, and twenty steps in a row.
+#![cfg(feature = "native")]
 
 mod common;
 

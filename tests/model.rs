@@ -1,5 +1,6 @@
 //! Properties of the model and of a training step that hold for every option: sizes, first loss, causality, residual
 //! streams, gradients, memory.
+#![cfg(feature = "native")]
 
 mod common;
 

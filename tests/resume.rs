@@ -1,5 +1,5 @@
 //! A run that was interrupted, by kill -9 or a signal, ends as one that was not.
-#![cfg(all(feature = "native", unix))]
+#![cfg(all(feature = "cli", unix))]
 
 mod common;
 

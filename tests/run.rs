@@ -1,6 +1,6 @@
 //! What a run leaves behind, what each key of the configuration does to it, steps that cannot be used, and the commands
 //! around training.
-#![cfg(feature = "native")]
+#![cfg(feature = "cli")]
 
 mod common;
 

@@ -1,5 +1,5 @@
 //! What a user can get wrong: each mistake ends with an exit code and a message that names the thing and the limit.
-#![cfg(feature = "native")]
+#![cfg(feature = "cli")]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! From a trained run to text: export, eval, generate and chat, through the real program.
+#![cfg(feature = "cli")]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! What the wgpu backend says when a device is missing or too small: one message that names the thing and the limit.
+#![cfg(feature = "native")]
 
 use cpu_kernels::ops::fill::FillArgs;
 use nanotern::Error;

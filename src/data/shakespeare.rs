@@ -3,9 +3,9 @@
 use crate::error::{Error, Result};
 use crate::files;
 use std::fs;
-use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+#[cfg(feature = "download")]
+use std::{io::Read, time::Duration};
 
 const URL: &str = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt";
 const FILE: &str = "tinyshakespeare.txt";
@@ -21,10 +21,7 @@ pub(super) fn fetch(cache_dir: &Path) -> Result<PathBuf> {
         verify(&bytes).map_err(|e| Error::invalid(&path, what(e)))?;
         return Ok(path);
     }
-    let config = ureq::Agent::config_builder()
-        .timeout_connect(Some(Duration::from_secs(15)))
-        .timeout_global(Some(Duration::from_secs(300)));
-    let bytes = download(&config.build().into(), URL).and_then(|bytes| verify(&bytes).map(|()| bytes));
+    let bytes = download(URL).and_then(|bytes| verify(&bytes).map(|()| bytes));
     let bytes = bytes.map_err(|what| offline(&path, &what))?;
     files::write_atomic(&path, &bytes)?;
     Ok(path)
@@ -38,7 +35,21 @@ fn verify(bytes: &[u8]) -> Result<(), String> {
     if crc == CRC32C { Ok(()) } else { Err(format!("has CRC-32C {crc:08x}, Tiny Shakespeare has {CRC32C:08x}")) }
 }
 
-fn download(agent: &ureq::Agent, url: &str) -> Result<Vec<u8>, String> {
+#[cfg(not(feature = "download"))]
+fn download(_url: &str) -> Result<Vec<u8>, String> {
+    Err("this program was built without the feature `download`".to_string())
+}
+
+#[cfg(feature = "download")]
+fn download(url: &str) -> Result<Vec<u8>, String> {
+    let config = ureq::Agent::config_builder()
+        .timeout_connect(Some(Duration::from_secs(15)))
+        .timeout_global(Some(Duration::from_secs(300)));
+    download_by(&config.build().into(), url)
+}
+
+#[cfg(feature = "download")]
+fn download_by(agent: &ureq::Agent, url: &str) -> Result<Vec<u8>, String> {
     let response = agent.get(url).call().map_err(|e| e.to_string())?;
     let bar = indicatif::ProgressBar::new(LENGTH); // hidden unless standard error is a terminal
     bar.set_message("downloading Tiny Shakespeare");
@@ -61,7 +72,7 @@ fn offline(path: &Path, what: &str) -> Error {
     ))
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "download"))]
 mod tests {
     use super::*;
     use std::io::{BufRead, BufReader, Write};
@@ -87,8 +98,8 @@ mod tests {
 
     #[test]
     fn downloads_and_bounds_what_it_reads() {
-        assert_eq!(download(&direct(), &serve(b"to be".to_vec())).unwrap(), b"to be");
-        let long = download(&direct(), &serve(vec![b'x'; LENGTH as usize + 100])).unwrap();
+        assert_eq!(download_by(&direct(), &serve(b"to be".to_vec())).unwrap(), b"to be");
+        let long = download_by(&direct(), &serve(vec![b'x'; LENGTH as usize + 100])).unwrap();
         assert_eq!(long.len() as u64, LENGTH + 1);
         assert!(verify(&long).is_err());
     }
@@ -96,7 +107,7 @@ mod tests {
     #[test]
     fn failure_tells_what_to_do() {
         let unused = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap(); // closed again at once
-        let what = download(&direct(), &format!("http://{unused}/")).unwrap_err();
+        let what = download_by(&direct(), &format!("http://{unused}/")).unwrap_err();
         let message = offline(Path::new("cache/tinyshakespeare.txt"), &what).to_string();
         for part in ["cache/tinyshakespeare.txt", "--dataset text", "--dataset synthetic", URL] {
             assert!(message.contains(part), "{message}");

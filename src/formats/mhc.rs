@@ -1,8 +1,8 @@
 //! `.mhc`: the residual mixing of a model (mHC-lite), by itself.
 //!
 //! Little-endian. Header: u32 magic 0x6D484321, version (2 is written, 1 is read too), number of sub-layers, streams.
-//! Then for each sub-layer, in the order attn0, ffn0, attn1...: with 2 streams nine f32 (alpha_logit, pre_logits[2],
-//! pre_bias[2], post_logits[2], post_bias[2]); with 4 forty (res_logits[24], then the same four of 4 each).
+//! Then for each sub-layer, in the order attn0, ffn0, attn1...: with 2 streams nine f32 (`alpha_logit, pre_logits[2],
+//! pre_bias[2], post_logits[2], post_bias[2]`); with 4 forty (`res_logits[24]`, then the same four of 4 each).
 
 use super::cursor::Cursor;
 use crate::model::mixing_params;

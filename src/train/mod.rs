@@ -1,6 +1,8 @@
 //! Training: the step on a device, and around it the run: checkpoints, metrics, TensorBoard events, loss plot, progress,
 //! signals.
 
+#[cfg(feature = "native")]
+mod bar;
 mod config;
 #[cfg(feature = "native")]
 pub mod metrics;

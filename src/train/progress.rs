@@ -1,10 +1,9 @@
 //! Progress of a training run on stderr: a bar on a terminal, else one plain line a logged step. NO_COLOR takes the
 //! colours off the bar; a dumb terminal gets lines.
 
-use std::io::{IsTerminal, Write};
+use super::bar::Bar;
+use std::io::Write;
 use std::time::{Duration, Instant};
-
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 /// What is known at a logged step.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -25,20 +24,13 @@ pub struct Progress {
     total: u64,
     first: u64,
     started: Instant,
-    bar: Option<ProgressBar>,
+    bar: Option<Bar>,
 }
 
 impl Progress {
     /// For a run to `total` steps of which `first` are done (0, or the step resumed from).
     pub fn new(total: u64, first: u64) -> Self {
-        let terminal = std::io::stderr().is_terminal() && std::env::var("TERM").as_deref() != Ok("dumb");
-        let color = std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
-        let bar = terminal.then(|| {
-            let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr());
-            bar.set_style(bar_style(color));
-            bar.with_position(first)
-        });
-        Progress { total, first, started: Instant::now(), bar }
+        Progress { total, first, started: Instant::now(), bar: Bar::new(total, first) }
     }
 
     /// Moves the bar; prints no line.
@@ -74,12 +66,6 @@ impl Progress {
             bar.abandon();
         }
     }
-}
-
-fn bar_style(color: bool) -> ProgressStyle {
-    let template =
-        if color { "{bar:24.cyan/blue} {pos}/{len}  {wide_msg}" } else { "{bar:24} {pos}/{len}  {wide_msg}" };
-    ProgressStyle::with_template(template).expect("the template is well-formed").progress_chars("━╸─")
 }
 
 /// A closed stderr is no reason to stop training.

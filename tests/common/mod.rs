@@ -2,9 +2,9 @@
 
 #![allow(dead_code, reason = "each test file uses its own part of this")]
 
-#[cfg(feature = "native")]
+#[cfg(feature = "cli")]
 pub mod cli;
-#[cfg(all(feature = "native", unix))]
+#[cfg(all(feature = "cli", unix))]
 pub mod server;
 
 use nanotern::backend::{Backend, Cpu, Level, Wgpu, adapters};

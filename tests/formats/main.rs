@@ -1,6 +1,7 @@
 //! File formats: round trips bit for bit, sizes, and files that are wrong in every way that was ever exploited.
 #![cfg(feature = "native")]
 
+#[cfg(feature = "cli")]
 mod cli;
 mod malformed;
 mod others;

@@ -2,6 +2,7 @@
 //!
 //! Outputs are poisoned first, and sentinels stand behind every tensor. Integers must be equal; floats may differ by a
 //! normalised mean squared error of 1e-7 unless a case says otherwise, and why.
+#![cfg(feature = "native")]
 
 mod cases;
 #[path = "../common/mod.rs"]

@@ -1,5 +1,5 @@
 //! The chat server as its clients meet it: the real program, over plain sockets.
-#![cfg(all(feature = "native", unix))]
+#![cfg(all(feature = "cli", unix))]
 
 #[path = "../common/mod.rs"]
 mod common;
