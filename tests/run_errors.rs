@@ -148,7 +148,7 @@ fn runs_that_cannot_be_taken_up() {
     let before = saved();
     p.write("other.txt", "Another text, in which nothing is as it was. ".repeat(40));
     for (words, parts) in [
-        (fresh("run", ""), &["run holds a run already", "--resume"][..]),
+        (fresh("run", ""), &["run already contains a run", "--resume"][..]),
         (resume("run", "--total-steps 4"), &["total_steps = 4", "6 steps"]),
         (resume("run", "--set model.dim=128"), &["embed.weight", "[262, 64]", "[262, 128]"]),
         (resume("run", "--set model.layers=2"), &["layers.1.", "lacks"]),
@@ -156,7 +156,7 @@ fn runs_that_cannot_be_taken_up() {
         (resume("run", "--set optim.aux=lion"), &["optimizer has a tensor", ".v"]),
         (resume("run", "--checkpoint-dir other"), &["--resume run", "--checkpoint-dir other", "one of them"]),
         (resume("run", "--seed 7"), &["seed 0, not 7"]),
-        (resume("run", "--data-path other.txt"), &["other data than other.txt"]),
+        (resume("run", "--data-path other.txt"), &["data that differs from other.txt"]),
         (resume("run", "--tokenizer bpe --vocab-size 262"), &["another tokenizer"]),
     ] {
         fails(&p, &words, 2, parts);

@@ -131,7 +131,7 @@ impl Program {
     ///
     /// # Panics
     /// When the slice exceeds the tensor, or its first byte or its length is not a multiple of 4 bytes.
-    pub fn write_part<T: bytemuck::NoUninit>(&mut self, t: TensorId, start: usize, data: &[T]) {
+    pub(crate) fn write_part<T: bytemuck::NoUninit>(&mut self, t: TensorId, start: usize, data: &[T]) {
         let tensor = self.plan.graph.tensor(t);
         let (bytes, at): (&[u8], usize) = (bytemuck::cast_slice(data), start * tensor.dtype.bytes());
         assert!(at + bytes.len() <= tensor.bytes() && (at | bytes.len()).is_multiple_of(4), "part of {}", tensor.name);

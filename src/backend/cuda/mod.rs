@@ -23,7 +23,7 @@ pub(super) use program::CudaProgram;
 pub use translate::{Kernel, PRELUDE, translate};
 
 /// Error text for a machine without an NVIDIA driver: what is missing, and what to do.
-pub const NO_DRIVER: &str = "no NVIDIA driver (libcuda) was found; install NVIDIA's driver; --backend wgpu works without \
+const NO_DRIVER: &str = "no NVIDIA driver (libcuda) was found; install NVIDIA's driver; --backend wgpu works without \
     CUDA, --backend cpu without a GPU";
 
 /// Error text for a driver that finds no device.

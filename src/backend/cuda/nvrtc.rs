@@ -7,7 +7,7 @@ use cudarc::nvrtc::sys;
 use std::ffi::{CStr, CString, c_char};
 
 /// Error text for a machine without NVRTC: what is missing, and what to do.
-pub const NO_NVRTC: &str = "NVRTC (libnvrtc) was not found; install NVIDIA's CUDA toolkit, or `pip install \
+pub(super) const NO_NVRTC: &str = "NVRTC (libnvrtc) was not found; install NVIDIA's CUDA toolkit, or `pip install \
     nvidia-cuda-nvrtc-cu12` and put the folder of its library into LD_LIBRARY_PATH";
 
 /// Whether NVRTC can be loaded.
