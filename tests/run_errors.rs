@@ -1,11 +1,11 @@
-//! What a user can get wrong: each mistake ends with an exit code and a message that names the thing and the limit.
+//! User errors: each ends with an exit code and a message that names the thing and the limit.
 #![cfg(feature = "native")]
 
 mod common;
 
 use common::cli::{Project, fresh, resume};
 
-/// Runs `words`, which must fail with `code` and say each of `parts`.
+/// Runs `words`, which must fail with `code` and a message that contains each of `parts`.
 fn fails(p: &Project, words: &str, code: i32, parts: &[&str]) {
     let ended = p.nanotern(words);
     assert_eq!(ended.code, Some(code), "{words}:\n{}", ended.stderr);
@@ -122,7 +122,7 @@ fn devices_that_cannot_be() {
         let backend = if words.contains("--backend") { "" } else { "--backend cpu" };
         fails(&p, &format!("train --config config.toml {backend} {words}"), code, parts);
     }
-    // An adapter that is named is wanted: `auto` does not take the CPU instead.
+    // If an adapter is named, `auto` does not fall back to the CPU.
     for backend in ["wgpu", "auto"] {
         let words = format!("train --config config.toml --backend {backend} --adapter no-such-card");
         if nanotern::backend::adapters().is_empty() {
@@ -139,8 +139,8 @@ fn runs_that_cannot_be_taken_up() {
     let p = Project::new();
     fails(&p, "train --resume", 2, &["no run in runs", "nanotern train"]);
     std::fs::create_dir(p.path("empty")).unwrap();
-    fails(&p, &resume("empty", ""), 2, &["empty holds no run", "config.toml"]);
-    fails(&p, &resume("nowhere", ""), 2, &["nowhere holds no run"]);
+    fails(&p, &resume("empty", ""), 2, &["empty is not a run", "config.toml"]);
+    fails(&p, &resume("nowhere", ""), 2, &["nowhere is not a run"]);
     assert!(!p.path("nowhere").exists() && p.path("empty").read_dir().unwrap().next().is_none());
 
     p.train("run", "--total-steps 6");
@@ -175,7 +175,7 @@ fn places_that_cannot_be_written() {
     if cfg!(target_os = "linux") {
         fails(&p, &fresh("/proc/run", ""), 1, &["/proc/run"]);
     }
-    // A save that fails half-way through a run: a file stands where the checkpoint is to be written.
+    // A save fails half-way through a run because a file has the name of the checkpoint.
     std::fs::create_dir(p.path("run")).unwrap();
     p.write("run/.tmp-step_4", "");
     let words = "--total-steps 6 --checkpoint-interval 2";

@@ -123,7 +123,7 @@ impl Graph {
         }
     }
 
-    /// y[0] = beta * y[0] + scale * (sum of x), in f32.
+    /// y = beta * y + scale * (sum of x), in f32, for the first element y of `y`.
     pub fn sum(&mut self, x: TensorId, scale: f32, beta: f32, y: TensorId) {
         let n = self.tensor(x).elements() as u32;
         self.push(&SUM, SumArgs { n, scale, beta }, &[x, y]);

@@ -45,7 +45,7 @@ impl Graph {
         y
     }
 
-    /// The input of a sub-layer: sum over i of h_pre[i] x_i, for x (streams, rows, dim) -> (rows, dim).
+    /// The input of a sub-layer: sum over i of h_pre_i x_i, for x (streams, rows, dim) -> (rows, dim).
     pub fn mhc_pre(&mut self, coef: TensorId, x: TensorId) -> TensorId {
         let (streams, rows, dim) = self.streams(x);
         let u = self.temp("in", &[rows, dim], DType::F32);
@@ -54,7 +54,7 @@ impl Graph {
     }
 
     /// Mixes the streams x (streams, rows, dim) and adds a sub-layer's output f (rows, dim):
-    /// y_i = sum over j of H_res[i][j] x_j + h_post[i] f -> like x.
+    /// y_i = sum over j of H_res_ij x_j + h_post_i f -> like x.
     ///
     /// # Panics
     /// When the shapes do not match.

@@ -335,7 +335,7 @@ fn check_resumable(saved: &Checkpoint, config: &Config, corpus: &Corpus, data_cr
         return fail(format!("{dir} was trained with seed {}, not {}", meta.seed, config.train.seed));
     }
     if meta.tokenizer_hash != corpus.tokenizer.as_ref().map(|t| t.hash()) {
-        return fail(format!("{dir} was trained with a tokenizer that differs from that of {}", corpus.name));
+        return fail(format!("{dir} was trained with another tokenizer than that of {}", corpus.name));
     }
     if meta.state["data_crc32c"] != data_crc32c {
         return fail(format!("{dir} was trained on data that differs from {}", corpus.name));
