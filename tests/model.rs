@@ -61,7 +61,7 @@ fn random_batch(rows: usize, vocab: usize, seed: u64) -> Batch {
     Batch { inputs: ids(), targets: ids() }
 }
 
-/// Windows of text, its bytes as ids.
+/// Windows of text with bytes as ids.
 fn text_batch(shape: StepShape, step: usize) -> Batch {
     let text = synthetic::generate(0, 1 << 16).train.into_bytes();
     let window = |i: usize| (step * shape.batch + i) * 97 % (text.len() - shape.seq - 1);
@@ -83,7 +83,7 @@ fn gradients(trainer: &mut Trainer) -> Vec<(String, Vec<f32>)> {
     list.into_iter().map(|(name, g)| (name, trainer.program.read(g).unwrap())).collect()
 }
 
-/// Parameters by the shapes.
+/// The number of parameters that follows from the shapes.
 fn count(c: &ModelConfig, vocab: usize) -> usize {
     let kv = c.dim / c.heads * c.kv_heads;
     let norms = 2 * c.dim + if c.sub_norm { c.dim + c.ffn } else { 0 };
@@ -145,7 +145,7 @@ fn the_first_loss_of_the_large_presets() {
     }
 }
 
-/// A model with nothing but a forward pass.
+/// A model with only a forward pass.
 struct Forward {
     program: Program,
     forward: Section,
@@ -249,7 +249,7 @@ fn residual_streams_diverge_and_their_mixing_learns() {
             ("post_logits", streams),
             ("post_bias", streams),
         ] {
-            // The mean of the streams, which follows the last sub-layer, is the same for every doubly stochastic H_res.
+            // The mean of the streams after the last sub-layer is the same for every doubly stochastic H_res.
             let last = mixing.len() - usize::from(kind == "H_res");
             for ((w, id), init) in mixing[..last].iter().zip(&init).skip(1) {
                 let now: Vec<f32> = trainer.program.read(*id).unwrap();
@@ -261,8 +261,8 @@ fn residual_streams_diverge_and_their_mixing_learns() {
     }
 }
 
-/// Central differences need a smooth function, so weights are not quantised here; the straight-through estimate is by
-/// intent no derivative, and is compared with a reference implementation in `golden.rs`.
+/// Central differences need a smooth function, so weights are not quantised here. The straight-through estimate is not a
+/// derivative; `golden.rs` compares it with a reference implementation.
 #[test]
 fn gradients_agree_with_central_differences() {
     for streams in [1, 2, 4] {
@@ -288,7 +288,7 @@ fn check_gradients(config: &ModelConfig) {
     let shape = shape(2, 8);
     let mut t = trainer(config, 40, shape, &scalar());
     let batch = random_batch(shape.rows(), 40, 3);
-    // At the start residual streams are equal; a few steps part them.
+    // At the start residual streams are equal; after a few steps they differ.
     for step in 0..3 {
         t.submit(step, 1.0, [batch.clone()]).unwrap();
     }
@@ -303,7 +303,7 @@ fn check_gradients(config: &ModelConfig) {
         let norm = g.iter().map(|g| g * g).sum::<f64>().sqrt();
         let random: Vec<f64> = g.iter().map(|_| f64::from(rng.normal())).collect();
         let length = random.iter().map(|r| r * r).sum::<f64>().sqrt();
-        // Along the gradient, where a difference is largest, and a random direction, where no component is left out.
+        // Along the gradient, where the difference is largest, plus a random direction, which covers every component.
         let along: Vec<f64> = g.iter().zip(&random).map(|(g, r)| g / norm.max(1e-12) + r / length).collect();
         let size = w.iter().map(|w| f64::from(*w).powi(2)).sum::<f64>().sqrt();
         let h = (2e-3 / norm.max(1e-12)).min(5e-3 * size.max(1.0));
@@ -393,7 +393,7 @@ fn accumulated_micro_batches_equal_one_large_batch() {
         let [a, b] = [&mut whole, &mut halves].map(|t| t.stats(0..1).unwrap()[0]);
         assert!((a.loss - b.loss).abs() < 1e-5 * a.loss && (a.grad_norm - b.grad_norm).abs() < 1e-5 * a.grad_norm);
         for ((name, a), (_, b)) in gradients(&mut whole).iter().zip(&gradients(&mut halves)) {
-            // Equal streams make the gradient of their mixing zero: only rounding is left.
+            // With equal streams the gradient of their mixing is zero up to rounding.
             let off = relative(b, &as_f64(a));
             assert!(off < 1e-5 || name.ends_with(".mhc"), "gradient of {name} is {off:.1e} away");
         }

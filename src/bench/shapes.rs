@@ -1,5 +1,5 @@
-//! Models of random ternary weights in shapes of the field's sizes, made in memory: speed depends on the shape alone, so
-//! it can be measured without a file.
+//! Models with random weights in common sizes, generated in memory. Speed depends only on the shape, so it can be measured
+//! without a model file.
 
 use crate::formats::{Int8, ModelFile, Tensor, TensorData, Ternary, TextConfig};
 use crate::model::{Form, ModelConfig, Weight};
@@ -7,12 +7,12 @@ use crate::ops::packed_row_bytes;
 use crate::rng::Rng;
 use half::f16;
 
-/// Inputs that share a scale: what the registered ternary encodings hold.
+/// Inputs per scale, as in GGUF's ternary encodings.
 const GROUP: usize = 256;
-/// Tokens of context.
+/// Tokens in the context.
 const CONTEXT: usize = 2048;
 
-/// A named shape.
+/// A named model size.
 #[derive(Debug)]
 pub struct Shape {
     /// What `--shape` calls it.
@@ -40,20 +40,23 @@ pub static SHAPES: [Shape; 4] = [
 ];
 
 impl Shape {
+    /// The shape of that name.
+    ///
     /// # Errors
-    /// When there is none of that name: which there are.
+    /// When the name is unknown; lists the known ones.
     pub fn find(name: &str) -> Result<&'static Shape, String> {
         let names = SHAPES.iter().map(|s| s.name).collect::<Vec<_>>().join(", ");
         SHAPES.iter().find(|s| s.name == name).ok_or_else(|| format!("there is no such shape: choose {names}"))
     }
 
+    /// The model's configuration, with a context of 2048 tokens and groups of 256 inputs.
     pub fn config(&self) -> ModelConfig {
         let Shape { dim, layers, heads, kv_heads, ffn, .. } = *self;
         let (seq_len, group_size) = (CONTEXT, GROUP);
         ModelConfig { dim, layers, heads, kv_heads, ffn, seq_len, group_size, ..ModelConfig::default() }
     }
 
-    /// A model of this shape, always the same.
+    /// A model of this shape with random weights, always the same.
     pub fn model(&self) -> ModelFile {
         let (config, mut rng) = (self.config(), Rng::new(1));
         let tensors = config.weights(self.vocab);
@@ -84,12 +87,12 @@ fn random(weight: &Weight, rng: &mut Rng) -> TensorData {
     }
 }
 
-/// Bytes of four codes of 0, 1 or 2.
+/// 256 bytes, each with four codes of 0, 1 or 2.
 fn four_codes() -> [u8; 256] {
     std::array::from_fn(|i| [1, 3, 9, 27].iter().rev().fold(0, |byte, place| byte << 2 | (i / place % 3) as u8))
 }
 
-/// `n` of the values, at random.
+/// `n` random elements of `values`.
 fn pick<T: Copy>(values: &[T; 256], n: usize, rng: &mut Rng) -> Vec<T> {
     let bytes = (0..n.div_ceil(8)).flat_map(|_| rng.next_u64().to_le_bytes());
     bytes.take(n).map(|byte| values[usize::from(byte)]).collect()

@@ -30,8 +30,7 @@ pub const CHAT_TEMPLATE: &str = "{% for message in messages %}{{ '<|' + message[
                                  + '<|end|>\\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|assistant|>' }}\
                                  {% endif %}";
 
-/// A vocabulary is at most this large.
-pub const MAX_VOCAB: usize = 1 << 24;
+pub(crate) use crate::tokenizer::MAX_VOCAB;
 
 /// A model as it is served.
 #[derive(Clone, Debug, PartialEq)]
