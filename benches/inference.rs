@@ -1,6 +1,6 @@
-//! The ternary product of one row in every layout of every level, on one thread, and the 18 M shape (f16 tables) on all
-//! cores, decoding and reading a prompt: `cargo bench --bench inference`, or with `-- gemv` for some. Throughput of products
-//! is in multiply-adds counted as two each, of the model in tokens.
+//! Measures the ternary product of one row in every layout of every level on one thread, and decoding and prefill of the
+//! 18 M shape (f16 tables) on all cores. `cargo bench --bench inference` runs all of them; `-- gemv` selects some. The
+//! throughput of products counts two operations for each multiply-add, that of the model counts tokens.
 
 use cpu_kernels::matrix::ternary_gemv::{Layout, PackedTernary, TernaryGemv};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
@@ -11,7 +11,7 @@ use nanotern::rng::Rng;
 use std::hint::black_box;
 
 const GROUP: usize = 128;
-/// Tokens that an iteration reads, or draws.
+/// Tokens of a prompt, and tokens to generate, in one iteration.
 const TOKENS: usize = 128;
 
 fn gemv(c: &mut Criterion) {

@@ -1,6 +1,6 @@
-//! The heaviest ops of the tiny preset (8 x 256 tokens) at every CPU level on all cores, and its whole training step:
-//! `cargo bench`, or `cargo bench -- ternary` for some. A name ends in the level; throughput is in multiply-adds counted
-//! as two each, for the quantiser in weights, for the step in tokens.
+//! Measures the heaviest ops of the tiny preset (8 x 256 tokens) at every CPU level on all cores, and its whole training
+//! step. `cargo bench` runs all of them, `cargo bench -- ternary` some. A name ends in the level. Throughput counts two
+//! operations for each multiply-add; for the quantiser it counts weights, for the step tokens.
 
 use cpu_kernels::ops::attention::AttentionArgs;
 use cpu_kernels::ops::attention_backward_kv::AttentionBackwardKvArgs;
@@ -29,7 +29,7 @@ const FFN: usize = 512;
 const VOCAB: usize = 4096;
 const GROUP: usize = 128;
 
-/// One op over buffers of these many elements, noise in all that it reads.
+/// A program of one op. Its buffers have `elements` elements; those that the op reads hold noise.
 fn program(op: &Op, args: &impl Args, elements: &[usize], level: Level) -> CpuProgram {
     let threads = available_parallelism().map_or(1, |n| n.get());
     let bytes: Vec<usize> = elements.iter().zip(op.bindings).map(|(n, b)| n * b.dtype.bytes()).collect();
@@ -46,7 +46,7 @@ fn program(op: &Op, args: &impl Args, elements: &[usize], level: Level) -> CpuPr
                 .bytes_mut(i)
                 .iter_mut()
                 .for_each(|x| *x = (rng.below(255) as i8).wrapping_sub(127).cast_unsigned()),
-            // Packed ternary codes: four of 0, 1 or 2.
+            // Packed ternary codes: four values of 0, 1 or 2 in a byte.
             DType::U8 => {
                 program.bytes_mut(i).iter_mut().for_each(|x| *x = (0..4).fold(0, |x, _| x << 2 | rng.below(3) as u8))
             }
@@ -98,7 +98,7 @@ fn attention(c: &mut Criterion) {
     op(c, "attention_backward_kv", &ops::ATTENTION_BACKWARD_KV, args, &[x, x, x, x, lse, lse, x, x]);
 }
 
-/// Forward, backward and update; the loss is read back, which waits for the step.
+/// Forward, backward and update. Reading the loss back waits for the step.
 fn train_step(c: &mut Criterion) {
     let mut group: BenchmarkGroup<'_, WallTime> = c.benchmark_group("train_step tiny");
     group.throughput(Throughput::Elements(ROWS as u64)).sample_size(10);

@@ -1,18 +1,19 @@
 #!/usr/bin/env python3
-"""Inference beside llama.cpp's: the same ternary weights, on the same machine, in one run.
+"""Compares inference with llama.cpp: the same ternary weights, on the same machine, in one run.
 
     cargo build --release
     pip install gguf numpy llama-cpp-python      # builds llama.cpp for this machine
     python benches/peers/inference.py            # --shapes 18m 125m --head f16 --rounds 5
     python benches/peers/inference.py --busy     # what a busy core costs
 
-Writes models of random ternary weights, one scale for 256, as two files of the same weights: in tq2_0, which both
-programs read, and in q2_k, which holds them exactly and for which llama.cpp has its fastest matrix products. Times
-decoding with 1 and 2 threads and prefill of 128 and 512 tokens with 2. A round runs the sides one after the other, each
-in turn first; a figure is the median of the rounds, a ratio the median of the rounds' ratios, above 1 where nanotern is
-faster. llama.cpp is called through its C interface, one process for all rounds, idle while we run: flash attention, one
-call of llama_decode for a prompt and one for a token. Both sides draw greedily (llama.cpp by numpy's argmax over its
-logits in place) and feed what they drew. Weights, compute buffers and one warming measurement are not counted.
+Writes models of random ternary weights, with one scale for each 256, as two files: tq2_0, which both programs read, and
+q2_k, which holds the same weights exactly and for which llama.cpp has its fastest matrix products. Measures decoding with 1
+and 2 threads and prefill of 128 and 512 tokens with 2. In a round the sides run one after the other and take turns at going
+first. A figure is the median of the rounds. A ratio is the median of the rounds' ratios; above 1, nanotern is faster.
+llama.cpp is called through its C interface in one process for all rounds, which is idle while nanotern runs: with flash
+attention, one call of llama_decode for a prompt and one for each token. Both sides sample greedily (llama.cpp by numpy's
+argmax over its logits in place) and feed back what they sampled. Loading the weights, allocating the buffers and one warm-up
+measurement are not counted.
 """
 import argparse, json, os, platform, statistics, subprocess, sys, tempfile, time
 from pathlib import Path
@@ -40,7 +41,7 @@ QUIET = llama_cpp.llama_log_callback(lambda *_: None)
 
 # ---------------------------------------------------------------- the files
 def ternary(rng, rows, dim, kind):
-    """A random ternary matrix: blocks of 256 codes and a scale, in tq2_0 or, the same weights, in q2_k."""
+    """A random ternary matrix in blocks of 256 codes and a scale, as tq2_0 or as q2_k with the same weights."""
     blocks = rows * dim // GROUP
     codes = rng.integers(0, 3, (blocks, 2, 4, 32), dtype=np.uint8)
     packed = (codes << np.array([0, 2, 4, 6], np.uint8)[:, None]).sum(2, dtype=np.uint8).reshape(blocks, 64)
@@ -54,7 +55,7 @@ def ternary(rng, rows, dim, kind):
 
 
 def table(rng, rows, dim, head):
-    """The embedding, which is the head too."""
+    """The embedding, which is also the head."""
     values = 0.02 * rng.standard_normal((rows, dim), dtype=np.float32)
     kind = gguf.GGMLQuantizationType[head.upper()]
     return gguf.quants.quantize(values, kind), kind
@@ -126,7 +127,7 @@ class Llama:
         self.c.llama_model_free(self.model)
 
     def feed(self, tokens):
-        """Runs tokens in one call; the likeliest token after the last."""
+        """Runs tokens in one call; returns the likeliest next token."""
         ids = (self.c.llama_token * len(tokens))(*tokens)
         if self.c.llama_decode(self.context, self.c.llama_batch_get_one(ids, len(tokens))) != 0:
             sys.exit("llama_decode failed")
@@ -134,7 +135,7 @@ class Llama:
         return int(np.ctypeslib.as_array(logits, (self.vocab,)).argmax())
 
     def measure(self, kind, tokens, threads):
-        """Tokens a second."""
+        """Tokens per second."""
         self.c.llama_set_n_threads(self.context, threads, threads)
         self.c.llama_memory_clear(self.c.llama_get_memory(self.context), True)
         prompt = self.rng.integers(0, self.vocab, tokens if kind == "prefill" else PROMPT).tolist()
@@ -161,7 +162,7 @@ def ours(args, path, work):
 
 
 class Spinner:
-    """Keeps one core busy (Linux: it is pinned there)."""
+    """Keeps one core busy. On Linux the process is pinned to it."""
 
     def __enter__(self):
         core = max(os.sched_getaffinity(0))
@@ -176,7 +177,7 @@ class Spinner:
 
 # ---------------------------------------------------------------- the rounds
 def rates(sides, rounds, label):
-    """Tokens a second of each side in each round."""
+    """Tokens per second of each side in each round."""
     found = {side: [] for side in sides}
     for n in range(rounds):
         order = list(sides)
@@ -188,7 +189,7 @@ def rates(sides, rounds, label):
 
 
 def compare(args, shape, files):
-    """Rows of the table for one shape."""
+    """The rows of the table for one shape."""
     llamas = {kind: Llama(path) for kind, path in files.items()}
     for name, *work in WORKS:
         sides = {"nanotern": lambda: ours(args, files["tq2_0"], work)}
@@ -204,7 +205,7 @@ def compare(args, shape, files):
 
 
 def compare_busy(args, shape, files):
-    """Rows of the table for one shape: each side alone and beside a process that never rests."""
+    """The rows of the table for one shape: each side alone, and beside a process that keeps a core busy."""
     llama = Llama(files["tq2_0"])
 
     def both(measure):

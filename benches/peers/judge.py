@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
-"""An independent judge: does stock llama.cpp compute what we do from the same file?
+"""An independent judge: does stock llama.cpp compute the same from the same file?
 
     nanotern train --dataset text --data-path text.txt --set model.group_size=256
     nanotern export --format tq2_0 --output model.gguf
     pip install llama-cpp-python numpy       # builds llama.cpp
     python benches/peers/judge.py --model model.gguf --text text.txt
 
-Scores the last tenth of the text in windows of the context on both sides, and continues 25 places in it greedily. Prints both
-perplexities and how many continuations are the same. llama.cpp quantises activations in blocks of 256 and we by token: a
-feed-forward layer wider than 256 differs by that.
+Both sides score the last tenth of the text in windows of the context, and continue it greedily from 25 positions. Prints both
+perplexities and the number of equal continuations. llama.cpp quantises activations in blocks of 256, nanotern by token, so
+a feed-forward layer wider than 256 gives slightly different results.
 """
 import argparse, json, subprocess, tempfile
 from pathlib import Path

@@ -1,18 +1,18 @@
 #!/usr/bin/env python3
-"""Training speed beside PyTorch's: the same network, batch and optimizers, on the same machine, in one run.
+"""Compares training speed with PyTorch: the same network, batch and optimizers, on the same machine, in one run.
 
     cargo build --release
     pip install torch                       # torch.compile needs a C++ compiler too
     python benches/peers/train_step.py      # --rounds 5 --steps 5 --threads 2
     python benches/peers/train_step.py --config nano-125m --batch 1 --seq 512 --steps 1 --rounds 3 --peers eager
 
-The work: forward, backward, clipping and update (Muon with 3 Newton-Schulz iterations for the ternary matrices, AdamW
-for the rest) of a preset, tiny unless named, on batches of random tokens (8 x 256 unless said), in f32. The sides: `nanotern bench train-step` on the CPU, and
-the PyTorch model below, eager and under torch.compile. Each runs in a process of its own; a round runs them one after
-the other, each in turn first, and stops the others meanwhile (SIGSTOP). Compilation and two steps of warming up are not
-counted; a round's figure is the median of its steps. Prints a table in Markdown; the rounds go to standard error.
-PyTorch's threads wait for each other often, so other programs slow it down more than its share: run nothing else.
-Peak memory is the largest resident set of a process over its life, what it loads and compiles included.
+The work is forward, backward, clipping and update (Muon with 3 Newton-Schulz iterations for the ternary matrices, AdamW for the
+rest) of a preset on batches of random tokens, in f32; by default the tiny preset and 8 x 256 tokens. The sides are `nanotern
+bench train-step` on the CPU and the PyTorch model below, eager and under torch.compile. Each has a process of its own. In a
+round they run one after the other, take turns at going first, and are stopped (SIGSTOP) while the others run. Compilation
+and two warm-up steps are not counted. A round's figure is the median of its steps. Prints a Markdown table; the rounds go to
+standard error. PyTorch's threads often wait for each other, so other programs slow it down more than their share: run
+nothing else. Peak memory is the largest resident set of a process over its life, including what it loads and compiles.
 """
 import argparse, json, math, os, platform, resource, signal, statistics, subprocess, sys, time
 from pathlib import Path
@@ -34,7 +34,7 @@ def build(torch, preset, context):
     DIM, LAYERS, HEADS, FFN, VOCAB = preset
 
     class Straight(torch.autograd.Function):
-        """The quantised value forward, the identity backward."""
+        """Forward: the quantised value. Backward: the identity."""
 
         @staticmethod
         def forward(ctx, x, x_hat):
@@ -45,7 +45,7 @@ def build(torch, preset, context):
             return dy, None
 
     def ternary(w):
-        """One f16 scale, the mean of |w|, for each GROUP consecutive inputs of a row."""
+        """Each GROUP consecutive inputs of a row share an f16 scale, the mean of |w|."""
         with torch.no_grad():
             g = w.reshape(w.shape[0], -1, GROUP)
             s = g.abs().mean(-1, keepdim=True).clamp_min(2.0**-14).half().to(w.dtype)
@@ -147,7 +147,7 @@ def build(torch, preset, context):
 
 
 def worker(kind, args):
-    """Answers each line of standard input, a number of steps, with a line of JSON."""
+    """Reads a number of steps from each line of standard input and answers with a line of JSON."""
     import torch
 
     torch.set_num_threads(args.threads)
@@ -176,7 +176,7 @@ def peak_bytes(usage):
 
 
 class Peer:
-    """A PyTorch process, stopped except when it is asked for steps. Its group holds torch.compile's helpers too."""
+    """A PyTorch process, stopped unless it runs steps. Its process group includes the helpers of torch.compile."""
 
     def __init__(self, kind, args):
         command = [sys.executable, os.path.abspath(__file__), "--worker", kind, "--threads", str(args.threads)]

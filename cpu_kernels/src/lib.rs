@@ -2,6 +2,19 @@
 //!
 //! Each op has a file named like its shader, with the same `Args` and the same buffers in the same order. The scalar
 //! function *defines* the op; SIMD levels agree with it. No result depends on how the work was split into parts.
+//!
+//! # Floors
+//!
+//! Each module imports only from those beneath it.
+//!
+//! ```text
+//! ops      one file for each op
+//! matrix   matrix products, and the forms of their operands
+//! run      calls, programs, threads
+//! simd     levels and vectors
+//! ```
+
+#![allow(rustdoc::broken_intra_doc_links, reason = "formulas index with brackets")]
 
 pub mod matrix;
 pub mod ops;

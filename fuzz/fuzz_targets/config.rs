@@ -1,4 +1,4 @@
-//! A configuration is one that can be built or an error.
+//! Any text is a configuration that can be built, or an error.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

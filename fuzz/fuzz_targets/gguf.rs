@@ -1,4 +1,4 @@
-//! A GGUF file is a model or an error; a model survives being written and read again.
+//! Any bytes are a model or an error. A model that is written and read again stays the same.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

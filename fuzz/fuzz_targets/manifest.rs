@@ -1,4 +1,4 @@
-//! A checkpoint whose manifest is anything at all: an error, and no file outside the directory is touched.
+//! A checkpoint with an arbitrary manifest gives an error, and no file outside its directory is touched.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,4 +1,4 @@
-//! A .mhc file is residual mixing or an error; what was read is written as it was, but for the version.
+//! Any bytes are a .mhc file or an error. Writing the file again gives the same bytes, except for the version.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,4 +1,4 @@
-//! A tokenizer.json is a tokenizer or an error; a tokenizer encodes and decodes any text.
+//! Any JSON is a tokenizer or an error. A tokenizer encodes and decodes any text.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

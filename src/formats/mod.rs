@@ -5,18 +5,17 @@
 //! gives them back; nothing is ever computed again from a dequantised weight. Files come from anywhere: every reader
 //! validates before it allocates and names what is wrong.
 
+mod arch;
 #[cfg(feature = "native")]
 mod checkpoint;
 mod cursor;
 pub mod gguf;
 mod latent;
 pub mod mhc;
-mod spec;
 
 pub use gguf::Format;
-pub use spec::{Encoding, Spec, specs};
 
-use crate::model::{Embeddings, ModelConfig};
+use crate::model::{Embeddings, ModelConfig, Role, Weight};
 use crate::ops::packed_row_bytes;
 use crate::tokenizer::{ASSISTANT, END, SYSTEM, Tokenizer, USER};
 use crate::{Error, Result};
@@ -31,8 +30,7 @@ pub const CHAT_TEMPLATE: &str = "{% for message in messages %}{{ '<|' + message[
                                  + '<|end|>\\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|assistant|>' }}\
                                  {% endif %}";
 
-/// A vocabulary is at most this large.
-pub const MAX_VOCAB: usize = 1 << 24;
+pub(crate) use crate::tokenizer::MAX_VOCAB;
 
 /// A model as it is served.
 #[derive(Clone, Debug, PartialEq)]
@@ -40,7 +38,7 @@ pub struct ModelFile {
     pub config: ModelConfig,
     /// Rows of the embedding; every id is below it.
     pub vocab: usize,
-    /// One tensor for each of [`specs`], in that order.
+    /// One tensor for each of [`ModelConfig::weights`], in that order.
     pub tensors: Vec<Tensor>,
     pub text: TextConfig,
 }
@@ -66,8 +64,19 @@ pub struct TextConfig {
 pub struct Tensor {
     /// As in training, such as `layers.0.attn.q.weight`.
     pub name: String,
+    /// What it is for.
+    pub role: Role,
+    /// As the weight's: a matrix is (outs, inputs).
     pub shape: Vec<usize>,
+    /// Its values.
     pub data: TensorData,
+}
+
+impl Tensor {
+    /// The values of a weight.
+    pub fn new(weight: &Weight, data: TensorData) -> Tensor {
+        Tensor { name: weight.name.clone(), role: weight.role, shape: weight.shape.clone(), data }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -180,16 +189,16 @@ impl TextConfig {
     /// The tokenizer, if there is one, for an embedding of so many rows.
     ///
     /// # Errors
-    /// When it cannot be used, or has ids that the embedding has not.
+    /// [`Error::Model`] when it cannot be used, or has ids beyond the rows of the embedding.
     pub fn tokenizer(&self, rows: usize) -> Result<Option<Tokenizer>> {
         if let Some(why) = &self.no_tokenizer {
-            return Err(Error::usage(format!("the model's tokenizer cannot be used: {why}")));
+            return Err(Error::Model(format!("the model's tokenizer cannot be used: {why}")));
         }
         let Some(json) = &self.tokenizer_json else { return Ok(None) };
         let tokenizer = Tokenizer::from_json(json)?;
         let have = tokenizer.vocab_size();
         if have > rows {
-            return Err(Error::usage(format!("the tokenizer has {have} tokens, the embedding only {rows} rows")));
+            return Err(Error::Model(format!("the tokenizer has {have} tokens, the embedding only {rows} rows")));
         }
         Ok(Some(tokenizer))
     }
@@ -217,7 +226,7 @@ impl ModelFile {
     /// The tokenizer, if there is one.
     ///
     /// # Errors
-    /// When it cannot be used, or has ids that the embedding has not.
+    /// [`Error::Model`] when it cannot be used, or has ids beyond the rows of the embedding.
     pub fn tokenizer(&self) -> Result<Option<Tokenizer>> {
         self.text.tokenizer(self.vocab)
     }
@@ -232,14 +241,14 @@ impl ModelFile {
     pub fn round_tables_to_int8(&mut self) -> Result<()> {
         let config = ModelConfig { embeddings: Embeddings::Q8_0, ..self.config.clone() };
         config.check()?;
-        for tensor in self.tensors.iter_mut().filter(|t| ["embed.weight", "head.weight"].contains(&&*t.name)) {
+        for tensor in self.tensors.iter_mut().filter(|t| t.role == Role::Table) {
             tensor.data = match &tensor.data {
                 TensorData::F32(v) => TensorData::Int8(Int8::quantize(v)),
                 TensorData::F16(v) => TensorData::Int8(Int8::quantize(&v.to_f32_vec())),
                 other => other.clone(),
             };
             if matches!(&tensor.data, TensorData::Int8(table) if table.scales.iter().any(|s| s.is_infinite())) {
-                return Err(Error::usage(format!("{}: values beyond 127 * 65504 have no place in q8_0", tensor.name)));
+                return Err(Error::Model(format!("{}: q8_0 cannot hold values beyond 127 * 65504", tensor.name)));
             }
         }
         self.config = config;
@@ -248,16 +257,14 @@ impl ModelFile {
 
     /// Replaces the residual mixing by that of a `.mhc` file.
     pub fn set_mhc(&mut self, file: mhc::MhcFile) -> Result<(), String> {
-        let (layers, streams) = (self.config.layers, self.config.mhc_streams);
-        if file.streams != streams || file.sublayers.len() != 2 * layers {
-            let (have, n) = (file.sublayers.len(), file.streams);
-            return Err(format!(
-                "{have} sub-layers of {n} streams, but the model has {} of {streams} streams",
-                2 * layers
-            ));
+        let own = self.mhc();
+        let (have, n) = own.map_or((2 * self.config.layers, 1), |own| (own.sublayers.len(), own.streams));
+        if (file.sublayers.len(), file.streams) != (have, n) {
+            let (given, streams) = (file.sublayers.len(), file.streams);
+            return Err(format!("{given} sub-layers of {streams} streams, but the model has {have} of {n} streams"));
         }
-        let slots = self.tensors.iter_mut().filter(|t| t.name.ends_with(".mhc"));
-        for (tensor, params) in slots.zip(file.sublayers) {
+        let mixing = self.tensors.iter_mut().filter(|t| t.role == Role::Mixing);
+        for (tensor, params) in mixing.zip(file.sublayers) {
             tensor.data = TensorData::F32(params);
         }
         Ok(())
@@ -280,12 +287,11 @@ impl ModelFile {
 
     /// The residual mixing of a model with streams.
     pub fn mhc(&self) -> Option<mhc::MhcFile> {
-        let sublayers = self.tensors.iter().filter(|t| t.name.ends_with(".mhc")).map(|t| match &t.data {
+        let sublayers = self.tensors.iter().filter(|t| t.role == Role::Mixing).map(|t| match &t.data {
             TensorData::F32(params) => params.clone(),
             _ => unreachable!("residual mixing is f32"),
         });
-        let streams = self.config.mhc_streams;
-        (streams > 1).then(|| mhc::MhcFile { streams, sublayers: sublayers.collect() })
+        mhc::MhcFile::new(sublayers.collect())
     }
 }
 

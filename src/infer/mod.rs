@@ -3,6 +3,7 @@
 mod engine;
 mod prompt;
 mod sampling;
+mod step;
 mod text;
 mod weights;
 

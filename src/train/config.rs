@@ -180,7 +180,7 @@ impl Config {
             }
         }
         let m = &self.model;
-        let values = t.batch_size as u64 * m.seq_len as u64 * (m.dim * m.mhc_streams).max(m.ffn) as u64;
+        let values = t.batch_size as u64 * m.seq_len as u64 * m.widest() as u64;
         if values > MAX_VALUES {
             return fail(format!(
                 "[train] batch_size = {} of seq_len = {}: {values} values a layer, at most {MAX_VALUES} are possible; \
@@ -221,7 +221,7 @@ fn unknown_config(name: &str) -> Error {
 fn preset_table(name: &str) -> Result<toml::Table> {
     let preset = Preset::find(name).ok_or_else(|| unknown_config(name))?;
     let data = DataConfig { vocab_size: Some(preset.vocab), ..DataConfig::default() };
-    let config = Config { model: preset.model(), data, ..Config::default() };
+    let config = Config { model: preset.model.clone(), data, ..Config::default() };
     toml::Table::try_from(&config).map_err(|e| Error::usage(e.to_string()))
 }
 

@@ -45,10 +45,10 @@ impl Trainer {
     /// Sets every parameter to its initial value, and the optimizer's state to zero. A parameter's values depend on the
     /// seed and its name only.
     pub fn init(&mut self, seed: u64) {
-        for p in &self.step.model.params {
-            let stream = p.name.bytes().fold(0, |h, b| mix(h ^ u64::from(b)));
-            let n = self.step.plan.graph.tensor(p.id).elements();
-            self.program.write(p.id, &p.init.values(n, &mut Rng::stream(seed, stream)));
+        for (weight, param) in self.step.model.params() {
+            let stream = weight.name.bytes().fold(0, |h, b| mix(h ^ u64::from(b)));
+            let values = weight.init.values(weight.elements(), &mut Rng::stream(seed, stream));
+            self.program.write(param, &values);
         }
         for (_, id) in &self.step.state {
             self.program.write(*id, &vec![0f32; self.step.plan.graph.tensor(*id).elements()]);
@@ -56,7 +56,7 @@ impl Trainer {
     }
 
     fn params(&self) -> Vec<(String, TensorId)> {
-        self.step.model.params.iter().map(|p| (p.name.clone(), p.id)).collect()
+        self.step.model.params().map(|(weight, param)| (weight.name.clone(), param)).collect()
     }
 
     /// The parameters, as f32.
@@ -99,7 +99,7 @@ impl Trainer {
     fn set(&mut self, wanted: Vec<(String, TensorId)>, given: &[Array], what: &str) -> Result<()> {
         if let Some(extra) = given.iter().find(|t| !wanted.iter().any(|(name, _)| *name == t.name)) {
             return Err(Error::usage(format!(
-                "the {what} has a tensor {} that this configuration has not",
+                "the {what} has a tensor {} that is unknown to this configuration",
                 extra.name
             )));
         }
@@ -130,16 +130,16 @@ impl Trainer {
         let slot = (step % STATS_RING as u64) as f32;
         let [beta1, beta2] = self.step.adamw_betas;
         self.program.write(self.step.control.step, &[lr_factor as f32, bias(beta1), bias(beta2), slot]);
-        self.program.run_section("begin")?;
+        self.program.run_section(self.step.sections.begin)?;
         let mut count = 0;
         for batch in micro {
             self.feed(&batch);
             self.program.write(self.step.order, &sorted_rows(&batch.inputs));
-            self.program.run_section("micro")?;
+            self.program.run_section(self.step.sections.micro)?;
             count += 1;
         }
         assert_eq!(count, self.step.shape.accum, "micro-batches of a step");
-        self.program.run_section("update")
+        self.program.run_section(self.step.sections.update)
     }
 
     /// Statistics of steps, which are among the last [`STATS_RING`]. Waits for the device.
@@ -161,11 +161,11 @@ impl Trainer {
     /// Mean cross-entropy of windows, in nats per token. `batches` hold as many sequences as a micro-batch; rows whose
     /// target is [`IGNORE`] do not count. Weights are quantised first: they may have changed.
     pub async fn fetch_loss(&mut self, batches: impl IntoIterator<Item = Batch>) -> Result<f64> {
-        self.program.run_section("begin")?;
+        self.program.run_section(self.step.sections.begin)?;
         let (mut sum, mut count) = (0.0, 0u64);
         for batch in batches {
             self.feed(&batch);
-            self.program.run_section("eval")?;
+            self.program.run_section(self.step.sections.eval)?;
             let losses: Vec<f32> = self.program.fetch(self.step.targets.losses).await?;
             sum += losses.iter().map(|l| f64::from(*l)).sum::<f64>();
             count += batch.targets.iter().filter(|t| **t != IGNORE).count() as u64;

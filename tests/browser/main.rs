@@ -1,5 +1,5 @@
 //! The chat page in use: a headless Chromium on the page of a real `nanotern serve`.
-#![cfg(all(feature = "native", unix))]
+#![cfg(all(feature = "cli", unix))]
 
 #[path = "../common/mod.rs"]
 mod common;

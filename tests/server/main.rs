@@ -1,5 +1,5 @@
 //! The chat server: the real program, with clients on plain sockets.
-#![cfg(all(feature = "native", unix))]
+#![cfg(all(feature = "cli", unix))]
 
 #[path = "../common/mod.rs"]
 mod common;

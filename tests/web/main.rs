@@ -2,7 +2,7 @@
 //!
 //! `cargo xtask web-test` builds the demo and names its folder in `NANOTERN_WEB`. Without that variable these tests only
 //! print that they did not run.
-#![cfg(all(feature = "native", unix))]
+#![cfg(all(feature = "cli", unix))]
 
 mod agree;
 #[path = "../common/mod.rs"]

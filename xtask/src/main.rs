@@ -1,9 +1,10 @@
-//! `cargo xtask`: every check of the project, each by its name or all of them as `ci`; and the browser demo, as `web`.
+//! `cargo xtask` runs the checks of the project, one by its name or all of them as `ci`, and builds the browser demo (`web`).
 //!
-//! What a bare machine lacks (a Vulkan driver, a Python with TensorBoard) is installed by `.ci/run`, which then calls
-//! `cargo xtask ci`. Cargo runs with the environment it is given: profile settings belong to the caller, because another
-//! profile than the one this program was built with would build everything a second time.
+//! `.ci/run` installs what a bare machine lacks (a Vulkan driver, a Python with TensorBoard) and then calls `cargo xtask ci`.
+//! The caller sets the profile through the environment. This program does not change it, because everything would be built
+//! a second time for another profile.
 
+mod floors;
 mod serve;
 mod web;
 
@@ -16,20 +17,30 @@ use std::{env, fs};
 type Result<T = ()> = std::result::Result<T, String>;
 type Stage = (&'static str, &'static str, fn() -> Result);
 
-/// The test command that the README gives.
+/// The test command in the README.
 const TEST: &str = "cargo test --workspace";
 const WASM: &str = "wasm32-unknown-unknown";
-/// How it is compiled for them: with SIMD.
+/// Code for browsers uses SIMD.
 const WASM_FLAGS: (&str, &str) = ("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUSTFLAGS", "-C target-feature=+simd128");
 
-const STAGES: [Stage; 7] = [
+/// What the library must not build without the features that need it.
+const NOT_IN_THE_LIBRARY: [&str; 6] = ["clap", "hyper", "indicatif", "tokio", "ureq", "warp"];
+/// Cargo projects outside of the workspace.
+const APART: [&str; 3] = ["benches/peers/gemm", "fuzz", "xtask/bindgen"];
+
+const STAGES: [Stage; 12] = [
     ("fmt", "formatting", fmt),
-    ("lint", "clippy, warnings are errors", lint),
+    ("floors", "no module imports from above", floors::check),
+    ("lint", "clippy; warnings are errors", lint),
+    ("features", "each feature compiles without the others, and the library needs no server or command line", features),
+    ("doc", "documentation; warnings are errors", doc),
     ("test", "the test command of the README", test),
     ("cuda", "shaders as CUDA: compiled by NVRTC, run on the CPU", cuda),
     ("wasm", "library and demo compile for browsers: wasm32, default features off", wasm),
+    ("apart", "the fuzzer, the peers' benchmark and bindgen compile", apart),
+    ("package", "the published crates build from their packages alone", package),
     ("web-test", "the browser demo, built and tested in Chromium", web::test),
-    ("smoke", "the program itself: doctor, and training on the CPU and, where there is an adapter, on wgpu", smoke),
+    ("smoke", "the program and the examples: doctor, training on the CPU and, if there is an adapter, on wgpu", smoke),
 ];
 
 /// A configuration small enough for an unoptimised build and a software GPU.
@@ -103,17 +114,42 @@ fn lint() -> Result {
     run(cargo_command(&clippy).env(WASM_FLAGS.0, WASM_FLAGS.1))
 }
 
+fn features() -> Result {
+    let library = "-p nanotern --locked --no-default-features --features native";
+    let mut tree = cargo_command(&format!("tree {library} --edges normal,build --prefix none"));
+    let output = tree.output().map_err(|e| format!("cargo tree: {e}"))?;
+    if !output.status.success() {
+        return Err(String::from_utf8_lossy(&output.stderr).into_owned());
+    }
+    let tree = String::from_utf8_lossy(&output.stdout);
+    let crates = || tree.lines().filter_map(|line| line.split(' ').next());
+    if let Some(found) = crates().find(|name| NOT_IN_THE_LIBRARY.contains(name)) {
+        return Err(format!("`cargo tree {library}` has {found}, which the library must not need"));
+    }
+    cargo(&format!("clippy {library} --all-targets -- -D warnings"))?;
+    cargo("clippy -p nanotern --locked --no-default-features --all-targets -- -D warnings")?;
+    for feature in ["download", "serve"] {
+        cargo(&format!("clippy -p nanotern --locked --no-default-features --features {feature} --lib -- -D warnings"))?;
+    }
+    Ok(())
+}
+
+fn doc() -> Result {
+    let doc = "doc -p nanotern -p cpu_kernels --no-deps --features nanotern/cuda --locked";
+    run(cargo_command(doc).env("RUSTDOCFLAGS", "-D warnings"))
+}
+
 fn test() -> Result {
     let readme = fs::read_to_string("README.md").map_err(|e| format!("README.md: {e}"))?;
     if !readme.lines().any(|line| line.trim_start_matches([' ', '$', '`']).starts_with(TEST)) {
         return Err(format!("README.md does not give the test command, `{TEST}`"));
     }
-    cargo(TEST.strip_prefix("cargo ").unwrap_or(TEST))
+    cargo(&format!("{} --locked", TEST.strip_prefix("cargo ").unwrap_or(TEST)))
 }
 
-/// The rest of the tests is no different with this feature where there is no NVIDIA GPU.
+/// Without an NVIDIA GPU the feature changes nothing in the other tests.
 fn cuda() -> Result {
-    cargo("test --workspace --features nanotern/cuda --test cuda")
+    cargo("test --workspace --features nanotern/cuda --locked --test cuda")
 }
 
 fn wasm() -> Result {
@@ -126,7 +162,21 @@ fn wasm() -> Result {
     cargo(check)
 }
 
-/// Whether the toolchain holds a standard library for wasm32.
+/// They share the build folder, and with it what they have in common with the workspace.
+fn apart() -> Result {
+    for dir in APART {
+        let check = format!("check --locked --manifest-path {dir}/Cargo.toml --target-dir");
+        run(cargo_command(&check).arg(web::target()?))?;
+    }
+    Ok(())
+}
+
+/// Files that were changed and not committed yet are packed too.
+fn package() -> Result {
+    cargo("package -p cpu_kernels -p nanotern --locked --allow-dirty")
+}
+
+/// Whether the toolchain has a standard library for wasm32.
 fn has_wasm() -> bool {
     let Ok(output) = Command::new("rustc").args(["--print", "target-libdir", "--target", WASM]).output() else {
         return false;
@@ -136,10 +186,10 @@ fn has_wasm() -> bool {
 }
 
 fn smoke() -> Result {
-    // Built with the features that tests have: any other selection would build the dependencies again.
-    cargo("test --workspace --no-run --quiet")?;
+    // The features of the tests: any other selection would build the dependencies again.
+    cargo("test --workspace --no-run --quiet --locked")?;
     let here = env::current_exe().map_err(|e| e.to_string())?;
-    let build = here.parent().ok_or("this program lies nowhere")?;
+    let build = here.parent().ok_or("this program has no folder")?;
     let program = build.join(format!("nanotern{EXE_SUFFIX}"));
     let dir = build.join("smoke");
     if dir.exists() {
@@ -151,6 +201,11 @@ fn smoke() -> Result {
     write("corpus.txt", &"the quick brown fox jumps over the lazy dog\n".repeat(64))?;
     let nanotern = |args: &str| run(Command::new(&program).args(args.split(' ')).current_dir(&dir));
 
+    let example = |name: &str, args: &[&str]| {
+        let program = build.join("examples").join(format!("{name}{EXE_SUFFIX}"));
+        run(Command::new(program).args(args).current_dir(&dir))
+    };
+
     nanotern("--version")?;
     nanotern("doctor")?;
     nanotern("train --config tiny --backend cpu --total-steps 3 --set train.eval_windows=2 --checkpoint-dir cpu")?;
@@ -158,6 +213,9 @@ fn smoke() -> Result {
     nanotern("inspect cpu/final --json")?;
     nanotern("train --resume cpu --backend cpu --total-steps 4")?;
     trained(&dir.join("cpu"), 4)?;
+    example("train", &["model.gguf"])?;
+    example("inspect", &["model.gguf"])?;
+    example("generate", &["model.gguf", "The "])?;
     let devices = Command::new(&program).args(["devices", "--json"]).output().map_err(|e| e.to_string())?;
     let adapter = String::from_utf8_lossy(&devices.stdout).contains(r#""backend":"wgpu""#);
     if adapter || env::var("NANOTERN_REQUIRE_GPU").as_deref() == Ok("1") {
@@ -168,7 +226,7 @@ fn smoke() -> Result {
     Ok(())
 }
 
-/// Whether a run left all that it promises, and its last logged step is `step`.
+/// Checks that a run left every file it should, and logged step `step`.
 fn trained(run: &Path, step: u64) -> Result {
     let path = run.join("metrics.jsonl");
     let metrics = fs::read_to_string(&path).map_err(|e| format!("{}: {e}", path.display()))?;
@@ -187,14 +245,14 @@ fn cargo(args: &str) -> Result {
     run(&mut cargo_command(args))
 }
 
-/// Cargo with these arguments, to which paths, which may have spaces, are added one by one.
+/// Cargo with arguments that have no spaces in them; add a path with `arg`.
 fn cargo_command(args: &str) -> Command {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or("cargo".into()));
     command.args(args.split(' '));
     command
 }
 
-/// Runs a command with this program's own output and environment.
+/// Prints a command and runs it.
 fn run(command: &mut Command) -> Result {
     let program = Path::new(command.get_program()).file_name().unwrap_or_default().to_string_lossy();
     let args: Vec<_> = command.get_args().map(|a| a.to_string_lossy()).collect();

@@ -1,4 +1,4 @@
-//! A server of static files for this machine alone, with the headers that isolate a page.
+//! A server of static files that only this machine can reach. Its headers isolate the page.
 
 use super::Result;
 use std::fs;
@@ -7,12 +7,12 @@ use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// Bytes of a request's head, at most.
+/// Limit of the bytes of a request's head.
 const MAX_HEAD: u64 = 16 << 10;
 
-/// Takes a port of this machine; 0 takes a free one.
+/// Listens on a port of this machine; 0 chooses a free one.
 pub fn listen(port: u16) -> Result<TcpListener> {
-    TcpListener::bind(("127.0.0.1", port)).map_err(|e| format!("127.0.0.1:{port}: {e} (`--port 0` takes a free one)"))
+    TcpListener::bind(("127.0.0.1", port)).map_err(|e| format!("127.0.0.1:{port}: {e} (`--port 0` chooses a free one)"))
 }
 
 /// Serves a folder until the process ends.
@@ -20,7 +20,7 @@ pub fn serve(listener: &TcpListener, dir: &Path) -> Result {
     println!("\nhttp://{}/ (until Ctrl-C)", listener.local_addr().map_err(|e| e.to_string())?);
     for stream in listener.incoming().flatten() {
         let dir = dir.to_path_buf();
-        // A browser that goes away in the middle is nobody's error.
+        // A browser may close the connection at any time.
         std::thread::spawn(move || answer(stream, &dir));
     }
     Ok(())
@@ -53,7 +53,7 @@ fn answer(mut stream: TcpStream, dir: &Path) -> std::io::Result<()> {
     if method == "HEAD" { Ok(()) } else { stream.write_all(&body) }
 }
 
-/// The file of a path: one that lies in the folder itself.
+/// The file for a path, if it is directly in the folder.
 fn file(dir: &Path, path: &str) -> Option<PathBuf> {
     let name = path.split(['?', '#']).next()?.strip_prefix('/')?;
     let name = if name.is_empty() { "index.html" } else { name };
@@ -77,7 +77,7 @@ fn mime(file: &Path) -> &'static str {
 mod tests {
     use super::*;
 
-    /// A server of a folder with a page, a module and, outside of it, a file that nobody may have.
+    /// Serves a folder with a page and a module. Outside the folder there is a file that nobody may read.
     fn start(name: &str) -> std::net::SocketAddr {
         let outer = std::env::temp_dir().join(format!("nanotern-serve-{name}-{}", std::process::id()));
         let dir = outer.join("web");

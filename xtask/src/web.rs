@@ -1,8 +1,8 @@
-//! `cargo xtask web`: the browser demo, built into `target/web` and served on this machine.
+//! `cargo xtask web` builds the browser demo into `target/web` and serves it on this machine.
 //!
-//! The module is compiled with SIMD, and `xtask/bindgen` writes its JavaScript side. The page (`web/www`), the interface
-//! code that it shares with the server's page (`ui`) and a model that is trained here once are copied beside it. Any server
-//! of static files can publish the folder `target/web`. `cargo xtask web-test` tests it in a browser.
+//! It compiles the module with SIMD, lets `xtask/bindgen` write the JavaScript side, and adds the page (`web/www`), the code
+//! that it shares with the server's page (`ui`), and a model that it trains once. Any server of static files can then publish
+//! `target/web`. `cargo xtask web-test` tests it in a browser.
 
 use super::serve::{listen, serve};
 use super::{Result, WASM, WASM_FLAGS, cargo_command, has_wasm, run};
@@ -15,9 +15,9 @@ usage: cargo xtask web [--build] [--port N] [--model FILE]
 
   --build       only build target/web
   --port N      serve on this port of 127.0.0.1 (8000; 0 takes a free one)
-  --model FILE  ship this GGUF file; else target/web-model/model.gguf, which is trained if it is not there";
+  --model FILE  the model to ship; target/web-model/model.gguf by default, which is trained if it does not exist";
 
-/// The program that trains the model that is shipped: unoptimised, it would take several times as long.
+/// Trains the model to ship. A debug build would take several times as long.
 const NANOTERN: &str = "run --release -p nanotern --";
 
 struct Options {
@@ -45,7 +45,7 @@ impl Options {
 
 pub fn web(args: &[String]) -> Result {
     let options = Options::parse(args)?;
-    // A port or a file that cannot be had is better known before minutes of work.
+    // Check the port and the file before minutes of work.
     let listener = (!options.build).then(|| listen(options.port)).transpose()?;
     if let Some(file) = options.model.as_ref().filter(|file| !file.is_file()) {
         return Err(format!("{}: no such file", file.display()));
@@ -61,7 +61,7 @@ pub fn web(args: &[String]) -> Result {
     listener.map_or(Ok(()), |listener| serve(&listener, &out))
 }
 
-/// Tests the demo in Chromium; models are made by the tests.
+/// Tests the demo in Chromium. The tests make their own models.
 pub fn test() -> Result {
     if !can_compile() && env::var("NANOTERN_REQUIRE_BROWSER").as_deref() != Ok("1") {
         println!("NOT TESTED on the web: this toolchain has no {WASM} and rustup cannot add it.");
@@ -72,13 +72,13 @@ pub fn test() -> Result {
     run(cargo_command("test --workspace --test web -- --nocapture").env("NANOTERN_WEB", out))
 }
 
-/// Where this build puts its files.
-fn target() -> Result<PathBuf> {
+/// The build folder.
+pub fn target() -> Result<PathBuf> {
     let here = env::current_exe().map_err(|e| e.to_string())?;
-    here.ancestors().nth(2).map(Path::to_path_buf).ok_or("this program lies nowhere".into())
+    here.ancestors().nth(2).map(Path::to_path_buf).ok_or("this program has no folder".into())
 }
 
-/// Builds all but the model into the folder that it returns.
+/// Builds everything except the model; returns the folder.
 fn build(target: &Path) -> Result<PathBuf> {
     let out = target.join("web");
     let module = compile(target)?;
@@ -88,13 +88,13 @@ fn build(target: &Path) -> Result<PathBuf> {
     Ok(out)
 }
 
-/// Whether the toolchain compiles for browsers, if need be after rustup has added that.
+/// Whether the toolchain compiles for browsers; asks rustup to add the target if it is missing.
 pub fn can_compile() -> bool {
     let added = || Command::new("rustup").args(["target", "add", WASM]).status().is_ok_and(|s| s.success());
     has_wasm() || added()
 }
 
-/// The wasm module.
+/// Compiles the wasm module; returns its path.
 fn compile(target: &Path) -> Result<PathBuf> {
     if !can_compile() {
         return Err(format!(
@@ -127,22 +127,20 @@ fn locked_version(file: &str, package: &str) -> Result<String> {
     version.map(String::from).ok_or_else(|| format!("{file} has no {package}"))
 }
 
-/// The model that is shipped: what `nanotern train` makes by itself, trained once.
+/// The model to ship: what `nanotern train` makes with its defaults, trained once.
 fn trained_model(target: &Path) -> Result<PathBuf> {
     let dir = target.join("web-model");
     let model = dir.join("model.gguf");
     if !model.exists() {
-        println!("\nThere is no {} yet: training it on the CPU, once.", model.display());
-        println!(
-            "That takes two to eight minutes on two cores, after the program is built; `--model FILE` ships another.\n"
-        );
+        println!("\n{} does not exist yet. It is trained now, once, on the CPU.", model.display());
+        println!("That takes two to eight minutes on two cores, after a build. `--model FILE` ships another model.\n");
         let training = dir.join("run");
         if training.exists() {
             fs::remove_dir_all(&training).map_err(|e| format!("{}: {e}", training.display()))?;
         }
         let train = format!("{NANOTERN} train --backend cpu --dataset synthetic --checkpoint-dir");
         run(cargo_command(&train).arg(&training))?;
-        // It answers as many questions with tables of 8 bits, and is a fifth smaller.
+        // 8-bit tables make it a fifth smaller, and it answers as many questions.
         let export = format!("{NANOTERN} export --tables q8_0 --checkpoint");
         run(cargo_command(&export).arg(&training).arg("--output").arg(&model))?;
     }
@@ -160,7 +158,7 @@ fn copy_all(from: &Path, to: &Path) -> Result {
     Ok(())
 }
 
-/// Says how large everything is that a browser fetches, and what is left of it on the way.
+/// Prints the size of each file that a browser fetches, plain and gzipped.
 fn report(out: &Path) -> Result {
     let mut files: Vec<PathBuf> =
         fs::read_dir(out).map_err(|e| format!("{}: {e}", out.display()))?.flatten().map(|e| e.path()).collect();
@@ -182,7 +180,7 @@ fn report(out: &Path) -> Result {
     Ok(())
 }
 
-/// Size of a file after `gzip -9`, where there is such a program.
+/// Size of a file after `gzip -9`; none if that program is missing.
 fn gzip(file: &Path) -> Option<u64> {
     let output = Command::new("gzip").args(["-9", "-c"]).arg(file).stderr(Stdio::null()).output().ok()?;
     output.status.success().then_some(output.stdout.len() as u64)

@@ -144,6 +144,29 @@ impl<'a> Value<'a> {
         }
     }
 
+    /// A number of any type.
+    pub fn as_f64(&self) -> Option<f64> {
+        match *self {
+            Value::Uint(v) => Some(v as f64),
+            Value::Int(v) => Some(v as f64),
+            Value::F32(v) => Some(v.into()),
+            Value::F64(v) => Some(v),
+            _ => None,
+        }
+    }
+
+    /// A number, a boolean or a string as JSON.
+    pub fn to_json(&self) -> Option<serde_json::Value> {
+        match *self {
+            Value::Uint(v) => Some(v.into()),
+            Value::Int(v) => Some(v.into()),
+            Value::Bool(v) => Some(v.into()),
+            Value::Str(v) => Some(v.into()),
+            Value::F32(_) | Value::F64(_) => self.as_f64().filter(|v| v.is_finite()).map(Into::into),
+            Value::Array(_) => None,
+        }
+    }
+
     pub fn as_array(&self) -> Option<Array<'a>> {
         match *self {
             Value::Array(array) => Some(array),

@@ -87,13 +87,13 @@ impl Stream {
             self.used = self.pending.len();
             return Ok(None);
         };
-        // What a machine cannot count has not come to it.
+        // Sizes beyond usize cannot have arrived yet.
         let from = usize::try_from(place.offset - self.start).unwrap_or(usize::MAX);
         let bytes = usize::try_from(place.bytes).unwrap_or(usize::MAX);
         let Some(part) = self.pending.get(from..).and_then(|rest| rest.get(..bytes)) else {
             return Ok(None);
         };
-        let tensor = place.decode(part, head.config.mhc_streams)?;
+        let tensor = place.decode(part)?;
         self.used = from + part.len();
         self.taken += 1;
         Ok(Some(tensor))

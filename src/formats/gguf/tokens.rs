@@ -6,9 +6,8 @@
 //! loads without a vocabulary. Files of other programs have no `tokenizer.json`: one is made of their tokens and merges.
 
 use super::super::TextConfig;
-use super::keys::Keys;
+use super::keys::{KeyWriter, Keys};
 use super::read::{Gguf, Value};
-use super::write::KeyWriter;
 use crate::tokenizer::{byte_level_json, level};
 use serde_json::{Value as Json, json};
 use std::collections::BTreeMap;
@@ -22,7 +21,8 @@ const BOS: &str = "tokenizer.ggml.bos_token_id";
 const EOS: &str = "tokenizer.ggml.eos_token_id";
 const TEMPLATE: &str = "tokenizer.chat_template";
 const FULL: &str = "tokenizer.huggingface.json";
-const STOP: &str = "nanotern.stop_token_ids";
+/// The ids at which generation stops.
+pub(in crate::formats) const STOP: &str = "nanotern.stop_token_ids";
 
 /// Ids at which generation stops, at most.
 const MAX_STOP: usize = 64;

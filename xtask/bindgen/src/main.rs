@@ -1,6 +1,6 @@
-//! `bindgen MODULE.wasm DIR`: writes the module for a browser, with its JavaScript and TypeScript sides, into a folder.
+//! `bindgen MODULE.wasm DIR` writes the module, with its JavaScript and TypeScript sides, into a folder for a browser.
 //!
-//! A package of its own, outside the workspace: only `cargo xtask web` needs it.
+//! It is outside the workspace because only `cargo xtask web` needs it.
 
 use std::env;
 use std::process::ExitCode;
@@ -13,7 +13,7 @@ fn main() -> ExitCode {
         return ExitCode::from(2);
     };
     let mut bindgen = Bindgen::new();
-    // Functions without names in a trace of a panic: they are a quarter of what would be downloaded.
+    // The names of functions in a panic's trace would be a quarter of the download.
     let written = bindgen.input_path(module).typescript(true).remove_name_section(true).web(true).and_then(|b| b.generate(dir));
     match written {
         Ok(()) => ExitCode::SUCCESS,

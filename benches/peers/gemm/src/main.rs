@@ -1,5 +1,5 @@
-//! f32 matrix products of training, ours beside those of the `gemm` crate, on one thread each: (m, k) times (k, n), in
-//! turns, as the median of rounds. Prints a table in Markdown. Run nothing else meanwhile.
+//! Compares our f32 matrix products with those of the `gemm` crate for the shapes of training: (m, k) times (k, n), one
+//! thread each, in turns. Prints the medians as a Markdown table. Run nothing else at the same time.
 
 use cpu_kernels::Level;
 use cpu_kernels::matrix::gemm::{Gemm, Mat};
@@ -7,7 +7,7 @@ use std::time::Instant;
 
 const ROUNDS: usize = 31;
 
-/// What is multiplied in a training step, by name: which operand is stored transposed, then m, n, k.
+/// A product of a training step: its name, which operands are stored transposed, and m, n, k.
 type Shape = (&'static str, [bool; 2], [usize; 3]);
 
 /// The tiny preset on 8 x 256 tokens, nano-125m on 512, and the symmetric products of Newton-Schulz.
@@ -51,7 +51,7 @@ fn theirs([m, n, k]: [usize; 3], a: (&[f32], (usize, usize)), b: (&[f32], (usize
     assert!(a.0.len() == m * k && b.0.len() == k * n && c.len() == m * n);
     let stride = |s: usize| s as isize;
     let ((a, (a_rs, a_cs)), (b, (b_rs, b_cs))) = (a, b);
-    // SAFETY: the strides are those of whole matrices of the lengths that were checked.
+    // SAFETY: the lengths were checked, and the strides are those of whole matrices.
     unsafe {
         gemm::gemm(
             m,
@@ -77,7 +77,7 @@ fn theirs([m, n, k]: [usize; 3], a: (&[f32], (usize, usize)), b: (&[f32], (usize
     }
 }
 
-/// Median seconds of ours and of theirs, and the median of the rounds' ratios.
+/// Median seconds of both sides, and the median ratio of the rounds.
 fn compare(level: Level, [at, bt]: [bool; 2], sizes: [usize; 3]) -> (f64, f64, f64) {
     let [m, n, k] = sizes;
     let (a, b, mut ours, mut other) = (noise(m * k, 1), noise(k * n, 2), vec![0.0; m * n], vec![0.0; m * n]);
@@ -86,7 +86,7 @@ fn compare(level: Level, [at, bt]: [bool; 2], sizes: [usize; 3]) -> (f64, f64, f
     let product = Gemm::new((m, n, k), mat(&a, sa), mat(&b, sb));
     let mut times = [vec![], vec![]];
     for round in 0..=ROUNDS {
-        // In turns, so that neither always runs after the other; the first round warms up.
+        // The sides take turns at going first. The first round warms up.
         for side in [round % 2, 1 - round % 2] {
             let time = match side {
                 0 => seconds(|| product.run(level, &mut ours, n)),
