@@ -70,12 +70,13 @@ impl clap::FromArgMatches for SamplingArgs {
     }
 }
 
-/// A flag's text as the table reads it. What is no value of that kind stays text, which the table refuses.
+/// Converts the text of a flag for the table. A text that is not a value of that kind stays text, which the table refuses.
 fn json_of(kind: Kind, text: &str) -> Value {
+    let json = || serde_json::from_str(text).ok();
     let value = match kind {
         Kind::Number => text.parse().ok().filter(|v: &f64| v.is_finite()).map(Value::from),
-        Kind::Integer => text.parse::<i64>().ok().map(Value::from),
-        Kind::Bias => serde_json::from_str(text).ok(),
+        Kind::Integer => text.parse::<i64>().ok().map(Value::from).or_else(json),
+        Kind::Bias => json(),
         Kind::Strings => None,
     };
     value.unwrap_or_else(|| text.into())
