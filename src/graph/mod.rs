@@ -168,11 +168,6 @@ impl Graph {
         (self.tensor(t).elements() / cols, cols)
     }
 
-    /// The first tensor with that name.
-    pub fn find(&self, name: &str) -> Option<TensorId> {
-        self.tensors.iter().position(|t| t.name == name).map(|i| TensorId(i as u32))
-    }
-
     /// Makes a section of the nodes that `build` appends; also returns what `build` does.
     pub fn section<T>(&mut self, name: &'static str, build: impl FnOnce(&mut Self) -> T) -> (Section, T) {
         let start = self.nodes.len();
