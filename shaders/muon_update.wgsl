@@ -2,13 +2,13 @@
 // transposed when `transposed`), lr = args.lr * step[0] and shape = sqrt(max(1, rows / cols)). Nothing moves when
 // ctl[1] is set.
 
-struct Args { rows: u32, cols: u32, offset: u32, transposed: u32, lr: f32, shape: f32, weight_decay: f32 }
+struct Args { rows: u32, cols: u32, offset: u32, transposed: u32, lr: f32, shape: f32, weight_decay: f32, start: u32 }
 
 @group(0) @binding(0) var<uniform> args: Args;
 @group(0) @binding(1) var<storage, read> x: array<f32>; // (rows, cols) or (cols, rows) from offset
 @group(0) @binding(2) var<storage, read> ctl: array<f32>; // (4): factor, skip, ...
 @group(0) @binding(3) var<storage, read> step: array<f32>; // (4): learning-rate factor, ...
-@group(0) @binding(4) var<storage, read_write> w: array<f32>; // (rows, cols)
+@group(0) @binding(4) var<storage, read_write> w: array<f32>; // (rows, cols) from start
 
 @compute @workgroup_size(64)
 fn main(
@@ -22,5 +22,6 @@ fn main(
     }
     let lr = args.lr * step[0];
     let source = select(i, i % args.cols * args.rows + i / args.cols, args.transposed != 0u);
-    w[i] = w[i] * (1.0 - lr * args.weight_decay) - lr * args.shape * x[args.offset + source];
+    let at = args.start + i;
+    w[at] = w[at] * (1.0 - lr * args.weight_decay) - lr * args.shape * x[args.offset + source];
 }

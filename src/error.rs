@@ -1,48 +1,71 @@
-//! The one error type. A message names the thing that is wrong and the limit it broke; it is written for the person
-//! at the terminal, who sees nothing else.
+//! The crate's error type. A message names the thing that is wrong and the limit it exceeds, and makes sense without any
+//! other output: it is all that a user at a terminal sees.
 
 use std::path::{Path, PathBuf};
 
+/// A result with this crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
+/// Everything that can go wrong in this crate.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The user asked for something that cannot be: a bad flag, key or value.
+    /// The user gave an invalid flag, key or value.
     #[error("{0}")]
     Usage(String),
     /// A file or folder could not be read or written.
     #[error("{path}: {source}", path = .path.display())]
-    Io { path: PathBuf, source: std::io::Error },
-    /// A file was read, but what it says is wrong.
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// The operating system's error.
+        source: std::io::Error,
+    },
+    /// A file was read, but its contents are invalid.
     #[error("{path}: {what}", path = .path.display())]
-    Invalid { path: PathBuf, what: String },
-    /// The device refused, ran out of memory, or is not there.
+    Invalid {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// A model does not match its description, or does not support what it was asked for.
+    #[error("{0}")]
+    Model(String),
+    /// The device does not exist, or it rejected a call.
     #[error("{0}")]
     Device(String),
-    /// The device has not as much memory as was asked for.
+    /// The device has too little memory.
     #[error("{0}")]
     OutOfMemory(String),
-    /// The device has gone, with all that was on it.
+    /// The device was lost, with all its buffers.
     #[error("{0}")]
     DeviceLost(String),
-    /// A checkpoint could not be saved; the earlier ones are untouched and the message names the newest.
+    /// A checkpoint could not be saved. Earlier ones are untouched; the message names the newest.
     #[error("{0}")]
     Checkpoint(String),
-    /// Training cannot go on.
+    /// Training cannot start or continue.
     #[error("{0}")]
     Training(String),
 }
 
 impl Error {
+    /// An [`Error::Io`] for `path`.
     pub fn io(path: &Path, source: std::io::Error) -> Self {
         Error::Io { path: path.to_path_buf(), source }
     }
 
+    /// An [`Error::Invalid`] for `path`.
     pub fn invalid(path: &Path, what: impl Into<String>) -> Self {
         Error::Invalid { path: path.to_path_buf(), what: what.into() }
     }
 
+    /// An [`Error::Usage`].
     pub fn usage(what: impl Into<String>) -> Self {
         Error::Usage(what.into())
     }
+}
+
+/// Bytes in MiB, for messages. The caller rounds: down for a limit, up for what exceeds it.
+pub fn mib(bytes: u64) -> f64 {
+    bytes as f64 / f64::from(1 << 20)
 }

@@ -1,18 +1,24 @@
-//! Reading and writing whole files. A write is atomic: the file has either its old contents or all of the new ones.
+//! Reads and writes whole files. Writes are atomic: the file has either its old contents or all of the new ones.
 
 use crate::error::{Error, Result};
 use std::fs::{self, File};
 use std::io::{BufWriter, Write};
 use std::path::Path;
 
-/// Writes `bytes` to a temporary file beside `path`, flushes it to the disk and renames it to `path`. Missing parent
-/// folders are made.
-pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
+/// Writes `bytes` to a temporary file beside `path`, flushes it to the disk and renames it to `path`. Creates missing
+/// parent folders.
+///
+/// # Errors
+/// When a step fails; the file then keeps its old contents.
+pub(crate) fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
     write_atomic_with(path, |out| out.write_all(bytes))
 }
 
-/// [`write_atomic`] of what `fill` writes.
-pub fn write_atomic_with(path: &Path, fill: impl FnOnce(&mut dyn Write) -> std::io::Result<()>) -> Result<()> {
+/// [`write_atomic`], with contents that `fill` writes.
+///
+/// # Errors
+/// As [`write_atomic`], and those of `fill`.
+pub(crate) fn write_atomic_with(path: &Path, fill: impl FnOnce(&mut dyn Write) -> std::io::Result<()>) -> Result<()> {
     let name = path.file_name().ok_or_else(|| Error::invalid(path, "is not the name of a file"))?;
     let folder = match path.parent() {
         Some(parent) if parent != Path::new("") => parent,
@@ -29,13 +35,16 @@ pub fn write_atomic_with(path: &Path, fill: impl FnOnce(&mut dyn Write) -> std::
         .map_err(|e| Error::io(&temporary, e))
         .and_then(|()| fs::rename(&temporary, path).map_err(|e| Error::io(path, e)));
     if written.is_err() {
-        let _ = fs::remove_file(&temporary); // the first error is the one to report
+        let _ = fs::remove_file(&temporary); // the first error is reported
     }
     written
 }
 
-/// Reads a file as UTF-8; the error names the byte offset of what is not.
-pub fn read_utf8(path: &Path) -> Result<String> {
+/// Reads a whole UTF-8 file.
+///
+/// # Errors
+/// When it cannot be read or is not UTF-8; the error names the first invalid byte and its offset.
+pub(crate) fn read_utf8(path: &Path) -> Result<String> {
     let bytes = fs::read(path).map_err(|e| Error::io(path, e))?;
     String::from_utf8(bytes).map_err(|e| {
         let at = e.utf8_error().valid_up_to();
@@ -44,21 +53,28 @@ pub fn read_utf8(path: &Path) -> Result<String> {
     })
 }
 
-/// Maps a file into memory. An empty file is an error: it cannot be mapped, and no format here is empty.
+/// Maps a file into memory, read-only.
+///
+/// # Errors
+/// When it cannot be mapped or is empty, which no format here allows.
 pub fn map(path: &Path) -> Result<memmap2::Mmap> {
     let file = File::open(path).map_err(|e| Error::io(path, e))?;
     if file.metadata().map_err(|e| Error::io(path, e))?.len() == 0 {
         return Err(Error::invalid(path, "the file is empty"));
     }
     #[expect(unsafe_code, reason = "a memory map cannot be made without it")]
-    // SAFETY: the map is read-only. Model files are written by rename, so one that is replaced while it is read keeps its
-    // contents; a user who truncates one in place ends the process.
+    // SAFETY: the map is read-only. Model files are replaced by rename, so a mapped one keeps its contents. A user who
+    // truncates one in place ends the process.
     let map = unsafe { memmap2::Mmap::map(&file) };
     map.map_err(|e| Error::io(path, e))
 }
 
-/// Makes the entries of a directory durable. Windows cannot open directories and orders renames in its own journal.
-pub fn sync_dir(dir: &Path) -> Result<()> {
+/// Flushes the entries of a directory to the disk. Does nothing on Windows, which cannot open directories and keeps renames
+/// in order by its journal.
+///
+/// # Errors
+/// When the directory cannot be opened or flushed.
+pub(crate) fn sync_dir(dir: &Path) -> Result<()> {
     if cfg!(unix) {
         File::open(dir).and_then(|d| d.sync_all()).map_err(|e| Error::io(dir, e))?;
     }

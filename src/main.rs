@@ -1,4 +1,4 @@
-//! The command line. What the commands do is in the library; here are their flags, and how they talk.
+//! The command line program: flags and output. The library does the work.
 
 mod cli;
 
@@ -9,11 +9,11 @@ fn main() -> ExitCode {
     cli::run()
 }
 
-/// Mesa's layer that puts a desktop's preferred GPU first asks the desktop, and prints errors where there is none. Devices are
-/// ranked here anyway.
+/// Disables the Mesa layer that puts a desktop's preferred GPU first: it prints errors when there is no desktop. This program
+/// ranks devices itself.
 fn quiet_mesa() {
     if std::env::var_os("XDG_RUNTIME_DIR").is_none() {
-        #[expect(unsafe_code, reason = "the layer is told by the environment")]
+        #[expect(unsafe_code, reason = "the layer is controlled by the environment")]
         // SAFETY: no other thread runs yet.
         unsafe {
             std::env::set_var("NODEVICE_SELECT", "1");

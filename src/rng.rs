@@ -1,5 +1,5 @@
-//! SplitMix64: one `u64` of state, so that a checkpoint holds it and any (seed, stream) pair gives an independent
-//! generator at no cost. Steele, Lea and Flood, "Fast splittable pseudorandom number generators" (OOPSLA 2014).
+//! SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014). Its state is one `u64`,
+//! which a checkpoint stores, and every (seed, stream) pair gives an independent generator at no cost.
 //!
 //! ```text
 //! state += 0x9e3779b97f4a7c15;  output = mix(state)
@@ -7,7 +7,7 @@
 
 const GAMMA: u64 = 0x9e37_79b9_7f4a_7c15;
 
-/// The SplitMix64 finaliser: a bijection of `u64` in which every input bit reaches every output bit.
+/// The SplitMix64 finaliser: a bijection of `u64` in which every input bit affects every output bit.
 #[inline]
 pub fn mix(mut z: u64) -> u64 {
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -15,7 +15,7 @@ pub fn mix(mut z: u64) -> u64 {
     z ^ (z >> 31)
 }
 
-/// A small deterministic generator; not for secrets.
+/// A small deterministic generator. It is not cryptographically secure.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rng {
     state: u64,
@@ -32,7 +32,7 @@ impl Rng {
         Self { state: mix(seed ^ mix(stream.wrapping_add(GAMMA))) }
     }
 
-    /// The state; `Rng::new(rng.state())` continues where `rng` stands.
+    /// The state: `Rng::new(rng.state())` continues the sequence of `rng`.
     pub fn state(&self) -> u64 {
         self.state
     }
@@ -44,7 +44,10 @@ impl Rng {
         mix(self.state)
     }
 
-    /// A uniform integer in `0..n` without bias (Lemire's multiply and reject). Panics if `n` is 0.
+    /// A uniform integer in `0..n`, without bias (Lemire 2019: multiply and reject).
+    ///
+    /// # Panics
+    /// When `n` is 0.
     #[inline]
     pub fn below(&mut self, n: u64) -> u64 {
         assert!(n > 0, "Rng::below(0): an empty range has no element");
@@ -63,7 +66,7 @@ impl Rng {
         (self.next_u64() >> 40) as f32 / (1u32 << 24) as f32
     }
 
-    /// A standard normal deviate by Box and Muller, computed in f64; two draws each, nothing is kept between calls.
+    /// A standard normal deviate (Box & Muller 1958), computed in f64 from two draws. Nothing is kept between calls.
     pub fn normal(&mut self) -> f32 {
         const UNIT: f64 = 1.0 / (1u64 << 53) as f64;
         let u = ((self.next_u64() >> 11) + 1) as f64 * UNIT; // (0, 1]: the logarithm is finite
@@ -71,12 +74,15 @@ impl Rng {
         ((-2.0 * u.ln()).sqrt() * (std::f64::consts::TAU * v).cos()) as f32
     }
 
-    /// A uniform element. Panics if `items` is empty.
+    /// A uniform element.
+    ///
+    /// # Panics
+    /// When `items` is empty.
     pub fn pick<'a, T>(&mut self, items: &'a [T]) -> &'a T {
         &items[self.below(items.len() as u64) as usize]
     }
 
-    /// A uniform permutation in place (Fisher and Yates).
+    /// Permutes the items uniformly, in place (Fisher & Yates).
     pub fn shuffle<T>(&mut self, items: &mut [T]) {
         for i in (1..items.len()).rev() {
             items.swap(i, self.below(i as u64 + 1) as usize);

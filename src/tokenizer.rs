@@ -1,9 +1,9 @@
-//! Text to token ids and back: raw bytes, or any `tokenizer.json` of the Hugging Face `tokenizers` crate.
+//! Tokenizers: text to token ids and back, by raw bytes or by any `tokenizer.json` of the Hugging Face `tokenizers` crate.
 //!
-//! Trained tokenizers are byte-level BPE (Sennrich et al. 2016, Radford et al. 2019) over the pre-tokens of GPT-2's
-//! expression with every digit split off, with the [`SPECIALS`] as ids 0..6 and then the 256 bytes; so nothing is ever
-//! out of vocabulary. The raw byte tokenizer has ids 0..256 for bytes and the specials after them; its JSON form is a
-//! byte-level BPE without merges, which every other loader understands.
+//! Trained tokenizers are byte-level BPE (Sennrich et al. 2016, Radford et al. 2019). The pre-tokens are those of GPT-2's
+//! expression, with every digit split off. Ids 0..6 are the [`SPECIALS`], the next 256 are the bytes, so no text is out of
+//! vocabulary. The raw byte tokenizer has ids 0..256 for bytes and the specials after them; its JSON form is a byte-level BPE
+//! without merges, which other loaders can read.
 
 use crate::error::{Error, Result};
 use serde_json::{Map, Value, json};
@@ -15,7 +15,7 @@ mod byte_level;
 #[cfg(any(test, not(feature = "native")))]
 mod letters;
 
-/// What reads a `tokenizer.json`: the `tokenizers` crate, or where it is too large, a byte-level BPE of our own.
+/// The reader of a `tokenizer.json`: the `tokenizers` crate, or our own byte-level BPE in builds for which it is too large.
 #[cfg(feature = "native")]
 use bpe::Json;
 #[cfg(not(feature = "native"))]
@@ -34,16 +34,20 @@ pub const ASSISTANT: &str = "<|assistant|>";
 /// Ends a turn.
 pub const END: &str = "<|end|>";
 
-/// The special tokens of every tokenizer made here, in the order of their ids.
+/// The special tokens of the tokenizers made by this crate, in the order of their ids.
 pub const SPECIALS: [&str; 6] = [BOS, EOS, SYSTEM, USER, ASSISTANT, END];
 
-/// What other tokenizers call the end of a document, the likeliest first.
+/// The largest vocabulary, so all ids are below it. Tables are allocated by the largest id, which a damaged file must not
+/// be able to choose.
+pub const MAX_VOCAB: usize = 1 << 24;
+
+/// Names of the end-of-document token in common tokenizers; the first match counts.
 const EOS_NAMES: [&str; 6] = [EOS, "<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "[EOS]"];
 
-/// What ends an assistant turn in the chat formats in use.
+/// Names of the token that ends an assistant turn in common chat formats.
 const TURN_ENDS: [&str; 4] = [END, "<|im_end|>", "<|eot_id|>", "<end_of_turn>"];
 
-/// A tokenizer; cheap to pass by reference, and safe to share between threads.
+/// A tokenizer. It is immutable and can be shared between threads.
 #[derive(Clone, Debug)]
 pub struct Tokenizer {
     kind: Kind,
@@ -56,12 +60,15 @@ enum Kind {
 }
 
 impl Tokenizer {
-    /// Ids 0..256 are bytes, then the [`SPECIALS`].
+    /// The raw byte tokenizer: ids 0..256 are bytes, the [`SPECIALS`] follow.
     pub fn bytes() -> Self {
         Self { kind: Kind::Bytes }
     }
 
     /// Reads the text of a `tokenizer.json`. Without the `native` feature it must be a byte-level BPE.
+    ///
+    /// # Errors
+    /// When it is not valid or not supported, cannot encode every text, or has an id beyond [`MAX_VOCAB`].
     pub fn from_json(json: &str) -> Result<Self> {
         Self::parse(json).map_err(|what| Error::usage(format!("not a usable tokenizer: {what}")))
     }
@@ -73,7 +80,7 @@ impl Tokenizer {
         Ok(Self { kind: Kind::Json(Box::new(Json::parse(json)?)) })
     }
 
-    /// The text of a `tokenizer.json`, in one line; always the same for the same tokenizer.
+    /// The text of the `tokenizer.json`, always the same for the same tokenizer.
     pub fn to_json(&self) -> String {
         match &self.kind {
             Kind::Bytes => bytes_json(),
@@ -81,7 +88,7 @@ impl Tokenizer {
         }
     }
 
-    /// Token ids of `text`; the text of a special token becomes that token. Nothing is added at either end.
+    /// The token ids of `text`. The text of a special token becomes that token. No token is added at either end.
     pub fn encode(&self, text: &str) -> Vec<u32> {
         match &self.kind {
             Kind::Bytes => encode_bytes(text),
@@ -89,7 +96,7 @@ impl Tokenizer {
         }
     }
 
-    /// The text of `ids`, special tokens included. Bytes that are not UTF-8 become U+FFFD, unknown ids nothing.
+    /// The text of `ids`, including special tokens. Invalid UTF-8 becomes U+FFFD; unknown ids are skipped.
     pub fn decode(&self, ids: &[u32]) -> String {
         match &self.kind {
             Kind::Bytes => self.decode_bytes(ids),
@@ -105,7 +112,7 @@ impl Tokenizer {
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
-    /// The bytes that one token stands for, which may be part of a character; `None` for an unknown id.
+    /// The bytes of one token, which may be part of a character; `None` for an unknown id.
     pub fn token_bytes(&self, id: u32) -> Option<Vec<u8>> {
         match &self.kind {
             Kind::Bytes => match id {
@@ -116,7 +123,7 @@ impl Tokenizer {
         }
     }
 
-    /// One more than the largest id.
+    /// Number of ids: one more than the largest.
     pub fn vocab_size(&self) -> usize {
         match &self.kind {
             Kind::Bytes => 256 + SPECIALS.len(),
@@ -124,7 +131,7 @@ impl Tokenizer {
         }
     }
 
-    /// The id of a token given as it is spelled in the vocabulary, such as `<|user|>`.
+    /// The id of a token by its spelling in the vocabulary, such as `<|user|>`.
     pub fn token_id(&self, token: &str) -> Option<u32> {
         match &self.kind {
             Kind::Bytes => SPECIALS.iter().position(|&s| s == token).map(|i| 256 + i as u32),
@@ -140,17 +147,17 @@ impl Tokenizer {
         }
     }
 
-    /// The token that ends a document.
+    /// The id of the end-of-document token, if the vocabulary has one.
     pub fn eos(&self) -> Option<u32> {
         EOS_NAMES.iter().find_map(|name| self.token_id(name))
     }
 
-    /// Every token at which generation stops: the end of a document and the end of a turn.
+    /// Ids at which generation stops: the ends of a document and of a turn.
     pub fn stop_ids(&self) -> Vec<u32> {
         self.eos().into_iter().chain(TURN_ENDS.iter().filter_map(|name| self.token_id(name))).collect()
     }
 
-    /// CRC-32C of [`Tokenizer::to_json`] in hexadecimal: what checkpoints and token files name their tokenizer by.
+    /// CRC-32C of [`Tokenizer::to_json`] in hexadecimal, by which checkpoints and token files identify their tokenizer.
     pub fn hash(&self) -> String {
         format!("{:08x}", crc32c::crc32c(self.to_json().as_bytes()))
     }
@@ -164,28 +171,37 @@ mod native {
     use std::path::Path;
 
     impl Tokenizer {
-        /// Trains a byte-level BPE on `text`. The vocabulary has at most `vocab_size` tokens, fewer if no pair of
-        /// tokens occurs twice before that.
+        /// Trains a byte-level BPE on `text`. The vocabulary has at most `vocab_size` tokens. It has fewer if training ends
+        /// early because no pair of tokens occurs twice.
+        ///
+        /// # Errors
+        /// When `text` is empty or `vocab_size` is below 262 (256 bytes and the special tokens).
         pub fn train_bpe(text: &str, vocab_size: usize) -> Result<Self> {
             let json = bpe::train(text, vocab_size)?;
             Self::from_json(&json)
         }
 
-        /// Reads a `tokenizer.json`.
+        /// Reads a `tokenizer.json` file.
+        ///
+        /// # Errors
+        /// When the file cannot be read, or as [`Tokenizer::from_json`].
         pub fn load(path: &Path) -> Result<Self> {
             let json = files::read_utf8(path)?;
             Self::parse(&json).map_err(|what| Error::invalid(path, format!("not a usable tokenizer.json: {what}")))
         }
 
-        /// Writes a `tokenizer.json`, atomically.
+        /// Writes a `tokenizer.json` file atomically.
+        ///
+        /// # Errors
+        /// When the file cannot be written.
         pub fn save(&self, path: &Path) -> Result<()> {
             files::write_atomic(path, self.to_json().as_bytes())
         }
     }
 }
 
-/// Cuts `text` into stretches of plain text, each followed by the special token (an index into [`SPECIALS`]) that
-/// ends it, if any.
+/// Splits `text` at special tokens into pairs: plain text, and the special token after it (an index into [`SPECIALS`]). The
+/// last pair has none.
 fn split_specials(text: &str) -> Vec<(&str, Option<usize>)> {
     let (mut parts, mut rest, mut from) = (Vec::new(), text, 0);
     while let Some(at) = rest[from..].find("<|").map(|i| i + from) {
@@ -210,7 +226,7 @@ fn encode_bytes(text: &str) -> Vec<u32> {
     ids
 }
 
-/// GPT-2's printable stand-in for a byte: itself if it is a printing Latin-1 character, else one from U+0100 on.
+/// GPT-2's printable character for a byte: the byte itself if it is a printing Latin-1 character, else one from U+0100 on.
 fn byte_char(byte: u8) -> char {
     let printing = |b: u8| matches!(b, 0x21..=0x7e | 0xa1..=0xac | 0xae..=0xff);
     if printing(byte) {
@@ -227,7 +243,7 @@ fn bytes_json() -> String {
     byte_level_json(vocab, &[], &added, level(false))
 }
 
-/// A byte-level BPE as the text of a `tokenizer.json`; added tokens are (id, content, whether they are control tokens).
+/// A byte-level BPE as the text of a `tokenizer.json`. Added tokens are (id, content, is a control token).
 pub(crate) fn byte_level_json(
     vocab: Map<String, Value>,
     merges: &[&str],
@@ -246,7 +262,7 @@ pub(crate) fn byte_level_json(
     .to_string()
 }
 
-/// Spells bytes as characters, as a part of a `tokenizer.json`; cuts text by GPT-2's expression if `cuts`.
+/// The `ByteLevel` component of a `tokenizer.json`. If `cuts`, it splits text by GPT-2's expression.
 pub(crate) fn level(cuts: bool) -> Value {
     json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": false, "use_regex": cuts})
 }

@@ -1,4 +1,4 @@
-//! `nanotern bench`: every measurement prints JSON with the fields that programs read, and a table for people.
+//! `nanotern bench`: every measurement prints JSON for programs, and a table for people.
 #![cfg(feature = "cli")]
 
 mod common;
@@ -9,7 +9,7 @@ use nanotern::formats::{Format, ModelFile};
 use nanotern::model::ModelConfig;
 use serde_json::Value;
 
-/// A project with `model.gguf`, a model of 32 tokens of context.
+/// A project with `model.gguf`, a model with a context of 32 tokens.
 fn project() -> Project {
     let project = Project::new();
     project.train("run", "--total-steps 1");
@@ -24,7 +24,7 @@ fn json(project: &Project, words: &str) -> Value {
     serde_json::from_str(&text).unwrap_or_else(|e| panic!("{words}: {e}: {text}"))
 }
 
-/// The fields that prefill and decode share; `steps` read every weight once each.
+/// Checks the common fields of prefill and decode. Each of `steps` reads every weight once.
 fn check_inference(report: &Value, name: &str, tokens: u64, steps: u64) {
     let number = |key: &str| report[key].as_f64().unwrap_or_else(|| panic!("{key} in {report}"));
     assert_eq!((&report["bench"], &report["tokens"]), (&name.into(), &tokens.into()));
@@ -38,11 +38,11 @@ fn check_inference(report: &Value, name: &str, tokens: u64, steps: u64) {
     let near = |key: &str, value: f64| assert!((number(key) / value - 1.0).abs() < 1e-9, "{key} in {report}");
     near("tok_per_s", tokens as f64 / seconds[1]);
     near("seconds_per_token", seconds[1] / tokens as f64);
-    // q, k, v, o, then gate, up, down of the project's model; its group is 32 and its vocabulary 262.
+    // q, k, v, o, then gate, up, down of the project's model. Its group size is 32, its vocabulary has 262 tokens.
     let weights = 64 * (64 + 32 + 32 + 64) + 3 * 64 * 64;
     assert_eq!(report["ternary_weights"], weights);
     near("ternary_ops_per_s", 2.0 * f64::from(weights) * rate);
-    // Codes in rows of whole runs of 128, which is twice as wide as these; scales and norms in f32, the table in f16.
+    // A row of 64 codes is padded to 128. Scales and norms are f32, the table is f16.
     let bytes = weights / 4 * 2 + 4 * (weights / 32) + 4 * (4 * 64 + 64) + 2 * 262 * 64;
     assert_eq!(report["weight_bytes"], steps * bytes as u64);
     near("weight_bytes_per_s", number("weight_bytes") / seconds[1]);
@@ -134,10 +134,10 @@ fn train_steps_are_reported() {
 fn impossible_sizes_name_the_limit() {
     let project = project();
     for (words, part) in [
-        ("prefill --model model.gguf --tokens 0", "0 tokens of prompt: this model's context allows between 1 and 32"),
-        ("prefill --model model.gguf --tokens 33", "33 tokens of prompt: this model's context allows between 1 and 32"),
-        ("decode --model model.gguf --prompt 0", "0 tokens of prompt: this model's context allows between 1 and 30"),
-        ("decode --model model.gguf --prompt 31", "31 tokens of prompt: this model's context allows between 1 and 30"),
+        ("prefill --model model.gguf --tokens 0", "0 prompt tokens: this model's context allows between 1 and 32"),
+        ("prefill --model model.gguf --tokens 33", "33 prompt tokens: this model's context allows between 1 and 32"),
+        ("decode --model model.gguf --prompt 0", "0 prompt tokens: this model's context allows between 1 and 30"),
+        ("decode --model model.gguf --prompt 31", "31 prompt tokens: this model's context allows between 1 and 30"),
         ("decode --model model.gguf --prompt 16", "64 tokens after a prompt of 16: this model's context allows"),
         ("decode --model model.gguf --tokens 0", "0 tokens after a prompt of 16: this model's context allows"),
         ("decode --model model.gguf --tokens 2 --repeats 0", "0 repeats: between 1 and 100000 are possible"),
@@ -147,12 +147,12 @@ fn impossible_sizes_name_the_limit() {
         let ended = project.nanotern(&format!("bench {words}"));
         assert!(ended.code == Some(2) && ended.stderr.contains(part), "{words}: {}", ended.stderr);
     }
-    // The longest that fit.
+    // The longest possible ones.
     project.ok(&format!("bench prefill --model model.gguf --tokens 32 --repeats 1 {DEVICE}"));
     project.ok(&format!("bench decode --model model.gguf --prompt 30 --tokens 1 --repeats 1 {DEVICE}"));
 }
 
-/// A named shape is a model like any other: its layers are of the size that its name says, and a file holds it.
+/// A named shape gives a valid model with layers of the named size, which can be saved.
 #[test]
 fn shapes_are_models() {
     for shape in &SHAPES {

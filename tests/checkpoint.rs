@@ -1,4 +1,4 @@
-//! Checkpoints under attack: flipped bits, cuts, kills in the middle of a save, full disks, two trainers.
+//! Checkpoints survive flipped bits, truncation, kills during a save, full disks and a second trainer.
 #![cfg(feature = "native")]
 
 use std::fs;
@@ -53,7 +53,7 @@ fn bits(tensors: &[Array]) -> Vec<(String, Vec<usize>, Vec<u32>)> {
     all
 }
 
-/// A fixed stream of numbers (splitmix64).
+/// A deterministic stream of numbers (SplitMix64).
 struct Rng(u64);
 
 impl Rng {
@@ -140,7 +140,7 @@ fn every_flipped_bit_and_every_cut_is_detected() {
     for (path, whole, bit) in flips.collect::<Vec<_>>() {
         attack(path, &flipped(whole, bit), whole, &format!("{} bit {bit}", path.display()));
     }
-    // The manifest guards itself by a rule of its own: all of its bits, besides the random ones.
+    // The manifest protects itself, so all of its bits are tested, not only random ones.
     let (path, whole) = files.iter().find(|(p, _)| p.ends_with("manifest.json")).unwrap();
     for bit in 0..whole.len() * 8 {
         fs::write(path, flipped(whole, bit)).unwrap();
@@ -196,7 +196,7 @@ fn a_kill_during_a_save_costs_only_that_save() {
     let dir = tempfile::tempdir().unwrap();
     let run = dir.path();
     let whole = save(run, "step_1", 1).unwrap();
-    // After each number of complete files, with the next one half written.
+    // After each number of complete files, while the next one is half written.
     let order = ["model.safetensors", "optimizer.safetensors", "meta.json", "tokenizer.json", "manifest.json"];
     for done in 0..=order.len() {
         let tmp = run.join(".tmp-step_2");
@@ -210,7 +210,7 @@ fn a_kill_during_a_save_costs_only_that_save() {
         assert_eq!(newest(run), Some((2, 0)));
         fs::remove_dir_all(run.join("step_2")).unwrap();
     }
-    // A directory without a manifest, as other programs would leave.
+    // A directory without a manifest, as other programs might leave it.
     fs::create_dir(run.join("step_9")).unwrap();
     fs::copy(whole.join("model.safetensors"), run.join("step_9/model.safetensors")).unwrap();
     assert_eq!(newest(run), Some((1, 1)));
@@ -226,28 +226,28 @@ fn a_kill_while_replacing_final_leaves_one_valid_copy() {
     save(run, "final", 6).unwrap();
     assert_eq!((newest(run), names(run)), (Some((6, 0)), vec!["final".to_string(), "step_1".to_string()]));
 
-    // Killed between the two renames: the old one counts, and comes back at the next save.
+    // Killed between the two renames: the old one is valid and is restored by the next save.
     copy_dir(&fin, &tmp);
     fs::rename(&fin, &old).unwrap();
     assert_eq!(newest(run), Some((6, 0)));
     save(run, "step_2", 2).unwrap();
     assert_eq!((newest(run), names(run)), (Some((6, 0)), ["final", "step_1", "step_2"].map(String::from).to_vec()));
 
-    // Killed before the old one is deleted: the new one counts.
+    // Killed before the old one is deleted: the new one is valid.
     copy_dir(&fin, &old);
     save(run, "step_7", 7).unwrap();
     fs::remove_dir_all(&fin).unwrap();
     fs::rename(run.join("step_7"), &fin).unwrap();
     assert_eq!(newest(run), Some((7, 0)));
 
-    // The same, and the new one is damaged: the old one counts and is put back.
+    // The same, but the new one is damaged: the old one is valid and is restored.
     copy_dir(&fin, &old);
     fs::write(fin.join("meta.json"), "{").unwrap();
     assert_eq!(newest(run), Some((7, 1)));
     save(run, "step_3", 3).unwrap();
     assert_eq!(newest(run), Some((7, 0)));
 
-    // Killed in the middle of a deletion.
+    // Killed during a deletion.
     copy_dir(&run.join("step_1"), &run.join(".del-step_0"));
     save(run, "final", 8).unwrap();
     let left = ["final", "step_1", "step_2", "step_3"].map(String::from).to_vec();
@@ -277,14 +277,14 @@ fn prune_keeps_the_last_and_the_newest_valid() {
     assert_eq!(ck::prune(&run.join("nowhere"), 0).unwrap(), [""; 0]);
 }
 
-/// Runs one of the `child_` tests of this file in a process of its own.
+/// Runs one of the `child_` tests of this file in a separate process.
 fn child(test: &str, dir: &Path) -> Command {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["--exact", test, "--nocapture"]).env("NANOTERN_TEST_CHILD", dir);
     command
 }
 
-/// The directory given by [`child`]; none when the whole file is tested.
+/// The directory that [`child`] passed; `None` when the whole file is tested.
 fn child_dir() -> Option<PathBuf> {
     std::env::var_os("NANOTERN_TEST_CHILD").map(PathBuf::from)
 }
@@ -302,7 +302,7 @@ fn a_run_directory_has_one_trainer() {
     drop(lock);
     drop(RunLock::acquire(&run).unwrap());
 
-    // The lock of a killed process is free, whatever its pid in the file says.
+    // The lock of a killed process is free, although the file still contains its pid.
     let mut holder = child("child_holds_the_lock", &run).spawn().unwrap();
     let ready = run.join("ready");
     while !ready.exists() {
@@ -325,7 +325,7 @@ fn child_holds_the_lock() {
     std::thread::sleep(Duration::from_secs(60));
 }
 
-/// Kills a process that saves without pause at `moment` after its first save; nothing it saved may be lost or damaged.
+/// Kills a process that saves without pause, after its first save and `moment`. Nothing that it saved may be lost or damaged.
 fn kill_and_check(run: &Path, last: &mut u64, moment: impl FnOnce()) {
     let mut saver = child("child_saves_without_pause", run).stdout(Stdio::piped()).spawn().unwrap();
     let mut out = BufReader::new(saver.stdout.take().unwrap()).lines();
@@ -351,7 +351,7 @@ fn kills_at_any_moment_lose_nothing_that_was_saved() {
     }
 }
 
-/// The moments that matter, when the only checkpoint is being replaced: shortly after the new one is complete.
+/// Kills at the critical time when the only checkpoint is being replaced: shortly after the new one is complete.
 #[test]
 fn kills_while_the_only_checkpoint_is_replaced_lose_nothing() {
     let dir = tempfile::tempdir().unwrap();
@@ -396,11 +396,11 @@ fn readers_find_a_checkpoint_while_it_is_replaced() {
     saver.kill().unwrap();
     saver.wait().unwrap();
     drain.join().unwrap();
-    // A reader may lose the race twice in a row against a trainer that does nothing but save.
+    // A reader may lose the race twice in a row against a trainer that saves without pause.
     assert!(found >= 150, "{found} of 200");
 }
 
-/// What must hold after a save of step 2 failed beside a whole step 1.
+/// Checks the run directory after a failed save of step 2 beside a valid step 1.
 #[cfg(unix)]
 fn assert_failed_cleanly(run: &Path, error: &nanotern::Error, cause: &str) {
     let message = error.to_string();
@@ -411,7 +411,7 @@ fn assert_failed_cleanly(run: &Path, error: &nanotern::Error, cause: &str) {
     assert_eq!(newest(run), Some((1, 0)));
 }
 
-/// Writes fail half-way through a file, whoever runs the test: the process may not grow a file beyond 64 KiB.
+/// Writes fail half-way through a file because the process limits files to 64 KiB. This works without any privilege.
 #[cfg(unix)]
 #[test]
 fn a_write_that_fails_half_way_leaves_the_earlier_checkpoint() {
@@ -427,7 +427,7 @@ fn a_write_that_fails_half_way_leaves_the_earlier_checkpoint() {
 fn child_saves_under_a_file_size_limit() {
     use rustix::process::{Resource, Rlimit, setrlimit};
     let Some(run) = child_dir() else { return };
-    // With a handler in place the limit is an error of write(2); without one it kills the process.
+    // With a handler the limit becomes an error of write(2); without one it kills the process.
     const SIGXFSZ: i32 = 25;
     let seen = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
     signal_hook::flag::register(SIGXFSZ, seen).unwrap();
@@ -441,7 +441,7 @@ fn child_saves_under_a_file_size_limit() {
     println!("the limited save failed");
 }
 
-/// A small file system, where this process may mount one.
+/// A small file system, if this process may mount one.
 #[cfg(target_os = "linux")]
 struct Tmpfs(tempfile::TempDir);
 
@@ -461,7 +461,7 @@ impl Drop for Tmpfs {
     }
 }
 
-/// Needs the right to mount; the error path itself is also exercised, without it, by the file-size limit above.
+/// Needs the privilege to mount. Without it, the file-size limit above still exercises the error path.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_full_disk_leaves_the_earlier_checkpoint() {
@@ -469,7 +469,7 @@ fn a_full_disk_leaves_the_earlier_checkpoint() {
         let _ = writeln!(std::io::stderr(), "not checked on a full file system: this process may not mount one");
         return;
     };
-    // Refused before writing.
+    // Rejected before writing.
     let run = small.0.path();
     save(run, "step_1", 1).unwrap();
     let large = [tensor("w", &[1 << 17], vec![1.0; 1 << 17])];
@@ -482,7 +482,7 @@ fn a_full_disk_leaves_the_earlier_checkpoint() {
     let error = save(run, "step_2", 2).unwrap_err();
     assert_failed_cleanly(run, &error, "No space left on device");
 
-    // The failed save gave its space back.
+    // The failed save freed its space.
     fs::remove_dir_all(run.join("step_1")).unwrap();
     save(run, "step_2", 2).unwrap();
     assert_eq!(newest(run), Some((2, 0)));

@@ -1,4 +1,4 @@
-//! Data sets from configuration to corpus, and every way they can be wrong.
+//! Data sets from configuration to corpus, and every error of a data set.
 #![cfg(feature = "native")]
 
 use nanotern::Result;
@@ -154,7 +154,7 @@ fn prepared_data_load_as_the_text_does() {
     let mut names: Vec<_> = fs::read_dir(dir.path().join("out")).unwrap().map(|e| e.unwrap().file_name()).collect();
     names.sort();
     assert_eq!(names, ["tokenizer.json", "train.bin", "train.json", "val.bin", "val.json"]);
-    // Held back from one file, the validation bytes are counted from the tokens.
+    // If the validation tokens are held back from one file, their bytes are counted by the tokenizer.
     let cut = load_in(dir.path(), "dataset = \"tokens\"\npath = \"out/train.bin\"\nval_fraction = 0.5").unwrap();
     let text = cut.tokenizer.unwrap().decode(cut.val.as_slice());
     assert_eq!(cut.val_bytes, Some(text.len() as u64));

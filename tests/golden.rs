@@ -1,5 +1,5 @@
 //! Activations, loss, every gradient and ten optimizer steps against numbers from a PyTorch implementation of the model
-//! and the recipe. `tests/golden/` holds small files; NANOTERN_GOLDEN names a folder of larger ones, tested too if set.
+//! and the recipe. `tests/golden/` contains small files; NANOTERN_GOLDEN may name a folder with larger ones.
 #![cfg(feature = "native")]
 
 mod common;
@@ -11,12 +11,12 @@ use nanotern::train::{Aux, Batch, OptimConfig, StepShape, TrainStep, Trainer};
 use std::path::{Path, PathBuf};
 
 const STEPS: u64 = 10;
-/// Distance of activations that float error explains.
+/// The largest distance of activations that float error explains.
 const AGREES: f64 = 1e-5;
 
-/// Distances that are allowed. Rounding makes a ternary network discontinuous: an activation within float error of a tie
-/// may get the next code, and what follows differs by 1e-3 to 1e-2. The files' batches of steps 0 to 2 stay away from ties
-/// by 3e-5 of a code or more, which f32 on a CPU keeps; a GPU's division need not.
+/// The allowed distances. Rounding makes a ternary network discontinuous: an activation within float error of a tie may get
+/// the neighbouring code, and later activations then differ by 1e-3 to 1e-2. In the files, the batches of steps 0 to 2 are at
+/// least 3e-5 of a code away from ties, which suffices for f32 on a CPU but not for a GPU's division.
 struct Limits {
     act: f64,
     grad: f64,
@@ -42,8 +42,8 @@ impl Limits {
         if flipped {
             Limits { act: 3e-2, grad: 3e-2, loss0: 2e-3, ..loose }
         } else if lion || (gpu && ternary) {
-            // Lion's sign turns noise in gradients near zero into full steps. After an update the weights of a GPU differ by
-            // a few 1e-8, which moves the scale of a group that is that near a rounding boundary to the next f16.
+            // Lion's sign turns noise in gradients near zero into full steps. After an update the weights on a GPU differ by
+            // a few 1e-8, which moves a group's scale to the next f16 if it is that close to a rounding boundary.
             loose
         } else {
             exact
@@ -71,6 +71,7 @@ fn configuration(recipe: &serde_json::Value) -> (ModelConfig, usize, OptimConfig
         ternary_head: b("ternary_head"),
         rope_theta: f("rope_theta"),
         norm_eps: f("eps") as f32,
+        ..ModelConfig::default()
     };
     let optim = OptimConfig {
         muon_lr: f("muon_lr") as f32,
@@ -97,17 +98,17 @@ fn batches(golden: &Golden) -> Vec<Batch> {
     (0..steps).map(|s| Batch { inputs: window(s, 0), targets: window(s, 1) }).collect()
 }
 
-/// Runs step 0 up to the update, op by op; returns the largest distance of an activation, and the share of rows that differ
-/// in the first that does.
+/// Runs step 0 up to the update, op by op. Returns the largest distance of an activation, and the fraction of rows that
+/// differ in the first activation that differs.
 fn activations(trainer: &mut Trainer, golden: &Golden, batch: &Batch) -> (f64, String, f64) {
-    trainer.program.run_section("begin").unwrap();
+    trainer.program.run_section(trainer.step.sections.begin).unwrap();
     trainer.feed(batch);
     let order = trainer.step.order;
     trainer.program.write(order, &nanotern::train::sorted_rows(&batch.inputs));
     let plan = trainer.step.plan.clone();
     let mut worst = (0.0, String::new(), 0.0);
     let mut seen = std::collections::BTreeSet::new();
-    for i in plan.graph.nodes_of("micro") {
+    for i in trainer.step.sections.micro.nodes() {
         trainer.program.run(i..i + 1).unwrap();
         for t in plan.graph.outputs(&plan.graph.nodes[i]).collect::<Vec<_>>() {
             let name = format!("act.{}", plan.graph.tensor(t).name);
@@ -127,7 +128,7 @@ fn activations(trainer: &mut Trainer, golden: &Golden, batch: &Batch) -> (f64, S
             }
         }
     }
-    // With one stream the input of a sub-layer is the tensor before it, which is compared under its own name.
+    // With one stream the input of a sub-layer is the previous tensor, which is compared under its own name.
     let inputs = golden.tensors.keys().filter(|k| k.starts_with("act.") && k.ends_with(".in")).count();
     let wanted = golden.tensors.keys().filter(|k| k.starts_with("act.")).count();
     let missing = if trainer.step.model.config.mhc_streams == 1 { inputs } else { 0 };
@@ -135,7 +136,7 @@ fn activations(trainer: &mut Trainer, golden: &Golden, batch: &Batch) -> (f64, S
     worst
 }
 
-/// Largest distance over the parameters, apart from residual mixing; and over residual mixing.
+/// The largest distance over all parameters except residual mixing, and the largest over residual mixing.
 fn worst(
     trainer: &mut Trainer,
     golden: &Golden,
@@ -143,12 +144,12 @@ fn worst(
     of: impl Fn(&Trainer, nanotern::graph::TensorId) -> nanotern::graph::TensorId,
 ) -> [(f64, String); 2] {
     let mut worst = [(0.0, String::new()), (0.0, String::new())];
-    let params: Vec<_> = trainer.step.model.params.iter().map(|p| (p.name.clone(), p.id)).collect();
+    let params: Vec<_> = trainer.step.model.params().map(|(w, param)| (w.name.clone(), param)).collect();
     for (name, id) in params {
         let t = of(trainer, id);
         let (mut have, mut want) = (trainer.program.read::<f32>(t).unwrap(), golden.param(prefix, &name));
         if name == "layers.0.attn.mhc" && prefix != "grad" {
-            // All streams are equal there: the residual mixing has an exactly zero gradient, what remains is noise.
+            // All streams are equal there, so the gradient of the residual mixing is zero up to noise.
             let mixing = if have.len() == 9 { 1 } else { 24 };
             (have, want) = (have[mixing..].to_vec(), want[mixing..].to_vec());
         }
@@ -170,7 +171,7 @@ fn check(file: &Path, name: &str, backend: &Backend) {
     let step = TrainStep::build(&model, vocab, shape, &optim);
     let mut trainer = Trainer::new(step, backend).unwrap();
     trainer.init(0);
-    for p in trainer.step.model.params.iter().map(|p| (p.name.clone(), p.id)).collect::<Vec<_>>() {
+    for p in trainer.step.model.params().map(|(w, param)| (w.name.clone(), param)).collect::<Vec<_>>() {
         let values: Vec<f32> = golden.param("init", &p.0).iter().map(|v| *v as f32).collect();
         trainer.program.write(p.1, &values);
     }
@@ -179,10 +180,10 @@ fn check(file: &Path, name: &str, backend: &Backend) {
     let gpu = on_gpu(name);
     let file = file.file_stem().unwrap().to_string_lossy();
     let here = format!("{file} on {name}");
-    // A code that went the other way shows in its own row first; a wrong kernel, in all.
+    // A code that was rounded differently affects its own row first; a wrong kernel affects all rows.
     let flipped = gpu && ternary && act.0 > AGREES && act.2 <= 0.1;
     if flipped {
-        println!("{here}: an activation near a tie got another code; what follows may differ by more");
+        println!("{here}: an activation near a tie got another code; later activations may differ by more");
     }
     let limits = Limits::new(ternary, optim.aux == Aux::Lion, gpu, flipped);
     assert!(act.0 <= limits.act, "{here}: activation {} is {:.1e} away", act.1, act.0);

@@ -40,7 +40,7 @@ impl<'a> Bench<'a> {
         t
     }
 
-    /// Nothing of it shares memory, so that every tensor can be read at the end.
+    /// Runs the graph. No tensors share memory, so that all can be read at the end.
     fn run(mut self, backend: &Backend) -> Program {
         self.g.tensors.iter_mut().for_each(|t| t.kind = nanotern::graph::Kind::Persistent);
         let nodes = 0..self.g.nodes.len();
@@ -78,7 +78,7 @@ fn bitlinear() {
         assert_eq!(scales, golden.get("bitlinear.scales"), "{name}: scales");
         let codes: Vec<i8> = program.read(xq.codes).unwrap();
         for (i, (have, want)) in codes.iter().zip(golden.get("bitlinear.xq")).enumerate() {
-            // Row 1 is full of exact ties, which a division that is not correctly rounded may miss.
+            // Row 1 consists of exact ties, which a division that is not correctly rounded may miss.
             let tie = name == "wgpu" && i / 256 == 1;
             assert!((f64::from(*have) - want).abs() <= if tie { 1.0 } else { 0.0 }, "{name}: activation {i}");
         }
@@ -96,7 +96,7 @@ fn rope_and_rms_norm() {
     let golden = golden();
     for (name, backend) in backends() {
         let mut b = Bench::new(&golden);
-        // The file holds (heads, seq, head_dim); ours is (seq, heads * head_dim).
+        // The file's layout is (heads, seq, head_dim); ours is (seq, heads * head_dim).
         let (heads, seq, head_dim) = (2, 8, 16);
         let transposed = |values: &[f64]| -> Vec<f64> {
             let at = |t: usize, h: usize, d: usize| values[(h * seq + t) * head_dim + d];
@@ -159,7 +159,8 @@ fn muon() {
             for (i, half) in gradients.chunks(48 * 32).enumerate() {
                 let g = b.given(&format!("g{i}"), &shape, half.to_vec());
                 let muon = Muon { lr: 0.02, momentum: 0.95, steps: 3, weight_decay: 0.1 };
-                b.g.muon(&muon, control, &[[g, w, m]]);
+                let matrices = b.g.muon_matrices(g, w, m);
+                b.g.muon(&muon, control, &matrices);
             }
             let mut program = b.run(&backend);
             assert_close(&mut program, w, golden.get(&format!("muon.{tag}.w2")), &format!("{name}: muon {tag}"));

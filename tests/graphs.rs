@@ -47,7 +47,7 @@ fn configurations() -> Vec<ModelConfig> {
 /// Sections, and the nodes in order: op, arguments, names of tensors.
 fn dump(graph: &Graph, out: &mut String) {
     for section in &graph.sections {
-        writeln!(out, "{} {:?}", section.name, section.nodes).unwrap();
+        writeln!(out, "{} {:?}", section.name, section.nodes()).unwrap();
     }
     for node in &graph.nodes {
         let names: Vec<&str> = node.tensors.iter().map(|t| graph.tensor(*t).name.as_str()).collect();
@@ -105,7 +105,7 @@ fn neighbours_never_share_and_the_plan_is_near_the_ideal() {
         assert_ne!(plan.slot(node.tensors[0]), plan.slot(node.tensors[1]));
     }
     assert!(plan.temp_bytes() >= plan.ideal_peak());
-    // The two of 20 overlap each other and one of the large ones each, which share a slot.
+    // The two tensors of 20 elements overlap. Each also overlaps a large one; the large ones share a slot.
     assert_eq!(plan.temp_bytes(), 4 * (500 + 20 + 20));
 }
 

@@ -1,4 +1,4 @@
-//! What is trained is what is served: on trained weights, through the file, bit for bit on a CPU.
+//! Serving computes what training computed: with trained weights, through the file, bit for bit on a CPU.
 #![cfg(feature = "native")]
 
 mod common;
@@ -37,7 +37,7 @@ fn ids(seed: u64) -> Vec<u32> {
     (0..2 * SEQ).map(|_| rng.below(VOCAB as u64) as u32).collect()
 }
 
-/// Trains for some steps, saves, and returns the logits (rows, vocab) that the trainer gives for `ids(0)`.
+/// Trains for some steps, saves, and returns the trainer's logits (rows, vocab) for `ids(0)`.
 fn train(config: &ModelConfig, dir: &Path) -> Vec<f32> {
     let shape = StepShape { batch: 2, seq: SEQ, accum: 1, recompute: false };
     let step = TrainStep::build(config, VOCAB, shape, &OptimConfig::default());
@@ -54,16 +54,16 @@ fn train(config: &ModelConfig, dir: &Path) -> Vec<f32> {
     checkpoint::save(dir, "final", &meta, &model, &optimizer, Some(&tokenizer)).unwrap();
 
     trainer.feed(&Batch { inputs: ids(0), targets: ids(1) });
-    trainer.program.run_section("begin").unwrap();
+    trainer.program.run_section(trainer.step.sections.begin).unwrap();
     let graph = &trainer.step.plan.graph;
-    let nodes = graph.nodes_of("eval");
+    let nodes = trainer.step.sections.eval.nodes();
     let writes = |i: &usize| graph.outputs(&graph.nodes[*i]).find(|t| graph.tensor(*t).name == "logits");
     let (last, logits) = nodes.clone().find_map(|i| writes(&i).map(|t| (i, t))).unwrap();
     trainer.program.run(nodes.start..last + 1).unwrap();
     trainer.program.read(logits).unwrap()
 }
 
-/// Through a GGUF file, if the encoding can hold the model's groups.
+/// The model through a GGUF file, if the encoding supports the model's groups.
 fn served(dir: &Path) -> ModelFile {
     let file = ModelFile::open(&dir.join("final")).unwrap();
     let path = dir.join("model.gguf");
@@ -93,7 +93,7 @@ fn served_logits_are_the_trainers() {
                     );
                     if on_gpu(&name) {
                         let want: Vec<f64> = want.iter().map(|v| f64::from(*v)).collect();
-                        // An activation within float error of a tie may get the next code.
+                        // An activation within float error of a tie may get the neighbouring code.
                         assert!(relative(logits, &want) < 3e-2, "{case}: {:.1e}", relative(logits, &want));
                     } else {
                         assert_eq!(logits, want, "{case}");
@@ -108,7 +108,7 @@ fn best() -> String {
     cpu_kernels::Level::detect().to_string()
 }
 
-/// Tokens of several prompts, all side by side.
+/// Generates tokens for several prompts at once.
 fn together(engine: &mut Engine, prompts: &[Vec<u32>], sampling: &Sampling) -> Vec<Vec<u32>> {
     use nanotern::infer::Event;
     let ids: Vec<_> = prompts.iter().map(|p| engine.start(p, sampling.clone(), Default::default()).unwrap()).collect();
@@ -149,7 +149,8 @@ fn sequences_side_by_side_get_what_they_get_alone() {
                 prompts.iter().map(|p| engine.generate(p, sampling.clone()).unwrap().0).collect();
             assert!(alone.iter().any(|a| a.len() == 12) && alone[0] != alone[1]);
             let together = together(&mut engine, &prompts, &sampling);
-            // A GPU sums few rows and many in another order: the likeliest token is the same, a drawn one need not be.
+            // A GPU sums few rows and many rows in different orders: the most likely token is the same, a sampled one may
+            // differ.
             if temperature == 0.0 || !on_gpu(&name) {
                 assert_eq!(together, alone, "{name} at temperature {temperature}");
             }
@@ -158,7 +159,7 @@ fn sequences_side_by_side_get_what_they_get_alone() {
     }
 }
 
-/// An 8-bit embedding and head: the same bits in chunks of any size, close to what f16 gives.
+/// An 8-bit embedding and head give the same bits in chunks of any size, and results close to those of f16.
 #[test]
 fn tables_may_be_rounded_to_8_bits() {
     for tie in [true, false] {

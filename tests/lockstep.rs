@@ -17,7 +17,7 @@ fn no_op_of_a_step_differs() {
     }
 }
 
-/// Losses of twenty steps on sequences that can be learnt.
+/// Losses of twenty steps on predictable sequences.
 fn losses(backend: &Backend, quantize: Quantize, embeddings: Embeddings) -> Vec<f32> {
     let config = ModelConfig {
         dim: 64,
@@ -47,8 +47,8 @@ fn losses(backend: &Backend, quantize: Quantize, embeddings: Embeddings) -> Vec<
     trainer.stats(0..20).unwrap().iter().map(|s| s.loss).collect()
 }
 
-/// Rounding makes a ternary network discontinuous: an activation within float error of a tie gets another code on another
-/// backend, and training goes on from there. Without quantisation nothing but float error is left.
+/// Rounding makes a ternary network discontinuous: an activation within float error of a tie may get another code on another
+/// backend, and training continues from there. Without quantisation only float error remains.
 #[test]
 fn twenty_losses_agree() {
     for (quantize, embeddings, limit) in

@@ -7,9 +7,11 @@ mod common;
 use common::{fastest, relative, scalar};
 use nanotern::backend::{Backend, Program};
 use nanotern::data::synthetic;
-use nanotern::graph::{DType, Graph, Plan, TensorId};
-use nanotern::model::{Context, Embeddings, Inputs, Model, ModelConfig, PRESETS, Preset, Quantize};
-use nanotern::ops::Targets;
+use nanotern::graph::{DType, Graph, Plan, Section, TensorId};
+use nanotern::model::{
+    Context, Embeddings, Inputs, Model, ModelConfig, PRESETS, Preset, Quantize, Role, mixing_params,
+};
+use nanotern::ops::{Muon, Targets};
 use nanotern::rng::Rng;
 use nanotern::train::{Batch, OptimConfig, StepShape, TrainStep, Trainer};
 use std::sync::Arc;
@@ -59,7 +61,7 @@ fn random_batch(rows: usize, vocab: usize, seed: u64) -> Batch {
     Batch { inputs: ids(), targets: ids() }
 }
 
-/// Windows of text, its bytes as ids.
+/// Windows of text with bytes as ids.
 fn text_batch(shape: StepShape, step: usize) -> Batch {
     let text = synthetic::generate(0, 1 << 16).train.into_bytes();
     let window = |i: usize| (step * shape.batch + i) * 97 % (text.len() - shape.seq - 1);
@@ -77,15 +79,15 @@ fn as_f64(x: &[f32]) -> Vec<f64> {
 fn gradients(trainer: &mut Trainer) -> Vec<(String, Vec<f32>)> {
     let graph = &trainer.step.plan.graph;
     let list: Vec<_> =
-        trainer.step.model.params.iter().map(|p| (p.name.clone(), graph.gradient(p.id).unwrap())).collect();
+        trainer.step.model.params().map(|(w, param)| (w.name.clone(), graph.gradient(param).unwrap())).collect();
     list.into_iter().map(|(name, g)| (name, trainer.program.read(g).unwrap())).collect()
 }
 
-/// Parameters by the shapes.
+/// The number of parameters that follows from the shapes.
 fn count(c: &ModelConfig, vocab: usize) -> usize {
     let kv = c.dim / c.heads * c.kv_heads;
     let norms = 2 * c.dim + if c.sub_norm { c.dim + c.ffn } else { 0 };
-    let layer = 2 * c.dim * c.dim + 2 * c.dim * kv + 3 * c.dim * c.ffn + norms + 2 * c.mhc_params();
+    let layer = 2 * c.dim * c.dim + 2 * c.dim * kv + 3 * c.dim * c.ffn + norms + 2 * mixing_params(c.mhc_streams);
     vocab * c.dim * if c.tie_embeddings { 1 } else { 2 } + c.layers * layer + c.dim
 }
 
@@ -93,23 +95,23 @@ fn count(c: &ModelConfig, vocab: usize) -> usize {
 fn presets_have_the_parameters_their_names_say() {
     let built = |c: &ModelConfig, vocab: usize| {
         let mut g = Graph::new();
-        Model::new(&mut g, c, vocab).param_count(&g)
+        Model::new(&mut g, c, vocab).param_count()
     };
-    for preset in &PRESETS {
-        preset.model().check().unwrap();
-        let streams = ModelConfig { mhc_streams: 2, sub_norm: false, ..preset.model() };
-        for config in [preset.model(), streams] {
+    for preset in PRESETS.iter() {
+        preset.model.check().unwrap();
+        let streams = ModelConfig { mhc_streams: 2, sub_norm: false, ..preset.model.clone() };
+        for config in [preset.model.clone(), streams] {
             assert_eq!(built(&config, preset.vocab), count(&config, preset.vocab), "{}", preset.name);
         }
     }
     for (name, want) in [("tiny", 3_672_392), ("d20", 17_981_036)] {
         let preset = Preset::find(name).unwrap();
-        let config = ModelConfig { mhc_streams: 2, sub_norm: false, ..preset.model() };
+        let config = ModelConfig { mhc_streams: 2, sub_norm: false, ..preset.model.clone() };
         assert_eq!(built(&config, preset.vocab), want, "{name}");
     }
     for (name, millions) in [("nano-125m", 123.6), ("small-560m", 560.0)] {
         let preset = Preset::find(name).unwrap();
-        let have = built(&preset.model(), preset.vocab) as f64 * 1e-6;
+        let have = built(&preset.model.clone(), preset.vocab) as f64 * 1e-6;
         assert!((have - millions).abs() < 0.1, "{name}: {have} million");
     }
     for config in every_option() {
@@ -130,7 +132,7 @@ fn the_first_loss_is_that_of_a_uniform_guess() {
     every_option().iter().for_each(|config| assert_first_loss(config, 300, shape(2, 32)));
     for (name, seq) in [("tiny", 256), ("d20", 32)] {
         let preset = Preset::find(name).unwrap();
-        assert_first_loss(&preset.model(), preset.vocab, shape(1, seq));
+        assert_first_loss(&preset.model.clone(), preset.vocab, shape(1, seq));
     }
 }
 
@@ -139,13 +141,14 @@ fn the_first_loss_is_that_of_a_uniform_guess() {
 fn the_first_loss_of_the_large_presets() {
     for name in ["nano-125m", "small-560m"] {
         let preset = Preset::find(name).unwrap();
-        assert_first_loss(&preset.model(), preset.vocab, shape(1, 32));
+        assert_first_loss(&preset.model.clone(), preset.vocab, shape(1, 32));
     }
 }
 
-/// A model with nothing but a forward pass.
+/// A model with only a forward pass.
 struct Forward {
     program: Program,
+    forward: Section,
     ids: TensorId,
     logits: TensorId,
 }
@@ -158,27 +161,26 @@ impl Forward {
         let ids = g.persistent("ids", &[rows], DType::U32);
         let positions = g.persistent("positions", &[rows], DType::U32);
         let inputs = Inputs { ids, positions, context: Context::Batch(batch) };
-        g.section("quantize", |g| model.quantize(g));
-        let logits = g.section("forward", |g| {
+        let (quantize, ()) = g.section("quantize", |g| model.quantize(g));
+        let (forward, logits) = g.section("forward", |g| {
             let embedded = model.embed(g, &inputs);
-            let head = model.forward(g, &inputs, embedded, false);
-            g.logits(&head, 0..rows)
+            let pass = model.forward(g, &inputs, embedded, false);
+            g.logits(&pass.head, 0..rows)
         });
         let mut program = backend.prepare(Arc::new(Plan::new(g))).unwrap();
-        for (i, p) in model.params.iter().enumerate() {
-            let n = program.plan().graph.tensor(p.id).elements();
-            program.write(p.id, &p.init.values(n, &mut Rng::new(i as u64)));
+        for (i, (w, param)) in model.params().enumerate() {
+            program.write(param, &w.init.values(w.elements(), &mut Rng::new(i as u64)));
         }
         program.write(model.rope, &model.rope_table());
         let position: Vec<u32> = (0..rows).map(|r| (r % config.seq_len) as u32).collect();
         program.write(positions, &position);
-        program.run_section("quantize").unwrap();
-        Forward { program, ids, logits }
+        program.run_section(quantize).unwrap();
+        Forward { program, forward, ids, logits }
     }
 
     fn logits(&mut self, ids: &[u32]) -> Vec<f32> {
         self.program.write(self.ids, ids);
-        self.program.run_section("forward").unwrap();
+        self.program.run_section(self.forward).unwrap();
         self.program.read(self.logits).unwrap()
     }
 }
@@ -207,10 +209,10 @@ fn a_token_changes_no_logits_before_it() {
 
 /// Largest relative deviation of a stream from the mean of the streams, after the last sub-layer.
 fn deviation(trainer: &mut Trainer, batch: &Batch) -> f64 {
-    trainer.program.run_section("begin").unwrap();
+    trainer.program.run_section(trainer.step.sections.begin).unwrap();
     trainer.feed(batch);
     let plan = trainer.step.plan.clone();
-    let eval = plan.graph.nodes_of("eval");
+    let eval = trainer.step.sections.eval.nodes();
     let last = eval.clone().rev().find(|i| plan.graph.nodes[*i].op.name == "mhc_post").unwrap();
     trainer.program.run(eval.start..last + 1).unwrap();
     let output = plan.graph.outputs(&plan.graph.nodes[last]).next().unwrap();
@@ -229,8 +231,9 @@ fn residual_streams_diverge_and_their_mixing_learns() {
         let config = ModelConfig { mhc_streams: streams, ..small() };
         let shape = shape(4, 32);
         let mut trainer = trainer(&config, 256, shape, &fastest());
-        let mixing: Vec<_> = trainer.step.model.params.iter().filter(|p| p.name.ends_with(".mhc")).cloned().collect();
-        let init: Vec<Vec<f32>> = mixing.iter().map(|p| trainer.program.read(p.id).unwrap()).collect();
+        let params = trainer.step.model.params();
+        let mixing: Vec<_> = params.filter(|(w, _)| w.role == Role::Mixing).map(|(w, id)| (w.clone(), id)).collect();
+        let init: Vec<Vec<f32>> = mixing.iter().map(|(_, id)| trainer.program.read(*id).unwrap()).collect();
         for step in 0..100 {
             trainer.submit(step as u64, 1.0, [text_batch(shape, step)]).unwrap();
         }
@@ -246,20 +249,20 @@ fn residual_streams_diverge_and_their_mixing_learns() {
             ("post_logits", streams),
             ("post_bias", streams),
         ] {
-            // The mean of the streams, which follows the last sub-layer, is the same for every doubly stochastic H_res.
+            // The mean of the streams after the last sub-layer is the same for every doubly stochastic H_res.
             let last = mixing.len() - usize::from(kind == "H_res");
-            for (p, init) in mixing[..last].iter().zip(&init).skip(1) {
-                let now: Vec<f32> = trainer.program.read(p.id).unwrap();
+            for ((w, id), init) in mixing[..last].iter().zip(&init).skip(1) {
+                let now: Vec<f32> = trainer.program.read(*id).unwrap();
                 let moved = (start..start + n).map(|i| (now[i] - init[i]).abs()).fold(0.0, f32::max);
-                assert!(moved > 1e-3, "{kind} of {} moved by {moved}", p.name);
+                assert!(moved > 1e-3, "{kind} of {} moved by {moved}", w.name);
             }
             start += n;
         }
     }
 }
 
-/// Central differences need a smooth function, so weights are not quantised here; the straight-through estimate is by
-/// intent no derivative, and is compared with a reference implementation in `golden.rs`.
+/// Central differences need a smooth function, so weights are not quantised here. The straight-through estimate is not a
+/// derivative; `golden.rs` compares it with a reference implementation.
 #[test]
 fn gradients_agree_with_central_differences() {
     for streams in [1, 2, 4] {
@@ -285,34 +288,34 @@ fn check_gradients(config: &ModelConfig) {
     let shape = shape(2, 8);
     let mut t = trainer(config, 40, shape, &scalar());
     let batch = random_batch(shape.rows(), 40, 3);
-    // At the start residual streams are equal; a few steps part them.
+    // At the start residual streams are equal; after a few steps they differ.
     for step in 0..3 {
         t.submit(step, 1.0, [batch.clone()]).unwrap();
     }
-    let params = t.step.model.params.clone();
-    let values: Vec<Vec<f32>> = params.iter().map(|p| t.program.read(p.id).unwrap()).collect();
+    let params: Vec<TensorId> = t.step.model.params().map(|(_, id)| id).collect();
+    let values: Vec<Vec<f32>> = params.iter().map(|id| t.program.read(*id).unwrap()).collect();
     t.submit(3, 0.0, [batch.clone()]).unwrap();
     let grads = gradients(&mut t);
     let mut rng = Rng::new(9);
     let overall = grads.iter().flat_map(|(_, g)| g).map(|g| f64::from(*g).powi(2)).sum::<f64>().sqrt();
-    for ((p, w), (name, g)) in params.iter().zip(&values).zip(&grads) {
+    for ((id, w), (name, g)) in params.iter().zip(&values).zip(&grads) {
         let g = as_f64(g);
         let norm = g.iter().map(|g| g * g).sum::<f64>().sqrt();
         let random: Vec<f64> = g.iter().map(|_| f64::from(rng.normal())).collect();
         let length = random.iter().map(|r| r * r).sum::<f64>().sqrt();
-        // Along the gradient, where a difference is largest, and a random direction, where no component is left out.
+        // Along the gradient, where the difference is largest, plus a random direction, which covers every component.
         let along: Vec<f64> = g.iter().zip(&random).map(|(g, r)| g / norm.max(1e-12) + r / length).collect();
         let size = w.iter().map(|w| f64::from(*w).powi(2)).sum::<f64>().sqrt();
         let h = (2e-3 / norm.max(1e-12)).min(5e-3 * size.max(1.0));
         let mut loss = |step: f64| {
             let moved: Vec<f32> = w.iter().zip(&along).map(|(w, d)| (f64::from(*w) + step * h * d) as f32).collect();
-            t.program.write(p.id, &moved);
+            t.program.write(*id, &moved);
             t.evaluate([batch.clone()]).unwrap()
         };
         let mut slope = |step: f64| (loss(step) - loss(-step)) / (2.0 * h * step);
         let numeric = (4.0 * slope(1.0) - slope(2.0)) / 3.0;
         let analytic: f64 = g.iter().zip(&along).map(|(g, d)| g * d).sum();
-        t.program.write(p.id, w);
+        t.program.write(*id, w);
         let error = (numeric - analytic).abs();
         assert!(
             error <= 0.01 * norm + 1e-4 * overall,
@@ -325,28 +328,27 @@ fn check_gradients(config: &ModelConfig) {
 fn head(config: &ModelConfig, vocab: usize, chunk: usize) -> [Vec<f32>; 3] {
     let mut g = Graph::new();
     let model = Model::new(&mut g, config, vocab);
-    model.params.iter().for_each(|p| _ = g.add_gradient(p.id));
+    model.params().for_each(|(_, id)| _ = g.add_gradient(id));
     let rows = 4 * config.seq_len;
     let [ids, positions, targets] = ["ids", "positions", "targets"].map(|n| g.persistent(n, &[rows], DType::U32));
     let targets = Targets { ids: targets, losses: g.persistent("losses", &[rows], DType::F32) };
-    let dx = g.section("all", |g| {
+    let (all, dx) = g.section("all", |g| {
         model.quantize(g);
         let inputs = Inputs { ids, positions, context: Context::Batch(4) };
         let embedded = model.embed(g, &inputs);
-        let head = model.forward(g, &inputs, embedded, false);
-        g.head_loss(&head, targets, chunk, 1.0 / rows as f32).unwrap()
+        let pass = model.forward(g, &inputs, embedded, false);
+        g.head_loss(&pass.head, targets, chunk, 1.0 / rows as f32).unwrap()
     });
-    let weight = model.params.iter().find(|p| p.name == "head.weight").unwrap_or(&model.params[0]);
-    let dw = g.gradient(weight.id).unwrap();
+    let (_, weight) = model.params().filter(|(w, _)| w.role == Role::Table).last().unwrap();
+    let dw = g.gradient(weight).unwrap();
     let mut program = fastest().prepare(Arc::new(Plan::new(g))).unwrap();
-    for (i, p) in model.params.iter().enumerate() {
-        let n = program.plan().graph.tensor(p.id).elements();
-        program.write(p.id, &p.init.values(n, &mut Rng::new(i as u64)));
+    for (i, (w, param)) in model.params().enumerate() {
+        program.write(param, &w.init.values(w.elements(), &mut Rng::new(i as u64)));
     }
     let batch = random_batch(rows, vocab, 2);
     program.write(ids, &batch.inputs);
     program.write(targets.ids, &batch.targets);
-    program.run_section("all").unwrap();
+    program.run_section(all).unwrap();
     [targets.losses, dx, dw].map(|t| program.read(t).unwrap())
 }
 
@@ -391,7 +393,7 @@ fn accumulated_micro_batches_equal_one_large_batch() {
         let [a, b] = [&mut whole, &mut halves].map(|t| t.stats(0..1).unwrap()[0]);
         assert!((a.loss - b.loss).abs() < 1e-5 * a.loss && (a.grad_norm - b.grad_norm).abs() < 1e-5 * a.grad_norm);
         for ((name, a), (_, b)) in gradients(&mut whole).iter().zip(&gradients(&mut halves)) {
-            // Equal streams make the gradient of their mixing zero: only rounding is left.
+            // With equal streams the gradient of their mixing is zero up to rounding.
             let off = relative(b, &as_f64(a));
             assert!(off < 1e-5 || name.ends_with(".mhc"), "gradient of {name} is {off:.1e} away");
         }
@@ -413,5 +415,40 @@ fn the_memory_plan_is_near_the_ideal() {
             assert!(have as f64 <= 1.3 * ideal as f64, "{have} bytes of temporaries, {ideal} at least");
         }
         assert!(again.temp_bytes() < kept.temp_bytes() * 3 / 4, "{} of {}", again.temp_bytes(), kept.temp_bytes());
+    }
+}
+
+/// Two Muon updates of a stack, or of its matrices as parameters of their own: weights and momenta.
+fn muon_updates(stacked: bool, count: usize, rows: usize, cols: usize) -> Vec<f32> {
+    let mut g = Graph::new();
+    let control = g.step_control();
+    let shapes = if stacked { vec![vec![count, rows, cols]] } else { vec![vec![rows, cols]; count] };
+    let mut tensors = Vec::new();
+    for shape in &shapes {
+        tensors.push(["grad", "weight", "momentum"].map(|name| g.persistent(name, shape, DType::F32)));
+    }
+    let matrices: Vec<_> = tensors.iter().flat_map(|[grad, w, m]| g.muon_matrices(*grad, *w, *m)).collect();
+    assert_eq!(matrices.len(), count);
+    let muon = Muon { lr: 0.02, momentum: 0.9, steps: 3, weight_decay: 0.1 };
+    let (section, ()) = g.section("update", |g| g.muon(&muon, control, &matrices));
+    let mut program = fastest().prepare(Arc::new(Plan::new(g))).unwrap();
+    program.write(control.ctl, &[1f32, 0.0, 0.0, 0.0]);
+    program.write(control.step, &[1f32, 0.1, 0.1, 0.0]);
+    for (kind, seed) in [(0, 1), (1, 2)] {
+        let mut rng = Rng::new(seed);
+        for t in &tensors {
+            let n = program.plan().graph.tensor(t[kind]).elements();
+            program.write(t[kind], &(0..n).map(|_| rng.normal()).collect::<Vec<f32>>());
+        }
+    }
+    (0..2).for_each(|_| program.run_section(section).unwrap());
+    [1, 2].map(|kind| tensors.iter().flat_map(|t| program.read::<f32>(t[kind]).unwrap()).collect::<Vec<_>>()).concat()
+}
+
+#[test]
+fn muon_updates_a_stack_as_so_many_matrices() {
+    for (count, rows, cols) in [(3, 8, 24), (4, 40, 16), (1, 32, 32)] {
+        let (stack, alone) = (muon_updates(true, count, rows, cols), muon_updates(false, count, rows, cols));
+        assert!(stack == alone && stack.iter().all(|v| v.is_finite() && *v != 0.0), "{count} of {rows} x {cols}");
     }
 }

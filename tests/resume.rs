@@ -1,4 +1,4 @@
-//! A run that was interrupted, by kill -9 or a signal, ends as one that was not.
+//! A run that is interrupted by kill -9 or a signal, and resumed, ends exactly like an uninterrupted one.
 #![cfg(all(feature = "cli", unix))]
 
 mod common;
@@ -90,7 +90,7 @@ fn twenty_kills_lose_nothing_but_the_steps_since_the_last_save() {
         };
         let mut run = p.start(&words);
         run.wait_for("run  ");
-        // Every other kill waits for a save, so that slow disks get on too; most moments lie within one.
+        // Every other kill waits for a save, so that slow disks make progress too; most kills happen during a save.
         while kill % 2 == 0 && newest(&p) <= before && run.child.try_wait().unwrap().is_none() {
             std::thread::sleep(Duration::from_millis(1));
         }

@@ -1,5 +1,4 @@
-//! What a run leaves behind, what each key of the configuration does to it, steps that cannot be used, and the commands
-//! around training.
+//! The files of a run, the effect of each configuration key, skipped steps, and the commands around training.
 #![cfg(feature = "cli")]
 
 mod common;
@@ -31,7 +30,7 @@ fn files_of_a_run() {
     }
     for record in &val {
         assert_eq!(keys(record), ["step", "tokens", "val_bits_per_byte", "val_loss"]);
-        // A token of the byte tokenizer is a byte.
+        // In the byte tokenizer each token is one byte.
         let [nats, bits] = ["val_loss", "val_bits_per_byte"].map(|k| record[k].as_f64().unwrap());
         assert!((nats / std::f64::consts::LN_2 - bits).abs() < 1e-9, "{nats} nats, {bits} bits");
     }
@@ -51,13 +50,13 @@ fn files_of_a_run() {
     p.ok("train --config run/config.toml --backend cpu --checkpoint-dir again");
     assert!(p.read("run/config.toml") == p.read("again/config.toml"));
     p.assert_same("run", "again");
-    // A finished run that is resumed has nothing left to do.
+    // Resuming a completed run changes nothing.
     p.ok(&resume("run", ""));
     assert_eq!(p.metrics("run"), metrics);
     p.assert_same("run", "again");
 }
 
-/// What a user can observe of a run: weights, log, memory, checkpoints.
+/// The observable results of a run: weights, log, memory, checkpoints.
 #[derive(PartialEq)]
 struct Observed {
     model: Vec<u8>,
@@ -77,7 +76,7 @@ fn observe(p: &Project, dir: &str, words: &str) -> Observed {
     }
 }
 
-/// Each key with another value than it has, and what else has to be set for it to matter.
+/// Each key with a different value, and the other keys that it needs to have an effect.
 const KEYS: &[(&str, &str, &str)] = &[
     ("model.dim", "96", ""),
     ("model.layers", "2", ""),
@@ -138,7 +137,7 @@ fn every_key_does_something() {
     let mut plain: BTreeMap<&str, Observed> = BTreeMap::new();
     for (i, (key, value, base)) in KEYS.iter().enumerate() {
         let base = &format!("--total-steps 6 {base}");
-        // A later flag wins only among --set, so that steps are set once.
+        // A later flag takes precedence only among --set, so total_steps is set once.
         let base = if base.matches("--total-steps").count() > 1 { &base["--total-steps 6 ".len()..] } else { base };
         let value = if key.ends_with("path") { p.path(value).display().to_string() } else { value.to_string() };
         let changed = observe(&p, &format!("changed{i}"), &format!("{base} --set {key}={value}"));
@@ -166,7 +165,7 @@ fn precedence_is_flag_environment_file_preset() {
     assert_eq!(p.meta("file/final")["config"]["optim"]["muon_steps"], 3, "the preset's");
 }
 
-/// Replaces a checkpoint by one whose weights hold a NaN.
+/// Replaces a checkpoint by one with a NaN in its weights.
 fn spoil(p: &Project, run: &str, name: &str) {
     let mut saved = checkpoint::load(&p.path(run).join(name)).unwrap();
     let weight = saved.model.iter_mut().find(|t| t.name == "norm.weight").unwrap();
@@ -212,7 +211,7 @@ fn steps_that_stay_unusable_end_the_run() {
 #[test]
 fn an_outlier_is_skipped_and_logged() {
     let p = Project::new();
-    // Every norm is more than a thousandth of the mean, which counts from step 21 on.
+    // Every norm exceeds a thousandth of the mean; the limit applies from step 21 on.
     let ended = p.nanotern(&fresh("run", "--total-steps 40 --checkpoint-interval 10 --set optim.outlier_factor=0.001"));
     assert_eq!(ended.code, Some(1), "{}", ended.stderr);
     assert_eq!(ended.stderr.matches("rolled back to run/step_20").count(), 3, "{}", ended.stderr);
@@ -277,7 +276,7 @@ fn a_reader_that_leaves_is_no_error() {
         let out = p.command(words).stdout(writer).output().unwrap();
         assert_eq!(String::from_utf8_lossy(&out.stderr), "", "{words}");
     }
-    // Training itself goes on without anyone who reads.
+    // Training continues without a reader.
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
     let status = p.command(&fresh("unread", "--total-steps 3")).stderr(writer).status().unwrap();
@@ -308,7 +307,7 @@ fn a_newcomer_needs_no_arguments() {
     let name = format!("runs/{}", run.file_name().unwrap().display());
     let losses: Vec<f64> = p.metrics(&name).iter().filter_map(|r| r["loss"].as_f64()).collect();
     assert!(losses.len() == 2 && losses[1] < losses[0], "{losses:?}");
-    // The newest run is found; reading its data takes longer than this refusal.
+    // The newest run is found.
     let ended = p.nanotern("train --resume --tokenizer bytes --backend cpu");
     assert!(ended.stderr.contains(&format!("{name}/final was trained with another tokenizer")), "{}", ended.stderr);
     p.train("runs/newer", "--total-steps 3");

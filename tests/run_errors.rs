@@ -1,11 +1,11 @@
-//! What a user can get wrong: each mistake ends with an exit code and a message that names the thing and the limit.
+//! User errors: each ends with an exit code and a message that names the thing and the limit.
 #![cfg(feature = "cli")]
 
 mod common;
 
 use common::cli::{Project, fresh, resume};
 
-/// Runs `words`, which must fail with `code` and say each of `parts`.
+/// Runs `words`, which must fail with `code` and a message that contains each of `parts`.
 fn fails(p: &Project, words: &str, code: i32, parts: &[&str]) {
     let ended = p.nanotern(words);
     assert_eq!(ended.code, Some(code), "{words}:\n{}", ended.stderr);
@@ -122,7 +122,7 @@ fn devices_that_cannot_be() {
         let backend = if words.contains("--backend") { "" } else { "--backend cpu" };
         fails(&p, &format!("train --config config.toml {backend} {words}"), code, parts);
     }
-    // An adapter that is named is wanted: `auto` does not take the CPU instead.
+    // If an adapter is named, `auto` does not fall back to the CPU.
     for backend in ["wgpu", "auto"] {
         let words = format!("train --config config.toml --backend {backend} --adapter no-such-card");
         if nanotern::backend::adapters().is_empty() {
@@ -139,8 +139,8 @@ fn runs_that_cannot_be_taken_up() {
     let p = Project::new();
     fails(&p, "train --resume", 2, &["no run in runs", "nanotern train"]);
     std::fs::create_dir(p.path("empty")).unwrap();
-    fails(&p, &resume("empty", ""), 2, &["empty holds no run", "config.toml"]);
-    fails(&p, &resume("nowhere", ""), 2, &["nowhere holds no run"]);
+    fails(&p, &resume("empty", ""), 2, &["empty is not a run", "config.toml"]);
+    fails(&p, &resume("nowhere", ""), 2, &["nowhere is not a run"]);
     assert!(!p.path("nowhere").exists() && p.path("empty").read_dir().unwrap().next().is_none());
 
     p.train("run", "--total-steps 6");
@@ -148,7 +148,7 @@ fn runs_that_cannot_be_taken_up() {
     let before = saved();
     p.write("other.txt", "Another text, in which nothing is as it was. ".repeat(40));
     for (words, parts) in [
-        (fresh("run", ""), &["run holds a run already", "--resume"][..]),
+        (fresh("run", ""), &["run already contains a run", "--resume"][..]),
         (resume("run", "--total-steps 4"), &["total_steps = 4", "6 steps"]),
         (resume("run", "--set model.dim=128"), &["embed.weight", "[262, 64]", "[262, 128]"]),
         (resume("run", "--set model.layers=2"), &["layers.1.", "lacks"]),
@@ -156,7 +156,7 @@ fn runs_that_cannot_be_taken_up() {
         (resume("run", "--set optim.aux=lion"), &["optimizer has a tensor", ".v"]),
         (resume("run", "--checkpoint-dir other"), &["--resume run", "--checkpoint-dir other", "one of them"]),
         (resume("run", "--seed 7"), &["seed 0, not 7"]),
-        (resume("run", "--data-path other.txt"), &["other data than other.txt"]),
+        (resume("run", "--data-path other.txt"), &["data that differs from other.txt"]),
         (resume("run", "--tokenizer bpe --vocab-size 262"), &["another tokenizer"]),
     ] {
         fails(&p, &words, 2, parts);
@@ -175,7 +175,7 @@ fn places_that_cannot_be_written() {
     if cfg!(target_os = "linux") {
         fails(&p, &fresh("/proc/run", ""), 1, &["/proc/run"]);
     }
-    // A save that fails half-way through a run: a file stands where the checkpoint is to be written.
+    // A save fails half-way through a run because a file has the name of the checkpoint.
     std::fs::create_dir(p.path("run")).unwrap();
     p.write("run/.tmp-step_4", "");
     let words = "--total-steps 6 --checkpoint-interval 2";

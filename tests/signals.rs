@@ -1,4 +1,4 @@
-//! The first signal is noted, the second ends the process; exit codes tell SIGINT from SIGTERM.
+//! The first signal is recorded, the second ends the process. The exit code tells SIGINT from SIGTERM.
 #![cfg(all(feature = "native", unix))]
 
 use std::io::{BufRead, BufReader};
@@ -8,7 +8,7 @@ use std::time::Duration;
 use nanotern::train::Signals;
 use rustix::process::{Pid, Signal, kill_process};
 
-/// A process that has installed the handlers; `mode` is how it reacts to a pending signal.
+/// A process with the handlers installed; `mode` tells its reaction to a pending signal.
 fn child(mode: &str) -> (Child, BufReader<std::process::ChildStdout>) {
     let mut child = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "child_waits", "--nocapture"])

@@ -8,7 +8,7 @@ use serde_json::Value;
 use std::io::Write;
 use std::process::Stdio;
 
-/// A run long enough to write lines like the text's, and its export.
+/// A run that is long enough to generate lines like those of the text, and its export.
 fn trained() -> Project {
     let p = Project::new();
     p.train("run", "--total-steps 200 --set train.eval_windows=100000");
@@ -31,7 +31,7 @@ fn piped(p: &Project, words: &str, input: &str) -> (String, String) {
 fn the_exported_model_has_the_loss_that_training_measured() {
     let p = trained();
     let measured = p.metrics("run").iter().rev().find_map(|r| r["val_loss"].as_f64()).unwrap();
-    // The held-out part of the text, which starts at a character.
+    // The validation part of the text, which starts at a character.
     let text = String::from_utf8(p.read("text.txt")).unwrap();
     p.write("val.txt", &text[(text.len() as f64 * 0.9) as usize..]);
     for model in ["model.gguf", "run", "run/final"] {
@@ -42,7 +42,7 @@ fn the_exported_model_has_the_loss_that_training_measured() {
         assert!((json["perplexity"].as_f64().unwrap() - loss.exp()).abs() < 1e-9);
     }
     assert!(p.ok("eval parity --backend cpu --model model.gguf").contains("agrees"));
-    // Its questions are longer than this model's context.
+    // The questions are longer than this model's context.
     let exam = p.nanotern("eval synthetic --backend cpu --model model.gguf");
     assert!(exam.code == Some(2) && exam.stderr.contains("context"), "{}", exam.stderr);
 }
@@ -81,7 +81,7 @@ fn chat_takes_turns() {
     let (text, err) = piped(&p, words, "a\n\nb\n");
     assert_eq!(err.matches("tok/s").count(), 2, "an empty line is no turn:\n{err}");
     assert_eq!(text.matches('\n').count(), 2, "{text:?}");
-    // Its context of 32 tokens has room for one such turn, and it answers as if there had been no other.
+    // The context of 32 tokens fits one such turn, so the answer does not depend on earlier turns.
     let words = format!("{words} --system s");
     let (last, err) = piped(&p, &words, "fifteen letters\n");
     assert!(!err.contains("forgotten"), "{err}");

@@ -1,4 +1,4 @@
-//! Event files read by TensorBoard itself. Runs where NANOTERN_PYTHON names a Python with tensorboard in it.
+//! Reads event files with TensorBoard itself, if NANOTERN_PYTHON names a Python that has tensorboard.
 #![cfg(feature = "native")]
 
 use std::io::Write;
@@ -30,7 +30,7 @@ fn tensorboard_reads_the_events() {
         events.scalars(step.into(), &[("loss", loss), ("train/lr", f32::from(step) / 1024.0)]).unwrap();
     }
     drop(events);
-    // Resumed at step 200: the points after it are to be replaced.
+    // Resumed at step 200, so the points after it must be replaced.
     let mut events = EventWriter::create(dir.path(), Some(200)).unwrap();
     for step in 201..=400u16 {
         events.scalars(step.into(), &[("loss", 0.25), ("train/lr", f32::from(step) / 1024.0)]).unwrap();

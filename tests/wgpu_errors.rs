@@ -1,4 +1,4 @@
-//! What the wgpu backend says when a device is missing or too small: one message that names the thing and the limit.
+//! Errors of the wgpu backend when a device is missing or too small: one message that names the thing and the limit.
 #![cfg(feature = "native")]
 
 use cpu_kernels::ops::fill::FillArgs;
@@ -9,7 +9,7 @@ use nanotern::ops::FILL;
 use std::io::Write;
 use std::sync::Arc;
 
-/// The device, or none where this machine has no adapter (which is said, and fails where one is required).
+/// The device, or `None` if this machine has no adapter, which is noted, or fails if an adapter is required.
 fn device() -> Option<Wgpu> {
     if adapters().is_empty() {
         assert!(std::env::var("NANOTERN_REQUIRE_GPU").as_deref() != Ok("1"), "no wgpu adapter, and one is required");

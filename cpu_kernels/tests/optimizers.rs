@@ -90,22 +90,29 @@ fn lion_stays_where_nothing_pulls() {
 
 #[test]
 fn muon_moves_along_the_direction() {
-    for (rows, cols, offset) in [(1, 1, 0), (5, 40, 3), (48, 32, 16), (100, 17, 0)] {
+    for (rows, cols, offset, start) in [(1, 1, 0, 0), (5, 40, 3, 200), (48, 32, 16, 0), (100, 17, 0, 1700)] {
         let n = rows * cols;
-        let (g, m, w) = (noise(1, n), noise(2, n), noise(3, n));
+        // A stack of matrices, of which the one from `start` on is meant.
+        let (g, m, w) = (noise(1, start + n), noise(2, start + n), noise(3, start + n));
         let (r32, c32, offset32) = (rows as u32, cols as u32, offset as u32);
         for (transposed, skip) in [(0, false), (1, false), (1, true)] {
             let place = |i: usize| offset + if transposed == 1 { i % cols * rows + i / cols } else { i };
-            let args =
-                muon_momentum::MuonMomentumArgs { rows: r32, cols: c32, offset: offset32, transposed, beta: 0.95 };
+            let args = muon_momentum::MuonMomentumArgs {
+                rows: r32,
+                cols: c32,
+                offset: offset32,
+                transposed,
+                beta: 0.95,
+                start: start as u32,
+            };
             let bufs = [(&g).into(), ctl(skip), (&m).into(), (&vec![9.0; offset + n + 2]).into()];
             let out = check(muon_momentum::muon_momentum, args, &bufs);
             let (moved, x) = (&out[2], &out[3]);
             for i in 0..n {
-                let (g, m) = (f64::from(g[i] * FACTOR), f64::from(m[i]));
+                let (g, m) = (f64::from(g[start + i] * FACTOR), f64::from(m[start + i]));
                 let m2 = 0.95 * m + 0.05 * g;
                 assert!((f64::from(x[place(i)]) - (0.05 * g + 0.95 * m2)).abs() < 1e-6);
-                assert!((f64::from(moved[i]) - if skip { m } else { m2 }).abs() < 1e-6);
+                assert!((f64::from(moved[start + i]) - if skip { m } else { m2 }).abs() < 1e-6);
             }
             assert!(x[..offset].iter().chain(&x[offset + n..]).all(|x| *x == 9.0));
 
@@ -118,14 +125,16 @@ fn muon_moves_along_the_direction() {
                 lr,
                 shape,
                 weight_decay,
+                start: start as u32,
             };
             let bufs = [x.into(), ctl(skip), Data::F(STEP.to_vec()), (&w).into()];
             let moved = &check(muon_update::muon_update, args, &bufs)[3];
             for i in 0..n {
-                let (w, lr) = (f64::from(w[i]), 0.02 * f64::from(STEP[0]));
+                let (w, lr) = (f64::from(w[start + i]), 0.02 * f64::from(STEP[0]));
                 let want = if skip { w } else { w * (1.0 - lr * 0.1) - lr * 1.5 * f64::from(x[place(i)]) };
-                assert!((f64::from(moved[i]) - want).abs() < 1e-6);
+                assert!((f64::from(moved[start + i]) - want).abs() < 1e-6);
             }
+            assert_eq!(moved[..start], w[..start], "what lies before the matrix stays");
         }
     }
 }

@@ -1,11 +1,12 @@
-//! The CPU: every op by its kernel, over a pool of threads.
+//! The CPU backend: runs every op by its kernel, on a pool of threads.
 
+use crate::error::mib;
 use crate::graph::{Access, Kind, Node, Plan, TensorId};
 use crate::{Error, Result};
 use cpu_kernels::{CpuProgram, Level, Step};
 use std::collections::HashSet;
 
-/// Elementary operations below which a second thread costs more than it brings.
+/// Elementary operations for each thread: with fewer, another thread costs more than it saves.
 const GRAIN: u64 = 20_000;
 
 /// The processor's cores at one instruction-set level.
@@ -16,7 +17,10 @@ pub struct Cpu {
 }
 
 impl Cpu {
-    /// `threads`: all the cores there are unless given.
+    /// Chooses an instruction-set level and a number of threads, by default one for each core.
+    ///
+    /// # Errors
+    /// When the processor lacks the level, or `threads` is not between 1 and 1024.
     pub fn new(level: Level, threads: Option<usize>) -> Result<Self> {
         if !level.is_available() {
             return Err(Error::Device(format!("this processor has no {level}")));
@@ -28,14 +32,17 @@ impl Cpu {
         Ok(Cpu { level, threads })
     }
 
+    /// The instruction-set level of the kernels.
     pub fn level(&self) -> Level {
         self.level
     }
 
+    /// The number of threads, including the caller's.
     pub fn threads(&self) -> usize {
         self.threads
     }
 
+    /// One line for people: level and threads.
     pub fn describe(&self) -> String {
         format!("cpu ({}, {} thread{})", self.level, self.threads, if self.threads == 1 { "" } else { "s" })
     }
@@ -43,11 +50,10 @@ impl Cpu {
     pub(super) fn prepare(&self, plan: &Plan) -> Result<CpuProgram> {
         let (needed, free) = (plan.bytes() as u64, free_memory());
         if needed >= free {
-            let mib = |bytes: u64| bytes.div_ceil(1 << 20);
             return Err(Error::OutOfMemory(format!(
                 "this takes {} MiB of memory, and {} MiB are free: use a smaller batch or model",
-                mib(needed),
-                mib(free)
+                mib(needed).ceil(),
+                mib(free).ceil()
             )));
         }
         let sizes: Vec<usize> = plan.slots.iter().map(|s| s.bytes).collect();
@@ -76,7 +82,7 @@ impl Cpu {
     }
 }
 
-/// Bytes that can be had: what Linux says is available and allows a container, elsewhere what can be addressed.
+/// Free bytes: on Linux the available memory and swap, within the limit of the container; elsewhere the address space.
 fn free_memory() -> u64 {
     let file = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
     let allowed = file("/sys/fs/cgroup/memory.max").trim().parse().unwrap_or(usize::MAX as u64);

@@ -1,23 +1,25 @@
-//! Runs one plan on two backends node by node, with the same inputs, and finds the nodes whose outputs differ.
+//! Runs one plan on two backends node by node, with equal inputs, and finds the nodes whose outputs differ.
 
 use super::Program;
 use crate::Result;
 use crate::graph::{Access, DType, TensorId};
 use std::ops::Range;
 
-/// One output of one node, on both backends.
+/// One output of one node that differs between two backends.
 #[derive(Clone, Debug)]
 pub struct Difference {
+    /// Index of the node in the graph.
     pub node: usize,
+    /// Name of the node's op.
     pub op: &'static str,
-    /// Name of the tensor.
+    /// Name of the output tensor.
     pub output: String,
-    /// Of floats: sum of squared differences over sum of squares of the reference. Of integers: share that differ.
+    /// Floats: [`float_error`]. Other types: the fraction of bytes that differ.
     pub error: f64,
 }
 
-/// Largest error of an op's output that counts as agreement. Division on a GPU may be off by 2.5 ulp, so that a few
-/// activations in a thousand get the next code.
+/// The largest error of an op's output that counts as agreement. Division on a GPU may be off by 2.5 ulp, so a few
+/// activations in a thousand are rounded to the neighbouring code.
 pub fn parity_limit(op: &str) -> f64 {
     match op {
         "quantize_rows" => 1e-2,
@@ -25,8 +27,11 @@ pub fn parity_limit(op: &str) -> f64 {
     }
 }
 
-/// Runs `nodes` on `reference` and `other`, giving `other` the reference's inputs of each node; reports each output whose
-/// error is above `limit(op)`, in order of execution.
+/// Runs `nodes` of one plan on `reference` and `other`. Before each node, `other` gets the reference's inputs. Returns the
+/// outputs whose error is above `limit(op)` or not a number, in order of execution.
+///
+/// # Errors
+/// When either device fails.
 pub async fn lockstep(
     reference: &mut Program,
     other: &mut Program,
@@ -66,7 +71,8 @@ async fn copy(from: &mut Program, to: &mut Program, t: TensorId) -> Result<()> {
     Ok(())
 }
 
-/// Normalised mean squared error; 0 when both are zero, infinite when they disagree about not being finite.
+/// Normalised mean squared error: sum((r - o)^2) / sum(r^2) over the finite elements. Infinite if an element is not finite
+/// on either side, unless both hold the same infinity or both a NaN.
 pub fn float_error(reference: &[f32], other: &[f32]) -> f64 {
     let (mut diff, mut norm) = (0.0, 0.0);
     for (r, o) in reference.iter().zip(other) {

@@ -1,6 +1,6 @@
-//! Where a plan runs. A backend prepares a plan once, every buffer, pipeline and binding, and then only submits.
+//! Backends run plans. A backend prepares a plan once (buffers, pipelines, bindings) and afterwards only submits nodes.
 //!
-//! Nothing waits for a device but [`Program::read`], which is async because a browser cannot block.
+//! Only the reading calls of [`Program`] wait for a device. They are async because a browser cannot block.
 
 mod cpu;
 #[cfg(feature = "cuda")]
@@ -11,7 +11,7 @@ mod wgpu;
 #[cfg(feature = "native")]
 use crate::Error;
 use crate::Result;
-use crate::graph::{Plan, TensorId};
+use crate::graph::{Plan, Section, TensorId};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -24,16 +24,19 @@ pub use lockstep::{Difference, float_error, lockstep, parity_limit};
 pub use wgpu::adapters;
 pub use wgpu::{AdapterInfo, NO_ADAPTER, Wgpu, shader_source};
 
-/// A device, or several threads, that can run plans.
+/// An open device that can run plans.
 pub enum Backend {
+    /// The processor's cores.
     Cpu(Cpu),
+    /// A GPU through wgpu: Vulkan, Metal, DirectX 12 or WebGPU.
     Wgpu(Wgpu),
+    /// An NVIDIA GPU through CUDA.
     #[cfg(feature = "cuda")]
     Cuda(Cuda),
 }
 
 impl Backend {
-    /// One line for people: what it is and which instruction sets or driver it uses.
+    /// One line for people: the device, and the instruction set or driver in use.
     pub fn describe(&self) -> String {
         match self {
             Backend::Cpu(cpu) => cpu.describe(),
@@ -43,7 +46,10 @@ impl Backend {
         }
     }
 
-    /// Makes the buffers of a plan, zeroed, and everything needed to submit its nodes.
+    /// Allocates the plan's buffers, zeroed, and prepares everything that submitting its nodes needs.
+    ///
+    /// # Errors
+    /// When memory is short, a tensor exceeds a limit of the device, or the device rejects a kernel.
     pub fn prepare(&self, plan: Arc<Plan>) -> Result<Program> {
         let device = match self {
             Backend::Cpu(cpu) => Device::Cpu(cpu.prepare(&plan)?),
@@ -69,11 +75,12 @@ pub struct Program {
 }
 
 impl Program {
+    /// The plan that this program runs.
     pub fn plan(&self) -> &Plan {
         &self.plan
     }
 
-    /// Bytes of all buffers, and of what the CPU has packed of them so far.
+    /// Bytes of all buffers, plus the packed copies of operands that the CPU backend keeps.
     pub fn bytes(&self) -> usize {
         let packed = match &self.device {
             Device::Cpu(program) => program.packed_bytes(),
@@ -84,7 +91,10 @@ impl Program {
         self.plan.bytes() + packed
     }
 
-    /// Submits nodes, in order. Does not wait for a GPU.
+    /// Submits a range of the graph's nodes, in order. Does not wait for a GPU.
+    ///
+    /// # Errors
+    /// When the device fails. A GPU may report an error of this call only in a later one.
     pub fn run(&mut self, nodes: Range<usize>) -> Result<()> {
         match &mut self.device {
             Device::Cpu(program) => program.run(nodes),
@@ -95,15 +105,15 @@ impl Program {
         Ok(())
     }
 
-    /// Submits a section of the graph.
-    pub fn run_section(&mut self, name: &str) -> Result<()> {
-        self.run(self.plan.graph.nodes_of(name))
+    /// [`Program::run`] over the nodes of a section of the graph.
+    pub fn run_section(&mut self, section: Section) -> Result<()> {
+        self.run(section.nodes())
     }
 
     /// Sets a whole tensor.
     ///
     /// # Panics
-    /// When the number of bytes is not the tensor's.
+    /// When `data` and the tensor differ in bytes.
     pub fn write<T: bytemuck::NoUninit>(&mut self, t: TensorId, data: &[T]) {
         let tensor = self.plan.graph.tensor(t);
         let bytes: &[u8] = bytemuck::cast_slice(data);
@@ -117,11 +127,11 @@ impl Program {
         }
     }
 
-    /// Sets some elements of a tensor, from element `start`.
+    /// Sets a slice of a tensor, from element `start`.
     ///
     /// # Panics
-    /// When they are not all in the tensor, or not whole words.
-    pub fn write_part<T: bytemuck::NoUninit>(&mut self, t: TensorId, start: usize, data: &[T]) {
+    /// When the slice exceeds the tensor, or its first byte or its length is not a multiple of 4 bytes.
+    pub(crate) fn write_part<T: bytemuck::NoUninit>(&mut self, t: TensorId, start: usize, data: &[T]) {
         let tensor = self.plan.graph.tensor(t);
         let (bytes, at): (&[u8], usize) = (bytemuck::cast_slice(data), start * tensor.dtype.bytes());
         assert!(at + bytes.len() <= tensor.bytes() && (at | bytes.len()).is_multiple_of(4), "part of {}", tensor.name);
@@ -134,25 +144,31 @@ impl Program {
         }
     }
 
-    /// Reads tensors, after all that was submitted.
+    /// Reads whole tensors, after everything submitted so far has run.
+    ///
+    /// # Errors
+    /// When the device fails.
     pub async fn read_bytes(&mut self, tensors: &[TensorId]) -> Result<Vec<Vec<u8>>> {
         let size = |t: &TensorId| self.plan.graph.tensor(*t).elements() * self.plan.graph.tensor(*t).dtype.bytes();
-        let places: Vec<(usize, usize)> = tensors.iter().map(|t| (self.plan.slot(*t), size(t))).collect();
+        let slices: Vec<(usize, usize)> = tensors.iter().map(|t| (self.plan.slot(*t), size(t))).collect();
         match &mut self.device {
-            Device::Cpu(program) => Ok(places.iter().map(|(slot, n)| program.bytes(*slot)[..*n].to_vec()).collect()),
-            Device::Wgpu(program) => program.read(&places).await,
+            Device::Cpu(program) => Ok(slices.iter().map(|(slot, n)| program.bytes(*slot)[..*n].to_vec()).collect()),
+            Device::Wgpu(program) => program.read(&slices).await,
             #[cfg(feature = "cuda")]
-            Device::Cuda(program) => program.read(&places),
+            Device::Cuda(program) => program.read(&slices),
         }
     }
 
-    /// Reads one tensor.
+    /// Reads one tensor as elements of type `T`, whatever its own type. Fails as [`Program::read_bytes`] does.
     pub async fn fetch<T: bytemuck::AnyBitPattern + bytemuck::NoUninit>(&mut self, t: TensorId) -> Result<Vec<T>> {
         let bytes = self.read_bytes(&[t]).await?.remove(0);
         Ok(bytemuck::pod_collect_to_vec(&bytes))
     }
 
-    /// Waits until the device has done all it was given, and says what went wrong.
+    /// Waits until everything submitted so far has run.
+    ///
+    /// # Errors
+    /// When the device failed meanwhile.
     pub async fn ready(&mut self) -> Result<()> {
         match &mut self.device {
             Device::Cpu(_) => Ok(()),
@@ -162,19 +178,23 @@ impl Program {
         }
     }
 
-    /// [`Program::fetch`], for callers that can wait.
+    /// [`Program::fetch`] for callers that may block.
     #[cfg(feature = "native")]
     pub fn read<T: bytemuck::AnyBitPattern + bytemuck::NoUninit>(&mut self, t: TensorId) -> Result<Vec<T>> {
         pollster::block_on(self.fetch(t))
     }
 }
 
-/// Opens a backend by the name the user gave: `cpu`, `wgpu`, `cuda`, or `auto`, the best there is. `auto` takes a GPU if
-/// an adapter is named or there is a real one, through wgpu: CUDA is never its choice, as it has not run on a real GPU yet.
-/// What it took is said by [`Backend::describe`]. What the backend has no use for is refused, not ignored.
+/// Opens a backend by name: `cpu`, `wgpu`, `cuda` or `auto`. `auto` chooses wgpu if `adapter` is given or a real GPU exists,
+/// and otherwise the CPU. It never chooses CUDA, which has not run on a real GPU yet. [`Backend::describe`] tells the choice.
+///
+/// `adapter` is the number of an adapter or part of its name (wgpu, CUDA); `threads` and `level` are for the CPU.
+///
+/// # Errors
+/// When the name is unknown, the device cannot be opened, or an option is given that the backend does not take.
 #[cfg(feature = "native")]
 pub fn open(name: &str, adapter: Option<&str>, threads: Option<usize>, level: Option<Level>) -> Result<Backend> {
-    // An environment variable that is set to nothing names none.
+    // An empty environment variable counts as unset.
     let adapter = adapter.filter(|adapter| !adapter.is_empty());
     let name = match name {
         "auto" if adapter.is_some() || adapters().iter().any(|a| a.is_gpu()) => "wgpu",

@@ -1,24 +1,26 @@
-//! How fast a model reads a prompt and draws tokens, and where a drawn token's time goes.
+//! Measures the speed of prefill and decoding, and profiles a decode step.
 //!
-//! Decoding is timed as it is served: a step feeds the token that the last one drew and draws the next, greedily. Every
-//! measurement follows one of the same kind that is not counted.
+//! Decoding is timed as in serving: each step feeds the token that the last one sampled and samples the next, greedily. One
+//! warm-up run precedes every measurement.
 
 use super::{OpTime, Timing, by_op, median};
 use crate::backend::Backend;
 use crate::formats::{ModelFile, TensorData};
 use crate::infer::{Engine, EngineOptions, Event, Sampling};
+use crate::model::Role;
 use crate::rng::Rng;
 use crate::{Error, Result};
 use std::sync::Arc;
 use std::time::Instant;
 
-/// Measured prefill or decoding.
+/// A measurement of prefill or decoding.
 #[derive(Clone, Debug)]
 pub struct InferenceBench {
+    /// The measured times.
     pub timing: Timing,
-    /// Weights of the ternary layers; each is multiplied once a token.
+    /// Weights of the ternary layers; each is multiplied once per token.
     pub ternary_weights: usize,
-    /// Bytes of weights, as a file in memory holds them, that are read in the work done once.
+    /// Bytes of weights, in their size in a model file, that one run reads.
     pub weight_bytes: usize,
     /// Bytes of all buffers.
     pub buffer_bytes: usize,
@@ -26,12 +28,13 @@ pub struct InferenceBench {
 
 impl InferenceBench {
     fn new(file: &ModelFile, engine: &Engine, timing: Timing, steps: usize) -> Self {
-        let weights = file.tensors.iter().filter(|t| t.name != "head.weight").map(|t| match &t.data {
+        let weights = file.tensors.iter().filter(|t| t.role == Role::Matrix).map(|t| match &t.data {
             TensorData::Ternary(t) => t.outs * t.dim,
             _ => 0,
         });
-        let looked_up = |name: &str| name == "embed.weight" && !file.config.tie_embeddings;
-        let read = file.tensors.iter().filter(|t| !looked_up(&t.name)).map(|t| t.data.bytes());
+        // Of two tables the first is the embedding, of which a step looks up a few rows.
+        let tables = file.tensors.iter().filter(|t| t.role == Role::Table).count();
+        let read = file.tensors.iter().skip(usize::from(tables > 1)).map(|t| t.data.bytes());
         InferenceBench {
             timing,
             ternary_weights: weights.sum(),
@@ -40,12 +43,12 @@ impl InferenceBench {
         }
     }
 
-    /// Multiplications and additions of the ternary layers, a second.
+    /// Multiplications and additions of the ternary layers per second.
     pub fn ternary_ops_per_second(&self) -> f64 {
         2.0 * self.ternary_weights as f64 * self.timing.tokens_per_second()
     }
 
-    /// Bytes of weights read a second.
+    /// Bytes of weights read per second.
     pub fn weight_bytes_per_second(&self) -> f64 {
         self.weight_bytes as f64 / self.timing.median()
     }
@@ -75,10 +78,13 @@ fn engine(file: &ModelFile, backend: &Backend, context: usize) -> Result<(Engine
     Ok((Engine::new(file, backend, EngineOptions { slots: 1, context })?, ids))
 }
 
-/// Times reading a prompt of `tokens` random tokens, up to the logits after the last.
+/// Times the prefill of `tokens` random tokens, up to the logits after the last.
+///
+/// # Errors
+/// When `repeats` or `tokens` is out of range, or the device fails.
 pub fn bench_prefill(file: &ModelFile, backend: &Backend, tokens: usize, repeats: usize) -> Result<InferenceBench> {
     check_repeats(repeats)?;
-    check_tokens("tokens of prompt", tokens, file.config.seq_len)?;
+    check_tokens("prompt tokens", tokens, file.config.seq_len)?;
     let (mut engine, prompt) = engine(file, backend, tokens)?;
     let chunk = engine.most_rows();
     let mut seconds = Vec::new();
@@ -91,7 +97,10 @@ pub fn bench_prefill(file: &ModelFile, backend: &Backend, tokens: usize, repeats
     Ok(InferenceBench::new(file, &engine, Timing { tokens, seconds }, tokens.div_ceil(chunk)))
 }
 
-/// Times drawing `tokens` tokens after a prompt of `prompt`.
+/// Times the decoding of `tokens` tokens after a prompt of `prompt` tokens.
+///
+/// # Errors
+/// When `repeats` or a number of tokens is out of range, or the device fails.
 pub fn bench_decode(
     file: &ModelFile,
     backend: &Backend,
@@ -113,8 +122,11 @@ pub fn bench_decode(
     Ok(InferenceBench::new(file, &engine, Timing { tokens, seconds }, tokens))
 }
 
-/// Times every op of the step that draws the token after `prompt` tokens, one by one and waiting for each, as the median
-/// of `repeats` such steps; the slowest first.
+/// Times every node of the decode step after `prompt` tokens, waiting for each; every time is the median of `repeats` steps.
+/// Returns the times by op, the slowest first.
+///
+/// # Errors
+/// When `repeats` or `prompt` is out of range, or the device fails.
 pub fn profile_decode(file: &ModelFile, backend: &Backend, prompt: usize, repeats: usize) -> Result<Vec<OpTime>> {
     check_repeats(repeats)?;
     let (mut engine, prompt) = decoder(file, backend, prompt, 1)?;
@@ -122,7 +134,7 @@ pub fn profile_decode(file: &ModelFile, backend: &Backend, prompt: usize, repeat
     draw(&mut engine)?;
     let (program, nodes) = engine.single_row();
     let mut seconds = vec![Vec::new(); nodes.len()];
-    // The inputs stay as the last step left them, so this draws the same token again.
+    // The inputs stay as the last step left them, so this samples the same token again.
     for _ in 0..repeats {
         for (i, times) in nodes.clone().zip(&mut seconds) {
             let begin = Instant::now();
@@ -135,19 +147,20 @@ pub fn profile_decode(file: &ModelFile, backend: &Backend, prompt: usize, repeat
     Ok(by_op(nodes.map(|(node, times)| (node, median(times), 1))))
 }
 
-/// An engine for a prompt and what is drawn after it. A random model may draw a stop token at any time; here nothing stops.
+/// An engine for a prompt and the tokens sampled after it, and the prompt. It has no stop tokens, which a random model might
+/// sample at any time.
 fn decoder(file: &ModelFile, backend: &Backend, prompt: usize, tokens: usize) -> Result<(Engine, Vec<u32>)> {
     let limit = file.config.seq_len;
-    check_tokens("tokens of prompt", prompt, limit.saturating_sub(2))?;
+    check_tokens("prompt tokens", prompt, limit.saturating_sub(2))?;
     check_tokens(&format!("tokens after a prompt of {prompt}"), tokens, limit - 1 - prompt)?;
-    // The prompt's own step draws one token more.
+    // The prompt's own step samples one more token.
     let (mut engine, mut ids) = engine(file, backend, prompt + tokens + 1)?;
     engine.set_stop(Vec::new());
     ids.truncate(prompt);
     Ok((engine, ids))
 }
 
-/// Feeds the prompt and draws the first token.
+/// Feeds the prompt and samples the first token.
 fn start(engine: &mut Engine, prompt: &[u32], tokens: usize) -> Result<()> {
     let sampling = Sampling { temperature: 0.0, max_tokens: tokens + 1, ..Sampling::default() };
     engine.start(prompt, sampling, Arc::default())?;
@@ -155,7 +168,7 @@ fn start(engine: &mut Engine, prompt: &[u32], tokens: usize) -> Result<()> {
     Ok(())
 }
 
-/// One step; how many tokens it drew.
+/// Runs one step; returns the number of sampled tokens.
 fn draw(engine: &mut Engine) -> Result<usize> {
     let events = pollster::block_on(engine.step())?;
     Ok(events.iter().filter(|(_, event)| matches!(event, Event::Token(_))).count())

@@ -1,5 +1,5 @@
-//! Measuring: how fast a training step, the reading of a prompt and the drawing of tokens are, and where the time goes,
-//! op by op. Times are of the wall clock, waited for on the device; figures are medians, with the least and the most.
+//! Measures the speed of training, prefill and decoding, and profiles them op by op. Times are wall-clock times that include
+//! waiting for the device. Figures are medians, with the lowest and the highest.
 
 mod inference;
 mod shapes;
@@ -12,12 +12,12 @@ pub use train_step::{StepBench, bench_step, profile_step};
 use crate::graph::Node;
 use std::collections::BTreeMap;
 
-/// The same work, done again and again.
+/// Times of repeated runs of the same work.
 #[derive(Clone, Debug)]
 pub struct Timing {
-    /// Tokens of the work done once.
+    /// Tokens of one run.
     pub tokens: usize,
-    /// How long it took each time.
+    /// Seconds of each run.
     pub seconds: Vec<f64>,
 }
 
@@ -27,12 +27,12 @@ impl Timing {
         median(self.seconds.clone())
     }
 
-    /// Tokens a second, by the median.
+    /// Tokens per second, by the median time.
     pub fn tokens_per_second(&self) -> f64 {
         self.tokens as f64 / self.median()
     }
 
-    /// The fewest and the most tokens a second.
+    /// The lowest and the highest tokens per second.
     pub fn range(&self) -> (f64, f64) {
         let (least, most) = self.seconds.iter().fold((f64::MAX, 0f64), |(a, b), s| (a.min(*s), b.max(*s)));
         (self.tokens as f64 / most, self.tokens as f64 / least)
@@ -44,17 +44,20 @@ fn median(mut values: Vec<f64>) -> f64 {
     values[values.len() / 2]
 }
 
-/// Time spent in one op over a step.
+/// Time that one op takes in a step.
 #[derive(Clone, Debug)]
 pub struct OpTime {
+    /// Name of the op.
     pub op: &'static str,
+    /// Nodes of the graph with this op.
     pub calls: usize,
+    /// Seconds in all calls together.
     pub seconds: f64,
-    /// Of matrix products.
+    /// Multiply-adds of matrix products in all calls, counted as two each; 0 for other ops.
     pub flops: u64,
 }
 
-/// Adds up nodes by op, each with its seconds in a step and how often it runs in one; the slowest first.
+/// Sums nodes by op, the slowest first. Each node comes with its seconds in a step and its number of runs in a step.
 fn by_op<'a>(nodes: impl IntoIterator<Item = (&'a Node, f64, u64)>) -> Vec<OpTime> {
     let mut times: BTreeMap<&'static str, OpTime> = BTreeMap::new();
     for (node, seconds, runs) in nodes {

@@ -1,72 +1,85 @@
-//! Models of random ternary weights in shapes of the field's sizes, made in memory: speed depends on the shape alone, so
-//! it can be measured without a file.
+//! Models with random weights in common sizes, generated in memory. Speed depends only on the shape, so it can be measured
+//! without a model file.
 
-use crate::formats::{Encoding, Int8, ModelFile, Spec, Tensor, TensorData, Ternary, TextConfig, specs};
-use crate::model::ModelConfig;
+use crate::formats::{Int8, ModelFile, Tensor, TensorData, Ternary, TextConfig};
+use crate::model::{Form, ModelConfig, Weight};
 use crate::ops::packed_row_bytes;
 use crate::rng::Rng;
 use half::f16;
 
-/// Inputs that share a scale: what the registered ternary encodings hold.
+/// Inputs per scale, as in GGUF's ternary encodings.
 const GROUP: usize = 256;
-/// Tokens of context.
+/// Tokens in the context.
 const CONTEXT: usize = 2048;
 
-/// A named shape.
+/// A named model size.
 #[derive(Debug)]
 pub struct Shape {
+    /// What `--shape` calls it.
     pub name: &'static str,
-    /// dim, layers, heads, kv_heads, ffn.
-    sizes: [usize; 5],
+    /// Width of the residual stream.
+    pub dim: usize,
+    /// Number of layers.
+    pub layers: usize,
+    /// Query heads.
+    pub heads: usize,
+    /// Key-value heads.
+    pub kv_heads: usize,
+    /// Width of the feed-forward.
+    pub ffn: usize,
+    /// Tokens of the vocabulary.
     pub vocab: usize,
 }
 
 /// Every shape, smallest first. The last is that of BitNet b1.58 2B4T.
 pub static SHAPES: [Shape; 4] = [
-    Shape { name: "18m", sizes: [256, 6, 4, 4, 768], vocab: 50_257 },
-    Shape { name: "125m", sizes: [768, 12, 12, 12, 2048], vocab: 50_257 },
-    Shape { name: "560m", sizes: [1280, 24, 20, 20, 3584], vocab: 50_257 },
-    Shape { name: "2b", sizes: [2560, 30, 20, 5, 6912], vocab: 128_256 },
+    Shape { name: "18m", dim: 256, layers: 6, heads: 4, kv_heads: 4, ffn: 768, vocab: 50_257 },
+    Shape { name: "125m", dim: 768, layers: 12, heads: 12, kv_heads: 12, ffn: 2048, vocab: 50_257 },
+    Shape { name: "560m", dim: 1280, layers: 24, heads: 20, kv_heads: 20, ffn: 3584, vocab: 50_257 },
+    Shape { name: "2b", dim: 2560, layers: 30, heads: 20, kv_heads: 5, ffn: 6912, vocab: 128_256 },
 ];
 
 impl Shape {
+    /// The shape of that name.
+    ///
     /// # Errors
-    /// When there is none of that name: which there are.
+    /// When the name is unknown; lists the known ones.
     pub fn find(name: &str) -> Result<&'static Shape, String> {
         let names = SHAPES.iter().map(|s| s.name).collect::<Vec<_>>().join(", ");
         SHAPES.iter().find(|s| s.name == name).ok_or_else(|| format!("there is no such shape: choose {names}"))
     }
 
+    /// The model's configuration, with a context of 2048 tokens and groups of 256 inputs.
     pub fn config(&self) -> ModelConfig {
-        let [dim, layers, heads, kv_heads, ffn] = self.sizes;
+        let Shape { dim, layers, heads, kv_heads, ffn, .. } = *self;
         let (seq_len, group_size) = (CONTEXT, GROUP);
         ModelConfig { dim, layers, heads, kv_heads, ffn, seq_len, group_size, ..ModelConfig::default() }
     }
 
-    /// A model of this shape, always the same.
+    /// A model of this shape with random weights, always the same.
     pub fn model(&self) -> ModelFile {
         let (config, mut rng) = (self.config(), Rng::new(1));
-        let tensor = |spec: Spec| Tensor { data: random(&spec, &mut rng), name: spec.name, shape: spec.shape };
-        let tensors = specs(&config, self.vocab).into_iter().map(tensor).collect();
+        let tensors = config.weights(self.vocab);
+        let tensors = tensors.iter().map(|weight| Tensor::new(weight, random(weight, &mut rng))).collect();
         ModelFile { config, vocab: self.vocab, tensors, text: TextConfig::default() }
     }
 }
 
 /// A norm of ones, a table of normal values or a ternary matrix.
-fn random(spec: &Spec, rng: &mut Rng) -> TensorData {
-    let elements = spec.shape.iter().product();
-    match spec.encoding {
-        Encoding::F32 => TensorData::F32(vec![1.0; elements]),
-        Encoding::F16 => {
+fn random(weight: &Weight, rng: &mut Rng) -> TensorData {
+    let elements = weight.elements();
+    match weight.form {
+        Form::F32 => TensorData::F32(vec![1.0; elements]),
+        Form::F16 => {
             let values: [f16; 256] = std::array::from_fn(|_| f16::from_f32(0.02 * rng.normal()));
             TensorData::F16(pick(&values, elements, rng))
         }
-        Encoding::Q8_0 => {
+        Form::Int8 => {
             let codes = std::array::from_fn(|i| i as u8 as i8);
             TensorData::Int8(Int8 { codes: pick(&codes, elements, rng), scales: vec![2f32.powi(-12); elements / 32] })
         }
-        Encoding::Ternary { group } => {
-            let (outs, dim) = (spec.shape[0], spec.shape[1]);
+        Form::Ternary { group } => {
+            let (outs, dim) = weight.matrix();
             let scale = f16::from_f32(1.2 / (dim as f32).sqrt()).to_f32();
             let codes = pick(&four_codes(), outs * packed_row_bytes(dim), rng);
             TensorData::Ternary(Ternary { codes, scales: vec![scale; outs * (dim / group)], outs, dim, group })
@@ -74,12 +87,12 @@ fn random(spec: &Spec, rng: &mut Rng) -> TensorData {
     }
 }
 
-/// Bytes of four codes of 0, 1 or 2.
+/// 256 bytes, each with four codes of 0, 1 or 2.
 fn four_codes() -> [u8; 256] {
     std::array::from_fn(|i| [1, 3, 9, 27].iter().rev().fold(0, |byte, place| byte << 2 | (i / place % 3) as u8))
 }
 
-/// `n` of the values, at random.
+/// `n` random elements of `values`.
 fn pick<T: Copy>(values: &[T; 256], n: usize, rng: &mut Rng) -> Vec<T> {
     let bytes = (0..n.div_ceil(8)).flat_map(|_| rng.next_u64().to_le_bytes());
     bytes.take(n).map(|byte| values[usize::from(byte)]).collect()

@@ -1,15 +1,16 @@
-//! How fast a training step is, and where its time goes.
+//! Measures the speed of a training step, and profiles it.
 
 use super::{OpTime, Timing, by_op};
 use crate::Result;
 use crate::backend::Backend;
 use crate::rng::Rng;
-use crate::train::{Batch, Config, StepShape, TrainStep, Trainer};
+use crate::train::{Batch, Config, StepSections, StepShape, TrainStep, Trainer};
 use std::time::Instant;
 
-/// Measured training steps.
+/// A measurement of training steps.
 #[derive(Clone, Debug)]
 pub struct StepBench {
+    /// The measured times.
     pub timing: Timing,
     /// Multiply-adds of the model's matrix products in a step, counted as two each.
     pub model_flops: u64,
@@ -28,7 +29,10 @@ fn trainer(config: &Config, vocab: usize, backend: &Backend) -> Result<(Trainer,
     Ok((trainer, batches))
 }
 
-/// Times `steps` training steps on random tokens, after two that are not counted.
+/// Times `steps` training steps on random tokens, after two warm-up steps.
+///
+/// # Errors
+/// When the configuration is invalid or the device fails.
 pub fn bench_step(config: &Config, vocab: usize, backend: &Backend, steps: usize) -> Result<StepBench> {
     let (mut trainer, batches) = trainer(config, vocab, backend)?;
     let mut seconds = Vec::new();
@@ -46,15 +50,18 @@ pub fn bench_step(config: &Config, vocab: usize, backend: &Backend, steps: usize
     })
 }
 
-/// Times every op of a step by itself, waiting for each; the slowest first.
+/// Times every node of a training step `steps` times, waiting for each node. Returns the times by op, the slowest first.
+///
+/// # Errors
+/// When the configuration is invalid or the device fails.
 pub fn profile_step(config: &Config, vocab: usize, backend: &Backend, steps: usize) -> Result<Vec<OpTime>> {
     let (mut trainer, batches) = trainer(config, vocab, backend)?;
     trainer.submit(0, 1.0, batches.iter().cloned())?;
     let plan = trainer.step.plan.clone();
     let mut nodes = Vec::new();
-    for section in ["begin", "micro", "update"] {
-        let runs = if section == "micro" { batches.len() } else { 1 };
-        for i in plan.graph.nodes_of(section) {
+    let StepSections { begin, micro, update, .. } = trainer.step.sections;
+    for (section, runs) in [(begin, 1), (micro, batches.len()), (update, 1)] {
+        for i in section.nodes() {
             let start = Instant::now();
             for _ in 0..steps * runs {
                 trainer.program.run(i..i + 1)?;

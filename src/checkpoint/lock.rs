@@ -1,5 +1,5 @@
-//! One trainer per run directory: an advisory lock on `.lock`, which holds the pid of the holder. The operating system
-//! releases the lock when the process ends, however it ends; the file itself stays.
+//! An advisory lock that allows one trainer for each run directory. The file `.lock` contains the holder's pid. The operating
+//! system releases the lock whenever and however the process ends; the file stays.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::Write;
@@ -7,8 +7,8 @@ use std::path::Path;
 
 use crate::error::{Error, Result};
 
-/// Exclusive use of a run directory, held until dropped. [`save`](super::save) and [`prune`](super::prune) are for the
-/// holder only.
+/// Exclusive use of a run directory, until dropped. Only the holder may call [`save`](super::save) and
+/// [`prune`](super::prune).
 #[derive(Debug)]
 pub struct RunLock {
     _file: File,
@@ -18,12 +18,12 @@ impl RunLock {
     /// Locks `run_dir`, creating it if needed.
     ///
     /// # Errors
-    /// [`Error::Training`] if another process (or another lock of this one) holds it, naming the directory and the
-    /// holder's pid; [`Error::Io`] if the lock file cannot be written or the file system has no locks.
+    /// [`Error::Training`] if another process, or another lock of this process, holds the directory; it names the directory
+    /// and the holder's pid. [`Error::Io`] if the lock file cannot be written or the file system does not support locks.
     pub fn acquire(run_dir: &Path) -> Result<Self> {
         fs::create_dir_all(run_dir).map_err(|e| Error::io(run_dir, e))?;
         let path = run_dir.join(".lock");
-        // Not truncated on open: until the lock is ours, the content is the holder's pid.
+        // Not truncated on open: until the lock is ours, it contains the holder's pid.
         let mut file = OpenOptions::new()
             .read(true)
             .write(true)
@@ -34,7 +34,7 @@ impl RunLock {
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
-                // Windows refuses to read a locked file: the pid is then unknown.
+                // Windows does not allow reading a locked file; the pid is then unknown.
                 let pid = fs::read_to_string(&path).unwrap_or_default();
                 let holder = match pid.trim() {
                     "" => "another process".to_string(),

@@ -1,9 +1,9 @@
-//! `manifest.json`: name, size and CRC32C of every file of a checkpoint, written last, so that a directory without one
-//! is an unfinished checkpoint.
+//! `manifest.json`: name, size and CRC32C of every file of a checkpoint. It is written last, so a directory without one is an
+//! unfinished checkpoint.
 //!
-//! The manifest guards itself: it must equal its own canonical serialisation byte for byte, and its `crc32c` is that of
-//! the canonical text with the field set to [`NO_CRC`]. A changed byte is thus either not JSON, not canonical (spacing,
-//! key order, spelling of a number), or a changed value that the checksum sees.
+//! The manifest protects itself: it must equal its own canonical serialisation byte for byte, and its `crc32c` is the
+//! checksum of the canonical text with that field set to [`NO_CRC`]. A changed byte therefore gives invalid JSON, a
+//! non-canonical text (spacing, key order, spelling of a number), or a value that the checksum detects.
 
 use std::fs::{self, File};
 use std::io::{BufWriter, Read, Write};
@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 pub(super) const NAME: &str = "manifest.json";
 const FORMAT: u32 = 1;
 const NO_CRC: &str = "00000000";
-/// A real manifest is under a kilobyte; more than this is refused before it is read.
+/// Most bytes of a manifest; real ones have less than a kilobyte. A larger file is rejected before it is read whole.
 const MAX_BYTES: u64 = 64 << 10;
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -56,7 +56,7 @@ impl Manifest {
         let manifest: Manifest = serde_json::from_slice(&bytes)
             .map_err(|e| Error::invalid(&path, format!("damaged, not a checkpoint manifest ({e})")))?;
         if manifest.format > FORMAT {
-            let what = format!("format {} is newer than this program reads ({FORMAT})", manifest.format);
+            let what = format!("format {} is newer than this program supports ({FORMAT})", manifest.format);
             return Err(Error::invalid(&path, what));
         }
         let mut unsigned = manifest.clone();
@@ -76,7 +76,7 @@ impl Manifest {
 }
 
 impl Entry {
-    /// Checks the size of the file in `dir` against the manifest, which bounds what a reader allocates for it.
+    /// Checks the size of the file at `path` against the manifest, which bounds the memory that a reader allocates for it.
     fn check_size(&self, path: &Path) -> Result<()> {
         let have = match fs::metadata(path) {
             Ok(meta) => meta.len(),
@@ -110,7 +110,7 @@ impl Entry {
         Ok(bytes)
     }
 
-    /// Verifies the file without holding it in memory.
+    /// Verifies the file in constant memory.
     pub(super) fn verify(&self, dir: &Path) -> Result<()> {
         let path = dir.join(&self.name);
         self.check_size(&path)?;
@@ -126,7 +126,7 @@ impl Entry {
     }
 }
 
-/// Writes a new file through `fill`, makes it durable, and returns its manifest entry.
+/// Writes a new file through `fill`, flushes it to the disk, and returns its manifest entry.
 pub(super) fn write_file(
     dir: &Path,
     name: &str,

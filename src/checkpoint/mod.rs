@@ -2,13 +2,13 @@
 //!
 //! A checkpoint is a directory `step_N/` or `final/` inside a run directory: `model.safetensors` (f32 latent weights),
 //! `optimizer.safetensors`, `meta.json`, optionally `tokenizer.json`, and `manifest.json` with sizes and checksums.
-//! Beside them live only hidden names, never read as checkpoints except where said:
+//! A run directory may also contain these hidden directories:
 //!
-//! - `.tmp-NAME`  being written. Every file is synced, the manifest last, then the directory; a rename publishes it.
-//! - `.old-NAME`  what NAME was while it is being replaced; read when NAME itself is missing or damaged.
-//! - `.del-NAME`  being deleted.
+//! - `.tmp-NAME`: NAME is being written. Every file is synced, the manifest last, then the directory; a rename publishes it.
+//! - `.old-NAME`: the previous NAME while it is being replaced. It is read if NAME itself is missing or damaged.
+//! - `.del-NAME`: NAME is being deleted.
 //!
-//! The next [`save`] puts left-overs in order; readers never write, so a server may load while a trainer saves.
+//! The next [`save`] cleans up what a killed process left. Readers never write, so a server may load while a trainer saves.
 
 #[cfg(feature = "native")]
 mod lock;
@@ -25,11 +25,13 @@ pub use {
     store::{Checkpoint, FORMAT_VERSION, Meta, load, newest_valid, prune, save, step_name, verify},
 };
 
-/// A named array of f32, row-major; `shape` multiplies to `data.len()`.
+/// A named f32 array.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Array {
-    /// As in training, such as `layers.0.attn.q.weight`.
+    /// The tensor's name in training, such as `layers.0.attn.q.weight`.
     pub name: String,
+    /// The dimensions, outermost first; their product is `data.len()`.
     pub shape: Vec<usize>,
+    /// The elements, row-major.
     pub data: Vec<f32>,
 }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::manifest::{self, Manifest};
 use super::{Array, tensors};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, mib};
 use crate::files::sync_dir;
 
 /// The [`Meta::format_version`] this program writes, and the newest it reads.
@@ -22,25 +22,31 @@ const TMP: &str = ".tmp-";
 const OLD: &str = ".old-";
 const DEL: &str = ".del-";
 
-/// What a checkpoint knows besides its tensors. Losses are nats per token; a loss that is not finite is stored as none.
+/// `meta.json`: everything in a checkpoint besides its tensors. Losses are in nats per token; one that is not finite is
+/// stored as `None`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Meta {
+    /// [`FORMAT_VERSION`] of the program that wrote it.
     pub format_version: u32,
-    /// Optimizer steps done.
+    /// Completed optimizer steps.
     pub step: u64,
     /// Tokens trained on.
     pub tokens: u64,
     /// The resolved configuration.
     pub config: serde_json::Value,
+    /// The run's latest training loss.
     pub train_loss: Option<f64>,
+    /// The run's latest validation loss.
     pub val_loss: Option<f64>,
-    /// Where the data loader goes on.
+    /// The next sample of the data loader.
     pub data_cursor: u64,
+    /// The run's seed.
     pub seed: u64,
-    /// Steps left out because their loss or gradient was not finite.
+    /// Steps that were skipped because of their loss or gradient norm.
     pub skipped_steps: u64,
+    /// [`Tokenizer::hash`](crate::tokenizer::Tokenizer::hash), if the run has a tokenizer.
     pub tokenizer_hash: Option<String>,
-    /// Whatever else an exact resume needs.
+    /// Further state that an exact resume needs.
     pub state: serde_json::Value,
 }
 
@@ -62,14 +68,18 @@ impl Default for Meta {
     }
 }
 
-/// A checkpoint in memory; tensors are ordered by name.
+/// A checkpoint in memory.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Checkpoint {
-    /// Where it was read from.
+    /// The directory it was read from.
     pub dir: PathBuf,
+    /// The contents of `meta.json`.
     pub meta: Meta,
+    /// The latent weights, ordered by name.
     pub model: Vec<Array>,
+    /// The optimizer's state, ordered by name.
     pub optimizer: Vec<Array>,
+    /// The contents of `tokenizer.json`, if the checkpoint has one.
     pub tokenizer_json: Option<String>,
 }
 
@@ -78,12 +88,15 @@ pub fn step_name(step: u64) -> String {
     format!("step_{step}")
 }
 
-/// Writes the checkpoint `run_dir/name` (`step_N` or `final`) and returns its path; a checkpoint of that name is
-/// replaced, and stays readable until the new one is complete. The caller holds the [`RunLock`](super::RunLock).
+/// Writes the checkpoint `run_dir/name` (`step_N` or `final`) and returns its path. An existing checkpoint of that name is
+/// replaced and stays readable until the new one is complete. The caller must hold the [`RunLock`](super::RunLock).
 ///
 /// # Errors
-/// [`Error::Usage`] for another name or for tensors that share one; otherwise [`Error::Checkpoint`], in two lines: what
-/// failed (a full disk: bytes needed and free) and which checkpoint is kept. Nothing temporary is left behind.
+/// [`Error::Usage`] for any other name, and for two tensors of one name. Otherwise [`Error::Checkpoint`] with two lines: the
+/// failure (for a full disk with the sizes needed and free), and the checkpoints that are kept. No temporary files remain.
+///
+/// # Panics
+/// When the shape of an array does not match its data.
 pub fn save(
     run_dir: &Path,
     name: &str,
@@ -112,14 +125,14 @@ pub fn save(
         publish(run_dir, name)
     };
     attempt().map_err(|e| {
-        // Best effort: a left-over is not a checkpoint, and the next save removes it.
+        // Best effort: a remaining directory is not a checkpoint, and the next save removes it.
         let _ = fs::remove_dir_all(&tmp);
         Error::Checkpoint(format!("checkpoint {} not saved: {e}\n{}", target.display(), kept(run_dir)))
     })?;
     Ok(target)
 }
 
-/// Everything a checkpoint will hold, sized before the first byte is written.
+/// The files of a checkpoint, so that their size is known before the first byte is written.
 struct Parts<'a> {
     model: tensors::Layout<'a>,
     optimizer: tensors::Layout<'a>,
@@ -128,7 +141,7 @@ struct Parts<'a> {
 }
 
 impl Parts<'_> {
-    /// Bytes needed on disk: the files, rounded up for blocks, directory and manifest.
+    /// Bytes needed on disk: the files, and 64 KiB for blocks, directory and manifest.
     fn bytes(&self) -> u64 {
         let files =
             self.model.bytes + self.optimizer.bytes + (self.meta.len() + self.tokenizer.map_or(0, <[u8]>::len)) as u64;
@@ -151,7 +164,7 @@ impl Parts<'_> {
     }
 }
 
-/// Renames `.tmp-NAME` to NAME. What NAME was is `.old-NAME` in between, so one of the two is complete at every moment.
+/// Renames `.tmp-NAME` to NAME. An existing NAME becomes `.old-NAME` meanwhile, so one of the two is complete at any time.
 fn publish(run_dir: &Path, name: &str) -> Result<()> {
     let [tmp, old, target] = [TMP, OLD, ""].map(|prefix| run_dir.join(format!("{prefix}{name}")));
     let replaces = target.exists();
@@ -167,13 +180,13 @@ fn publish(run_dir: &Path, name: &str) -> Result<()> {
     }
     sync_dir(run_dir)?;
     if replaces {
-        // The new checkpoint is in place: failing to delete the old one is the next save's business.
+        // The new checkpoint is in place. If the old one cannot be deleted, the next save tries again.
         let _ = remove(run_dir, &format!("{OLD}{name}"));
     }
     Ok(())
 }
 
-/// Finishes what a killed process left: half-written and half-deleted directories go, a replaced checkpoint comes back
+/// Cleans up after a killed process: deletes half-written and half-deleted directories, and restores a replaced checkpoint
 /// unless its replacement is complete.
 fn tidy(run_dir: &Path) -> Result<()> {
     for entry in names(run_dir)? {
@@ -196,7 +209,8 @@ fn tidy(run_dir: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Deletes a directory of `run_dir` such that a kill half-way leaves no half checkpoint under its name.
+/// Deletes a directory of `run_dir`. It is renamed first, so a process killed meanwhile leaves no partial checkpoint under
+/// the name.
 fn remove(run_dir: &Path, name: &str) -> Result<()> {
     let gone = run_dir.join(format!("{DEL}{}", name.trim_start_matches('.')));
     if gone.exists() {
@@ -210,15 +224,12 @@ fn check_space(run_dir: &Path, needed: u64, free: u64) -> Result<()> {
     if needed <= free {
         return Ok(());
     }
-    let what = format!("the disk is full: a checkpoint needs {}, {} are free", mib(needed), mib(free));
+    let (needed, free) = (mib(needed), mib(free));
+    let what = format!("the disk is full: a checkpoint needs {needed:.1} MiB, {free:.1} MiB are free");
     Err(Error::invalid(run_dir, what))
 }
 
-fn mib(bytes: u64) -> String {
-    format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
-}
-
-/// The second line of a failed save.
+/// The second line of the error of a failed save: the checkpoints that are kept.
 fn kept(run_dir: &Path) -> String {
     let mut found = candidates(run_dir).unwrap_or_default();
     found.retain(|c| !c.name.starts_with(OLD));
@@ -232,14 +243,14 @@ fn kept(run_dir: &Path) -> String {
 /// Reads the checkpoint in `dir` after verifying its manifest and every checksum.
 ///
 /// # Errors
-/// [`Error::Invalid`] names the file and what is wrong with it: missing, truncated (bytes have and want), checksum.
+/// [`Error::Invalid`] names the file and what is wrong with it, such as missing, truncated (with both sizes) or checksum.
 pub fn load(dir: &Path) -> Result<Checkpoint> {
     let manifest = Manifest::read(dir)?;
     let read = |name: &str| manifest.entry(dir, name)?.read(dir);
     let path = dir.join(META);
     let meta: Meta = serde_json::from_slice(&read(META)?).map_err(|e| Error::invalid(&path, e.to_string()))?;
     if meta.format_version > FORMAT_VERSION {
-        let what = format!("format {} is newer than this program reads ({FORMAT_VERSION})", meta.format_version);
+        let what = format!("format {} is newer than this program supports ({FORMAT_VERSION})", meta.format_version);
         return Err(Error::invalid(&path, what));
     }
     let tokenizer_json = if manifest.files.iter().any(|e| e.name == TOKENIZER) {
@@ -253,7 +264,10 @@ pub fn load(dir: &Path) -> Result<Checkpoint> {
     Ok(Checkpoint { dir: dir.to_path_buf(), meta, model, optimizer, tokenizer_json })
 }
 
-/// Checks every checksum of the checkpoint in `dir` in constant memory; errors as [`load`].
+/// Checks every checksum of the checkpoint in `dir`, in constant memory.
+///
+/// # Errors
+/// As [`load`].
 pub fn verify(dir: &Path) -> Result<()> {
     let manifest = Manifest::read(dir)?;
     for name in [MODEL, OPTIMIZER, META] {
@@ -262,15 +276,15 @@ pub fn verify(dir: &Path) -> Result<()> {
     manifest.files.iter().try_for_each(|entry| entry.verify(dir))
 }
 
-/// The valid checkpoint with the highest step (`final` counts by the step in its `meta.json`), with one line for each
-/// newer one that had to be passed over; none if `run_dir` has no checkpoint at all or does not exist.
+/// The valid checkpoint with the highest step (for `final`, the step in its `meta.json`), and a warning for each newer one
+/// that is invalid. `None` if `run_dir` has no checkpoint or does not exist.
 ///
 /// # Errors
-/// [`Error::Io`] if `run_dir` cannot be read; [`Error::Training`] if there are checkpoints but not one is valid.
+/// [`Error::Io`] if `run_dir` cannot be read; [`Error::Training`] if checkpoints exist but none is valid.
 pub fn newest_valid(run_dir: &Path) -> Result<Option<(Checkpoint, Vec<String>)>> {
     let (mut found, mut warnings) = first_valid(run_dir)?;
     if !warnings.is_empty() {
-        // Damaged, or replaced by a trainer between being listed and being read: only the first is there twice.
+        // Either it is damaged, or a trainer replaced it between listing and reading: only the former repeats.
         (found, warnings) = first_valid(run_dir)?;
     }
     match found {
@@ -291,8 +305,8 @@ fn first_valid(run_dir: &Path) -> Result<(Option<Checkpoint>, Vec<String>)> {
     Ok((None, warnings))
 }
 
-/// Deletes all `step_N` but the `keep` with the highest steps, and returns the names deleted. The newest valid one
-/// stays whatever its rank (so `keep` 0 acts as 1 on a healthy directory), and `final` always stays.
+/// Deletes all `step_N` except the `keep` with the highest steps, and returns the deleted names. The newest valid one is
+/// always kept (so `keep` 0 acts as 1 if all are valid), and `final` too.
 ///
 /// # Errors
 /// [`Error::Io`] if a directory cannot be read or deleted.
@@ -318,38 +332,38 @@ struct Candidate {
     step: u64,
 }
 
-/// Every name in `run_dir` that may be a checkpoint, the most wanted first.
+/// Every name in `run_dir` that may be a checkpoint, in the order of preference.
 fn candidates(run_dir: &Path) -> Result<Vec<Candidate>> {
     let mut found = Vec::new();
     for name in names(run_dir)? {
         let visible = name.strip_prefix(OLD).unwrap_or(&name);
         let step = match step_of(visible) {
             Some(step) => step,
-            // Damaged, it comes first, to be reported as passed over.
+            // If damaged, it comes first, so that it is reported as skipped.
             None if visible == "final" => peek_step(&run_dir.join(&name)).unwrap_or(u64::MAX),
             None => continue,
         };
         found.push(Candidate { name, step });
     }
-    // Of equal steps, `final` before `step_N`, and what replaces before what was replaced.
+    // At equal steps, current names come before `.old-` ones, then `final` before `step_N`.
     let rank = |c: &Candidate| (c.step, !c.name.starts_with(OLD), !c.name.contains("step_"));
     found.sort_by_key(|c| std::cmp::Reverse(rank(c)));
     Ok(found)
 }
 
-/// The step in a `meta.json` that is not verified yet: good enough to order candidates.
+/// The step in an unverified `meta.json`, which suffices to order candidates.
 fn peek_step(dir: &Path) -> Option<u64> {
     let bytes = fs::read(dir.join(META)).ok()?;
     serde_json::from_slice::<serde_json::Value>(&bytes).ok()?.get("step")?.as_u64()
 }
 
-/// N of `step_N`, in the spelling of [`step_name`] only.
+/// N of `step_N`; only in the spelling of [`step_name`].
 fn step_of(name: &str) -> Option<u64> {
     let step = name.strip_prefix("step_")?.parse().ok()?;
     (step_name(step) == name).then_some(step)
 }
 
-/// The directories in `run_dir`; none if it does not exist.
+/// Names of the directories in `run_dir`, sorted; empty if it does not exist.
 fn names(run_dir: &Path) -> Result<Vec<String>> {
     let entries = match fs::read_dir(run_dir) {
         Ok(entries) => entries,

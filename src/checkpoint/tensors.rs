@@ -1,5 +1,5 @@
-//! Named f32 tensors as a safetensors file. Tensors lie in the file ordered by name, data is written and read bit for
-//! bit (NaN payloads and signed zeros included). Writing holds no second copy of a model; reading, the file's.
+//! Named f32 tensors as a safetensors file, ordered by name. Data is written and read bit for bit, including NaN payloads and
+//! signed zeros. Writing makes no copy of the model in memory; reading holds the file's bytes beside it.
 
 use std::collections::HashMap;
 use std::io::Write;
@@ -22,7 +22,10 @@ pub(super) struct Layout<'a> {
 
 impl<'a> Layout<'a> {
     /// # Errors
-    /// [`Error::Usage`] if two tensors share a name. A shape that does not match its data is a caller's bug: it panics.
+    /// [`Error::Usage`] if two tensors have the same name.
+    ///
+    /// # Panics
+    /// When a shape does not match its data.
     pub(super) fn new(tensors: &'a [Array]) -> Result<Self> {
         let mut tensors: Vec<&Array> = tensors.iter().collect();
         tensors.sort_by(|a, b| a.name.cmp(&b.name));
@@ -38,7 +41,7 @@ impl<'a> Layout<'a> {
             (t.name.clone(), TensorInfo { dtype: Dtype::F32, shape: t.shape.clone(), data_offsets: (start, offset) })
         });
         let infos: Vec<_> = infos.collect();
-        // Readers of the PyTorch world ask for this key.
+        // Readers of the PyTorch ecosystem require this key.
         let note = HashMap::from([("format".to_string(), "pt".to_string())]);
         let metadata = Metadata::new(Some(note), infos).expect("offsets were laid out in order");
         let mut json = serde_json::to_vec(&metadata).expect("strings and integers always serialise");
@@ -52,9 +55,9 @@ impl<'a> Layout<'a> {
     pub(super) fn write(&self, out: &mut dyn Write) -> std::io::Result<()> {
         out.write_all(&self.header)?;
         for tensor in &self.tensors {
-            // Bounded pieces keep each one in cache between the checksum and the copy to the kernel.
-            for piece in tensor.data.chunks(64 << 10) {
-                out.write_all(bytemuck::cast_slice(piece))?;
+            // A small chunk stays in cache between the checksum and the copy to the kernel.
+            for chunk in tensor.data.chunks(64 << 10) {
+                out.write_all(bytemuck::cast_slice(chunk))?;
             }
         }
         Ok(())

@@ -4,6 +4,7 @@ use super::model::ModelArgs;
 use super::{DeviceArgs, bench_kernels};
 use nanotern::backend::Backend;
 use nanotern::bench::{self, InferenceBench, OpTime, Shape};
+use nanotern::error::mib;
 use nanotern::formats::ModelFile;
 use nanotern::train::{Config, matmul_peak};
 use nanotern::{Result, data};
@@ -14,11 +15,11 @@ use std::process::ExitCode;
 pub enum BenchCommand {
     /// Training steps on random tokens, optimizer included.
     TrainStep(TrainStepArgs),
-    /// Reading a prompt, up to the logits after its last token.
+    /// Prefill: reading a prompt, up to the logits after its last token.
     Prefill(PrefillArgs),
-    /// Drawing tokens one after the other, greedily.
+    /// Decoding: sampling tokens one after the other, greedily.
     Decode(DecodeArgs),
-    /// Ternary matrix products on one CPU thread, beside what the machine could do.
+    /// Ternary matrix products on one CPU thread, compared with the limits of the machine.
     Kernels(bench_kernels::KernelArgs),
 }
 
@@ -32,13 +33,13 @@ pub struct TrainStepArgs {
     /// Steps to time.
     #[arg(long, default_value_t = 10)]
     steps: usize,
-    /// Where the time goes, op by op.
+    /// Print the time of each op.
     #[arg(long)]
     profile: bool,
     /// Any key of the configuration; may be repeated.
     #[arg(long = "set", value_name = "SECTION.KEY=VALUE")]
     overrides: Vec<String>,
-    /// One JSON object on standard output.
+    /// Print one JSON object.
     #[arg(long)]
     json: bool,
 }
@@ -56,37 +57,37 @@ pub struct PrefillArgs {
 pub struct DecodeArgs {
     #[command(flatten)]
     common: InferenceArgs,
-    /// Tokens to draw.
+    /// Tokens to sample.
     #[arg(long, default_value_t = 64)]
     tokens: usize,
-    /// Tokens of the prompt before them, which is not timed.
+    /// Tokens of the prompt, which is not timed.
     #[arg(long, default_value_t = 16)]
     prompt: usize,
-    /// Where the time of the first token goes, op by op.
+    /// Print the time of each op for the first token.
     #[arg(long)]
     profile: bool,
 }
 
-/// What is measured, where, and how often.
+/// The model, the device and the number of measurements.
 #[derive(clap::Args)]
 struct InferenceArgs {
     #[command(flatten)]
     model: ModelArgs,
-    /// No file but a model of random weights: 18m, 125m, 560m or 2b.
+    /// Instead of a file, a model with random weights: 18m, 125m, 560m or 2b.
     #[arg(long, conflicts_with_all = ["model", "mhc", "tokenizer"], value_parser = Shape::find)]
     shape: Option<&'static Shape>,
     #[command(flatten)]
     device: DeviceArgs,
-    /// How often to measure, after a first time that does not count.
+    /// Number of measurements, after a warm-up run.
     #[arg(long, default_value_t = 5)]
     repeats: usize,
-    /// One JSON object on standard output.
+    /// Print one JSON object.
     #[arg(long)]
     json: bool,
 }
 
 impl InferenceArgs {
-    /// The model, what to call it, and the device.
+    /// The model, its name for the report, and the device.
     fn open(&self) -> Result<(ModelFile, String, Backend)> {
         let (file, name) = match self.shape {
             Some(shape) => (shape.model(), format!("{} (random weights)", shape.name)),
@@ -118,7 +119,7 @@ pub fn run(command: &BenchCommand) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// `work`: what was done, and the tokens of prompt before it.
+/// Prints a measurement. `work` is the name of the bench and, for decoding, the tokens of the prompt.
 fn report(args: &InferenceArgs, work: (&str, Option<usize>), model: &str, backend: &Backend, bench: &InferenceBench) {
     let ((name, prompt), timing) = (work, &bench.timing);
     let (rate, (least, most)) = (timing.tokens_per_second(), timing.range());
@@ -136,7 +137,6 @@ fn report(args: &InferenceArgs, work: (&str, Option<usize>), model: &str, backen
         });
         return println!("{object}");
     }
-    let mib = |bytes: usize| bytes as f64 / f64::from(1 << 20);
     println!("device   {}", backend.describe());
     println!("model    {model}");
     println!(
@@ -146,7 +146,7 @@ fn report(args: &InferenceArgs, work: (&str, Option<usize>), model: &str, backen
     );
     println!("layers   {:.1} GOPS over {:.1} M ternary weights", ops * 1e-9, bench.ternary_weights as f64 * 1e-6);
     println!("weights  {:.2} GB/s read", bytes * 1e-9);
-    println!("memory   {:.1} MiB of buffers", mib(bench.buffer_bytes));
+    println!("memory   {:.1} MiB of buffers", mib(bench.buffer_bytes as u64));
 }
 
 fn print_ops(ops: &[OpTime], as_json: bool) {
@@ -158,8 +158,8 @@ fn print_ops(ops: &[OpTime], as_json: bool) {
     for t in ops {
         let rate =
             if t.flops > 0 { format!("{:8.1} GFLOP/s", t.flops as f64 / t.seconds * 1e-9) } else { String::new() };
-        let (ms, share) = (1e3 * t.seconds, 100.0 * t.seconds / all);
-        println!("{:32} {:4} calls {ms:9.3} ms {share:5.1} % {rate}", t.op, t.calls);
+        let (ms, percent) = (1e3 * t.seconds, 100.0 * t.seconds / all);
+        println!("{:32} {:4} calls {ms:9.3} ms {percent:5.1} % {rate}", t.op, t.calls);
     }
     println!("{:32} {:4} calls {:9.3} ms", "all", ops.iter().map(|t| t.calls).sum::<usize>(), 1e3 * all);
 }
@@ -196,6 +196,6 @@ fn train_step(args: &TrainStepArgs) -> Result<()> {
     println!(
         "step    {ms:.1} ms (median of {steps}), {rate:.0} tok/s, {percent:.0} % of the {peak:.0} GFLOP/s of a matrix product"
     );
-    println!("memory  {:.1} MiB of buffers", bench.buffer_bytes as f64 / (1 << 20) as f64);
+    println!("memory  {:.1} MiB of buffers", mib(bench.buffer_bytes as u64));
     Ok(())
 }

@@ -1,9 +1,10 @@
-//! `nanotern bench kernels`: the ternary products of decoding and of reading a prompt, each beside its roofline, and which
-//! layout decoding would choose.
+//! `nanotern bench kernels`: times the ternary products of decoding and of prefill, compares each with its roofline, and
+//! prints the layout that decoding would choose.
 
 use cpu_kernels::matrix::bench::{Place, Record, gemm, gemv, peak_gops, read_bandwidth};
 use cpu_kernels::matrix::ternary_gemv::{Layout, choose};
 use nanotern::backend::Level;
+use nanotern::ops::MAX_GROUP;
 use nanotern::{Error, Result};
 use serde_json::json;
 
@@ -12,39 +13,40 @@ pub struct KernelArgs {
     /// Shapes as OUTSxINPUTS.
     #[arg(long = "shape", value_parser = shape, default_values = ["2048x2048", "4096x4096", "4096x11008"])]
     shapes: Vec<(usize, usize)>,
-    /// Inputs that share a scale.
+    /// Inputs per scale.
     #[arg(long, default_value_t = 128)]
     group: usize,
-    /// Rows of the product that stands for reading a prompt.
+    /// Rows of the product that represents prefill.
     #[arg(long, default_value_t = 128)]
     rows: usize,
-    /// CPU instruction-set level; every one above scalar unless given.
+    /// CPU instruction-set level; by default every level above scalar.
     #[arg(long, env = "NANOTERN_CPU_LEVEL")]
     cpu_level: Option<Level>,
-    /// One JSON object a line on standard output.
+    /// Print one JSON object on each line.
     #[arg(long)]
     json: bool,
 }
 
-/// Values of the largest matrix that is measured, and of what it is multiplied with and makes: 256 MiB of codes.
+/// Most values of a measured matrix, its factor and its result: 256 MiB of codes.
 const MAX_VALUES: usize = 1 << 30;
-/// The largest group.
-const MAX_GROUP: usize = 1024;
 
 fn shape(text: &str) -> Result<(usize, usize), String> {
     let sizes = text.split_once('x').and_then(|(outs, dim)| Some((outs.parse().ok()?, dim.parse().ok()?)));
     sizes.filter(|(outs, dim)| *outs > 0 && *dim > 0).ok_or_else(|| format!("{text}: a shape is OUTSxINPUTS"))
 }
 
-/// What bounds a product at a level: bytes read a second, multiply-adds a second.
+/// The limits of a product at a level, in 10^9 per second.
 struct Limits {
+    /// Bytes read from the cache.
     cache: f64,
+    /// Bytes read from memory.
     dram: f64,
+    /// Operations, if known; a multiply-add counts as two.
     compute: Option<f64>,
 }
 
 impl Limits {
-    /// The most operations a second that a measured product could reach, in 10^9.
+    /// The most operations per second that a measured product could reach, in 10^9.
     fn roofline(&self, r: &Record) -> Option<f64> {
         let bandwidth = if r.place == Place::Dram { self.dram } else { self.cache };
         let by_bytes = bandwidth * 2.0 * (r.rows * r.outs * r.dim) as f64 / r.bytes as f64;
@@ -99,18 +101,18 @@ fn measure(args: &KernelArgs, level: Level, shape: (usize, usize), limits: &Limi
 
 fn report(args: &KernelArgs, r: &Record, chosen: Option<bool>, roofline: Option<f64>) {
     let (layout, place) = (r.layout.map(|l| l.to_string()), format!("{:?}", r.place).to_lowercase());
-    let share = roofline.map(|roofline| r.gops() / roofline);
+    let fraction = roofline.map(|roofline| r.gops() / roofline);
     if args.json {
         let object = json!({
             "kernel": r.kernel, "level": r.level.to_string(), "layout": layout, "chosen": chosen, "rows": r.rows,
             "outs": r.outs, "inputs": r.dim, "group": r.group, "weights_in": place, "seconds": r.median,
-            "gops": r.gops(), "gb_per_s": r.gbps(), "roofline_share": share,
+            "gops": r.gops(), "gb_per_s": r.gbps(), "roofline_share": fraction,
         });
         return println!("{object}");
     }
     let layout = layout.unwrap_or_default();
     let name = format!("{} {} {layout} {}x{}x{} {place}", r.kernel, r.level, r.rows, r.outs, r.dim);
-    let share = share.map_or(String::new(), |share| format!("{:4.0} % of the roofline", 100.0 * share));
+    let percent = fraction.map_or(String::new(), |fraction| format!("{:4.0} % of the roofline", 100.0 * fraction));
     let mark = if chosen == Some(true) { "  chosen" } else { "" };
-    println!("{name:44} {:7.1} GOPS {:6.1} GB/s {share}{mark}", r.gops(), r.gbps());
+    println!("{name:44} {:7.1} GOPS {:6.1} GB/s {percent}{mark}", r.gops(), r.gbps());
 }

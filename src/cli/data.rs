@@ -6,13 +6,15 @@ use std::process::ExitCode;
 
 #[derive(clap::Subcommand)]
 pub enum TokenizerCommand {
-    /// Train a byte-level BPE on a text file or a folder of them.
+    /// Train a byte-level BPE on a text file or all files of a folder.
     Train {
         /// Text file or folder.
         #[arg(long)]
         input: PathBuf,
+        /// Most tokens of the vocabulary.
         #[arg(long, default_value_t = data::DEFAULT_VOCAB_SIZE)]
         vocab_size: usize,
+        /// File to write.
         #[arg(long, default_value = "tokenizer.json")]
         output: PathBuf,
     },
@@ -20,7 +22,7 @@ pub enum TokenizerCommand {
 
 #[derive(clap::Subcommand)]
 pub enum DataCommand {
-    /// Turn text into token files: train.bin, val.bin and tokenizer.json.
+    /// Encode text into token files: train.bin and val.bin, with tokenizer.json.
     Prepare {
         /// Text file or folder.
         #[arg(long)]
@@ -28,12 +30,13 @@ pub enum DataCommand {
         /// Folder to write to.
         #[arg(long)]
         output: PathBuf,
-        /// bpe (trains one on the training part), bytes, or a tokenizer.json.
+        /// bpe (trains a tokenizer on the training part), bytes, or a tokenizer.json.
         #[arg(long, default_value = "bpe")]
         tokenizer: String,
+        /// Most tokens of a trained vocabulary.
         #[arg(long, default_value_t = data::DEFAULT_VOCAB_SIZE)]
         vocab_size: usize,
-        /// Part of the text held back for validation.
+        /// Fraction of the text held back for validation.
         #[arg(long, default_value_t = 0.1)]
         val_fraction: f64,
     },

@@ -7,14 +7,14 @@ use std::process::ExitCode;
 
 #[derive(clap::Args)]
 pub struct DevicesArgs {
-    /// One JSON array on standard output.
+    /// Print one JSON array.
     #[arg(long)]
     json: bool,
 }
 
 #[derive(clap::Args)]
 pub struct DoctorArgs {
-    /// One JSON array on standard output.
+    /// Print one JSON array.
     #[arg(long)]
     json: bool,
 }
@@ -90,7 +90,7 @@ pub fn doctor(args: &DoctorArgs) -> Result<ExitCode> {
     } else if adapters.is_empty() {
         println!("no GPU: {}", backend::NO_ADAPTER);
     } else if !adapters.iter().any(|a| a.is_gpu()) {
-        println!("no GPU: what stands in for one is software; is the vendor's driver installed?");
+        println!("no GPU: the adapters are software devices; is the GPU vendor's driver installed?");
     }
     #[cfg(feature = "cuda")]
     if let (false, Err(error)) = (args.json, cuda) {

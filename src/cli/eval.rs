@@ -18,21 +18,21 @@ pub enum EvalCommand {
         data_path: PathBuf,
         #[command(flatten)]
         device: DeviceArgs,
-        /// One JSON object on standard output.
+        /// Print one JSON object.
         #[arg(long)]
         json: bool,
     },
-    /// Exact answers to the questions that the synthetic data holds out, by task.
+    /// Exact answers to the held-out questions of the synthetic data, by task.
     Synthetic {
         #[command(flatten)]
         model: ModelArgs,
         #[command(flatten)]
         device: DeviceArgs,
-        /// One JSON object on standard output.
+        /// Print one JSON object.
         #[arg(long)]
         json: bool,
     },
-    /// Does a backend compute what the scalar reference does, op by op, on this model?
+    /// Compare a backend with the scalar reference, op by op, on this model.
     Parity {
         #[command(flatten)]
         model: ModelArgs,
@@ -60,8 +60,9 @@ fn perplexity(model: &ModelArgs, data_path: &std::path::Path, device: &DeviceArg
         (tokens.as_slice().to_vec(), bytes)
     } else {
         let text = std::fs::read_to_string(data_path).map_err(|e| Error::io(data_path, e))?;
-        let tokenizer =
-            file.tokenizer()?.ok_or_else(|| Error::usage("the model has no tokenizer: give it a token file"))?;
+        let tokenizer = file
+            .tokenizer()?
+            .ok_or_else(|| Error::usage("the model has no tokenizer: --data-path must be a token file (.bin)"))?;
         (tokenizer.encode(&text), Some(text.len() as u64))
     };
     let p = eval::perplexity(&file, &device.open()?, &tokens, bytes)?;
@@ -82,17 +83,17 @@ fn synthetic(model: &ModelArgs, device: &DeviceArgs, json: bool) -> Result<ExitC
     let (file, _) = model.open()?;
     let scores = eval::synthetic(&file, &device.open()?)?;
     let (asked, right) = scores.values().fold((0, 0), |(a, r), s| (a + s.asked, r + s.right));
-    let share = |right: usize, asked: usize| right as f64 / asked.max(1) as f64;
+    let fraction = |right: usize, asked: usize| right as f64 / asked.max(1) as f64;
     if json {
         let tasks: serde_json::Map<_, _> =
-            scores.iter().map(|(t, s)| (t.to_string(), share(s.right, s.asked).into())).collect();
-        println!("{}", serde_json::json!({ "exact": share(right, asked), "asked": asked, "tasks": tasks }));
+            scores.iter().map(|(t, s)| (t.to_string(), fraction(s.right, s.asked).into())).collect();
+        println!("{}", serde_json::json!({ "exact": fraction(right, asked), "asked": asked, "tasks": tasks }));
         return Ok(ExitCode::SUCCESS);
     }
     for (task, s) in &scores {
-        println!("{task:12} {:5.1} %  ({} of {})", 100.0 * share(s.right, s.asked), s.right, s.asked);
+        println!("{task:12} {:5.1} %  ({} of {})", 100.0 * fraction(s.right, s.asked), s.right, s.asked);
     }
-    println!("{:12} {:5.1} %  ({right} of {asked})", "all", 100.0 * share(right, asked));
+    println!("{:12} {:5.1} %  ({right} of {asked})", "all", 100.0 * fraction(right, asked));
     Ok(ExitCode::SUCCESS)
 }
 

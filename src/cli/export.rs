@@ -8,19 +8,19 @@ use std::process::ExitCode;
 
 #[derive(clap::Args)]
 pub struct ExportArgs {
-    /// A checkpoint, or a run, of which the newest checkpoint is taken; the newest run unless given.
+    /// A checkpoint, or a run, whose newest checkpoint is used; by default the newest run.
     #[arg(long)]
     checkpoint: Option<PathBuf>,
-    /// File to write; an existing one is replaced once the new one is complete.
+    /// File to write; an existing file is replaced once the new one is complete.
     #[arg(long, default_value = "model.gguf")]
     output: PathBuf,
     /// Encoding of ternary weights: q1_58 (any group size), or tq2_0 or tq1_0 (group size 256).
     #[arg(long, default_value = "q1_58")]
     format: Format,
-    /// How to hold the embedding and a head that is not ternary: as they were trained, or in q8_0, which rounds them.
+    /// Encoding of the embedding and of a head that is not ternary: as trained, or q8_0, which rounds them to 8 bits.
     #[arg(long, default_value = "trained")]
     tables: Tables,
-    /// Also write the residual mixing by itself.
+    /// Also write the residual mixing to a separate .mhc file.
     #[arg(long, value_name = "FILE")]
     mhc: Option<PathBuf>,
 }
@@ -43,7 +43,7 @@ pub fn run(args: &ExportArgs) -> Result<ExitCode> {
     }
     let mhc = match &args.mhc {
         Some(path) => {
-            let streams = || Error::usage("--mhc: a model with one residual stream has no residual mixing to write");
+            let streams = || Error::usage("--mhc: a model with one residual stream has no residual mixing");
             Some((path, model.mhc().ok_or_else(streams)?))
         }
         None => None,

@@ -1,4 +1,4 @@
-//! `nanotern inspect`: what a file is, told from its first bytes, and whether it is intact.
+//! `nanotern inspect`: shows the contents of a file, whose type follows from its first bytes, and checks it.
 
 use nanotern::checkpoint;
 use nanotern::data::{TokenMeta, Tokens};
@@ -17,12 +17,12 @@ use std::process::ExitCode;
 pub struct InspectArgs {
     /// A checkpoint directory, or a GGUF, .mhc, safetensors or token file.
     path: PathBuf,
-    /// One JSON object on standard output.
+    /// Print one JSON object.
     #[arg(long)]
     json: bool,
 }
 
-/// The same facts as lines for people and as an object for programs.
+/// The same content as lines for people and as an object for programs.
 struct Report {
     lines: Vec<String>,
     json: Value,
@@ -49,7 +49,7 @@ fn inspect(path: &Path) -> Result<Report> {
         (_, [0x21, 0x43, 0x48, 0x6d, ..]) | ("mhc", _) => mixing(path),
         (_, [_, _, _, _, _, _, _, _, b'{']) | ("safetensors", _) => safetensors(path, &bytes),
         ("bin", _) => tokens(path),
-        _ => Err(Error::invalid(path, "is no checkpoint, GGUF, .mhc, safetensors or token file (.bin)")),
+        _ => Err(Error::invalid(path, "is not a checkpoint, GGUF, .mhc, safetensors or token file (.bin)")),
     }
 }
 
@@ -77,7 +77,7 @@ fn checkpoint(path: &Path) -> Result<Report> {
 
 fn gguf(path: &Path, bytes: &[u8]) -> Result<Report> {
     let file = Gguf::parse(bytes).map_err(|what| Error::invalid(path, what))?;
-    // The container may be sound and the model not one that can be served here: both are worth knowing.
+    // The container may be valid although this program cannot serve the model, so both are reported.
     let model = ModelFile::open(path).and_then(|model| model.tokenizer().map(|_| model));
     let serves = match &model {
         Ok(model) => format!("yes: {} parameters, vocabulary {}", model.param_count(), model.vocab),
@@ -114,7 +114,7 @@ fn mixing(path: &Path) -> Result<Report> {
     )];
     let mut json = Vec::new();
     for (i, params) in file.sublayers.iter().enumerate() {
-        let h = mhc::h_res(params, file.streams);
+        let h = mhc::h_res(params);
         let rows: Vec<&[f64]> = h.chunks(file.streams).collect();
         let text = rows.iter().map(|row| row.iter().map(|v| format!("{v:.4}")).collect::<Vec<_>>().join(" "));
         let name = format!("{}{}", ["attn", "ffn"][i % 2], i / 2);

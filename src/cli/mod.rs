@@ -1,5 +1,4 @@
-//! Flags, and the way from them to the library. Precedence: flag, then `NANOTERN_*` environment, then TOML file, then
-//! preset.
+//! The commands: their flags, and the calls of the library. Precedence: flag, `NANOTERN_*` environment, TOML file, preset.
 
 mod bench;
 mod bench_kernels;
@@ -30,13 +29,13 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Train a model; with no arguments a tiny one, on embedded data, on the best device there is.
+    /// Train a model; without arguments a tiny one, on embedded data, on the best device.
     Train(Box<train::TrainArgs>),
-    /// Talk to a model.
+    /// Chat with a model.
     Chat(generate::ChatArgs),
-    /// Go on from a text.
+    /// Continue a text.
     Generate(generate::GenerateArgs),
-    /// Measure how good a model is.
+    /// Measure the quality of a model.
     #[command(subcommand)]
     Eval(eval::EvalCommand),
     /// Measure speed.
@@ -44,13 +43,13 @@ enum Command {
     Bench(bench::BenchCommand),
     /// List the devices that can train.
     Devices(doctor::DevicesArgs),
-    /// Check this machine: instruction sets, GPU drivers, and that all of them compute the same.
+    /// Check this machine: instruction sets, GPU drivers, and whether all of them compute the same.
     Doctor(doctor::DoctorArgs),
-    /// Turn a checkpoint into one file that serves: GGUF.
+    /// Convert a checkpoint to a single file for inference: GGUF.
     Export(export::ExportArgs),
-    /// Answer chats over HTTP, with the API of OpenAI, and on a page for the browser.
+    /// Serve a model over HTTP, with OpenAI's API and a chat page.
     Serve(serve::ServeArgs),
-    /// Show what is in a file (checkpoint, GGUF, .mhc, safetensors, tokens), and whether it is intact.
+    /// Show the contents of a file (checkpoint, GGUF, .mhc, safetensors, tokens) and check it.
     Inspect(inspect::InspectArgs),
     /// Work with tokenizers.
     #[command(subcommand)]
@@ -62,33 +61,34 @@ enum Command {
     Completions { shell: clap_complete::Shell },
 }
 
-/// Where to compute.
+/// The device to use.
 #[derive(clap::Args)]
 struct DeviceArgs {
-    /// auto (a GPU if there is one or --adapter names one, else the CPU), cpu, wgpu, or cuda where it is built in.
+    /// auto (a GPU if one exists or --adapter is given, otherwise the CPU), cpu, wgpu, or cuda if it is built in.
     #[arg(long, default_value = "auto", env = "NANOTERN_BACKEND")]
     backend: String,
     /// GPU to use: its number in `nanotern devices`, or a part of its name.
     #[arg(long, env = "NANOTERN_ADAPTER")]
     adapter: Option<String>,
-    /// CPU threads; all cores unless given.
+    /// CPU threads; by default one for each core.
     #[arg(long, env = "NANOTERN_THREADS")]
     threads: Option<usize>,
-    /// CPU instruction-set level: scalar, avx2 or avx512; the best there is unless given.
+    /// CPU instruction-set level: scalar, avx2 or avx512; by default the best.
     #[arg(long, env = "NANOTERN_CPU_LEVEL")]
     cpu_level: Option<Level>,
-    /// Layout of ternary weights for decoding on the CPU: rows16, pairs32 or canonical; the fastest as measured unless given.
+    /// Layout of ternary weights for decoding on the CPU: rows16, pairs32 or canonical; by default the fastest as measured.
     #[arg(long, env = "NANOTERN_CPU_LAYOUT")]
     cpu_layout: Option<Layout>,
 }
 
 impl DeviceArgs {
-    /// What was opened, and what `auto` did not find.
+    /// One line about the opened backend; tells if `auto` found no GPU.
     fn describe(&self, backend: &Backend) -> String {
         let none = self.backend == "auto" && matches!(backend, Backend::Cpu(_));
         format!("{}{}", backend.describe(), if none { "; no GPU was found" } else { "" })
     }
 
+    /// Opens the backend.
     fn open(&self) -> Result<Backend> {
         let level = self.cpu_level;
         let backend = backend::open(&self.backend, self.adapter.as_deref(), self.threads, level)?;
@@ -105,12 +105,12 @@ impl DeviceArgs {
     }
 }
 
-/// A line on standard error; training does not stop because its terminal was closed.
+/// Prints a line to standard error. Errors are ignored: training continues when its terminal is closed.
 fn say(line: &str) {
     let _ = writeln!(std::io::stderr(), "{line}");
 }
 
-/// Ends quietly when the reader of standard output has gone, as in `nanotern inspect DIR | head`.
+/// Makes the process end quietly when standard output is closed, as in `nanotern inspect DIR | head`.
 #[cfg(unix)]
 fn end_with_the_pipe() -> Result<()> {
     let always = std::sync::Arc::new(true.into());
@@ -120,7 +120,7 @@ fn end_with_the_pipe() -> Result<()> {
 }
 
 fn execute(command: Command) -> Result<ExitCode> {
-    // Training and serving write to standard error only, and go on when it is closed or a client goes away.
+    // Training and serving write only to standard error; they continue when it is closed or a client disconnects.
     #[cfg(unix)]
     if !matches!(command, Command::Train(_) | Command::Serve(_)) {
         end_with_the_pipe()?;
@@ -145,6 +145,7 @@ fn execute(command: Command) -> Result<ExitCode> {
     }
 }
 
+/// Runs the command line. The exit code is 2 for [`Error::Usage`] and 1 for other errors.
 pub fn run() -> ExitCode {
     execute(Cli::parse().command).unwrap_or_else(|error| {
         say(&format!("error: {error}"));

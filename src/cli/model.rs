@@ -1,4 +1,4 @@
-//! The model that a command works on.
+//! The flags that choose a model.
 
 use nanotern::formats::ModelFile;
 use nanotern::formats::mhc::MhcFile;
@@ -9,20 +9,20 @@ use std::path::{Path, PathBuf};
 
 #[derive(clap::Args)]
 pub struct ModelArgs {
-    /// A GGUF file, a checkpoint, or a run, of which the newest checkpoint is taken; the newest run unless given.
+    /// A GGUF file, a checkpoint, or a run, whose newest checkpoint is used; by default the newest run.
     #[arg(long, env = "NANOTERN_MODEL")]
     model: Option<PathBuf>,
-    /// Take the residual mixing from this .mhc file, not from the model.
+    /// Use the residual mixing of this .mhc file instead of the model's.
     #[arg(long, value_name = "FILE", env = "NANOTERN_MHC")]
     mhc: Option<PathBuf>,
-    /// Take the tokenizer from this tokenizer.json, not from the model.
-    // NANOTERN_TOKENIZER is what `train` makes one of.
+    /// Use this tokenizer.json instead of the model's tokenizer.
+    // NANOTERN_TOKENIZER belongs to `train`, where it may also be `bpe` or `bytes`.
     #[arg(long, value_name = "FILE")]
     tokenizer: Option<PathBuf>,
 }
 
 impl ModelArgs {
-    /// Opens the model; also says where it is.
+    /// Opens the model; also returns its path.
     pub fn open(&self) -> Result<(ModelFile, PathBuf)> {
         let path = match &self.model {
             Some(path) => path.clone(),

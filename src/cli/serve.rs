@@ -14,22 +14,22 @@ use std::time::Duration;
 pub struct ServeArgs {
     #[command(flatten)]
     model: ModelArgs,
-    /// Address to listen on; others than this machine can connect only if it is not 127.0.0.1.
+    /// Address to listen on; with 127.0.0.1 only this machine can connect.
     #[arg(long, default_value = "127.0.0.1", env = "NANOTERN_HOST")]
     host: String,
-    /// Port to listen on; 0 takes a free one.
+    /// Port to listen on; 0 chooses a free one.
     #[arg(long, default_value_t = 8080, env = "NANOTERN_PORT")]
     port: u16,
-    /// Conversations answered side by side; further ones wait.
+    /// Conversations answered at the same time; further ones wait.
     #[arg(long, default_value_t = 4, env = "NANOTERN_SLOTS")]
     slots: usize,
-    /// Tokens of a conversation at most; as many as the model was made for unless given.
+    /// Most tokens of a conversation; by default the model's context.
     #[arg(long, env = "NANOTERN_CONTEXT")]
     context: Option<usize>,
-    /// Requests that may wait; further ones are refused. With 0 each gets a free slot or is refused.
+    /// Requests that may wait; further ones are rejected. With 0 a request gets a free slot or is rejected.
     #[arg(long, default_value_t = 64, env = "NANOTERN_QUEUE")]
     queue: usize,
-    /// Seconds that running answers have to end once the server is told to stop.
+    /// Seconds that running answers may take after the server is told to stop.
     #[arg(long, default_value_t = 10, env = "NANOTERN_DRAIN_SECONDS")]
     drain_seconds: u32,
     #[command(flatten)]
@@ -51,7 +51,7 @@ pub fn run(args: &ServeArgs) -> Result<ExitCode> {
     let server = Server::new(listener, &file, &id, &backend, options)?;
     let address = server.address()?;
     if !address.ip().is_loopback() {
-        say("warning: everybody who can reach this machine can use the model; there are no passwords");
+        say("warning: everybody who can reach this machine can use the model; there is no authentication");
     }
     say(&format!("http://{address}  {id} ({} parameters)  on {}", file.param_count(), args.device.describe(&backend)));
     drop(file);
@@ -64,7 +64,7 @@ pub fn run(args: &ServeArgs) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// What clients call a model: the name of its file without the ending, or of its run.
+/// The model's name in the API: that of its file without the extension, or that of its run.
 fn model_id(path: &Path) -> String {
     let path = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
     let name = |p: &Path| p.file_name().map(|n| n.to_string_lossy().into_owned());

@@ -14,19 +14,19 @@ pub struct TrainArgs {
     config: Option<String>,
     #[command(flatten)]
     device: DeviceArgs,
-    /// synthetic, shakespeare, text or tokens.
+    /// Data set: synthetic, shakespeare, text or tokens.
     #[arg(long, env = "NANOTERN_DATASET")]
     dataset: Option<String>,
     /// Text file or folder, or token file (.bin).
     #[arg(long, env = "NANOTERN_DATA_PATH")]
     data_path: Option<PathBuf>,
-    /// Validation data of the same kind; otherwise a part of the data is held back.
+    /// Validation data of the same kind; without it a part of the data is held back.
     #[arg(long, env = "NANOTERN_VAL_DATA_PATH")]
     val_data_path: Option<PathBuf>,
-    /// bpe (trains one), bytes, or a tokenizer.json.
+    /// bpe (trains a tokenizer), bytes, or a tokenizer.json.
     #[arg(long, env = "NANOTERN_TOKENIZER")]
     tokenizer: Option<String>,
-    /// Vocabulary of a token file, or size of the vocabulary to train.
+    /// Vocabulary size of a token file, or of the tokenizer to train.
     #[arg(long, env = "NANOTERN_VOCAB_SIZE")]
     vocab_size: Option<i64>,
     /// Optimizer steps.
@@ -44,13 +44,13 @@ pub struct TrainArgs {
     /// Learning rate of Muon.
     #[arg(long, env = "NANOTERN_LR")]
     lr: Option<f64>,
-    /// Where checkpoints and logs go; a new folder under runs/ unless given.
+    /// Directory for checkpoints and logs; by default a new one under runs/.
     #[arg(long, env = "NANOTERN_CHECKPOINT_DIR")]
     checkpoint_dir: Option<PathBuf>,
     /// Steps between checkpoints; 0 saves at the end only.
     #[arg(long, env = "NANOTERN_CHECKPOINT_INTERVAL")]
     checkpoint_interval: Option<i64>,
-    /// Checkpoints kept besides the final one.
+    /// Number of checkpoints to keep besides the final one.
     #[arg(long, env = "NANOTERN_KEEP_LAST_CHECKPOINTS")]
     keep_last_checkpoints: Option<i64>,
     /// Steps between lines of the log.
@@ -59,7 +59,7 @@ pub struct TrainArgs {
     /// Steps between evaluations; 0 evaluates at the end only.
     #[arg(long, env = "NANOTERN_EVAL_INTERVAL")]
     eval_interval: Option<i64>,
-    /// Go on with the newest valid checkpoint of a run: of DIR, of --checkpoint-dir, or of the newest run.
+    /// Continue from the newest valid checkpoint of a run: DIR, --checkpoint-dir, or the newest run.
     #[arg(long, value_name = "DIR", num_args = 0..=1)]
     resume: Option<Option<PathBuf>>,
     /// Seed of the initial weights and of the order of the data.
@@ -117,8 +117,8 @@ pub fn run(args: &TrainArgs) -> Result<ExitCode> {
         (Some(Some(run)), Some(dir)) if !same(run, dir) => {
             let (run, dir) = (run.display(), dir.display());
             return Err(Error::usage(format!(
-                "--resume {run} and --checkpoint-dir {dir} (or NANOTERN_CHECKPOINT_DIR): a run goes on in its own folder; \
-                 give one of them"
+                "--resume {run} and --checkpoint-dir {dir} (or NANOTERN_CHECKPOINT_DIR): a run continues in its own \
+                 directory; give only one of them"
             )));
         }
         (Some(Some(dir)), _) | (_, Some(dir)) => dir.clone(),
@@ -128,7 +128,7 @@ pub fn run(args: &TrainArgs) -> Result<ExitCode> {
     let saved = dir.join("config.toml");
     let resume = args.resume.is_some();
     if resume && !saved.is_file() {
-        return Err(Error::usage(format!("--resume: {} holds no run: it has no config.toml", dir.display())));
+        return Err(Error::usage(format!("--resume: {} is not a run: it has no config.toml", dir.display())));
     }
     let from = match &args.config {
         None if resume => Some(saved.to_string_lossy().into_owned()),
@@ -144,7 +144,7 @@ pub fn run(args: &TrainArgs) -> Result<ExitCode> {
     finish(&dir, run.train()?)
 }
 
-/// Whether two paths are of one folder.
+/// Whether two paths are of the same folder.
 fn same(a: &Path, b: &Path) -> bool {
     a == b || a.canonicalize().is_ok_and(|a| b.canonicalize().is_ok_and(|b| a == b))
 }
@@ -154,7 +154,7 @@ fn finish(dir: &Path, outcome: Outcome) -> Result<ExitCode> {
     let val = val_loss.map_or(String::new(), |l| format!(", validation {l:.4}"));
     say(&format!("step {step}: training loss {train_loss:.4}{val}; saved {}", checkpoint.display()));
     if let Some(signal) = signal {
-        say(&format!("stopped by a signal; go on with: nanotern train --resume {}", dir.display()));
+        say(&format!("stopped by a signal; continue with: nanotern train --resume {}", dir.display()));
         return Ok(ExitCode::from(Signals::exit_code(signal) as u8));
     }
     say(&format!("loss curve: {}", dir.join("loss.svg").display()));

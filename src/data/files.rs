@@ -1,12 +1,12 @@
-//! Text from a file or from every file of a folder.
+//! Reads text from a file, or from all files of a folder.
 
 use crate::error::{Error, Result};
 use crate::files::read_utf8;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Reads a text file, or every regular file under a folder in the order of their paths, hidden ones left out, with
-/// `separator` between files.
+/// Reads a text file, or all regular files under a folder in the order of their paths, with `separator` between files.
+/// Hidden files and folders are skipped.
 pub(crate) fn read_text(path: &Path, separator: &str) -> Result<String> {
     if !fs::metadata(path).map_err(|e| Error::io(path, e))?.is_dir() {
         let text = read_utf8(path)?;
@@ -16,13 +16,13 @@ pub(crate) fn read_text(path: &Path, separator: &str) -> Result<String> {
     walk(path, &mut files)?;
     let texts = files.iter().map(|file| read_utf8(file)).collect::<Result<Vec<_>>>()?;
     if texts.iter().all(String::is_empty) {
-        return Err(Error::invalid(path, "the folder holds no text (hidden files are left out)"));
+        return Err(Error::invalid(path, "the folder contains no text (hidden files are skipped)"));
     }
     Ok(texts.join(separator))
 }
 
-/// Appends the regular files under `folder`, sorted by name at each level. Links to folders are not followed, so the
-/// walk ends.
+/// Appends the regular files under `folder`, sorted by name at each level. Links to folders are not followed, so no cycle
+/// is possible.
 fn walk(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
     let entries = fs::read_dir(folder).and_then(Iterator::collect::<std::io::Result<Vec<_>>>);
     let mut entries = entries.map_err(|e| Error::io(folder, e))?;

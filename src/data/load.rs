@@ -1,4 +1,4 @@
-//! From a configuration to a corpus.
+//! Loads the corpus that a configuration describes.
 
 use super::text::{check_fraction, split_text};
 use super::{Corpus, DEFAULT_VOCAB_SIZE, DataConfig, Dataset, TokenMeta, Tokens, files, shakespeare, synthetic};
@@ -7,6 +7,10 @@ use crate::tokenizer::{EOS, Tokenizer};
 use std::path::{Path, PathBuf};
 
 /// Loads the data set of `cfg`, whose paths are relative to `base_dir`. Downloads are kept in `cache_dir`.
+///
+/// # Errors
+/// When a key is missing or out of range, a file cannot be read, a token id exceeds the vocabulary, token file and tokenizer
+/// do not match, or the text is too short to split.
 pub fn load(cfg: &DataConfig, base_dir: &Path, cache_dir: &Path) -> Result<Corpus> {
     match cfg.dataset {
         Dataset::Synthetic => {
@@ -53,7 +57,7 @@ fn read_split(cfg: &DataConfig, path: &Path, val_path: Option<&Path>, base_dir: 
     Ok((train.to_string(), val.to_string()))
 }
 
-/// The text between two files of a folder: the end-of-document token, spelled as the tokenizer spells it.
+/// The separator between two files of a folder: the text of the tokenizer's end-of-document token.
 pub(super) fn separator(tokenizer: &str, base_dir: &Path) -> Result<String> {
     if matches!(tokenizer, "bpe" | "bytes") {
         return Ok(EOS.to_string());
@@ -89,8 +93,10 @@ fn load_tokens(cfg: &DataConfig, base_dir: &Path) -> Result<Corpus> {
     let tokens = Tokens::open(&path)?;
     let meta = TokenMeta::read(&path)?;
     let Some(vocab_size) = cfg.vocab_size.or(meta.as_ref().map(|m| m.vocab_size)) else {
-        let what =
-            format!("{} has no description beside it, so it needs a vocab_size (data.vocab_size)", path.display());
+        let what = format!(
+            "{} has no .json description beside it, so vocab_size must be set (data.vocab_size)",
+            path.display()
+        );
         return Err(Error::usage(what));
     };
     tokens.check(vocab_size, &path)?;
@@ -123,7 +129,7 @@ fn load_tokens(cfg: &DataConfig, base_dir: &Path) -> Result<Corpus> {
     Ok(Corpus { name: file_name(&path), train, val, vocab_size, val_bytes: meta_bytes.or(spelled), tokenizer })
 }
 
-/// The tokenizer that a configuration names, or else `tokenizer.json` in the folder of the token file.
+/// The tokenizer that a configuration names. For `bpe` it is the `tokenizer.json` beside the token file, if one exists.
 fn tokenizer_beside(cfg: &DataConfig, base_dir: &Path, bin: &Path) -> Result<Option<Tokenizer>> {
     match cfg.tokenizer.as_str() {
         "bytes" => Ok(Some(Tokenizer::bytes())),
@@ -144,14 +150,14 @@ fn check_meta(meta: Option<&TokenMeta>, bin: &Path, vocab_size: usize, tokenizer
     }
     match tokenizer.map(Tokenizer::hash) {
         Some(hash) if hash != meta.tokenizer_hash => {
-            let what = format!("was made by the tokenizer {}, but the one given is {hash}", meta.tokenizer_hash);
+            let what = format!("was made by the tokenizer {}, but the given one is {hash}", meta.tokenizer_hash);
             Err(Error::invalid(bin, what))
         }
         _ => Ok(()),
     }
 }
 
-/// Bytes that `ids` stand for.
+/// Bytes of the text of `ids`.
 fn text_bytes(tokenizer: &Tokenizer, ids: &[u32]) -> u64 {
     let lengths: Vec<u64> =
         (0..tokenizer.vocab_size() as u32).map(|id| tokenizer.token_bytes(id).map_or(0, |b| b.len() as u64)).collect();

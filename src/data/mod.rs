@@ -1,6 +1,6 @@
-//! Data sets: where the training and validation tokens come from, and which of them a step reads.
+//! Data sets: training and validation tokens, and which of them each step reads.
 //!
-//! Text is cut at a character, the first part for training and the rest for validation; a BPE is trained on the
+//! Text is split between two characters: the first part is for training, the rest for validation. A BPE is trained on the
 //! training part only. Every id is checked against the vocabulary before training starts.
 
 pub mod sampler;
@@ -32,27 +32,28 @@ use crate::tokenizer::Tokenizer;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
-/// Target size of a trained vocabulary if none is given.
+/// Default target size of a trained vocabulary.
 pub const DEFAULT_VOCAB_SIZE: usize = 4096;
 
-/// The `[data]` section of a configuration. Paths are relative to the file it stands in.
+/// The `[data]` section of a configuration. Paths are relative to the configuration's file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct DataConfig {
-    /// Which kind of data set.
+    /// The kind of data set.
     pub dataset: Dataset,
     /// Text file or folder (`text`), or token file (`tokens`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<PathBuf>,
-    /// Validation data of the same kind; without it `val_fraction` of `path` is held back.
+    /// Validation data of the same kind. Without it, `val_fraction` of `path` is held back.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub val_path: Option<PathBuf>,
-    /// Tokens: every id is below it. Trained tokenizer: target size, by default [`DEFAULT_VOCAB_SIZE`].
+    /// For token files: the exclusive limit of the ids. For a trained tokenizer: the target size, by default
+    /// [`DEFAULT_VOCAB_SIZE`]. For other tokenizers: the largest size allowed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub vocab_size: Option<usize>,
-    /// `bpe` trains one, `bytes` takes raw bytes, anything else is the path of a `tokenizer.json`.
+    /// `bpe` trains a tokenizer, `bytes` uses raw bytes, anything else is the path of a `tokenizer.json`.
     pub tokenizer: String,
-    /// Part of the text held back for validation, in (0, 1).
+    /// Fraction of the text or tokens held back for validation, in (0, 1).
     pub val_fraction: f64,
     /// Seed of the synthetic text.
     pub seed: u64,
@@ -67,9 +68,9 @@ pub enum Dataset {
     Synthetic,
     /// Tiny Shakespeare, downloaded once.
     Shakespeare,
-    /// A UTF-8 file, or every file of a folder.
+    /// A UTF-8 file, or all files of a folder.
     Text,
-    /// Little-endian u32 ids.
+    /// A file of little-endian u32 token ids.
     Tokens,
 }
 
@@ -111,16 +112,16 @@ impl Default for DataConfig {
 /// A data set ready for training.
 #[derive(Clone, Debug)]
 pub struct Corpus {
-    /// What it is, for people: `synthetic`, or the file name.
+    /// Name for people: `synthetic`, `shakespeare`, or the file name.
     pub name: String,
     /// Training tokens, all below `vocab_size`.
     pub train: Tokens,
     /// Validation tokens, all below `vocab_size`.
     pub val: Tokens,
-    /// One more than the largest id there can be.
+    /// Number of ids: all tokens are below it.
     pub vocab_size: usize,
-    /// Bytes of text the validation tokens stand for, if known: bits/byte = nats/token * tokens / bytes / ln 2.
+    /// Bytes of the validation text, if known: bits/byte = nats/token * tokens / bytes / ln 2.
     pub val_bytes: Option<u64>,
-    /// How the ids are spelled, if known.
+    /// The tokenizer of the ids, if known.
     pub tokenizer: Option<Tokenizer>,
 }

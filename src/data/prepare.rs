@@ -1,4 +1,4 @@
-//! Text to token files, once, so that training maps them instead of encoding again.
+//! Encodes text to token files once, so that training maps them into memory instead of encoding again.
 
 use super::load::{make_tokenizer, separator};
 use super::{TokenMeta, files, split_text, write_tokens};
@@ -7,12 +7,12 @@ use crate::tokenizer::{EOS, Tokenizer};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 
-/// What [`prepare`] wrote.
+/// The result of [`prepare`].
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Summary {
-    /// `train.bin`, `val.bin` and `tokenizer.json`.
+    /// Paths of `train.bin`, `val.bin` and `tokenizer.json`.
     pub files: Vec<PathBuf>,
-    /// Tokens and bytes of text in `train.bin`.
+    /// Tokens in `train.bin`.
     pub train_tokens: u64,
     /// Bytes of training text.
     pub train_bytes: u64,
@@ -20,17 +20,20 @@ pub struct Summary {
     pub val_tokens: u64,
     /// Bytes of validation text.
     pub val_bytes: u64,
-    /// One more than the largest id of the tokenizer.
+    /// [`crate::tokenizer::Tokenizer::vocab_size`].
     pub vocab_size: usize,
     /// [`crate::tokenizer::Tokenizer::hash`].
     pub tokenizer_hash: String,
 }
 
 /// Encodes a text file or folder into `output/train.bin` and `output/val.bin`, their descriptions, and
-/// `output/tokenizer.json`, each written whole or not at all.
+/// `output/tokenizer.json`. Each file is written atomically.
 ///
 /// `tokenizer` is `bpe` (trained on the training part, at most `vocab_size` tokens), `bytes`, or the path of a
 /// `tokenizer.json`.
+///
+/// # Errors
+/// When a file cannot be read or written, the text is too short to split, or an argument is out of range.
 pub fn prepare(input: &Path, output: &Path, tokenizer: &str, vocab_size: usize, val_fraction: f64) -> Result<Summary> {
     let here = Path::new("");
     let text = files::read_text(input, &separator(tokenizer, here)?)?;
@@ -66,7 +69,10 @@ pub fn prepare(input: &Path, output: &Path, tokenizer: &str, vocab_size: usize, 
     })
 }
 
-/// Trains a byte-level BPE on a text file or a folder of them and writes it as `output`.
+/// Trains a byte-level BPE of at most `vocab_size` tokens on a text file or folder and writes it to the file `output`.
+///
+/// # Errors
+/// When a file cannot be read or written, or the text is empty, or `vocab_size` is below 262.
 pub fn train_tokenizer(input: &Path, vocab_size: usize, output: &Path) -> Result<Tokenizer> {
     let text = files::read_text(input, EOS)?;
     let tokenizer = Tokenizer::train_bpe(&text, vocab_size)?;

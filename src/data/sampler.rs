@@ -1,19 +1,19 @@
-//! Which windows a training step reads. Nothing is stored: the start of sample number `c` is a pure function of
-//! (seed, c), so a run resumes from its sample counter alone.
+//! Chooses the windows that a training step reads. The sampler has no state: the start of sample number `c` is a pure
+//! function of (seed, c), so a run resumes from its sample counter alone.
 //!
 //! ```text
 //! epoch e = c / windows,  index i = c % windows
 //! start   = offset(e) + seq * permute(e, i)
 //! ```
 //!
-//! `offset(e)` is uniform in `[0, seq)`, so that windows are cut at different places each epoch; `permute(e, _)` is a
-//! keyed Feistel network walked until it lands in range, which is a permutation without a table. An epoch has the
-//! number of windows that fits behind every offset, so at most one window's worth of tokens is left out of it.
+//! `offset(e)` is uniform in `[0, seq)`, so that windows start at different positions in each epoch. `permute(e, _)` is a
+//! keyed Feistel network with cycle walking, a permutation without a table. An epoch has as many windows as fit after the
+//! largest offset, at most one fewer than would fit without an offset.
 
 use crate::error::{Error, Result};
 use crate::rng::{Rng, mix};
 
-/// Feistel rounds; four give a pseudorandom permutation of a large domain, small domains need a few more.
+/// Feistel rounds. Four give a pseudorandom permutation of a large domain (Luby & Rackoff 1988); small domains need more.
 const ROUNDS: usize = 8;
 
 /// Epoch-wise shuffled windows of `seq` inputs and their targets (`seq + 1` tokens), without replacement.
@@ -21,12 +21,15 @@ const ROUNDS: usize = 8;
 pub struct Sampler {
     seq: usize,
     seed: u64,
-    offsets: u64, // offsets to choose from, 1..=seq
-    windows: u64, // windows an epoch
+    offsets: u64, // number of possible offsets, in 1..=seq
+    windows: u64, // windows in an epoch
 }
 
 impl Sampler {
-    /// A sampler over `tokens` tokens. Errors if not even one window of `seq + 1` fits.
+    /// A sampler over `tokens` tokens.
+    ///
+    /// # Errors
+    /// When `seq` is 0 or a window of `seq + 1` tokens does not fit.
     pub fn new(tokens: usize, seq: usize, seed: u64) -> Result<Self> {
         if seq == 0 {
             return Err(Error::usage("the sequence length is 0; at least 1 token is needed"));
@@ -39,17 +42,17 @@ impl Sampler {
             )));
         }
         let offsets = seq.min(tokens - seq);
-        let windows = (tokens - offsets) / seq; // what is left behind the largest offset, less the last target
+        let windows = (tokens - offsets) / seq; // the tokens after the largest offset (offsets - 1), without the last target
         Ok(Self { seq, seed, offsets: offsets as u64, windows: windows as u64 })
     }
 
-    /// Windows, that is samples, an epoch.
+    /// Windows (samples) in an epoch.
     pub fn windows(&self) -> u64 {
         self.windows
     }
 
-    /// Start positions of the samples `cursor..cursor + batch`, where `cursor` counts samples since the beginning of
-    /// training and may lie in any epoch.
+    /// Start positions of the samples `cursor..cursor + batch`. `cursor` counts samples since the start of training, across
+    /// epochs.
     pub fn starts(&self, cursor: u64, batch: usize) -> Vec<usize> {
         (cursor..cursor + batch as u64).map(|sample| self.start(sample)).collect()
     }
@@ -64,7 +67,7 @@ impl Sampler {
 
 /// The image of `index` under a permutation of `0..n` chosen by `key`.
 fn permute(index: u64, n: u64, key: u64) -> u64 {
-    let half = (64 - (n - 1).leading_zeros()).div_ceil(2).max(1); // bits of one Feistel half; the domain is 4^half >= n
+    let half = (64 - (n - 1).leading_zeros()).div_ceil(2).max(1); // bits of half a block: the domain is 4^half >= n
     let mask = (1u64 << half) - 1;
     let mut x = index;
     loop {
@@ -79,14 +82,16 @@ fn permute(index: u64, n: u64, key: u64) -> u64 {
     }
 }
 
-/// Start positions of the non-overlapping evaluation windows `i * seq`, at most `limit` of them.
+/// Start positions `i * seq` of the evaluation windows, which do not overlap; at most `limit` of them.
 pub fn eval_windows(tokens: usize, seq: usize, limit: usize) -> Vec<usize> {
     let count = tokens.saturating_sub(1).checked_div(seq).unwrap_or(0).min(limit);
     (0..count).map(|i| i * seq).collect()
 }
 
-/// The windows at `starts` as (inputs, targets), each (starts.len(), seq); targets are the inputs one token later.
-/// Panics if a window reaches behind the end of `tokens`.
+/// The windows at `starts` as (inputs, targets), each (starts.len(), seq). Targets are the inputs shifted by one token.
+///
+/// # Panics
+/// When a window exceeds `tokens`.
 pub fn batch(tokens: &[u32], starts: &[usize], seq: usize) -> (Vec<u32>, Vec<u32>) {
     let (mut inputs, mut targets) = (Vec::with_capacity(starts.len() * seq), Vec::with_capacity(starts.len() * seq));
     for &start in starts {

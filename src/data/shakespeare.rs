@@ -12,7 +12,7 @@ const FILE: &str = "tinyshakespeare.txt";
 const LENGTH: u64 = 1_115_394;
 const CRC32C: u32 = 0xf3bd_3377;
 
-/// The path of the text in `cache_dir`, downloaded if it is not there, its checksum verified either way.
+/// The path of the text in `cache_dir`. It is downloaded if missing; its checksum is verified in any case.
 pub(super) fn fetch(cache_dir: &Path) -> Result<PathBuf> {
     let path = cache_dir.join(FILE);
     if path.exists() {
@@ -29,10 +29,10 @@ pub(super) fn fetch(cache_dir: &Path) -> Result<PathBuf> {
 
 fn verify(bytes: &[u8]) -> Result<(), String> {
     if bytes.len() as u64 != LENGTH {
-        return Err(format!("has {} bytes, Tiny Shakespeare has {LENGTH}", bytes.len()));
+        return Err(format!("has {} bytes, but Tiny Shakespeare has {LENGTH}", bytes.len()));
     }
     let crc = crc32c::crc32c(bytes);
-    if crc == CRC32C { Ok(()) } else { Err(format!("has CRC-32C {crc:08x}, Tiny Shakespeare has {CRC32C:08x}")) }
+    if crc == CRC32C { Ok(()) } else { Err(format!("has CRC-32C {crc:08x}, but Tiny Shakespeare has {CRC32C:08x}")) }
 }
 
 #[cfg(not(feature = "download"))]
@@ -57,7 +57,7 @@ fn download_by(agent: &ureq::Agent, url: &str) -> Result<Vec<u8>, String> {
         bar.set_style(style);
     }
     let mut bytes = Vec::with_capacity(LENGTH as usize);
-    // One byte more than expected tells a longer file without reading all of it.
+    // One byte more than expected reveals a longer file without reading all of it.
     let read = bar.wrap_read(response.into_body().into_reader().take(LENGTH + 1)).read_to_end(&mut bytes);
     bar.finish_and_clear();
     read.map(|_| bytes).map_err(|e| e.to_string())
@@ -66,8 +66,8 @@ fn download_by(agent: &ureq::Agent, url: &str) -> Result<Vec<u8>, String> {
 fn offline(path: &Path, what: &str) -> Error {
     Error::usage(format!(
         "could not download Tiny Shakespeare from {URL}: {what}\n\
-         Without a network, put that file at {} by hand, or use `--dataset text --data-path FILE` with a text of your \
-         own, or `--dataset synthetic`, which needs no file.",
+         Without a network, copy that file to {}, or use `--dataset text --data-path FILE` with your own text, or \
+         `--dataset synthetic`, which needs no file.",
         path.display()
     ))
 }

@@ -1,46 +1,46 @@
-//! The embedded data set: dialogues about a closed world, made from a seed, so that training, validation and a graded
-//! examination need no file and no network.
+//! The embedded data set: dialogues about a closed world, generated from a seed, so that training, validation and a graded
+//! exam need neither a file nor a network.
 //!
-//! A dialogue is one to four turns `<|user|>question<|end|>\n<|assistant|>answer<|end|>\n` and then `<|eos|>`; some
-//! documents are plain code instead. The *held-out* questions are chosen once, whatever the seed: one phrasing of some
-//! facts, which training sees in other words, and all phrasings of some facts that follow from their like (repeating a
-//! word, code with another constant). None of them occurs in the training text; the validation text is made of
-//! nothing else.
+//! A dialogue has one to four turns `<|user|>question<|end|>\n<|assistant|>answer<|end|>\n`, perhaps a courtesy before or
+//! after them, and ends with `<|eos|>`. Some documents are plain code instead. The *held-out* questions do not depend on the
+//! seed. They are one phrasing of some facts, which training sees in other words, and all phrasings of some facts that follow
+//! from similar ones (repeating a word, code with another constant). None of them occurs in the training text; the validation
+//! text consists of them alone.
 
 use super::world::{self, Fact, Hold, TASKS};
 use crate::rng::Rng;
 use crate::tokenizer::{ASSISTANT, END, EOS, USER};
 
-/// Bytes of training text in the data set of a run.
+/// Least bytes of training text in the data set of a run.
 pub const TRAIN_BYTES: usize = 3 << 20;
 
-/// How often each held-out question stands in the validation text.
+/// How often each held-out question occurs in the validation text.
 const VAL_ROUNDS: usize = 3;
 
-/// The choice of held-out questions does not vary with the seed of the text, so that any model can be examined.
+/// Seed of the choice of held-out questions. It does not depend on the seed of the text, so that any model can be examined.
 const HOLD_OUT_SEED: u64 = 0x7e57;
 
 /// A question with its one right answer.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Question {
-    /// What it tests: `animals`, `lands`, `arithmetic`, `comparison`, `sequence`, `letters`, `repeat` or `code`.
+    /// The task: `animals`, `lands`, `arithmetic`, `comparison`, `sequence`, `letters`, `repeat` or `code`.
     pub task: &'static str,
-    /// What to feed the model: the user's turn and the marker that opens the answer.
+    /// The model's input: the user's turn and the marker that opens the answer.
     pub prompt: String,
-    /// The text it should generate before `<|end|>`.
+    /// The text that the model should generate before `<|end|>`.
     pub answer: String,
 }
 
 /// Training and validation text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Text {
-    /// At least as many bytes as asked for, ending with a whole document.
+    /// At least the requested number of bytes, ending with a whole document.
     pub train: String,
     /// Dialogues of held-out questions.
     pub val: String,
 }
 
-/// The prompt that asks `question`: a user's turn and the marker that opens the answer.
+/// The prompt for `question`: a user's turn and the marker that opens the answer.
 pub fn prompt(question: &str) -> String {
     format!("{USER}{question}{END}\n{ASSISTANT}")
 }
@@ -50,7 +50,7 @@ pub fn held_out() -> Vec<Question> {
     split().1
 }
 
-/// The questions that training text is made of, by task, in a fixed order.
+/// The questions that occur in training text, by task, in a fixed order.
 pub fn trained_on() -> Vec<Question> {
     split().0
 }
@@ -66,7 +66,7 @@ fn split() -> (Vec<Question>, Vec<Question>) {
     let mut rng = Rng::new(HOLD_OUT_SEED);
     let (mut train, mut held_out) = (Vec::new(), Vec::new());
     for Fact { task, questions, answer, hold } in world::facts() {
-        // Both are drawn for every fact, so that a fact's lot does not depend on the kind of those before it.
+        // Both are drawn for every fact, so that the result does not depend on the kind of the facts before it.
         let (one_in_three, one_in_six) = (rng.below(3) == 0, rng.below(6) == 0);
         let one = rng.below(questions.len() as u64) as usize;
         for (i, question) in questions.iter().enumerate() {
@@ -113,13 +113,13 @@ fn dialogue(text: &mut String, by_task: &[Vec<&Question>], rng: &mut Rng) {
         courtesy(text, 0..2, rng);
     }
     for _ in 0..turns(rng) {
-        let mut ticket = rng.below(TASKS.iter().map(|(_, share)| share).sum());
-        let task = TASKS.iter().position(|&(_, share)| {
-            let drawn = ticket < share;
-            ticket = ticket.saturating_sub(share);
+        let mut ticket = rng.below(TASKS.iter().map(|(_, weight)| weight).sum());
+        let task = TASKS.iter().position(|&(_, weight)| {
+            let drawn = ticket < weight;
+            ticket = ticket.saturating_sub(weight);
             drawn
         });
-        let question = rng.pick(&by_task[task.expect("the ticket is below the sum of the shares")]);
+        let question = rng.pick(&by_task[task.expect("the ticket is below the sum of the weights")]);
         push_turn(text, &question.prompt, &question.answer);
     }
     if rng.below(20) == 0 {
@@ -127,7 +127,7 @@ fn dialogue(text: &mut String, by_task: &[Vec<&Question>], rng: &mut Rng) {
     }
 }
 
-/// One to four, the fewer the likelier.
+/// One to four; fewer are more likely.
 fn turns(rng: &mut Rng) -> usize {
     *rng.pick(&[1, 1, 1, 1, 2, 2, 2, 3, 3, 4])
 }
@@ -173,7 +173,7 @@ mod tests {
                 assert!(!turns.contains(question), "{question}");
                 assert!(text.val.contains(&format!("{}{}{END}", q.prompt, q.answer)), "{question}");
             }
-            // A few by plain search, which does not rest on how the text is cut into turns.
+            // A few by plain search, which does not depend on how the text is split into turns.
             for q in held_out().iter().step_by(20) {
                 assert!(!text.train.contains(&q.prompt), "{}", q.prompt);
             }
@@ -201,7 +201,7 @@ mod tests {
         for q in held_out.iter().filter(|q| !matches!(q.task, "repeat" | "code")) {
             assert!(taught.contains(&(q.task, &q.answer)), "{}", q.prompt);
         }
-        // Each word is still said some other number of times, each constant still used in other code.
+        // Each word is still taught with another number of repeats.
         let repeated: BTreeSet<&str> =
             train.iter().filter(|q| q.task == "repeat").filter_map(|q| q.answer.split(' ').next()).collect();
         assert_eq!(repeated.len(), 16);

@@ -1,10 +1,10 @@
-//! From text to a corpus.
+//! Splits and encodes text into a corpus.
 
 use super::Corpus;
 use crate::tokenizer::Tokenizer;
 use crate::{Error, Result};
 
-/// Refuses a fraction that leaves nothing on one side.
+/// Rejects a fraction outside (0, 1).
 pub(super) fn check_fraction(fraction: f64) -> Result<()> {
     if fraction > 0.0 && fraction < 1.0 {
         return Ok(());
@@ -12,7 +12,10 @@ pub(super) fn check_fraction(fraction: f64) -> Result<()> {
     Err(Error::usage(format!("val_fraction is {fraction}: it must be above 0 and below 1")))
 }
 
-/// Cuts `text` so that the first floor((1 - fraction) * n) of its n characters are for training.
+/// Splits `text` into training and validation text: the first floor((1 - fraction) * n) of its n characters, and the rest.
+///
+/// # Errors
+/// When `fraction` is not in (0, 1).
 pub fn split_text(text: &str, fraction: f64) -> Result<(&str, &str)> {
     check_fraction(fraction)?;
     let cut = (text.chars().count() as f64 * (1.0 - fraction)) as usize;
@@ -21,7 +24,10 @@ pub fn split_text(text: &str, fraction: f64) -> Result<(&str, &str)> {
 }
 
 impl Corpus {
-    /// Encodes a text to train on and one to validate with.
+    /// Encodes a training text and a validation text.
+    ///
+    /// # Errors
+    /// When either has no tokens.
     pub fn from_text(name: &str, train: &str, val: &str, tokenizer: Tokenizer) -> Result<Corpus> {
         let (train, val_ids) = (tokenizer.encode(train), tokenizer.encode(val));
         if train.is_empty() || val_ids.is_empty() {

@@ -1,4 +1,5 @@
-//! Token ids in memory or in a file: little-endian u32 without a header, described by a `.json` beside it.
+//! Token ids in memory or in a file. A token file is little-endian u32 ids without a header; a `.json` file beside it
+//! describes them.
 
 #[cfg(feature = "native")]
 use crate::error::{Error, Result};
@@ -32,7 +33,7 @@ impl From<Vec<u32>> for Tokens {
 }
 
 impl Tokens {
-    /// The ids.
+    /// All ids, in order.
     pub fn as_slice(&self) -> &[u32] {
         match &self.store {
             Store::Owned(ids) => ids,
@@ -52,28 +53,31 @@ impl Tokens {
     }
 }
 
-/// What the `.json` beside a token file says.
+/// The description of a token file, in the `.json` beside it.
 #[cfg(feature = "native")]
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct TokenMeta {
-    /// One more than the largest id the tokenizer makes.
+    /// Size of the tokenizer's vocabulary: all ids are below it.
     pub vocab_size: usize,
     /// [`crate::tokenizer::Tokenizer::hash`].
     pub tokenizer_hash: String,
     /// Number of tokens in the file.
     pub tokens: u64,
-    /// Bytes of UTF-8 text the tokens stand for.
+    /// Bytes of the encoded UTF-8 text.
     pub bytes: u64,
 }
 
 #[cfg(feature = "native")]
 impl TokenMeta {
-    /// The path of the description of the token file `bin`.
+    /// The description's path for the token file `bin`.
     pub fn path(bin: &Path) -> PathBuf {
         bin.with_extension("json")
     }
 
-    /// Reads the description of the token file `bin`, if there is one.
+    /// Reads the description of the token file `bin`; `None` if it does not exist.
+    ///
+    /// # Errors
+    /// When it cannot be read or parsed.
     pub fn read(bin: &Path) -> Result<Option<Self>> {
         let path = Self::path(bin);
         if path == bin || !path.exists() {
@@ -88,7 +92,10 @@ impl TokenMeta {
 
 #[cfg(feature = "native")]
 impl Tokens {
-    /// Maps a token file into memory and checks its size and, if there is one, its description.
+    /// Maps a token file into memory.
+    ///
+    /// # Errors
+    /// When it cannot be mapped, is empty, has a size that is not a multiple of 4 bytes, or differs from its description.
     pub fn open(path: &Path) -> Result<Self> {
         let file = File::open(path).map_err(|e| Error::io(path, e))?;
         let size = file.metadata().map_err(|e| Error::io(path, e))?.len();
@@ -106,8 +113,8 @@ impl Tokens {
             return Err(Error::invalid(path, what));
         }
         #[expect(unsafe_code, reason = "a memory map cannot be made without it")]
-        // SAFETY: the map is read-only. Token files are written by rename, so one that is replaced while it is read
-        // keeps its contents; a user who truncates one in place ends the process.
+        // SAFETY: the map is read-only. Token files are replaced by rename, so a mapped one keeps its contents. A user who
+        // truncates one in place ends the process.
         let map = unsafe { memmap2::Mmap::map(&file) }.map_err(|e| Error::io(path, e))?;
         if cfg!(target_endian = "big") {
             let ids: Vec<u32> = bytemuck::cast_slice(&map).iter().map(|&id: &u32| u32::from_le(id)).collect();
@@ -117,10 +124,13 @@ impl Tokens {
         Ok(Self { store: Store::Mapped { map: Arc::new(map), range } })
     }
 
-    /// Checks that every id is below `vocab_size`; `path` is named in the error.
+    /// Checks that every id is below `vocab_size`.
+    ///
+    /// # Errors
+    /// Names `path`, and the first larger id with its byte offset.
     pub fn check(&self, vocab_size: usize, path: &Path) -> Result<()> {
         let ids = self.as_slice();
-        // The maximum vectorises, a search for the first offender does not.
+        // Computing the maximum vectorises; searching for the first offender does not.
         let largest = ids.iter().copied().fold(0, u32::max) as usize;
         if largest < vocab_size {
             return Ok(());
@@ -130,7 +140,10 @@ impl Tokens {
         Err(Error::invalid(path, what))
     }
 
-    /// The first `at` tokens and the rest, without a copy of a mapped file.
+    /// The first `at` tokens and the rest, without copying a mapped file.
+    ///
+    /// # Panics
+    /// When `at` exceeds the number of tokens.
     pub fn split_at(self, at: usize) -> (Self, Self) {
         match self.store {
             Store::Owned(mut ids) => {
@@ -147,11 +160,14 @@ impl Tokens {
     }
 }
 
-/// Writes a token file and its description, each atomically, the description last.
+/// Writes a token file and then its description, each atomically.
+///
+/// # Errors
+/// When a file cannot be written.
 #[cfg(feature = "native")]
 pub fn write_tokens(path: &Path, ids: &[u32], meta: &TokenMeta) -> Result<()> {
     use crate::files::write_atomic;
-    // A description of other contents must not outlive them.
+    // The old description must not stay beside new contents.
     match std::fs::remove_file(TokenMeta::path(path)) {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(Error::io(&TokenMeta::path(path), e)),
         _ => {}

@@ -1,9 +1,9 @@
-//! The closed world behind the synthetic data set: every fact, every way to ask for it, and its one answer.
+//! The closed world of the synthetic data set: every fact, all its questions, and its one answer.
 //!
-//! It is sized for a model of a few million ternary weights and a million training tokens: some 740 facts, each seen
-//! about a hundred times, with answers of one or two tokens outside the code.
+//! Its size suits a model of a few million ternary weights and a million training tokens: some 740 facts, each seen about a
+//! hundred times. Answers other than code have one or two tokens.
 
-/// Something there is to know, and the ways to ask for it.
+/// A fact: the questions that ask for it, and the answer.
 pub(super) struct Fact {
     pub task: &'static str,
     pub questions: Vec<String>,
@@ -11,16 +11,16 @@ pub(super) struct Fact {
     pub hold: Hold,
 }
 
-/// What of a fact may be held out of training.
+/// The questions of a fact that may be held out of training.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Hold {
-    /// One of its questions; the fact is seen through the others.
+    /// One question; training sees the others.
     Phrasing,
-    /// All its questions: the answer follows from facts of the same kind.
+    /// All questions; the answer follows from similar facts.
     Fact,
 }
 
-/// Tasks and their share of the training questions, in percent.
+/// Tasks and their fraction of the training questions, in percent.
 pub(super) const TASKS: [(&str, u64); 8] = [
     ("animals", 13),
     ("lands", 14),
@@ -32,7 +32,7 @@ pub(super) const TASKS: [(&str, u64); 8] = [
     ("code", 8),
 ];
 
-/// Courtesies, asked for at the start or end of a dialogue, and never held out.
+/// Courtesies at the start (the first two) or the end of a dialogue. They are never held out.
 pub(super) const CHAT: [(&[&str], &str); 4] = [
     (&["Hello!", "Hi!", "Hello there.", "Good morning!"], "Hello! What would you like to know?"),
     (&["Who are you?", "What are you?", "Tell me who you are."], "I am a tiny ternary model."),
@@ -206,7 +206,7 @@ pub(super) fn facts() -> Vec<Fact> {
     facts
 }
 
-/// Fills the slots `{}` of each phrasing, in order.
+/// A fact whose questions are the phrasings, each `{}` replaced by the next of `slots`.
 fn ask(task: &'static str, phrasings: &[&str], slots: &[&str], answer: impl Into<String>, hold: Hold) -> Fact {
     let fill = |phrasing: &&str| slots.iter().fold(phrasing.to_string(), |text, slot| text.replacen("{}", slot, 1));
     Fact { task, questions: phrasings.iter().map(fill).collect(), answer: answer.into(), hold }

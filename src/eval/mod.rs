@@ -1,4 +1,4 @@
-//! How good a model file is, and whether two backends agree on it.
+//! Evaluates a model file: perplexity, answers to the synthetic exam, and whether two backends agree on it.
 
 use crate::backend::{Backend, Difference};
 use crate::data::{sampler, synthetic};
@@ -11,26 +11,31 @@ use crate::{Error, Result};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// Sequences scored side by side.
+/// Sequences scored together.
 const BATCH: usize = 4;
 
 /// Mean cross-entropy of a text.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Perplexity {
+    /// Mean cross-entropy in nats per token.
     pub nats_per_token: f64,
-    /// Comparable between tokenizers; none if the bytes behind the tokens are unknown.
+    /// Mean cross-entropy in bits per byte of text, comparable between tokenizers; `None` if the number of bytes is unknown.
     pub bits_per_byte: Option<f64>,
-    /// Tokens scored.
+    /// Number of tokens scored.
     pub tokens: usize,
 }
 
 impl Perplexity {
+    /// exp(nats per token).
     pub fn perplexity(&self) -> f64 {
         self.nats_per_token.exp()
     }
 }
 
-/// Scores the windows of the model's context in `tokens`, which stand for `bytes` bytes of text.
+/// Scores `tokens`, the encoding of `bytes` bytes of text, in windows of the model's context that do not overlap.
+///
+/// # Errors
+/// When there are fewer tokens than one window needs, an id is beyond the vocabulary, or the device fails.
 pub fn perplexity(file: &ModelFile, backend: &Backend, tokens: &[u32], bytes: Option<u64>) -> Result<Perplexity> {
     let seq = file.config.seq_len;
     let windows = sampler::eval_windows(tokens.len(), seq, usize::MAX);
@@ -45,11 +50,11 @@ pub fn perplexity(file: &ModelFile, backend: &Backend, tokens: &[u32], bytes: Op
     let model = Model::for_inference(&mut g, &file.config, file.vocab);
     let [ids, positions, targets] = ["ids", "positions", "targets"].map(|name| g.persistent(name, &[rows], DType::U32));
     let to = Targets { ids: targets, losses: g.persistent("losses", &[rows], DType::F32) };
-    g.section("score", |g| {
+    let (score, ()) = g.section("score", |g| {
         let inputs = Inputs { ids, positions, context: Context::Batch(BATCH) };
         let embedded = model.embed(g, &inputs);
-        let head = model.forward(g, &inputs, embedded, false);
-        g.head_loss(&head, to, model.head_chunk(rows), 0.0);
+        let forward = model.forward(g, &inputs, embedded, false);
+        g.head_loss(&forward.head, to, model.head_chunk(rows), 0.0);
     });
     let mut program = backend.prepare(Arc::new(Plan::new(g)))?;
     load_weights(&mut program, &model, file)?;
@@ -61,7 +66,7 @@ pub fn perplexity(file: &ModelFile, backend: &Backend, tokens: &[u32], bytes: Op
         wanted.resize(rows, IGNORE);
         program.write(ids, &inputs);
         program.write(targets, &wanted);
-        program.run_section("score")?;
+        program.run_section(score)?;
         sum += program.read::<f32>(to.losses)?.iter().map(|l| f64::from(*l)).sum::<f64>();
     }
     let scored = windows.len() * seq;
@@ -71,14 +76,19 @@ pub fn perplexity(file: &ModelFile, backend: &Backend, tokens: &[u32], bytes: Op
     Ok(Perplexity { nats_per_token, bits_per_byte, tokens: scored })
 }
 
-/// Questions of one task: how many, and how many were answered exactly.
+/// The result of one task.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Score {
+    /// Number of questions.
     pub asked: usize,
+    /// Number of questions that were answered exactly.
     pub right: usize,
 }
 
-/// Asks every question that the synthetic data holds out, greedily; scores by task.
+/// Asks every held-out question of the synthetic data, with greedy decoding. Returns the scores by task.
+///
+/// # Errors
+/// When the model has no tokenizer or the device fails.
 pub fn synthetic(file: &ModelFile, backend: &Backend) -> Result<BTreeMap<&'static str, Score>> {
     let tokenizer = file.tokenizer()?.ok_or_else(|| Error::usage("the model has no tokenizer"))?;
     let questions = synthetic::held_out();
@@ -95,7 +105,10 @@ pub fn synthetic(file: &ModelFile, backend: &Backend) -> Result<BTreeMap<&'stati
     Ok(scores)
 }
 
-/// Runs a prompt op by op on two backends with the same inputs; the outputs that differ.
+/// Runs a prompt node by node on two backends with equal inputs. Returns the outputs that differ.
+///
+/// # Errors
+/// When a device fails.
 pub fn parity(file: &ModelFile, reference: &Backend, other: &Backend, prompt: &[u32]) -> Result<Vec<Difference>> {
     let options = EngineOptions { slots: 1, ..EngineOptions::default() };
     let (mut reference, mut other) = (Engine::new(file, reference, options)?, Engine::new(file, other, options)?);

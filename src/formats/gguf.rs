@@ -1,12 +1,10 @@
 //! GGUF v3: one file is enough to serve a model. Weights, config, tokenizer, stop tokens, chat template, residual
 //! mixing.
 //!
-//! Architecture `bitnet` is written where stock runtimes compute the same (one stream, sub-norms, a tied head, groups of
-//! 256 in a registered encoding), else `nanotern`, with the same scheme of keys. What makes the config exact beyond the
-//! keys others know is under `nanotern.*` in both.
+//! The container knows keys and tensors. What they mean for a model is the business of `arch`.
 
-mod encodings;
-mod keys;
+pub(super) mod encodings;
+pub(super) mod keys;
 mod q8_0;
 mod read;
 mod stream;
@@ -16,11 +14,13 @@ mod write;
 pub use encodings::Format;
 pub use read::{Array, Gguf, TensorInfo, Value};
 pub use stream::Stream;
+pub(super) use tokens::STOP;
 pub use write::Layout;
 
-use super::{Encoding, ModelFile, Spec, Tensor, TensorData, TextConfig, mhc, specs};
-use crate::model::ModelConfig;
+use super::{ModelFile, Tensor, TensorData, TextConfig, arch, mhc};
+use crate::model::{Form, ModelConfig, Role, Weight};
 use half::f16;
+use keys::Keys;
 use std::collections::BTreeSet;
 
 const MAGIC: [u8; 4] = *b"GGUF";
@@ -33,20 +33,25 @@ const F32: u32 = 0;
 const F16: u32 = 1;
 const Q8_0: u32 = 8;
 
-/// A model file but for the values of its tensors: all that must be known before they can be taken.
+/// A model file without the values of its tensors: all that must be known before they can be taken.
 #[derive(Clone, Debug)]
 pub struct Head {
+    /// What the model is.
     pub config: ModelConfig,
+    /// Rows of the embedding.
     pub vocab: usize,
+    /// How ids are spelled.
     pub text: TextConfig,
-    /// One for each of [`specs`], in that order.
+    /// One for each weight of the configuration, in order.
     places: Vec<Place>,
 }
 
-/// Where a tensor lies in a file, and how it is encoded; all of it was checked.
+/// Where a tensor lies in a file, and how it is encoded. All of this was checked.
 #[derive(Clone, Debug)]
 struct Place {
-    spec: Spec,
+    weight: Weight,
+    /// What the file calls it.
+    name: String,
     kind: u32,
     /// From the start of the file.
     offset: u64,
@@ -54,38 +59,39 @@ struct Place {
 }
 
 impl Head {
-    /// Reads the front of a file of `total` bytes; nothing yet if more of them are needed. The error names the key or
-    /// tensor, and where there is one the offset.
+    /// Reads the front of a file of `total` bytes; none if more of them are needed. The error names the key or tensor, and
+    /// where there is one the offset.
     fn parse(front: &[u8], total: u64) -> Result<Option<Head>, String> {
         let Some(file) = Gguf::parse_front(front, total)? else { return Ok(None) };
-        let (config, vocab) = keys::config(&file)?;
+        let rows = |name: &str| file.tensor(name).and_then(|t| t.dims.get(1)).copied();
+        let (arch, config, vocab) = arch::read(&Keys { file: &file }, rows)?;
         let text = tokens::read(&file, vocab)?;
         text.check(vocab)?;
-        let wanted = specs(&config, vocab);
-        let known: BTreeSet<&str> = wanted.iter().map(|spec| spec.gguf.as_str()).collect();
+        let place = |weight: Weight| {
+            let name = arch.tensor(&weight.name);
+            let info = find(&file, &weight, &name)?;
+            Ok(Place { kind: info.kind, offset: file.offset(info), bytes: info.bytes, weight, name })
+        };
+        let weights = config.weights(vocab);
+        let known: BTreeSet<String> = weights.iter().map(|weight| arch.tensor(&weight.name)).collect();
         if let Some(extra) = file.tensors.iter().find(|t| !known.contains(t.name)) {
             return Err(format!("tensor {:?} is unknown to the architecture", extra.name));
         }
-        let place = |spec: Spec| {
-            let info = find(&file, &spec)?;
-            Ok(Place { kind: info.kind, offset: file.offset(info), bytes: info.bytes, spec })
-        };
-        let places = wanted.into_iter().map(place).collect::<Result<_, String>>()?;
+        let places = weights.into_iter().map(place).collect::<Result<_, String>>()?;
         Ok(Some(Head { config, vocab, text, places }))
     }
 
     /// Number of parameters.
     pub fn param_count(&self) -> usize {
-        self.places.iter().map(|p| p.spec.shape.iter().product::<usize>()).sum()
+        self.places.iter().map(|p| p.weight.elements()).sum()
     }
 }
 
 impl Place {
-    fn decode(&self, bytes: &[u8], streams: usize) -> Result<Tensor, String> {
-        let Place { spec, kind, offset, .. } = self;
-        let data = decode(spec, *kind, bytes, streams);
-        let data = data.map_err(|what| format!("tensor {:?} at offset {offset}: {what}", spec.gguf))?;
-        Ok(Tensor { name: spec.name.clone(), shape: spec.shape.clone(), data })
+    fn decode(&self, bytes: &[u8]) -> Result<Tensor, String> {
+        let data = decode(&self.weight, self.kind, bytes);
+        let data = data.map_err(|what| format!("tensor {:?} at offset {}: {what}", self.name, self.offset))?;
+        Ok(Tensor::new(&self.weight, data))
     }
 }
 
@@ -93,58 +99,64 @@ impl Place {
 pub(super) fn load(bytes: &[u8]) -> Result<ModelFile, String> {
     let head = Head::parse(bytes, bytes.len() as u64)?.expect("all its bytes are there");
     let part = |p: &Place| &bytes[p.offset as usize..][..p.bytes as usize];
-    let tensors = head.places.iter().map(|p| p.decode(part(p), head.config.mhc_streams)).collect::<Result<_, _>>()?;
+    let tensors = head.places.iter().map(|p| p.decode(part(p))).collect::<Result<_, _>>()?;
     Ok(ModelFile { config: head.config, vocab: head.vocab, tensors, text: head.text })
 }
 
-/// The tensor of a spec, its shape and type checked.
-fn find<'f, 'a>(file: &'f Gguf<'a>, spec: &Spec) -> Result<&'f TensorInfo<'a>, String> {
-    let info = file.tensor(&spec.gguf).ok_or_else(|| format!("tensor {:?} is missing", spec.gguf))?;
+/// The tensor `name` of a file, its shape and type checked against the weight.
+fn find<'f, 'a>(file: &'f Gguf<'a>, weight: &Weight, name: &str) -> Result<&'f TensorInfo<'a>, String> {
+    let info = file.tensor(name).ok_or_else(|| format!("tensor {name:?} is missing"))?;
     let shape: Vec<u64> = info.dims.iter().rev().copied().collect();
-    if !shape.iter().copied().eq(spec.shape.iter().map(|d| *d as u64)) {
-        return Err(format!("tensor {:?} has shape {shape:?}; the configuration needs {:?}", info.name, spec.shape));
+    if !shape.iter().copied().eq(weight.shape.iter().map(|d| *d as u64)) {
+        return Err(format!("tensor {name:?} has shape {shape:?}; the configuration needs {:?}", weight.shape));
     }
-    let fits = match spec.encoding {
-        Encoding::F32 => info.kind == F32,
-        Encoding::Q8_0 => info.kind == Q8_0,
-        Encoding::F16 => info.kind == F16,
-        Encoding::Ternary { .. } => Format::from_id(info.kind).is_some(),
+    let fits = match weight.form {
+        Form::F32 => info.kind == F32,
+        Form::F16 => info.kind == F16,
+        Form::Int8 => info.kind == Q8_0,
+        Form::Ternary { .. } => Format::from_id(info.kind).is_some(),
     };
     if !fits {
-        let (name, kind) = (info.name, read::kind_name(info.kind));
-        return Err(format!("tensor {name:?} is {kind}; the configuration needs {:?}", spec.encoding));
+        let kind = read::kind_name(info.kind);
+        return Err(format!("tensor {name:?} is {kind}; the configuration needs {:?}", weight.form));
     }
-    if let (Encoding::Ternary { group }, Some(format)) = (spec.encoding, Format::from_id(info.kind)) {
-        format.check_group(group).map_err(|what| format!("tensor {:?}: {what}", info.name))?;
+    if let (Form::Ternary { group }, Some(format)) = (weight.form, Format::from_id(info.kind)) {
+        let named = |what| format!("tensor {name:?}: {what}");
+        format.check_group(group).map_err(named)?;
+        let (rows, inputs) = weight.matrix();
+        let want = format.bytes(rows as u64, inputs as u64, group as u64).map_err(named)?;
+        if info.bytes != want {
+            return Err(named(format!("has {} bytes; groups of {group} take {want}", info.bytes)));
+        }
     }
     Ok(info)
 }
 
-fn decode(spec: &Spec, kind: u32, bytes: &[u8], streams: usize) -> Result<TensorData, String> {
+fn decode(weight: &Weight, kind: u32, bytes: &[u8]) -> Result<TensorData, String> {
     let not_finite = |i: usize| Err(format!("value {i} is not a finite number"));
-    match spec.encoding {
-        Encoding::F32 => {
+    match weight.form {
+        Form::F32 => {
             let values: Vec<f32> = bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
             if let Some(i) = values.iter().position(|v| !v.is_finite()) {
                 return not_finite(i);
             }
-            if spec.name.ends_with(".mhc") {
-                mhc::check(&values, streams)?;
+            if weight.role == Role::Mixing {
+                mhc::check(&values)?;
             }
             Ok(TensorData::F32(values))
         }
-        Encoding::F16 => {
+        Form::F16 => {
             let values: Vec<f16> = bytes.as_chunks().0.iter().map(|b| f16::from_le_bytes(*b)).collect();
             match values.iter().position(|v| !v.is_finite()) {
                 Some(i) => not_finite(i),
                 None => Ok(TensorData::F16(values)),
             }
         }
-        Encoding::Q8_0 => Ok(TensorData::Int8(q8_0::decode(bytes)?)),
-        Encoding::Ternary { group } => {
+        Form::Int8 => Ok(TensorData::Int8(q8_0::decode(bytes)?)),
+        Form::Ternary { group } => {
             let format = Format::from_id(kind).expect("types were checked");
-            let ternary = format.decode(bytes, spec.shape[0], spec.shape[1], group)?;
-            Ok(TensorData::Ternary(ternary))
+            let (outs, inputs) = weight.matrix();
+            Ok(TensorData::Ternary(format.decode(bytes, outs, inputs, group)?))
         }
     }
 }

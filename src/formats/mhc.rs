@@ -5,14 +5,16 @@
 //! pre_bias[2], post_logits[2], post_bias[2]`); with 4 forty (`res_logits[24]`, then the same four of 4 each).
 
 use super::cursor::Cursor;
+use crate::model::mixing_params;
 
 const MAGIC: u32 = 0x6D48_4321;
 const VERSION: u32 = 2;
-/// Sub-layers of the deepest model that can be built.
+/// Largest number of sub-layers of a model.
 const MAX_SUBLAYERS: u32 = 512;
-/// How far a row or column of H_res may be from the sum 1.
+/// Largest distance of the sum of a row or column of H_res from 1.
 const TOLERANCE: f64 = 1e-5;
 
+/// The residual mixing of a model.
 #[derive(Clone, Debug, PartialEq)]
 pub struct MhcFile {
     /// 2 or 4.
@@ -23,14 +25,28 @@ pub struct MhcFile {
 
 /// Number of parameters of a sub-layer, if there can be so many streams.
 fn params_of(streams: u32) -> Result<usize, String> {
-    match streams {
-        2 => Ok(9),
-        4 => Ok(40),
-        n => Err(format!("{n} streams at offset 12: 2 or 4 are possible")),
+    match mixing_params(streams as usize) {
+        0 => Err(format!("{streams} streams at offset 12: 2 or 4 are possible")),
+        n => Ok(n),
     }
 }
 
+/// Number of streams that so many parameters of a sub-layer mix.
+fn streams_of(params: usize) -> usize {
+    [2, 4].into_iter().find(|streams| mixing_params(*streams) == params).expect("parameters of 2 or 4 streams")
+}
+
 impl MhcFile {
+    /// From the parameters of each sub-layer; none if there are no sub-layers.
+    pub(super) fn new(sublayers: Vec<Vec<f32>>) -> Option<MhcFile> {
+        let streams = streams_of(sublayers.first()?.len());
+        Some(MhcFile { streams, sublayers })
+    }
+
+    /// Reads a file.
+    ///
+    /// # Errors
+    /// Names what is wrong, and its offset.
     pub fn parse(bytes: &[u8]) -> Result<MhcFile, String> {
         let mut c = Cursor::new(bytes, "");
         let magic = c.u32("magic")?;
@@ -55,12 +71,12 @@ impl MhcFile {
         let values = |bytes: &[u8]| bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
         let sublayers: Vec<Vec<f32>> = body.chunks_exact(4 * params).map(values).collect();
         for (i, p) in sublayers.iter().enumerate() {
-            check(p, streams as usize)
-                .map_err(|what| format!("sub-layer {i} at offset {}: {what}", 16 + 4 * params * i))?;
+            check(p).map_err(|what| format!("sub-layer {i} at offset {}: {what}", 16 + 4 * params * i))?;
         }
         Ok(MhcFile { streams: streams as usize, sublayers })
     }
 
+    /// The file.
     pub fn to_bytes(&self) -> Vec<u8> {
         let header = [MAGIC, VERSION, self.sublayers.len() as u32, self.streams as u32];
         let values = self.sublayers.iter().flatten().map(|v| v.to_bits());
@@ -68,12 +84,13 @@ impl MhcFile {
     }
 }
 
-/// Refuses parameters whose H_res is not doubly stochastic, or that are not finite.
-pub(super) fn check(params: &[f32], streams: usize) -> Result<(), String> {
+/// Checks that parameters are finite and their H_res is doubly stochastic.
+pub(super) fn check(params: &[f32]) -> Result<(), String> {
+    let streams = streams_of(params.len());
     if let Some(i) = params.iter().position(|p| !p.is_finite()) {
         return Err(format!("parameter {i} is {}: not a finite number", params[i]));
     }
-    let res = h_res(params, streams);
+    let res = h_res(params);
     for i in 0..streams {
         let row: f64 = res[i * streams..][..streams].iter().sum();
         let col: f64 = (0..streams).map(|k| res[k * streams + i]).sum();
@@ -87,9 +104,12 @@ pub(super) fn check(params: &[f32], streams: usize) -> Result<(), String> {
     }
 }
 
-/// H_res (streams, streams) of a sub-layer.
-pub fn h_res(params: &[f32], streams: usize) -> Vec<f64> {
-    if streams == 2 {
+/// H_res (streams, streams) of a sub-layer, row by row.
+///
+/// # Panics
+/// When these are not the parameters of 2 or 4 streams.
+pub fn h_res(params: &[f32]) -> Vec<f64> {
+    if streams_of(params.len()) == 2 {
         let a = 1.0 / (1.0 + f64::from(-params[0]).exp());
         return vec![a, 1.0 - a, 1.0 - a, a];
     }
@@ -110,11 +130,18 @@ pub fn h_res(params: &[f32], streams: usize) -> Vec<f64> {
 
 #[cfg(feature = "native")]
 impl MhcFile {
+    /// Reads a file.
+    ///
+    /// # Errors
+    /// [`Error::Io`](crate::Error::Io) or [`Error::Invalid`](crate::Error::Invalid).
     pub fn open(path: &std::path::Path) -> crate::Result<MhcFile> {
         MhcFile::parse(&crate::files::map(path)?).map_err(|what| crate::Error::invalid(path, what))
     }
 
-    /// Writes the file, atomically; returns its size in bytes.
+    /// Writes the file atomically. Returns its size in bytes.
+    ///
+    /// # Errors
+    /// [`Error::Io`](crate::Error::Io).
     pub fn save(&self, path: &std::path::Path) -> crate::Result<u64> {
         let bytes = self.to_bytes();
         crate::files::write_atomic(path, &bytes)?;

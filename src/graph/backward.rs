@@ -1,8 +1,7 @@
-//! Reverse-mode differentiation as a pass: each op's `grad` appends ops to the graph.
+//! Reverse-mode differentiation as a pass over the graph: each op's `grad` appends the ops of its gradient.
 //!
-//! Gradients of parameters are persistent and always added to, so that several micro-batches and several uses of one
-//! parameter (a tied head, a chunked loss) need nothing special. Gradients of activations are temporaries, made when the
-//! first contribution arrives.
+//! Gradients of parameters are persistent and always accumulated, which handles several micro-batches and several uses of one
+//! parameter (a tied head, a chunked loss). Gradients of activations are temporaries, created with the first contribution.
 
 use super::{DType, Grad, Graph, Kind, Node, Op, TensorId};
 use cpu_kernels::{Args, ops::add::AddArgs, ops::copy::CopyArgs};
@@ -12,33 +11,36 @@ use std::ops::Range;
 #[derive(Clone, Copy)]
 struct Entry {
     grad: TensorId,
-    /// Nobody else reads it: contributions may be added in place.
+    /// Whether no other node reads `grad`, so that contributions may be added in place.
     owned: bool,
 }
 
-/// The ops that add up several contributions to one gradient: (x, y) with [`CopyArgs`], and (a, b, sum) with [`AddArgs`].
+/// The ops that accumulate contributions to one gradient.
 #[derive(Clone, Copy)]
-pub struct Accumulate {
+pub(crate) struct Accumulate {
+    /// y = x, with buffers (x, y) and [`CopyArgs`].
     pub copy: &'static Op,
+    /// y = a + b, with buffers (a, b, y) and [`AddArgs`].
     pub add: &'static Op,
 }
 
-/// The pass in progress.
+/// A backward pass in progress.
 pub struct Backward<'g> {
+    /// The graph to which gradients are appended.
     pub graph: &'g mut Graph,
     grads: HashMap<TensorId, Entry>,
-    /// Tensors on the way from a parameter; only these get gradients.
+    /// Tensors that depend on a parameter; only these get gradients.
     active: HashSet<TensorId>,
-    /// First input of the straight-through ops, by their first output.
+    /// First input of each straight-through op, by its first output.
     through: HashMap<TensorId, TensorId>,
-    /// What stands for a temporary that is computed again.
+    /// The recomputed copy of each temporary that is recomputed.
     again: HashMap<TensorId, TensorId>,
     accumulate: Accumulate,
 }
 
 impl<'g> Backward<'g> {
-    /// Appends the gradient of `nodes` of the graph, given the gradients of some of their outputs.
-    pub fn append(
+    /// Appends the gradients of `nodes` of the graph, given `seeds`: pairs of one of their outputs and its gradient.
+    pub(crate) fn append(
         graph: &'g mut Graph,
         nodes: Range<usize>,
         seeds: &[(TensorId, TensorId)],
@@ -64,8 +66,8 @@ impl<'g> Backward<'g> {
     fn walk(&mut self, nodes: Range<usize>) {
         let recomputed = self.graph.recomputed.clone();
         for i in nodes.rev() {
-            if let Some(stretch) = recomputed.iter().find(|s| s.end == i + 1) {
-                self.compute_again(stretch.clone());
+            if let Some(range) = recomputed.iter().find(|range| range.end == i + 1) {
+                self.compute_again(range.clone());
             }
             let node = self.graph.nodes[i].clone();
             if let Grad::Append(grad) = node.op.grad
@@ -76,9 +78,9 @@ impl<'g> Backward<'g> {
         }
     }
 
-    /// Appends copies of a stretch's nodes, writing new temporaries that stand for the old ones from here on.
-    fn compute_again(&mut self, stretch: Range<usize>) {
-        for i in stretch {
+    /// Appends copies of `nodes` that write new temporaries. From here on, these replace the old ones.
+    fn compute_again(&mut self, nodes: Range<usize>) {
+        for i in nodes {
             let node = self.graph.nodes[i].clone();
             for t in self.graph.outputs(&node).collect::<Vec<_>>() {
                 let tensor = self.graph.tensor(t).clone();
@@ -92,11 +94,12 @@ impl<'g> Backward<'g> {
         }
     }
 
+    /// The recomputed copy of `t`, if it was recomputed, or `t` itself.
     fn now(&self, t: TensorId) -> TensorId {
         self.again.get(&t).copied().unwrap_or(t)
     }
 
-    /// Whose gradient the gradient of `t` is.
+    /// The tensor whose gradient is that of `t`: passes back through straight-through ops.
     fn resolve(&self, mut t: TensorId) -> TensorId {
         while let Some(input) = self.through.get(&t) {
             t = *input;
@@ -104,23 +107,24 @@ impl<'g> Backward<'g> {
         t
     }
 
-    /// Appends an op; forward tensors among `tensors` may have been computed again.
+    /// Appends an op. Tensors that were recomputed are replaced by their copies.
     pub fn push<A: Args>(&mut self, op: &'static Op, args: A, tensors: &[TensorId]) {
         let tensors: Vec<TensorId> = tensors.iter().map(|t| self.now(*t)).collect();
         self.graph.push(op, args, &tensors);
     }
 
-    /// The gradient of an op's output, if anything depends on it.
+    /// The gradient of an op's output; `None` if the seeds do not depend on it.
     pub fn grad(&self, t: TensorId) -> Option<TensorId> {
         self.grads.get(&self.resolve(t)).map(|e| e.grad)
     }
 
-    /// Whether the gradient of `t` is wanted.
+    /// Whether the gradient of `t` is needed: whether `t` depends on a parameter.
     pub fn wants(&self, t: TensorId) -> bool {
         self.active.contains(&self.resolve(t))
     }
 
-    /// The tensor to put a gradient of `t` into, and the beta to do it with: 0 for the first contribution, 1 to add.
+    /// The tensor that accumulates the gradient of `t`, for an op that computes grad = beta * grad + contribution, and the
+    /// beta to use: 0 for the first contribution to a temporary, otherwise 1.
     pub fn slot(&mut self, t: TensorId) -> (TensorId, f32) {
         let t = self.resolve(t);
         if let Some(param) = self.graph.gradient(t) {
@@ -143,16 +147,19 @@ impl<'g> Backward<'g> {
         }
     }
 
-    /// A new temporary of the shape of `t`, to be given to [`Backward::pass`].
+    /// A new f32 temporary with the shape of `t`, for a contribution that is given to [`Backward::pass`].
     pub fn fresh(&mut self, t: TensorId) -> TensorId {
         let tensor = self.graph.tensor(t).clone();
         self.graph.add(format!("d.{}", tensor.name), &tensor.shape, DType::F32, Kind::Temp)
     }
 
-    /// Hands `dt` over as a contribution to the gradient of `t`. `owned`: nothing else reads `dt`.
+    /// Adds the contribution `dt` to the gradient of `t`. `owned` tells that no other node reads `dt`.
+    ///
+    /// # Panics
+    /// When `t` is a parameter: its gradient is accumulated through [`Backward::slot`].
     pub fn pass(&mut self, t: TensorId, dt: TensorId, owned: bool) {
         let t = self.resolve(t);
-        assert!(self.graph.gradient(t).is_none(), "gradients of parameters are added to, through `slot`");
+        assert!(self.graph.gradient(t).is_none(), "gradients of parameters are accumulated through `slot`");
         let entry = match self.grads.get(&t).copied() {
             None => Entry { grad: dt, owned },
             Some(Entry { grad, .. }) => {

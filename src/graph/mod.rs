@@ -1,11 +1,12 @@
-//! A static graph of ops over named tensors, in execution order, and the pure passes over it: gradients, recomputation,
-//! memory plan. No device is known here.
+//! A static graph of ops over named tensors, in execution order, and the passes over it: gradients, recomputation and memory
+//! plan. This module does not depend on any device.
 
 mod backward;
 mod op;
 mod plan;
 
-pub use backward::{Accumulate, Backward};
+pub(crate) use backward::Accumulate;
+pub use backward::Backward;
 pub use op::{Access, Binding, DType, Grad, Op};
 pub use plan::{Plan, Slot};
 
@@ -17,68 +18,91 @@ use std::ops::Range;
 pub struct TensorId(pub(crate) u32);
 
 impl TensorId {
+    /// Index of the tensor in [`Graph::tensors`].
     pub fn index(self) -> usize {
         self.0 as usize
     }
 }
 
-/// How long a tensor lives.
+/// The lifetime of a tensor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// From its first use to its last, within one section; shares memory with others.
+    /// From its first use to its last, within one section. It may share a buffer with other temporaries.
     Temp,
-    /// As long as the program: inputs, constants, parameters, gradients, optimizer state.
+    /// As long as the program, in a buffer of its own: inputs, constants, parameters, gradients, optimizer state.
     Persistent,
 }
 
+/// The description of a tensor, row-major.
 #[derive(Clone, Debug)]
 pub struct Tensor {
+    /// Its name, for traces, error messages and [`Graph::find`].
     pub name: String,
+    /// Its dimensions, outermost first.
     pub shape: Vec<usize>,
+    /// The type of its elements.
     pub dtype: DType,
+    /// Its lifetime.
     pub kind: Kind,
 }
 
 impl Tensor {
-    /// Number of values; like the sizes in bytes it saturates, so that what is too large for a browser's 32 bits stays so.
+    /// Number of elements. It saturates, as sizes in bytes do, so that a size beyond a browser's 32 bits stays too large.
     pub fn elements(&self) -> usize {
         self.shape.iter().fold(1, |n, size| n.saturating_mul(*size))
     }
 
-    /// Size in bytes, whole words.
+    /// Size in bytes, rounded up to a multiple of 4.
     pub fn bytes(&self) -> usize {
         self.elements().saturating_mul(self.dtype.bytes()).checked_next_multiple_of(4).unwrap_or(usize::MAX)
     }
 }
 
-/// One op applied to tensors, in the order of its bindings.
+/// One op applied to tensors.
 #[derive(Clone, Debug)]
 pub struct Node {
+    /// The op.
     pub op: &'static Op,
+    /// The words of the op's `Args`.
     pub args: ArgWords,
+    /// A tensor for each binding of the op, in that order.
     pub tensors: Vec<TensorId>,
 }
 
-/// A named stretch of nodes that is submitted as one: a training step's parts, an evaluation, a decode step.
-#[derive(Clone, Debug)]
+/// A range of nodes that is submitted as one: a part of a training step, an evaluation, a decode step.
+#[derive(Clone, Copy, Debug)]
 pub struct Section {
+    /// For error messages and traces.
     pub name: &'static str,
-    pub nodes: Range<usize>,
+    start: usize,
+    end: usize,
 }
 
+impl Section {
+    /// Its nodes.
+    pub fn nodes(&self) -> Range<usize> {
+        self.start..self.end
+    }
+}
+
+/// A graph under construction or complete. Its nodes are in execution order.
 #[derive(Clone, Debug, Default)]
 pub struct Graph {
+    /// All tensors, by [`TensorId::index`].
     pub tensors: Vec<Tensor>,
+    /// All nodes, in execution order.
     pub nodes: Vec<Node>,
+    /// All sections, in the order of their nodes.
     pub sections: Vec<Section>,
-    /// Gradient tensors of the parameters.
+    /// (parameter, gradient).
     gradients: Vec<(TensorId, TensorId)>,
-    /// Stretches of nodes whose temporaries are computed again for the backward pass instead of being kept.
+    /// Ranges of nodes whose temporaries are recomputed for the backward pass instead of being kept.
     recomputed: Vec<Range<usize>>,
     prefix: String,
 }
 
 impl Graph {
+    /// An empty graph.
     pub fn new() -> Self {
         Self::default()
     }
@@ -89,31 +113,32 @@ impl Graph {
         id
     }
 
-    /// A tensor that keeps its contents between submissions.
+    /// A new tensor that keeps its contents between submissions.
     pub fn persistent(&mut self, name: &str, shape: &[usize], dtype: DType) -> TensorId {
         self.add(format!("{}{name}", self.prefix), shape, dtype, Kind::Persistent)
     }
 
-    /// A tensor that lives within a section.
+    /// A new tensor that lives within one section.
     pub fn temp(&mut self, name: &str, shape: &[usize], dtype: DType) -> TensorId {
         self.add(format!("{}{name}", self.prefix), shape, dtype, Kind::Temp)
     }
 
-    /// Gives a tensor a better name, for traces and error messages.
+    /// Renames a tensor, for traces and error messages.
     pub fn name(&mut self, t: TensorId, name: &str) -> TensorId {
         self.tensors[t.index()].name = format!("{}{name}", self.prefix);
         t
     }
 
-    /// Sets what comes before the name of every tensor made from now on; returns what was set before.
-    pub fn set_prefix(&mut self, prefix: &str) -> String {
+    /// Sets the prefix of the names of new tensors; returns the previous one.
+    pub(crate) fn set_prefix(&mut self, prefix: &str) -> String {
         std::mem::replace(&mut self.prefix, prefix.to_string())
     }
 
-    /// Appends an op. `tensors` are in the order of its bindings.
+    /// Appends a node. `tensors` are in the order of the op's bindings.
     ///
     /// # Panics
-    /// When a tensor has not the type the op's table entry names, or is written and bound twice: WebGPU forbids that.
+    /// When the number or the type of the tensors differs from the op's bindings, or a tensor is written and bound twice,
+    /// which WebGPU forbids.
     pub fn push<A: Args>(&mut self, op: &'static Op, args: A, tensors: &[TensorId]) {
         assert_eq!(tensors.len(), op.bindings.len(), "{}: number of buffers", op.name);
         for (i, (t, b)) in tensors.iter().zip(op.bindings).enumerate() {
@@ -126,44 +151,33 @@ impl Graph {
         self.nodes.push(Node { op, args: args.to_words(), tensors: tensors.to_vec() });
     }
 
+    /// The description of a tensor.
     pub fn tensor(&self, t: TensorId) -> &Tensor {
         &self.tensors[t.index()]
     }
 
+    /// The dimensions of a tensor, outermost first.
     pub fn shape(&self, t: TensorId) -> &[usize] {
         &self.tensors[t.index()].shape
     }
 
-    /// (rows, columns): the last dimension is the columns.
+    /// A tensor's shape as (rows, columns): the columns are the last dimension, the rows the product of all others.
     pub fn matrix(&self, t: TensorId) -> (usize, usize) {
         let shape = self.shape(t);
         let cols = *shape.last().expect("a tensor has dimensions");
         (self.tensor(t).elements() / cols, cols)
     }
 
-    /// The first tensor of that name.
-    pub fn find(&self, name: &str) -> Option<TensorId> {
-        self.tensors.iter().position(|t| t.name == name).map(|i| TensorId(i as u32))
-    }
-
-    /// Builds a section: the nodes that `build` appends.
-    pub fn section<T>(&mut self, name: &'static str, build: impl FnOnce(&mut Self) -> T) -> T {
+    /// Makes a section of the nodes that `build` appends; also returns what `build` does.
+    pub fn section<T>(&mut self, name: &'static str, build: impl FnOnce(&mut Self) -> T) -> (Section, T) {
         let start = self.nodes.len();
         let result = build(self);
-        self.sections.push(Section { name, nodes: start..self.nodes.len() });
-        result
+        let section = Section { name, start, end: self.nodes.len() };
+        self.sections.push(section);
+        (section, result)
     }
 
-    /// Nodes of the section of that name.
-    ///
-    /// # Panics
-    /// When there is none.
-    pub fn nodes_of(&self, name: &str) -> Range<usize> {
-        let section = self.sections.iter().find(|s| s.name == name);
-        section.unwrap_or_else(|| panic!("the graph has no section {name}")).nodes.clone()
-    }
-
-    /// Builds nodes whose temporaries the backward pass computes again (gradient checkpointing, Chen et al. 2016).
+    /// Builds nodes whose temporaries the backward pass recomputes (gradient checkpointing, Chen et al. 2016).
     pub fn recompute<T>(&mut self, build: impl FnOnce(&mut Self) -> T) -> T {
         let start = self.nodes.len();
         let result = build(self);
@@ -171,7 +185,7 @@ impl Graph {
         result
     }
 
-    /// Makes a persistent gradient for a parameter. Backward passes add to it; the owner sets it to zero.
+    /// Makes a persistent f32 gradient for a parameter. Backward passes add to it; the caller must set it to zero.
     pub fn add_gradient(&mut self, param: TensorId) -> TensorId {
         let Tensor { name, shape, .. } = self.tensor(param).clone();
         let grad = self.add(format!("grad.{name}"), &shape, DType::F32, Kind::Persistent);
@@ -179,17 +193,17 @@ impl Graph {
         grad
     }
 
-    /// The gradient tensor of a parameter, if it was given one.
+    /// The gradient of a parameter, if [`Graph::add_gradient`] made one.
     pub fn gradient(&self, param: TensorId) -> Option<TensorId> {
         self.gradients.iter().find(|(p, _)| *p == param).map(|(_, g)| *g)
     }
 
-    /// Tensors that a node writes, whole or in part.
+    /// The tensors that a node writes, wholly or in part.
     pub fn outputs<'a>(&'a self, node: &'a Node) -> impl Iterator<Item = TensorId> + 'a {
         node.tensors.iter().zip(node.op.bindings).filter(|(_, b)| b.access != Access::Read).map(|(t, _)| *t)
     }
 
-    /// Floating-point operations of the matrix products of a stretch of nodes.
+    /// Operations of the matrix products in a range of nodes; a multiply-add counts as two.
     pub fn flops(&self, nodes: Range<usize>) -> u64 {
         self.nodes[nodes].iter().map(|n| (n.op.flops)(&n.args)).sum()
     }

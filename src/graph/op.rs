@@ -1,4 +1,4 @@
-//! What an op is. Which ops there are is said by the table in `ops`.
+//! The definition of an op. [`crate::ops`] contains the table of all ops.
 
 use super::{Backward, Node};
 use cpu_kernels::{ArgWords, Kernel, Packing};
@@ -6,6 +6,7 @@ use cpu_kernels::{ArgWords, Kernel, Packing};
 /// How an op uses a buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
+    /// It is only read.
     Read,
     /// Every element is written, none is read.
     Write,
@@ -13,16 +14,21 @@ pub enum Access {
     ReadWrite,
 }
 
-/// What a buffer holds. `I8` and `U8` are four to a word in a shader.
+/// The type of a buffer's elements. Shaders see four `I8` or `U8` in each word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DType {
+    /// 32-bit float.
     F32,
+    /// 32-bit unsigned integer.
     U32,
+    /// 8-bit signed integer.
     I8,
+    /// 8-bit unsigned integer, or bytes of packed codes.
     U8,
 }
 
 impl DType {
+    /// Bytes of one element.
     pub fn bytes(self) -> usize {
         match self {
             DType::F32 | DType::U32 => 4,
@@ -31,40 +37,49 @@ impl DType {
     }
 }
 
+/// A buffer of an op.
 pub struct Binding {
+    /// Its name in the shader.
     pub name: &'static str,
+    /// How the op uses it.
     pub access: Access,
+    /// The type of its elements.
     pub dtype: DType,
 }
 
-/// An entry of the table.
+/// An op: an entry of the op table.
 pub struct Op {
+    /// Its name, also that of its shader, its kernel and its entry point.
     pub name: &'static str,
-    /// WGSL source; a line `//#import name` stands for the snippet `shaders/shared/name.wgsl`.
+    /// WGSL source. A line `//#import name` includes the snippet `shaders/shared/name.wgsl`.
     pub shader: &'static str,
+    /// The CPU implementation.
     pub kernel: Kernel,
     /// Name and WGSL type of each field of `Args`.
     pub fields: &'static [(&'static str, &'static str)],
+    /// Its buffers, in the order in which shader and kernel take them.
     pub bindings: &'static [Binding],
-    /// Workgroups in x, y, z.
+    /// Workgroups in x, y and z.
     pub grid: fn(&ArgWords) -> [u32; 3],
-    /// Elementary operations, roughly: decides over how many threads a CPU splits the op.
+    /// Elementary operations, roughly. They determine the number of threads on a CPU and the nodes in a GPU submission.
     pub work: fn(&ArgWords) -> u64,
-    /// Floating-point or integer multiply-adds of a matrix product, counted as two each; 0 for all else.
+    /// Floating-point or integer multiply-adds of a matrix product, counted as two each; 0 for other ops.
     pub flops: fn(&ArgWords) -> u64,
+    /// Its gradient.
     pub grad: Grad,
-    /// How the kernel packs constant operands.
+    /// How the kernel packs constant operands, if it does.
     pub packing: Option<&'static Packing>,
 }
 
-/// How the gradient of an op's inputs follows from that of its outputs.
+/// How the gradients of an op's inputs follow from those of its outputs.
 #[derive(Clone, Copy)]
 pub enum Grad {
-    /// It has none.
+    /// The op has no gradient.
     None,
-    /// The gradient of the first output is that of the first input, unchanged (the quantisers' straight-through estimate).
+    /// The gradient of the first input is that of the first output, unchanged: the straight-through estimator (Bengio et al.
+    /// 2013) of the quantisers.
     StraightThrough,
-    /// The function appends the ops that compute it.
+    /// The function appends the ops that compute the gradients.
     Append(fn(&mut Backward<'_>, &Node)),
 }
 

@@ -1,7 +1,8 @@
-//! The memory plan: which tensors share which buffer.
+//! The memory plan assigns a buffer to each tensor.
 //!
-//! One buffer a slot, never ranges of one buffer: WebGPU forbids binding overlapping or sibling ranges of a buffer as read
-//! and written in one dispatch, and native wgpu does not notice. Slots are taken greedily, the largest tensors first.
+//! Each slot is a buffer of its own and not a range of a larger one: WebGPU forbids binding ranges of one buffer as read and
+//! as written in one dispatch, even if they do not overlap, and native wgpu does not detect it. Temporaries are assigned
+//! greedily, the largest first.
 
 use super::{Graph, Kind, Tensor, TensorId};
 use std::collections::BTreeMap;
@@ -10,21 +11,28 @@ use std::ops::RangeInclusive;
 /// One buffer of a plan.
 #[derive(Clone, Debug)]
 pub struct Slot {
+    /// Its size in bytes.
     pub bytes: usize,
-    /// Who uses it, in order of first use.
+    /// The tensors that use it, in the order of first use.
     pub tensors: Vec<TensorId>,
 }
 
-/// A graph with a buffer for every tensor that a node uses or that is persistent.
+/// A graph with a buffer for every persistent tensor and every temporary that a node uses.
 #[derive(Clone, Debug)]
 pub struct Plan {
+    /// The planned graph.
     pub graph: Graph,
+    /// The buffers.
     pub slots: Vec<Slot>,
     /// The slot of each tensor.
     slot_of: Vec<Option<u32>>,
 }
 
 impl Plan {
+    /// Plans the buffers of a graph.
+    ///
+    /// # Panics
+    /// When a temporary is used both inside and outside of a section.
     pub fn new(graph: Graph) -> Self {
         let lives = lifetimes(&graph);
         let mut plan = Plan { slots: Vec::new(), slot_of: vec![None; graph.tensors.len()], graph };
@@ -58,21 +66,21 @@ impl Plan {
         plan
     }
 
-    /// The slot of a tensor.
+    /// The slot of a tensor, an index into [`Plan::slots`].
     ///
     /// # Panics
-    /// When no node uses it.
+    /// When the tensor is a temporary that no node uses.
     pub fn slot(&self, t: TensorId) -> usize {
         let slot = self.slot_of[t.index()];
         slot.unwrap_or_else(|| panic!("{} is used by no node", self.graph.tensor(t).name)) as usize
     }
 
-    /// Bytes of all buffers: what the device must hold.
+    /// Bytes of all buffers: the memory that the device needs.
     pub fn bytes(&self) -> usize {
         self.slots.iter().fold(0, |sum, slot| sum.saturating_add(slot.bytes))
     }
 
-    /// The most bytes of temporaries alive at one node: no plan can need fewer.
+    /// The most bytes of temporaries alive at one node, a lower bound for every plan.
     pub fn ideal_peak(&self) -> usize {
         let lives = lifetimes(&self.graph);
         let alive = |i: usize| {
@@ -82,17 +90,17 @@ impl Plan {
         (0..self.graph.nodes.len()).map(alive).max().unwrap_or(0)
     }
 
-    /// Bytes of the shared slots: what the temporaries take together.
+    /// Bytes of the slots of temporaries.
     pub fn temp_bytes(&self) -> usize {
         let temp = |s: &&Slot| self.graph.tensor(s.tensors[0]).kind == Kind::Temp;
         self.slots.iter().filter(temp).map(|s| s.bytes).sum()
     }
 }
 
-/// First and last node that uses each tensor.
+/// The first and the last node that use each tensor.
 ///
 /// # Panics
-/// When a temporary is used in two sections: its contents would not last.
+/// When a temporary is used both inside and outside of a section: its contents would not be kept.
 fn lifetimes(graph: &Graph) -> BTreeMap<TensorId, RangeInclusive<usize>> {
     let mut lives: BTreeMap<TensorId, RangeInclusive<usize>> = BTreeMap::new();
     for (i, node) in graph.nodes.iter().enumerate() {
@@ -104,7 +112,7 @@ fn lifetimes(graph: &Graph) -> BTreeMap<TensorId, RangeInclusive<usize>> {
     for section in &graph.sections {
         for (t, life) in &lives {
             let Tensor { kind, name, .. } = graph.tensor(*t);
-            let inside = section.nodes.contains(life.start()) == section.nodes.contains(life.end());
+            let inside = section.nodes().contains(life.start()) == section.nodes().contains(life.end());
             assert!(
                 *kind == Kind::Persistent || inside,
                 "{name} is used inside and outside of section {}",

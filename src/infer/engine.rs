@@ -1,26 +1,24 @@
-//! The engine: some slots, each a sequence with its keys and values on the device. A step feeds one row for each sequence
-//! that decodes and as many rows of waiting prompts as fit, runs them as one submit, and reads one token for each sequence
-//! that is past its prompt. What a sequence gets does not depend on which others run beside it.
+//! The engine runs several sequences side by side, each in a slot with its state on the device. A step feeds one row for
+//! each sequence that decodes, and fills up with rows of waiting prompts. It submits them at once and reads one token for
+//! each sequence that is past its prompt. What a sequence gets does not depend on the other sequences.
 
+use super::step::{DecodeStep, Rows, SIZES};
 use super::weights::{load_tensor, load_weights};
 use crate::backend::{Backend, Program};
 use crate::formats::{ModelFile, Tensor};
-use crate::graph::{DType, Graph, Plan, TensorId};
-use crate::model::{Context, Inputs, Model, ModelConfig};
-use crate::ops::{KvCache, SampleRow, SamplingState};
+use crate::graph::{Graph, Plan};
+use crate::model::{Model, ModelConfig};
+use crate::ops::{SampleRow, SamplingState};
 use crate::{Error, Result};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Numbers of rows that a step is prepared for; each step takes the smallest that fits.
-const BUCKETS: [(usize, &str); 6] =
-    [(1, "rows 1"), (4, "rows 4"), (16, "rows 16"), (64, "rows 64"), (128, "rows 128"), (512, "rows 512")];
-
+/// Sizes of an engine.
 #[derive(Clone, Copy, Debug)]
 pub struct EngineOptions {
-    /// Sequences that run side by side.
+    /// Sequences that run side by side, from 1 to 512.
     pub slots: usize,
-    /// Tokens a sequence may hold; at most the model's, which is taken if 0.
+    /// Tokens that a sequence may hold, at most the model's context; 0 takes that.
     pub context: usize,
 }
 
@@ -88,63 +86,50 @@ impl Sampling {
     }
 }
 
+/// A sequence of one engine. No two sequences of an engine have the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SequenceId(u64);
 
-/// Why a sequence ended.
+/// The reason for which a sequence ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FinishReason {
     /// The model drew one of its stop tokens.
     Stop,
-    /// `max_tokens` were drawn.
+    /// It drew `max_tokens` tokens.
     Length,
     /// The context is full.
     Context,
-    /// The caller gave up.
+    /// The caller cancelled it.
     Cancelled,
 }
 
-/// What a step brought a sequence.
+/// What happened to a sequence in a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
+    /// The model drew this token.
     Token(u32),
+    /// The sequence ended, and its slot is free.
     Finished(FinishReason),
 }
 
 struct Sequence {
     id: SequenceId,
-    /// Prompt, then what was drawn.
+    /// The prompt, then the tokens drawn.
     tokens: Vec<u32>,
-    /// Tokens that are in the cache.
+    /// Tokens that are in the state of the layers.
     fed: usize,
     drawn: usize,
     sampling: Sampling,
     cancelled: Arc<AtomicBool>,
 }
 
-/// The tensors of one number of rows.
-struct Bucket {
-    rows: usize,
-    section: &'static str,
-    ids: TensorId,
-    positions: TensorId,
-    slots: TensorId,
-    /// (picks): rows whose logits are wanted.
-    index: TensorId,
-    /// (picks, 8).
-    params: TensorId,
-    /// (picks).
-    tokens: TensorId,
-    picks: usize,
-    logits: TensorId,
-}
-
 /// A model that generates.
 pub struct Engine {
     program: Program,
     model: Model,
-    buckets: Vec<Bucket>,
-    state: SamplingState,
+    /// One for each number of rows, smallest first.
+    steps: Vec<DecodeStep>,
+    sampling: SamplingState,
     slots: Vec<Option<Sequence>>,
     vocab: usize,
     context: usize,
@@ -153,13 +138,17 @@ pub struct Engine {
 }
 
 impl Engine {
+    /// Loads a model onto a device.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for sizes out of range, [`Error::Model`] for a file that lacks a weight, and when the device refuses.
     pub fn new(file: &ModelFile, backend: &Backend, options: EngineOptions) -> Result<Engine> {
         let mut engine = Engine::empty(&file.config, file.vocab, &file.text.stop, backend, options)?;
         load_weights(&mut engine.program, &engine.model, file)?;
         Ok(engine)
     }
 
-    /// An engine whose weights are yet to come: each by [`Engine::load`].
+    /// An engine without weights. [`Engine::load`] loads each. Errors as [`Engine::new`].
     pub fn empty(
         config: &ModelConfig,
         vocab: usize,
@@ -173,36 +162,37 @@ impl Engine {
             return Err(Error::usage(format!("a context of {context} tokens: the model was made for {longest}")));
         }
         // A step has a row for every sequence that decodes.
-        let (slots, most) = (options.slots, BUCKETS[BUCKETS.len() - 1].0);
+        let (slots, most) = (options.slots, SIZES[SIZES.len() - 1].0);
         if !(1..=most).contains(&slots) {
             return Err(Error::usage(format!("{slots} sequences side by side: between 1 and {most} are possible")));
         }
         let mut g = Graph::new();
         let model = Model::for_inference(&mut g, config, vocab);
-        let heads = (config.kv_heads, config.head_dim());
-        let layers: Vec<KvCache> =
-            (0..config.layers).map(|i| g.kv_cache(&format!("cache.{i}"), options.slots, context, heads)).collect();
-        let state = g.sampling_state(options.slots, vocab);
+        let layers = model.state(&mut g, options.slots, context);
+        let sampling = g.sampling_state(options.slots, vocab);
         let most = context.max(options.slots);
-        let wanted = BUCKETS.iter().take_while(|(rows, _)| *rows < most).count() + 1;
-        let buckets: Vec<Bucket> = BUCKETS
-            .iter()
-            .take(wanted)
-            .map(|(rows, section)| bucket(&mut g, &model, &layers, state, *rows, section, options.slots))
-            .collect();
+        let wanted = SIZES.iter().take_while(|(rows, _)| *rows < most).count() + 1;
+        let build = |size| DecodeStep::build(&mut g, &model, &layers, sampling, size, options.slots);
+        let steps: Vec<DecodeStep> = SIZES.into_iter().take(wanted).map(build).collect();
         let mut program = backend.prepare(Arc::new(Plan::new(g)))?;
         program.write(model.rope, &model.rope_table());
         let slots = (0..options.slots).map(|_| None).collect();
         let stop = stop.to_vec();
-        Ok(Engine { program, model, buckets, state, slots, vocab, context, stop, next: 0 })
+        Ok(Engine { program, model, steps, sampling, slots, vocab, context, stop, next: 0 })
     }
 
-    /// Takes a weight.
+    /// Loads one weight.
+    ///
+    /// # Errors
+    /// [`Error::Model`] for a weight that the model does not have, or has in another form.
     pub fn load(&mut self, tensor: &Tensor) -> Result<()> {
         load_tensor(&mut self.program, &self.model, tensor)
     }
 
-    /// Waits until the device has done all it was given, and says what went wrong.
+    /// Waits until the device has finished.
+    ///
+    /// # Errors
+    /// What went wrong on the device since the last time.
     pub async fn ready(&mut self) -> Result<()> {
         self.program.ready().await
     }
@@ -212,14 +202,14 @@ impl Engine {
         self.context
     }
 
-    /// Slots that no sequence has.
+    /// Number of slots without a sequence.
     pub fn free_slots(&self) -> usize {
         self.slots.iter().filter(|s| s.is_none()).count()
     }
 
     /// Ops submitted for each decoded token of a single sequence.
     pub fn dispatches_per_token(&self) -> usize {
-        self.program.plan().graph.nodes_of(self.buckets[0].section).len()
+        self.steps[0].section.nodes().len()
     }
 
     /// The plan of all its steps, one section for each number of rows.
@@ -232,24 +222,27 @@ impl Engine {
         self.program.bytes()
     }
 
-    /// Rows that a step feeds at most.
+    /// Largest number of rows in a step.
     pub fn most_rows(&self) -> usize {
-        self.buckets.last().expect("there are buckets").rows
+        self.steps.last().expect("there is a step").rows
     }
 
-    /// Replaces the tokens at which sequences stop.
+    /// Sets the tokens that end a sequence.
     pub fn set_stop(&mut self, stop: Vec<u32>) {
         self.stop = stop;
     }
 
-    /// For measuring: the program, and the nodes of the step of a single row.
+    /// The program, and the nodes of the step with a single row, for measuring.
     #[cfg(feature = "native")]
     pub(crate) fn single_row(&mut self) -> (&mut Program, std::ops::Range<usize>) {
-        let nodes = self.program.plan().graph.nodes_of(self.buckets[0].section);
-        (&mut self.program, nodes)
+        (&mut self.program, self.steps[0].section.nodes())
     }
 
-    /// Starts a sequence after `prompt`; it ends when `cancelled` is set.
+    /// Starts a sequence with `prompt`. It ends when `cancelled` is set.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] if a parameter is out of range, the prompt is empty or leaves no room in the context, an id is beyond
+    /// the vocabulary, or no slot is free.
     pub fn start(&mut self, prompt: &[u32], sampling: Sampling, cancelled: Arc<AtomicBool>) -> Result<SequenceId> {
         sampling.check()?;
         if prompt.is_empty() {
@@ -275,26 +268,29 @@ impl Engine {
         Ok(id)
     }
 
-    /// Clears what sampling remembers of a slot.
+    /// Resets the sampling state of a slot.
     fn reset(&mut self, slot: usize, sampling: &Sampling) -> Result<()> {
         let range = slot * self.vocab..(slot + 1) * self.vocab;
         let mut bias = vec![0f32; self.vocab];
         for (token, value) in &sampling.logit_bias {
             bias[*token as usize] = *value;
         }
-        self.program.write_part(self.state.bias, range.start, &bias);
-        self.program.write_part(self.state.seen, range.start, &vec![0u32; self.vocab]);
+        self.program.write_part(self.sampling.bias, range.start, &bias);
+        self.program.write_part(self.sampling.seen, range.start, &vec![0u32; self.vocab]);
         Ok(())
     }
 
-    /// Runs one step; nothing happens without sequences.
+    /// Runs one step. Without sequences it does nothing.
+    ///
+    /// # Errors
+    /// When the device fails.
     pub async fn step(&mut self) -> Result<Vec<(SequenceId, Event)>> {
         let mut events = self.drop_cancelled();
         let Some(rows) = self.rows() else { return Ok(events) };
-        self.write(&rows);
-        let bucket = &self.buckets[rows.bucket];
-        self.program.run_section(bucket.section)?;
-        let read = self.program.read_bytes(&[bucket.tokens]).await?.remove(0);
+        let step = &self.steps[rows.step];
+        step.write(&mut self.program, &rows);
+        self.program.run_section(step.section)?;
+        let read = self.program.read_bytes(&[step.tokens]).await?.remove(0);
         let tokens: Vec<u32> = bytemuck::pod_collect_to_vec(&read);
         for (slot, fed) in rows.fed {
             self.slots[slot].as_mut().expect("a sequence that was fed").fed += fed;
@@ -307,8 +303,8 @@ impl Engine {
 
     fn drop_cancelled(&mut self) -> Vec<(SequenceId, Event)> {
         let mut events = Vec::new();
-        for place in &mut self.slots {
-            if let Some(sequence) = place.take_if(|s| s.cancelled.load(Ordering::Relaxed)) {
+        for slot in &mut self.slots {
+            if let Some(sequence) = slot.take_if(|s| s.cancelled.load(Ordering::Relaxed)) {
                 events.push((sequence.id, Event::Finished(FinishReason::Cancelled)));
             }
         }
@@ -325,9 +321,8 @@ impl Engine {
         }
         let largest = self.most_rows();
         let mut room = largest.min(all) - decoding;
-        let bucket = self.buckets.iter().position(|b| b.rows >= largest.min(all)).expect("the largest fits");
-        let size = self.buckets[bucket].rows;
-        let mut rows = Rows { bucket, ..Rows::default() };
+        let step = self.steps.iter().position(|s| s.rows >= largest.min(all)).expect("the largest fits");
+        let mut rows = Rows { step, ..Rows::default() };
         for (slot, sequence) in self.slots.iter().enumerate() {
             let Some(s) = sequence else { continue };
             let count = if waiting(s) == 1 { 1 } else { waiting(s).min(room) };
@@ -347,7 +342,7 @@ impl Engine {
                 rows.params.extend(s.sampling.row(slot, s.drawn).words());
             }
         }
-        rows.pad(size, self.buckets[bucket].picks);
+        rows.pad(&self.steps[step]);
         Some(rows)
     }
 
@@ -373,13 +368,14 @@ impl Engine {
         }
     }
 
-    /// Generates after one prompt and waits for it: what is drawn, and why it ended.
+    /// Generates after one prompt and waits. Returns the tokens drawn, and why the sequence ended. Errors as
+    /// [`Engine::start`].
     #[cfg(feature = "native")]
     pub fn generate(&mut self, prompt: &[u32], sampling: Sampling) -> Result<(Vec<u32>, FinishReason)> {
         Ok(self.generate_all(&[prompt.to_vec()], &sampling)?.remove(0))
     }
 
-    /// Generates after every prompt, as many side by side as there are slots.
+    /// Generates after each prompt, with as many side by side as there are slots. Errors as [`Engine::start`].
     #[cfg(feature = "native")]
     pub fn generate_all(&mut self, prompts: &[Vec<u32>], sampling: &Sampling) -> Result<Vec<(Vec<u32>, FinishReason)>> {
         let mut results: Vec<(Vec<u32>, Option<FinishReason>)> = vec![(Vec::new(), None); prompts.len()];
@@ -402,59 +398,55 @@ impl Engine {
         Ok(results.into_iter().map(|(tokens, reason)| (tokens, reason.expect("it ended"))).collect())
     }
 
-    /// Feeds a prompt to a fresh sequence in chunks of at most `chunk` rows, and returns the logits of every chunk's last
-    /// row. No sequence may be running.
+    /// Feeds a prompt to a new sequence in chunks of at most `chunk` rows. Returns the logits (vocab) of the last row of each
+    /// chunk.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] if the prompt exceeds the context.
+    ///
+    /// # Panics
+    /// When a sequence is running.
     pub async fn prompt_logits(&mut self, prompt: &[u32], chunk: usize) -> Result<Vec<Vec<f32>>> {
         let mut all = Vec::new();
         for (c, ids) in prompt.chunks(chunk).enumerate() {
-            let bucket = self.feed(ids, c * chunk)?;
-            self.program.run_section(self.buckets[bucket].section)?;
-            let logits: Vec<f32> = self.program.fetch(self.buckets[bucket].logits).await?;
+            let step = self.feed(ids, c * chunk)?;
+            self.program.run_section(self.steps[step].section)?;
+            let logits: Vec<f32> = self.program.fetch(self.steps[step].logits).await?;
             all.push(logits[..self.vocab].to_vec());
         }
         Ok(all)
     }
 
-    /// Feeds the start of a prompt here and to the same model on another backend, op by op with the same inputs; the
-    /// outputs that differ. No sequence may be running.
+    /// Feeds the start of a prompt to this engine and to one with the same model on another backend, op by op with the same
+    /// inputs. Returns the outputs that differ. Errors and panics as [`Engine::prompt_logits`].
     #[cfg(feature = "native")]
     pub fn compare(&mut self, other: &mut Engine, prompt: &[u32]) -> Result<Vec<crate::backend::Difference>> {
-        let ids = &prompt[..prompt.len().min(BUCKETS[2].0).min(self.context)];
-        let bucket = self.feed(ids, 0)?;
+        let ids = &prompt[..prompt.len().min(SIZES[2].0).min(self.context)];
+        let step = self.feed(ids, 0)?;
         other.feed(ids, 0)?;
-        let nodes = self.program.plan().graph.nodes_of(self.buckets[bucket].section);
+        let nodes = self.steps[step].section.nodes();
         let limit = crate::backend::parity_limit;
         pollster::block_on(crate::backend::lockstep(&mut self.program, &mut other.program, nodes, limit))
     }
 
-    /// Writes rows of one sequence from position `first`, the logits of whose last are wanted; the bucket to run.
+    /// Writes the rows of one sequence from position `first` on, of which the last gets logits; returns the step to run.
     fn feed(&mut self, ids: &[u32], first: usize) -> Result<usize> {
         assert!(self.slots.iter().all(Option::is_none), "sequences are running");
         let (n, limit) = (ids.len(), self.context);
-        let bucket = self.buckets.iter().position(|b| b.rows >= n);
-        let bucket = bucket.filter(|_| first + n <= limit && n > 0);
-        let bucket =
-            bucket.ok_or_else(|| Error::usage(format!("{n} tokens from {first}: the context holds {limit}")))?;
+        let step = self.steps.iter().position(|s| s.rows >= n);
+        let step = step.filter(|_| first + n <= limit && n > 0);
+        let step = step.ok_or_else(|| Error::usage(format!("{n} tokens from {first}: the context holds {limit}")))?;
         let mut rows = Rows {
-            bucket,
+            step,
             ids: ids.to_vec(),
             positions: (first as u32..(first + n) as u32).collect(),
             slots: vec![0; n],
             index: vec![n as u32 - 1],
             ..Rows::default()
         };
-        rows.pad(self.buckets[bucket].rows, self.buckets[bucket].picks);
-        self.write(&rows);
-        Ok(bucket)
-    }
-
-    fn write(&mut self, rows: &Rows) {
-        let bucket = &self.buckets[rows.bucket];
-        self.program.write(bucket.ids, &rows.ids);
-        self.program.write(bucket.positions, &rows.positions);
-        self.program.write(bucket.slots, &rows.slots);
-        self.program.write(bucket.index, &rows.index);
-        self.program.write(bucket.params, &rows.params);
+        rows.pad(&self.steps[step]);
+        self.steps[step].write(&mut self.program, &rows);
+        Ok(step)
     }
 }
 
@@ -471,63 +463,6 @@ impl Sampling {
             counter: drawn as u32,
         }
     }
-}
-
-/// What a step feeds.
-#[derive(Default)]
-struct Rows {
-    bucket: usize,
-    ids: Vec<u32>,
-    positions: Vec<u32>,
-    slots: Vec<u32>,
-    index: Vec<u32>,
-    params: Vec<u32>,
-    /// Slots whose token is read.
-    picked: Vec<usize>,
-    /// (slot, rows) fed.
-    fed: Vec<(usize, usize)>,
-}
-
-impl Rows {
-    /// Fills up with rows that are no rows.
-    fn pad(&mut self, rows: usize, picks: usize) {
-        self.ids.resize(rows, 0);
-        self.positions.resize(rows, 0);
-        self.slots.resize(rows, u32::MAX);
-        self.index.resize(picks, u32::MAX);
-        while self.params.len() < picks * SampleRow::NOTHING.len() {
-            self.params.extend(SampleRow::NOTHING);
-        }
-    }
-}
-
-fn bucket(
-    g: &mut Graph,
-    model: &Model,
-    layers: &[KvCache],
-    state: SamplingState,
-    rows: usize,
-    section: &'static str,
-    slots: usize,
-) -> Bucket {
-    let picks = rows.min(slots);
-    let before = g.set_prefix(&format!("{section}."));
-    let [ids, positions, places] = ["ids", "positions", "slots"].map(|name| g.persistent(name, &[rows], DType::U32));
-    let [index, tokens] = ["index", "tokens"].map(|name| g.persistent(name, &[picks], DType::U32));
-    let params = g.persistent("params", &[picks, SampleRow::NOTHING.len()], DType::U32);
-    let logits = g.section(section, |g| {
-        let inputs = Inputs { ids, positions, context: Context::Cached { slots: places, layers } };
-        g.mark_seen(ids, places, state);
-        let embedded = model.embed(g, &inputs);
-        let hidden = model.hidden(g, &inputs, embedded, false);
-        let wanted = g.gather_rows(hidden, index);
-        let head = model.head(g, wanted);
-        let logits = g.logits(&head, 0..picks);
-        g.sample(logits, state, params, tokens);
-        logits
-    });
-    g.set_prefix(&before);
-    Bucket { rows, section, ids, positions, slots: places, index, params, tokens, picks, logits }
 }
 
 #[cfg(all(test, feature = "native"))]

@@ -2,6 +2,7 @@
 
 mod engine;
 mod prompt;
+mod step;
 mod text;
 mod weights;
 

@@ -2,38 +2,42 @@
 
 use crate::backend::Program;
 use crate::formats::{ModelFile, Tensor, TensorData};
-use crate::model::{Model, WeightForm};
+use crate::model::{Model, Value};
 use crate::{Error, Result};
 use half::slice::HalfFloatSliceExt;
 
 /// Writes every weight of `file` to the tensors that `model` declared in `program`'s graph.
+///
+/// # Errors
+/// [`Error::Model`] names a weight that the file lacks, that the model does not have, or that has another form.
 pub fn load_weights(program: &mut Program, model: &Model, file: &ModelFile) -> Result<()> {
     let missing = model.weights.iter().find(|weight| file.tensor(&weight.name).is_none());
     if let Some(weight) = missing {
-        return Err(Error::usage(format!("the model file lacks the tensor {}", weight.name)));
+        return Err(Error::Model(format!("the model file lacks the tensor {}", weight.name)));
     }
     program.write(model.rope, &model.rope_table());
     file.tensors.iter().try_for_each(|tensor| load_tensor(program, model, tensor))
 }
 
-/// Writes one weight.
+/// Writes one weight; errors as [`load_weights`].
 pub fn load_tensor(program: &mut Program, model: &Model, tensor: &Tensor) -> Result<()> {
     let name = &tensor.name;
     let weight = model.weights.iter().find(|weight| weight.name == *name);
-    let weight = weight.ok_or_else(|| Error::usage(format!("{name} is no tensor of the model")))?;
-    match (&weight.form, &tensor.data) {
-        (WeightForm::Dense(id), TensorData::F32(values)) => program.write(*id, values),
-        (WeightForm::Dense(id), TensorData::F16(values)) => program.write(*id, &values.to_f32_vec()),
-        (WeightForm::Ternary(w), TensorData::Ternary(t)) => {
+    let weight = weight.ok_or_else(|| Error::Model(format!("{name} is not a tensor of the model")))?;
+    match (&weight.value, &tensor.data) {
+        (Value::Dense(id), TensorData::F32(values)) => program.write(*id, values),
+        (Value::Dense(id), TensorData::F16(values)) => program.write(*id, &values.to_f32_vec()),
+        (Value::Ternary(w), TensorData::Ternary(t)) => {
             program.write(w.codes, &t.codes);
             program.write(w.scales, &t.scales);
         }
-        (WeightForm::Int8(w), TensorData::Int8(t)) => {
+        (Value::Int8(w), TensorData::Int8(t)) => {
             program.write(w.codes, &t.codes);
             program.write(w.scales, &t.scales);
         }
         (_, data) => {
-            return Err(Error::usage(format!("{name} is stored as {}, which is not its form", data.kind())));
+            let (have, form) = (data.kind(), weight.form);
+            return Err(Error::Model(format!("{name} is stored as {have}; the model needs {form:?}")));
         }
     }
     Ok(())

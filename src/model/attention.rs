@@ -1,63 +1,64 @@
-//! The attention sub-layer: grouped queries, rotary positions, RMSNorm before the output projection.
+//! The mixer `attention`: grouped queries (Ainslie et al. 2023), rotary positions (Su et al. 2021), RMSNorm before the
+//! output projection.
 
+use super::layer::Pass;
 use super::linear::{Linear, LinearInput};
-use super::residual::Residual;
-use super::{Context, Inputs, Maker, Model};
+use super::state::{LayerContext, LayerState};
+use super::weight::Builder;
 use crate::graph::{Graph, TensorId};
 use crate::ops::Places;
 
 pub(super) struct Attention {
-    residual: Residual,
     q: Linear,
     k: Linear,
     v: Linear,
     o: Linear,
-    sub_norm: Option<TensorId>,
+    inner_norm: Option<TensorId>,
+    rope: TensorId,
+    head_dim: usize,
+    kv_heads: usize,
+    eps: f32,
 }
 
 impl Attention {
-    pub(super) fn new(make: &mut Maker<'_>, prefix: &str, index: usize) -> Self {
+    pub(super) fn new(make: &mut Builder<'_>, prefix: &str) -> Self {
         let c = make.config;
         let (dim, kv_dim) = (c.dim, c.kv_heads * c.head_dim());
         Attention {
-            residual: Residual::new(make, prefix, index),
-            q: make.linear(&format!("{prefix}.q.weight"), dim, dim),
-            k: make.linear(&format!("{prefix}.k.weight"), kv_dim, dim),
-            v: make.linear(&format!("{prefix}.v.weight"), kv_dim, dim),
-            o: make.linear(&format!("{prefix}.o.weight"), dim, dim),
-            sub_norm: c.sub_norm.then(|| make.norm(&format!("{prefix}.sub_norm.weight"), dim)),
+            q: Linear::new(make, &format!("{prefix}.q.weight"), dim, dim),
+            k: Linear::new(make, &format!("{prefix}.k.weight"), kv_dim, dim),
+            v: Linear::new(make, &format!("{prefix}.v.weight"), kv_dim, dim),
+            o: Linear::new(make, &format!("{prefix}.o.weight"), dim, dim),
+            inner_norm: make.inner_norm(prefix, dim),
+            rope: make.rope,
+            head_dim: c.head_dim(),
+            kv_heads: c.kv_heads,
+            eps: c.norm_eps,
         }
     }
 
-    pub(super) fn linears(&self) -> [&Linear; 4] {
-        [&self.q, &self.k, &self.v, &self.o]
+    /// The keys and values of `slots` sequences of at most `context` tokens.
+    pub(super) fn state(&self, g: &mut Graph, name: &str, slots: usize, context: usize) -> LayerState {
+        LayerState::Attention(g.kv_cache(name, slots, context, (self.kv_heads, self.head_dim)))
     }
 
-    pub(super) fn forward(
-        &self,
-        g: &mut Graph,
-        x: TensorId,
-        layer: usize,
-        inputs: &Inputs<'_>,
-        model: &Model,
-    ) -> TensorId {
-        let config = &model.config;
-        self.residual.forward(g, x, |g, x| {
-            let x = LinearInput::new(g, x, config.is_ternary());
-            let (q, k, v) = (self.q.forward(g, x), self.k.forward(g, x), self.v.forward(g, x));
-            let q = g.rope(q, inputs.positions, model.rope);
-            let k = g.rope(k, inputs.positions, model.rope);
-            let y = match inputs.context {
-                Context::Batch(batch) => g.attention(q, k, v, batch, config.head_dim()),
-                Context::Cached { slots, layers } => {
-                    let places = Places { positions: inputs.positions, slots };
-                    g.kv_append(k, v, places, layers[layer]);
-                    g.attention_cached(q, layers[layer], places)
-                }
-            };
-            let y = self.sub_norm.map_or(y, |w| g.rms_norm(y, w, config.norm_eps));
-            let y = LinearInput::new(g, y, config.is_ternary());
-            self.o.forward(g, y)
-        })
+    /// x (rows, dim) -> (rows, dim).
+    pub(super) fn forward(&self, g: &mut Graph, x: TensorId, pass: &mut Pass<'_>) -> TensorId {
+        let mut x = LinearInput::new(x);
+        let (q, k, v) = (self.q.forward(g, &mut x), self.k.forward(g, &mut x), self.v.forward(g, &mut x));
+        let q = g.rope(q, pass.positions, self.rope);
+        let k = g.rope(k, pass.positions, self.rope);
+        let y = match pass.context {
+            LayerContext::Batch(batch) => g.attention(q, k, v, batch, self.head_dim),
+            LayerContext::Cached { slots, state: LayerState::Attention(cache) } => {
+                let places = Places { positions: pass.positions, slots };
+                g.kv_append(k, v, places, *cache);
+                g.attention_cached(q, *cache, places)
+            }
+            #[cfg(test)]
+            LayerContext::Cached { .. } => unreachable!("the state of another mixer"),
+        };
+        let y = self.inner_norm.map_or(y, |w| g.rms_norm(y, w, self.eps));
+        self.o.forward(g, &mut LinearInput::new(y))
     }
 }

@@ -1,14 +1,18 @@
-//! What a model is: its shape, and the presets.
+//! What a model is, as a configuration says it, and the presets.
 
+use super::Form;
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
+use std::sync::LazyLock;
 
 /// Whether linear layers are ternary with int8 activations, or plain f32.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Quantize {
+    /// Ternary weights, int8 activations.
     #[default]
     Ternary,
+    /// f32.
     None,
 }
 
@@ -16,21 +20,57 @@ pub enum Quantize {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Embeddings {
+    /// f16 values, to which training rounds its f32 parameters.
     #[default]
     F16,
+    /// f32 values.
     F32,
-    /// int8 with an f16 scale for every 32 values, as an export may round it; the head's input is int8 too. Not trained.
+    /// int8 with an f16 scale for every 32 values, to which an export may round. The head's input is int8 too. This form is
+    /// not trained.
     #[serde(rename = "q8_0")]
     Q8_0,
 }
 
-/// Shape of a model; the vocabulary comes with the data.
+/// How a layer mixes tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MixerKind {
+    /// Causal attention with grouped queries and rotary positions.
+    Attention,
+    #[cfg(test)]
+    RunningMean,
+}
+
+impl MixerKind {
+    /// What the names of its weights have after `layers.N.`.
+    pub fn part(self) -> &'static str {
+        match self {
+            MixerKind::Attention => "attn",
+            #[cfg(test)]
+            MixerKind::RunningMean => "mean",
+        }
+    }
+}
+
+/// What a layer applies to each token by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FfnKind {
+    /// SwiGLU.
+    Gated,
+}
+
+/// The `[model]` section of a configuration: what a model is, except for its vocabulary, which comes with the data.
+///
+/// Options of a mixer or feed-forward are sections of their own. A section that is absent is off.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ModelConfig {
     /// Width of the residual stream.
     pub dim: usize,
+    /// Number of layers.
     pub layers: usize,
+    /// Query heads.
     pub heads: usize,
     /// Key-value heads; query head h reads h / (heads / kv_heads).
     pub kv_heads: usize,
@@ -46,12 +86,25 @@ pub struct ModelConfig {
     pub sub_norm: bool,
     /// The head is the embedding.
     pub tie_embeddings: bool,
+    /// Form of the linear layers.
     pub quantize: Quantize,
+    /// Form of the embedding and of a head that is not ternary.
     pub embeddings: Embeddings,
     /// An untied head is ternary too.
     pub ternary_head: bool,
+    /// Base of the rotary frequencies.
     pub rope_theta: f64,
+    /// Added to the mean square under the root of a normalisation.
     pub norm_eps: f32,
+    /// Mixers of the layers. The list is repeated until every layer has one; an empty list means attention everywhere.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub mixers: Vec<MixerKind>,
+    /// Feed-forwards of the layers, repeated in the same way; an empty list means gated everywhere.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub ffns: Vec<FfnKind>,
+    #[cfg(test)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub running_mean: Option<super::running_mean::RunningMeanOptions>,
 }
 
 impl Default for ModelConfig {
@@ -73,38 +126,67 @@ impl Default for ModelConfig {
             ternary_head: false,
             rope_theta: 10_000.0,
             norm_eps: 1e-6,
+            mixers: Vec::new(),
+            ffns: Vec::new(),
+            #[cfg(test)]
+            running_mean: None,
         }
     }
 }
 
-/// A named shape with the vocabulary it is meant for.
+/// A named model with the vocabulary that it is meant for.
 pub struct Preset {
+    /// What `--config` calls it.
     pub name: &'static str,
+    /// Tokens of the vocabulary.
     pub vocab: usize,
-    /// dim, layers, heads, kv_heads, ffn, seq_len.
-    shape: [usize; 6],
+    /// The model.
+    pub model: ModelConfig,
 }
 
 /// Every preset, smallest first.
-pub const PRESETS: [Preset; 4] = [
-    Preset { name: "tiny", vocab: 4096, shape: [256, 4, 4, 4, 512, 256] },
-    Preset { name: "d20", vocab: 50257, shape: [256, 6, 4, 4, 768, 256] },
-    Preset { name: "nano-125m", vocab: 50257, shape: [768, 12, 12, 12, 2048, 1024] },
-    Preset { name: "small-560m", vocab: 50257, shape: [1280, 24, 20, 10, 4096, 1024] },
-];
+pub static PRESETS: LazyLock<[Preset; 4]> = LazyLock::new(|| {
+    let tiny = ModelConfig::default;
+    [
+        Preset { name: "tiny", vocab: 4096, model: tiny() },
+        Preset { name: "d20", vocab: 50257, model: ModelConfig { layers: 6, ffn: 768, ..tiny() } },
+        Preset {
+            name: "nano-125m",
+            vocab: 50257,
+            model: ModelConfig { dim: 768, layers: 12, heads: 12, kv_heads: 12, ffn: 2048, seq_len: 1024, ..tiny() },
+        },
+        Preset {
+            name: "small-560m",
+            vocab: 50257,
+            model: ModelConfig { dim: 1280, layers: 24, heads: 20, kv_heads: 10, ffn: 4096, seq_len: 1024, ..tiny() },
+        },
+    ]
+});
 
 impl Preset {
+    /// The preset of that name.
     pub fn find(name: &str) -> Option<&'static Preset> {
         PRESETS.iter().find(|p| p.name == name)
-    }
-
-    pub fn model(&self) -> ModelConfig {
-        let [dim, layers, heads, kv_heads, ffn, seq_len] = self.shape;
-        ModelConfig { dim, layers, heads, kv_heads, ffn, seq_len, ..ModelConfig::default() }
     }
 }
 
 impl ModelConfig {
+    /// A model of a few kilobytes that runs every op of training, for self-tests.
+    pub fn self_test() -> Self {
+        ModelConfig {
+            dim: 64,
+            layers: 1,
+            heads: 2,
+            kv_heads: 1,
+            ffn: 96,
+            seq_len: 16,
+            group_size: 32,
+            mhc_streams: 2,
+            ..ModelConfig::default()
+        }
+    }
+
+    /// Values of a head.
     pub fn head_dim(&self) -> usize {
         self.dim / self.heads
     }
@@ -114,20 +196,57 @@ impl ModelConfig {
         self.group_size.min(inputs)
     }
 
+    /// Whether linear layers are ternary.
     pub fn is_ternary(&self) -> bool {
         self.quantize == Quantize::Ternary
     }
 
-    /// Number of parameters of one sub-layer's residual mixing.
-    pub fn mhc_params(&self) -> usize {
-        match self.mhc_streams {
-            2 => 9,
-            4 => 40,
-            _ => 0,
+    /// The mixer of layer `i`.
+    pub fn mixer(&self, i: usize) -> MixerKind {
+        self.mixers.get(i % self.mixers.len().max(1)).copied().unwrap_or(MixerKind::Attention)
+    }
+
+    /// The feed-forward of layer `i`.
+    pub fn ffn_kind(&self, i: usize) -> FfnKind {
+        self.ffns.get(i % self.ffns.len().max(1)).copied().unwrap_or(FfnKind::Gated)
+    }
+
+    /// Form of a linear layer of `inputs` inputs.
+    pub fn linear_form(&self, inputs: usize) -> Form {
+        if self.is_ternary() { Form::Ternary { group: self.group(inputs) } } else { Form::F32 }
+    }
+
+    /// Form of the embedding.
+    pub fn table_form(&self) -> Form {
+        match self.embeddings {
+            Embeddings::F16 => Form::F16,
+            Embeddings::F32 => Form::F32,
+            Embeddings::Q8_0 => Form::Int8,
         }
     }
 
-    /// Refuses what cannot be built, naming the key and the limit.
+    /// Form of the head, where it is not the embedding.
+    pub fn head_form(&self) -> Option<Form> {
+        let ternary = self.is_ternary() && self.ternary_head;
+        (!self.tie_embeddings).then(|| if ternary { self.linear_form(self.dim) } else { self.table_form() })
+    }
+
+    /// Whether this is the model that other programs call `bitnet`.
+    pub fn is_bitnet(&self) -> bool {
+        let layers =
+            (0..self.layers).all(|i| (self.mixer(i), self.ffn_kind(i)) == (MixerKind::Attention, FfnKind::Gated));
+        layers && self.is_ternary() && self.sub_norm && self.tie_embeddings && self.mhc_streams == 1
+    }
+
+    /// Values of a token in the widest tensor of a layer.
+    pub fn widest(&self) -> usize {
+        (self.dim * self.mhc_streams).max(self.ffn)
+    }
+
+    /// Refuses what cannot be built.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] names the key and the limit.
     pub fn check(&self) -> Result<()> {
         let fail = |what: String| Err(Error::Usage(format!("[model] {what}")));
         let sizes = [
@@ -166,6 +285,11 @@ impl ModelConfig {
             let group = self.group(inputs);
             if self.is_ternary() && !(inputs.is_multiple_of(32) && inputs.is_multiple_of(group)) {
                 return fail(format!("{key} = {inputs} must be a multiple of 32 and of group_size = {group}"));
+            }
+        }
+        for (key, len) in [("mixers", self.mixers.len()), ("ffns", self.ffns.len())] {
+            if len > self.layers {
+                return fail(format!("{key} has {len} entries: at most one for each of the {} layers", self.layers));
             }
         }
         if !(self.norm_eps > 0.0 && self.norm_eps < 1.0 && self.rope_theta >= 1.0 && self.rope_theta.is_finite()) {

@@ -1,44 +1,35 @@
-//! The feed-forward sub-layer: SwiGLU, RMSNorm before the down projection.
+//! The feed-forward `gated`: SwiGLU (Shazeer 2020), RMSNorm before the down projection.
 
 use super::linear::{Linear, LinearInput};
-use super::residual::Residual;
-use super::{Maker, Model};
+use super::weight::Builder;
 use crate::graph::{Graph, TensorId};
 
-pub(super) struct FeedForward {
-    residual: Residual,
+pub(super) struct Gated {
     gate: Linear,
     up: Linear,
     down: Linear,
-    sub_norm: Option<TensorId>,
+    inner_norm: Option<TensorId>,
+    eps: f32,
 }
 
-impl FeedForward {
-    pub(super) fn new(make: &mut Maker<'_>, prefix: &str, index: usize) -> Self {
+impl Gated {
+    pub(super) fn new(make: &mut Builder<'_>, prefix: &str) -> Self {
         let (dim, ffn) = (make.config.dim, make.config.ffn);
-        let sub_norm = make.config.sub_norm;
-        FeedForward {
-            residual: Residual::new(make, prefix, index),
-            gate: make.linear(&format!("{prefix}.gate.weight"), ffn, dim),
-            up: make.linear(&format!("{prefix}.up.weight"), ffn, dim),
-            down: make.linear(&format!("{prefix}.down.weight"), dim, ffn),
-            sub_norm: sub_norm.then(|| make.norm(&format!("{prefix}.sub_norm.weight"), ffn)),
+        Gated {
+            gate: Linear::new(make, &format!("{prefix}.gate.weight"), ffn, dim),
+            up: Linear::new(make, &format!("{prefix}.up.weight"), ffn, dim),
+            down: Linear::new(make, &format!("{prefix}.down.weight"), dim, ffn),
+            inner_norm: make.inner_norm(prefix, ffn),
+            eps: make.config.norm_eps,
         }
     }
 
-    pub(super) fn linears(&self) -> [&Linear; 3] {
-        [&self.gate, &self.up, &self.down]
-    }
-
-    pub(super) fn forward(&self, g: &mut Graph, x: TensorId, model: &Model) -> TensorId {
-        let config = &model.config;
-        self.residual.forward(g, x, |g, x| {
-            let x = LinearInput::new(g, x, config.is_ternary());
-            let (gate, up) = (self.gate.forward(g, x), self.up.forward(g, x));
-            let y = g.swiglu(gate, up);
-            let y = self.sub_norm.map_or(y, |w| g.rms_norm(y, w, config.norm_eps));
-            let y = LinearInput::new(g, y, config.is_ternary());
-            self.down.forward(g, y)
-        })
+    /// x (rows, dim) -> (rows, dim).
+    pub(super) fn forward(&self, g: &mut Graph, x: TensorId) -> TensorId {
+        let mut x = LinearInput::new(x);
+        let (gate, up) = (self.gate.forward(g, &mut x), self.up.forward(g, &mut x));
+        let y = g.swiglu(gate, up);
+        let y = self.inner_norm.map_or(y, |w| g.rms_norm(y, w, self.eps));
+        self.down.forward(g, &mut LinearInput::new(y))
     }
 }

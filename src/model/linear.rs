@@ -1,71 +1,158 @@
-//! A linear layer without bias, ternary (BitLinear) or f32.
+//! Linear layers without bias, and the embedding and head, which are tables of the same forms.
 
 use super::init::EMBEDDING_STD;
-use super::{Init, Maker, Role, Weight, WeightForm};
+use super::weight::{Builder, Form, Role, Value, Weight};
+use super::{Init, Inputs};
 use crate::graph::{Graph, TensorId};
-use crate::ops::{Head, QuantRows, TernaryWeight};
+use crate::ops::{Head, QuantRows};
 
-pub(super) enum Linear {
-    /// f32 (outs, dim).
-    Dense(TensorId),
-    /// Ternary, and the f32 parameter (outs, dim) it is quantised from, where it is trained.
-    Ternary { weight: TernaryWeight, latent: Option<TensorId> },
-}
+/// A linear layer. Its form does not depend on the forms of other layers.
+pub(super) struct Linear(Value);
 
-/// The input of linear layers, prepared once for all that share it.
-#[derive(Clone, Copy)]
-pub(super) enum LinearInput {
-    Dense(TensorId),
-    Quantized(QuantRows),
+/// The input of linear layers, (rows, inputs). It is quantised once for all layers that share it and want int8.
+pub(super) struct LinearInput {
+    dense: TensorId,
+    quantized: Option<QuantRows>,
 }
 
 impl LinearInput {
-    /// x (rows, dim), as the linear layers of a model take it.
-    pub(super) fn new(g: &mut Graph, x: TensorId, ternary: bool) -> Self {
-        if ternary { LinearInput::Quantized(g.quantize_rows(x)) } else { LinearInput::Dense(x) }
+    pub(super) fn new(x: TensorId) -> Self {
+        LinearInput { dense: x, quantized: None }
+    }
+
+    fn quantized(&mut self, g: &mut Graph) -> QuantRows {
+        *self.quantized.get_or_insert_with(|| g.quantize_rows(self.dense))
     }
 }
 
 impl Linear {
-    pub(super) fn new(make: &mut Maker<'_>, name: &str, outs: usize, dim: usize, role: Role) -> Self {
-        let std = match role {
-            Role::Matrix => 1.0 / (dim as f32).sqrt(),
-            Role::Other => EMBEDDING_STD,
+    /// Declares a layer in the form that the configuration gives linear layers.
+    pub(super) fn new(make: &mut Builder<'_>, name: &str, outs: usize, inputs: usize) -> Self {
+        let form = make.config.linear_form(inputs);
+        let init = Init::Normal(1.0 / (inputs as f32).sqrt());
+        Linear(make.weight(name, &[outs, inputs], form, Role::Matrix, init).value)
+    }
+
+    /// (rows, inputs) -> (rows, outs).
+    pub(super) fn forward(&self, g: &mut Graph, x: &mut LinearInput) -> TensorId {
+        let rows = 0..g.matrix(x.dense).0;
+        match &self.0 {
+            Value::Dense(w) => g.linear(x.dense, *w, rows),
+            Value::Int8(w) => {
+                let x = x.quantized(g);
+                g.int8_matmul(x, w, rows)
+            }
+            Value::Ternary(w) => {
+                let x = x.quantized(g);
+                g.ternary_matmul(x, w, rows)
+            }
+        }
+    }
+}
+
+/// A (vocabulary, width) table: the embedding or the head.
+pub(super) struct Table(Weight);
+
+impl Table {
+    pub(super) fn new(make: &mut Builder<'_>, name: &str, vocab: usize, form: Form) -> Self {
+        Table(make.weight(name, &[vocab, make.config.dim], form, Role::Table, Init::Normal(EMBEDDING_STD)))
+    }
+
+    /// ids (rows) -> (rows, width).
+    pub(super) fn embed(&self, g: &mut Graph, inputs: &Inputs<'_>) -> TensorId {
+        match &self.0.value {
+            Value::Dense(table) => g.embedding(inputs.ids, *table),
+            Value::Int8(table) => g.embedding_int8(inputs.ids, table),
+            Value::Ternary(_) => unreachable!("no configuration has a ternary embedding"),
+        }
+    }
+
+    /// This table as the head over hidden (rows, width).
+    pub(super) fn head(&self, g: &mut Graph, hidden: TensorId) -> Head {
+        let latent = self.0.latent;
+        match self.0.value {
+            Value::Dense(weight) => Head::Dense { x: hidden, weight, latent },
+            Value::Int8(weight) => Head::Int8 { x: g.quantize_rows(hidden), input: hidden, weight },
+            Value::Ternary(weight) => Head::Ternary { x: g.quantize_rows(hidden), input: hidden, weight, latent },
+        }
+    }
+
+    /// The parameter, where the table is trained.
+    pub(super) fn latent(&self) -> Option<TensorId> {
+        self.0.latent
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::{Backend, Cpu, Level};
+    use crate::graph::{DType, Plan};
+    use crate::model::ModelConfig;
+    use crate::ops;
+    use crate::rng::Rng;
+    use std::sync::Arc;
+
+    const ROWS: usize = 3;
+    const DIM: usize = 64;
+
+    /// Outputs, and the gradients of the parameters and of the input for a loss of half the sum of squares, of layers of
+    /// these forms side by side on one input.
+    fn run(forms: &[Form], first: usize) -> (Vec<Vec<f32>>, Vec<Vec<f32>>, Vec<f32>) {
+        let (mut g, config) = (Graph::new(), ModelConfig::default());
+        let rope = g.persistent("rope", &[1], DType::F32);
+        let x = g.persistent("x", &[ROWS, DIM], DType::F32);
+        let mut make = Builder { g: &mut g, config: &config, training: true, rope, weights: Vec::new() };
+        let declare = |(i, form): (usize, &Form)| {
+            let name = format!("w{}", first + i);
+            Linear(make.weight(&name, &[32, DIM], *form, Role::Matrix, Init::Normal(0.2)).value)
         };
-        let init = Init::Normal(std);
-        if !make.config.is_ternary() {
-            return Linear::Dense(make.dense(name, &[outs, dim], role, init));
+        let layers: Vec<Linear> = forms.iter().enumerate().map(declare).collect();
+        let weights = make.weights;
+        let params: Vec<TensorId> = weights.iter().map(|w| w.latent.unwrap()).collect();
+        let dx = g.add_gradient(x);
+        let dw: Vec<TensorId> = params.iter().map(|p| g.add_gradient(*p)).collect();
+        let keep = |g: &mut Graph, y: TensorId| {
+            let kept = g.persistent("kept", &[ROWS, 32], DType::F32);
+            g.round_f16(y, kept);
+            kept
+        };
+        let (section, outputs) = g.section("all", |g| {
+            weights.iter().for_each(|w| w.round(g));
+            let start = g.nodes.len();
+            let mut input = LinearInput::new(x);
+            let y: Vec<TensorId> = layers.iter().map(|layer| layer.forward(g, &mut input)).collect();
+            let nodes = start..g.nodes.len();
+            let seeds: Vec<_> = y.iter().map(|y| (*y, *y)).collect();
+            ops::backward(g, nodes, &seeds);
+            y.into_iter().map(|y| keep(g, y)).collect::<Vec<_>>()
+        });
+        let backend = Backend::Cpu(Cpu::new(Level::Scalar, Some(1)).unwrap());
+        let mut program = backend.prepare(Arc::new(Plan::new(g))).unwrap();
+        let normal = |seed: usize, n: usize| {
+            let mut rng = Rng::new(seed as u64);
+            (0..n).map(|_| rng.normal()).collect::<Vec<f32>>()
+        };
+        program.write(x, &normal(100, ROWS * DIM));
+        for (i, param) in params.iter().enumerate() {
+            program.write(*param, &normal(first + i, 32 * DIM));
         }
-        let latent = make.latent(name, &[outs, dim], role, init);
-        let weight = make.g.ternary_weight(name, outs, dim, make.config.group(dim));
-        make.weights.push(Weight { name: name.to_string(), form: WeightForm::Ternary(weight) });
-        Linear::Ternary { weight, latent }
+        program.run_section(section).unwrap();
+        let mut read = |t: &TensorId| pollster::block_on(program.fetch::<f32>(*t)).unwrap();
+        (outputs.iter().map(&mut read).collect(), dw.iter().map(&mut read).collect(), read(&dx))
     }
 
-    pub(super) fn quantize(&self, g: &mut Graph) {
-        if let Linear::Ternary { weight, latent: Some(latent) } = self {
-            g.ternary_quantize(*latent, weight);
+    #[test]
+    fn layers_of_any_form_share_an_input() {
+        let forms = [Form::F32, Form::Ternary { group: 32 }, Form::F16, Form::Ternary { group: 64 }];
+        let (outputs, gradients, dx) = run(&forms, 0);
+        let mut sum = vec![0.0; ROWS * DIM];
+        for (i, form) in forms.iter().enumerate() {
+            let (alone, gradient, dx) = run(&[*form], i);
+            assert_eq!((&alone[0], &gradient[0]), (&outputs[i], &gradients[i]), "{form:?}");
+            assert!(gradient[0].iter().any(|v| *v != 0.0) && dx.iter().any(|v| *v != 0.0));
+            sum.iter_mut().zip(dx).for_each(|(sum, dx)| *sum += dx);
         }
-    }
-
-    /// (rows, dim) -> (rows, outs).
-    pub(super) fn forward(&self, g: &mut Graph, x: LinearInput) -> TensorId {
-        match (x, self) {
-            (LinearInput::Dense(x), Linear::Dense(w)) => g.linear(x, *w, 0..g.matrix(x).0),
-            (LinearInput::Quantized(x), Linear::Ternary { weight, .. }) => {
-                g.ternary_matmul(x, weight, 0..g.matrix(x.codes).0)
-            }
-            _ => unreachable!("a model's linear layers are all of one kind"),
-        }
-    }
-
-    /// This layer as the head over hidden (rows, dim).
-    pub(super) fn as_head(&self, g: &mut Graph, hidden: TensorId) -> Head {
-        match *self {
-            Linear::Dense(weight) => Head::Dense { x: hidden, weight, latent: Some(weight) },
-            Linear::Ternary { weight, latent } => {
-                Head::Ternary { x: g.quantize_rows(hidden), input: hidden, weight, latent }
-            }
-        }
+        assert!(dx.iter().zip(&sum).all(|(a, b)| (a - b).abs() < 1e-4 * b.abs().max(1.0)), "{dx:?}, {sum:?}");
     }
 }

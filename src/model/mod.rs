@@ -1,132 +1,103 @@
-//! The model: a decoder-only transformer with ternary linear layers. Each layer is written once, as a function that puts
-//! ops into a graph; training and inference build it from here.
+//! The model: a decoder-only transformer with ternary linear layers. Each layer is written once, as a function that appends
+//! ops to a graph. Training and inference build the model from here.
+//!
+//! A new mixer or feed-forward is a file beside this one, an arm in `layer`, and its name and options in `config`.
 
 mod attention;
 mod config;
 mod ffn;
 mod init;
+mod layer;
 mod linear;
 mod residual;
-mod table;
+#[cfg(test)]
+mod running_mean;
+mod state;
+mod weight;
 
 use crate::graph::{DType, Graph, TensorId};
-use crate::ops::{self, Int8Weight, KvCache, TernaryWeight, rope_table};
-use attention::Attention;
-use ffn::FeedForward;
-use linear::Linear;
-use table::Table;
+use crate::ops::{self, rope_table};
+use layer::{Layer, Pass};
+use linear::Table;
+use weight::Builder;
 
-pub use config::{Embeddings, ModelConfig, PRESETS, Preset, Quantize};
+pub use config::{Embeddings, FfnKind, MixerKind, ModelConfig, PRESETS, Preset, Quantize};
 pub use init::Init;
+pub use residual::mixing_params;
+pub use state::{Context, State};
+pub use weight::{Form, Role, Value, Weight};
 
-/// Who updates a parameter.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
-    /// A matrix within a layer: Muon.
-    Matrix,
-    /// Embedding, head, norms, residual mixing: AdamW or Lion.
-    Other,
-}
-
-#[derive(Clone, Debug)]
-pub struct Param {
-    pub name: String,
-    pub id: TensorId,
-    pub role: Role,
-    pub init: Init,
-}
-
-/// What a forward pass is fed.
-#[derive(Clone, Copy, Debug)]
+/// What a forward pass reads.
+#[derive(Clone, Copy)]
 pub struct Inputs<'a> {
     /// (rows): token ids.
     pub ids: TensorId,
     /// (rows): position of each token in its sequence.
     pub positions: TensorId,
+    /// What the tokens can see.
     pub context: Context<'a>,
 }
 
-/// What a token attends to.
+/// A loss besides that of the head, such as one that balances experts.
 #[derive(Clone, Copy, Debug)]
-pub enum Context<'a> {
-    /// The rows are this many whole sequences of equal length.
-    Batch(usize),
-    /// Each row goes on a sequence whose keys and values are cached, layer by layer; `slots` (rows) says which.
-    Cached { slots: TensorId, layers: &'a [KvCache] },
+pub struct ExtraLoss {
+    /// (1): its value, as a mean over the rows of the pass.
+    pub value: TensorId,
+    /// Its weight in what training minimises; the head's cross-entropy per token has weight 1.
+    pub weight: f32,
 }
 
-/// What a stored model gives the forward pass: values as they are used, not what they were rounded from.
-#[derive(Clone, Debug)]
-pub struct Weight {
-    pub name: String,
-    pub form: WeightForm,
-}
-
-#[derive(Clone, Copy, Debug)]
-pub enum WeightForm {
-    Dense(TensorId),
-    Ternary(TernaryWeight),
-    Int8(Int8Weight),
+/// What a forward pass gives.
+pub struct Forward {
+    /// The head, with its input.
+    pub head: ops::Head,
+    /// Further losses.
+    pub losses: Vec<ExtraLoss>,
 }
 
 /// A model's tensors in a graph.
 pub struct Model {
+    /// What it was declared from.
     pub config: ModelConfig,
+    /// Rows of the embedding.
     pub vocab: usize,
-    /// What is trained; empty in a model made for inference.
-    pub params: Vec<Param>,
-    /// What the forward pass reads.
+    /// Every weight, in the order of declaration.
     pub weights: Vec<Weight>,
     /// (seq_len, head_dim): fill it with [`Model::rope_table`].
     pub rope: TensorId,
     embed: Table,
     layers: Vec<Layer>,
     norm: TensorId,
-    head: Option<Head>,
+    /// The head, where it is not the embedding.
+    head: Option<Table>,
 }
 
-/// The head where it is not the embedding.
-enum Head {
-    Table(Table),
-    Ternary(Linear),
-}
-
-struct Layer {
-    attention: Attention,
-    ffn: FeedForward,
+impl ModelConfig {
+    /// The weights of a checked configuration with `vocab` tokens. Nothing is allocated for their values.
+    pub fn weights(&self, vocab: usize) -> Vec<Weight> {
+        Model::for_inference(&mut Graph::new(), self, vocab).weights
+    }
 }
 
 impl Model {
-    /// Declares the tensors of a checked config, for training: parameters, and what is rounded from them.
+    /// Declares the tensors of a checked configuration, for training: parameters, and what is rounded from them.
     pub fn new(g: &mut Graph, config: &ModelConfig, vocab: usize) -> Model {
-        Self::declare(Maker { g, config, training: true, params: Vec::new(), weights: Vec::new() }, vocab)
+        Self::declare(g, config, vocab, true)
     }
 
     /// Declares the tensors that inference needs.
     pub fn for_inference(g: &mut Graph, config: &ModelConfig, vocab: usize) -> Model {
-        Self::declare(Maker { g, config, training: false, params: Vec::new(), weights: Vec::new() }, vocab)
+        Self::declare(g, config, vocab, false)
     }
 
-    fn declare(mut make: Maker<'_>, vocab: usize) -> Model {
-        let config = make.config;
-        let embed = Table::new(&mut make, "embed.weight", vocab);
-        let layers = (0..config.layers)
-            .map(|i| Layer {
-                attention: Attention::new(&mut make, &format!("layers.{i}.attn"), 2 * i),
-                ffn: FeedForward::new(&mut make, &format!("layers.{i}.ffn"), 2 * i + 1),
-            })
-            .collect();
+    fn declare(g: &mut Graph, config: &ModelConfig, vocab: usize, training: bool) -> Model {
+        let rope = g.persistent("rope", &[config.seq_len, config.head_dim()], DType::F32);
+        let mut make = Builder { g, config, training, rope, weights: Vec::new() };
+        let embed = Table::new(&mut make, "embed.weight", vocab, config.table_form());
+        let layers = (0..config.layers).map(|i| Layer::new(&mut make, i)).collect();
         let norm = make.norm("norm.weight", config.dim);
-        let head = (!config.tie_embeddings).then(|| {
-            if config.is_ternary() && config.ternary_head {
-                Head::Ternary(Linear::new(&mut make, "head.weight", vocab, config.dim, Role::Other))
-            } else {
-                Head::Table(Table::new(&mut make, "head.weight", vocab))
-            }
-        });
-        let rope = make.g.persistent("rope", &[config.seq_len, config.head_dim()], DType::F32);
-        let Maker { params, weights, .. } = make;
-        Model { config: config.clone(), vocab, params, weights, rope, embed, layers, norm, head }
+        let head = config.head_form().map(|form| Table::new(&mut make, "head.weight", vocab, form));
+        Model { config: config.clone(), vocab, weights: make.weights, rope, embed, layers, norm, head }
     }
 
     /// Contents of `rope`.
@@ -134,22 +105,26 @@ impl Model {
         rope_table(self.config.seq_len, self.config.head_dim(), self.config.rope_theta)
     }
 
-    pub fn param_count(&self, g: &Graph) -> usize {
-        self.params.iter().map(|p| g.tensor(p.id).elements()).sum()
+    /// The weights that are trained, each with its parameter. There are none in a model that was declared for inference.
+    pub fn params(&self) -> impl Iterator<Item = (&Weight, TensorId)> {
+        self.weights.iter().filter_map(|weight| Some((weight, weight.latent?)))
     }
 
-    /// Appends the rounding of tables and the quantisation of every ternary weight. Must run whenever parameters changed,
-    /// before a forward pass.
+    /// Number of values of all weights.
+    pub fn param_count(&self) -> usize {
+        self.weights.iter().map(Weight::elements).sum()
+    }
+
+    /// Memory for `slots` sequences of at most `context` tokens each, layer by layer.
+    pub fn state(&self, g: &mut Graph, slots: usize, context: usize) -> State {
+        let layers = self.layers.iter().enumerate();
+        State { layers: layers.map(|(i, layer)| layer.state(g, &format!("cache.{i}"), slots, context)).collect() }
+    }
+
+    /// Appends the rounding of every weight from its parameter. It must run after parameters changed and before a forward
+    /// pass.
     pub fn quantize(&self, g: &mut Graph) {
-        self.embed.round(g);
-        for layer in &self.layers {
-            layer.attention.linears().into_iter().chain(layer.ffn.linears()).for_each(|linear| linear.quantize(g));
-        }
-        match &self.head {
-            Some(Head::Table(table)) => table.round(g),
-            Some(Head::Ternary(linear)) => linear.quantize(g),
-            None => {}
-        }
+        self.weights.iter().for_each(|weight| weight.round(g));
     }
 
     /// Embedding: (rows) -> (rows, dim).
@@ -158,39 +133,36 @@ impl Model {
     }
 
     /// Layers and head, from the embedding (rows, dim) to what the loss takes.
-    pub fn forward(&self, g: &mut Graph, inputs: &Inputs<'_>, embedded: TensorId, recompute: bool) -> ops::Head {
-        let hidden = self.hidden(g, inputs, embedded, recompute);
-        self.head(g, hidden)
+    pub fn forward(&self, g: &mut Graph, inputs: &Inputs<'_>, embedded: TensorId, recompute: bool) -> Forward {
+        let (hidden, losses) = self.hidden(g, inputs, embedded, recompute);
+        Forward { head: self.head(g, hidden), losses }
     }
 
-    /// The layers, from the embedding (rows, dim) to the final hidden state (rows, dim). `recompute`: the backward pass
-    /// computes each layer again instead of keeping its activations.
-    pub fn hidden(&self, g: &mut Graph, inputs: &Inputs<'_>, embedded: TensorId, recompute: bool) -> TensorId {
-        let streams = self.config.mhc_streams;
-        let mut x = if streams == 1 { embedded } else { g.mhc_expand(embedded, streams) };
+    /// The layers, from the embedding (rows, dim) to the final hidden state (rows, dim) and further losses. With
+    /// `recompute`, the backward pass computes each layer again instead of keeping its activations.
+    pub fn hidden(
+        &self,
+        g: &mut Graph,
+        inputs: &Inputs<'_>,
+        embedded: TensorId,
+        recompute: bool,
+    ) -> (TensorId, Vec<ExtraLoss>) {
+        let mut losses = Vec::new();
+        let mut x = residual::open(g, embedded, &self.config);
         for (i, layer) in self.layers.iter().enumerate() {
-            let build = |g: &mut Graph| {
-                let before = g.set_prefix(&format!("layers.{i}.attn."));
-                let x = layer.attention.forward(g, x, i, inputs, self);
-                g.set_prefix(&format!("layers.{i}.ffn."));
-                let x = layer.ffn.forward(g, x, self);
-                g.set_prefix(&before);
-                x
-            };
+            let context = inputs.context.layer(i);
+            let mut pass = Pass { positions: inputs.positions, context, losses: &mut losses };
+            let mut build = |g: &mut Graph| layer.forward(g, x, &mut pass);
             x = if recompute { g.recompute(build) } else { build(g) };
         }
-        let mean = if streams == 1 { x } else { g.mhc_collapse(x) };
+        let mean = residual::close(g, x, &self.config);
         let hidden = g.rms_norm(mean, self.norm, self.config.norm_eps);
-        g.name(hidden, "hidden")
+        (g.name(hidden, "hidden"), losses)
     }
 
     /// The head over hidden (rows, dim).
     pub fn head(&self, g: &mut Graph, hidden: TensorId) -> ops::Head {
-        match &self.head {
-            Some(Head::Ternary(linear)) => linear.as_head(g, hidden),
-            Some(Head::Table(table)) => table.as_head(g, hidden),
-            None => self.embed.as_head(g, hidden),
-        }
+        self.head.as_ref().unwrap_or(&self.embed).head(g, hidden)
     }
 
     /// Rows of logits to hold at once: about 8 MiB of them.
@@ -201,41 +173,5 @@ impl Model {
     /// The embedding's parameter, for its gradient.
     pub fn embedding_table(&self) -> Option<TensorId> {
         self.embed.latent()
-    }
-}
-
-/// Declares a model's tensors and keeps the lists of them.
-struct Maker<'a> {
-    g: &'a mut Graph,
-    config: &'a ModelConfig,
-    training: bool,
-    params: Vec<Param>,
-    weights: Vec<Weight>,
-}
-
-impl Maker<'_> {
-    /// A parameter whose forward value is something else; none in a model made for inference.
-    fn latent(&mut self, name: &str, shape: &[usize], role: Role, init: Init) -> Option<TensorId> {
-        self.training.then(|| {
-            let id = self.g.persistent(name, shape, DType::F32);
-            self.params.push(Param { name: name.to_string(), id, role, init });
-            id
-        })
-    }
-
-    /// A parameter that the forward pass reads as it is.
-    fn dense(&mut self, name: &str, shape: &[usize], role: Role, init: Init) -> TensorId {
-        let latent = self.latent(name, shape, role, init);
-        let id = latent.unwrap_or_else(|| self.g.persistent(name, shape, DType::F32));
-        self.weights.push(Weight { name: name.to_string(), form: WeightForm::Dense(id) });
-        id
-    }
-
-    fn norm(&mut self, name: &str, dim: usize) -> TensorId {
-        self.dense(name, &[dim], Role::Other, Init::Ones)
-    }
-
-    fn linear(&mut self, name: &str, outs: usize, dim: usize) -> Linear {
-        Linear::new(self, name, outs, dim, Role::Matrix)
     }
 }

@@ -1,4 +1,4 @@
-//! Rotary embedding and causal grouped-query attention.
+//! Rotary position embedding (Su et al. 2021) and causal grouped-query attention (Ainslie et al. 2023).
 
 use super::{ATTENTION, ATTENTION_BACKWARD_DELTA, ATTENTION_BACKWARD_KV, ATTENTION_BACKWARD_Q, ROPE};
 use crate::graph::{Backward, DType, Graph, Node, TensorId};
@@ -8,11 +8,11 @@ use cpu_kernels::ops::attention_backward_kv::AttentionBackwardKvArgs;
 use cpu_kernels::ops::attention_backward_q::AttentionBackwardQArgs;
 use cpu_kernels::{Args, ops::rope::RopeArgs};
 
-/// Elements of the largest attention head: what a workgroup's memory holds.
+/// Most elements of an attention head: the limit of a workgroup's memory.
 pub const MAX_HEAD_DIM: usize = 128;
 
 /// (cos, sin) of position * theta^(-2i/head_dim) for each position below `positions` and each i below head_dim / 2.
-/// Made in f64 on the host: a GPU's sine is not accurate at large angles.
+/// Computed in f64 on the host, because a GPU's sine is inaccurate at large angles.
 pub fn rope_table(positions: usize, head_dim: usize, theta: f64) -> Vec<f32> {
     let pair = |p: usize, i: usize| {
         let angle = p as f64 * theta.powf(-2.0 * i as f64 / head_dim as f64);
@@ -22,7 +22,10 @@ pub fn rope_table(positions: usize, head_dim: usize, theta: f64) -> Vec<f32> {
 }
 
 impl Graph {
-    /// Rotates x (rows, heads * head_dim) by `positions` (rows); `table` from [`rope_table`] as (positions, head_dim).
+    /// Rotates x (rows, heads * head_dim) by `positions` (rows) -> like x. `table` (positions, head_dim) is a [`rope_table`].
+    ///
+    /// # Panics
+    /// When the shapes do not match.
     pub fn rope(&mut self, x: TensorId, positions: TensorId, table: TensorId) -> TensorId {
         let ((rows, dim), (_, head_dim)) = (self.matrix(x), self.matrix(table));
         assert!(dim.is_multiple_of(head_dim) && self.shape(positions) == [rows], "rope: {}", self.tensor(x).name);
@@ -36,13 +39,13 @@ impl Graph {
     /// q (batch * seq, heads * head_dim), k and v (batch * seq, kv_heads * head_dim) -> like q.
     ///
     /// # Panics
-    /// When head_dim is no multiple of 4 or above [`MAX_HEAD_DIM`], and when the shapes do not fit.
+    /// When head_dim is not a multiple of 4 or exceeds [`MAX_HEAD_DIM`], or the shapes do not match.
     pub fn attention(&mut self, q: TensorId, k: TensorId, v: TensorId, batch: usize, head_dim: usize) -> TensorId {
         let ((rows, q_dim), (_, kv_dim)) = (self.matrix(q), self.matrix(k));
         let (heads, kv_heads, seq) = (q_dim / head_dim, kv_dim / head_dim, rows / batch);
         assert!(
             head_dim.is_multiple_of(4) && head_dim <= MAX_HEAD_DIM,
-            "attention: head_dim {head_dim} is no multiple of 4 up to {MAX_HEAD_DIM}"
+            "attention: head_dim {head_dim} is not a multiple of 4 up to {MAX_HEAD_DIM}"
         );
         assert!(
             heads.is_multiple_of(kv_heads) && self.shape(k) == self.shape(v),

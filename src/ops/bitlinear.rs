@@ -1,4 +1,5 @@
-//! Quantised linear layers: int8 activations times ternary weights, with straight-through gradients, or times an int8 table.
+//! Quantised linear layers: int8 activations times ternary weights (BitNet b1.58, Ma et al. 2024), with straight-through
+//! gradients, or times an int8 matrix.
 
 use super::{
     INT8_MATMUL, QUANTIZE_ROWS, TERNARY_MATMUL, TERNARY_MATMUL_BACKWARD_INPUT, TERNARY_MATMUL_BACKWARD_WEIGHT,
@@ -13,50 +14,65 @@ use cpu_kernels::ops::ternary_matmul_backward_weight::TernaryMatmulBackwardWeigh
 use cpu_kernels::{Args, ops::ternary_quantize::TernaryQuantizeArgs};
 use std::ops::Range;
 
-/// int8 codes (rows, dim) and one step a row.
+/// Activations as int8 codes: x is about codes * step.
 #[derive(Clone, Copy, Debug)]
 pub struct QuantRows {
+    /// (rows, dim) int8, in -127..=127.
     pub codes: TensorId,
+    /// (rows) f32: one step per row.
     pub step: TensorId,
 }
 
-/// Packed ternary codes (outs, bytes of a row) and f16-representable scales (outs, groups), held as f32.
+/// A ternary matrix (outs, dim): w is about code * scale, with one scale per `group` consecutive inputs of a row.
 #[derive(Clone, Copy, Debug)]
 pub struct TernaryWeight {
+    /// (outs, [`packed_row_bytes`]) bytes, four codes in each.
     pub codes: TensorId,
+    /// (outs, dim / group) f32 whose values are exact in f16.
     pub scales: TensorId,
+    /// Number of outputs.
     pub outs: u32,
+    /// Number of inputs.
     pub dim: u32,
+    /// Inputs per scale.
     pub group: u32,
 }
 
-/// An int8 matrix (outs, dim) and its f16-representable scales (outs, dim / 32), held as f32.
+/// An int8 matrix (outs, dim): w is about code * scale, with one scale per 32 consecutive inputs of a row.
 #[derive(Clone, Copy, Debug)]
 pub struct Int8Weight {
+    /// (outs, dim) int8.
     pub codes: TensorId,
+    /// (outs, dim / 32) f32 whose values are exact in f16.
     pub scales: TensorId,
 }
 
-/// Weights of the largest group: what a workgroup sums at once.
+/// Most inputs per scale of a ternary matrix: one workgroup sums a group at once.
 pub const MAX_GROUP: usize = 1024;
 
-/// Bytes of one packed row of `dim` weights.
+/// Bytes of a packed row of `dim` ternary weights: 32 for each 128 weights begun.
 pub fn packed_row_bytes(dim: usize) -> usize {
     dim.div_ceil(128) * 32
 }
 
 impl Graph {
-    /// x (rows, dim) to int8.
+    /// Quantises x (rows, dim) to int8 codes.
+    ///
+    /// # Panics
+    /// When dim is not a multiple of 4.
     pub fn quantize_rows(&mut self, x: TensorId) -> QuantRows {
         let (rows, dim) = self.matrix(x);
-        assert!(dim.is_multiple_of(4), "quantize_rows: {} has {dim} columns, no multiple of 4", self.tensor(x).name);
+        assert!(dim.is_multiple_of(4), "quantize_rows: {} has {dim} columns, not a multiple of 4", self.tensor(x).name);
         let codes = self.temp("xq", &[rows, dim], DType::I8);
         let step = self.temp("step", &[rows], DType::F32);
         self.push(&QUANTIZE_ROWS, QuantizeRowsArgs { rows: rows as u32, dim: dim as u32 }, &[x, codes, step]);
         QuantRows { codes, step }
     }
 
-    /// Persistent room for the ternary form of a weight (outs, dim), with one scale a `group` inputs.
+    /// Makes the persistent tensors of a ternary matrix (outs, dim) with one scale per `group` inputs.
+    ///
+    /// # Panics
+    /// When `group` is not a multiple of 32 up to [`MAX_GROUP`] that divides `dim`.
     pub fn ternary_weight(&mut self, name: &str, outs: usize, dim: usize, group: usize) -> TernaryWeight {
         assert!(
             group.is_multiple_of(32) && (32..=MAX_GROUP).contains(&group) && dim.is_multiple_of(group),
@@ -67,15 +83,21 @@ impl Graph {
         TernaryWeight { codes, scales, outs: outs as u32, dim: dim as u32, group: group as u32 }
     }
 
-    /// Persistent room for an int8 matrix.
+    /// Makes the persistent tensors of an int8 matrix (outs, dim).
+    ///
+    /// # Panics
+    /// When dim is not a multiple of 32.
     pub fn int8_weight(&mut self, name: &str, outs: usize, dim: usize) -> Int8Weight {
-        assert!(dim.is_multiple_of(GROUP), "{name}: {dim} inputs, no multiple of {GROUP}");
+        assert!(dim.is_multiple_of(GROUP), "{name}: {dim} inputs, not a multiple of {GROUP}");
         let codes = self.persistent(&format!("{name}.codes"), &[outs, dim], DType::I8);
         let scales = self.persistent(&format!("{name}.scales"), &[outs, dim / GROUP], DType::F32);
         Int8Weight { codes, scales }
     }
 
-    /// y = x_hat w^T for the rows `rows` of x: (rows, dim) -> (rows, outs).
+    /// y = x_hat w^T for the rows `rows` of x -> (rows.len(), outs).
+    ///
+    /// # Panics
+    /// When the shapes do not match or `rows` exceeds x.
     pub fn int8_matmul(&mut self, x: QuantRows, w: &Int8Weight, rows: Range<usize>) -> TensorId {
         let ((have, dim), (outs, w_dim)) = (self.matrix(x.codes), self.matrix(w.codes));
         assert!(dim == w_dim && rows.end <= have, "int8_matmul: {}", self.tensor(w.codes).name);
@@ -86,14 +108,20 @@ impl Graph {
         y
     }
 
-    /// Quantises the latent weight w (outs, dim) into `to`.
+    /// Quantises the latent weight w (outs, dim), f32, into `to`.
+    ///
+    /// # Panics
+    /// When the shapes differ.
     pub fn ternary_quantize(&mut self, w: TensorId, to: &TernaryWeight) {
         assert_eq!(self.matrix(w), (to.outs as usize, to.dim as usize), "ternary_quantize: {}", self.tensor(w).name);
         let args = TernaryQuantizeArgs { rows: to.outs, dim: to.dim, group: to.group };
         self.push(&TERNARY_QUANTIZE, args, &[w, to.codes, to.scales]);
     }
 
-    /// y = x_hat w_hat^T for the rows `rows` of x: (rows, dim) -> (rows, outs).
+    /// y = x_hat w_hat^T for the rows `rows` of x -> (rows.len(), outs).
+    ///
+    /// # Panics
+    /// When the shapes do not match or `rows` exceeds x.
     pub fn ternary_matmul(&mut self, x: QuantRows, w: &TernaryWeight, rows: Range<usize>) -> TensorId {
         let (have, dim) = self.matrix(x.codes);
         assert!(dim == w.dim as usize && rows.end <= have, "ternary_matmul: {}", self.tensor(w.codes).name);

@@ -1,4 +1,4 @@
-//! Inference over cached keys and values: rows of several sequences at once.
+//! Attention over cached keys and values, for rows of several sequences at once.
 
 use super::{ATTENTION_CACHED, GATHER_ROWS, KV_APPEND};
 use crate::graph::{DType, Graph, TensorId};
@@ -6,36 +6,41 @@ use cpu_kernels::ops::attention_cached::AttentionCachedArgs;
 use cpu_kernels::ops::gather_rows::GatherRowsArgs;
 use cpu_kernels::ops::kv_append::KvAppendArgs;
 
-/// Where each row belongs.
+/// The slot and the position of each row.
 #[derive(Clone, Copy, Debug)]
 pub struct Places {
-    /// (rows): position in its sequence.
+    /// (rows) u32: the row's position in its sequence.
     pub positions: TensorId,
-    /// (rows): which sequence; 0xffffffff is no row at all.
+    /// (rows) u32: the slot of the row's sequence; 0xffffffff marks an empty row.
     pub slots: TensorId,
 }
 
-/// Keys and values of one layer, laid out as the `kv_append` op says.
+/// Keys and values of one layer, in f32.
 #[derive(Clone, Copy, Debug)]
 pub struct KvCache {
+    /// Keys (slots, kv_heads, context / 64, head_dim, 64), with the context rounded up.
     pub k: TensorId,
+    /// Values (slots, kv_heads, context, head_dim).
     pub v: TensorId,
-    /// Sizes, and the layout of values.
+    /// The sizes, with the layout flag of values.
     layout: KvAppendArgs,
 }
 
 impl Graph {
-    /// Room for `slots` sequences of `context` tokens; `heads` are the number of key-value heads and the size of one.
+    /// Makes a cache for `slots` sequences of `context` tokens. `heads` is (kv_heads, head_dim).
     pub fn kv_cache(&mut self, name: &str, slots: usize, context: usize, heads: (usize, usize)) -> KvCache {
         let [context, kv_heads, head_dim] = [context, heads.0, heads.1].map(|n| n as u32);
         let layout = KvAppendArgs { rows: 0, kv_heads, head_dim, context, transposed: 0 };
-        let mut room = |part: &str, layout: KvAppendArgs| {
+        let mut cache = |part: &str, layout: KvAppendArgs| {
             self.persistent(&format!("{name}.{part}"), &[layout.cache_len(slots)], DType::F32)
         };
-        KvCache { k: room("k", KvAppendArgs { transposed: 1, ..layout }), v: room("v", layout), layout }
+        KvCache { k: cache("k", KvAppendArgs { transposed: 1, ..layout }), v: cache("v", layout), layout }
     }
 
-    /// Stores k and v (rows, kv_heads * head_dim) at their rows' places.
+    /// Stores k and v (rows, kv_heads * head_dim) at the slots and positions of the rows.
+    ///
+    /// # Panics
+    /// When the shapes do not match the cache.
     pub fn kv_append(&mut self, k: TensorId, v: TensorId, places: Places, cache: KvCache) {
         for (x, to, transposed) in [(k, cache.k, 1), (v, cache.v, 0)] {
             let (rows, dim) = self.matrix(x);
@@ -45,7 +50,8 @@ impl Graph {
         }
     }
 
-    /// Attention of q (rows, heads * head_dim), each row over its own sequence in the cache.
+    /// Attention of q (rows, heads * head_dim), each row over its own sequence up to its position -> like q. Empty rows
+    /// give 0.
     pub fn attention_cached(&mut self, q: TensorId, cache: KvCache, places: Places) -> TensorId {
         let (rows, q_dim) = self.matrix(q);
         let KvAppendArgs { context, kv_heads, head_dim, .. } = cache.layout;
@@ -62,7 +68,7 @@ impl Graph {
         y
     }
 
-    /// Rows `index` (rows) of x (any, dim): (rows, dim).
+    /// The rows `index` (rows) of x (any, dim) -> (rows, dim). An index of 0xffffffff gives 0.
     pub fn gather_rows(&mut self, x: TensorId, index: TensorId) -> TensorId {
         let (rows, (_, dim)) = (self.tensor(index).elements(), self.matrix(x));
         let y = self.temp("gathered", &[rows, dim], DType::F32);

@@ -1,4 +1,4 @@
-//! Element by element: residual sums, SwiGLU, constants.
+//! Elementwise ops: sums, SwiGLU, rounding, constants.
 
 use super::{ADD, FILL, ROUND_F16, SWIGLU, SWIGLU_BACKWARD};
 use crate::graph::{Backward, DType, Graph, Node, TensorId};
@@ -8,7 +8,10 @@ use cpu_kernels::{
 };
 
 impl Graph {
-    /// a + b, of one shape.
+    /// a + b, f32 of the same shape.
+    ///
+    /// # Panics
+    /// When the shapes differ.
     pub fn add_tensors(&mut self, a: TensorId, b: TensorId) -> TensorId {
         let shape = self.shape(a).to_vec();
         assert_eq!(shape, self.shape(b), "add: {} and {}", self.tensor(a).name, self.tensor(b).name);
@@ -18,7 +21,10 @@ impl Graph {
         y
     }
 
-    /// silu(gate) * up, of one shape.
+    /// silu(gate) * up, f32 of the same shape (SwiGLU, Shazeer 2020).
+    ///
+    /// # Panics
+    /// When the shapes differ.
     pub fn swiglu(&mut self, gate: TensorId, up: TensorId) -> TensorId {
         let shape = self.shape(gate).to_vec();
         assert_eq!(shape, self.shape(up), "swiglu: {} and {}", self.tensor(gate).name, self.tensor(up).name);
@@ -28,14 +34,17 @@ impl Graph {
         y
     }
 
-    /// Rounds x to f16 values, held as f32, into y of the same shape; the gradient passes straight through.
+    /// Rounds x to f16 values, stored as f32, into y of the same shape. The gradient passes straight through.
+    ///
+    /// # Panics
+    /// When the shapes differ.
     pub fn round_f16(&mut self, x: TensorId, y: TensorId) {
         assert_eq!(self.shape(x), self.shape(y), "round_f16: {}", self.tensor(x).name);
         let n = self.tensor(x).elements() as u32;
         self.push(&ROUND_F16, RoundF16Args { n }, &[x, y]);
     }
 
-    /// Sets every element of `y`.
+    /// Sets every element of `y` to `value`.
     pub fn fill(&mut self, y: TensorId, value: f32) {
         let n = self.tensor(y).elements() as u32;
         self.push(&FILL, FillArgs { n, value }, &[y]);

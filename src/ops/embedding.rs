@@ -1,4 +1,5 @@
-//! Token embedding: the first op of every model. Its gradient needs the rows sorted by id, so the model asks for it.
+//! Token embedding, the first op of every model. Its gradient needs the rows sorted by id, so the model appends it
+//! explicitly.
 
 use super::{EMBEDDING, EMBEDDING_BACKWARD, EMBEDDING_INT8, Int8Weight};
 use crate::graph::{DType, Graph, TensorId};
@@ -6,7 +7,7 @@ use cpu_kernels::ops::embedding_int8::EmbeddingInt8Args;
 use cpu_kernels::{ops::embedding::EmbeddingArgs, ops::embedding_backward::EmbeddingBackwardArgs};
 
 impl Graph {
-    /// ids (rows), table (vocab, dim) -> (rows, dim).
+    /// Rows `ids` (rows) of the f32 table (vocab, dim) -> (rows, dim).
     pub fn embedding(&mut self, ids: TensorId, table: TensorId) -> TensorId {
         let rows = self.tensor(ids).elements();
         let (_, dim) = self.matrix(table);
@@ -15,7 +16,7 @@ impl Graph {
         y
     }
 
-    /// ids (rows), int8 table (vocab, dim) -> (rows, dim).
+    /// Rows `ids` (rows) of the int8 table (vocab, dim), as f32 -> (rows, dim).
     pub fn embedding_int8(&mut self, ids: TensorId, table: &Int8Weight) -> TensorId {
         let rows = self.tensor(ids).elements();
         let (_, dim) = self.matrix(table.codes);
@@ -25,7 +26,7 @@ impl Graph {
         y
     }
 
-    /// Adds dy (rows, dim) to the rows `ids` of dtable (vocab, dim). `order` lists the rows sorted by id, ties in order.
+    /// Adds dy (rows, dim) to the rows `ids` of dtable (vocab, dim). `order` (rows) lists the rows sorted by id, stably.
     pub fn embedding_backward(&mut self, ids: TensorId, order: TensorId, dy: TensorId, dtable: TensorId) {
         let (rows, dim) = self.matrix(dy);
         let args = EmbeddingBackwardArgs { rows: rows as u32, dim: dim as u32 };

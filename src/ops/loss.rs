@@ -1,4 +1,4 @@
-//! The loss, and the head before it, in chunks of rows: the logits of a whole batch never exist at once.
+//! The head and the loss, in chunks of rows, so that the logits of a whole batch never exist at once.
 
 use super::bitlinear::{Int8Weight, QuantRows, TernaryWeight};
 use super::{CROSS_ENTROPY, MATMUL, SUM, TERNARY_MATMUL_BACKWARD_INPUT, TERNARY_MATMUL_BACKWARD_WEIGHT};
@@ -9,26 +9,49 @@ use cpu_kernels::ops::sum::SumArgs;
 use cpu_kernels::ops::ternary_matmul_backward_input::TernaryMatmulBackwardInputArgs;
 use cpu_kernels::ops::ternary_matmul_backward_weight::TernaryMatmulBackwardWeightArgs;
 
-/// A target that counts nothing.
+/// The target of a row without loss and gradient.
 pub const IGNORE: u32 = u32::MAX;
 
-/// The head's weight, and what it multiplies.
+/// The language-model head: its weight and its input.
 #[derive(Clone, Copy, Debug)]
 pub enum Head {
-    /// f32 (vocab, dim): its own matrix, or the embedding; `latent` is the parameter that `weight` was rounded from.
-    Dense { x: TensorId, weight: TensorId, latent: Option<TensorId> },
-    /// Ternary, of the rows x quantised from `input`; `latent` is the f32 weight.
-    Ternary { x: QuantRows, input: TensorId, weight: TernaryWeight, latent: Option<TensorId> },
-    /// int8, of the rows x quantised from `input`. It is not trained.
-    Int8 { x: QuantRows, input: TensorId, weight: Int8Weight },
+    /// An f32 weight: a matrix of its own, or the embedding.
+    Dense {
+        /// (rows, dim): the final hidden state.
+        x: TensorId,
+        /// (vocab, dim).
+        weight: TensorId,
+        /// (vocab, dim): the parameter that was rounded to `weight`; it gets the gradient.
+        latent: Option<TensorId>,
+    },
+    /// A ternary weight.
+    Ternary {
+        /// (rows, dim): `input`, quantised.
+        x: QuantRows,
+        /// (rows, dim): the final hidden state.
+        input: TensorId,
+        /// (vocab, dim).
+        weight: TernaryWeight,
+        /// (vocab, dim): the parameter that was quantised to `weight`; it gets the gradient.
+        latent: Option<TensorId>,
+    },
+    /// An int8 weight, which is not trained.
+    Int8 {
+        /// (rows, dim): `input`, quantised.
+        x: QuantRows,
+        /// (rows, dim): the final hidden state.
+        input: TensorId,
+        /// (vocab, dim).
+        weight: Int8Weight,
+    },
 }
 
-/// What the loss is measured against.
+/// The targets of the loss, and where it is written.
 #[derive(Clone, Copy, Debug)]
 pub struct Targets {
-    /// (rows): the next token of each row, or [`IGNORE`].
+    /// (rows) u32: the next token of each row, or [`IGNORE`].
     pub ids: TensorId,
-    /// (rows): cross-entropy of each row in nats, written here.
+    /// (rows) f32, written: the cross-entropy of each row in nats.
     pub losses: TensorId,
 }
 
@@ -43,7 +66,7 @@ impl Head {
 }
 
 impl Graph {
-    /// Logits of the rows `rows`: (rows, vocab).
+    /// Logits of the rows `rows` -> (rows.len(), vocab).
     pub fn logits(&mut self, head: &Head, rows: std::ops::Range<usize>) -> TensorId {
         let logits = match *head {
             Head::Dense { x, weight, .. } => self.linear(x, weight, rows),
@@ -53,8 +76,11 @@ impl Graph {
         self.name(logits, "logits")
     }
 
-    /// Cross-entropy of every row, in chunks of `chunk` rows. With `grad_scale`, also the gradient of
-    /// grad_scale * (sum of losses): into the head's weight, and returned for the head's input (rows, dim).
+    /// Cross-entropy of every row, in chunks of `chunk` rows. If `grad_scale` is not 0, also the gradients of
+    /// grad_scale * (sum of losses): the weight's is added to the gradient of `latent`, the input's (rows, dim) is returned.
+    ///
+    /// # Panics
+    /// When gradients are requested and the head is int8, or its `latent` has no gradient.
     pub fn head_loss(&mut self, head: &Head, to: Targets, chunk: usize, grad_scale: f32) -> Option<TensorId> {
         let (rows, dim) = self.matrix(head.input());
         let dx = (grad_scale != 0.0).then(|| self.temp("d.hidden", &[rows, dim], DType::F32));
@@ -71,7 +97,7 @@ impl Graph {
         dx
     }
 
-    /// Gradients of one chunk of the head: dx rows are set, the weight's gradient is added to.
+    /// Gradients of one chunk of the head: sets the chunk's rows of dx and adds to the weight's gradient.
     fn head_backward(&mut self, head: &Head, start: usize, dlogits: TensorId, dx: TensorId) {
         let (rows, vocab) = self.matrix(dlogits);
         let dim = self.matrix(dx).1;
@@ -97,7 +123,7 @@ impl Graph {
         }
     }
 
-    /// y[0] = beta * y[0] + scale * (sum of x).
+    /// y = beta * y + scale * (sum of x), in f32, for the first element y of `y`.
     pub fn sum(&mut self, x: TensorId, scale: f32, beta: f32, y: TensorId) {
         let n = self.tensor(x).elements() as u32;
         self.push(&SUM, SumArgs { n, scale, beta }, &[x, y]);

@@ -6,7 +6,10 @@ use cpu_kernels::{Args, ops::matmul::MatmulArgs, ops::matmul_add::MatmulAddArgs}
 use std::ops::Range;
 
 impl Graph {
-    /// y = x w^T for the rows `rows` of x: x (rows, dim), w (outs, dim) -> (rows, outs).
+    /// y = x w^T for the rows `rows` of x (any, dim), with w (outs, dim) -> (rows.len(), outs).
+    ///
+    /// # Panics
+    /// When the shapes do not match or `rows` exceeds x.
     pub fn linear(&mut self, x: TensorId, w: TensorId, rows: Range<usize>) -> TensorId {
         let ((have, dim), (outs, w_dim)) = (self.matrix(x), self.matrix(w));
         assert!(dim == w_dim && rows.end <= have, "linear: {} of {}", self.tensor(w).name, self.tensor(x).name);
@@ -23,9 +26,14 @@ impl Graph {
         y
     }
 
-    /// The symmetric matrix x x^T of each (m, k) matrix of x (batch, m, k).
-    pub fn gram(&mut self, x: TensorId) -> TensorId {
-        let [batch, m, k] = self.shape(x)[..] else { panic!("gram: {} is no batch of matrices", self.tensor(x).name) };
+    /// The symmetric matrix x x^T of each (m, k) matrix of x (batch, m, k) -> (batch, m, m).
+    ///
+    /// # Panics
+    /// When x does not have three dimensions.
+    pub(crate) fn gram(&mut self, x: TensorId) -> TensorId {
+        let [batch, m, k] = self.shape(x)[..] else {
+            panic!("gram: {} is not a batch of matrices", self.tensor(x).name)
+        };
         let y = self.temp("gram", &[batch, m, m], DType::F32);
         let args = MatmulArgs {
             m: m as u32,
@@ -40,10 +48,13 @@ impl Graph {
         y
     }
 
-    /// alpha a b + beta c for each matrix of a batch: a (batch, m, k), b (batch, k, n), c (batch, m, n).
+    /// alpha a b + beta c for each matrix of a batch: a (batch, m, k), b (batch, k, n), c (batch, m, n) -> like c.
+    ///
+    /// # Panics
+    /// When the shapes do not match.
     pub fn matmul_add(&mut self, alpha: f32, a: TensorId, b: TensorId, beta: f32, c: TensorId) -> TensorId {
         let (Some([batch, m, k]), Some([_, kb, n])) = (self.shape(a).first_chunk(), self.shape(b).first_chunk()) else {
-            panic!("matmul_add: {} and {} are no batches of matrices", self.tensor(a).name, self.tensor(b).name)
+            panic!("matmul_add: {} and {} are not batches of matrices", self.tensor(a).name, self.tensor(b).name)
         };
         let (batch, m, k, n) = (*batch, *m, *k, *n);
         assert!(k == *kb && self.shape(c) == [batch, m, n], "matmul_add: {}", self.tensor(c).name);

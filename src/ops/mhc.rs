@@ -1,4 +1,5 @@
-//! mHC-lite residual streams: `streams` copies of the residual, read, mixed and written by learned coefficients.
+//! mHC-lite residual streams (arXiv 2512.24880, 2601.05732): `streams` copies of the residual, which each sub-layer reads,
+//! mixes and writes with learned coefficients.
 
 use super::{
     BLOCK, MHC_COLLAPSE, MHC_EXPAND, MHC_POST, MHC_POST_BACKWARD, MHC_POST_BACKWARD_COEF, MHC_PRE, MHC_PRE_BACKWARD,
@@ -18,14 +19,15 @@ use cpu_kernels::ops::mhc_weights_backward::MhcWeightsBackwardArgs;
 use cpu_kernels::{Args, ops::sum_rows::SumRowsArgs};
 
 impl Graph {
-    /// Parameters of a sub-layer (9 for two streams, 40 for four) -> h_pre, h_post, H_res.
+    /// Coefficients of a sub-layer from its parameters p (9 for two streams, 40 for four): h_pre (streams), h_post (streams)
+    /// and the doubly stochastic H_res (streams, streams), concatenated -> (streams * (2 + streams)).
     pub fn mhc_weights(&mut self, p: TensorId, streams: usize) -> TensorId {
         let coef = self.temp("coef", &[streams * (2 + streams)], DType::F32);
         self.push(&MHC_WEIGHTS, MhcWeightsArgs { streams: streams as u32 }, &[p, coef]);
         coef
     }
 
-    /// x (rows, dim) -> (streams, rows, dim), every stream a copy.
+    /// Copies x (rows, dim) to every stream -> (streams, rows, dim).
     pub fn mhc_expand(&mut self, x: TensorId, streams: usize) -> TensorId {
         let (rows, dim) = self.matrix(x);
         let y = self.temp("streams", &[streams, rows, dim], DType::F32);
@@ -34,7 +36,7 @@ impl Graph {
         y
     }
 
-    /// x (streams, rows, dim) -> (rows, dim), the mean of the streams.
+    /// The mean of the streams x (streams, rows, dim) -> (rows, dim).
     pub fn mhc_collapse(&mut self, x: TensorId) -> TensorId {
         let (streams, rows, dim) = self.streams(x);
         let y = self.temp("mean", &[rows, dim], DType::F32);
@@ -43,7 +45,7 @@ impl Graph {
         y
     }
 
-    /// What a sub-layer reads: x (streams, rows, dim) -> (rows, dim).
+    /// The input of a sub-layer: sum over i of h_pre_i x_i, for x (streams, rows, dim) -> (rows, dim).
     pub fn mhc_pre(&mut self, coef: TensorId, x: TensorId) -> TensorId {
         let (streams, rows, dim) = self.streams(x);
         let u = self.temp("in", &[rows, dim], DType::F32);
@@ -51,7 +53,11 @@ impl Graph {
         u
     }
 
-    /// Mixes the streams and writes a sub-layer's output f (rows, dim) to them: -> (streams, rows, dim).
+    /// Mixes the streams x (streams, rows, dim) and adds a sub-layer's output f (rows, dim):
+    /// y_i = sum over j of H_res_ij x_j + h_post_i f -> like x.
+    ///
+    /// # Panics
+    /// When the shapes do not match.
     pub fn mhc_post(&mut self, coef: TensorId, x: TensorId, f: TensorId) -> TensorId {
         let (streams, rows, dim) = self.streams(x);
         assert_eq!(self.shape(f), [rows, dim], "mhc_post: {}", self.tensor(f).name);
@@ -61,7 +67,7 @@ impl Graph {
     }
 
     fn streams(&self, x: TensorId) -> (usize, usize, usize) {
-        let [streams, rows, dim] = self.shape(x)[..] else { panic!("{} is no set of streams", self.tensor(x).name) };
+        let [streams, rows, dim] = self.shape(x)[..] else { panic!("{} is not a set of streams", self.tensor(x).name) };
         (streams, rows, dim)
     }
 }
@@ -90,7 +96,7 @@ pub(super) fn mhc_collapse_grad(b: &mut Backward<'_>, node: &Node) {
     b.pass(x, dx, true);
 }
 
-/// Sets its own part of the coefficients' gradient; `mhc_post` of the same sub-layer sets the rest.
+/// Sets the gradient of h_pre; `mhc_post` of the same sub-layer sets that of the other coefficients.
 pub(super) fn mhc_pre_grad(b: &mut Backward<'_>, node: &Node) {
     let [coef, x, u] = node.tensors[..] else { unreachable!("three buffers") };
     let MhcPreArgs { n, streams } = Args::from_words(&node.args);

@@ -1,9 +1,9 @@
-//! The op table: the one place that says what each op is called, what its `Args` are, which buffers it reads and writes
-//! and in which order, how a GPU divides it into workgroups, how much work it is, and what its gradient is.
+//! The op table. It is the only definition of each op's name, `Args`, buffers (with order, access and type), GPU grid, work
+//! and gradient.
 //!
 //! `shaders/<name>.wgsl` and `cpu_kernels/src/ops/<name>.rs` implement the entry; both take the same `Args` and the same
-//! buffers. Adding an op touches four places: the shader, the kernel, an entry here, a list of cases in `tests/`.
-//! The families beside this file hold the functions that put an op into a graph (with its shape rules) and its gradient.
+//! buffers. Adding an op touches four places: the shader, the kernel, an entry here, a list of cases in `tests/`. The
+//! submodules contain the functions that append an op to a graph, with its shape rules, and those that append its gradient.
 
 mod attention;
 mod bitlinear;
@@ -25,25 +25,26 @@ pub use attention::{MAX_HEAD_DIM, rope_table};
 pub use bitlinear::{Int8Weight, MAX_GROUP, QuantRows, TernaryWeight, packed_row_bytes};
 pub use cache::{KvCache, Places};
 pub use loss::{Head, IGNORE, Targets};
-pub use optimizer::{AdamW, Lion, Muon, STATS_RING, StepControl};
+pub(crate) use optimizer::STATS_RING;
+pub use optimizer::{AdamW, Lion, Muon, MuonMatrix, StepControl};
 pub use sampling::{SampleRow, SamplingState};
 
-/// Appends the gradient of `nodes` of the graph, given the gradients `(output, gradient)` of some of their outputs.
+/// Appends the gradients of `nodes` of the graph, given `seeds`: pairs of one of their outputs and its gradient.
 pub fn backward<'g>(g: &'g mut Graph, nodes: Range<usize>, seeds: &[(TensorId, TensorId)]) -> Backward<'g> {
     Backward::append(g, nodes, seeds, Accumulate { copy: &COPY, add: &ADD })
 }
 
-/// Threads in a workgroup of every shader that is no matrix product.
+/// Threads in a workgroup of every shader except matrix products.
 const WORKGROUP: u32 = 64;
 /// Side of the square tile of the result that a workgroup of a matrix product computes.
 const TILE: u32 = 64;
-/// Rows up to which a matrix product is a matter of reading its right factor: decoding.
+/// Most rows of a matrix product that is bound by reading its right factor, as in decoding.
 const FEW_ROWS: u32 = 8;
-/// Workgroups in x before a grid is folded into y; a power of two below the limit of 65,535 a dimension.
+/// Most workgroups in x; further ones go to y. A power of two below WebGPU's limit of 65,535 in a dimension.
 const FOLD: u32 = 32_768;
-/// Elements reduced to one partial result.
+/// Elements that are reduced to one partial result.
 const BLOCK: u32 = cpu_kernels::simd::math::BLOCK as u32;
-/// Rows whose contributions to the gradient of a norm's weight are added up in its first stage.
+/// Rows whose contributions to the gradient of a norm's weight are summed in the first stage.
 const ROW_BLOCK: u32 = cpu_kernels::simd::math::ROW_BLOCK as u32;
 
 /// `n` workgroups, folded into two dimensions; the shader numbers them x + y * num_workgroups.x.
@@ -61,7 +62,7 @@ fn tiles(m: u32, n: u32, batch: u32) -> [u32; 3] {
     [n.div_ceil(TILE), m.div_ceil(TILE), batch]
 }
 
-/// One workgroup for each 4 rows x 8 columns of each matrix of a batch: for products of at most [`FEW_ROWS`] rows.
+/// One workgroup for each 4 rows x 8 columns of each matrix of a batch, for products of at most [`FEW_ROWS`] rows.
 fn few_rows(m: u32, n: u32, batch: u32) -> [u32; 3] {
     [n.div_ceil(8), m.div_ceil(4), batch]
 }
@@ -85,7 +86,8 @@ macro_rules! access {
 macro_rules! ops {
     ($($id:ident = $name:ident($args:ident) [$($buf:ident: $access:ident $dtype:ident),* $(,)?]
         grid $grid:expr, work $work:expr $(, flops $flops:expr)? $(, grad $grad:expr)? $(, packing $packing:expr)?;)*) => {
-        $(pub static $id: Op = Op {
+        $(#[doc = concat!("The op `", stringify!($name), "`: `shaders/", stringify!($name), ".wgsl`.")]
+        pub static $id: Op = Op {
             name: stringify!($name),
             shader: include_str!(concat!("../../shaders/", stringify!($name), ".wgsl")),
             kernel: cpu_kernels::ops::$name::$name,
@@ -113,7 +115,7 @@ macro_rules! ops {
             packing: [$(Some(&$packing),)? None][0],
         };)*
 
-        /// Every op.
+        /// All ops.
         pub static TABLE: &[&Op] = &[$(&$id),*];
     };
 }

@@ -1,4 +1,4 @@
-//! Normalisation.
+//! Normalisation layers.
 
 use super::{RMS_NORM, RMS_NORM_BACKWARD, RMS_NORM_BACKWARD_WEIGHT, ROW_BLOCK, SUM_ROWS};
 use crate::graph::{Backward, DType, Graph, Node, TensorId};
@@ -8,7 +8,10 @@ use cpu_kernels::ops::rms_norm_backward_weight::RmsNormBackwardWeightArgs;
 use cpu_kernels::{Args, ops::sum_rows::SumRowsArgs};
 
 impl Graph {
-    /// x (rows, dim), w (dim) -> (rows, dim).
+    /// RMSNorm (Zhang & Sennrich 2019): x / sqrt(mean(x^2) + eps) * w for each row of x (rows, dim), with w (dim) -> like x.
+    ///
+    /// # Panics
+    /// When the shapes do not match.
     pub fn rms_norm(&mut self, x: TensorId, w: TensorId, eps: f32) -> TensorId {
         let (rows, dim) = self.matrix(x);
         assert_eq!(self.shape(w), [dim], "rms_norm: weight of {}", self.tensor(x).name);

@@ -1,4 +1,4 @@
-//! Optimizers. The clip factor and the verdict on the step stay on the device: nothing is read back within a step.
+//! Optimizers. The clip factor and the decision to skip a step stay on the device: nothing is read back within a step.
 
 use super::{ADAMW, BLOCK, CLIP, LION, MUON_MOMENTUM, MUON_NORMALIZE, MUON_UPDATE, SUM_SQUARES};
 use crate::graph::{DType, Graph, TensorId};
@@ -10,27 +10,32 @@ use cpu_kernels::ops::muon_normalize::MuonNormalizeArgs;
 use cpu_kernels::ops::muon_update::MuonUpdateArgs;
 use cpu_kernels::ops::sum_squares::SumSquaresArgs;
 
-/// Steps whose (loss, norm, skipped) are kept on the device until they are read.
-pub const STATS_RING: usize = 64;
+/// Number of steps whose statistics the device keeps until they are read. The `clip` op has the same constant.
+pub(crate) const STATS_RING: usize = 64;
 
-/// What every optimizer op reads.
+/// The control tensors of an optimizer step, all f32.
 #[derive(Clone, Copy, Debug)]
 pub struct StepControl {
-    /// (4): learning-rate factor, 1 - beta1^t, 1 - beta2^t, slot of the ring; written by the host before the step.
+    /// (4): learning-rate factor, 1 - beta1^t, 1 - beta2^t, slot in `stats`. The host writes it before each step.
     pub step: TensorId,
-    /// (4): clip factor, whether to skip, running mean of the norm, steps counted; state.
+    /// (4): clip factor, 1 to skip the step, running mean of the norm, number of counted steps. State of the `clip` op.
     pub ctl: TensorId,
-    /// (64, 4): loss, norm, skipped, 0 of the last steps.
+    /// (64, 4): loss, gradient norm, 1 if skipped, 0 for each of the last steps.
     pub stats: TensorId,
 }
 
 /// AdamW (Loshchilov & Hutter 2019).
 #[derive(Clone, Copy, Debug)]
 pub struct AdamW {
+    /// Learning rate.
     pub lr: f32,
+    /// Decay of the first moment.
     pub beta1: f32,
+    /// Decay of the second moment.
     pub beta2: f32,
+    /// Added to the root of the second moment.
     pub eps: f32,
+    /// Decoupled weight decay, relative to the learning rate.
     pub weight_decay: f32,
 }
 
@@ -41,8 +46,8 @@ impl Default for AdamW {
 }
 
 impl AdamW {
-    /// beta1 and beta2: the host computes the bias corrections.
-    pub fn betas(&self) -> [f32; 2] {
+    /// beta1 and beta2, from which the host computes the bias corrections.
+    pub(crate) fn betas(&self) -> [f32; 2] {
         [self.beta1, self.beta2]
     }
 }
@@ -50,9 +55,13 @@ impl AdamW {
 /// Lion (Chen et al. 2023).
 #[derive(Clone, Copy, Debug)]
 pub struct Lion {
+    /// Learning rate.
     pub lr: f32,
+    /// Weight of the momentum in the update's direction.
     pub beta1: f32,
+    /// Decay of the momentum.
     pub beta2: f32,
+    /// Decoupled weight decay, relative to the learning rate.
     pub weight_decay: f32,
 }
 
@@ -62,20 +71,34 @@ impl Default for Lion {
     }
 }
 
-/// Muon (Jordan et al. 2024): momentum, orthogonalised by `steps` Newton-Schulz iterations.
+/// Muon (Jordan et al. 2024): Nesterov momentum, orthogonalised by a Newton-Schulz iteration.
 #[derive(Clone, Copy, Debug)]
 pub struct Muon {
+    /// Learning rate.
     pub lr: f32,
+    /// Decay of the momentum.
     pub momentum: f32,
+    /// Newton-Schulz iterations.
     pub steps: usize,
+    /// Decoupled weight decay, relative to the learning rate.
     pub weight_decay: f32,
+}
+
+/// A matrix that Muon updates: a parameter, or one matrix of a stack.
+#[derive(Clone, Copy, Debug)]
+pub struct MuonMatrix {
+    pub grad: TensorId,
+    pub weight: TensorId,
+    pub momentum: TensorId,
+    /// Element of the three tensors at which the matrix starts.
+    pub start: u32,
 }
 
 /// Coefficients of the quintic Newton-Schulz iteration.
 const NEWTON_SCHULZ: [f32; 3] = [3.4445, -4.7750, 2.0315];
 
 impl Graph {
-    /// The step's three control tensors.
+    /// Makes the control tensors.
     pub fn step_control(&mut self) -> StepControl {
         StepControl {
             step: self.persistent("step", &[4], DType::F32),
@@ -84,7 +107,9 @@ impl Graph {
         }
     }
 
-    /// Global gradient norm of `grads`, clip factor, and the decision to skip the step.
+    /// Computes the global norm of `grads`, the factor that clips it to `clip` (0: no clipping), and the decision to skip the
+    /// step: when loss or norm is not finite, or, after 20 steps, the norm exceeds outlier * max(running mean, clip) (0: no
+    /// limit). `loss` is (1), in nats per token.
     pub fn clip(&mut self, grads: &[TensorId], loss: TensorId, control: StepControl, clip: f32, outlier: f32) {
         let blocks = |g: &Graph, t: TensorId| (g.tensor(t).elements() as u32).div_ceil(BLOCK);
         let partials: u32 = grads.iter().map(|t| blocks(self, *t)).sum();
@@ -99,48 +124,60 @@ impl Graph {
         self.push(&CLIP, args, &[partial, loss, control.step, control.ctl, control.stats]);
     }
 
-    /// One AdamW update of w, with moments m and v.
+    /// One AdamW update of w by its gradient g, with moments m and v; all f32 of one shape.
     pub fn adamw(&mut self, o: &AdamW, c: StepControl, [g, w, m, v]: [TensorId; 4]) {
         let n = self.tensor(w).elements() as u32;
         let AdamW { lr, beta1, beta2, eps, weight_decay } = *o;
         self.push(&ADAMW, AdamwArgs { n, lr, beta1, beta2, eps, weight_decay }, &[g, c.ctl, c.step, w, m, v]);
     }
 
-    /// One Lion update of w, with momentum m.
+    /// One Lion update of w by its gradient g, with momentum m; all f32 of one shape.
     pub fn lion(&mut self, o: &Lion, c: StepControl, [g, w, m]: [TensorId; 3]) {
         let n = self.tensor(w).elements() as u32;
         let Lion { lr, beta1, beta2, weight_decay } = *o;
         self.push(&LION, LionArgs { n, lr, beta1, beta2, weight_decay }, &[g, c.ctl, c.step, w, m]);
     }
 
-    /// One Muon update of matrices that have the same short and long side: each (gradient, weight, momentum). They are
-    /// orthogonalised as one batch, each along its short side.
-    pub fn muon(&mut self, o: &Muon, c: StepControl, matrices: &[[TensorId; 3]]) {
-        let [short, long] = self.sides(matrices[0][1]);
+    /// The matrices of a parameter `weight` (..., rows, cols) for [`Graph::muon`]: leading dimensions count matrices.
+    pub fn muon_matrices(&self, grad: TensorId, weight: TensorId, momentum: TensorId) -> Vec<MuonMatrix> {
+        let n = self.sides(weight).iter().product::<usize>();
+        let starts = (0..self.tensor(weight).elements()).step_by(n);
+        starts.map(|start| MuonMatrix { grad, weight, momentum, start: start as u32 }).collect()
+    }
+
+    /// One Muon update of several matrices. They are orthogonalised as one batch, each along its short side.
+    ///
+    /// # Panics
+    /// When there is no matrix, or the matrices differ in their short or long sides.
+    pub fn muon(&mut self, o: &Muon, c: StepControl, matrices: &[MuonMatrix]) {
+        let [short, long] = self.sides(matrices[0].weight);
         let (batch, n) = (matrices.len(), short * long);
         let x = self.temp("muon.x", &[batch, short, long], DType::F32);
-        for (i, [g, w, m]) in matrices.iter().enumerate() {
-            assert_eq!(self.sides(*w), [short, long], "muon: {}", self.tensor(*w).name);
-            let (rows, cols) = self.matrix(*w);
-            let (offset, transposed) = ((i * n) as u32, u32::from(rows > cols));
-            let (rows, cols) = (rows as u32, cols as u32);
-            let args = MuonMomentumArgs { rows, cols, offset, transposed, beta: o.momentum };
-            self.push(&MUON_MOMENTUM, args, &[*g, c.ctl, *m, x]);
+        let place = |g: &Graph, i: usize, weight: TensorId| {
+            assert_eq!(g.sides(weight), [short, long], "muon: {}", g.tensor(weight).name);
+            let [.., rows, cols] = g.shape(weight)[..] else { panic!("muon: {} is no matrix", g.tensor(weight).name) };
+            (rows as u32, cols as u32, (i * n) as u32, u32::from(rows > cols))
+        };
+        for (i, MuonMatrix { grad, weight, momentum, start }) in matrices.iter().enumerate() {
+            let (rows, cols, offset, transposed) = place(self, i, *weight);
+            let args = MuonMomentumArgs { rows, cols, offset, transposed, beta: o.momentum, start: *start };
+            self.push(&MUON_MOMENTUM, args, &[*grad, c.ctl, *momentum, x]);
         }
         let x = self.newton_schulz(x, o.steps);
-        for (i, [_, w, _]) in matrices.iter().enumerate() {
-            let (rows, cols) = self.matrix(*w);
+        for (i, MuonMatrix { weight, start, .. }) in matrices.iter().enumerate() {
+            let (rows, cols, offset, transposed) = place(self, i, *weight);
             let shape = (rows as f32 / cols as f32).max(1.0).sqrt();
-            let (offset, transposed) = ((i * n) as u32, u32::from(rows > cols));
-            let (rows, cols) = (rows as u32, cols as u32);
-            let (lr, weight_decay) = (o.lr, o.weight_decay);
-            let args = MuonUpdateArgs { rows, cols, offset, transposed, lr, shape, weight_decay };
-            self.push(&MUON_UPDATE, args, &[x, c.ctl, c.step, *w]);
+            let Muon { lr, weight_decay, .. } = *o;
+            let args = MuonUpdateArgs { rows, cols, offset, transposed, lr, shape, weight_decay, start: *start };
+            self.push(&MUON_UPDATE, args, &[x, c.ctl, c.step, *weight]);
         }
     }
 
-    /// Approximate orthogonalisation of each matrix of x (batch, short, long), which is normalised in place.
-    pub fn newton_schulz(&mut self, mut x: TensorId, steps: usize) -> TensorId {
+    /// Orthogonalises each matrix of x (batch, short, long) approximately -> like x. Normalises x in place.
+    ///
+    /// # Panics
+    /// When x does not have three dimensions.
+    pub(crate) fn newton_schulz(&mut self, mut x: TensorId, steps: usize) -> TensorId {
         let [batch, short, long] = self.shape(x)[..] else { panic!("newton_schulz takes a batch of matrices") };
         let (n, batch) = ((short * long) as u32, batch as u32);
         let partial = self.temp("muon.partial", &[(batch * n.div_ceil(BLOCK)) as usize], DType::F32);
@@ -155,9 +192,9 @@ impl Graph {
         x
     }
 
-    /// [short, long] side of a matrix.
-    pub fn sides(&self, w: TensorId) -> [usize; 2] {
-        let (rows, cols) = self.matrix(w);
+    /// The short and the long side of a matrix, or of each matrix of a stack.
+    pub(crate) fn sides(&self, w: TensorId) -> [usize; 2] {
+        let [.., rows, cols] = self.shape(w)[..] else { panic!("{} is no matrix", self.tensor(w).name) };
         [rows.min(cols), rows.max(cols)]
     }
 }

@@ -1,42 +1,45 @@
-//! Drawing tokens from logits, on the device.
+//! Sampling of tokens from logits, on the device.
 
 use super::{MARK_SEEN, SAMPLE};
 use crate::graph::{DType, Graph, TensorId};
 use cpu_kernels::ops::mark_seen::MarkSeenArgs;
 use cpu_kernels::ops::sample::{SAMPLE_PARAMS, SampleArgs};
 
-/// What sampling remembers of each sequence.
+/// The sampling state of each slot.
 #[derive(Clone, Copy, Debug)]
 pub struct SamplingState {
-    /// (slots, vocab): added to the logits.
+    /// (slots, vocab) f32: the bias that is added to the logits.
     pub bias: TensorId,
-    /// (slots, vocab): 1 for every token that the sequence holds.
+    /// (slots, vocab) u32: 1 for every token that occurs in the sequence.
     pub seen: TensorId,
 }
 
-/// How a row's token is drawn; the words that the `sample` op reads.
+/// The sampling parameters of a row, which the `sample` op reads as words.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct SampleRow {
-    /// Which sequence.
+    /// The sequence's slot.
     pub slot: u32,
-    /// 0 takes the likeliest token.
+    /// Temperature; 0 chooses the most likely token.
     pub temperature: f32,
-    /// Only the k likeliest tokens; 0 for all.
+    /// Only the k most likely tokens are sampled (Fan et al. 2018); 0 allows all.
     pub top_k: u32,
-    /// Only the likeliest tokens that hold this share of the probability.
+    /// Only the fewest most likely tokens that have this probability together are sampled (Holtzman et al. 2020); 1 allows all.
     pub top_p: f32,
-    /// Only tokens at least this likely, relative to the likeliest.
+    /// Only tokens with at least this probability relative to the most likely one are sampled (Nguyen et al. 2024).
     pub min_p: f32,
+    /// Logits of tokens that occurred are divided by it if positive, otherwise multiplied (Keskar et al. 2019); 1 has no effect.
     pub repetition_penalty: f32,
+    /// Seed of the sequence.
     pub seed: u32,
-    /// Tokens drawn for this sequence so far.
+    /// Number of tokens sampled for this sequence so far. With the seed it determines the random number.
     pub counter: u32,
 }
 
 impl SampleRow {
-    /// Words of a row that draws nothing.
+    /// The words of an empty row, for which no token is sampled.
     pub const NOTHING: [u32; SAMPLE_PARAMS] = [u32::MAX; SAMPLE_PARAMS];
 
+    /// The words that the `sample` op reads.
     pub fn words(&self) -> [u32; SAMPLE_PARAMS] {
         let [temperature, top_p, min_p, penalty] =
             [self.temperature, self.top_p, self.min_p, self.repetition_penalty].map(f32::to_bits);
@@ -45,7 +48,7 @@ impl SampleRow {
 }
 
 impl Graph {
-    /// State for `slots` sequences; zero it when one starts.
+    /// Makes the state of `slots` sequences. The caller must zero a slot's state when a sequence starts.
     pub fn sampling_state(&mut self, slots: usize, vocab: usize) -> SamplingState {
         SamplingState {
             bias: self.persistent("bias", &[slots, vocab], DType::F32),
@@ -53,13 +56,14 @@ impl Graph {
         }
     }
 
-    /// Notes the tokens `ids` (rows) of the sequences `slots` (rows).
+    /// Marks the tokens `ids` (rows) as seen in the slots `slots` (rows).
     pub fn mark_seen(&mut self, ids: TensorId, slots: TensorId, state: SamplingState) {
         let (rows, vocab) = (self.tensor(ids).elements(), self.matrix(state.seen).1);
         self.push(&MARK_SEEN, MarkSeenArgs { rows: rows as u32, vocab: vocab as u32 }, &[ids, slots, state.seen]);
     }
 
-    /// Draws a token for each row of logits (rows, vocab) into `tokens` (rows), as `params` (rows, 8) say.
+    /// Samples a token for each row of logits (rows, vocab) into `tokens` (rows) and marks it as seen. `params` (rows, 8) are
+    /// the [`SampleRow::words`] of each row.
     pub fn sample(&mut self, logits: TensorId, state: SamplingState, params: TensorId, tokens: TensorId) {
         let (rows, vocab) = self.matrix(logits);
         let args = SampleArgs { rows: rows as u32, vocab: vocab as u32 };

@@ -1,7 +1,7 @@
-//! The part of the tokenizer that rests on the `tokenizers` crate: reading `tokenizer.json`, and training.
+//! Reads `tokenizer.json` and trains tokenizers with the `tokenizers` crate.
 //!
-//! Long texts are encoded in pieces on all cores. A piece ends behind a lone newline between two characters that are
-//! not white space: no pre-token of the byte-level expression spans that place, so the ids are those of the whole.
+//! Long texts are encoded in pieces on all cores. A piece ends after a single newline between two characters that are not
+//! white space. No pre-token of the byte-level expression spans such a position, so the ids equal those of the whole text.
 
 use super::{SPECIALS, byte_char, split_specials};
 use crate::error::{Error, Result};
@@ -16,14 +16,11 @@ use tokenizers::{
     TokenizerBuilder,
 };
 
-/// Bytes of text encoded as one piece.
+/// Least bytes of a piece, except the last.
 const PIECE: usize = 1 << 15;
 
 /// A pair of tokens seen fewer times than this is never merged.
 const MIN_FREQUENCY: u64 = 2;
-
-/// Ids are below this: embeddings and tables are allocated by the largest id, which a damaged file must not choose.
-const MAX_VOCAB: u32 = 1 << 24;
 
 static CHAR_BYTE: LazyLock<HashMap<char, u8>> = LazyLock::new(|| (0..=255u8).map(|b| (byte_char(b), b)).collect());
 
@@ -33,7 +30,7 @@ pub(super) struct Json {
     inner: tokenizers::Tokenizer,
     vocab_size: usize,
     byte_level: bool, // tokens are spelled with `byte_char`
-    splits: bool,     // encoding in pieces gives the ids of the whole
+    splits: bool,     // encoding in pieces gives the same ids as encoding the whole text
 }
 
 impl Json {
@@ -41,10 +38,10 @@ impl Json {
         let mut inner = read(json)?;
         inner.with_padding(None).with_truncation(None).map_err(|e| e.to_string())?;
         let largest = inner.get_vocab(true).into_values().max().ok_or("its vocabulary is empty")?;
-        if largest >= MAX_VOCAB {
-            return Err(format!("it has id {largest}, at most {} can be used", MAX_VOCAB - 1));
+        if largest as usize >= super::MAX_VOCAB {
+            return Err(format!("it has id {largest}, but the largest possible is {}", super::MAX_VOCAB - 1));
         }
-        // A character of the private-use area is in no vocabulary: a model that cannot express it fails here, once.
+        // No vocabulary contains a character of the private-use area, so a model that cannot encode every text fails here.
         inner.encode_fast("a 1\u{10fffd}\n", false).map_err(|e| format!("it cannot encode every text: {e}"))?;
         let byte_level = matches!(inner.get_decoder(), Some(DecoderWrapper::ByteLevel(_)));
         let splits = byte_level && splits_at_newlines(&inner);
@@ -64,7 +61,7 @@ impl Json {
         if let [piece] = pieces[..] {
             return self.encode_whole(piece);
         }
-        // `parse` encoded a character that no vocabulary has: no text makes the encoder fail.
+        // `parse` encoded a character that no vocabulary contains, so no text makes the encoder fail.
         let encodings = self.inner.encode_batch_fast(pieces, false).unwrap_or_default();
         encodings.iter().flat_map(|e| e.get_ids().iter().copied()).collect()
     }
@@ -102,15 +99,16 @@ impl Json {
     }
 }
 
-/// Hands the text to the `tokenizers` crate, which panics at some texts: at a decoder that is not JSON, at a broken table
-/// of normalisations.
+/// Parses with the `tokenizers` crate. That panics at some inputs, such as a decoder that is not JSON or a broken table of
+/// normalisations; panics become errors.
 fn read(json: &str) -> Result<tokenizers::Tokenizer, String> {
     serde_json::from_str::<serde_json::Value>(json).map_err(|e| e.to_string())?;
     std::panic::catch_unwind(|| tokenizers::Tokenizer::from_bytes(json.as_bytes()).map_err(|e| e.to_string()))
         .unwrap_or_else(|_| Err("one of its parts is damaged".to_string()))
 }
 
-/// Whether no token can span a lone newline: the byte-level expression cuts the text, and nothing rewrites it before.
+/// Whether no token can span a single newline: the byte-level expression splits the text, and no normalizer changes it
+/// before.
 fn splits_at_newlines(tokenizer: &tokenizers::Tokenizer) -> bool {
     let cuts =
         |p: &PreTokenizerWrapper| matches!(p, PreTokenizerWrapper::ByteLevel(b) if b.use_regex && !b.add_prefix_space);
@@ -128,7 +126,7 @@ fn splits_at_newlines(tokenizer: &tokenizers::Tokenizer) -> bool {
         && !added.values().any(|t| t.lstrip || t.content.contains('\n'))
 }
 
-/// Cuts `text` into pieces of about [`PIECE`] bytes, each behind a lone newline.
+/// Splits `text` after single newlines into pieces of about [`PIECE`] bytes.
 fn pieces(text: &str) -> Vec<&str> {
     let (mut pieces, mut rest) = (Vec::with_capacity(text.len() / PIECE + 1), text);
     while rest.len() > PIECE
@@ -142,13 +140,13 @@ fn pieces(text: &str) -> Vec<&str> {
     pieces
 }
 
-/// The first place at or behind byte `from` that follows a newline between two non-blank ASCII characters.
+/// The first byte position from `from` on that follows a newline between two graphic ASCII characters.
 fn lone_newline(text: &str, from: usize) -> Option<usize> {
     let b = text.as_bytes();
     (from..b.len()).find(|&i| b[i - 1] == b'\n' && b[i - 2].is_ascii_graphic() && b[i].is_ascii_graphic())
 }
 
-/// Trains on `text` and returns the `tokenizer.json`. Special tokens in it end a pre-token and are not learnt from.
+/// Trains on `text` and returns the `tokenizer.json`. Special tokens in the text separate pre-tokens and are not trained on.
 pub(super) fn train(text: &str, vocab_size: usize) -> Result<String> {
     let smallest = SPECIALS.len() + 256;
     if vocab_size < smallest {

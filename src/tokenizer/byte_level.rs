@@ -1,9 +1,9 @@
-//! A byte-level BPE without dependencies, for builds that cannot carry the `tokenizers` crate: it reads the same
-//! `tokenizer.json` and gives the same ids, which the tests hold against that crate. What a file asks for that is not here
-//! is refused by name.
+//! A byte-level BPE without dependencies, for builds in which the `tokenizers` crate would be too large. It reads the same
+//! `tokenizer.json` and gives the same ids; tests compare the two. A file that needs an unsupported feature is rejected with
+//! the feature's name.
 //!
-//! Text is cut in three steps: added tokens are taken out; the rest is cut into pre-tokens, by GPT-2's expression and by
-//! digits; in each of these, bytes are merged pair by pair, the pair of the lowest rank first, of equals the leftmost.
+//! Encoding has three steps. Added tokens are extracted; the text between them is split into pre-tokens, by GPT-2's
+//! expression and by digits; in each pre-token, pairs are merged, the lowest rank first, the leftmost of equal ranks first.
 
 use super::byte_char;
 use super::letters::is_letter;
@@ -11,25 +11,22 @@ use serde_json::Value;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 
-/// Ids are below this: tables are allocated by the largest id, which a damaged file must not choose.
-const MAX_VOCAB: u64 = 1 << 24;
-
-/// A token that is found in the text as it stands.
+/// A token that is matched verbatim in the text.
 #[derive(Clone, Debug)]
 struct Added {
     content: String,
     id: u32,
     special: bool,
-    /// Looked for after those that are not.
+    /// Normalized tokens are matched after all others.
     normalized: bool,
 }
 
-/// How text between added tokens is cut.
+/// How text between added tokens is split.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Cut {
-    /// Each digit by itself.
+    /// Each digit is a pre-token.
     EachDigit,
-    /// Each run of digits.
+    /// Each run of digits is a pre-token.
     Digits,
     /// `'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+`
     Gpt2,
@@ -39,17 +36,17 @@ enum Cut {
 #[derive(Clone, Debug)]
 pub(super) struct ByteLevel {
     json: String,
-    /// By id: the bytes it stands for.
+    /// The bytes of each id.
     tokens: Vec<Option<Box<[u8]>>>,
-    /// Ids of the tokens that are not added ones, by their bytes.
+    /// Ids of the tokens of the model's vocabulary, by their bytes.
     ids: HashMap<Box<[u8]>, u32>,
     /// Ids of the 256 bytes.
     bytes: Vec<u32>,
-    /// (left, right) -> (rank, what they make).
+    /// (left, right) -> (rank, merged token).
     merges: HashMap<(u32, u32), (u32, u32)>,
     added: Vec<Added>,
     cuts: Vec<Cut>,
-    /// A pre-token that is a token is not put together from merges.
+    /// A pre-token that is in the vocabulary becomes that token without merging.
     whole_words: bool,
 }
 
@@ -75,7 +72,7 @@ impl ByteLevel {
         let bytes = bytes.collect::<Result<_, _>>()?;
         let mut merges = HashMap::new();
         for (rank, merge) in model["merges"].as_array().ok_or("it has no merges")?.iter().enumerate() {
-            let bad = || format!("merge {rank} is {merge}: it must join two tokens to one");
+            let bad = || format!("merge {rank} is {merge}: it must join two tokens into one");
             let id = |token: &str| spelled(token).and_then(|bytes| ids.get(&bytes).copied().map(|id| (bytes, id)));
             let (left, right) = match merge.as_str() {
                 Some(both) => both.split_once(' ').ok_or_else(bad)?,
@@ -120,7 +117,7 @@ impl ByteLevel {
         ids
     }
 
-    /// Takes out added tokens, those that are `normalized` or those that are not, and encodes what is between them.
+    /// Extracts the added tokens with this `normalized` flag and encodes the text between them.
     fn take_added(&self, text: &str, normalized: bool, ids: &mut Vec<u32>) {
         let mut rest = text;
         while let Some((at, added)) = self.first_added(rest, normalized) {
@@ -131,7 +128,7 @@ impl ByteLevel {
         self.encode_plain(rest, normalized, ids);
     }
 
-    /// The leftmost added token, of several there the longest.
+    /// The leftmost added token; the longest if several start there.
     fn first_added(&self, text: &str, normalized: bool) -> Option<(usize, &Added)> {
         let longest_at = |at: usize| {
             let found = self.added.iter().filter(|a| a.normalized == normalized && text[at..].starts_with(&a.content));
@@ -175,7 +172,7 @@ impl ByteLevel {
         };
         let mut heap: BinaryHeap<_> = (0..end).filter_map(|i| pair(&parts, i)).collect();
         while let Some(Reverse((rank, left, id))) = heap.pop() {
-            // A pair whose halves were merged into others since is none any more.
+            // The entry is stale if one of its halves was merged into another pair meanwhile.
             if parts[left].gone || pair(&parts, left) != Some(Reverse((rank, left, id))) {
                 continue;
             }
@@ -197,7 +194,7 @@ impl ByteLevel {
     }
 }
 
-/// A token of a pre-token that is being merged, in a list by index; past the end there is none.
+/// A token of a pre-token during merging, in a linked list by index. An index past the end means none.
 struct Part {
     id: u32,
     previous: usize,
@@ -212,7 +209,7 @@ impl Part {
 }
 
 impl Cut {
-    /// Bytes of the first part of a text that is not empty.
+    /// Bytes of the first part of a non-empty text.
     fn first_part(self, text: &str) -> usize {
         let first = text.chars().next().expect("there is text");
         match self {
@@ -224,7 +221,7 @@ impl Cut {
     }
 }
 
-/// Bytes of the characters at the start of which `belongs` holds.
+/// Bytes of the leading characters for which `belongs` holds.
 fn run(text: &str, belongs: impl Fn(char) -> bool) -> usize {
     text.find(|c| !belongs(c)).unwrap_or(text.len())
 }
@@ -243,21 +240,21 @@ fn gpt2(text: &str) -> usize {
             return space + length;
         }
     }
-    // White space alone: the last of it stays for what follows, unless it is all there is.
+    // `\s+(?!\S)|\s+`: the last white space character belongs to the next part, unless it is the only one or ends the text.
     let blank = run(text, char::is_whitespace);
     let last = text[..blank].chars().next_back().map_or(0, char::len_utf8);
     if blank == text.len() || blank == last { blank } else { blank - last }
 }
 
-/// Refuses what this encoder does not do.
+/// Rejects features that this encoder does not support.
 fn check(json: &Value) -> Result<(), String> {
     let model = &json["model"];
     let byte_level = |part: &Value| part["type"] == "ByteLevel";
     if !model["type"].is_null() && model["type"] != "BPE" || !byte_level(&json["decoder"]) {
-        return Err("it is no byte-level BPE".into());
+        return Err("it is not a byte-level BPE".into());
     }
     if !json["normalizer"].is_null() {
-        return Err("it rewrites text before it is cut (`normalizer`)".into());
+        return Err("`normalizer` is not supported".into());
     }
     for key in ["dropout", "unk_token", "continuing_subword_prefix", "end_of_word_suffix"] {
         if !(model[key].is_null() || model[key] == "") {
@@ -271,8 +268,9 @@ fn check(json: &Value) -> Result<(), String> {
 }
 
 fn token_id(id: &Value) -> Result<u32, String> {
-    let known = id.as_u64().filter(|id| *id < MAX_VOCAB);
-    known.map(|id| id as u32).ok_or_else(|| format!("it has id {id}, at most {} can be used", MAX_VOCAB - 1))
+    let known = id.as_u64().filter(|id| *id < super::MAX_VOCAB as u64);
+    let beyond = || format!("it has id {id}, but the largest possible is {}", super::MAX_VOCAB - 1);
+    known.map(|id| id as u32).ok_or_else(beyond)
 }
 
 fn put(tokens: &mut Vec<Option<Box<[u8]>>>, id: u32, bytes: Box<[u8]>) {

@@ -1,6 +1,6 @@
-//! Which characters are letters: Unicode's general category L, which `char::is_alphabetic` is wider than.
+//! Letters: Unicode's general category L, which is narrower than `char::is_alphabetic`.
 
-/// Whether `\p{L}` of a regular expression matches.
+/// Whether `\p{L}` in a regular expression matches the character.
 pub(super) fn is_letter(c: char) -> bool {
     if c.is_ascii() {
         return c.is_ascii_alphabetic();
@@ -8,7 +8,7 @@ pub(super) fn is_letter(c: char) -> bool {
     BOUNDS.partition_point(|bound| *bound <= c as u32) % 2 == 1
 }
 
-/// Where letters begin, and end, and begin again (Unicode 16).
+/// Bounds of the ranges of letters, alternately the start and the (exclusive) end, ascending (Unicode 16).
 #[rustfmt::skip]
 const BOUNDS: [u32; 1354] = [
     0x41, 0x5b, 0x61, 0x7b, 0xaa, 0xab, 0xb5, 0xb6, 0xba, 0xbb, 0xc0, 0xd7, 0xd8, 0xf7, 0xf8, 0x2c2, 0x2c6, 0x2d2,

@@ -70,7 +70,7 @@ mod native {
         let special: Vec<u32> = (0..6).collect();
         assert_eq!(SPECIALS.map(|s| t.token_id(s).unwrap()).to_vec(), special);
         assert_eq!(t.encode("<|user|> cat<|end|>").len(), 3);
-        assert_eq!(t.token_id("<|"), None); // markers are not learnt from
+        assert_eq!(t.token_id("<|"), None); // markers are not trained on
     }
 
     #[test]
@@ -116,7 +116,7 @@ mod native {
         assert_eq!(t.encode(&text), whole);
     }
 
-    /// Texts that cut differently under any mistake in the classes of characters or the order of merges.
+    /// Texts whose tokens change with any mistake in the character classes or the order of merges.
     fn hard_texts() -> Vec<String> {
         let mut rng = crate::rng::Rng::new(1);
         let pieces = [

@@ -1,9 +1,9 @@
-//! `metrics.jsonl`: the log of a run, one JSON object a line.
+//! `metrics.jsonl`: the log of a run, one JSON object in each line.
 //!
-//! A training record is `{step, tokens, loss, lr, grad_norm, tok_per_s}`, an evaluation `{step, tokens, val_loss,
-//! val_bits_per_byte}`; losses are nats per token. JSON has no NaN: a value that is not finite is `null`. The record of a
-//! step that changed nothing carries `"skipped": true`. Each line reaches the operating system in a single write, so a
-//! killed process loses none and tears none. Values that are exactly f32 are written with the digits of an f32.
+//! A training record is `{step, tokens, loss, lr, grad_norm, tok_per_s}`, an evaluation record `{step, tokens, val_loss,
+//! val_bits_per_byte}`. Losses are in nats per token. JSON has no NaN: a value that is not finite becomes `null`. The record
+//! of a skipped step has `"skipped": true`. Each line is a single write to the operating system, so a killed process neither
+//! loses nor tears a line. A value that is exactly an f32 is written with the digits of an f32.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
@@ -20,30 +20,36 @@ pub const FILE_NAME: &str = "metrics.jsonl";
 /// One logged training step.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct StepRecord {
+    /// Completed steps.
     pub step: u64,
+    /// Tokens trained on so far.
     pub tokens: u64,
-    /// Cross-entropy, nats per token.
+    /// Cross-entropy in nats per token.
     pub loss: f64,
+    /// Learning rate of Muon.
     pub lr: f64,
-    /// Global norm before clipping.
+    /// Global gradient norm before clipping.
     pub grad_norm: f64,
+    /// Tokens per second.
     pub tok_per_s: f64,
-    /// The step changed nothing.
+    /// Whether the step was skipped and changed no weight.
     pub skipped: bool,
 }
 
 /// One evaluation.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct EvalRecord {
+    /// Completed steps.
     pub step: u64,
+    /// Tokens trained on so far.
     pub tokens: u64,
-    /// Cross-entropy, nats per token.
+    /// Cross-entropy in nats per token.
     pub val_loss: f64,
-    /// None if the bytes behind the tokens are unknown.
+    /// Cross-entropy in bits per byte of text; `None` if the number of bytes is unknown.
     pub val_bits_per_byte: Option<f64>,
 }
 
-/// Appends to the metrics of one run.
+/// Appends records to the log of one run.
 #[derive(Debug)]
 pub struct MetricsWriter {
     path: PathBuf,
@@ -51,15 +57,15 @@ pub struct MetricsWriter {
 }
 
 impl MetricsWriter {
-    /// Opens the log of `run_dir`. A new run (`resume_step` none) starts it empty; a run resumed at step S keeps the
-    /// records up to and including S and drops later ones and torn lines, in one atomic rewrite.
+    /// Opens the log of `run_dir`. A new run (`resume_step` is `None`) starts with an empty log. A run resumed at step S keeps
+    /// the records up to and including S; later records and torn lines are removed, in one atomic rewrite.
     ///
     /// # Errors
     /// [`Error::Io`] if the file cannot be read, rewritten or opened.
     pub fn open(run_dir: &Path, resume_step: Option<u64>) -> Result<Self> {
         fs::create_dir_all(run_dir).map_err(|e| Error::io(run_dir, e))?;
         let path = run_dir.join(FILE_NAME);
-        let before = read_if_there(&path)?;
+        let before = read_or_empty(&path)?;
         let kept = resume_step.map_or_else(Vec::new, |last| up_to_step(&before, last));
         if kept != before {
             rewrite(run_dir, &path, &kept)?;
@@ -98,20 +104,22 @@ impl MetricsWriter {
     }
 }
 
-/// The loss curves of a log: `(step, nats per token)`. Values that were not finite are left out.
+/// The loss curves of a log, as `(step, nats per token)`, without the values that were not finite.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Losses {
+    /// Training losses.
     pub train: Vec<(u64, f64)>,
+    /// Validation losses.
     pub val: Vec<(u64, f64)>,
 }
 
-/// Reads the loss curves of `run_dir`, empty if it has no log yet.
+/// Reads the loss curves of `run_dir`, empty if it has no log yet. Lines that are not records are skipped.
 ///
 /// # Errors
-/// [`Error::Io`] if the file cannot be read; lines that are not records are passed over.
+/// [`Error::Io`] if the file cannot be read.
 pub fn read_losses(run_dir: &Path) -> Result<Losses> {
     let mut losses = Losses::default();
-    for line in read_if_there(&run_dir.join(FILE_NAME))?.split(|b| *b == b'\n') {
+    for line in read_or_empty(&run_dir.join(FILE_NAME))?.split(|b| *b == b'\n') {
         let Some((step, record)) = parse(line) else { continue };
         let value = |key: &str| record.get(key).and_then(Value::as_f64).map(|v| (step, v));
         losses.train.extend(value("loss"));
@@ -139,11 +147,11 @@ impl Line {
     }
 }
 
-/// `null` if not finite.
+/// A JSON number, or `null` if the value is not finite.
 fn number(v: f64) -> Value {
     let short = v as f32;
     if f64::from(short) == v {
-        // The shortest text that is this f32: parsing it as f64 gives a near value, as f32 the same one.
+        // The shortest digits of this f32. Parsed as f32 they give the same value, as f64 a close one.
         return serde_json::from_str(&format!("{short}")).unwrap_or(Value::Null);
     }
     Number::from_f64(v).map_or(Value::Null, Value::Number)
@@ -159,7 +167,7 @@ fn up_to_step(log: &[u8], last: u64) -> Vec<u8> {
     lines.flat_map(|line| line.iter().copied().chain([b'\n'])).collect()
 }
 
-fn read_if_there(path: &Path) -> Result<Vec<u8>> {
+fn read_or_empty(path: &Path) -> Result<Vec<u8>> {
     match fs::read(path) {
         Ok(bytes) => Ok(bytes),
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),

@@ -1,16 +1,17 @@
-//! Training: the step on a device, and around it the run: checkpoints, metrics, TensorBoard events, loss plot, progress,
-//! signals.
+//! Training: the step on a device ([`TrainStep`], [`Trainer`]), the data it reads ([`Session`]), and the run around it
+//! (`Run`) with checkpoints, metrics, TensorBoard events, loss plot, progress and signals.
 
 #[cfg(feature = "native")]
 mod bar;
 mod config;
 #[cfg(feature = "native")]
-pub mod metrics;
+mod metrics;
 #[cfg(feature = "native")]
 mod peak;
-pub mod plot;
 #[cfg(feature = "native")]
-pub mod progress;
+mod plot;
+#[cfg(feature = "native")]
+mod progress;
 #[cfg(feature = "native")]
 mod run;
 mod self_test;
@@ -31,5 +32,5 @@ pub use self_test::self_test;
 pub use session::Session;
 #[cfg(feature = "native")]
 pub use signals::Signals;
-pub use step::{StepShape, TrainStep, sorted_rows};
+pub use step::{StepSections, StepShape, TrainStep, sorted_rows};
 pub use trainer::{Batch, StepStats, Trainer};

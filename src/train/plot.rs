@@ -1,9 +1,9 @@
-//! The loss curve as a small self-contained SVG: raw and smoothed training loss, validation points, light and dark by
-//! the viewer's preference, no scripts and no fonts of its own.
+//! Draws the loss curve as a small self-contained SVG, with raw and smoothed training loss and validation points. Colours
+//! follow the viewer's light or dark preference. The file contains neither scripts nor fonts.
 //!
-//! A long run is thinned to at most `BINS` columns, each with its lowest and highest value, so spikes stay visible and
-//! the file stays under about 50 kB. The smoothed line averages to both sides, so it does not trail behind a falling
-//! curve. A value that is not finite is a gap.
+//! A long run is reduced to at most `BINS` columns, each with its lowest and highest value, so spikes stay visible and the
+//! file stays below about 50 kB. The smoothed line averages over both sides, so it does not lag behind a falling curve. A
+//! value that is not finite becomes a gap.
 
 use std::fmt::Write;
 
@@ -25,7 +25,7 @@ circle{fill:#2f6fde;stroke:#fff;stroke-width:1.5}circle.val{fill:#d9480f}\
 .axis{stroke:#656c76}polyline{stroke:#58a6ff}polyline.val{stroke:#ffa657}\
 circle{fill:#58a6ff;stroke:#0d1117}circle.val{fill:#ffa657}}";
 
-/// Draws the losses (`(step, nats per token)`, steps ascending) of a run.
+/// The SVG of a run's losses, given as `(step, nats per token)` with ascending steps.
 pub fn loss_svg(train: &[(u64, f64)], val: &[(u64, f64)], title: &str) -> String {
     let smooth = smoothed(train);
     let frame = Frame::around(train, val);
@@ -61,7 +61,7 @@ fn open(svg: &mut String, title: &str) {
     );
 }
 
-/// Where steps and losses lie in the view box.
+/// Maps steps and losses to coordinates of the view box.
 struct Frame {
     x: Axis,
     y: Axis,
@@ -103,14 +103,14 @@ impl Frame {
         if empty {
             (low, high) = (0.0, 1.0);
         }
-        // One value, or equal ones, still need an axis with some height.
+        // A single value, or equal ones, need an axis of positive height.
         let pad = ((high - low) * 0.06).max(high.abs().max(1.0) * 0.01);
         let first = finite().map(|p| p.0).min().unwrap_or(0);
         let last = finite().map(|p| p.0).max().unwrap_or(0).max(first.saturating_add(1));
-        // A run from its first steps is drawn from zero, a resumed one from where it starts.
+        // The axis starts at 0, or at the first step if that is far from 0.
         let first = if first <= (last - first) / 10 { 0 } else { first };
         let x = Axis::new(first as f64, last as f64, 7.0, 1.0);
-        // Steps are whole.
+        // Ticks are whole steps.
         let x = if x.tick == 2.5 { Axis { tick: 5.0, ..x } } else { x };
         let bottom = if low >= 0.0 { (low - pad).max(0.0) } else { low - pad };
         Frame { x, y: Axis::new(bottom, high + pad, 6.0, 0.0), empty }
@@ -148,7 +148,7 @@ impl Frame {
     }
 }
 
-/// Losses beyond this are as good as infinite, and would overflow the axis.
+/// Whether a loss can be drawn: larger ones would overflow the axis.
 fn drawable(v: f64) -> bool {
     v.abs() < 1e12
 }
@@ -177,7 +177,7 @@ fn polylines(svg: &mut String, class: &str, frame: &Frame, points: &[(u64, f64)]
         }
         svg.push_str("\"/>\n");
         if let [(step, loss)] = run {
-            // A line of one point shows nothing.
+            // A polyline of one point is invisible.
             dot(svg, class, frame.at(*step, *loss));
         }
     }
@@ -187,8 +187,8 @@ fn dot(svg: &mut String, class: &str, (x, y): (f64, f64)) {
     let _ = writeln!(svg, r#"<circle class="{class}" cx="{x:.1}" cy="{y:.1}" r="3.5"/>"#);
 }
 
-/// At most two points for each of `BINS` spans of the list, the lowest and the highest in their order; a span with a
-/// gap in it and nothing to draw stays a gap.
+/// At most two points for each of `BINS` bins of the list: the lowest and the highest, in their order. A bin without
+/// drawable points becomes a gap.
 fn thinned(points: &[(u64, f64)]) -> Vec<(u64, f64)> {
     if points.len() <= 2 * BINS {
         return points.to_vec();
@@ -207,7 +207,7 @@ fn thinned(points: &[(u64, f64)]) -> Vec<(u64, f64)> {
     out
 }
 
-/// A mean with weights that fall exponentially to both sides, over about 1/30 of the list; gaps stay gaps.
+/// A mean whose weights decay exponentially to both sides, over about 1/30 of the list. Gaps stay gaps.
 fn smoothed(points: &[(u64, f64)]) -> Vec<(u64, f64)> {
     let rate = (60.0 / points.len().max(1) as f64).clamp(1e-6, 0.5);
     let before = one_sided(points.iter(), rate);
@@ -216,7 +216,7 @@ fn smoothed(points: &[(u64, f64)]) -> Vec<(u64, f64)> {
     points.iter().zip(both).map(|(p, (b, a))| (p.0, (b.0 + a.0) / (b.1 + a.1))).collect()
 }
 
-/// The weighted sum of the losses up to each point, and the sum of the weights; NaN at gaps.
+/// For each point, the weighted sum of the losses up to it and the sum of the weights; NaN at gaps.
 fn one_sided<'a>(points: impl Iterator<Item = &'a (u64, f64)>, rate: f64) -> Vec<(f64, f64)> {
     let (mut sum, mut weight) = (0.0, 0.0);
     let add = |&(_, loss): &(u64, f64)| {
@@ -243,7 +243,7 @@ fn legend(svg: &mut String, train: &[(u64, f64)], val: &[(u64, f64)]) {
     }
 }
 
-/// Text for an XML element; characters XML cannot hold are left out.
+/// Text for an XML element, without the characters that XML does not allow.
 fn escaped(text: &str) -> String {
     let mut out = String::new();
     for c in text.chars() {
@@ -263,7 +263,7 @@ fn escaped(text: &str) -> String {
 mod tests {
     use super::*;
 
-    /// Checks that tags nest and that every drawn coordinate is inside the view box; returns how many there were.
+    /// Checks that tags nest and that every drawn coordinate is inside the view box; returns the number of coordinates.
     fn check(svg: &str) -> usize {
         let mut open: Vec<&str> = Vec::new();
         for tag in svg.split('<').skip(1) {

@@ -1,24 +1,26 @@
-//! Progress of a training run on stderr: a bar on a terminal, else one plain line a logged step. NO_COLOR takes the
-//! colours off the bar; a dumb terminal gets lines.
+//! Progress of a training run on standard error: a bar on a terminal, otherwise (also on a dumb terminal) one plain line for
+//! each logged step. NO_COLOR makes the bar colourless.
 
 use super::bar::Bar;
 use std::io::Write;
 use std::time::{Duration, Instant};
 
-/// What is known at a logged step.
+/// The status at a logged step.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Status {
-    /// Steps done.
+    /// Completed steps.
     pub step: u64,
-    /// Nats per token.
+    /// Training loss in nats per token.
     pub loss: f64,
+    /// Learning rate of Muon.
     pub lr: f64,
+    /// Tokens per second.
     pub tok_per_s: f64,
-    /// Model FLOP utilisation, 0 to 1, where the peak of the device is known.
+    /// Model FLOP utilisation, 0 to 1, if the peak of the device is known.
     pub mfu: Option<f64>,
 }
 
-/// Shows how far a run is.
+/// Shows the progress of a run.
 #[derive(Debug)]
 pub struct Progress {
     total: u64,
@@ -28,7 +30,7 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// For a run to `total` steps of which `first` are done (0, or the step resumed from).
+    /// For a run of `total` steps of which `first` are completed (0, or the step it is resumed from).
     pub fn new(total: u64, first: u64) -> Self {
         Progress { total, first, started: Instant::now(), bar: Bar::new(total, first) }
     }
@@ -52,7 +54,7 @@ impl Progress {
         }
     }
 
-    /// Prints `text` on lines of its own without tearing the bar.
+    /// Prints `text` on separate lines without damaging the bar.
     pub fn message(&self, text: &str) {
         match &self.bar {
             Some(bar) => bar.suspend(|| write_line(text)),
@@ -60,7 +62,7 @@ impl Progress {
         }
     }
 
-    /// Leaves the bar as it is and frees the line below it.
+    /// Leaves the bar as it is and moves to the line below it.
     pub fn finish(&self) {
         if let Some(bar) = &self.bar {
             bar.abandon();
@@ -68,7 +70,7 @@ impl Progress {
     }
 }
 
-/// A closed stderr is no reason to stop training.
+/// Writes a line. Errors are ignored: training continues when standard error is closed.
 fn write_line(text: &str) {
     let _ = writeln!(std::io::stderr().lock(), "{text}");
 }
@@ -95,7 +97,7 @@ fn push_eta_mfu(text: &mut String, eta: Option<Duration>, mfu: Option<f64>) {
     }
 }
 
-/// Time left at the mean speed since the start; none before the first step is done.
+/// Remaining time at the mean speed since the start; `None` before the first step.
 fn eta(step: u64, first: u64, total: u64, elapsed: Duration) -> Option<Duration> {
     let done = step.checked_sub(first).filter(|d| *d > 0)?;
     let left = total.saturating_sub(step);
@@ -113,7 +115,7 @@ fn duration(d: Duration) -> String {
     }
 }
 
-/// Rounded, with commas: `1,234,567`; a value that is not finite is `?`.
+/// Rounded, with commas: `1,234,567`. A value that is not finite gives `?`.
 fn thousands(v: f64) -> String {
     if !v.is_finite() {
         return "?".to_string();

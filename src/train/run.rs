@@ -1,4 +1,4 @@
-//! A training run: data, steps, evaluations, checkpoints, logs; stops at a signal and goes on where it stopped.
+//! A training run: data, steps, evaluations, checkpoints and logs. A run stops at a signal and can be resumed there.
 
 use super::config::Config;
 use super::metrics::{EvalRecord, MetricsWriter, StepRecord, read_losses};
@@ -11,26 +11,30 @@ use super::trainer::StepStats;
 use crate::backend::Backend;
 use crate::checkpoint::{self, Checkpoint, Meta, RunLock};
 use crate::data::Corpus;
+use crate::error::mib;
 use crate::files::write_atomic;
 use crate::ops::STATS_RING;
 use crate::{Error, Result};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-/// Skipped steps in a row after which the newest checkpoint is taken up again.
+/// Consecutive skipped steps after which the run is rolled back to the newest checkpoint.
 const SKIPS_BEFORE_ROLLBACK: u64 = 8;
-/// Rollbacks after which a run gives up.
+/// Most rollbacks of a run; at the next one it fails.
 const MAX_ROLLBACKS: u64 = 3;
 
 /// How a run ended.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Outcome {
+    /// Completed steps.
     pub step: u64,
-    /// Mean loss of the last logged steps, nats per token.
+    /// Mean loss of the steps read last, in nats per token.
     pub train_loss: f64,
+    /// Validation loss in nats per token, if it was evaluated.
     pub val_loss: Option<f64>,
+    /// The directory of the last checkpoint.
     pub checkpoint: PathBuf,
-    /// The signal that ended it early.
+    /// The signal that stopped the run early, if any.
     pub signal: Option<i32>,
 }
 
@@ -38,9 +42,9 @@ pub struct Outcome {
 pub struct Run {
     session: Session,
     dir: PathBuf,
-    /// Of the training tokens: a resumed run must go on with the same.
+    /// Checksum of the training tokens: a resumed run must use the same tokens.
     data_crc32c: u32,
-    /// f32 operations a second that this device reaches in a matrix product.
+    /// f32 operations per second that this device reaches in a matrix product.
     peak_flops: Option<f64>,
     metrics: MetricsWriter,
     events: EventWriter,
@@ -50,7 +54,7 @@ pub struct Run {
     _lock: RunLock,
 }
 
-/// What a checkpoint holds besides tensors.
+/// The run's own state in a checkpoint.
 #[derive(Clone, Copy, Debug, Default)]
 struct State {
     skipped: u64,
@@ -61,15 +65,21 @@ struct State {
 }
 
 impl Run {
-    /// Prepares a run in `dir`. `resume`: takes up the newest valid checkpoint there, if there is one. Nothing of an earlier
-    /// run is touched before everything was checked.
+    /// Prepares a run in `dir`. With `resume` it continues from the newest valid checkpoint there, if one exists. All checks
+    /// run before any file of an earlier run is modified.
+    ///
+    /// # Errors
+    /// When the configuration or the corpus is invalid, `dir` is locked or contains a run that is not to be resumed, the
+    /// checkpoint does not match configuration and corpus, or the device or a file fails.
     pub fn new(config: Config, corpus: Corpus, dir: &Path, backend: &Backend, resume: bool) -> Result<Run> {
         Session::check(&config, &corpus)?;
         let lock = RunLock::acquire(dir)?;
         let saved = checkpoint::newest_valid(dir)?;
         if !resume && saved.is_some() {
             let dir = dir.display();
-            return Err(Error::usage(format!("{dir} holds a run already: add --resume, or name another directory")));
+            return Err(Error::usage(format!(
+                "{dir} already contains a run: add --resume, or choose another directory"
+            )));
         }
         let data_crc32c = crc32c::crc32c(bytemuck::cast_slice(corpus.train.as_slice()));
         let mut session = Session::new(config, corpus, backend)?;
@@ -103,32 +113,35 @@ impl Run {
     pub fn describe(&self) -> String {
         let Session { config, corpus, trainer, .. } = &self.session;
         let step = &trainer.step;
-        let count = step.model.param_count(&step.plan.graph);
+        let count = step.model.param_count();
         let tokens = corpus.train.as_slice().len();
         let windows = self.session.windows();
         let epochs = config.train.total_steps as f64 * step.shape.tokens() as f64
             / (windows as f64 * config.model.seq_len as f64);
         format!(
-            "model    {count} parameters, vocabulary {}, {} of memory on the device\n\
+            "model    {count} parameters, vocabulary {}, {:.1} MiB of memory on the device\n\
              data     {}: {tokens} training tokens, {} for validation; {epochs:.1} epochs\n\
              step     {} tokens, {} ops a micro-batch\n\
              run      {}",
             corpus.vocab_size,
-            mebibytes(step.plan.bytes()),
+            mib(step.plan.bytes() as u64),
             corpus.name,
             corpus.val.as_slice().len(),
             step.shape.tokens(),
-            step.plan.graph.nodes_of("micro").len(),
+            step.sections.micro.nodes().len(),
             self.dir.display(),
         )
     }
 
-    /// Sets the speed that model FLOP utilisation is measured against.
+    /// Sets the peak f32 operations per second to which model FLOP utilisation is relative.
     pub fn set_peak(&mut self, flops: f64) {
         self.peak_flops = Some(flops);
     }
 
-    /// Trains to the last step, or to a signal; leaves a checkpoint and a plot either way.
+    /// Trains until the last step or a signal. In both cases it leaves a checkpoint and a plot.
+    ///
+    /// # Errors
+    /// When the device or a file fails, or too many steps had to be skipped.
     pub fn train(&mut self) -> Result<Outcome> {
         let total = self.session.config.train.total_steps;
         let mut read = self.session.step;
@@ -156,7 +169,7 @@ impl Run {
             }
             self.progress.advance(step);
             let pause = Instant::now();
-            // Before saving: a run resumed here has every record up to here.
+            // Before saving, so that a run resumed from this checkpoint has all records up to it.
             if due(self.session.config.train.eval_interval) && step != total {
                 self.evaluate()?;
             }
@@ -177,7 +190,7 @@ impl Run {
         let name = if done { "final".to_string() } else { checkpoint::step_name(self.session.step) };
         let mut saved = self.save(&name)?;
         if done {
-            // A run that is resumed at its end may have been evaluated there.
+            // A completed run that is resumed may have been evaluated already.
             let recorded = read_losses(&self.dir)?.val.pop().filter(|(step, _)| *step == self.session.step);
             match recorded {
                 Some((_, val_loss)) => self.state.val_loss = Some(val_loss),
@@ -232,7 +245,10 @@ impl Run {
         Ok(())
     }
 
-    /// Loss of the validation split, in nats per token.
+    /// Evaluates and logs the loss of the validation tokens, in nats per token.
+    ///
+    /// # Errors
+    /// When the device or a file fails.
     pub fn evaluate(&mut self) -> Result<f64> {
         let val_loss = pollster::block_on(self.session.validate())?;
         let corpus = &self.session.corpus;
@@ -275,7 +291,7 @@ impl Run {
         checkpoint::save(&self.dir, name, &meta, &model, &optimizer, tokenizer.as_deref())
     }
 
-    /// Takes up the newest checkpoint, but goes on with the data that follows.
+    /// Restores the newest checkpoint, but continues with the next data.
     fn roll_back(&mut self) -> Result<()> {
         let (skipped, rollbacks, cursor) = (self.state.skipped, self.state.rollbacks + 1, self.session.cursor);
         let give_up = |why: &str| {
@@ -287,7 +303,7 @@ impl Run {
             return give_up("the run was rolled back three times before: lower the learning rates");
         }
         let Some((saved, _)) = checkpoint::newest_valid(&self.dir)? else {
-            return give_up("there is no checkpoint to go back to: lower the learning rates");
+            return give_up("there is no checkpoint to roll back to: lower the learning rates");
         };
         let state = restore(&mut self.session, &saved)?;
         self.session.cursor = cursor;
@@ -306,28 +322,28 @@ impl Run {
     }
 }
 
-/// Refuses to go on with a checkpoint of another run: other data, another tokenizer or seed, more steps than are wanted. Batch,
-/// schedule and learning rates may differ; the rest of the run then has the new ones.
+/// Rejects a checkpoint that does not fit: other data, tokenizer or seed, or more steps than `total_steps`. Batch size,
+/// schedule and learning rates may differ; the rest of the run uses the new ones.
 fn check_resumable(saved: &Checkpoint, config: &Config, corpus: &Corpus, data_crc32c: u32) -> Result<()> {
     let (dir, meta) = (saved.dir.display(), &saved.meta);
     let fail = |what: String| Err(Error::Usage(what));
     if config.train.total_steps < meta.step {
         let total = config.train.total_steps;
-        return fail(format!("total_steps = {total}, but {dir} has {} steps behind it already", meta.step));
+        return fail(format!("total_steps = {total}, but {dir} has already completed {} steps", meta.step));
     }
     if config.train.seed != meta.seed {
         return fail(format!("{dir} was trained with seed {}, not {}", meta.seed, config.train.seed));
     }
     if meta.tokenizer_hash != corpus.tokenizer.as_ref().map(|t| t.hash()) {
-        return fail(format!("{dir} was trained with another tokenizer than the data has now"));
+        return fail(format!("{dir} was trained with another tokenizer than that of {}", corpus.name));
     }
     if meta.state["data_crc32c"] != data_crc32c {
-        return fail(format!("{dir} was trained on other data than {} is now", corpus.name));
+        return fail(format!("{dir} was trained on data that differs from {}", corpus.name));
     }
     Ok(())
 }
 
-/// Takes up a session at a checkpoint.
+/// Loads a checkpoint into a session.
 fn restore(session: &mut Session, saved: &Checkpoint) -> Result<State> {
     session.trainer.load(&saved.model, &saved.optimizer)?;
     let meta = &saved.meta;
@@ -347,14 +363,17 @@ fn write_config(config: &Config, dir: &Path) -> Result<()> {
     write_atomic(&dir.join("config.toml"), text.as_bytes())
 }
 
-/// A directory for a new run, named by the time.
+/// A directory in `runs` that does not exist yet, for a new run. Its name is the Unix time in seconds.
 pub fn new_run(runs: &Path) -> PathBuf {
     let seconds = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_secs());
     let name = |n: u64| if n == 0 { seconds.to_string() } else { format!("{seconds}-{n}") };
     (0..).map(|n| runs.join(name(n))).find(|dir| !dir.exists()).expect("numbers do not run out")
 }
 
-/// The run below `runs` whose log was written last.
+/// The run in `runs` whose log was written last.
+///
+/// # Errors
+/// When `runs` cannot be read or contains no run.
 pub fn newest_run(runs: &Path) -> Result<PathBuf> {
     let entries = match std::fs::read_dir(runs) {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(Error::io(runs, e)),
@@ -366,8 +385,4 @@ pub fn newest_run(runs: &Path) -> Result<PathBuf> {
     });
     let none = || Error::usage(format!("there is no run in {}: start one with nanotern train", runs.display()));
     dated.max().map(|(_, path)| path).ok_or_else(none)
-}
-
-fn mebibytes(bytes: usize) -> String {
-    format!("{:.1} MiB", bytes as f64 / (1 << 20) as f64)
 }

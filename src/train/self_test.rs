@@ -1,26 +1,15 @@
-//! One training step of a small model, op by op, against the scalar reference: what `nanotern doctor` runs.
+//! One training step of a small model, op by op, against the scalar reference. `nanotern doctor` runs it.
 
 use super::{Batch, OptimConfig, StepShape, TrainStep, Trainer, sorted_rows};
 use crate::Result;
 use crate::backend::{Backend, Cpu, Difference, Level, lockstep, parity_limit};
-use crate::graph::TensorId;
-use crate::model::ModelConfig;
+use crate::model::{ModelConfig, Role};
 
 /// Runs every op of a training step of a small model with two residual streams on `backend` and on the scalar reference,
 /// with the same inputs; returns the outputs that differ.
 pub async fn self_test(backend: &Backend) -> Result<Vec<Difference>> {
-    let config = ModelConfig {
-        dim: 64,
-        layers: 1,
-        heads: 2,
-        kv_heads: 1,
-        ffn: 96,
-        seq_len: 16,
-        group_size: 32,
-        mhc_streams: 2,
-        ..ModelConfig::default()
-    };
-    let shape = StepShape { batch: 2, seq: 16, accum: 1, recompute: false };
+    let config = ModelConfig::self_test();
+    let shape = StepShape { batch: 2, seq: config.seq_len, accum: 1, recompute: false };
     let build = || TrainStep::build(&config, 50, shape, &OptimConfig::default());
     let scalar = Backend::Cpu(Cpu::new(Level::Scalar, Some(1))?);
     let mut reference = Trainer::new(build(), &scalar)?;
@@ -29,10 +18,11 @@ pub async fn self_test(backend: &Backend) -> Result<Vec<Difference>> {
     let targets: Vec<u32> = inputs.iter().map(|id| (id + 3) % 50).collect();
     for trainer in [&mut reference, &mut other] {
         trainer.init(1);
-        // Freshly initialised streams are equal, and many of their gradients zero: rounding would be compared.
-        for mhc in mixing(&trainer.step) {
-            let values: Vec<f32> = (0..config.mhc_params()).map(|i| (i as f32).sin()).collect();
-            trainer.program.write(mhc, &values);
+        // With initial mixing the streams are equal, and many of their gradients zero: the test would compare rounding.
+        let mixing = trainer.step.model.params().filter(|(weight, _)| weight.role == Role::Mixing);
+        for (weight, param) in mixing {
+            let values: Vec<f32> = (0..weight.elements()).map(|i| (i as f32).sin()).collect();
+            trainer.program.write(param, &values);
         }
         let order = trainer.step.order;
         trainer.program.write(order, &sorted_rows(&inputs));
@@ -40,16 +30,12 @@ pub async fn self_test(backend: &Backend) -> Result<Vec<Difference>> {
         trainer.program.write(trainer.step.control.step, &[0.5f32, 0.1, 0.05, 0.0]);
     }
     let graph = &reference.step.plan.graph;
-    let nodes = graph.nodes_of("begin").start..graph.nodes_of("update").end;
+    let sections = reference.step.sections;
+    let nodes = sections.begin.nodes().start..sections.update.nodes().end;
     let zero = graph.nodes.iter().rposition(|n| n.op.name == "mhc_pre_backward_coef");
     let mut differences = lockstep(&mut reference.program, &mut other.program, nodes, parity_limit).await?;
-    // The first sub-layer's streams are equal whatever the parameters, and its RMSNorm takes out any factor: the gradient
-    // of its read weights, the last one of the backward pass, is zero.
+    // The streams that the first sub-layer reads are equal for any parameters, and its RMSNorm removes any factor. So the
+    // gradient of its read weights, the last one of the backward pass, is zero.
     differences.retain(|d| Some(d.node) != zero);
     Ok(differences)
-}
-
-/// Residual mixing parameters.
-fn mixing(step: &TrainStep) -> Vec<TensorId> {
-    step.model.params.iter().filter(|p| p.name.ends_with(".mhc")).map(|p| p.id).collect()
 }

@@ -1,4 +1,4 @@
-//! SIGINT and SIGTERM: the first one is noted for the training loop to stop at a good moment, the second ends the
+//! SIGINT and SIGTERM. The first signal is recorded, so that the training loop stops after a step; a second one ends the
 //! process at once. Exit codes are 128 + signal: 130 for SIGINT, 143 for SIGTERM.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -7,18 +7,18 @@ use std::sync::{Arc, OnceLock};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 
-/// The signals the process was asked to stop with.
+/// The process's handler of SIGINT and SIGTERM.
 #[derive(Clone, Debug)]
 pub struct Signals {
-    /// 0, or the signal that came.
+    /// The signal that was received, or 0.
     pending: Arc<AtomicUsize>,
 }
 
 impl Signals {
-    /// Takes over SIGINT and SIGTERM for the rest of the process; a second call returns the same state.
+    /// Handles SIGINT and SIGTERM from now on. Further calls return the same state.
     ///
     /// # Panics
-    /// If the operating system refuses a handler, which it has no reason to for these signals.
+    /// If the operating system rejects a handler, for which it has no reason with these signals.
     pub fn install() -> Self {
         static INSTALLED: OnceLock<Signals> = OnceLock::new();
         INSTALLED.get_or_init(Self::register).clone()
@@ -28,7 +28,7 @@ impl Signals {
         let pending = Arc::new(AtomicUsize::new(0));
         let seen = Arc::new(AtomicBool::new(false));
         for signal in [SIGINT, SIGTERM] {
-            // Handlers run in this order: exit comes before the flag that arms it, so only a second signal exits.
+            // Handlers run in this order. The exit comes before the flag that enables it, so only a second signal exits.
             let installed = flag::register_conditional_shutdown(signal, Self::exit_code(signal), Arc::clone(&seen))
                 .and_then(|_| flag::register(signal, Arc::clone(&seen)))
                 .and_then(|_| flag::register_usize(signal, Arc::clone(&pending), signal as usize));
@@ -37,7 +37,7 @@ impl Signals {
         Signals { pending }
     }
 
-    /// The signal that came, if one did; it stays pending.
+    /// The signal that was received, if any. It stays pending.
     pub fn pending(&self) -> Option<i32> {
         match self.pending.load(Ordering::SeqCst) {
             0 => None,

@@ -1,12 +1,9 @@
-//! One training step as a graph: what is submitted, and the tensors that the host writes and reads.
-//!
-//! Sections: `begin` zeroes gradients and quantises the weights, `micro` runs one micro-batch forward and backward (as
-//! often as gradients are accumulated), `update` clips and applies the optimizers, `eval` measures the loss of one batch.
+//! One training step as a graph: its sections, and the tensors that the host writes and reads.
 
 use super::config::{Aux, OptimConfig};
-use crate::graph::{DType, Graph, Plan, TensorId};
-use crate::model::{Context, Inputs, Model, ModelConfig, Role};
-use crate::ops::{self, AdamW, Head, Lion, Muon, StepControl, Targets};
+use crate::graph::{DType, Graph, Plan, Section, TensorId};
+use crate::model::{Context, ExtraLoss, Forward, Inputs, Model, ModelConfig, Role};
+use crate::ops::{self, AdamW, Lion, Muon, MuonMatrix, StepControl, Targets};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -19,7 +16,7 @@ pub struct StepShape {
     pub seq: usize,
     /// Micro-batches in a step.
     pub accum: usize,
-    /// Layers are computed again for the backward pass.
+    /// Whether the backward pass computes layers again.
     pub recompute: bool,
 }
 
@@ -35,14 +32,32 @@ impl StepShape {
     }
 }
 
+/// What a step submits, in this order; `eval` by itself.
+#[derive(Clone, Copy, Debug)]
+pub struct StepSections {
+    /// Sets gradients and loss to zero and rounds the weights.
+    pub begin: Section,
+    /// Runs one micro-batch forward and backward, as often as gradients are accumulated.
+    pub micro: Section,
+    /// Clips the gradients and applies the optimizers.
+    pub update: Section,
+    /// Measures the loss of one micro-batch.
+    pub eval: Section,
+}
+
 /// A model with everything that training it needs.
 pub struct TrainStep {
+    /// The graph and its memory.
     pub plan: Arc<Plan>,
+    /// What is submitted.
+    pub sections: StepSections,
+    /// The model's tensors.
     pub model: Model,
+    /// Sizes.
     pub shape: StepShape,
     /// (rows): input ids of a micro-batch.
     pub ids: TensorId,
-    /// (rows): rows sorted by id, ties in order.
+    /// (rows): the rows sorted by id, equal ids in order.
     pub order: TensorId,
     /// (rows): the ids to predict.
     pub targets: Targets,
@@ -50,11 +65,13 @@ pub struct TrainStep {
     pub positions: TensorId,
     /// (1): mean loss of the step, in nats per token.
     pub loss: TensorId,
+    /// What the optimizer ops read.
     pub control: StepControl,
+    /// beta1 and beta2 of AdamW, for its bias corrections.
     pub adamw_betas: [f32; 2],
     /// Optimizer state by name, each f32.
     pub state: Vec<(String, TensorId)>,
-    /// Multiply-adds of a step's matrix products, counted as two each, without the optimizer's.
+    /// Operations of a step's matrix products, two for each multiply-add, without those of the optimizers.
     pub model_flops: u64,
 }
 
@@ -64,7 +81,7 @@ impl TrainStep {
         let mut graph = Graph::new();
         let g = &mut graph;
         let model = Model::new(g, config, vocab);
-        let grads: Vec<TensorId> = model.params.iter().map(|p| g.add_gradient(p.id)).collect();
+        let grads: Vec<TensorId> = model.params().map(|(_, param)| g.add_gradient(param)).collect();
         let rows = [shape.rows()];
         let ids = g.persistent("ids", &rows, DType::U32);
         let order = g.persistent("order", &rows, DType::U32);
@@ -77,38 +94,59 @@ impl TrainStep {
         let control = g.step_control();
         let inputs = Inputs { ids, positions, context: Context::Batch(shape.batch) };
 
-        g.section("begin", |g| {
+        let (begin, ()) = g.section("begin", |g| {
             grads.iter().for_each(|grad| g.fill(*grad, 0.0));
             g.fill(loss, 0.0);
             model.quantize(g);
         });
         let scale = 1.0 / shape.tokens() as f32;
-        g.section("micro", |g| {
+        let (micro, ()) = g.section("micro", |g| {
             let start = g.nodes.len();
             let embedded = model.embed(g, &inputs);
-            let head = model.forward(g, &inputs, embedded, shape.recompute);
+            let Forward { head, losses } = model.forward(g, &inputs, embedded, shape.recompute);
             let nodes = start..g.nodes.len();
             let dx =
                 g.head_loss(&head, targets, model.head_chunk(shape.rows()), scale).expect("a gradient was asked for");
             g.sum(targets.losses, scale, 1.0, loss);
-            let backward = ops::backward(g, nodes, &[(head.input(), dx)]);
+            let mut seeds = vec![(head.input(), dx)];
+            for ExtraLoss { value, weight } in losses {
+                let seed = g.temp("d.loss", &[1], DType::F32);
+                g.fill(seed, weight / shape.accum as f32);
+                seeds.push((value, seed));
+            }
+            let backward = ops::backward(g, nodes, &seeds);
             let dembedded = backward.grad(embedded).expect("the loss depends on the embedding");
             let dtable = model.embedding_table().and_then(|t| g.gradient(t)).expect("every parameter has a gradient");
             g.embedding_backward(ids, order, dembedded, dtable);
         });
-        let state = g.section("update", |g| {
+        let (update, state) = g.section("update", |g| {
             g.clip(&grads, loss, control, optim.clip, optim.outlier_factor);
-            update(g, &model, control, optim)
+            append_updates(g, &model, control, optim)
         });
-        g.section("eval", |g| {
+        let (eval, ()) = g.section("eval", |g| {
             let embedded = model.embed(g, &inputs);
-            let head: Head = model.forward(g, &inputs, embedded, false);
-            g.head_loss(&head, targets, model.head_chunk(shape.rows()), 0.0);
+            let forward = model.forward(g, &inputs, embedded, false);
+            g.head_loss(&forward.head, targets, model.head_chunk(shape.rows()), 0.0);
         });
-        let model_flops = graph.flops(graph.nodes_of("micro")) * shape.accum as u64;
+        let model_flops = graph.flops(micro.nodes()) * shape.accum as u64;
         let plan = Arc::new(Plan::new(graph));
         let adamw_betas = AdamW::default().betas();
-        TrainStep { plan, model, shape, ids, order, targets, positions, loss, control, adamw_betas, state, model_flops }
+        let sections = StepSections { begin, micro, update, eval };
+        TrainStep {
+            plan,
+            sections,
+            model,
+            shape,
+            ids,
+            order,
+            targets,
+            positions,
+            loss,
+            control,
+            adamw_betas,
+            state,
+            model_flops,
+        }
     }
 
     /// Positions of the rows of a micro-batch.
@@ -117,15 +155,16 @@ impl TrainStep {
     }
 }
 
-/// Rows sorted by id, ties in order: what the embedding's gradient needs to add up each id's rows without atomics.
+/// The rows sorted by id, equal ids in order. With this order the embedding's gradient adds up the rows of an id without
+/// atomics.
 pub fn sorted_rows(ids: &[u32]) -> Vec<u32> {
     let mut order: Vec<u32> = (0..ids.len() as u32).collect();
     order.sort_by_key(|r| ids[*r as usize]);
     order
 }
 
-/// Appends every parameter's update; returns the optimizer state it keeps.
-fn update(g: &mut Graph, model: &Model, control: StepControl, optim: &OptimConfig) -> Vec<(String, TensorId)> {
+/// Appends the update of every parameter. Returns the state of the optimizers by name.
+fn append_updates(g: &mut Graph, model: &Model, control: StepControl, optim: &OptimConfig) -> Vec<(String, TensorId)> {
     let mut state = vec![("ctl".to_string(), control.ctl)];
     let mut keep = |g: &mut Graph, name: String, like: TensorId| {
         let shape = g.shape(like).to_vec();
@@ -140,17 +179,17 @@ fn update(g: &mut Graph, model: &Model, control: StepControl, optim: &OptimConfi
         weight_decay: optim.weight_decay,
     };
     let lr = optim.aux_lr;
-    let mut batches: BTreeMap<[usize; 2], Vec<[TensorId; 3]>> = BTreeMap::new();
-    for p in &model.params {
-        let grad = g.gradient(p.id).expect("every parameter has a gradient");
-        let m = keep(g, format!("{}.m", p.name), p.id);
-        match (p.role, optim.aux) {
-            (Role::Matrix, _) => batches.entry(g.sides(p.id)).or_default().push([grad, p.id, m]),
-            (Role::Other, Aux::AdamW) => {
-                let v = keep(g, format!("{}.v", p.name), p.id);
-                g.adamw(&AdamW { lr, ..AdamW::default() }, control, [grad, p.id, m, v]);
+    let mut batches: BTreeMap<[usize; 2], Vec<MuonMatrix>> = BTreeMap::new();
+    for (weight, param) in model.params() {
+        let grad = g.gradient(param).expect("every parameter has a gradient");
+        let m = keep(g, format!("{}.m", weight.name), param);
+        match (weight.role, optim.aux) {
+            (Role::Matrix, _) => batches.entry(g.sides(param)).or_default().extend(g.muon_matrices(grad, param, m)),
+            (_, Aux::AdamW) => {
+                let v = keep(g, format!("{}.v", weight.name), param);
+                g.adamw(&AdamW { lr, ..AdamW::default() }, control, [grad, param, m, v]);
             }
-            (Role::Other, Aux::Lion) => g.lion(&Lion { lr, ..Lion::default() }, control, [grad, p.id, m]),
+            (_, Aux::Lion) => g.lion(&Lion { lr, ..Lion::default() }, control, [grad, param, m]),
         }
     }
     for matrices in batches.values() {

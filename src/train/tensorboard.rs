@@ -1,9 +1,9 @@
 //! TensorBoard event files, without protobuf or TensorFlow.
 //!
 //! A file is a sequence of TFRecords: length u64, masked CRC32C of the length, data, masked CRC32C of the data, all
-//! little-endian; masked is `rotate_right(crc, 15) + 0xa282ead8`. The data is an `Event` message: wall_time = 1 (double),
-//! step = 2 (int64), file_version = 3 (string, the first event), summary = 5, session_log = 7. A summary holds
-//! `value = 1 { tag = 1, simple_value = 2 (float) }`. NaN and infinities are legal here.
+//! little-endian. A masked checksum is `rotate_right(crc, 15) + 0xa282ead8`. The data is an `Event` message with these fields:
+//! wall_time = 1 (double), step = 2 (int64), file_version = 3 (string, the first event), summary = 5, session_log = 7. A
+//! summary contains `value = 1 { tag = 1, simple_value = 2 (float) }`. NaN and infinities are allowed.
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
@@ -20,8 +20,8 @@ pub struct EventWriter {
 }
 
 impl EventWriter {
-    /// Creates `events.out.tfevents.<unix time>.<pid>` in `dir`. For a run resumed at step S, `resume_step` S makes
-    /// TensorBoard drop the points after S of the directory's earlier event files.
+    /// Creates `events.out.tfevents.<unix time>.<pid>` in `dir`. With `resume_step` S, TensorBoard drops the points after step
+    /// S of the earlier event files in that directory.
     ///
     /// # Errors
     /// [`Error::Io`] if the file cannot be created or written.
@@ -38,7 +38,7 @@ impl EventWriter {
         Ok(writer)
     }
 
-    /// Appends the scalars `(tag, value)` at `step`. They reach the disk by [`EventWriter::flush`] or on drop.
+    /// Appends the scalars `(tag, value)` at `step`. They are buffered until [`EventWriter::flush`] or drop.
     ///
     /// # Errors
     /// [`Error::Io`] if the file cannot be written.
@@ -46,7 +46,7 @@ impl EventWriter {
         self.append(&event(now(), step, Payload::Scalars(scalars)))
     }
 
-    /// Hands what was written to the operating system, where a TensorBoard that follows the run sees it.
+    /// Writes buffered events to the operating system, so that a TensorBoard that follows the run sees them.
     ///
     /// # Errors
     /// [`Error::Io`] if the file cannot be written.
@@ -54,7 +54,7 @@ impl EventWriter {
         self.out.flush().map_err(|e| Error::io(&self.path, e))
     }
 
-    /// The event file.
+    /// The path of the event file.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -64,7 +64,7 @@ impl EventWriter {
     }
 }
 
-/// Two writers of one process may start within a second: the second gets a numbered name.
+/// Creates the file. If the name exists, as when one process starts two writers within a second, a number is appended.
 fn create_new(dir: &Path, name: &str) -> Result<(PathBuf, File)> {
     let mut path = dir.join(name);
     for n in 1.. {

@@ -1,8 +1,8 @@
 //! A model that needs no training to say something.
 
 use half::f16;
-use nanotern::formats::{Encoding, ModelFile, Spec, Tensor, TensorData, Ternary, TextConfig, specs};
-use nanotern::model::ModelConfig;
+use nanotern::formats::{ModelFile, Tensor, TensorData, Ternary, TextConfig};
+use nanotern::model::{Form, ModelConfig, Weight};
 use nanotern::rng;
 use nanotern::tokenizer::{ASSISTANT, Tokenizer};
 
@@ -31,19 +31,20 @@ pub fn endless_list(layers: usize) -> ModelFile {
     let line = b"- word\n";
     (0..line.len()).for_each(|i| follows(line[(i + 1) % line.len()], line[i].into()));
     follows(line[0], tokenizer.token_id(ASSISTANT).unwrap() as usize);
-    let tensor = |spec: Spec| {
-        let size: usize = spec.shape.iter().product();
-        let data = match (spec.encoding, spec.name.as_str()) {
-            (Encoding::Ternary { group }, _) => {
-                TensorData::Ternary(Ternary::quantize(&vec![0.0; size], spec.shape[0], spec.shape[1], group))
+    let tensor = |weight: &Weight| {
+        let size = weight.elements();
+        let data = match (weight.form, weight.name.as_str()) {
+            (Form::Ternary { group }, _) => {
+                let (outs, dim) = weight.matrix();
+                TensorData::Ternary(Ternary::quantize(&vec![0.0; size], outs, dim, group))
             }
-            (Encoding::F32, _) => TensorData::F32(vec![1.0; size]),
-            (Encoding::F16, "head.weight") => TensorData::F16(head.iter().map(|v| f16::from_f32(*v)).collect()),
-            (Encoding::Q8_0, _) => unreachable!("the model has f16 tables"),
-            (Encoding::F16, _) => TensorData::F16((0..size).map(|i| f16::from_f32(sign(i / dim, i % dim))).collect()),
+            (Form::F32, _) => TensorData::F32(vec![1.0; size]),
+            (Form::F16, "head.weight") => TensorData::F16(head.iter().map(|v| f16::from_f32(*v)).collect()),
+            (Form::Int8, _) => unreachable!("the model has f16 tables"),
+            (Form::F16, _) => TensorData::F16((0..size).map(|i| f16::from_f32(sign(i / dim, i % dim))).collect()),
         };
-        Tensor { name: spec.name, shape: spec.shape, data }
+        Tensor::new(weight, data)
     };
-    let tensors = specs(&config, vocab).into_iter().map(tensor).collect();
+    let tensors = config.weights(vocab).iter().map(tensor).collect();
     ModelFile { config, vocab, tensors, text: TextConfig::new(&tokenizer) }
 }

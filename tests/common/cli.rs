@@ -1,4 +1,4 @@
-//! The real program in a temporary directory, with a small text and a model that trains hundreds of steps a second.
+//! Runs the real program in a temporary directory, with a small text and a model that trains hundreds of steps per second.
 
 use serde_json::Value;
 use std::fs;
@@ -6,7 +6,7 @@ use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
 use std::process::{Child, ChildStderr, Command, Stdio};
 
-/// A configuration of 46 thousand parameters on `text.txt`.
+/// A model of 46 thousand parameters, trained on `text.txt`.
 const CONFIG: &str = r#"
 [model]
 dim = 64
@@ -59,7 +59,7 @@ impl Running {
         }
     }
 
-    /// kill -9.
+    /// Kills the process with SIGKILL.
     pub fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
@@ -70,7 +70,7 @@ impl Running {
         rustix::process::kill_process(rustix::process::Pid::from_child(&self.child), signal).unwrap();
     }
 
-    /// Waits for the end; what it said meanwhile is in `seen`.
+    /// Waits for the end; returns all of standard error.
     pub fn end(mut self) -> Ended {
         std::io::Read::read_to_string(&mut self.err, &mut self.seen).unwrap();
         Ended { code: self.child.wait().unwrap().code(), stdout: String::new(), stderr: self.seen }
@@ -103,7 +103,7 @@ impl Project {
         fs::read(self.path(name)).unwrap_or_else(|e| panic!("{name}: {e}"))
     }
 
-    /// `nanotern` with words parted by spaces.
+    /// `nanotern` with arguments separated by spaces.
     pub fn command(&self, words: &str) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_nanotern"));
         for (key, _) in std::env::vars_os().filter(|(k, _)| k.to_string_lossy().starts_with("NANOTERN_")) {
@@ -121,14 +121,14 @@ impl Project {
         ended
     }
 
-    /// A command that must succeed; its standard output.
+    /// Runs a command that must succeed; returns its standard output.
     pub fn ok(&self, words: &str) -> String {
         let ended = self.nanotern(words);
         assert_eq!(ended.code, Some(0), "{words}:\n{}", ended.stderr);
         ended.stdout
     }
 
-    /// Trains into `dir` on one thread; must succeed.
+    /// Trains into `dir` on one thread, which must succeed.
     pub fn train(&self, dir: &str, words: &str) {
         self.ok(&fresh(dir, words));
     }
@@ -177,12 +177,12 @@ impl Project {
     }
 }
 
-/// Words of a new run in `dir`.
+/// Arguments that start a new run in `dir`.
 pub fn fresh(dir: &str, words: &str) -> String {
     format!("train --config config.toml --backend cpu --threads 1 --checkpoint-dir {dir} {words}")
 }
 
-/// Words that resume the run in `dir`.
+/// Arguments that resume the run in `dir`.
 pub fn resume(dir: &str, words: &str) -> String {
     format!("train --backend cpu --resume {dir} {words}")
 }

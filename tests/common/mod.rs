@@ -1,4 +1,4 @@
-//! What several test files share: the backends to test, and reading golden files.
+//! Helpers for several test files: the backends to test, and golden files.
 
 #![allow(dead_code, reason = "each test file uses its own part of this")]
 
@@ -12,18 +12,18 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::Path;
 
-/// Whether there is a wgpu adapter. With NANOTERN_REQUIRE_GPU=1 a missing one is a failure; otherwise it is said.
+/// Whether a wgpu adapter exists. If not, the test fails with NANOTERN_REQUIRE_GPU=1 and otherwise prints a note.
 pub fn has_adapter() -> bool {
     let found = !adapters().is_empty();
     if !found {
         assert!(std::env::var("NANOTERN_REQUIRE_GPU").as_deref() != Ok("1"), "no wgpu adapter, and one is required");
-        // Past the capture of passing tests: it must be seen.
+        // Directly to standard error, since the output of passing tests is captured.
         let _ = writeln!(std::io::stderr(), "NOT TESTED on wgpu: this machine has no adapter");
     }
     found
 }
 
-/// Every backend there is on this machine: each CPU level, then wgpu, then CUDA where it is built in.
+/// All backends of this machine: each CPU level, wgpu, and CUDA if it is built in.
 pub fn backends() -> Vec<(String, Backend)> {
     let mut list: Vec<(String, Backend)> = Level::available()
         .into_iter()
@@ -39,7 +39,7 @@ pub fn backends() -> Vec<(String, Backend)> {
     list
 }
 
-/// Whether the backend of that name adds numbers in the order of the shaders, not of the kernels.
+/// Whether the backend with that name sums in the order of the shaders instead of that of the kernels.
 pub fn on_gpu(name: &str) -> bool {
     ["wgpu", "cuda"].contains(&name)
 }
@@ -93,7 +93,7 @@ impl Golden {
         self.get(name).iter().map(|v| *v as f32).collect()
     }
 
-    /// A parameter of ours, whose residual mixing is one tensor where the file has five.
+    /// The values of one of our parameters. Our residual mixing is one tensor, the file's is five.
     pub fn param(&self, prefix: &str, name: &str) -> Vec<f64> {
         let Some(sublayer) = name.strip_suffix(".mhc") else { return self.get(&format!("{prefix}.{name}")).to_vec() };
         ["alpha_logit", "res_logits", "pre_logits", "pre_bias", "post_logits", "post_bias"]
@@ -105,7 +105,7 @@ impl Golden {
     }
 }
 
-/// |x - reference| / max(|reference|, 1e-4), Euclidean norms.
+/// |x - reference| / max(|reference|, 1e-4), with Euclidean norms.
 pub fn relative(x: &[f32], reference: &[f64]) -> f64 {
     assert_eq!(x.len(), reference.len(), "number of values");
     let diff: f64 = x.iter().zip(reference).map(|(x, r)| (f64::from(*x) - r).powi(2)).sum();

@@ -1,4 +1,4 @@
-//! A running `nanotern serve`, met over plain sockets.
+//! A running `nanotern serve`, and a client over plain sockets.
 
 use super::cli::{Project, Running};
 use serde_json::{Value, json};
@@ -7,14 +7,14 @@ use std::net::TcpStream;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-/// A server of a model of bytes which has learned next to nothing.
+/// A server for a byte-level model that is hardly trained.
 pub struct Server {
     pub running: Option<Running>,
     pub address: String,
     pub project: Rc<Project>,
 }
 
-/// Keeps the model from ending by itself: the byte tokenizer's end of document and end of turn.
+/// A bias against the byte tokenizer's end of document and end of turn, so that the model does not stop by itself.
 pub fn endless() -> Value {
     json!({"257": -100, "261": -100})
 }
@@ -31,7 +31,7 @@ impl Server {
         Server::of(&Rc::new(project), words)
     }
 
-    /// Serves what the project has.
+    /// Serves the project's model.
     pub fn of(project: &Rc<Project>, words: &str) -> Server {
         let backend = if words.contains("--backend") { "" } else { "--backend cpu --threads 1" };
         let mut running = project.start(&format!("serve --port 0 {backend} {words}"));
@@ -46,10 +46,10 @@ impl Server {
         stream
     }
 
-    /// Sends bytes and reads to the end of the connection.
+    /// Sends bytes and reads until the connection ends.
     pub fn raw(&self, bytes: &[u8]) -> Answer {
         let mut stream = self.connect();
-        // A refusal may come, and the connection close, before everything was written.
+        // The server may reject the request and close the connection before everything was written.
         let _ = stream.write_all(bytes);
         Answer::read(stream)
     }
@@ -66,13 +66,13 @@ impl Server {
         self.post(request(fields).to_string().as_bytes())
     }
 
-    /// A stream whose first token has come.
+    /// A stream after its first token.
     pub fn stream(&self) -> TcpStream {
         let mut stream = self.connect();
         let body = request(json!({"stream": true, "logit_bias": endless()}));
         stream.write_all(&post(body.to_string().as_bytes())).unwrap();
         let mut seen = Vec::new();
-        // The first change names the role only.
+        // The first chunk contains only the role.
         while String::from_utf8_lossy(&seen).matches("\"delta\":{\"content\":").count() < 2 {
             let mut part = [0; 1024];
             let n = stream.read(&mut part).unwrap();
@@ -118,7 +118,7 @@ pub fn post(body: &[u8]) -> Vec<u8> {
 
 pub struct Answer {
     pub status: u16,
-    /// In lower case.
+    /// The header lines, in lower case.
     pub head: String,
     body: Vec<u8>,
 }

@@ -1,10 +1,10 @@
-// What translated shaders need of CUDA, for the host's C++ compiler, and two ways to launch them: a main that reads calls from
-// a file, and as much of the driver's interface as the backend uses, for a library that stands in for libcuda.
+// The part of CUDA that translated shaders use, for the host's C++ compiler, and two ways to launch them: a main that reads
+// calls from a file, and the functions of the driver that the backend uses, for a library that replaces libcuda.
 //
-// The threads of a block are fibers that run one after the other and switch at __syncthreads, so that a result depends on
-// nothing but the program. Workgroup memory is filled with garbage before each block: on a GPU nobody clears it.
+// The threads of a block are fibers that run one after the other and switch at __syncthreads, so results are deterministic.
+// Workgroup memory is filled with garbage before each block, because a GPU does not clear it.
 //
-// Behind this come the prelude, each kernel in a namespace of its own, and the table in which kernels are looked up.
+// The prelude, each kernel in its own namespace, and the table of kernels follow.
 
 #include <cmath>
 #include <cstdint>
@@ -18,12 +18,12 @@
 #include <utility>
 #include <vector>
 
-// Before 610, so that four products of bytes are made by the prelude; that they are one instruction after it is for NVRTC.
+// Below 610, so that the prelude computes the product of four bytes. NVRTC tests cover the single instruction.
 #define __CUDA_ARCH__ 600
 #define __global__
 #define __device__
 #define __launch_bounds__(threads)
-// A section of their own, whose bounds the linker tells.
+// A separate section, whose bounds the linker provides.
 #define __shared__ static __attribute__((section("shared_memory")))
 extern char __start_shared_memory[] __attribute__((visibility("hidden")));
 extern char __stop_shared_memory[] __attribute__((visibility("hidden")));
@@ -53,7 +53,7 @@ static float rsqrtf(float a) { return 1.0f / sqrtf(a); }
     exit(1);
 }
 
-// A kernel: as CUDA's driver does, it takes the addresses of its parameters.
+// A kernel takes the addresses of its parameters, as in CUDA's driver.
 struct Entry {
     const char* name;
     void (*call)(void** parameters);
@@ -147,14 +147,14 @@ static uint32_t word(FILE* file) {
     return r;
 }
 
-// main INPUT OUTPUT. The input is calls, in words: number of the kernel, 16 of its uniform, 3 of its grid, number of buffers, and
-// for each buffer the number of an earlier one that it is, or 0xffffffff, then its length and its words. The output is the
-// words of all buffers after each call.
+// main INPUT OUTPUT. The input is a sequence of calls in words: number of the kernel, 16 words of its uniform, 3 of its grid,
+// number of buffers. For each buffer follows the number of an earlier buffer to use, or 0xffffffff, its length and its words.
+// The output is the words of all buffers after each call.
 int main(int argc, char** argv) {
     FILE* input = argc == 3 ? fopen(argv[1], "rb") : nullptr;
     FILE* output = input ? fopen(argv[2], "wb") : nullptr;
     if (!output) fail("main", "it takes an input and an output");
-    alarm(120);  // a loop that was translated wrongly may have no end
+    alarm(120);  // a loop that was translated wrongly may be endless
     uint32_t kernel;
     while (fread(&kernel, 4, 1, input) == 1) {
         uint32_t args[16];
@@ -188,13 +188,13 @@ int main(int argc, char** argv) {
     return fclose(output) == 0 ? 0 : 1;
 }
 
-// The driver. Memory is the host's, and everything is done when a call returns.
+// The driver. Device memory is host memory, and every call is synchronous.
 
 typedef int Result;
 enum { OK = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, NOT_FOUND = 500 };
 constexpr size_t MEMORY = size_t(256) << 20;
 
-// What may be read and written, by address: what lies outside is refused.
+// The allocations by address: accesses outside of them are rejected.
 struct Allocation {
     char* start;
     size_t bytes;

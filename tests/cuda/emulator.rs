@@ -1,4 +1,4 @@
-//! Translated shaders, compiled by the host's C++ compiler and run on the CPU: the very text that NVRTC compiles.
+//! Compiles translated shaders, the same text as for NVRTC, with the host's C++ compiler and runs them on the CPU.
 
 use nanotern::backend::cuda::{Kernel, PRELUDE};
 use std::ffi::OsString;
@@ -10,7 +10,7 @@ use tempfile::TempDir;
 /// A buffer of a call.
 pub enum Buffer {
     Words(Vec<u32>),
-    /// An earlier one once more.
+    /// The same buffer as an earlier one.
     Same(usize),
 }
 
@@ -27,7 +27,7 @@ pub struct Emulator {
 }
 
 impl Emulator {
-    /// Compiles kernels, by name; none where there is no C++ compiler. With NANOTERN_REQUIRE_CXX=1 that is a failure.
+    /// Compiles kernels, by name. Without a C++ compiler it fails with NANOTERN_REQUIRE_CXX=1 and otherwise returns `None`.
     pub fn new(kernels: &[(&str, Kernel)]) -> Option<Emulator> {
         let compiler = std::env::var("CXX").unwrap_or_else(|_| "c++".into());
         if Command::new(&compiler).arg("--version").output().is_err() {
@@ -56,14 +56,14 @@ impl Emulator {
         Some(Emulator { dir })
     }
 
-    /// Where libraries are looked for, so that the driver is the emulated one.
+    /// The library path with which the driver is the emulated one.
     pub fn libraries(&self) -> OsString {
         let others = std::env::var_os("LD_LIBRARY_PATH").unwrap_or_default();
         let all = std::iter::once(self.dir.path().to_path_buf()).chain(std::env::split_paths(&others));
         std::env::join_paths(all).unwrap()
     }
 
-    /// The words of each buffer of each call after it.
+    /// Runs calls; returns the words of each buffer after each call.
     pub fn run(&self, calls: &[Call]) -> Vec<Vec<Vec<u32>>> {
         let mut input: Vec<u32> = Vec::new();
         for call in calls {

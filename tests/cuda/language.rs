@@ -1,9 +1,9 @@
-//! The parts of WGSL that C++ would read otherwise, each with the value that WGSL gives it: run on the CPU as translated.
+//! The parts of WGSL whose meaning differs in C++, each with its value in WGSL, translated and run on the CPU.
 
 use crate::emulator::{Buffer, Call, Emulator};
 use nanotern::backend::cuda::translate;
 
-/// Values that the compiler does not know.
+/// Values that are unknown to the compiler.
 const INPUTS: [(&str, u32); 9] = [
     ("zero", 0),
     ("one", 1),
@@ -95,7 +95,7 @@ const EXPRESSIONS: &[(&str, u32)] = &[
 
 /// Statements that leave their result in `r`.
 const STATEMENTS: &[(&str, u32)] = &[
-    // A `continue` still runs the update, which may see what the body declared.
+    // A `continue` still runs the update, which may use the body's variables.
     ("for (var i = 0u; i < 10u; i++) { if i % 2u == 1u { continue; } r += i; }", 20),
     (
         "var i = zero;
@@ -119,16 +119,16 @@ const STATEMENTS: &[(&str, u32)] = &[
     ),
     ("switch -i32(seven) { case -7: { r = 3u; } default: { r = 4u; } }", 3),
     ("while r < seven { r += two; }", 8),
-    // A variable of a loop's body starts anew each time.
+    // A variable of a loop's body is initialised in each round.
     ("for (var i = 0u; i < 3u; i++) { var fresh: u32; fresh += 1u; r += fresh; }", 3),
-    // A value is taken where it is bound, not where it is used.
+    // A value is computed where it is bound, not where it is used.
     ("var v = one; let before = v; v = seven; r = before * 10u + v;", 17),
     ("let before = y[99]; y[99] = seven; r = before + y[99];", 7),
     ("var v = array<u32, 3>(1u, 2u, 3u); let at = &v[two]; *at += 5u; v[one] *= 7u; r = v[2] * 100u + v[1];", 814),
     ("var v = vec4<u32>(); v[seven % 4u] = 5u; v.y = two; v.x += v.y; r = v.x * 100u + v.y * 10u + v.w;", 225),
     ("var p = pair(one); p.high.x = seven; let q = p; p.low = 9u; r = q.low * 100u + q.high.x * 10u + q.high.y;", 173),
     ("let v = one; { let v = two; r += v; } r = r * 10u + v;", 21),
-    // The right side is not run where the left one decides.
+    // The right side is not evaluated if the left one decides.
     ("let asked = calls; if one > two && called(one) > 0u { r = 1u; } if two > one || called(one) > 0u { r += calls - asked; }", 0),
 ];
 

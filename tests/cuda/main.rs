@@ -1,5 +1,5 @@
-//! The CUDA backend without a GPU: every shader is translated, compiled by NVRTC, and run on the CPU against the scalar kernels
-//! that define it; and the program trains over a driver that is emulated so.
+//! The CUDA backend without a GPU. Every shader is translated, compiled by NVRTC, and run on the CPU against the scalar kernel
+//! that defines it. The program also trains on the backend, over an emulated driver.
 
 #[path = "../op_parity/cases.rs"]
 mod cases;
@@ -24,7 +24,7 @@ fn kernel(op: &Op) -> Kernel {
     translate(op.name, &shader_source(op)).unwrap_or_else(|e| panic!("{e}"))
 }
 
-/// Whether there is NVRTC. With NANOTERN_REQUIRE_NVRTC=1 a missing one is a failure; otherwise it is said.
+/// Whether NVRTC exists. If not, the test fails with NANOTERN_REQUIRE_NVRTC=1 and otherwise prints a note.
 fn nvrtc() -> bool {
     let found = has_nvrtc();
     if !found {
@@ -40,8 +40,8 @@ fn compile_all(arch: &str) -> Vec<(&'static str, Vec<u8>)> {
     let build =
         |op: &&'static Op| (op.name, compile(op.name, &kernel(op).source, arch).unwrap_or_else(|e| panic!("{e}")));
     std::thread::scope(|scope| {
-        let shares = (0..threads).map(|i| TABLE.iter().skip(i).step_by(threads));
-        let jobs: Vec<_> = shares.map(|share| scope.spawn(move || share.map(build).collect::<Vec<_>>())).collect();
+        let parts = (0..threads).map(|i| TABLE.iter().skip(i).step_by(threads));
+        let jobs: Vec<_> = parts.map(|ops| scope.spawn(move || ops.map(build).collect::<Vec<_>>())).collect();
         jobs.into_iter().flat_map(|job| job.join().unwrap()).collect()
     })
 }
@@ -53,17 +53,17 @@ fn every_shader_compiles_with_nvrtc() {
     }
     for arch in ["sm_70", "sm_80", "sm_90"] {
         for (name, image) in compile_all(arch) {
-            assert!(image.starts_with(b"\x7fELF"), "{name} for {arch} is no machine code");
+            assert!(image.starts_with(b"\x7fELF"), "{name} for {arch} is not machine code");
         }
     }
-    // Four products of bytes are one instruction where there is one, and read-only buffers are read as such.
+    // The product of four bytes uses the single instruction where available, and read-only buffers are loaded as such.
     let op = TABLE.iter().find(|op| op.name == "ternary_matmul").unwrap();
     let ptx = |arch| String::from_utf8(compile(op.name, &kernel(op).source, arch).unwrap()).unwrap();
     assert!(ptx("compute_70").contains("dp4a.s32.s32") && !ptx("compute_60").contains("dp4a"));
     assert!(ptx("compute_80").contains("ld.global.nc.") && ptx("compute_80").contains("ld.shared.v4."));
 }
 
-/// The bounds of `tests/op_parity`, without its allowance for a GPU's division.
+/// With the limits of `tests/op_parity`, but without its allowance for a GPU's division.
 #[test]
 fn translated_shaders_agree_with_their_definition() {
     let kernels: Vec<(&str, Kernel)> = TABLE.iter().map(|op| (op.name, kernel(op))).collect();
@@ -94,7 +94,7 @@ fn translated_shaders_agree_with_their_definition() {
     }
 }
 
-/// The backend itself, over a driver that is emulated: a training step op by op beside the scalar kernels, and training.
+/// The backend over an emulated driver: a training step op by op against the scalar kernels, and training.
 fn the_program_computes_with_it(emulator: &Emulator) {
     let p = Project::new();
     let run = |words: &str| {

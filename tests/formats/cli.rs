@@ -73,5 +73,5 @@ fn what_cannot_be_exported_says_why() {
     let file = dir.path().join("notes.txt");
     std::fs::write(&file, "text").unwrap();
     let out = nanotern(&[&"inspect", &file]);
-    assert!(out.status.code() == Some(1) && String::from_utf8_lossy(&out.stderr).contains("is no checkpoint"));
+    assert!(out.status.code() == Some(1) && String::from_utf8_lossy(&out.stderr).contains("is not a checkpoint"));
 }

@@ -12,7 +12,7 @@ mod stream;
 use nanotern::checkpoint::Array;
 use nanotern::checkpoint::{self, Meta};
 use nanotern::formats::{CHAT_TEMPLATE, ModelFile, TextConfig};
-use nanotern::model::{Model, ModelConfig};
+use nanotern::model::{Model, ModelConfig, Role, Weight};
 use nanotern::rng::Rng;
 use nanotern::tokenizer::Tokenizer;
 use nanotern::train::Config;
@@ -42,13 +42,12 @@ fn latent(config: &ModelConfig, vocab: usize, seed: u64) -> Vec<Array> {
     let mut g = nanotern::graph::Graph::new();
     let model = Model::new(&mut g, config, vocab);
     let mut rng = Rng::new(seed);
-    let tensor = |p: &nanotern::model::Param| {
-        let shape = g.shape(p.id).to_vec();
-        let n = shape.iter().product();
-        let scale = if p.name.ends_with("norm.weight") { 1.0 } else { 0.3 };
-        Array { name: p.name.clone(), shape, data: (0..n).map(|_| scale * rng.normal()).collect() }
+    let array = |weight: &Weight| {
+        let scale = if weight.role == Role::Norm { 1.0 } else { 0.3 };
+        let data = (0..weight.elements()).map(|_| scale * rng.normal()).collect();
+        Array { name: weight.name.clone(), shape: weight.shape.clone(), data }
     };
-    model.params.iter().map(tensor).collect()
+    model.weights.iter().map(array).collect()
 }
 
 /// Saves a checkpoint and returns its directory.

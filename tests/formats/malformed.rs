@@ -130,7 +130,7 @@ const CONFIG: &[Case] = &[
     (
         "epsilon NaN",
         |r| r.key("nanotern.attention.layer_norm_rms_epsilon").2 = f32::NAN.to_le_bytes().to_vec(),
-        "norm_eps",
+        "layer_norm_rms_epsilon\" is NaN",
     ),
     (
         "rope bases that differ",
@@ -170,6 +170,37 @@ const CONFIG: &[Case] = &[
         "\"nanotern.stop_token_ids\"",
     ),
 ];
+
+/// Of the one key that holds the whole configuration.
+const WHOLE: &[Case] = &[
+    ("no JSON", |r| set_config(r, |_| "dim = 32".into()), "\"nanotern.config\": expected value"),
+    ("no object", |r| set_config(r, |_| "[32]".into()), "\"nanotern.config\""),
+    ("a number", |r| u32_key(r, "nanotern.config", 7), "\"nanotern.config\" is 7: it must be a string"),
+    ("unknown field", |r| set_config(r, |c| c.replacen('{', "{\"experts\":8,", 1)), "unknown field `experts`"),
+    ("field twice", |r| set_config(r, |c| c.replacen('{', "{\"dim\":32,", 1)), "duplicate field `dim`"),
+    ("missing field", |r| set_config(r, |c| c.replace("\"sub_norm\":true,", "")), "lacks \"sub_norm\""),
+    (
+        "field of another type",
+        |r| set_config(r, |c| c.replace("\"sub_norm\":true", "\"sub_norm\":3")),
+        "expected a boolean",
+    ),
+    ("unknown mixer", |r| set_config(r, |c| c.replacen('{', "{\"mixers\":[\"delta\"],", 1)), "unknown variant `delta`"),
+    (
+        "more mixers than layers",
+        |r| set_config(r, |c| c.replacen('{', "{\"mixers\":[\"attention\",\"attention\"],", 1)),
+        "mixers has 2 entries",
+    ),
+    ("size that differs", |r| u32_key(r, "nanotern.embedding_length", 64), "embedding_length\" is 64, but"),
+    ("epsilon that differs", |r| set_config(r, |c| c.replace("\"norm_eps\":", "\"norm_eps\":1")), "has norm_eps ="),
+    ("group size that differs", |r| u32_key(r, "nanotern.group_size", 64), ""),
+    ("no group size", |r| r.remove("nanotern.group_size"), "groups of 32 take"),
+    ("an option beside it", |r| r.set("nanotern.sub_norm", 7, &[1]), "\"nanotern.sub_norm\" is unknown beside"),
+];
+
+fn set_config(raw: &mut Raw, change: impl FnOnce(String) -> String) {
+    let text = String::from_utf8(raw.key("nanotern.config").2[8..].to_vec()).unwrap();
+    raw.set("nanotern.config", 8, &string(change(text).as_bytes()));
+}
 
 const TENSORS: &[Case] = &[
     ("missing tensor", |r| r.tensors.retain(|t| t.name != Q.as_bytes()), "\"blk.0.attn_q.weight\" is missing"),
@@ -245,12 +276,16 @@ const VALUES: &[Case] = &[
 #[test]
 fn malformed_gguf_files_are_refused_by_name() {
     let good = valid(&tiniest(), Format::Q1_58);
-    let raw = Raw::parse(&good);
-    assert!(raw.bytes() == good, "taking apart and putting together changes nothing");
+    // A file from before there was one key for the configuration; its tensors have other sizes.
+    let old = fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/old/nanotern.gguf")).unwrap();
+    let (raw, old_raw) = (Raw::parse(&good), Raw::parse(&old));
+    assert!(raw.bytes() == good && old_raw.bytes() == old, "taking apart and putting together changes nothing");
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("bad.gguf");
     let mut names = std::collections::BTreeSet::new();
-    for (name, change, part) in [HEADER, KEYS, CONFIG, TENSORS, VALUES].into_iter().flatten() {
+    let today = [HEADER, WHOLE, TENSORS, VALUES].into_iter().flatten().map(|case| (case, &raw));
+    let before = [KEYS, CONFIG].into_iter().flatten().map(|case| (case, &old_raw));
+    for ((name, change, part), raw) in today.chain(before) {
         let mut raw = raw.clone();
         change(&mut raw);
         fs::write(&path, raw.bytes()).unwrap();
@@ -282,8 +317,8 @@ fn malformed_blocks_are_refused() {
         (Format::Tq1_0, |r| r.tensor(Q).data[3] = 1, "byte 3 is 0x01, which holds an invalid trit"),
         (Format::Tq1_0, |r| r.tensor(Q).data[50] = 2, "byte 50 is 0x02, which holds an invalid trit"),
         (Format::Tq1_0, |r| r.tensor(Q).dims = vec![128, 512], "multiple of 256"),
-        (Format::Tq2_0, |r| u32_key(r, "nanotern.group_size", 128), "group_size is 128"),
-        (Format::Tq2_0, |r| u32_key(r, "bitnet.attention.head_count_kv", 3), "kv_heads = 3"),
+        (Format::Tq2_0, |r| u32_key(r, "nanotern.group_size", 128), "group_size\" is 128, but"),
+        (Format::Tq2_0, |r| u32_key(r, "bitnet.attention.head_count_kv", 3), "head_count_kv\" is 3, but"),
     ];
     for (i, (format, change, part)) in cases.into_iter().enumerate() {
         let error = with(format, change);

@@ -4,8 +4,9 @@ use super::raw::Raw;
 use super::{latent, model, save, small, tiniest, trained_tokenizer};
 use half::f16;
 use nanotern::files::map;
-use nanotern::formats::{Encoding, Format, ModelFile, TensorData, Ternary, gguf, mhc::MhcFile, specs};
-use nanotern::model::{Embeddings, Model, ModelConfig, Preset, Quantize};
+use nanotern::formats::{Format, ModelFile, TensorData, Ternary, gguf, mhc::MhcFile};
+use nanotern::graph::Graph;
+use nanotern::model::{Embeddings, Form, Model, ModelConfig, Preset, Quantize, Value};
 use nanotern::rng::Rng;
 use nanotern::tokenizer::Tokenizer;
 use nanotern::train::{OptimConfig, StepShape, TrainStep, Trainer};
@@ -54,12 +55,12 @@ fn every_option_round_trips_in_every_format() {
 }
 
 #[test]
-fn specs_are_what_training_declares() {
+fn training_declares_the_weights_of_files_and_a_parameter_for_each() {
     for (name, config) in configs() {
-        let mut g = nanotern::graph::Graph::new();
+        let mut g = Graph::new();
         let model = Model::new(&mut g, &config, 300);
-        let declared: Vec<_> = model.params.iter().map(|p| (p.name.clone(), g.shape(p.id).to_vec())).collect();
-        let listed: Vec<_> = specs(&config, 300).into_iter().map(|s| (s.name, s.shape)).collect();
+        let declared: Vec<_> = model.params().map(|(w, param)| (w.name.clone(), g.shape(param).to_vec())).collect();
+        let listed: Vec<_> = config.weights(300).into_iter().map(|w| (w.name, w.shape)).collect();
         assert_eq!(listed, declared, "{name}");
     }
 }
@@ -73,24 +74,24 @@ fn a_file_holds_what_the_trainer_computes_with() {
     let step = TrainStep::build(&config, 262, shape, &OptimConfig::default());
     let mut trainer = Trainer::new(step, &super::scalar()).unwrap();
     trainer.load_model(&weights).unwrap();
-    trainer.program.run_section("begin").unwrap();
+    trainer.program.run_section(trainer.step.sections.begin).unwrap();
     let dir = tempfile::tempdir().unwrap();
     let file = ModelFile::open(&save(dir.path(), &config, &weights, None)).unwrap();
     let path = dir.path().join("m.gguf");
     file.save_gguf(&path, Format::Q1_58).unwrap();
     for tensor in &ModelFile::open(&path).unwrap().tensors {
-        let find = |suffix: &str| trainer.step.plan.graph.find(&format!("{}{suffix}", tensor.name)).unwrap();
-        match &tensor.data {
-            TensorData::F32(v) => assert_eq!(*v, trainer.program.read::<f32>(find("")).unwrap()),
-            TensorData::F16(v) => {
-                let used: Vec<f32> = trainer.program.read(find(".f16")).unwrap();
+        let weight = trainer.step.model.weights.iter().find(|w| w.name == tensor.name).unwrap();
+        match (&tensor.data, weight.value) {
+            (TensorData::F32(v), Value::Dense(id)) => assert_eq!(*v, trainer.program.read::<f32>(id).unwrap()),
+            (TensorData::F16(v), Value::Dense(id)) => {
+                let used: Vec<f32> = trainer.program.read(id).unwrap();
                 assert_eq!(v.iter().map(|v| v.to_f32()).collect::<Vec<_>>(), used, "{}", tensor.name);
             }
-            TensorData::Ternary(t) => {
-                assert_eq!(t.codes, trainer.program.read::<u8>(find(".codes")).unwrap(), "{}", tensor.name);
-                assert_eq!(t.scales, trainer.program.read::<f32>(find(".scales")).unwrap(), "{}", tensor.name);
+            (TensorData::Ternary(t), Value::Ternary(w)) => {
+                assert_eq!(t.codes, trainer.program.read::<u8>(w.codes).unwrap(), "{}", tensor.name);
+                assert_eq!(t.scales, trainer.program.read::<f32>(w.scales).unwrap(), "{}", tensor.name);
             }
-            TensorData::Int8(_) => panic!("{}: int8 is not trained", tensor.name),
+            _ => panic!("{}: another form than the trainer's", tensor.name),
         }
     }
 }
@@ -224,9 +225,9 @@ fn mhc_files_have_their_sizes_and_round_trip() {
 #[test]
 fn the_tiny_preset_is_small_and_opens_at_once() {
     let tokenizer = trained_tokenizer(4096);
-    let config = ModelConfig { mhc_streams: 2, ..Preset::find("tiny").unwrap().model() };
+    let config = ModelConfig { mhc_streams: 2, ..Preset::find("tiny").unwrap().model.clone() };
     let model = model(&config, 4096, Some(&tokenizer));
-    assert!(specs(&config, 4096)[0].encoding == Encoding::F16);
+    assert!(config.weights(4096)[0].form == Form::F16);
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("tiny.gguf");
     let bytes = model.save_gguf(&path, Format::Q1_58).unwrap();

@@ -1,4 +1,4 @@
-//! The cases of each op: odd sizes, one row, masked targets, small real sizes, offsets, beta 0 (over poison) and 1.
+//! The cases of each op: odd sizes, a single row, masked targets, small real sizes, offsets, beta 0 (over poison) and 1.
 
 use cpu_kernels::Args;
 use cpu_kernels::ops::*;
@@ -7,19 +7,19 @@ use nanotern::graph::{Graph, TensorId};
 use nanotern::ops::{self, rope_table};
 use nanotern::rng::Rng;
 
-/// What a tensor holds before the op.
+/// The contents of a tensor before the op.
 pub enum Data {
     F32(Vec<f32>),
     U32(Vec<u32>),
     /// int8 or packed codes.
     Bytes(Vec<u8>),
-    /// Poison: this many bytes.
+    /// Poison, with a size in bytes.
     Out(usize),
-    /// The tensor of an earlier binding once more.
+    /// The same tensor as that of an earlier binding.
     Same(usize),
 }
 
-/// Puts the op into a graph, over tensors in the order of its bindings.
+/// Appends the op to a graph, with tensors in the order of its bindings.
 pub type Push = Box<dyn Fn(&mut Graph, &[TensorId])>;
 
 pub struct Case {
@@ -27,19 +27,23 @@ pub struct Case {
     pub args: String,
     pub push: Push,
     pub data: Vec<Data>,
-    /// Largest normalised mean squared error of floats.
+    /// The largest allowed normalised mean squared error of floats.
     pub limit: f64,
-    /// Whether a byte (at, reference, result) may differ on a GPU.
+    /// Whether a byte, given as (index, reference, result), may differ on a GPU.
     pub near_tie: Box<dyn Fn(usize, i8, i8) -> bool>,
 }
 
-fn case<A: Args + std::fmt::Debug>(op: &'static Op, args: A, data: Vec<Data>) -> Case {
+/// A case whose random data depends on its op and `args` only, not on other cases.
+fn case<A: Args + std::fmt::Debug>(op: &'static Op, args: A, data: impl FnOnce(&mut Rng) -> Vec<Data>) -> Case {
+    let text = format!("{args:?}");
+    let seed = crc32c::crc32c(format!("{} {text}", op.name).as_bytes());
+    let data = data(&mut Rng::new(u64::from(seed)));
     assert_eq!(data.len(), op.bindings.len(), "{}", op.name);
     let push = Box::new(move |g: &mut Graph, tensors: &[TensorId]| g.push(op, args, tensors));
-    Case { op, args: format!("{args:?}"), push, data, limit: 1e-7, near_tie: Box::new(|_, _, _| false) }
+    Case { op, args: text, push, data, limit: 1e-7, near_tie: Box::new(|_, _, _| false) }
 }
 
-/// The bits are defined: nothing is left to rounding.
+/// A case whose result is defined bit for bit.
 fn exact(case: Case) -> Case {
     Case { limit: 0.0, ..case }
 }
@@ -48,7 +52,7 @@ fn out(elements: u32) -> Data {
     Data::Out(4 * elements as usize)
 }
 
-/// A tensor that is added to when beta is not 0, else poison.
+/// The target of an op with a `beta`: random values if `beta` is not 0, otherwise poison.
 fn target(r: &mut Rng, beta: f32, elements: u32) -> Data {
     if beta == 0.0 { out(elements) } else { normal(r, elements, 1.0) }
 }
@@ -69,7 +73,7 @@ fn below(r: &mut Rng, n: u32, limit: u32) -> Vec<u32> {
     (0..n).map(|_| r.below(u64::from(limit)) as u32).collect()
 }
 
-/// int8 activations, never -128.
+/// int8 activations in -127..=127.
 fn activations(r: &mut Rng, n: u32) -> Data {
     Data::Bytes((0..n).map(|_| (r.below(255) as i16 - 127) as i8 as u8).collect())
 }
@@ -81,70 +85,75 @@ fn codes(r: &mut Rng, outs: u32, dim: u32) -> Data {
 }
 
 pub fn all() -> Vec<Case> {
-    let r = &mut Rng::new(7);
-    let mut cases = Vec::new();
-    for family in
-        [embedding, norms, quantizers, ternary, matmuls, attention, elementwise, streams, losses, optimizers, inference]
-    {
-        cases.extend(family(r));
-    }
-    cases
+    [embedding, norms, quantizers, ternary, matmuls, attention, elementwise, streams, losses, optimizers, inference]
+        .iter()
+        .flat_map(|family| family())
+        .collect()
 }
 
-fn embedding(r: &mut Rng) -> Vec<Case> {
+fn embedding() -> Vec<Case> {
     let mut cases = Vec::new();
     for (rows, dim, vocab) in [(1, 1, 1), (5, 7, 3), (33, 96, 40), (64, 256, 16)] {
-        let ids = below(r, rows, vocab);
-        let mut order: Vec<u32> = (0..rows).collect();
-        order.sort_by_key(|row| (ids[*row as usize], *row));
         let args = embedding::EmbeddingArgs { rows, dim };
-        let data = vec![Data::U32(ids.clone()), normal(r, vocab * dim, 0.02), out(rows * dim)];
+        let data = |r: &mut Rng| vec![Data::U32(below(r, rows, vocab)), normal(r, vocab * dim, 0.02), out(rows * dim)];
         cases.push(exact(case(&ops::EMBEDDING, args, data)));
         let args = embedding_backward::EmbeddingBackwardArgs { rows, dim };
-        let data = vec![Data::U32(ids), Data::U32(order), normal(r, rows * dim, 1.0), normal(r, vocab * dim, 1.0)];
+        let data = |r: &mut Rng| {
+            let ids = below(r, rows, vocab);
+            let mut order: Vec<u32> = (0..rows).collect();
+            order.sort_by_key(|row| (ids[*row as usize], *row));
+            vec![Data::U32(ids), Data::U32(order), normal(r, rows * dim, 1.0), normal(r, vocab * dim, 1.0)]
+        };
         cases.push(case(&ops::EMBEDDING_BACKWARD, args, data));
     }
     cases
 }
 
-fn norms(r: &mut Rng) -> Vec<Case> {
+fn norms() -> Vec<Case> {
     let mut cases = Vec::new();
     for (rows, dim) in [(1, 1), (1, 7), (3, 63), (5, 64), (2, 256), (130, 65), (7, 768)] {
         let args = rms_norm::RmsNormArgs { rows, dim, eps: 1e-5 };
-        let data = vec![normal(r, rows * dim, 1.5), normal(r, dim, 1.0), out(rows * dim), out(rows)];
+        let data = |r: &mut Rng| vec![normal(r, rows * dim, 1.5), normal(r, dim, 1.0), out(rows * dim), out(rows)];
         cases.push(case(&ops::RMS_NORM, args, data));
         for beta in [0.0, 1.0] {
             let args = rms_norm_backward::RmsNormBackwardArgs { rows, dim, beta };
-            let [x, w] = [normal(r, rows * dim, 1.5), normal(r, dim, 1.0)];
-            let data = vec![x, w, uniform(r, rows, 0.5, 2.0), normal(r, rows * dim, 1.0), target(r, beta, rows * dim)];
+            let data = |r: &mut Rng| {
+                let [x, w] = [normal(r, rows * dim, 1.5), normal(r, dim, 1.0)];
+                vec![x, w, uniform(r, rows, 0.5, 2.0), normal(r, rows * dim, 1.0), target(r, beta, rows * dim)]
+            };
             cases.push(case(&ops::RMS_NORM_BACKWARD, args, data));
         }
         let args = rms_norm_backward_weight::RmsNormBackwardWeightArgs { rows, dim };
-        let [x, rstd, dy] = [normal(r, rows * dim, 1.5), uniform(r, rows, 0.5, 2.0), normal(r, rows * dim, 1.0)];
-        cases.push(case(&ops::RMS_NORM_BACKWARD_WEIGHT, args, vec![x, rstd, dy, out(rows.div_ceil(64) * dim)]));
+        let data = |r: &mut Rng| {
+            let [x, rstd, dy] = [normal(r, rows * dim, 1.5), uniform(r, rows, 0.5, 2.0), normal(r, rows * dim, 1.0)];
+            vec![x, rstd, dy, out(rows.div_ceil(64) * dim)]
+        };
+        cases.push(case(&ops::RMS_NORM_BACKWARD_WEIGHT, args, data));
     }
     for (rows, cols, offset, beta) in [(1, 1, 0, 0.0), (9, 130, 0, 1.0), (3, 20, 4, 0.0), (70, 64, 3, 1.0)] {
         let args = sum_rows::SumRowsArgs { rows, cols, offset, beta };
-        let data = vec![normal(r, rows * cols, 1.0), target(r, beta, offset + cols + 2)];
+        let data = |r: &mut Rng| vec![normal(r, rows * cols, 1.0), target(r, beta, offset + cols + 2)];
         cases.push(case(&ops::SUM_ROWS, args, data));
     }
     cases
 }
 
-fn quantizers(r: &mut Rng) -> Vec<Case> {
+fn quantizers() -> Vec<Case> {
     let mut cases = Vec::new();
     for (rows, dim, scale) in [(1, 4, 1.0), (3, 32, 100.0), (5, 260, 1e-3), (2, 256, 0.0), (9, 768, 1.0)] {
-        let x = values(r, rows * dim, scale);
         let args = quantize_rows::QuantizeRowsArgs { rows, dim };
-        let data = vec![Data::F32(x.clone()), Data::Out((rows * dim) as usize), out(rows)];
-        // A GPU's division may be 2.5 ulp off, which moves a code by one where x / step is that near to a tie.
+        let data = |r: &mut Rng| vec![normal(r, rows * dim, scale), Data::Out((rows * dim) as usize), out(rows)];
+        let case = case(&ops::QUANTIZE_ROWS, args, data);
+        let Data::F32(x) = &case.data[0] else { unreachable!("activations are floats") };
+        let x = x.clone();
+        // A GPU's division may be off by 2.5 ulp, which moves a code by one if x / step is that close to a tie.
         let near_tie = move |at: usize, a: i8, b: i8| {
             let row = &x[at / dim as usize * dim as usize..][..dim as usize];
             let step = row.iter().fold(1e-8f32, |m, v| m.max(v.abs())) / 127.0;
             let tie = ((x[at] / step).abs().fract() - 0.5).abs();
             a.abs_diff(b) == 1 && tie < 1e-3
         };
-        cases.push(Case { near_tie: Box::new(near_tie), ..case(&ops::QUANTIZE_ROWS, args, data) });
+        cases.push(Case { near_tie: Box::new(near_tie), ..case });
     }
     for (rows, dim, group, scale) in [
         (1, 32, 32, 0.02),
@@ -164,21 +173,22 @@ fn quantizers(r: &mut Rng) -> Vec<Case> {
     ] {
         let args = ternary_quantize::TernaryQuantizeArgs { rows, dim, group };
         let bytes = rows as usize * ops::packed_row_bytes(dim as usize);
-        let data = vec![normal(r, rows * dim, scale), Data::Out(bytes), out(rows * (dim / group))];
+        let data = |r: &mut Rng| vec![normal(r, rows * dim, scale), Data::Out(bytes), out(rows * (dim / group))];
         cases.push(exact(case(&ops::TERNARY_QUANTIZE, args, data)));
     }
-    // Means halfway between two f16 values, below the smallest scale, and weights on the threshold.
+    // Means halfway between two f16 values, means below the smallest scale, and weights on the threshold.
     let halfway = [1.0 + 1.0 / 2048.0, 1.0 + 3.0 / 2048.0, 1e-9, 0.0];
     let w = halfway.iter().flat_map(|v| (0..32).map(move |i| if i % 2 == 0 { *v } else { -*v })).collect();
     let threshold = (0..128).map(|i| [0.5, -0.5, 1.0, -2.0][i % 4]).collect();
     for (w, group) in [(w, 32), (threshold, 128)] {
         let args = ternary_quantize::TernaryQuantizeArgs { rows: 1, dim: 128, group };
-        cases.push(exact(case(&ops::TERNARY_QUANTIZE, args, vec![Data::F32(w), Data::Out(32), out(128 / group)])));
+        let data = |_: &mut Rng| vec![Data::F32(w), Data::Out(32), out(128 / group)];
+        cases.push(exact(case(&ops::TERNARY_QUANTIZE, args, data)));
     }
     cases
 }
 
-fn ternary(r: &mut Rng) -> Vec<Case> {
+fn ternary() -> Vec<Case> {
     let mut cases = Vec::new();
     for (rows, outs, dim, group, x_row) in [
         (1, 1, 32, 32, 0),
@@ -195,25 +205,31 @@ fn ternary(r: &mut Rng) -> Vec<Case> {
         let have = x_row + rows + 1;
         let scales = |r: &mut Rng| uniform(r, outs * (dim / group), 0.001, 0.1);
         let args = ternary_matmul::TernaryMatmulArgs { rows, outs, dim, group, x_row };
-        let [xq, step] = [activations(r, have * dim), uniform(r, have, 0.01, 0.03)];
-        let data = vec![xq, step, codes(r, outs, dim), scales(r), out(rows * outs)];
+        let data = |r: &mut Rng| {
+            let [xq, step] = [activations(r, have * dim), uniform(r, have, 0.01, 0.03)];
+            vec![xq, step, codes(r, outs, dim), scales(r), out(rows * outs)]
+        };
         cases.push(case(&ops::TERNARY_MATMUL, args, data));
         for beta in [0.0, 1.0] {
             use ternary_matmul_backward_input::TernaryMatmulBackwardInputArgs as A;
             let args = A { rows, outs, dim, group, x_row, beta };
-            let data = vec![normal(r, rows * outs, 1.0), codes(r, outs, dim), scales(r), target(r, beta, have * dim)];
+            let data = |r: &mut Rng| {
+                vec![normal(r, rows * outs, 1.0), codes(r, outs, dim), scales(r), target(r, beta, have * dim)]
+            };
             cases.push(case(&ops::TERNARY_MATMUL_BACKWARD_INPUT, args, data));
         }
         use ternary_matmul_backward_weight::TernaryMatmulBackwardWeightArgs as A;
         let args = A { rows, outs, dim, x_row };
-        let [dy, xq] = [normal(r, rows * outs, 1.0), activations(r, have * dim)];
-        let data = vec![dy, xq, uniform(r, have, 0.01, 0.03), normal(r, outs * dim, 1.0)];
+        let data = |r: &mut Rng| {
+            let [dy, xq] = [normal(r, rows * outs, 1.0), activations(r, have * dim)];
+            vec![dy, xq, uniform(r, have, 0.01, 0.03), normal(r, outs * dim, 1.0)]
+        };
         cases.push(case(&ops::TERNARY_MATMUL_BACKWARD_WEIGHT, args, data));
     }
     cases
 }
 
-fn matmuls(r: &mut Rng) -> Vec<Case> {
+fn matmuls() -> Vec<Case> {
     use matmul::MatmulArgs as A;
     let mut cases = Vec::new();
     for (i, [m, n, k]) in [[1, 1, 1], [3, 5, 7], [1, 130, 64], [8, 9, 50], [64, 64, 16], [65, 63, 17], [70, 130, 96]]
@@ -225,38 +241,50 @@ fn matmuls(r: &mut Rng) -> Vec<Case> {
             let (a_offset, b_offset, d_offset) = [(0, 0, 0), (5, 2, 3)][(i + a_transposed as usize) % 2];
             let offsets = A { a_offset, b_offset, d_offset, ..A::default() };
             let args = A { m, n, k, batch, a_transposed, b_transposed, alpha: 0.7, beta, ..offsets };
-            let [a, b] = [normal(r, a_offset + batch * m * k, 1.0), normal(r, b_offset + batch * k * n, 1.0)];
-            cases.push(case(&ops::MATMUL, args, vec![a, b, target(r, beta, d_offset + batch * m * n + 1)]));
+            let data = |r: &mut Rng| {
+                let [a, b] = [normal(r, a_offset + batch * m * k, 1.0), normal(r, b_offset + batch * k * n, 1.0)];
+                vec![a, b, target(r, beta, d_offset + batch * m * n + 1)]
+            };
+            cases.push(case(&ops::MATMUL, args, data));
         }
     }
     for (m, k, batch) in [(5, 9, 2), (70, 33, 1), (130, 64, 2)] {
         let args = A { m, n: m, k, batch, b_transposed: 1, symmetric: 1, ..A::default() };
-        cases.push(case(&ops::MATMUL, args, vec![normal(r, batch * m * k, 1.0), Data::Same(0), out(batch * m * m)]));
+        let data = |r: &mut Rng| vec![normal(r, batch * m * k, 1.0), Data::Same(0), out(batch * m * m)];
+        cases.push(case(&ops::MATMUL, args, data));
     }
     for (m, n, k, batch, beta) in [(1, 1, 1, 1, 1.0), (3, 70, 5, 2, -4.775), (66, 130, 20, 1, 0.5)] {
         let args = matmul_add::MatmulAddArgs { m, n, k, batch, symmetric: 0, alpha: 2.0, beta };
-        let [a, b, c] = [m * k, k * n, m * n].map(|n| normal(r, batch * n, 1.0));
-        cases.push(case(&ops::MATMUL_ADD, args, vec![a, b, c, out(batch * m * n)]));
+        let data = |r: &mut Rng| {
+            let [a, b, c] = [m * k, k * n, m * n].map(|n| normal(r, batch * n, 1.0));
+            vec![a, b, c, out(batch * m * n)]
+        };
+        cases.push(case(&ops::MATMUL_ADD, args, data));
     }
     for (m, batch) in [(5, 2), (100, 2)] {
-        let mut symmetric = values(r, batch * m * m, 1.0);
-        for (i, row) in (0..batch).flat_map(|b| (0..m).map(move |row| (b * m * m, row))) {
-            (0..row).for_each(|col| symmetric[(i + row * m + col) as usize] = symmetric[(i + col * m + row) as usize]);
-        }
         let args = matmul_add::MatmulAddArgs { m, n: m, k: m, batch, symmetric: 1, alpha: 2.03, beta: -4.8 };
-        let data = vec![Data::F32(symmetric), Data::Same(0), Data::Same(0), out(batch * m * m)];
+        let data = |r: &mut Rng| {
+            let mut x = values(r, batch * m * m, 1.0);
+            for (i, row) in (0..batch).flat_map(|b| (0..m).map(move |row| (b * m * m, row))) {
+                (0..row).for_each(|col| x[(i + row * m + col) as usize] = x[(i + col * m + row) as usize]);
+            }
+            vec![Data::F32(x), Data::Same(0), Data::Same(0), out(batch * m * m)]
+        };
         cases.push(case(&ops::MATMUL_ADD, args, data));
     }
     cases
 }
 
-fn attention(r: &mut Rng) -> Vec<Case> {
+fn attention() -> Vec<Case> {
     let mut cases = Vec::new();
     for (rows, heads, head_dim, sign) in [(1, 1, 2, 1.0), (5, 3, 16, 1.0), (33, 4, 64, -1.0), (7, 2, 128, 1.0)] {
         let args = rope::RopeArgs { rows, heads, head_dim, sign };
-        let [x, y] = [normal(r, rows * heads * head_dim, 1.0), out(rows * heads * head_dim)];
-        let table = Data::F32(rope_table(50, head_dim as usize, 10_000.0));
-        cases.push(case(&ops::ROPE, args, vec![x, Data::U32(below(r, rows, 50)), table, y]));
+        let data = |r: &mut Rng| {
+            let [x, y] = [normal(r, rows * heads * head_dim, 1.0), out(rows * heads * head_dim)];
+            let table = Data::F32(rope_table(50, head_dim as usize, 10_000.0));
+            vec![x, Data::U32(below(r, rows, 50)), table, y]
+        };
+        cases.push(case(&ops::ROPE, args, data));
     }
     for (batch, seq, heads, kv_heads, head_dim) in [
         (1, 1, 1, 1, 4),
@@ -270,114 +298,120 @@ fn attention(r: &mut Rng) -> Vec<Case> {
         let scale = 1.0 / (head_dim as f32).sqrt();
         let (q, kv, rows) = (batch * seq * heads * head_dim, batch * seq * kv_heads * head_dim, batch * heads * seq);
         let args = attention::AttentionArgs { batch, seq, heads, kv_heads, head_dim, scale };
-        let data = vec![normal(r, q, 1.0), normal(r, kv, 1.0), normal(r, kv, 1.0), out(q), out(rows)];
+        let data = |r: &mut Rng| vec![normal(r, q, 1.0), normal(r, kv, 1.0), normal(r, kv, 1.0), out(q), out(rows)];
         cases.push(case(&ops::ATTENTION, args, data));
         let args = attention_backward_delta::AttentionBackwardDeltaArgs { batch, seq, heads, head_dim };
-        let data = vec![normal(r, q, 1.0), normal(r, q, 1.0), out(rows)];
+        let data = |r: &mut Rng| vec![normal(r, q, 1.0), normal(r, q, 1.0), out(rows)];
         cases.push(case(&ops::ATTENTION_BACKWARD_DELTA, args, data));
         let inputs = |r: &mut Rng| {
             let [lse, delta] = [uniform(r, rows, 2.0, 4.0), normal(r, rows, 0.5)];
             vec![normal(r, q, 1.0), normal(r, kv, 1.0), normal(r, kv, 1.0), normal(r, q, 1.0), lse, delta]
         };
         let args = attention_backward_q::AttentionBackwardQArgs { batch, seq, heads, kv_heads, head_dim, scale };
-        cases.push(case(&ops::ATTENTION_BACKWARD_Q, args, [inputs(r), vec![out(q)]].into_iter().flatten().collect()));
+        let data = |r: &mut Rng| [inputs(r), vec![out(q)]].into_iter().flatten().collect();
+        cases.push(case(&ops::ATTENTION_BACKWARD_Q, args, data));
         let args = attention_backward_kv::AttentionBackwardKvArgs { batch, seq, heads, kv_heads, head_dim, scale };
-        let data = [inputs(r), vec![out(kv), out(kv)]].into_iter().flatten().collect();
+        let data = |r: &mut Rng| [inputs(r), vec![out(kv), out(kv)]].into_iter().flatten().collect();
         cases.push(case(&ops::ATTENTION_BACKWARD_KV, args, data));
     }
     cases
 }
 
-fn elementwise(r: &mut Rng) -> Vec<Case> {
+fn elementwise() -> Vec<Case> {
     let mut cases = Vec::new();
     for n in [1, 63, 64, 1000, 4097] {
-        let [gate, up, y] = [normal(r, n, 4.0), normal(r, n, 1.0), out(n)];
-        cases.push(case(&ops::SWIGLU, swiglu::SwigluArgs { n }, vec![gate, up, y]));
-        let data = vec![normal(r, n, 4.0), normal(r, n, 1.0), normal(r, n, 1.0), out(n), out(n)];
+        let data = |r: &mut Rng| vec![normal(r, n, 4.0), normal(r, n, 1.0), out(n)];
+        cases.push(case(&ops::SWIGLU, swiglu::SwigluArgs { n }, data));
+        let data = |r: &mut Rng| vec![normal(r, n, 4.0), normal(r, n, 1.0), normal(r, n, 1.0), out(n), out(n)];
         cases.push(case(&ops::SWIGLU_BACKWARD, swiglu_backward::SwigluBackwardArgs { n }, data));
-        let [a, b, y] = [normal(r, n, 1.0), normal(r, n, 1.0), out(n)];
-        cases.push(exact(case(&ops::ADD, add::AddArgs { n }, vec![a, b, y])));
-        cases.push(exact(case(&ops::COPY, copy::CopyArgs { n }, vec![normal(r, n, 1.0), out(n)])));
-        cases.push(exact(case(&ops::FILL, fill::FillArgs { n, value: -1.25 }, vec![out(n)])));
+        let data = |r: &mut Rng| vec![normal(r, n, 1.0), normal(r, n, 1.0), out(n)];
+        cases.push(exact(case(&ops::ADD, add::AddArgs { n }, data)));
+        cases.push(exact(case(&ops::COPY, copy::CopyArgs { n }, |r| vec![normal(r, n, 1.0), out(n)])));
+        cases.push(exact(case(&ops::FILL, fill::FillArgs { n, value: -1.25 }, |_| vec![out(n)])));
     }
     let edges = vec![0.0, 1.0, 1.0 + 2f32.powi(-11), 65519.0, -70000.0, 2f32.powi(-25), 5e-8, -6.1e-5, 3.3e-6, 0.02];
     let (n, edges) = (edges.len() as u32, Data::F32(edges));
-    cases.push(exact(case(&ops::ROUND_F16, round_f16::RoundF16Args { n }, vec![edges, out(n)])));
-    cases.push(exact(case(&ops::ROUND_F16, round_f16::RoundF16Args { n: 999 }, vec![normal(r, 999, 1e-4), out(999)])));
-    // More workgroups than a grid has in x: the rest are folded into y.
+    cases.push(exact(case(&ops::ROUND_F16, round_f16::RoundF16Args { n }, |_| vec![edges, out(n)])));
+    let data = |r: &mut Rng| vec![normal(r, 999, 1e-4), out(999)];
+    cases.push(exact(case(&ops::ROUND_F16, round_f16::RoundF16Args { n: 999 }, data)));
+    // More workgroups than a grid may have in x: the others go to y.
     let n = 32_768 * 64 + 65;
-    cases.push(exact(case(&ops::FILL, fill::FillArgs { n, value: 3.0 }, vec![out(n)])));
+    cases.push(exact(case(&ops::FILL, fill::FillArgs { n, value: 3.0 }, |_| vec![out(n)])));
     let extremes = || Data::F32(vec![-1e4, -100.0, -80.0, 0.0, 80.0, 100.0, 1e4]);
     let args = swiglu::SwigluArgs { n: 7 };
-    cases.push(case(&ops::SWIGLU, args, vec![extremes(), normal(r, 7, 1.0), out(7)]));
+    cases.push(case(&ops::SWIGLU, args, |r| vec![extremes(), normal(r, 7, 1.0), out(7)]));
     let args = swiglu_backward::SwigluBackwardArgs { n: 7 };
-    let data = vec![extremes(), normal(r, 7, 1.0), normal(r, 7, 1.0), out(7), out(7)];
+    let data = |r: &mut Rng| vec![extremes(), normal(r, 7, 1.0), normal(r, 7, 1.0), out(7), out(7)];
     cases.push(case(&ops::SWIGLU_BACKWARD, args, data));
     cases
 }
 
-/// h_pre, h_post and H_res of `streams` streams.
+/// h_pre, h_post and H_res for `streams` streams.
 fn coef(r: &mut Rng, streams: u32) -> Data {
     uniform(r, streams * (2 + streams), 0.05, 0.95)
 }
 
-fn streams(r: &mut Rng) -> Vec<Case> {
+fn streams() -> Vec<Case> {
     let mut cases = Vec::new();
     for (streams, params) in [(2, 9), (4, 40)] {
         let args = mhc_weights::MhcWeightsArgs { streams };
-        cases.push(case(&ops::MHC_WEIGHTS, args, vec![normal(r, params, 2.0), out(streams * (2 + streams))]));
+        cases.push(case(&ops::MHC_WEIGHTS, args, |r| vec![normal(r, params, 2.0), out(streams * (2 + streams))]));
         let args = mhc_weights_backward::MhcWeightsBackwardArgs { streams };
-        let dcoef = normal(r, streams * (2 + streams), 1.0);
-        let data = vec![normal(r, params, 2.0), coef(r, streams), dcoef, normal(r, params, 1.0)];
+        let data = |r: &mut Rng| {
+            let dcoef = normal(r, streams * (2 + streams), 1.0);
+            vec![normal(r, params, 2.0), coef(r, streams), dcoef, normal(r, params, 1.0)]
+        };
         cases.push(case(&ops::MHC_WEIGHTS_BACKWARD, args, data));
         for n in [1, 65, 5000] {
             let x = |r: &mut Rng| normal(r, n, 1.0);
             let all = |r: &mut Rng| normal(r, n * streams, 1.0);
             let args = mhc_expand::MhcExpandArgs { n, streams, scale: 0.25 };
-            cases.push(case(&ops::MHC_EXPAND, args, vec![x(r), out(n * streams)]));
+            cases.push(case(&ops::MHC_EXPAND, args, |r| vec![x(r), out(n * streams)]));
             let args = mhc_collapse::MhcCollapseArgs { n, streams, scale: 0.25 };
-            cases.push(case(&ops::MHC_COLLAPSE, args, vec![all(r), out(n)]));
+            cases.push(case(&ops::MHC_COLLAPSE, args, |r| vec![all(r), out(n)]));
             let args = mhc_pre::MhcPreArgs { n, streams };
-            cases.push(case(&ops::MHC_PRE, args, vec![coef(r, streams), all(r), out(n)]));
+            cases.push(case(&ops::MHC_PRE, args, |r| vec![coef(r, streams), all(r), out(n)]));
             for beta in [0.0, 1.0] {
                 let args = mhc_pre_backward::MhcPreBackwardArgs { n, streams, beta };
-                let data = vec![coef(r, streams), x(r), target(r, beta, n * streams)];
+                let data = |r: &mut Rng| vec![coef(r, streams), x(r), target(r, beta, n * streams)];
                 cases.push(case(&ops::MHC_PRE_BACKWARD, args, data));
             }
             let blocks = n.div_ceil(4096);
             let args = mhc_pre_backward_coef::MhcPreBackwardCoefArgs { n, streams };
-            cases.push(case(&ops::MHC_PRE_BACKWARD_COEF, args, vec![all(r), x(r), out(blocks * streams)]));
+            cases.push(case(&ops::MHC_PRE_BACKWARD_COEF, args, |r| vec![all(r), x(r), out(blocks * streams)]));
             let args = mhc_post::MhcPostArgs { n, streams };
-            cases.push(case(&ops::MHC_POST, args, vec![coef(r, streams), all(r), x(r), out(n * streams)]));
+            cases.push(case(&ops::MHC_POST, args, |r| vec![coef(r, streams), all(r), x(r), out(n * streams)]));
             let args = mhc_post_backward::MhcPostBackwardArgs { n, streams };
-            let data = vec![coef(r, streams), all(r), out(n * streams), out(n)];
+            let data = |r: &mut Rng| vec![coef(r, streams), all(r), out(n * streams), out(n)];
             cases.push(case(&ops::MHC_POST_BACKWARD, args, data));
             let args = mhc_post_backward_coef::MhcPostBackwardCoefArgs { n, streams };
-            let data = vec![all(r), x(r), all(r), out(blocks * streams * (1 + streams))];
+            let data = |r: &mut Rng| vec![all(r), x(r), all(r), out(blocks * streams * (1 + streams))];
             cases.push(case(&ops::MHC_POST_BACKWARD_COEF, args, data));
         }
     }
     cases
 }
 
-fn losses(r: &mut Rng) -> Vec<Case> {
+fn losses() -> Vec<Case> {
     let mut cases = Vec::new();
     for (rows, vocab, row, grad_scale) in
         [(1, 1, 0, 1.0), (5, 100, 2, 0.25), (3, 65, 0, 0.0), (4, 4096, 1, 0.01), (2, 257, 0, 1.0)]
     {
         let args = cross_entropy::CrossEntropyArgs { rows, vocab, row, grad_scale };
-        let mut targets = below(r, row + rows + 1, vocab);
-        targets[(row + rows / 2) as usize] = if rows > 1 { u32::MAX } else { 0 };
-        let data = vec![Data::U32(targets), normal(r, rows * vocab, 3.0), out(row + rows + 1)];
+        let data = |r: &mut Rng| {
+            let mut targets = below(r, row + rows + 1, vocab);
+            targets[(row + rows / 2) as usize] = if rows > 1 { u32::MAX } else { 0 };
+            vec![Data::U32(targets), normal(r, rows * vocab, 3.0), out(row + rows + 1)]
+        };
         cases.push(case(&ops::CROSS_ENTROPY, args, data));
     }
     for (n, beta) in [(1, 0.0), (63, 1.0), (2000, 0.0), (10_000, 0.5)] {
         let args = sum::SumArgs { n, scale: 0.3, beta };
-        cases.push(case(&ops::SUM, args, vec![uniform(r, n, 0.0, 8.0), target(r, beta, 1)]));
+        cases.push(case(&ops::SUM, args, |r| vec![uniform(r, n, 0.0, 8.0), target(r, beta, 1)]));
     }
     for (n, rows, offset) in [(1, 1, 0), (4096, 1, 0), (5000, 1, 3), (4097, 3, 1), (100, 5, 0), (1, 32_770, 0)] {
         let args = sum_squares::SumSquaresArgs { n, rows, offset };
-        let data = vec![normal(r, n * rows, 0.1), out(offset + rows * n.div_ceil(4096) + 1)];
+        let data = |r: &mut Rng| vec![normal(r, n * rows, 0.1), out(offset + rows * n.div_ceil(4096) + 1)];
         cases.push(case(&ops::SUM_SQUARES, args, data));
     }
     let (inf, nan) = (f32::INFINITY, f32::NAN);
@@ -393,54 +427,67 @@ fn losses(r: &mut Rng) -> Vec<Case> {
     ] {
         let args = clip::ClipArgs { partials: 100, warmup: 20, clip, outlier };
         let [step, ctl] = [vec![1.0, 0.1, 0.1, 67.0], ctl.to_vec()].map(Data::F32);
-        let data = vec![uniform(r, 100, 0.0, norm), Data::F32(vec![loss]), step, ctl, normal(r, 256, 1.0)];
+        let data =
+            |r: &mut Rng| vec![uniform(r, 100, 0.0, norm), Data::F32(vec![loss]), step, ctl, normal(r, 256, 1.0)];
         cases.push(case(&ops::CLIP, args, data));
     }
     cases
 }
 
-fn optimizers(r: &mut Rng) -> Vec<Case> {
+fn optimizers() -> Vec<Case> {
     let mut cases = Vec::new();
     for (n, skip) in [(1, 0.0), (65, 0.0), (5000, 0.0), (100, 1.0)] {
         let ctl = || Data::F32(vec![0.7, skip, 1.0, 9.0]);
         let step = || Data::F32(vec![0.5, 0.1, 0.02, 3.0]);
         let (lr, beta1, beta2, weight_decay) = (3e-3, 0.9, 0.95, 0.1);
         let args = adamw::AdamwArgs { n, lr, beta1, beta2, eps: 1e-8, weight_decay };
-        let [g, w, m, v] = [1.0, 0.5, 0.1, 0.0].map(|scale| normal(r, n, scale));
-        let v = if n > 64 { uniform(r, n, 0.0, 0.1) } else { v };
-        cases.push(case(&ops::ADAMW, args, vec![g, ctl(), step(), w, m, v]));
+        let data = |r: &mut Rng| {
+            let [g, w, m, v] = [1.0, 0.5, 0.1, 0.0].map(|scale| normal(r, n, scale));
+            let v = if n > 64 { uniform(r, n, 0.0, 0.1) } else { v };
+            vec![g, ctl(), step(), w, m, v]
+        };
+        cases.push(case(&ops::ADAMW, args, data));
         let args = lion::LionArgs { n, lr, beta1, beta2, weight_decay };
-        let [g, w, m] = [1.0, 0.5, 0.1].map(|scale| normal(r, n, scale));
-        cases.push(case(&ops::LION, args, vec![g, ctl(), step(), w, m]));
+        let data = |r: &mut Rng| {
+            let [g, w, m] = [1.0, 0.5, 0.1].map(|scale| normal(r, n, scale));
+            vec![g, ctl(), step(), w, m]
+        };
+        cases.push(case(&ops::LION, args, data));
     }
-    for (rows, cols, offset, transposed, skip) in
-        [(1, 1, 0, 0, 0.0), (5, 9, 3, 0, 0.0), (33, 20, 7, 1, 0.0), (64, 32, 0, 1, 1.0)]
+    for (rows, cols, offset, start, transposed, skip) in
+        [(1, 1, 0, 0, 0, 0.0), (5, 9, 3, 45, 0, 0.0), (33, 20, 7, 660, 1, 0.0), (64, 32, 0, 0, 1, 1.0)]
     {
-        let (n, ctl, step) =
-            (rows * cols, || Data::F32(vec![0.7, skip, 1.0, 9.0]), Data::F32(vec![0.5, 0.1, 0.02, 3.0]));
-        let args = muon_momentum::MuonMomentumArgs { rows, cols, offset, transposed, beta: 0.95 };
-        let data = vec![normal(r, n, 1.0), ctl(), normal(r, n, 0.1), out(offset + n + 1)];
+        // A stack of matrices, of which the one from `start` on is meant; what lies around it stays.
+        let (n, stack, ctl, step) = (
+            rows * cols,
+            start + rows * cols + 3,
+            || Data::F32(vec![0.7, skip, 1.0, 9.0]),
+            Data::F32(vec![0.5, 0.1, 0.02, 3.0]),
+        );
+        let args = muon_momentum::MuonMomentumArgs { rows, cols, offset, transposed, beta: 0.95, start };
+        let data = |r: &mut Rng| vec![normal(r, stack, 1.0), ctl(), normal(r, stack, 0.1), out(offset + n + 1)];
         cases.push(case(&ops::MUON_MOMENTUM, args, data));
         let (lr, shape, weight_decay) = (0.02, 1.3, 0.1);
-        let args = muon_update::MuonUpdateArgs { rows, cols, offset, transposed, lr, shape, weight_decay };
-        let data = vec![normal(r, offset + n, 0.1), ctl(), step, normal(r, n, 0.5)];
+        let args = muon_update::MuonUpdateArgs { rows, cols, offset, transposed, lr, shape, weight_decay, start };
+        let data = |r: &mut Rng| vec![normal(r, offset + n, 0.1), ctl(), step, normal(r, stack, 0.5)];
         cases.push(case(&ops::MUON_UPDATE, args, data));
     }
     for (n, batch) in [(1, 1), (100, 3), (5000, 2), (4096, 1)] {
         let args = muon_normalize::MuonNormalizeArgs { n, batch };
-        let data = vec![uniform(r, batch * n.div_ceil(4096), 0.1, 9.0), normal(r, batch * n, 1.0)];
+        let data = |r: &mut Rng| vec![uniform(r, batch * n.div_ceil(4096), 0.1, 9.0), normal(r, batch * n, 1.0)];
         cases.push(case(&ops::MUON_NORMALIZE, args, data));
     }
     cases
 }
 
+/// The index of no row.
 const NOWHERE: u32 = u32::MAX;
 
-fn inference(r: &mut Rng) -> Vec<Case> {
+fn inference() -> Vec<Case> {
     let mut cases = Vec::new();
     for (heads, kv_heads, head_dim, context) in [(1, 1, 4, 5), (4, 2, 16, 40), (4, 4, 64, 130), (2, 1, 128, 70)] {
         let last = context - 1;
-        // Two sequences, rows in a row and rows alone, and rows that are none.
+        // Consecutive and single rows of three sequences, and an empty row.
         let positions = vec![0, 1, 2, 3, last, NOWHERE, 2, last];
         let slots = vec![0, 0, 0, 0, 1, NOWHERE, 1, 2];
         let (rows, dim, kv_dim) = (positions.len() as u32, heads * head_dim, kv_heads * head_dim);
@@ -449,40 +496,48 @@ fn inference(r: &mut Rng) -> Vec<Case> {
         let place = || [Data::U32(positions.clone()), Data::U32(slots.clone())];
         for (args, len) in [(append(1), k_len), (append(0), v_len)] {
             let [at, slot] = place();
-            let data = vec![normal(r, rows * kv_dim, 1.0), at, slot, normal(r, len, 1.0)];
+            let data = |r: &mut Rng| vec![normal(r, rows * kv_dim, 1.0), at, slot, normal(r, len, 1.0)];
             cases.push(exact(case(&ops::KV_APPEND, args, data)));
         }
         let scale = 1.0 / (head_dim as f32).sqrt();
         let args = attention_cached::AttentionCachedArgs { rows, heads, kv_heads, head_dim, context, scale };
         let [at, slot] = place();
-        let [q, k, v] = [rows * dim, k_len, v_len].map(|n| normal(r, n, 1.0));
-        cases.push(case(&ops::ATTENTION_CACHED, args, vec![q, k, v, at, slot, out(rows * dim)]));
+        let data = |r: &mut Rng| {
+            let [q, k, v] = [rows * dim, k_len, v_len].map(|n| normal(r, n, 1.0));
+            vec![q, k, v, at, slot, out(rows * dim)]
+        };
+        cases.push(case(&ops::ATTENTION_CACHED, args, data));
     }
     for (rows, outs, dim, x_row) in [(1, 1, 32, 0), (1, 130, 256, 0), (2, 65, 96, 1), (3, 64, 320, 0), (7, 20, 1184, 2)]
     {
         let have = x_row + rows + 1;
         let args = int8_matmul::Int8MatmulArgs { rows, outs, dim, x_row };
-        let [xq, step] = [activations(r, have * dim), uniform(r, have, 0.01, 0.03)];
-        let [codes, scales] = [activations(r, outs * dim), uniform(r, outs * dim / 32, 0.001, 0.1)];
-        cases.push(case(&ops::INT8_MATMUL, args, vec![xq, step, codes, scales, out(rows * outs)]));
+        let data = |r: &mut Rng| {
+            let [xq, step] = [activations(r, have * dim), uniform(r, have, 0.01, 0.03)];
+            let [codes, scales] = [activations(r, outs * dim), uniform(r, outs * dim / 32, 0.001, 0.1)];
+            vec![xq, step, codes, scales, out(rows * outs)]
+        };
+        cases.push(case(&ops::INT8_MATMUL, args, data));
     }
     for dim in [32, 96] {
         let args = embedding_int8::EmbeddingInt8Args { rows: 5, dim };
-        let [ids, codes] = [Data::U32(vec![3, 0, 6, 3, 1]), activations(r, 7 * dim)];
-        let data = vec![ids, codes, uniform(r, 7 * dim / 32, 0.001, 0.1), out(5 * dim)];
+        let data = |r: &mut Rng| {
+            let [ids, codes] = [Data::U32(vec![3, 0, 6, 3, 1]), activations(r, 7 * dim)];
+            vec![ids, codes, uniform(r, 7 * dim / 32, 0.001, 0.1), out(5 * dim)]
+        };
         cases.push(exact(case(&ops::EMBEDDING_INT8, args, data)));
     }
     for dim in [1, 96] {
         let index = vec![3, NOWHERE, 0, 3, 6];
         let args = gather_rows::GatherRowsArgs { rows: 5, dim };
-        let data = vec![normal(r, 7 * dim, 1.0), Data::U32(index), out(5 * dim)];
+        let data = |r: &mut Rng| vec![normal(r, 7 * dim, 1.0), Data::U32(index), out(5 * dim)];
         cases.push(exact(case(&ops::GATHER_ROWS, args, data)));
     }
     let vocab = 150;
     let (ids, slots) = (vec![5, 149, 5, 7, 0], vec![0, 1, 0, NOWHERE, 1]);
-    let data = vec![Data::U32(ids), Data::U32(slots), Data::U32(below(r, 2 * vocab, 2))];
+    let data = |r: &mut Rng| vec![Data::U32(ids), Data::U32(slots), Data::U32(below(r, 2 * vocab, 2))];
     cases.push(exact(case(&ops::MARK_SEEN, mark_seen::MarkSeenArgs { rows: 5, vocab }, data)));
-    // Logits far enough apart that rounding decides nothing, in an order of their own for each row.
+    // Logits are far enough apart that rounding does not change the result; their order differs in each row.
     let kinds = [
         (0.0, 0, 1.0, 0.0, 1.0),
         (0.7, 0, 1.0, 0.0, 1.0),
@@ -510,13 +565,17 @@ fn inference(r: &mut Rng) -> Vec<Case> {
             })
             .collect();
         params.extend(ops::SampleRow::NOTHING);
-        let data = vec![
-            normal(r, rows * vocab, 3.0),
-            normal(r, rows * vocab, 0.5),
-            Data::U32(params),
-            Data::U32(below(r, rows * vocab, 2)),
-            out(rows),
-        ];
+        let data = |r: &mut Rng| {
+            // These cases have the same `args`.
+            let r = &mut Rng::stream(r.next_u64(), u64::from(seed));
+            vec![
+                normal(r, rows * vocab, 3.0),
+                normal(r, rows * vocab, 0.5),
+                Data::U32(params),
+                Data::U32(below(r, rows * vocab, 2)),
+                out(rows),
+            ]
+        };
         cases.push(exact(case(&ops::SAMPLE, sample::SampleArgs { rows, vocab }, data)));
     }
     cases

@@ -1,4 +1,4 @@
-//! What a tensor holds before an op, the graph of all cases, and what makes a result right.
+//! The contents of tensors before an op, the graph of all cases, and the check of results.
 
 use crate::cases::{Case, Data};
 use nanotern::backend::{Backend, Program, float_error};
@@ -6,10 +6,10 @@ use nanotern::graph::{Access, DType};
 use nanotern::graph::{Graph, Plan, TensorId};
 use std::sync::Arc;
 
-/// Words behind each tensor that no op may touch.
+/// Words after each tensor that no op may write.
 const SENTINELS: usize = 8;
 const SENTINEL: u32 = 0x5e47_1e15;
-/// A NaN, so that a result that was never written, or read before it was, shows.
+/// A NaN, so that a result that was never written, or was read before it was written, is noticed.
 const POISON: u32 = 0x7fcd_cdcd;
 
 /// The words of a tensor before the op: data or poison, then sentinels.
@@ -29,7 +29,7 @@ pub fn words(data: &Data) -> Vec<u32> {
     words
 }
 
-/// All cases as one graph, each a node with tensors of its own; those tensors, a case each.
+/// One graph of all cases, each a node with its own tensors, and the tensors of each case.
 pub fn graph(cases: &[Case]) -> (Graph, Vec<Vec<TensorId>>) {
     let (mut g, mut tensors) = (Graph::new(), Vec::new());
     for case in cases {
@@ -62,7 +62,7 @@ impl Bench {
         Bench { program, tensors }
     }
 
-    /// The words of each tensor of a case after its op.
+    /// Runs a case; returns the words of each of its tensors.
     pub fn run(&mut self, i: usize, case: &Case) -> Vec<Vec<u32>> {
         for (t, data) in self.tensors[i].iter().zip(&case.data) {
             if !matches!(data, Data::Same(_)) {
@@ -79,14 +79,14 @@ impl Bench {
     }
 }
 
-/// What is wrong with the result of a case on a backend, if anything.
+/// The error in the result of a case on a backend, if there is one.
 pub fn verdict(case: &Case, gpu: bool, reference: &[Vec<u32>], got: &[Vec<u32>]) -> Option<String> {
     for (i, binding) in case.op.bindings.iter().enumerate() {
         let (r, o) = (&reference[i], &got[i]);
         let (r, behind_r) = r.split_at(r.len() - SENTINELS);
         let (o, behind_o) = o.split_at(o.len() - SENTINELS);
         if [behind_r, behind_o].iter().any(|words| words.iter().any(|w| *w != SENTINEL)) {
-            return Some(format!("{} is written behind its end", binding.name));
+            return Some(format!("{} is written beyond its end", binding.name));
         }
         if binding.access == Access::Read {
             if r != o {

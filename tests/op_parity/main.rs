@@ -1,7 +1,7 @@
-//! Every op of the table, on every backend there is, against the scalar CPU kernels that define it.
+//! Every op of the table on every available backend, against the scalar CPU kernel that defines it.
 //!
-//! Outputs are poisoned first, and sentinels stand behind every tensor. Integers must be equal; floats may differ by a
-//! normalised mean squared error of 1e-7 unless a case says otherwise, and why.
+//! Outputs are poisoned first, and sentinels follow every tensor. Integers must be equal. Floats may differ by a normalised
+//! mean squared error of 1e-7, unless a case has another limit and gives the reason.
 #![cfg(feature = "native")]
 
 mod cases;

@@ -1,4 +1,4 @@
-//! Every shader against the op table and against what every browser can run, from naga's intermediate representation.
+//! Checks every shader against the op table and the limits of browsers, using naga's intermediate representation.
 
 mod uniformity;
 
@@ -9,12 +9,12 @@ use nanotern::graph::{Access, DType, Op};
 use nanotern::ops::TABLE;
 use std::collections::BTreeSet;
 
-/// The browser budget: what WebGPU promises everywhere.
+/// WebGPU's default limits, which every browser supports.
 const STORAGE_BUFFERS: usize = 8;
 const WORKGROUP_BYTES: u32 = 16 * 1024;
 const INVOCATIONS: u32 = 256;
 
-/// Parses and validates WGSL, with no optional capability.
+/// Parses and validates WGSL without optional capabilities.
 fn parse(name: &str, source: &str) -> Module {
     let module =
         naga::front::wgsl::parse_str(source).unwrap_or_else(|e| panic!("{}", e.emit_to_string_with_path(source, name)));
@@ -54,7 +54,7 @@ fn buffers_are_those_of_the_table() {
     });
 }
 
-/// Whether `ty` is a run-time sized array of the words of `dtype`, one by one or four by four.
+/// Whether `ty` is a runtime-sized array of the words of `dtype`, as scalars or as vectors of four.
 fn holds(module: &Module, ty: naga::Handle<naga::Type>, dtype: DType) -> bool {
     let TypeInner::Array { base, size: ArraySize::Dynamic, .. } = module.types[ty].inner else { return false };
     let kind = if dtype == DType::F32 { ScalarKind::Float } else { ScalarKind::Uint };
@@ -128,7 +128,7 @@ fn every_shader_file_is_in_the_table() {
     assert_eq!(files, TABLE.iter().map(|op| op.name.to_string()).collect());
 }
 
-/// A shader with `body` in a main that has the common inputs, a uniform, buffers and workgroup memory.
+/// A shader with `body` in a main function with the usual inputs, a uniform, buffers and workgroup memory.
 fn misplaced(body: &str) -> usize {
     let source = format!(
         "struct Args {{ n: u32 }}

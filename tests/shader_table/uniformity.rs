@@ -1,16 +1,16 @@
-//! Finds barriers that not all threads of a workgroup reach together. Browsers refuse a shader that has one; naga does not.
+//! Finds barriers in control flow that is not uniform. Browsers reject a shader with such a barrier; naga accepts it.
 //!
 //! A value is uniform if it is the same for all threads of a workgroup: arguments of the dispatch, workgroup numbers,
-//! constants, read-only memory at a uniform place, and what is computed from these alone. Control flow is uniform while
-//! no thread has taken a branch, left a loop or returned on a value that is not. A variable counts as uniform when every
-//! store to it is of a uniform value in uniform control flow, wherever the store stands: stricter than WGSL asks.
+//! constants, read-only memory at a uniform index, and values computed from these alone. Control flow is uniform while no
+//! thread has taken a branch, left a loop or returned depending on a non-uniform value. A variable counts as uniform if every
+//! store to it, anywhere, stores a uniform value in uniform control flow, which is stricter than WGSL.
 
 use naga::{
     AddressSpace, Block, BuiltIn, Expression, Function, Handle, LocalVariable, Module, Statement, StorageAccess,
 };
 use std::collections::{HashMap, HashSet};
 
-/// One line for each barrier in control flow that is not uniform.
+/// One line for each barrier in non-uniform control flow.
 pub fn misplaced_barriers(module: &Module) -> Vec<String> {
     let mut found = Vec::new();
     for entry in &module.entry_points {
@@ -23,32 +23,32 @@ pub fn misplaced_barriers(module: &Module) -> Vec<String> {
     found
 }
 
-/// A loop or switch around the statement at hand.
+/// A loop or switch around the current statement.
 struct Frame {
     is_loop: bool,
-    /// Some threads left it, or its round, before others.
+    /// Whether some threads may have left it, or its current round, before others.
     diverged: bool,
 }
 
-/// One function, called with arguments known to be uniform or not.
+/// One function, for a call whose arguments are known to be uniform or not.
 struct Walk<'a> {
     module: &'a Module,
     function: &'a Function,
     arguments: Vec<bool>,
     /// Variables that may differ between threads.
     varying: HashSet<Handle<LocalVariable>>,
-    /// Whether the results of calls and the like are uniform.
+    /// Whether the results of statements such as calls are uniform.
     results: HashMap<Handle<Expression>, bool>,
     frames: Vec<Frame>,
-    /// Some threads returned before others.
+    /// Whether some threads may have returned before others.
     returned: bool,
-    /// Whether the value returned is uniform.
+    /// Whether the returned value is uniform.
     value: bool,
     found: Vec<String>,
 }
 
 impl<'a> Walk<'a> {
-    /// Walks until no more variables turn out to vary.
+    /// Walks the function until no further variable is found to vary.
     fn run(module: &'a Module, function: &'a Function, arguments: Vec<bool>, uniform: bool) -> Self {
         let mut varying = HashSet::new();
         for (variable, local) in function.local_variables.iter() {
@@ -85,7 +85,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Whether all threads that started the function are here, given that all are in the enclosing block.
+    /// Whether all threads of the function reach this statement, provided that all are in the enclosing block.
     fn together(&self, uniform: bool) -> bool {
         uniform && !self.returned && !self.frames.iter().any(|f| f.diverged)
     }
@@ -108,7 +108,7 @@ impl<'a> Walk<'a> {
             Statement::Switch { selector, cases } => {
                 let inner = uniform && self.is_uniform(*selector);
                 for case in cases {
-                    // Threads that leave a case early meet the others behind the switch.
+                    // Threads that leave a case early join the others after the switch.
                     self.frames.push(Frame { is_loop: false, diverged: false });
                     self.block(&case.body, inner);
                     self.frames.pop();
@@ -116,7 +116,7 @@ impl<'a> Walk<'a> {
             }
             Statement::Loop { body, continuing, break_if } => {
                 self.frames.push(Frame { is_loop: true, diverged: false });
-                // A thread that leaves in one round is missing in the next: the second walk sees it.
+                // A thread that leaves in one round is missing in the next, which the second walk detects.
                 for _ in 0..2 {
                     self.block(body, uniform);
                     self.block(continuing, uniform);
@@ -156,7 +156,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Some threads leave the innermost loop, or also the innermost switch unless `loop_only`.
+    /// Records that some threads leave the innermost loop, or the innermost switch too unless `loop_only`.
     fn leave(&mut self, loop_only: bool) {
         for frame in self.frames.iter_mut().rev() {
             frame.diverged = true;
@@ -179,7 +179,7 @@ impl<'a> Walk<'a> {
         if let Some(result) = result {
             self.results.insert(result, callee.value);
         }
-        // A variable whose address is handed over may be changed.
+        // A variable whose address is passed may be changed.
         for argument in arguments {
             if let Some(variable) = self.variable(*argument) {
                 self.varying.insert(variable);
@@ -187,7 +187,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// The local variable that a pointer points into.
+    /// The local variable that contains a pointer's target.
     fn variable(&self, pointer: Handle<Expression>) -> Option<Handle<LocalVariable>> {
         match self.function.expressions[pointer] {
             Expression::LocalVariable(variable) => Some(variable),
@@ -196,7 +196,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Whether a value, or what a pointer points to, is the same for all threads.
+    /// Whether a value, or a pointer's target, is the same for all threads.
     fn is_uniform(&self, expression: Handle<Expression>) -> bool {
         let all = |list: &[Handle<Expression>]| list.iter().all(|e| self.is_uniform(*e));
         match &self.function.expressions[expression] {

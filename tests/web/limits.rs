@@ -2,7 +2,7 @@
 
 use super::list::endless_list;
 use super::{NO_WEBGPU, Tab, WEBGPU, bytes};
-use nanotern::formats::{Format, ModelFile, Tensor, TensorData, Ternary, TextConfig, gguf, specs};
+use nanotern::formats::{Format, ModelFile, Tensor, TensorData, Ternary, TextConfig, gguf};
 use nanotern::model::ModelConfig;
 use nanotern::tokenizer::Tokenizer;
 use serde_json::json;
@@ -97,12 +97,12 @@ fn oversized() -> (Vec<u8>, usize) {
         seq_len: 1 << 16,
         ..ModelConfig::default()
     };
-    let tensor = |spec: nanotern::formats::Spec| {
-        use nanotern::formats::Encoding;
-        let size: usize = spec.shape.iter().product();
-        let data = match spec.encoding {
-            Encoding::Ternary { group } => {
-                let (outs, dim) = (spec.shape[0], spec.shape[1]);
+    let tensor = |weight: &nanotern::model::Weight| {
+        use nanotern::model::Form;
+        let size = weight.elements();
+        let data = match weight.form {
+            Form::Ternary { group } => {
+                let (outs, dim) = weight.matrix();
                 TensorData::Ternary(Ternary {
                     codes: vec![0x55; size / 4],
                     scales: vec![1.0; size / group],
@@ -111,12 +111,12 @@ fn oversized() -> (Vec<u8>, usize) {
                     group,
                 })
             }
-            Encoding::F32 => TensorData::F32(vec![1.0; size]),
+            Form::F32 => TensorData::F32(vec![1.0; size]),
             _ => TensorData::F16(vec![half::f16::ONE; size]),
         };
-        Tensor { name: spec.name, shape: spec.shape, data }
+        Tensor::new(weight, data)
     };
-    let tensors = specs(&config, vocab).into_iter().map(tensor).collect();
+    let tensors = config.weights(vocab).iter().map(tensor).collect();
     let file = ModelFile { config, vocab, tensors, text: TextConfig::new(&tokenizer) };
     let layout = gguf::Layout::new(&file, Format::Q1_58).unwrap();
     let mut front = vec![0; 1 << 20];

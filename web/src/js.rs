@@ -11,7 +11,7 @@ pub type Result<T, E = JsValue> = std::result::Result<T, E>;
 pub fn error(error: Error) -> JsValue {
     let code = match &error {
         Error::Usage(_) => "invalid_request",
-        Error::Invalid { .. } | Error::Io { .. } => "invalid_file",
+        Error::Invalid { .. } | Error::Io { .. } | Error::Model(_) => "invalid_file",
         Error::OutOfMemory(_) => "out_of_memory",
         Error::DeviceLost(_) => "device_lost",
         Error::Device(_) => "device",

@@ -7,6 +7,7 @@ use nanotern::backend::Backend;
 use nanotern::data::{Corpus, split_text};
 use nanotern::formats::{Format, Ternary, gguf};
 use nanotern::infer::{Engine, EngineOptions};
+use nanotern::model::{Form, Weight};
 use nanotern::tokenizer::Tokenizer;
 use nanotern::train::{Config, Session};
 use serde::Serialize;
@@ -146,8 +147,9 @@ impl TrainSession {
         Ok(TrainSession { backend, session, read: 0 })
     }
 
-    fn is_ternary(&self, name: &str) -> bool {
-        self.session.trainer.step.plan.graph.find(&format!("{name}.codes")).is_some()
+    /// The ternary matrices.
+    fn matrices(&self) -> impl Iterator<Item = &Weight> {
+        self.session.trainer.step.model.weights.iter().filter(|weight| matches!(weight.form, Form::Ternary { .. }))
     }
 }
 
@@ -157,16 +159,15 @@ impl TrainSession {
     pub fn info(&self) -> JsValue {
         let Session { config, corpus, trainer, .. } = &self.session;
         let step = &trainer.step;
-        let matrices = step.model.params.iter().filter(|p| self.is_ternary(&p.name)).map(|p| p.name.clone());
         object(&Info {
-            parameters: step.model.param_count(&step.plan.graph),
+            parameters: step.model.param_count(),
             vocabulary: corpus.vocab_size,
             training_tokens: corpus.train.len(),
             validation_tokens: corpus.val.len(),
             tokens_per_step: step.shape.tokens(),
             total_steps: config.train.total_steps,
             device_bytes: step.plan.bytes(),
-            matrices: matrices.collect(),
+            matrices: self.matrices().map(|weight| weight.name.clone()).collect(),
             config: config.clone(),
         })
     }
@@ -196,10 +197,9 @@ impl TrainSession {
     /// One of the ternary matrices.
     pub async fn weights(&mut self, name: &str) -> Result<Weights> {
         let unknown = || error(Error::usage(format!("{name} is no ternary matrix of the model")));
-        let graph = &self.session.trainer.step.plan.graph;
-        let latent = graph.find(name).filter(|_| self.is_ternary(name)).ok_or_else(unknown)?;
-        let (outs, dim) = graph.matrix(latent);
-        let group = self.session.config.model.group(dim);
+        let weight = self.matrices().find(|weight| weight.name == name).ok_or_else(unknown)?;
+        let (Form::Ternary { group }, Some(latent)) = (weight.form, weight.latent) else { return Err(unknown()) };
+        let (outs, dim) = weight.matrix();
         let latent: Vec<f32> = self.session.trainer.program.fetch(latent).await.map_err(error)?;
         let ternary = Ternary::quantize(&latent, outs, dim, group);
         let codes = (0..outs * dim).map(|i| ternary.code(i / dim, i % dim)).collect();

@@ -1,12 +1,13 @@
 //! Muon (Jordan et al. 2024), first step: m = beta m + (1-beta) g and the Nesterov direction (1-beta) g + beta m into x[offset..],
-//! with g = gradient * ctl[0]; the matrix is (rows, cols), stored transposed in x when `transposed`. m stays when ctl[1] is set.
+//! with g = gradient * ctl[0]; the matrix is (rows, cols) from element `start` of g and m, stored transposed in x when `transposed`. m
+//! stays when ctl[1] is set.
 
 use crate::simd::math::LANES;
 use crate::{Buf, Call, args, at_level};
 use std::ops::Range;
 
 args! {
-    pub struct MuonMomentumArgs { rows: u32, cols: u32, offset: u32, transposed: u32, beta: f32 }
+    pub struct MuonMomentumArgs { rows: u32, cols: u32, offset: u32, transposed: u32, beta: f32, start: u32 }
 }
 
 /// # Safety
@@ -15,7 +16,8 @@ pub unsafe fn muon_momentum(call: &Call<'_>) {
     let a: MuonMomentumArgs = call.args();
     let cols = a.cols as usize;
     let part = call.share_blocks(a.rows as usize, LANES);
-    let elements = part.start * cols..part.end * cols;
+    let start = a.start as usize;
+    let elements = start + part.start * cols..start + part.end * cols;
     // SAFETY: the contract of `Kernel`; this part writes its rows of m alone.
     let (g, ctl, m) = unsafe { (call.bufs[0].read(), call.bufs[1].read(), call.bufs[2].write(elements.clone())) };
     let (a, g, x) = (&a, &g[elements], &call.bufs[3]);

@@ -1,12 +1,12 @@
 //! Muon, last step: w = w (1 - lr wd) - lr * shape * x with x the orthogonalised direction at x[offset..] (stored transposed when
-//! `transposed`), lr = args.lr * step[0] and shape = sqrt(max(1, rows / cols)). Nothing moves when ctl[1] is set.
+//! `transposed`), w (rows, cols) from element `start`, lr = args.lr * step[0] and shape = sqrt(max(1, rows / cols)). Nothing moves when ctl[1] is set.
 
 use crate::simd::math::LANES;
 use crate::{Call, args, at_level};
 use std::ops::Range;
 
 args! {
-    pub struct MuonUpdateArgs { rows: u32, cols: u32, offset: u32, transposed: u32, lr: f32, shape: f32, weight_decay: f32 }
+    pub struct MuonUpdateArgs { rows: u32, cols: u32, offset: u32, transposed: u32, lr: f32, shape: f32, weight_decay: f32, start: u32 }
 }
 
 /// # Safety
@@ -17,7 +17,8 @@ pub unsafe fn muon_update(call: &Call<'_>) {
     let part = call.share_blocks(a.rows as usize, LANES);
     // SAFETY: the contract of `Kernel`; this part writes its rows alone.
     let (x, ctl, step, w) = unsafe {
-        let w = call.bufs[3].write(part.start * cols..part.end * cols);
+        let start = a.start as usize;
+        let w = call.bufs[3].write(start + part.start * cols..start + part.end * cols);
         (call.bufs[0].read(), call.bufs[1].read(), call.bufs[2].read(), w)
     };
     let (a, x) = (&a, &x[a.offset as usize..]);

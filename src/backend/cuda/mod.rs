@@ -1,13 +1,14 @@
-//! NVIDIA GPUs through CUDA: every op by its shader, translated to CUDA C++ ([`translate()`]) and compiled by NVRTC when a plan
-//! first needs it.
+//! The CUDA backend for NVIDIA GPUs: every op's shader is translated to CUDA C++ ([`translate()`]) and compiled by NVRTC when
+//! a plan first needs it.
 //!
-//! The driver and NVRTC are loaded when a device is opened; building needs neither. FMA contraction is left on, as it is in
-//! Vulkan: the bounds of `tests/op_parity` allow it, and ops whose bits are defined multiply nothing that they then add.
+//! Opening a device loads the driver and NVRTC; building needs neither. FMA contraction stays on, as in Vulkan: the limits of
+//! `tests/op_parity` allow it, and ops with bit-exact results never add a product.
 
 mod nvrtc;
 mod program;
 mod translate;
 
+use crate::error::mib;
 use crate::graph::{Op, Plan};
 use crate::{Error, Result};
 use cudarc::driver::result::{DriverError, device};
@@ -21,16 +22,17 @@ pub use nvrtc::{compile, has_nvrtc};
 pub(super) use program::CudaProgram;
 pub use translate::{Kernel, PRELUDE, translate};
 
-/// What to do where there is no driver.
-pub const NO_DRIVER: &str = "no NVIDIA driver (libcuda) was found; install NVIDIA's driver; --backend wgpu works without \
+/// Error text for a machine without an NVIDIA driver: what is missing, and what to do.
+const NO_DRIVER: &str = "no NVIDIA driver (libcuda) was found; install NVIDIA's driver; --backend wgpu works without \
     CUDA, --backend cpu without a GPU";
 
-/// Why there is none, where there is a driver.
+/// Error text for a driver that finds no device.
 pub const NO_DEVICE: &str = "NVIDIA's driver has no device";
 
 /// A device that CUDA can open.
 #[derive(Clone, Debug)]
 pub struct DeviceInfo {
+    /// The name that the driver gives.
     pub name: String,
     /// Compute capability, such as (8, 6).
     pub capability: (usize, usize),
@@ -41,11 +43,14 @@ pub struct DeviceInfo {
 impl std::fmt::Display for DeviceInfo {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let (major, minor) = self.capability;
-        write!(f, "{} (compute capability {major}.{minor}, {} MiB)", self.name, self.memory >> 20)
+        write!(f, "{} (compute capability {major}.{minor}, {} MiB)", self.name, mib(self.memory as u64).floor())
     }
 }
 
-/// Every device there is, in the order of the numbers that choose one; an error says why there is none.
+/// All CUDA devices of this machine. The index in this list is the number that chooses a device.
+///
+/// # Errors
+/// When no NVIDIA driver is installed, or the driver fails.
 pub fn devices() -> Result<Vec<DeviceInfo>> {
     #[expect(unsafe_code, reason = "asking whether the driver can be loaded loads it")]
     // SAFETY: NVIDIA's driver may be loaded at any time.
@@ -72,14 +77,14 @@ fn describe(number: i32) -> Result<DeviceInfo, DriverError> {
     Ok(DeviceInfo { name: device::get_name(device)?, capability: (major, minor), memory })
 }
 
-/// The error for what the driver said to `what` on the device `on`.
+/// The error for a call of the driver that failed: `what` was done on the device `on`.
 fn failed(on: &str, what: &str, error: DriverError) -> Error {
     let text = error.error_string().map_or("an unknown error".into(), |text| text.to_string_lossy());
     match error.0 {
         CUresult::CUDA_ERROR_OUT_OF_MEMORY => {
             Error::OutOfMemory(format!("{on} is out of memory: use a smaller batch or model"))
         }
-        // After these a context answers everything with the same error.
+        // After one of these, every further call in the context fails with the same error.
         CUresult::CUDA_ERROR_ILLEGAL_ADDRESS
         | CUresult::CUDA_ERROR_LAUNCH_FAILED
         | CUresult::CUDA_ERROR_LAUNCH_TIMEOUT
@@ -92,7 +97,7 @@ fn failed(on: &str, what: &str, error: DriverError) -> Error {
     }
 }
 
-/// A kernel on the device.
+/// A kernel that is loaded on the device.
 #[derive(Clone)]
 struct Loaded {
     function: CudaFunction,
@@ -108,7 +113,10 @@ pub struct Cuda {
 }
 
 impl Cuda {
-    /// Opens the device of that number or part of a name, else the first.
+    /// Opens the device with that number or part of a name; without `wanted`, the first.
+    ///
+    /// # Errors
+    /// When the driver or NVRTC is missing, no device matches, or it cannot be opened.
     pub fn open(wanted: Option<&str>) -> Result<Self> {
         let infos = devices().map_err(|e| Error::Device(format!("--backend cuda: {e}")))?;
         if infos.is_empty() {
@@ -132,10 +140,12 @@ impl Cuda {
         Ok(Cuda { info: infos[found].clone(), context, stream, kernels: Mutex::default() })
     }
 
+    /// The device that was opened.
     pub fn info(&self) -> &DeviceInfo {
         &self.info
     }
 
+    /// One line for people: name, compute capability and memory.
     pub fn describe(&self) -> String {
         format!("cuda ({})", self.info)
     }
@@ -144,8 +154,7 @@ impl Cuda {
         CudaProgram::new(self, plan)
     }
 
-    /// Compiles the kernels that a plan needs and that are not there yet, side by side: NVRTC takes a good part of a second
-    /// for some.
+    /// Compiles the plan's kernels that are not compiled yet, in parallel: NVRTC takes most of a second for some.
     fn compile(&self, plan: &Plan) -> Result<()> {
         let mut kernels = self.kernels.lock().unwrap_or_else(PoisonError::into_inner);
         let mut missing: Vec<&'static Op> = plan.graph.nodes.iter().map(|node| node.op).collect();
@@ -160,8 +169,8 @@ impl Cuda {
         };
         let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
         let built: Vec<_> = std::thread::scope(|scope| {
-            let share = missing.len().div_ceil(threads).max(1);
-            let jobs = missing.chunks(share).map(|ops| scope.spawn(|| ops.iter().map(build).collect::<Vec<_>>()));
+            let chunk = missing.len().div_ceil(threads).max(1);
+            let jobs = missing.chunks(chunk).map(|ops| scope.spawn(|| ops.iter().map(build).collect::<Vec<_>>()));
             let jobs: Vec<_> = jobs.collect();
             jobs.into_iter().flat_map(|job| job.join().expect("compiling does not panic")).collect()
         });

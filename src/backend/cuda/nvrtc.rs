@@ -1,4 +1,4 @@
-//! NVIDIA's compiler for CUDA C++ at run time.
+//! NVRTC, NVIDIA's run-time compiler for CUDA C++.
 
 use super::PRELUDE;
 use crate::{Error, Result};
@@ -6,8 +6,8 @@ use cudarc::nvrtc::result::{self, NvrtcError};
 use cudarc::nvrtc::sys;
 use std::ffi::{CStr, CString, c_char};
 
-/// What to do where it is not.
-pub const NO_NVRTC: &str = "NVRTC (libnvrtc) was not found; install NVIDIA's CUDA toolkit, or `pip install \
+/// Error text for a machine without NVRTC: what is missing, and what to do.
+pub(super) const NO_NVRTC: &str = "NVRTC (libnvrtc) was not found; install NVIDIA's CUDA toolkit, or `pip install \
     nvidia-cuda-nvrtc-cu12` and put the folder of its library into LD_LIBRARY_PATH";
 
 /// Whether NVRTC can be loaded.
@@ -24,12 +24,15 @@ struct Program(sys::nvrtcProgram);
 impl Drop for Program {
     fn drop(&mut self) {
         #[expect(unsafe_code, reason = "a call of NVRTC")]
-        // SAFETY: the program was created, and this is its end. Nothing can be done about an error.
+        // SAFETY: the program was created and is destroyed once, here. An error leaves nothing to do.
         let _ = unsafe { result::destroy_program(self.0) };
     }
 }
 
-/// Compiles a translated shader after the prelude: for `sm_80` to machine code, for `compute_80` to PTX.
+/// Compiles [`PRELUDE`] followed by a translated shader. An `arch` such as `sm_80` gives machine code, `compute_80` PTX.
+///
+/// # Errors
+/// When NVRTC is missing or rejects the source; the error holds its log.
 pub fn compile(name: &str, source: &str, arch: &str) -> Result<Vec<u8>> {
     if !has_nvrtc() {
         return Err(Error::Device(NO_NVRTC.into()));
@@ -41,8 +44,8 @@ pub fn compile(name: &str, source: &str, arch: &str) -> Result<Vec<u8>> {
         [format!("--gpu-architecture={arch}"), "--std=c++17".into(), "--device-as-default-execution-space".into()];
     let program = Program(result::create_program(&whole, Some(&file)).map_err(refused)?);
     #[expect(unsafe_code, reason = "calls of NVRTC")]
-    // SAFETY: the program lives until the end of this function, its source and name as long; what is asked for its size is
-    // then given a buffer of that size.
+    // SAFETY: the program, its source and its name live until the end of this function. The image's buffer has the size that
+    // NVRTC reports.
     unsafe {
         if let Err(error) = result::compile_program(program.0, &options) {
             let log = result::get_program_log(program.0).map_err(refused)?;

@@ -1,8 +1,8 @@
-// What WGSL's types, operators and functions mean, in CUDA C++; translated shaders follow it. Compiled with
-// --device-as-default-execution-space, so that nothing needs an annotation.
+// WGSL's types, operators and functions in CUDA C++; a translated shader follows. It is compiled with
+// --device-as-default-execution-space, so no function needs an annotation.
 //
-// C++ leaves open what WGSL defines: here integers wrap, a division by zero gives the dividend (its remainder zero), shifts
-// take their distance modulo 32, and a float that an integer cannot hold becomes the nearest one that can.
+// WGSL defines some results that C++ leaves undefined: integers wrap, a division by zero gives the dividend and its remainder
+// 0, shift distances are taken modulo 32, and converting a float to an integer saturates.
 
 namespace wgsl {
 
@@ -20,7 +20,7 @@ template <typename T, unsigned N> struct array {
 
 constexpr int LEAST = -2147483647 - 1;
 
-// Of scalars.
+// Scalars.
 
 #define OPERATOR(name, op)                                                                      \
     inline float name(float a, float b) { return a op b; }                                      \
@@ -127,7 +127,7 @@ inline int extract_bits(int a, unsigned offset, unsigned count) {
     return count == 0 ? 0 : int(unsigned(a) << (32 - offset - count)) >> (32 - count);
 }
 
-// Of vectors: component by component, a scalar beside a vector standing for one of equal components.
+// Vectors, component by component; a scalar operand beside a vector is broadcast.
 
 #define LIFT_1(name)                                                                            \
     template <typename T, int N> inline auto name(const vec<T, N>& a) {                         \

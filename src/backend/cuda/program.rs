@@ -1,6 +1,7 @@
-//! A plan on a device: one buffer a slot, one launch a node, all in one stream.
+//! A plan on a CUDA device: one buffer for each slot, one launch for each node, all in one stream.
 
 use super::{Cuda, failed};
+use crate::error::mib;
 use crate::graph::{Access, Node, Plan, Slot};
 use crate::{Error, Result};
 use cpu_kernels::ArgWords;
@@ -9,16 +10,16 @@ use cudarc::driver::{CudaFunction, CudaSlice, CudaStream, DevicePtr, DeviceRepr,
 use std::ops::Range;
 use std::sync::Arc;
 
-/// The smallest buffer: one vec4, which is the widest element a shader has.
+/// Bytes of the smallest buffer: one vec4, the widest element of any shader.
 const MIN_BUFFER: usize = 16;
-/// Blocks that CUDA takes in x, y and z.
+/// Most blocks of a CUDA grid in x, y and z.
 const MAX_GRID: [u32; 3] = [i32::MAX as u32, 65_535, 65_535];
 
-/// An op's `Args`: a kernel takes them by value, and reads as many of the words as its uniform has.
+/// An op's `Args`. A kernel takes them by value and reads only the words of its own uniform.
 #[repr(transparent)]
 struct Words(ArgWords);
 
-#[expect(unsafe_code, reason = "what may be handed to a kernel is the caller's word")]
+#[expect(unsafe_code, reason = "only we can know which types a kernel may take")]
 // SAFETY: plain words, laid out as the shader's struct of 4-byte fields.
 unsafe impl DeviceRepr for Words {}
 
@@ -37,7 +38,7 @@ pub struct CudaProgram {
     stream: Arc<CudaStream>,
     buffers: Vec<CudaSlice<u8>>,
     steps: Vec<Step>,
-    /// What went wrong in a call that can return no error.
+    /// An error of a call that could not return it.
     fault: Option<Error>,
 }
 
@@ -45,16 +46,16 @@ impl CudaProgram {
     pub(super) fn new(on: &Cuda, plan: &Plan) -> Result<Self> {
         let name = &on.info.name;
         let buffer = |slot: &Slot| {
-            let what = format!("making a buffer of {} MiB", slot.bytes >> 20);
+            let what = format!("making a buffer of {} MiB", mib(slot.bytes as u64).floor());
             let made = on.stream.alloc_zeros::<u8>(slot.bytes.max(MIN_BUFFER));
             made.map_err(|e| failed(name, &what, e))
         };
         let buffers = plan.slots.iter().map(buffer).collect::<Result<Vec<_>>>()?;
-        let places: Vec<(u64, u64)> = buffers.iter().map(|b| (b.device_ptr(&on.stream).0, b.len() as u64)).collect();
-        // Memory that is not there may only be missed here.
+        let slices: Vec<(u64, u64)> = buffers.iter().map(|b| (b.device_ptr(&on.stream).0, b.len() as u64)).collect();
+        // Allocation is asynchronous, so a lack of memory may be reported only here.
         on.stream.synchronize().map_err(|e| failed(name, "making buffers", e))?;
         on.compile(plan)?;
-        let steps = plan.graph.nodes.iter().map(|node| step(on, plan, &places, node)).collect::<Result<_>>()?;
+        let steps = plan.graph.nodes.iter().map(|node| step(on, plan, &slices, node)).collect::<Result<_>>()?;
         Ok(CudaProgram { on: name.clone(), stream: on.stream.clone(), buffers, steps, fault: None })
     }
 
@@ -71,9 +72,9 @@ impl CudaProgram {
                 launch.arg(address).arg(bytes);
             }
             #[expect(unsafe_code, reason = "launching a kernel")]
-            // SAFETY: the parameters are those of the translated shader, whose bindings a test compares with the op table; the
-            // buffers live as long as the program, and nothing that is written is bound twice. Every index follows from
-            // `Args` that the graph's builders checked against the tensors' shapes, or is bounded in the shader.
+            // SAFETY: the parameters are those of the translated shader, whose bindings a test compares with the op table. The
+            // buffers live as long as the program, and no written buffer is bound twice. Every index follows from `Args` that
+            // the graph's builders checked against the tensors' shapes, or is bounded in the shader.
             let done = unsafe {
                 launch.launch(LaunchConfig {
                     grid_dim: step.grid.into(),
@@ -86,32 +87,34 @@ impl CudaProgram {
         Ok(())
     }
 
-    /// Writes to a slot from byte `at`. What goes wrong is said by the next call that can return an error.
+    /// Writes to a slot from byte `at`. The next call that can return an error returns that of this one.
     pub(in super::super) fn write(&mut self, slot: usize, at: usize, bytes: &[u8]) {
-        let mut place = self.buffers[slot].slice_mut(at..at + bytes.len());
-        if let Err(error) = self.stream.memcpy_htod(bytes, &mut place) {
+        let mut slice = self.buffers[slot].slice_mut(at..at + bytes.len());
+        if let Err(error) = self.stream.memcpy_htod(bytes, &mut slice) {
             let error = self.failed("writing to a buffer", error);
             self.fault.get_or_insert(error);
         }
     }
 
-    /// Reads the first bytes of slots, (slot, bytes) each, after all that was launched.
-    pub(in super::super) fn read(&mut self, places: &[(usize, usize)]) -> Result<Vec<Vec<u8>>> {
+    /// Reads the first bytes of slots after everything launched so far; each slice is (slot, bytes).
+    pub(in super::super) fn read(&mut self, slices: &[(usize, usize)]) -> Result<Vec<Vec<u8>>> {
         self.fault.take().map_or(Ok(()), Err)?;
         let read = |(slot, bytes): &(usize, usize)| {
             let mut found = vec![0; *bytes];
             self.stream.memcpy_dtoh(&self.buffers[*slot].slice(..*bytes), &mut found)?;
             Ok(found)
         };
-        let found = places.iter().map(read).collect::<Result<Vec<_>, DriverError>>();
+        let found = slices.iter().map(read).collect::<Result<Vec<_>, DriverError>>();
         let found = found.and_then(|found| self.stream.synchronize().map(|()| found));
         found.map_err(|e| self.failed("reading back", e))
     }
 }
 
+/// The launch of a node; `slices` holds address and bytes of each slot's buffer.
+///
 /// # Panics
-/// When a written buffer is bound twice: kernels declare that this does not happen.
-fn step(on: &Cuda, plan: &Plan, places: &[(u64, u64)], node: &Node) -> Result<Step> {
+/// When a written buffer is bound twice: kernels rely on `__restrict__`.
+fn step(on: &Cuda, plan: &Plan, slices: &[(u64, u64)], node: &Node) -> Result<Step> {
     let (op, grid) = (node.op, (node.op.grid)(&node.args));
     if grid.iter().zip(MAX_GRID).any(|(n, limit)| *n > limit) {
         let output = plan.graph.outputs(node).next().map_or("nothing", |t| &plan.graph.tensor(t).name);
@@ -130,7 +133,7 @@ fn step(on: &Cuda, plan: &Plan, places: &[(u64, u64)], node: &Node) -> Result<St
         op: op.name,
         function: kernel.function,
         args: Words(node.args),
-        buffers: slots.iter().map(|slot| places[*slot]).collect(),
+        buffers: slots.iter().map(|slot| slices[*slot]).collect(),
         grid,
         block: kernel.block,
     })

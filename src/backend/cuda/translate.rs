@@ -1,13 +1,13 @@
-//! From WGSL, by way of naga's intermediate representation, to CUDA C++: shaders stay the only source of GPU code.
+//! Translates WGSL to CUDA C++ through naga's intermediate representation, so that shaders stay the only source of GPU code.
 //!
-//! A shader becomes a struct `Kernel`, whose members are the uniform, the storage buffers and the private variables and whose
-//! methods are its functions, and one `extern "C" __global__` function that fills it. Workgroup memory lies beside it, as
-//! `__shared__` variables; it is not cleared, because every shader writes what it reads. Indices are not checked, as in
-//! the wgpu backend's release builds.
+//! A shader becomes a struct `Kernel` and one `extern "C" __global__` function that fills it. The struct's members are the
+//! uniform, the storage buffers and the private variables; its methods are the shader's functions. Workgroup memory becomes
+//! `__shared__` variables beside it. They are not cleared, because every shader writes workgroup memory before it reads it.
+//! Indices are not checked, as in the wgpu backend's release builds.
 //!
-//! Every expression that naga emits goes into a variable of its own where it is emitted, so that loads, calls and stores
-//! keep their order; the variables stand at the head of the function, so that a `continuing` block sees those of its loop's
-//! body and a `goto` may pass them. What operators and functions mean is said by `prelude.cuh`.
+//! Every expression that naga emits is stored in a variable of its own at that point, so that loads, calls and stores keep
+//! their order. The variables are declared at the head of the function, so that a `continuing` block sees those of its loop's
+//! body and a `goto` may pass them. `prelude.cuh` defines operators and functions.
 
 use crate::{Error, Result};
 use naga::valid::{Capabilities, FunctionInfo, ModuleInfo, ValidationFlags, Validator};
@@ -19,19 +19,22 @@ use naga::{
 use std::collections::BTreeMap;
 use std::fmt::{Debug, Write};
 
-/// What a translated shader is compiled after.
+/// The CUDA C++ that precedes a translated shader.
 pub const PRELUDE: &str = include_str!("prelude.cuh");
 
 /// A translated shader.
 pub struct Kernel {
-    /// CUDA C++, to follow [`PRELUDE`]. Parameters of the function: the uniform by value, then for each storage buffer in
-    /// order of binding its address and its length, `unsigned long long` bytes.
+    /// CUDA C++ that follows [`PRELUDE`]. The function takes the uniform by value, then for each storage buffer, in order of
+    /// binding, its address and its length in bytes (`unsigned long long`).
     pub source: String,
-    /// Threads of a block, the shader's workgroup size.
+    /// Threads of a block in x, y and z: the shader's workgroup size.
     pub block: [u32; 3],
 }
 
-/// Translates the one entry point of a shader into a kernel called `name`.
+/// Translates a shader with one entry point into a kernel called `name`.
+///
+/// # Errors
+/// When naga rejects the shader, or a construct has no translation; the error names it.
 pub fn translate(name: &str, wgsl: &str) -> Result<Kernel> {
     let refuse = |what: String| Error::Device(format!("{name}.wgsl cannot become CUDA: {what}"));
     let module =
@@ -41,17 +44,17 @@ pub fn translate(name: &str, wgsl: &str) -> Result<Kernel> {
     Shader { module: &module, info: &info, constants: BTreeMap::new() }.write(name).map_err(refuse)
 }
 
-/// What is not covered, for the message.
+/// The error is the part of the message that names the unsupported construct.
 type Fallible<T = ()> = Result<T, String>;
 
-/// The error for a construct: its name as naga has it.
+/// The error for a construct, by naga's name for it.
 fn unsupported<T>(what: &str, construct: &impl Debug) -> Fallible<T> {
     let debug = format!("{construct:?}");
     let end = debug.find(|c: char| !c.is_alphanumeric()).unwrap_or(debug.len());
     Err(format!("{what} {} is not translated", &debug[..end]))
 }
 
-/// A name that no other thing and no word of C++ has: a letter for the kind of thing, its number, and its name in WGSL.
+/// A unique name that is no C++ keyword: a letter for the kind of item, its number, and its name in WGSL.
 fn named(kind: char, number: usize, name: Option<&str>) -> String {
     let plain = name.unwrap_or_default().chars().filter(|c| c.is_ascii_alphanumeric() || *c == '_');
     format!("{kind}{number}_{}", plain.collect::<String>())
@@ -66,7 +69,9 @@ struct Shader<'a> {
 
 impl Shader<'_> {
     fn write(mut self, name: &str) -> Fallible<Kernel> {
-        let [entry] = &self.module.entry_points[..] else { return Err("it has not one entry point".into()) };
+        let [entry] = &self.module.entry_points[..] else {
+            return Err("it does not have exactly one entry point".into());
+        };
         if entry.stage != ShaderStage::Compute {
             return unsupported("stage", &entry.stage);
         }
@@ -79,7 +84,7 @@ impl Shader<'_> {
         }
         self.function(&mut methods, "entry", &entry.function, self.info.get_entry_point(0))?;
 
-        // The members of the kernel, and the parameters and initial values of those that are bound.
+        // The kernel's members, and the parameters that fill the bound ones.
         let (mut members, mut bound) = (String::new(), Vec::new());
         for (handle, variable) in self.module.global_variables.iter() {
             let name = self.global_name(handle);
@@ -123,19 +128,20 @@ impl Shader<'_> {
         Ok(Kernel { source, block })
     }
 
-    /// Type and name of the parameters that stand for a bound variable.
+    /// Type and name of the parameters for a bound variable.
     fn parameters(&self, name: &str, variable: &GlobalVariable) -> Fallible<Vec<(String, String)>> {
         let AddressSpace::Storage { access } = variable.space else {
             return Ok(vec![(self.ty(variable.ty)?, name.to_string())]);
         };
         let TypeInner::Array { base, size: ArraySize::Dynamic, stride } = self.module.types[variable.ty].inner else {
-            return Err(format!("storage buffer {name} is no array of any length"));
+            return Err(format!("storage buffer {name} is not an array of runtime size"));
         };
         if self.layout(base)?.0 != stride {
-            return Err(format!("elements of {name} lie {stride} bytes apart, which C++ would not do"));
+            return Err(format!("elements of {name} have a stride of {stride} bytes, unlike in C++"));
         }
-        // What is read is not written meanwhile: no written buffer is bound twice in one call, as the backend checks. What is
-        // written may be read by another thread behind a barrier, over which `__restrict__` would let a compiler move it.
+        // A read-only buffer is not written meanwhile: the backend checks that no written buffer is bound twice in one call.
+        // A written one may be read by another thread after a barrier, and `__restrict__` would let the compiler move
+        // accesses across it.
         let ty = self.ty(base)?;
         let written = access.contains(StorageAccess::STORE);
         let pointer = if written { format!("{ty}*") } else { format!("const {ty}* __restrict__") };
@@ -153,7 +159,7 @@ impl Shader<'_> {
                 let (size, align) = self.layout(member.ty)?;
                 let name = named('m', i, member.name.as_deref());
                 if end.next_multiple_of(align) != member.offset {
-                    return Err(format!("member {name} lies at byte {}, where C++ would not put it", member.offset));
+                    return Err(format!("member {name} lies at byte {}, unlike in C++", member.offset));
                 }
                 end = member.offset + size;
                 line(&mut out, 1, &format!("{} {name};", self.ty(member.ty)?));
@@ -206,7 +212,7 @@ impl Shader<'_> {
         named('g', handle.index(), self.module.global_variables[handle].name.as_deref())
     }
 
-    /// The name of a constant, which is declared from now on.
+    /// The name of a constant; declares it at its first use.
     fn constant(&mut self, handle: Handle<Constant>) -> Fallible<String> {
         let constant = &self.module.constants[handle];
         let name = named('c', handle.index(), constant.name.as_deref());
@@ -295,9 +301,9 @@ fn literal(value: Literal) -> Fallible<String> {
     }
 }
 
-/// What an input of the entry point is in CUDA.
+/// The CUDA expression of a builtin input of the entry point.
 fn builtin(binding: Option<&Binding>, block: [u32; 3]) -> Fallible<String> {
-    let Some(Binding::BuiltIn(input)) = binding else { return Err("an input is no builtin".into()) };
+    let Some(Binding::BuiltIn(input)) = binding else { return Err("an input is not a builtin".into()) };
     let three =
         |of: &dyn Fn(char) -> String| format!("wgsl::vec<unsigned, 3>{{{}, {}, {}}}", of('x'), of('y'), of('z'));
     let [x, y, _] = block;
@@ -313,15 +319,15 @@ fn builtin(binding: Option<&Binding>, block: [u32; 3]) -> Fallible<String> {
     })
 }
 
-/// The statements of one function.
+/// Translates the statements of one function.
 struct Body<'a, 'm> {
     shader: &'a mut Shader<'m>,
     function: &'a Function,
     info: &'a FunctionInfo,
-    /// Types of the expressions that have a variable, by number.
+    /// Types of the expressions that are stored in a variable, by number.
     baked: BTreeMap<usize, String>,
     out: String,
-    /// The label of each loop's `continuing`, if a `continue` wants it.
+    /// Of each open loop: the number of the label at its `continuing`, and whether a `continue` jumps to it.
     loops: Vec<(usize, bool)>,
     labels: usize,
 }
@@ -335,7 +341,7 @@ impl Body<'_, '_> {
         self.info[e].ty.inner_with(&self.shader.module.types)
     }
 
-    /// The variable of an expression, from now on.
+    /// Declares the variable of an expression and returns its name.
     fn bake(&mut self, e: Handle<Expression>) -> Fallible<String> {
         let ty = match self.info[e].ty {
             naga::proc::TypeResolution::Handle(ty) => self.shader.ty(ty),
@@ -353,7 +359,7 @@ impl Body<'_, '_> {
         match *statement {
             Statement::Emit(ref range) => {
                 for e in range.clone() {
-                    // A pointer is no value: it is written out where it is used, over indices that are baked.
+                    // A pointer has no variable: it is written out at each use. Its indices are stored already.
                     if matches!(self.inner(e), TypeInner::Pointer { .. } | TypeInner::ValuePointer { .. }) {
                         continue;
                     }
@@ -412,7 +418,7 @@ impl Body<'_, '_> {
             }
             Statement::Break => self.line(depth, "break;"),
             Statement::Continue => {
-                let (label, wanted) = self.loops.last_mut().ok_or("a continue is in no loop")?;
+                let (label, wanted) = self.loops.last_mut().ok_or("a continue is outside a loop")?;
                 *wanted = true;
                 let text = format!("goto continuing_{label};");
                 self.line(depth, &text);
@@ -422,7 +428,7 @@ impl Body<'_, '_> {
                 let value = self.value(value)?;
                 self.line(depth, &format!("return {value};"));
             }
-            // Both kinds of memory are seen by the whole block after this.
+            // It makes both kinds of memory visible to the whole block.
             Statement::ControlBarrier(barrier) if (Barrier::STORAGE | Barrier::WORK_GROUP).contains(barrier) => {
                 self.line(depth, "__syncthreads();");
             }
@@ -451,12 +457,12 @@ impl Body<'_, '_> {
         Ok(())
     }
 
-    /// An expression where it is used: its variable if it has one.
+    /// An expression at its use: its variable if it has one.
     fn value(&mut self, e: Handle<Expression>) -> Fallible<String> {
         if self.baked.contains_key(&e.index()) { Ok(format!("e{}", e.index())) } else { self.expression(e) }
     }
 
-    /// An expression in C++; a pointer as what it points to.
+    /// An expression in C++; a pointer becomes the lvalue it points to.
     fn expression(&mut self, e: Handle<Expression>) -> Fallible<String> {
         Ok(match self.function.expressions[e] {
             Expression::Literal(value) => literal(value)?,
@@ -482,7 +488,7 @@ impl Body<'_, '_> {
             Expression::Splat { size, value } => format!("wgsl::splat<{}>({})", size as u32, self.value(value)?),
             Expression::Swizzle { size, vector, pattern } => {
                 let TypeInner::Vector { scalar, .. } = *self.inner(vector) else {
-                    return Err("a swizzle of no vector".into());
+                    return Err("a swizzle of something other than a vector is not translated".into());
                 };
                 let vector = self.value(vector)?;
                 let component = |c: &SwizzleComponent| format!("{vector}[{}]", *c as u32);
@@ -530,7 +536,7 @@ impl Body<'_, '_> {
                 Expression::GlobalVariable(handle) => {
                     let ty = self.shader.module.global_variables[handle].ty;
                     let TypeInner::Array { stride, .. } = self.shader.module.types[ty].inner else {
-                        return Err("the length of no array".into());
+                        return Err("the length of something other than an array is not translated".into());
                     };
                     format!("unsigned({}_bytes / {stride})", self.shader.global_name(handle))
                 }
@@ -540,7 +546,7 @@ impl Body<'_, '_> {
         })
     }
 
-    /// A component that is known by its number: of a struct its member.
+    /// A component at a constant index; for a struct, the member.
     fn access(&mut self, base: Handle<Expression>, index: u32) -> Fallible<String> {
         let value = self.value(base)?;
         let types = &self.shader.module.types;

@@ -1,11 +1,12 @@
-//! GPUs through wgpu (Vulkan, Metal, DirectX 12, or a browser's WebGPU): every op by its shader.
+//! The wgpu backend (Vulkan, Metal, DirectX 12, or a browser's WebGPU): runs every op by its shader.
 //!
-//! Errors that a device reports on its own, out of memory, a refused call, a lost device, are kept until the next call
-//! that can return one: natively they are there when the faulty call returns, in a browser a little later.
+//! A device reports some errors asynchronously: out of memory, a rejected call, a lost device. They are kept until the next
+//! call that can return an error. Natively they arrive before the faulty call returns, in a browser a little later.
 
 mod program;
 mod shader;
 
+use crate::error::mib;
 use crate::graph::{Op, Plan};
 use crate::{Error, Result};
 use std::collections::HashMap;
@@ -14,10 +15,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 pub(super) use program::WgpuProgram;
 pub use shader::shader_source;
 
-/// What to do where there is no adapter at all.
+/// Error text for a machine without any adapter: what is missing, and what to do.
 #[cfg(target_arch = "wasm32")]
 pub const NO_ADAPTER: &str = "this browser has no WebGPU adapter; the backend `cpu` works now";
-/// What to do where there is no adapter at all.
+/// Error text for a machine without any adapter: what is missing, and what to do.
 #[cfg(not(target_arch = "wasm32"))]
 pub const NO_ADAPTER: &str = "no Vulkan, Metal or DirectX 12 driver was found; install the GPU vendor's driver, or on \
     Debian and Ubuntu `apt install mesa-vulkan-drivers` (it includes a software device); --backend cpu works now";
@@ -25,6 +26,7 @@ pub const NO_ADAPTER: &str = "no Vulkan, Metal or DirectX 12 driver was found; i
 /// A device that wgpu can open.
 #[derive(Clone, Debug)]
 pub struct AdapterInfo {
+    /// The name that its driver gives; browsers hide it.
     pub name: String,
     /// `vulkan`, `metal`, `dx12`, ...
     pub backend: String,
@@ -34,7 +36,7 @@ pub struct AdapterInfo {
     pub kind: &'static str,
     /// Bytes of the largest buffer.
     pub max_buffer: u64,
-    /// Bytes of the largest buffer that a shader can see.
+    /// Bytes of the largest buffer that can be bound to a shader.
     pub max_binding: u64,
     device_type: wgpu::DeviceType,
 }
@@ -42,7 +44,7 @@ pub struct AdapterInfo {
 impl AdapterInfo {
     fn new(adapter: &wgpu::Adapter) -> Self {
         let (info, limits) = (adapter.get_info(), adapter.limits());
-        let name = if info.name.is_empty() { "the GPU".to_string() } else { info.name }; // browsers do not tell
+        let name = if info.name.is_empty() { "the GPU".to_string() } else { info.name }; // browsers hide it
         AdapterInfo {
             name,
             backend: info.backend.to_string(),
@@ -60,7 +62,7 @@ impl AdapterInfo {
         }
     }
 
-    /// Whether it is a real GPU: no software that stands in for one.
+    /// Whether this is a real GPU and not a software device.
     pub fn is_gpu(&self) -> bool {
         self.device_type != wgpu::DeviceType::Cpu
     }
@@ -81,19 +83,18 @@ impl AdapterInfo {
 impl std::fmt::Display for AdapterInfo {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let AdapterInfo { name, backend, driver, kind, max_buffer, max_binding, .. } = self;
-        let mib = |bytes: &u64| bytes >> 20;
-        write!(f, "{name} ({kind}, {backend}, {driver}; buffers to {} MiB,", mib(max_buffer))?;
-        write!(f, " {} MiB a binding)", mib(max_binding))
+        write!(f, "{name} ({kind}, {backend}, {driver}; buffers to {} MiB,", mib(*max_buffer).floor())?;
+        write!(f, " {} MiB a binding)", mib(*max_binding).floor())
     }
 }
 
-/// Every adapter there is, in the order of the numbers that choose one.
+/// All adapters of this machine. The index in this list is the number that chooses an adapter.
 #[cfg(feature = "native")]
 pub fn adapters() -> Vec<AdapterInfo> {
     enumerate(&instance()).iter().map(AdapterInfo::new).collect()
 }
 
-/// No debugging layers: they are not installed on most machines, and say so.
+/// Without validation layers: most machines lack them, and wgpu would warn about it.
 fn instance() -> wgpu::Instance {
     let flags = wgpu::InstanceFlags::empty();
     wgpu::Instance::new(wgpu::InstanceDescriptor { flags, ..wgpu::InstanceDescriptor::new_without_display_handle() })
@@ -104,7 +105,7 @@ fn enumerate(instance: &wgpu::Instance) -> Vec<wgpu::Adapter> {
     pollster::block_on(instance.enumerate_adapters(wgpu::Backends::all()))
 }
 
-/// The adapter of that number or part of a name, or the best one.
+/// The adapter with the wanted number or part of a name; without `wanted`, the best one.
 #[cfg(feature = "native")]
 fn choose(instance: &wgpu::Instance, wanted: Option<&str>) -> Result<wgpu::Adapter> {
     let mut adapters = enumerate(instance);
@@ -132,15 +133,15 @@ fn choose(instance: &wgpu::Instance, wanted: Option<&str>) -> Result<wgpu::Adapt
     Ok(adapters.swap_remove(found))
 }
 
-/// What the device reported by itself.
+/// Errors that the device reported asynchronously.
 #[derive(Clone, Debug, Default)]
 struct Faults(Arc<Mutex<Reports>>);
 
 #[derive(Debug, Default)]
 struct Reports {
-    /// The first error that nobody was told yet.
+    /// The first error that no call has returned yet.
     error: Option<Error>,
-    /// Why the device is gone, for good.
+    /// Why the device was lost. Every later call fails with it.
     lost: Option<String>,
 }
 
@@ -157,7 +158,7 @@ impl Faults {
         reports.error.take().map_or(Ok(()), Err)
     }
 
-    /// Keeps what `device` reports from now on.
+    /// Keeps the errors that `device` reports from now on.
     fn watch(&self, device: &wgpu::Device, name: &str) {
         let (faults, on) = (self.clone(), name.to_string());
         device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
@@ -185,8 +186,11 @@ pub struct Wgpu {
 }
 
 impl Wgpu {
-    /// Opens the adapter of that number or part of a name; else the one of `NANOTERN_ADAPTER` or `WGPU_ADAPTER_NAME`;
-    /// else the best there is, software if need be.
+    /// Opens the adapter with that number or part of a name. Without `adapter`, the environment variables `NANOTERN_ADAPTER`
+    /// and `WGPU_ADAPTER_NAME` are tried; without those, the best adapter is opened, be it a software device.
+    ///
+    /// # Errors
+    /// When no adapter exists or none matches, or the device cannot be opened.
     #[cfg(feature = "native")]
     pub fn open(adapter: Option<&str>) -> Result<Self> {
         let env = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
@@ -196,7 +200,10 @@ impl Wgpu {
         pollster::block_on(Self::from_adapter(&adapter))
     }
 
-    /// Opens the adapter that the system, or the browser, prefers for speed.
+    /// Opens the adapter that the system or the browser prefers for speed.
+    ///
+    /// # Errors
+    /// When no adapter exists, or the device cannot be opened.
     pub async fn open_default() -> Result<Self> {
         let power_preference = wgpu::PowerPreference::HighPerformance;
         let options = wgpu::RequestAdapterOptions { power_preference, ..Default::default() };
@@ -221,10 +228,12 @@ impl Wgpu {
         Ok(Wgpu { info, device, queue, faults, pipelines: Mutex::default() })
     }
 
+    /// The adapter that was opened.
     pub fn info(&self) -> &AdapterInfo {
         &self.info
     }
 
+    /// One line for people: name, kind and API of the adapter.
     pub fn describe(&self) -> String {
         format!("wgpu ({}, {}, {})", self.info.name, self.info.kind, self.info.backend)
     }
@@ -233,7 +242,7 @@ impl Wgpu {
         WgpuProgram::new(self, plan)
     }
 
-    /// Makes the pipeline of each op; returns the names of those that the device refuses, with its reasons.
+    /// Makes the pipeline of each op. Returns the names of the ops that the device rejects, with its reasons.
     pub async fn check_shaders(&self, ops: &[&'static Op]) -> Vec<(&'static str, String)> {
         let mut refused = Vec::new();
         for op in ops {
@@ -246,7 +255,7 @@ impl Wgpu {
         refused
     }
 
-    /// The pipeline of an op, made when it is first asked for.
+    /// The pipeline of an op, made at its first use.
     fn pipeline(&self, op: &'static Op) -> Result<wgpu::ComputePipeline> {
         let mut pipelines = self.pipelines.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(pipeline) = pipelines.get(op.name) {

@@ -1,18 +1,19 @@
-//! A plan on a device: one buffer a slot, one bind group a node, one submit a stretch of nodes.
+//! A plan on a wgpu device: one buffer for each slot, one bind group for each node, one submission for many nodes.
 
 use super::{Faults, Wgpu};
+use crate::error::mib;
 use crate::graph::{Node, Plan};
 use crate::{Error, Result};
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Poll, Waker};
 
-/// Elementary operations after which a stretch of nodes goes on in another submit: well under a second on the slowest
-/// GPU, so that no driver takes it for hung.
+/// Most elementary operations in one submission: well under a second on the slowest GPU, so that no driver's watchdog
+/// considers it hung.
 const WORK_A_SUBMIT: u64 = 20_000_000_000;
-/// Bytes read back at a time.
+/// Most bytes read back at once, unless a single slice is larger.
 const STAGING: u64 = 64 << 20;
-/// The smallest buffer: one vec4, which is the widest element a shader has.
+/// Bytes of the smallest buffer: one vec4, the widest element of any shader.
 const MIN_BUFFER: u64 = 16;
 
 struct Step {
@@ -31,7 +32,7 @@ pub struct WgpuProgram {
     steps: Vec<Step>,
 }
 
-/// A browser would keep the memory until it collects garbage.
+/// Frees the memory at once: a browser would keep it until its next garbage collection.
 impl Drop for WgpuProgram {
     fn drop(&mut self) {
         self.buffers.iter().chain([&self.args]).for_each(wgpu::Buffer::destroy);
@@ -99,11 +100,11 @@ impl WgpuProgram {
         }
     }
 
-    /// Reads the first bytes of slots, (slot, bytes) each.
-    pub(in super::super) async fn read(&mut self, places: &[(usize, usize)]) -> Result<Vec<Vec<u8>>> {
-        let mut found = Vec::with_capacity(places.len());
+    /// Reads the first bytes of slots; each slice is (slot, bytes).
+    pub(in super::super) async fn read(&mut self, slices: &[(usize, usize)]) -> Result<Vec<Vec<u8>>> {
+        let mut found = Vec::with_capacity(slices.len());
         let padded = |bytes: usize| bytes.next_multiple_of(4) as u64;
-        let mut rest = places;
+        let mut rest = slices;
         while !rest.is_empty() {
             let mut total = 0;
             let fits = |(_, bytes): &&(usize, usize)| {
@@ -131,8 +132,8 @@ impl WgpuProgram {
         Ok(found)
     }
 
-    /// Copies the places, one after the other, to a buffer that can be mapped.
-    fn stage(&self, places: &[(usize, usize)], size: u64) -> wgpu::Buffer {
+    /// Copies the slices one after the other, each padded to 4 bytes, to a buffer that can be mapped.
+    fn stage(&self, slices: &[(usize, usize)], size: u64) -> wgpu::Buffer {
         let staging = self.device.create_buffer(&wgpu::BufferDescriptor {
             label: Some("read back"),
             size,
@@ -141,7 +142,7 @@ impl WgpuProgram {
         });
         let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
         let mut at = 0;
-        for (slot, bytes) in places {
+        for (slot, bytes) in slices {
             let bytes = bytes.next_multiple_of(4) as u64;
             encoder.copy_buffer_to_buffer(&self.buffers[*slot], 0, &staging, at, bytes);
             at += bytes;
@@ -151,7 +152,7 @@ impl WgpuProgram {
     }
 }
 
-/// Refuses a plan whose buffers the device cannot make or bind, naming the tensor.
+/// Rejects a plan whose buffers exceed a limit of the device. The error names the tensor.
 fn check_sizes(limits: &wgpu::Limits, plan: &Plan) -> Result<()> {
     let (buffer, binding) = (limits.max_buffer_size, limits.max_storage_buffer_binding_size);
     for slot in &plan.slots {
@@ -164,20 +165,20 @@ fn check_sizes(limits: &wgpu::Limits, plan: &Plan) -> Result<()> {
             return Err(Error::Device(format!(
                 "{} {shape:?} takes {} MiB, but this device allows {} MiB for {what}: use a smaller model, batch or chunk",
                 tensor.name,
-                bytes.div_ceil(1 << 20),
-                limit >> 20,
+                mib(bytes).ceil(),
+                mib(limit).floor(),
             )));
         }
     }
     Ok(())
 }
 
-/// Bytes from the `Args` of one node to those of the next.
+/// Bytes between the `Args` of consecutive nodes.
 fn args_stride(on: &Wgpu) -> u64 {
     u64::from(on.device.limits().min_uniform_buffer_offset_alignment).max(size_of::<cpu_kernels::ArgWords>() as u64)
 }
 
-/// The `Args` of all nodes.
+/// One uniform buffer with the `Args` of all nodes.
 fn args_buffer(on: &Wgpu, nodes: &[Node]) -> wgpu::Buffer {
     let stride = args_stride(on);
     let mut bytes = vec![0; (nodes.len() * stride as usize).max(stride as usize)];
@@ -245,7 +246,7 @@ async fn map(device: &wgpu::Device, buffer: &wgpu::Buffer) -> Result<()> {
     mapped.await.map_err(|e| Error::Device(format!("reading back: {e}")))
 }
 
-/// Lets the device finish. A browser does that by itself, and cannot be waited for.
+/// Waits for the device. A browser needs no polling and cannot block.
 #[cfg(not(target_arch = "wasm32"))]
 fn wait(device: &wgpu::Device) -> Result<()> {
     let done = device.poll(wgpu::PollType::wait_indefinitely());

@@ -1,18 +1,18 @@
-//! From an entry of the op table to a compute pipeline.
+//! Makes a compute pipeline from an entry of the op table.
 
 use crate::graph::{Access, Op};
 
-/// Snippets that shaders share, by the name their imports give.
+/// Snippets that shaders import, by name.
 const SHARED: &[(&str, &str)] = &[
     ("gemm", include_str!("../../../shaders/shared/gemm.wgsl")),
     ("permutations", include_str!("../../../shaders/shared/permutations.wgsl")),
     ("reduce", include_str!("../../../shaders/shared/reduce.wgsl")),
 ];
 
-/// The WGSL of an op: each line `//#import name` replaced by that snippet.
+/// The WGSL of an op, each line `//#import name` replaced by that snippet of `shaders/shared`.
 ///
 /// # Panics
-/// When a shader imports what is not there.
+/// When a shader imports an unknown snippet.
 pub fn shader_source(op: &Op) -> String {
     let expand = |line: &'static str| match line.strip_prefix("//#import ") {
         Some(name) => {
@@ -24,7 +24,7 @@ pub fn shader_source(op: &Op) -> String {
     op.shader.lines().flat_map(|line| [expand(line), "\n"]).collect()
 }
 
-/// Makes the pipeline. What goes wrong is reported to the device's error handler.
+/// Makes the pipeline of an op. Errors go to the device's error handler.
 pub(super) fn pipeline(device: &wgpu::Device, op: &Op) -> wgpu::ComputePipeline {
     let module = module(device, op);
     let bind_group_layout = layout(device, op);
@@ -54,15 +54,15 @@ fn module(device: &wgpu::Device, op: &Op) -> wgpu::ShaderModule {
         return device.create_shader_module(descriptor);
     }
     let checks = wgpu::ShaderRuntimeChecks::unchecked();
-    #[expect(unsafe_code, reason = "run-time checks cost loop unrolling, so releases do without")]
-    // SAFETY: shaders are this crate's own. Every index follows from `Args` that the graph's builders checked against the
-    // tensors' shapes, or is bounded in the shader where it comes from data; no loop is endless. Debug builds check.
+    #[expect(unsafe_code, reason = "run-time checks prevent loop unrolling, so release builds omit them")]
+    // SAFETY: the shaders are this crate's own. Every index follows from `Args` that the graph's builders checked against
+    // the tensors' shapes, or is bounded in the shader if it comes from data. No loop is endless. Debug builds keep the checks.
     unsafe {
         device.create_shader_module_trusted(descriptor, checks)
     }
 }
 
-/// The uniform `Args`, then the op's buffers.
+/// The layout of binding group 0: the uniform `Args`, then the op's buffers.
 fn layout(device: &wgpu::Device, op: &Op) -> wgpu::BindGroupLayout {
     let types = std::iter::once(wgpu::BufferBindingType::Uniform)
         .chain(op.bindings.iter().map(|b| wgpu::BufferBindingType::Storage { read_only: b.access == Access::Read }));

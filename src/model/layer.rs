@@ -1,0 +1,136 @@
+//! A layer: a mixer, then a feed-forward, each in a residual of its own. The configuration chooses both by name.
+
+use super::ExtraLoss;
+use super::attention::Attention;
+use super::config::{FfnKind, MixerKind};
+use super::ffn::Gated;
+use super::residual::Residual;
+#[cfg(test)]
+use super::running_mean::RunningMean;
+use super::state::{LayerContext, LayerState};
+use super::weight::Builder;
+use crate::graph::{Graph, TensorId};
+
+/// What a sub-layer gets of a forward pass besides its input.
+pub(super) struct Pass<'a> {
+    /// (rows): the position of each token in its sequence.
+    pub positions: TensorId,
+    pub context: LayerContext<'a>,
+    /// Further losses of the pass. Only training reads them.
+    #[cfg_attr(not(test), expect(dead_code, reason = "attention and SwiGLU have no loss of their own"))]
+    pub losses: &'a mut Vec<ExtraLoss>,
+}
+
+/// The part of a layer in which tokens see each other.
+pub(super) enum Mixer {
+    Attention(Attention),
+    #[cfg(test)]
+    RunningMean(RunningMean),
+}
+
+impl Mixer {
+    fn new(make: &mut Builder<'_>, kind: MixerKind, prefix: &str) -> Self {
+        match kind {
+            MixerKind::Attention => Mixer::Attention(Attention::new(make, prefix)),
+            #[cfg(test)]
+            MixerKind::RunningMean => Mixer::RunningMean(RunningMean::new(make, prefix)),
+        }
+    }
+
+    fn state(&self, g: &mut Graph, name: &str, slots: usize, context: usize) -> LayerState {
+        match self {
+            Mixer::Attention(attention) => attention.state(g, name, slots, context),
+            #[cfg(test)]
+            Mixer::RunningMean(mean) => mean.state(g, name, slots),
+        }
+    }
+
+    fn forward(&self, g: &mut Graph, x: TensorId, pass: &mut Pass<'_>) -> TensorId {
+        match self {
+            Mixer::Attention(attention) => attention.forward(g, x, pass),
+            #[cfg(test)]
+            Mixer::RunningMean(mean) => mean.forward(g, x, pass),
+        }
+    }
+}
+
+/// The part of a layer that works on each token by itself.
+pub(super) enum Ffn {
+    Gated(Gated),
+}
+
+impl Ffn {
+    fn new(make: &mut Builder<'_>, kind: FfnKind, prefix: &str) -> Self {
+        match kind {
+            FfnKind::Gated => Ffn::Gated(Gated::new(make, prefix)),
+        }
+    }
+
+    fn forward(&self, g: &mut Graph, x: TensorId) -> TensorId {
+        match self {
+            Ffn::Gated(gated) => gated.forward(g, x),
+        }
+    }
+}
+
+/// A mixer or a feed-forward in its residual.
+struct Sublayer<T> {
+    /// What the names of its weights and tensors start with.
+    prefix: String,
+    residual: Residual,
+    inner: T,
+}
+
+impl<T> Sublayer<T> {
+    /// Declares sub-layer number `index` of the model.
+    fn new(
+        make: &mut Builder<'_>,
+        prefix: String,
+        index: usize,
+        inner: impl FnOnce(&mut Builder<'_>, &str) -> T,
+    ) -> Self {
+        let residual = Residual::new(make, &prefix, index);
+        let inner = inner(make, &prefix);
+        Sublayer { prefix, residual, inner }
+    }
+
+    fn forward(
+        &self,
+        g: &mut Graph,
+        x: TensorId,
+        inner: impl FnOnce(&T, &mut Graph, TensorId) -> TensorId,
+    ) -> TensorId {
+        let before = g.set_prefix(&format!("{}.", self.prefix));
+        let x = self.residual.forward(g, x, |g, x| inner(&self.inner, g, x));
+        g.set_prefix(&before);
+        x
+    }
+}
+
+pub(super) struct Layer {
+    mixer: Sublayer<Mixer>,
+    ffn: Sublayer<Ffn>,
+}
+
+impl Layer {
+    /// Declares layer `i` of the model.
+    pub(super) fn new(make: &mut Builder<'_>, i: usize) -> Self {
+        let (mixer, ffn) = (make.config.mixer(i), make.config.ffn_kind(i));
+        Layer {
+            mixer: Sublayer::new(make, format!("layers.{i}.{}", mixer.part()), 2 * i, |make, prefix| {
+                Mixer::new(make, mixer, prefix)
+            }),
+            ffn: Sublayer::new(make, format!("layers.{i}.ffn"), 2 * i + 1, |make, prefix| Ffn::new(make, ffn, prefix)),
+        }
+    }
+
+    pub(super) fn state(&self, g: &mut Graph, name: &str, slots: usize, context: usize) -> LayerState {
+        self.mixer.inner.state(g, name, slots, context)
+    }
+
+    /// x (rows, dim) or (streams, rows, dim) -> the same.
+    pub(super) fn forward(&self, g: &mut Graph, x: TensorId, pass: &mut Pass<'_>) -> TensorId {
+        let x = self.mixer.forward(g, x, |mixer, g, x| mixer.forward(g, x, pass));
+        self.ffn.forward(g, x, |ffn, g, x| ffn.forward(g, x))
+    }
+}

@@ -1,0 +1,54 @@
+//! What the layers of a model remember between the steps of decoding.
+//!
+//! The contract between a step and the layers:
+//! - The rows of a sequence are consecutive, and their positions rise by one from row to row.
+//! - A row at position 0 starts its slot afresh. Nothing else resets a slot.
+//! - A row whose slot is `u32::MAX` is padding. It changes no state, and its output is not used.
+//! - What a sequence gets depends on its own rows alone: not on how they were divided into steps, nor on other slots.
+
+use crate::graph::TensorId;
+use crate::ops::KvCache;
+
+/// The state of every layer of a model, made by [`Model::state`](super::Model::state).
+pub struct State {
+    pub(super) layers: Vec<LayerState>,
+}
+
+/// The state of one layer. Each mixer has its own kind.
+pub(super) enum LayerState {
+    /// Keys and values of the tokens so far.
+    Attention(KvCache),
+    #[cfg(test)]
+    RunningMean(TensorId),
+}
+
+/// What a token can see.
+#[derive(Clone, Copy)]
+pub enum Context<'a> {
+    /// The rows are this many whole sequences of equal length. A token sees the earlier tokens of its own sequence.
+    Batch(usize),
+    /// Each row continues the sequence in its slot.
+    Cached {
+        /// (rows): the slot of each row.
+        slots: TensorId,
+        /// What the slots hold.
+        state: &'a State,
+    },
+}
+
+impl<'a> Context<'a> {
+    /// What layer `i` gets of it.
+    pub(super) fn layer(self, i: usize) -> LayerContext<'a> {
+        match self {
+            Context::Batch(batch) => LayerContext::Batch(batch),
+            Context::Cached { slots, state } => LayerContext::Cached { slots, state: &state.layers[i] },
+        }
+    }
+}
+
+/// [`Context`] as one layer gets it.
+#[derive(Clone, Copy)]
+pub(super) enum LayerContext<'a> {
+    Batch(usize),
+    Cached { slots: TensorId, state: &'a LayerState },
+}
