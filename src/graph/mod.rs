@@ -36,7 +36,7 @@ pub enum Kind {
 /// The description of a tensor, row-major.
 #[derive(Clone, Debug)]
 pub struct Tensor {
-    /// Its name, for traces, error messages and [`Graph::find`].
+    /// Its name, for traces and error messages.
     pub name: String,
     /// Its dimensions, outermost first.
     pub shape: Vec<usize>,

@@ -140,7 +140,7 @@ impl Trainer {
     }
 
     /// Submits step `step` (from 0) with its micro-batches. `lr_factor` is that of the schedule. The device keeps the
-    /// statistics for the next [`STATS_RING`] steps.
+    /// statistics for the next 64 steps.
     ///
     /// # Errors
     /// When the device fails.
@@ -165,7 +165,7 @@ impl Trainer {
         self.program.run_section(self.step.sections.update)
     }
 
-    /// Statistics of some of the last [`STATS_RING`] steps. Waits for the device.
+    /// Statistics of some of the last 64 steps. Waits for the device.
     ///
     /// # Errors
     /// When the device fails.
