@@ -1,4 +1,4 @@
-//! From a training checkpoint.
+//! A model from a training checkpoint.
 
 use super::{ModelFile, TextConfig};
 use crate::checkpoint;
@@ -8,7 +8,10 @@ use crate::tokenizer::Tokenizer;
 use std::path::Path;
 
 impl ModelFile {
-    /// Reads the checkpoint in `dir`, or the newest valid one if `dir` is that of a run.
+    /// Reads the checkpoint in `dir`, or the newest valid one of the run in `dir`.
+    ///
+    /// # Errors
+    /// Names the file and what is wrong with it.
     pub fn from_checkpoint(dir: &Path) -> Result<ModelFile> {
         let saved = if dir.join("manifest.json").exists() {
             checkpoint::load(dir)?

@@ -1,14 +1,14 @@
-//! The one way these readers take bytes: a cursor that checks every length against what remains.
+//! The cursor with which all readers take bytes. It checks every length against the bytes that remain.
 
-/// Reads little-endian values off the front of a slice. `what` in an error is the thing being read.
+/// Reads little-endian values from a slice. `what` names the thing that is read, for errors.
 pub(super) struct Cursor<'a> {
     bytes: &'a [u8],
     at: usize,
-    /// Bytes there will be once all have come; counts are bounded by them.
+    /// Number of bytes once all have arrived. It bounds every count.
     total: usize,
-    /// Bytes were asked for that have not come yet.
+    /// A read needed bytes that have not arrived yet.
     starved: bool,
-    /// Said when the bytes run out, where that has another cause than the end of the file.
+    /// Suffix of the error when the limit is not the end of the file.
     bound: &'static str,
 }
 
@@ -22,7 +22,7 @@ impl<'a> Cursor<'a> {
         Cursor { bytes, at: 0, total, starved: false, bound }
     }
 
-    /// Whether reading failed only because bytes have not come yet.
+    /// Whether reading failed only because bytes have not arrived yet.
     pub fn starved(&self) -> bool {
         self.starved
     }
@@ -35,7 +35,7 @@ impl<'a> Cursor<'a> {
         self.total - self.at
     }
 
-    /// What has not been read yet.
+    /// The bytes that were not read yet.
     pub fn rest(&self) -> &'a [u8] {
         &self.bytes[self.at..]
     }
@@ -48,7 +48,7 @@ impl<'a> Cursor<'a> {
             .ok_or_else(|| format!("{what} at offset {} needs {n} bytes, {remaining} remain{}", self.at, self.bound))?;
         let Some(taken) = self.bytes[self.at..].get(..n) else {
             self.starved = true;
-            return Err(format!("{what} at offset {} has not come yet", self.at));
+            return Err(format!("{what} at offset {} has not arrived yet", self.at));
         };
         self.at += n;
         Ok(taken)
@@ -66,7 +66,7 @@ impl<'a> Cursor<'a> {
         self.array(what).map(u64::from_le_bytes)
     }
 
-    /// A count of things that take at least `least` bytes each.
+    /// A count of items of at least `least` bytes each.
     pub fn count(&mut self, least: usize, limit: usize, what: &str) -> Result<usize, String> {
         let (at, n) = (self.at, self.u64(what)?);
         let possible = (self.remaining() / least).min(limit);

@@ -9,11 +9,12 @@ use crate::model::mixing_params;
 
 const MAGIC: u32 = 0x6D48_4321;
 const VERSION: u32 = 2;
-/// Sub-layers of the deepest model that can be built.
+/// Largest number of sub-layers of a model.
 const MAX_SUBLAYERS: u32 = 512;
-/// How far a row or column of H_res may be from the sum 1.
+/// Largest distance of the sum of a row or column of H_res from 1.
 const TOLERANCE: f64 = 1e-5;
 
+/// The residual mixing of a model.
 #[derive(Clone, Debug, PartialEq)]
 pub struct MhcFile {
     /// 2 or 4.
@@ -75,6 +76,7 @@ impl MhcFile {
         Ok(MhcFile { streams: streams as usize, sublayers })
     }
 
+    /// The file.
     pub fn to_bytes(&self) -> Vec<u8> {
         let header = [MAGIC, VERSION, self.sublayers.len() as u32, self.streams as u32];
         let values = self.sublayers.iter().flatten().map(|v| v.to_bits());
@@ -82,7 +84,7 @@ impl MhcFile {
     }
 }
 
-/// Refuses parameters whose H_res is not doubly stochastic, or that are not finite.
+/// Checks that parameters are finite and their H_res is doubly stochastic.
 pub(super) fn check(params: &[f32]) -> Result<(), String> {
     let streams = streams_of(params.len());
     if let Some(i) = params.iter().position(|p| !p.is_finite()) {
@@ -128,11 +130,18 @@ pub fn h_res(params: &[f32]) -> Vec<f64> {
 
 #[cfg(feature = "native")]
 impl MhcFile {
+    /// Reads a file.
+    ///
+    /// # Errors
+    /// [`Error::Io`](crate::Error::Io) or [`Error::Invalid`](crate::Error::Invalid).
     pub fn open(path: &std::path::Path) -> crate::Result<MhcFile> {
         MhcFile::parse(&crate::files::map(path)?).map_err(|what| crate::Error::invalid(path, what))
     }
 
-    /// Writes the file, atomically; returns its size in bytes.
+    /// Writes the file atomically. Returns its size in bytes.
+    ///
+    /// # Errors
+    /// [`Error::Io`](crate::Error::Io).
     pub fn save(&self, path: &std::path::Path) -> crate::Result<u64> {
         let bytes = self.to_bytes();
         crate::files::write_atomic(path, &bytes)?;

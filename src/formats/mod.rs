@@ -1,9 +1,9 @@
-//! Files that hold a whole model: what is trained is what is served, bit for bit.
+//! Files that hold a whole model. What is trained is what is served, bit for bit.
 //!
-//! A [`ModelFile`] is a model independent of its container: ternary weights as canonical packed codes and scales, tables
-//! as the f16 values the forward pass uses, norms and residual mixing as f32. Writing copies these values and reading
-//! gives them back; nothing is ever computed again from a dequantised weight. Files come from anywhere: every reader
-//! validates before it allocates and names what is wrong.
+//! A [`ModelFile`] is a model without its container: ternary weights as canonical packed codes and scales, tables as the
+//! f16 values of the forward pass, norms and residual mixing as f32. Writing copies these values, and reading returns them.
+//! No value is ever computed from a dequantised weight. Files may come from strangers: every reader validates before it
+//! allocates, and names what is wrong.
 
 mod arch;
 #[cfg(feature = "native")]
@@ -35,27 +35,30 @@ pub(crate) use crate::tokenizer::MAX_VOCAB;
 /// A model as it is served.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ModelFile {
+    /// What the model is.
     pub config: ModelConfig,
-    /// Rows of the embedding; every id is below it.
+    /// Rows of the embedding. Every token id is below it.
     pub vocab: usize,
     /// One tensor for each of [`ModelConfig::weights`], in that order.
     pub tensors: Vec<Tensor>,
+    /// How ids are spelled.
     pub text: TextConfig,
 }
 
 /// How ids are spelled and where generation stops.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct TextConfig {
-    /// The text of a `tokenizer.json`; none if the model was trained on bare ids.
+    /// The text of a `tokenizer.json`. None if the model was trained on ids without a tokenizer.
     pub tokenizer_json: Option<String>,
-    /// Why there is no tokenizer where the file has one of a kind that is not known here.
+    /// The reason, if the file has a tokenizer of an unknown kind.
     pub no_tokenizer: Option<String>,
+    /// The id that starts a document.
     pub bos: Option<u32>,
-    /// Ends a document.
+    /// The id that ends a document.
     pub eos: Option<u32>,
-    /// Every id at which generation stops.
+    /// The ids at which generation stops.
     pub stop: Vec<u32>,
-    /// Jinja.
+    /// The chat template, in Jinja.
     pub chat_template: Option<String>,
 }
 
@@ -79,24 +82,30 @@ impl Tensor {
     }
 }
 
+/// The values of a tensor, in the form that the forward pass uses.
 #[derive(Clone, Debug, PartialEq)]
 pub enum TensorData {
+    /// f32 values.
     F32(Vec<f32>),
+    /// f16 values.
     F16(Vec<f16>),
+    /// A ternary matrix.
     Ternary(Ternary),
+    /// An int8 table.
     Int8(Int8),
 }
 
 /// A table with a scale for every 32 consecutive values of a row.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Int8 {
+    /// (outs, dim): a value is scale * code.
     pub codes: Vec<i8>,
-    /// f16 values.
+    /// (outs, dim / 32): f16 values.
     pub scales: Vec<f32>,
 }
 
 impl Int8 {
-    /// Rounds rows of a multiple of 32 finite values: the largest of each 32 becomes +-127.
+    /// Rounds finite values whose number is a multiple of 32. The largest of each 32 becomes +-127.
     pub fn quantize(values: &[f32]) -> Int8 {
         let mut table = Int8 { codes: Vec::with_capacity(values.len()), scales: Vec::new() };
         for block in values.chunks_exact(32) {
@@ -113,11 +122,13 @@ impl Int8 {
 /// A ternary matrix (outs, dim).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Ternary {
-    /// (outs, ceil(dim / 128) * 32): 2-bit codes, value + 1, in the order of GGUF's TQ2_0; rows end with zeros (code 1).
+    /// (outs, ceil(dim / 128) * 32): 2-bit codes, value + 1, in the order of GGUF's TQ2_0. Rows are padded with zeros (code 1).
     pub codes: Vec<u8>,
     /// (outs, dim / group): f16 values.
     pub scales: Vec<f32>,
+    /// Outputs.
     pub outs: usize,
+    /// Inputs.
     pub dim: usize,
     /// Consecutive inputs that share a scale.
     pub group: usize,
@@ -132,7 +143,10 @@ impl Ternary {
         Ternary { codes, scales, outs, dim, group }
     }
 
-    /// -1, 0 or 1.
+    /// A weight: -1, 0 or 1.
+    ///
+    /// # Panics
+    /// When it is outside of the matrix.
     pub fn code(&self, row: usize, col: usize) -> i8 {
         assert!(row < self.outs && col < self.dim, "({row}, {col}) of ({}, {})", self.outs, self.dim);
         let byte = self.codes[row * packed_row_bytes(self.dim) + col / 128 * 32 + col % 32];
@@ -140,7 +154,7 @@ impl Ternary {
     }
 }
 
-/// Refuses a scale that a file must not have: it names the scale's index.
+/// Checks that every scale is a finite f16 value of at least 0. The error names the index of the first that is not.
 fn check_scales(scales: &[f32]) -> Result<(), String> {
     let bad = |s: &f32| !(s.is_finite() && *s >= 0.0 && f16::from_f32(*s).to_f32() == *s);
     match scales.iter().position(bad) {
@@ -172,7 +186,7 @@ impl TensorData {
 }
 
 impl TextConfig {
-    /// What a tokenizer says about itself.
+    /// The configuration that follows from a tokenizer.
     pub fn new(tokenizer: &Tokenizer) -> TextConfig {
         let roles = [SYSTEM, USER, ASSISTANT, END];
         let chats = roles.iter().all(|role| tokenizer.token_id(role).is_some());
@@ -186,7 +200,7 @@ impl TextConfig {
         }
     }
 
-    /// The tokenizer, if there is one, for an embedding of so many rows.
+    /// The tokenizer, if there is one, for an embedding of `rows` rows.
     ///
     /// # Errors
     /// [`Error::Model`] when it cannot be used, or has ids beyond the rows of the embedding.
@@ -203,7 +217,7 @@ impl TextConfig {
         Ok(Some(tokenizer))
     }
 
-    /// Every id is a row of the embedding.
+    /// Checks that every id is below the size of the vocabulary.
     fn check(&self, vocab: usize) -> Result<(), String> {
         let named = [("bos", &self.bos), ("eos", &self.eos)].into_iter().filter_map(|(n, id)| id.map(|id| (n, id)));
         match named.chain(self.stop.iter().map(|id| ("stop", *id))).find(|(_, id)| *id as usize >= vocab) {
@@ -214,11 +228,12 @@ impl TextConfig {
 }
 
 impl ModelFile {
-    /// Reads a GGUF file from memory.
+    /// Reads a GGUF file from memory. The error names the key or tensor that is wrong.
     pub fn from_gguf(bytes: &[u8]) -> Result<ModelFile, String> {
         gguf::load(bytes)
     }
 
+    /// The tensor of that name, such as `layers.0.attn.q.weight`.
     pub fn tensor(&self, name: &str) -> Option<&Tensor> {
         self.tensors.iter().find(|t| t.name == name)
     }
@@ -236,8 +251,11 @@ impl ModelFile {
         self.tensors.iter().map(|t| t.shape.iter().product::<usize>()).sum()
     }
 
-    /// Rounds the embedding, and a head that is not ternary, to 8 bits: half the memory, and no longer exactly what was
-    /// trained.
+    /// Rounds the embedding, and a head that is not ternary, to 8 bits. They take half the memory and are no longer exactly
+    /// what was trained.
+    ///
+    /// # Errors
+    /// When the width is not a multiple of 32, or a value is too large.
     pub fn round_tables_to_int8(&mut self) -> Result<()> {
         let config = ModelConfig { embeddings: Embeddings::Q8_0, ..self.config.clone() };
         config.check()?;
@@ -255,7 +273,8 @@ impl ModelFile {
         Ok(())
     }
 
-    /// Replaces the residual mixing by that of a `.mhc` file.
+    /// Replaces the residual mixing by that of a `.mhc` file. The error names both numbers of sub-layers and streams, if they
+    /// differ.
     pub fn set_mhc(&mut self, file: mhc::MhcFile) -> Result<(), String> {
         let own = self.mhc();
         let (have, n) = own.map_or((2 * self.config.layers, 1), |own| (own.sublayers.len(), own.streams));
@@ -270,11 +289,11 @@ impl ModelFile {
         Ok(())
     }
 
-    /// Replaces the tokenizer, and with it where generation stops; the chat template stays if there is one. It must have
-    /// as many tokens as the one it replaces, or a token for every row of the embedding.
+    /// Replaces the tokenizer, and with it the ids at which generation stops. A chat template stays. The new tokenizer must
+    /// have as many tokens as the old one, or a token for every row of the embedding.
     pub fn set_tokenizer(&mut self, tokenizer: &Tokenizer) -> Result<(), String> {
         let (have, rows) = (tokenizer.vocab_size(), self.vocab);
-        // A tokenizer that cannot be used may well be replaced.
+        // The old tokenizer may be unusable.
         let own = self.tokenizer().ok().flatten().map(|own| own.vocab_size());
         if have != rows && Some(have) != own {
             return Err(format!("has {have} tokens, but the model has {}", own.unwrap_or(rows)));
@@ -285,7 +304,7 @@ impl ModelFile {
         self.text.check(rows)
     }
 
-    /// The residual mixing of a model with streams.
+    /// The residual mixing. None for a model with one stream.
     pub fn mhc(&self) -> Option<mhc::MhcFile> {
         let sublayers = self.tensors.iter().filter(|t| t.role == Role::Mixing).map(|t| match &t.data {
             TensorData::F32(params) => params.clone(),
@@ -297,7 +316,10 @@ impl ModelFile {
 
 #[cfg(feature = "native")]
 impl ModelFile {
-    /// Opens a GGUF file, a checkpoint directory, or the newest valid checkpoint of a run directory.
+    /// Opens a GGUF file, a checkpoint, or the newest valid checkpoint of a run.
+    ///
+    /// # Errors
+    /// [`Error::Io`] or [`Error::Invalid`] names the file and what is wrong with it.
     pub fn open(path: &Path) -> Result<ModelFile> {
         if path.is_dir() {
             return ModelFile::from_checkpoint(path);
@@ -305,7 +327,10 @@ impl ModelFile {
         ModelFile::from_gguf(&crate::files::map(path)?).map_err(|what| Error::invalid(path, what))
     }
 
-    /// Writes a GGUF file, atomically; returns its size in bytes.
+    /// Writes a GGUF file atomically. Returns its size in bytes.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] when the format cannot hold the model, [`Error::Io`] when the file cannot be written.
     pub fn save_gguf(&self, path: &Path, format: Format) -> Result<u64> {
         let layout = gguf::Layout::new(self, format)?;
         crate::files::write_atomic_with(path, |out| layout.write(out))?;

@@ -36,7 +36,7 @@ pub enum Kind {
 /// The description of a tensor, row-major.
 #[derive(Clone, Debug)]
 pub struct Tensor {
-    /// Its name, for traces, error messages and [`Graph::find`].
+    /// Its name, for traces and error messages.
     pub name: String,
     /// Its dimensions, outermost first.
     pub shape: Vec<usize>,
@@ -69,10 +69,10 @@ pub struct Node {
     pub tensors: Vec<TensorId>,
 }
 
-/// A range of nodes that is submitted as one: a part of a training step, an evaluation, a decode step.
+/// A range of nodes that is submitted as a whole, such as a part of a training step, an evaluation or a decode step.
 #[derive(Clone, Copy, Debug)]
 pub struct Section {
-    /// For error messages and traces.
+    /// Its name, for error messages and traces.
     pub name: &'static str,
     start: usize,
     end: usize,
@@ -166,11 +166,6 @@ impl Graph {
         let shape = self.shape(t);
         let cols = *shape.last().expect("a tensor has dimensions");
         (self.tensor(t).elements() / cols, cols)
-    }
-
-    /// The first tensor with that name.
-    pub fn find(&self, name: &str) -> Option<TensorId> {
-        self.tensors.iter().position(|t| t.name == name).map(|i| TensorId(i as u32))
     }
 
     /// Makes a section of the nodes that `build` appends; also returns what `build` does.

@@ -1,6 +1,6 @@
-//! The engine: some slots, each a sequence with its keys and values on the device. A step feeds one row for each sequence
-//! that decodes and as many rows of waiting prompts as fit, runs them as one submit, and reads one token for each sequence
-//! that is past its prompt. What a sequence gets does not depend on which others run beside it.
+//! The engine runs several sequences side by side, each in a slot with its state on the device. A step feeds one row for
+//! each sequence that decodes, and fills up with rows of waiting prompts. It submits them at once and reads one token for
+//! each sequence that is past its prompt. What a sequence gets does not depend on the other sequences.
 
 use super::sampling::Sampling;
 use super::step::{DecodeStep, Rows, SIZES};
@@ -14,11 +14,12 @@ use crate::{Error, Result};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+/// Sizes of an engine.
 #[derive(Clone, Copy, Debug)]
 pub struct EngineOptions {
-    /// Sequences that run side by side.
+    /// Sequences that run side by side, from 1 to 512.
     pub slots: usize,
-    /// Tokens a sequence may hold; at most the model's, which is taken if 0.
+    /// Tokens that a sequence may hold, at most the model's context; 0 takes that.
     pub context: usize,
 }
 
@@ -28,34 +29,37 @@ impl Default for EngineOptions {
     }
 }
 
+/// A sequence of one engine. No two sequences of an engine have the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SequenceId(u64);
 
-/// Why a sequence ended.
+/// The reason for which a sequence ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FinishReason {
     /// The model drew one of its stop tokens.
     Stop,
-    /// `max_tokens` were drawn.
+    /// It drew `max_tokens` tokens.
     Length,
     /// The context is full.
     Context,
-    /// The caller gave up.
+    /// The caller cancelled it.
     Cancelled,
 }
 
-/// What a step brought a sequence.
+/// What happened to a sequence in a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
+    /// The model drew this token.
     Token(u32),
+    /// The sequence ended, and its slot is free.
     Finished(FinishReason),
 }
 
 struct Sequence {
     id: SequenceId,
-    /// Prompt, then what was drawn.
+    /// The prompt, then the tokens drawn.
     tokens: Vec<u32>,
-    /// Tokens that are in the cache.
+    /// Tokens that are in the state of the layers.
     fed: usize,
     drawn: usize,
     sampling: Sampling,
@@ -77,13 +81,17 @@ pub struct Engine {
 }
 
 impl Engine {
+    /// Loads a model onto a device.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for sizes out of range, [`Error::Model`] for a file that lacks a weight, and when the device refuses.
     pub fn new(file: &ModelFile, backend: &Backend, options: EngineOptions) -> Result<Engine> {
         let mut engine = Engine::empty(&file.config, file.vocab, &file.text.stop, backend, options)?;
         load_weights(&mut engine.program, &engine.model, file)?;
         Ok(engine)
     }
 
-    /// An engine whose weights are yet to come: each by [`Engine::load`].
+    /// An engine without weights. [`Engine::load`] loads each. Errors as [`Engine::new`].
     pub fn empty(
         config: &ModelConfig,
         vocab: usize,
@@ -116,12 +124,18 @@ impl Engine {
         Ok(Engine { program, model, steps, sampling, slots, vocab, context, stop, next: 0 })
     }
 
-    /// Takes a weight.
+    /// Loads one weight.
+    ///
+    /// # Errors
+    /// [`Error::Model`] for a weight that the model does not have, or has in another form.
     pub fn load(&mut self, tensor: &Tensor) -> Result<()> {
         load_tensor(&mut self.program, &self.model, tensor)
     }
 
-    /// Waits until the device has done all it was given, and says what went wrong.
+    /// Waits until the device has finished.
+    ///
+    /// # Errors
+    /// What went wrong on the device since the last time.
     pub async fn ready(&mut self) -> Result<()> {
         self.program.ready().await
     }
@@ -131,7 +145,7 @@ impl Engine {
         self.context
     }
 
-    /// Slots that no sequence has.
+    /// Number of slots without a sequence.
     pub fn free_slots(&self) -> usize {
         self.slots.iter().filter(|s| s.is_none()).count()
     }
@@ -151,23 +165,27 @@ impl Engine {
         self.program.bytes()
     }
 
-    /// Rows that a step feeds at most.
+    /// Largest number of rows in a step.
     pub fn most_rows(&self) -> usize {
         self.steps.last().expect("there is a step").rows
     }
 
-    /// Replaces the tokens at which sequences stop.
+    /// Sets the tokens that end a sequence.
     pub fn set_stop(&mut self, stop: Vec<u32>) {
         self.stop = stop;
     }
 
-    /// For measuring: the program, and the nodes of the step of a single row.
+    /// The program, and the nodes of the step with a single row, for measuring.
     #[cfg(feature = "native")]
     pub(crate) fn single_row(&mut self) -> (&mut Program, std::ops::Range<usize>) {
         (&mut self.program, self.steps[0].section.nodes())
     }
 
-    /// Starts a sequence after `prompt`; it ends when `cancelled` is set.
+    /// Starts a sequence with `prompt`. It ends when `cancelled` is set.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] if a parameter is out of range, the prompt is empty or leaves no room in the context, an id is beyond
+    /// the vocabulary, or no slot is free.
     pub fn start(&mut self, prompt: &[u32], sampling: Sampling, cancelled: Arc<AtomicBool>) -> Result<SequenceId> {
         sampling.check()?;
         if prompt.is_empty() {
@@ -192,7 +210,7 @@ impl Engine {
         Ok(id)
     }
 
-    /// Clears what sampling remembers of a slot.
+    /// Resets the sampling state of a slot.
     fn reset(&mut self, slot: usize, sampling: &Sampling) -> Result<()> {
         let range = slot * self.vocab..(slot + 1) * self.vocab;
         let mut bias = vec![0f32; self.vocab];
@@ -204,7 +222,10 @@ impl Engine {
         Ok(())
     }
 
-    /// Runs one step; nothing happens without sequences.
+    /// Runs one step. Without sequences it does nothing.
+    ///
+    /// # Errors
+    /// When the device fails.
     pub async fn step(&mut self) -> Result<Vec<(SequenceId, Event)>> {
         let mut events = self.drop_cancelled();
         let Some(rows) = self.rows() else { return Ok(events) };
@@ -224,8 +245,8 @@ impl Engine {
 
     fn drop_cancelled(&mut self) -> Vec<(SequenceId, Event)> {
         let mut events = Vec::new();
-        for place in &mut self.slots {
-            if let Some(sequence) = place.take_if(|s| s.cancelled.load(Ordering::Relaxed)) {
+        for slot in &mut self.slots {
+            if let Some(sequence) = slot.take_if(|s| s.cancelled.load(Ordering::Relaxed)) {
                 events.push((sequence.id, Event::Finished(FinishReason::Cancelled)));
             }
         }
@@ -289,13 +310,14 @@ impl Engine {
         }
     }
 
-    /// Generates after one prompt and waits for it: what is drawn, and why it ended.
+    /// Generates after one prompt and waits. Returns the tokens drawn, and why the sequence ended. Errors as
+    /// [`Engine::start`].
     #[cfg(feature = "native")]
     pub fn generate(&mut self, prompt: &[u32], sampling: Sampling) -> Result<(Vec<u32>, FinishReason)> {
         Ok(self.generate_all(&[prompt.to_vec()], &sampling)?.remove(0))
     }
 
-    /// Generates after every prompt, as many side by side as there are slots.
+    /// Generates after each prompt, with as many side by side as there are slots. Errors as [`Engine::start`].
     #[cfg(feature = "native")]
     pub fn generate_all(&mut self, prompts: &[Vec<u32>], sampling: &Sampling) -> Result<Vec<(Vec<u32>, FinishReason)>> {
         let mut results: Vec<(Vec<u32>, Option<FinishReason>)> = vec![(Vec::new(), None); prompts.len()];
@@ -318,8 +340,14 @@ impl Engine {
         Ok(results.into_iter().map(|(tokens, reason)| (tokens, reason.expect("it ended"))).collect())
     }
 
-    /// Feeds a prompt to a fresh sequence in chunks of at most `chunk` rows, and returns the logits of every chunk's last
-    /// row. No sequence may be running.
+    /// Feeds a prompt to a new sequence in chunks of at most `chunk` rows. Returns the logits (vocab) of the last row of each
+    /// chunk.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] if the prompt exceeds the context.
+    ///
+    /// # Panics
+    /// When a sequence is running.
     pub async fn prompt_logits(&mut self, prompt: &[u32], chunk: usize) -> Result<Vec<Vec<f32>>> {
         let mut all = Vec::new();
         for (c, ids) in prompt.chunks(chunk).enumerate() {
@@ -331,8 +359,8 @@ impl Engine {
         Ok(all)
     }
 
-    /// Feeds the start of a prompt here and to the same model on another backend, op by op with the same inputs; the
-    /// outputs that differ. No sequence may be running.
+    /// Feeds the start of a prompt to this engine and to one with the same model on another backend, op by op with the same
+    /// inputs. Returns the outputs that differ. Errors and panics as [`Engine::prompt_logits`].
     #[cfg(feature = "native")]
     pub fn compare(&mut self, other: &mut Engine, prompt: &[u32]) -> Result<Vec<crate::backend::Difference>> {
         let ids = &prompt[..prompt.len().min(SIZES[2].0).min(self.context)];

@@ -29,7 +29,7 @@ impl Attention {
             k: Linear::new(make, &format!("{prefix}.k.weight"), kv_dim, dim),
             v: Linear::new(make, &format!("{prefix}.v.weight"), kv_dim, dim),
             o: Linear::new(make, &format!("{prefix}.o.weight"), dim, dim),
-            inner_norm: make.sub_norm(prefix, dim),
+            inner_norm: make.inner_norm(prefix, dim),
             rope: make.rope,
             head_dim: c.head_dim(),
             kv_heads: c.kv_heads,

@@ -19,7 +19,7 @@ impl Gated {
             gate: Linear::new(make, &format!("{prefix}.gate.weight"), ffn, dim),
             up: Linear::new(make, &format!("{prefix}.up.weight"), ffn, dim),
             down: Linear::new(make, &format!("{prefix}.down.weight"), dim, ffn),
-            inner_norm: make.sub_norm(prefix, ffn),
+            inner_norm: make.inner_norm(prefix, ffn),
             eps: make.config.norm_eps,
         }
     }

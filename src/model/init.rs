@@ -1,27 +1,34 @@
-//! Initial values of parameters.
+//! Initial values of weights.
 
 use crate::rng::Rng;
 
+/// How a weight is initialised.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Init {
+    /// Every value is 1.
     Ones,
-    /// Normal, with this standard deviation.
+    /// Normal values with mean 0 and this standard deviation.
     Normal(f32),
-    /// Residual mixing of a sub-layer that starts by reading stream `reads` and mixing next to nothing.
+    /// Residual mixing of a sub-layer. It reads one stream and hardly mixes at the start.
     Mhc {
+        /// Streams of the model.
         streams: usize,
+        /// The stream that the sub-layer reads at the start.
         reads: usize,
     },
 }
 
-/// Standard deviation of the embedding and of a head of its own: logits start small, and the first loss near ln(vocab).
+/// Standard deviation of the embedding and the head. It keeps the first logits small, and the first loss near ln(vocab).
 pub(super) const EMBEDDING_STD: f32 = 0.02;
 
-/// Read weights start at sigmoid(4) for the stream that is read and sigmoid(-4) for the others.
+/// Read weights start at sigmoid(4) for the stream that is read, and at sigmoid(-4) for the others.
 const READ_BIAS: f32 = 4.0;
 
 impl Init {
-    /// Initial values of `n` parameters.
+    /// `n` initial values.
+    ///
+    /// # Panics
+    /// When `n` is not the number of mixing parameters of so many streams.
     pub fn values(&self, n: usize, rng: &mut Rng) -> Vec<f32> {
         match *self {
             Init::Ones => vec![1.0; n],

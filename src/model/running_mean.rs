@@ -237,6 +237,7 @@ mod tests {
         assert!(off < 1e-5, "two equal micro-batches are {off} away from one");
     }
 
+    #[cfg(feature = "serve")]
     #[test]
     fn it_is_served() {
         use std::io::{Read, Write};

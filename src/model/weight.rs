@@ -132,7 +132,7 @@ impl Builder<'_> {
     }
 
     /// Declares the gain of the normalisation before a sub-layer's last product, where the model has them.
-    pub fn sub_norm(&mut self, prefix: &str, dim: usize) -> Option<TensorId> {
+    pub fn inner_norm(&mut self, prefix: &str, dim: usize) -> Option<TensorId> {
         self.config.sub_norm.then(|| self.norm(&format!("{prefix}.sub_norm.weight"), dim))
     }
 }

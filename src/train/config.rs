@@ -1,5 +1,4 @@
-//! The configuration of a run: `[model]`, `[data]`, `[train]`, `[optim]` of a TOML file. A key that nobody reads does not
-//! exist: unknown keys are errors.
+//! The configuration of a run: sections `[model]`, `[data]`, `[train]` and `[optim]` of a TOML file. Unknown keys are errors.
 
 use crate::data::DataConfig;
 use crate::model::{Embeddings, ModelConfig, Preset};
@@ -7,16 +6,21 @@ use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
-/// A run, resolved.
+/// The resolved configuration of a run.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
+    /// What is trained.
     pub model: ModelConfig,
+    /// What it is trained on.
     pub data: DataConfig,
+    /// How long, and what is written meanwhile.
     pub train: TrainConfig,
+    /// How parameters are updated.
     pub optim: OptimConfig,
 }
 
+/// The `[train]` section of a configuration.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct TrainConfig {
@@ -24,20 +28,21 @@ pub struct TrainConfig {
     pub batch_size: usize,
     /// Micro-batches whose gradients make one step.
     pub grad_accum: usize,
+    /// Optimizer steps of the whole run.
     pub total_steps: u64,
     /// Steps between lines of the log.
     pub log_interval: u64,
     /// Steps between evaluations; 0 evaluates at the end only.
     pub eval_interval: u64,
-    /// Windows of the validation split that an evaluation reads, at most.
+    /// Largest number of windows of the validation split that an evaluation reads.
     pub eval_windows: usize,
     /// Steps between checkpoints; 0 saves at the end only.
     pub checkpoint_interval: u64,
     /// Checkpoints kept besides the final one.
     pub keep_last_checkpoints: usize,
-    /// Compute layers again in the backward pass instead of keeping their activations.
+    /// Recompute layers in the backward pass instead of keeping their activations.
     pub recompute: bool,
-    /// Of the initial weights and the order of the data.
+    /// Seed of the initial weights and of the order of the data.
     pub seed: u64,
 }
 
@@ -58,35 +63,41 @@ impl Default for TrainConfig {
     }
 }
 
-/// The optimizer of everything that is no matrix within a layer.
+/// The optimizer of all weights except the matrices within layers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Aux {
+    /// Loshchilov & Hutter 2019.
     #[default]
     AdamW,
+    /// Chen et al. 2023.
     Lion,
 }
 
+/// The `[optim]` section of a configuration.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct OptimConfig {
+    /// Learning rate of Muon, which updates the matrices within layers.
     pub muon_lr: f32,
+    /// Momentum of Muon.
     pub muon_momentum: f32,
-    /// Newton-Schulz iterations.
+    /// Newton-Schulz iterations of Muon.
     pub muon_steps: usize,
-    /// For embedding, head, norms and residual mixing.
+    /// Optimizer of embedding, head, norms and residual mixing.
     pub aux: Aux,
+    /// Its learning rate.
     pub aux_lr: f32,
-    /// Of the matrices within layers.
+    /// Weight decay of the matrices within layers.
     pub weight_decay: f32,
-    /// Global gradient norm above which gradients are scaled down; 0 never.
+    /// Global gradient norm above which gradients are scaled down; 0 never scales.
     pub clip: f32,
-    /// A step whose gradient norm is this many times its running mean, and the clip, is skipped; 0 skips only what is not
-    /// finite.
+    /// A step is skipped if its gradient norm exceeds this many times both its running mean and the clip. With 0, only a
+    /// step that is not finite is skipped.
     pub outlier_factor: f32,
     /// Steps of linear warm-up.
     pub warmup_steps: u64,
-    /// Part of the run, at its end, in which the learning rate falls linearly to 0.
+    /// Last part of the run, from 0 to 1, in which the learning rate falls linearly to 0.
     pub decay_fraction: f64,
 }
 
@@ -108,7 +119,7 @@ impl Default for OptimConfig {
 }
 
 impl OptimConfig {
-    /// Learning-rate factor of update `step` (from 0) of `total`: warm-up, stable, decay (WSD).
+    /// Learning-rate factor of update `step` (from 0) of `total`: warm-up, stable, decay (WSD, Hu et al. 2024).
     pub fn schedule(&self, step: u64, total: u64) -> f64 {
         let decay = (total as f64 * self.decay_fraction).round_ties_even() as u64;
         let warm = if step < self.warmup_steps { (step + 1) as f64 / self.warmup_steps as f64 } else { 1.0 };
@@ -118,8 +129,11 @@ impl OptimConfig {
 }
 
 impl Config {
-    /// Reads a preset (the tiny one unless named) or a TOML file, then applies overrides (`section.key`, value). Relative
-    /// paths in the file start from its folder; they come out absolute.
+    /// Reads a preset (by default the tiny one) or a TOML file, and applies overrides (`section.key`, value). Relative paths
+    /// in the file start from its folder. They become absolute.
+    ///
+    /// # Errors
+    /// [`Error::Io`] or [`Error::Invalid`] for a file that cannot be read; [`Error::Usage`] names a key and its limit.
     pub fn load(from: Option<&str>, overrides: &[(String, toml::Value)]) -> Result<Config> {
         let (mut table, base) = match from.unwrap_or("tiny") {
             name if Preset::find(name).is_some() => (preset_table(name)?, PathBuf::new()),
@@ -149,7 +163,10 @@ impl Config {
         Ok(config)
     }
 
-    /// Reads `section.key=value`; the value is TOML, or else a string.
+    /// Splits `section.key=value`. The value is TOML if it can be read as such, otherwise a string.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] if there is no `=`.
     pub fn parse_override(item: &str) -> Result<(String, toml::Value)> {
         let bad = || Error::usage(format!("--set {item}: write section.key=value, such as optim.muon_lr=0.02"));
         let (key, value) = item.split_once('=').ok_or_else(bad)?;
@@ -158,7 +175,10 @@ impl Config {
         Ok((key.trim().to_string(), parsed.unwrap_or_else(|| toml::Value::String(value.to_string()))))
     }
 
-    /// Refuses what cannot run, naming the key and the limit.
+    /// Checks every limit.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] names the key and the limit.
     pub fn check(&self) -> Result<()> {
         self.model.check()?;
         let fail = |what: String| Err(Error::Usage(what));
@@ -210,7 +230,7 @@ impl Config {
     }
 }
 
-/// Elements of a tensor: shaders and kernels count them in 32 bits.
+/// Largest number of elements of a tensor. Shaders and kernels count elements in 32 bits.
 const MAX_VALUES: u64 = 1 << 31;
 
 fn unknown_config(name: &str) -> Error {

@@ -1,4 +1,4 @@
-//! One training step of a small model, op by op, against the scalar reference: what `nanotern doctor` runs.
+//! One training step of a small model, op by op, against the scalar reference. `nanotern doctor` runs it.
 
 use super::{Batch, OptimConfig, StepShape, TrainStep, Trainer, sorted_rows};
 use crate::Result;
@@ -18,7 +18,7 @@ pub async fn self_test(backend: &Backend) -> Result<Vec<Difference>> {
     let targets: Vec<u32> = inputs.iter().map(|id| (id + 3) % 50).collect();
     for trainer in [&mut reference, &mut other] {
         trainer.init(1);
-        // Freshly initialised streams are equal, and many of their gradients zero: rounding would be compared.
+        // With initial mixing the streams are equal, and many of their gradients zero: the test would compare rounding.
         let mixing = trainer.step.model.params().filter(|(weight, _)| weight.role == Role::Mixing);
         for (weight, param) in mixing {
             let values: Vec<f32> = (0..weight.elements()).map(|i| (i as f32).sin()).collect();
@@ -34,8 +34,8 @@ pub async fn self_test(backend: &Backend) -> Result<Vec<Difference>> {
     let nodes = sections.begin.nodes().start..sections.update.nodes().end;
     let zero = graph.nodes.iter().rposition(|n| n.op.name == "mhc_pre_backward_coef");
     let mut differences = lockstep(&mut reference.program, &mut other.program, nodes, parity_limit).await?;
-    // The first sub-layer's streams are equal whatever the parameters, and its RMSNorm takes out any factor: the gradient
-    // of its read weights, the last one of the backward pass, is zero.
+    // The streams that the first sub-layer reads are equal for any parameters, and its RMSNorm removes any factor. So the
+    // gradient of its read weights, the last one of the backward pass, is zero.
     differences.retain(|d| Some(d.node) != zero);
     Ok(differences)
 }

@@ -1,5 +1,5 @@
-//! Training without files: a trainer, the data it reads, and the order in which it reads them, which configuration and
-//! seed fix. A run puts checkpoints and logs around it; a browser a page.
+//! Training without files: a trainer, and the data in the order that the configuration and the seed fix. A run adds
+//! checkpoints and logs, a browser adds a page.
 
 use super::config::Config;
 use super::step::{StepShape, TrainStep};
@@ -11,9 +11,13 @@ use crate::formats::{ModelFile, TextConfig};
 use crate::ops::IGNORE;
 use crate::{Error, Result};
 
+/// A model in training, with its data.
 pub struct Session {
+    /// The configuration that it was made from.
     pub config: Config,
+    /// The data.
     pub corpus: Corpus,
+    /// The step on a device.
     pub trainer: Trainer,
     sampler: Sampler,
     /// Steps submitted so far.
@@ -25,7 +29,10 @@ pub struct Session {
 }
 
 impl Session {
-    /// Refuses data that do not fill one window: to train on, and to validate with, which comes last.
+    /// Checks that training and validation data each fill a window, in this order.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] with both numbers of tokens.
     pub fn check(config: &Config, corpus: &Corpus) -> Result<Sampler> {
         let (seq, have) = (config.model.seq_len, corpus.val.as_slice().len());
         let sampler = Sampler::new(corpus.train.as_slice().len(), seq, config.train.seed)?;
@@ -37,6 +44,9 @@ impl Session {
     }
 
     /// Prepares a checked configuration with its initial weights.
+    ///
+    /// # Errors
+    /// When the data do not fill a window, or the device refuses.
     pub fn new(config: Config, corpus: Corpus, backend: &Backend) -> Result<Session> {
         let shape = StepShape {
             batch: config.train.batch_size,
@@ -51,7 +61,10 @@ impl Session {
         Ok(Session { config, corpus, trainer, sampler, step: 0, cursor: 0, tokens: 0 })
     }
 
-    /// Submits the next step.
+    /// Submits the next step. Does not wait for a GPU.
+    ///
+    /// # Errors
+    /// When the device fails.
     pub fn submit(&mut self) -> Result<()> {
         let shape = self.trainer.step.shape;
         let factor = self.config.optim.schedule(self.step, self.config.train.total_steps);
@@ -73,7 +86,10 @@ impl Session {
         self.sampler.windows()
     }
 
-    /// Loss of the validation split, in nats per token.
+    /// Loss of the validation split, in nats per token. Waits for the device.
+    ///
+    /// # Errors
+    /// When the device fails.
     pub async fn validate(&mut self) -> Result<f64> {
         let (shape, val) = (self.trainer.step.shape, self.corpus.val.as_slice());
         let windows = sampler::eval_windows(val.len(), shape.seq, self.config.train.eval_windows);
@@ -86,7 +102,10 @@ impl Session {
         self.trainer.fetch_loss(batches).await
     }
 
-    /// The model as it stands, as it would be served.
+    /// The model in its present state, as it would be served.
+    ///
+    /// # Errors
+    /// When the device fails, or a parameter is not finite.
     pub async fn model_file(&mut self) -> Result<ModelFile> {
         let text = self.corpus.tokenizer.as_ref().map(TextConfig::new).unwrap_or_default();
         let latent = self.trainer.fetch_model().await?;

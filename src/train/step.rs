@@ -57,7 +57,7 @@ pub struct TrainStep {
     pub shape: StepShape,
     /// (rows): input ids of a micro-batch.
     pub ids: TensorId,
-    /// (rows): rows sorted by id, ties in order.
+    /// (rows): the rows sorted by id, equal ids in order.
     pub order: TensorId,
     /// (rows): the ids to predict.
     pub targets: Targets,
@@ -71,7 +71,7 @@ pub struct TrainStep {
     pub adamw_betas: [f32; 2],
     /// Optimizer state by name, each f32.
     pub state: Vec<(String, TensorId)>,
-    /// Multiply-adds of a step's matrix products, counted as two each, without the optimizer's.
+    /// Operations of a step's matrix products, two for each multiply-add, without those of the optimizers.
     pub model_flops: u64,
 }
 
@@ -155,14 +155,15 @@ impl TrainStep {
     }
 }
 
-/// Rows sorted by id, ties in order: what the embedding's gradient needs to add up each id's rows without atomics.
+/// The rows sorted by id, equal ids in order. With this order the embedding's gradient adds up the rows of an id without
+/// atomics.
 pub fn sorted_rows(ids: &[u32]) -> Vec<u32> {
     let mut order: Vec<u32> = (0..ids.len() as u32).collect();
     order.sort_by_key(|r| ids[*r as usize]);
     order
 }
 
-/// Appends every parameter's update; returns the optimizer state it keeps.
+/// Appends the update of every parameter. Returns the state of the optimizers by name.
 fn append_updates(g: &mut Graph, model: &Model, control: StepControl, optim: &OptimConfig) -> Vec<(String, TensorId)> {
     let mut state = vec![("ctl".to_string(), control.ctl)];
     let mut keep = |g: &mut Graph, name: String, like: TensorId| {

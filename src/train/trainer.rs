@@ -1,5 +1,5 @@
-//! A training step on a device: parameters in, batches in, statistics out. What surrounds it (files, logs, signals) is in
-//! `run`; this part runs in a browser too.
+//! A training step on a device: it takes parameters and batches and gives statistics. Files, logs and signals are the
+//! business of `run`. This part also runs in a browser.
 
 use super::step::{TrainStep, sorted_rows};
 use crate::backend::{Backend, Program};
@@ -10,31 +10,39 @@ use crate::rng::{Rng, mix};
 use crate::{Error, Result};
 use std::ops::Range;
 
-/// What is known of a step once it was read back.
+/// Statistics of a step.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct StepStats {
     /// Mean cross-entropy, nats per token.
     pub loss: f32,
     /// Global gradient norm before clipping.
     pub grad_norm: f32,
-    /// The step changed nothing: its loss or norm was not finite, or an outlier.
+    /// The step changed nothing, because its loss or norm was not finite or an outlier.
     pub skipped: bool,
 }
 
-/// A batch of token windows: inputs and the tokens that follow them.
+/// A batch of token windows.
 #[derive(Clone, Debug)]
 pub struct Batch {
+    /// (rows): token ids.
     pub inputs: Vec<u32>,
+    /// (rows): the token that follows each of them.
     pub targets: Vec<u32>,
 }
 
+/// A training step on a device.
 pub struct Trainer {
+    /// The graph, and the tensors that the host writes and reads.
     pub step: TrainStep,
+    /// The graph on the device.
     pub program: Program,
 }
 
 impl Trainer {
-    /// Prepares a step on a backend; parameters are zero until [`Trainer::init`] or [`Trainer::load`].
+    /// Prepares a step on a backend. Parameters are zero until [`Trainer::init`] or [`Trainer::load`].
+    ///
+    /// # Errors
+    /// When the device refuses, such as for lack of memory.
     pub fn new(step: TrainStep, backend: &Backend) -> Result<Self> {
         let mut program = backend.prepare(step.plan.clone())?;
         program.write(step.model.rope, &step.model.rope_table());
@@ -42,8 +50,8 @@ impl Trainer {
         Ok(Trainer { step, program })
     }
 
-    /// Sets every parameter to its initial value, and the optimizer's state to zero. A parameter's values depend on the
-    /// seed and its name only.
+    /// Sets every parameter to its initial value, and the optimizer's state to zero. The values of a parameter depend only on
+    /// the seed and its name.
     pub fn init(&mut self, seed: u64) {
         for (weight, param) in self.step.model.params() {
             let stream = weight.name.bytes().fold(0, |h, b| mix(h ^ u64::from(b)));
@@ -59,18 +67,24 @@ impl Trainer {
         self.step.model.params().map(|(weight, param)| (weight.name.clone(), param)).collect()
     }
 
-    /// The parameters, as f32.
+    /// Reads the parameters. Waits for the device.
+    ///
+    /// # Errors
+    /// When the device fails.
     pub async fn fetch_model(&mut self) -> Result<Vec<Array>> {
         self.fetch(self.params()).await
     }
 
-    /// [`Trainer::fetch_model`], for callers that can wait.
+    /// [`Trainer::fetch_model`] for callers that can block.
     #[cfg(feature = "native")]
     pub fn model_tensors(&mut self) -> Result<Vec<Array>> {
         pollster::block_on(self.fetch_model())
     }
 
-    /// Everything the optimizer remembers.
+    /// Reads the state of the optimizers. Waits for the device.
+    ///
+    /// # Errors
+    /// When the device fails.
     #[cfg(feature = "native")]
     pub fn optimizer_tensors(&mut self) -> Result<Vec<Array>> {
         pollster::block_on(self.fetch(self.step.state.clone()))
@@ -85,13 +99,16 @@ impl Trainer {
         Ok(tensors)
     }
 
-    /// Sets parameters and optimizer state; every name and shape must be there, and no other.
+    /// Sets parameters and optimizer state.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] names a tensor that is missing, unknown or of another shape.
     pub fn load(&mut self, model: &[Array], optimizer: &[Array]) -> Result<()> {
         self.set(self.params(), model, "model")?;
         self.set(self.step.state.clone(), optimizer, "optimizer")
     }
 
-    /// Sets parameters only.
+    /// Sets parameters only; errors as [`Trainer::load`].
     pub fn load_model(&mut self, model: &[Array]) -> Result<()> {
         self.set(self.params(), model, "model")
     }
@@ -122,8 +139,14 @@ impl Trainer {
         self.program.write(self.step.targets.ids, &batch.targets);
     }
 
-    /// Submits step `step` (from 0) with its micro-batches; `lr_factor` is the schedule's. Statistics are kept on the
-    /// device for the next [`STATS_RING`] steps.
+    /// Submits step `step` (from 0) with its micro-batches. `lr_factor` is that of the schedule. The device keeps the
+    /// statistics for the next 64 steps.
+    ///
+    /// # Errors
+    /// When the device fails.
+    ///
+    /// # Panics
+    /// When the number of micro-batches is not that of the step.
     pub fn submit(&mut self, step: u64, lr_factor: f64, micro: impl IntoIterator<Item = Batch>) -> Result<()> {
         let t = (step + 1).min(1 << 20) as i32;
         let bias = |beta: f32| (1.0 - f64::from(beta).powi(t)) as f32;
@@ -142,7 +165,10 @@ impl Trainer {
         self.program.run_section(self.step.sections.update)
     }
 
-    /// Statistics of steps, which are among the last [`STATS_RING`]. Waits for the device.
+    /// Statistics of some of the last 64 steps. Waits for the device.
+    ///
+    /// # Errors
+    /// When the device fails.
     pub async fn fetch_stats(&mut self, steps: Range<u64>) -> Result<Vec<StepStats>> {
         let ring: Vec<f32> = self.program.fetch(self.step.control.stats).await?;
         let stat = |step: u64| {
@@ -152,14 +178,17 @@ impl Trainer {
         Ok(steps.map(stat).collect())
     }
 
-    /// [`Trainer::fetch_stats`], for callers that can wait.
+    /// [`Trainer::fetch_stats`] for callers that can block.
     #[cfg(feature = "native")]
     pub fn stats(&mut self, steps: Range<u64>) -> Result<Vec<StepStats>> {
         pollster::block_on(self.fetch_stats(steps))
     }
 
-    /// Mean cross-entropy of windows, in nats per token. `batches` hold as many sequences as a micro-batch; rows whose
-    /// target is [`IGNORE`] do not count. Weights are quantised first: they may have changed.
+    /// Mean cross-entropy of windows, in nats per token. Each batch has as many sequences as a micro-batch. Rows whose target
+    /// is [`IGNORE`] do not count. Weights are rounded first, since they may have changed.
+    ///
+    /// # Errors
+    /// When the device fails.
     pub async fn fetch_loss(&mut self, batches: impl IntoIterator<Item = Batch>) -> Result<f64> {
         self.program.run_section(self.step.sections.begin)?;
         let (mut sum, mut count) = (0.0, 0u64);
@@ -173,7 +202,7 @@ impl Trainer {
         Ok(sum / count.max(1) as f64)
     }
 
-    /// [`Trainer::fetch_loss`], for callers that can wait.
+    /// [`Trainer::fetch_loss`] for callers that can block.
     #[cfg(feature = "native")]
     pub fn evaluate(&mut self, batches: impl IntoIterator<Item = Batch>) -> Result<f64> {
         pollster::block_on(self.fetch_loss(batches))

@@ -55,8 +55,11 @@ fn upward(files: &BTreeMap<String, String>) -> Result<Vec<String>> {
         }
         exports.extend(text.split("macro_rules! ").skip(1).map(|rest| (word(rest), *module)));
     }
+    let tests: Vec<String> = modules.iter().flat_map(|(path, _, text)| test_modules(path, text)).collect();
+    let is_test =
+        |path: &str| tests.iter().any(|test| path.strip_prefix(&**test).is_some_and(|r| r.starts_with(['.', '/'])));
     let mut wrong = Vec::new();
-    for (path, own, text) in modules.iter().filter(|(path, ..)| !path.ends_with("tests.rs")) {
+    for (path, own, text) in modules.iter().filter(|(path, ..)| !is_test(path)) {
         // As many steps up as the file is deep lead to the root; indented lines may stand in a module within the file.
         let depth = path.trim_end_matches("/mod.rs").matches('/').count() + 1;
         let code = code(text).replace(&format!("\nuse {}", "super::".repeat(depth)), "\nuse crate::");
@@ -80,6 +83,13 @@ fn declared(lib: &str) -> Result<BTreeMap<&str, usize>> {
     let lines = block.lines().rev().map(|line| line.trim_start_matches("//!").trim());
     let floors = lines.filter_map(|line| line.split("  ").next()).enumerate();
     Ok(floors.flat_map(|(floor, modules)| modules.split(", ").map(move |module| (module, floor))).collect())
+}
+
+/// The modules in files of their own that a file declares for tests, as paths without `.rs`.
+fn test_modules(path: &str, text: &str) -> Vec<String> {
+    let dir = path.strip_suffix("/mod.rs").unwrap_or(path.trim_end_matches(".rs"));
+    let declared = text.split("#[cfg(test)]\nmod ").skip(1).map(|rest| rest.split('\n').next().unwrap_or_default());
+    declared.filter_map(|line| Some(format!("{dir}/{}", line.strip_suffix(';')?))).collect()
 }
 
 /// The text without comments and tests, which `rustfmt` closes at the indentation they start with; every line stays.
@@ -196,6 +206,14 @@ use crate::ground::C;
 use crate::top::D;
 ";
         assert_eq!(wrong("left.rs", text), ["left.rs:13: top is not beneath left"]);
-        assert_eq!(wrong("left/tests.rs", "use crate::top::A;\n"), [""; 0]);
+        assert_eq!(test_modules("left.rs", "#[cfg(test)]\nmod a;\nmod b;\n#[cfg(test)]\nmod c {\n}\n"), ["left/a"]);
+        let files = [
+            ("lib.rs", LIB),
+            ("left/mod.rs", "mod b;\n#[cfg(test)]\nmod a;\n"),
+            ("left/a.rs", "use crate::top::A;\n"),
+            ("left/ab.rs", "use crate::top::B;\n"),
+        ];
+        let found = upward(&files.map(|(path, text)| (path.to_string(), text.to_string())).into()).unwrap();
+        assert_eq!(found, ["left/ab.rs:1: top is not beneath left"]);
     }
 }

@@ -1,11 +1,12 @@
 //! Encodings of ternary matrices.
 //!
-//! - `q1_58` (id 100): four consecutive trits a byte, low bits first, 00 = 0, 01 = +1, 11 = -1, 10 invalid, row-major; then
-//!   one f32 scale a group, row-major. The size of a group is the key `nanotern.group_size`.
-//! - `tq2_0` (id 35): blocks of 256 weights, 64 bytes of codes in canonical order and an f16 scale.
-//! - `tq1_0` (id 34): blocks of 256, 48 bytes of 5 trits and 4 of 4, as fractions of 3^5 in 256, and an f16 scale.
+//! - `q1_58` (id 100): four consecutive trits in each byte, low bits first (00 = 0, 01 = +1, 11 = -1, 10 is invalid), then one
+//!   f32 scale for each group. Both are row-major. The key `nanotern.group_size` is the size of a group.
+//! - `tq2_0` (id 35): blocks of 256 weights, each with 64 bytes of codes in canonical order and an f16 scale.
+//! - `tq1_0` (id 34): blocks of 256 weights, each with 48 bytes of 5 trits, 4 bytes of 4 trits and an f16 scale. A byte holds its
+//!   trits as a fraction of 3^5 in 256ths.
 //!
-//! A scale of the last two covers exactly 256 weights, so they hold groups of 256 and no others.
+//! A scale of the last two covers exactly 256 weights, so they can only hold groups of 256.
 
 use super::super::{Ternary, check_scales};
 use crate::ops::packed_row_bytes;
@@ -20,9 +21,12 @@ const LOW: u32 = 0x5555_5555;
 /// How a GGUF file holds ternary matrices.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Format {
+    /// Any group size.
     #[default]
     Q1_58,
+    /// Groups of 256; 2 bits for each weight.
     Tq2_0,
+    /// Groups of 256; 1.6 bits for each weight.
     Tq1_0,
 }
 
@@ -46,6 +50,7 @@ impl std::str::FromStr for Format {
 }
 
 impl Format {
+    /// Every format.
     pub const ALL: [Format; 3] = [Format::Q1_58, Format::Tq2_0, Format::Tq1_0];
 
     /// The type id in the file.
@@ -57,11 +62,12 @@ impl Format {
         }
     }
 
+    /// The format with that type id.
     pub fn from_id(id: u32) -> Option<Format> {
         Format::ALL.into_iter().find(|f| f.id() == id)
     }
 
-    /// Refuses groups that this encoding cannot hold.
+    /// Checks that this format can hold groups of that size.
     pub fn check_group(self, group: usize) -> Result<(), String> {
         if self == Format::Q1_58 || group == BLOCK {
             return Ok(());
@@ -71,7 +77,7 @@ impl Format {
         ))
     }
 
-    /// Bytes of `rows` rows of `dim` weights.
+    /// Size in bytes of `rows` rows of `dim` weights. The error names what does not fit.
     pub fn bytes(self, rows: u64, dim: u64, group: u64) -> Result<u64, String> {
         let block = match self {
             Format::Q1_58 => 32,
@@ -91,7 +97,7 @@ impl Format {
         row.and_then(|row| row.checked_mul(rows)).ok_or_else(|| format!("{rows} rows of {dim} weights are too many"))
     }
 
-    /// The bytes of a matrix whose groups were checked.
+    /// Encodes a matrix whose groups were checked.
     pub fn encode(self, t: &Ternary) -> Vec<u8> {
         let mut out = Vec::new();
         if self == Format::Q1_58 {
@@ -113,7 +119,10 @@ impl Format {
         out
     }
 
-    /// The matrix (outs, dim) in `bytes`, whose length is [`Format::bytes`].
+    /// Decodes a matrix (outs, dim). The error names the byte or scale that is invalid.
+    ///
+    /// # Panics
+    /// When the length of `bytes` is not [`Format::bytes`].
     pub fn decode(self, bytes: &[u8], outs: usize, dim: usize, group: usize) -> Result<Ternary, String> {
         self.check_group(group)?;
         assert_eq!(Ok(bytes.len() as u64), self.bytes(outs as u64, dim as u64, group as u64), "{self} ({outs}, {dim})");
@@ -180,7 +189,7 @@ fn to_q1_58(run: &[u8; 32]) -> [u8; 32] {
     out
 }
 
-/// The way back; fails with the first byte that holds an invalid trit.
+/// The inverse of [`to_q1_58`]. The error is the index of the first byte with an invalid trit.
 fn from_q1_58(run: &[u8; 32]) -> Result<[u8; 32], usize> {
     if let Some(at) = run.iter().position(|b| b >> 1 & !b & 0x55 != 0) {
         return Err(at);
@@ -193,7 +202,7 @@ fn from_q1_58(run: &[u8; 32]) -> Result<[u8; 32], usize> {
     Ok(out)
 }
 
-/// First weight, distance of the weights and number of trits of each byte of a tq1_0 block.
+/// First weight, distance between weights, and number of trits of a byte of a tq1_0 block.
 fn trits(byte: usize) -> (usize, usize, usize) {
     match byte {
         0..32 => (byte, 32, 5),
@@ -223,7 +232,7 @@ fn to_tq1_0(codes: &[u8; 64]) -> [u8; 52] {
     })
 }
 
-/// Fails with the first byte that no trits are written as.
+/// The error is the index of the first byte that encodes no trits.
 fn from_tq1_0(block: &[u8; 54]) -> Result<[u8; 64], usize> {
     let mut codes = [0; 64];
     for (b, byte) in block[..52].iter().enumerate() {

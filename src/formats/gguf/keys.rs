@@ -8,13 +8,13 @@ pub struct Keys<'f, 'a> {
 }
 
 impl<'a> Keys<'_, 'a> {
-    /// The value of a key, if it is there.
+    /// The value of a key, if the file has it. The error says what it must be.
     pub fn get<T>(&self, key: &str, want: &str, as_t: impl Fn(&Value<'a>) -> Option<T>) -> Result<Option<T>, String> {
         let Some(value) = self.file.keys.get(key) else { return Ok(None) };
         as_t(value).map(Some).ok_or_else(|| format!("key {key:?} is {value}: it must be {want}"))
     }
 
-    /// A number of something.
+    /// A size.
     pub fn size(&self, key: &str) -> Result<Option<usize>, String> {
         self.get(key, "a size", |v| v.as_u64().and_then(|v| usize::try_from(v).ok()))
     }

@@ -14,7 +14,7 @@ pub(super) fn bytes(elements: u64, dim: u64) -> Result<u64, String> {
     (elements / BLOCK).checked_mul(BLOCK + 2).ok_or_else(|| format!("{elements} values in q8_0 are too many"))
 }
 
-/// The table in whole blocks.
+/// Decodes whole blocks.
 pub(super) fn decode(bytes: &[u8]) -> Result<Int8, String> {
     let blocks = bytes.as_chunks::<34>().0;
     let mut table = Int8 { codes: Vec::with_capacity(32 * blocks.len()), scales: Vec::with_capacity(blocks.len()) };

@@ -1,6 +1,5 @@
-//! The container: keys and tensor descriptions, every count and offset checked against the bytes there are, or will be
-//! where a file is still arriving. Nothing is copied: strings and arrays stay in the file's bytes, arrays validated but not
-//! unpacked.
+//! The container: keys and tensor descriptions. Every count and offset is checked against the size of the file, which may
+//! still be arriving. Nothing is copied: strings and arrays stay in the bytes of the file.
 
 use super::super::cursor::Cursor;
 use super::encodings::Format;
@@ -8,47 +7,58 @@ use super::{ALIGNMENT, F16, F32, MAGIC, Q8_0, VERSION, q8_0};
 use std::collections::BTreeMap;
 use std::fmt;
 
-/// Keys and tensor descriptions take at most this many bytes.
+/// Largest size of keys and tensor descriptions in bytes.
 const MAX_METADATA: usize = 64 << 20;
 const MAX_ALIGNMENT: u64 = 1 << 20;
 const MAX_KEYS: usize = 1 << 16;
 const MAX_TENSORS: usize = 1 << 16;
 const MAX_DIMS: u32 = 4;
-/// Bytes of the name of a key or tensor.
+/// Longest name of a key or tensor in bytes.
 const MAX_NAME: usize = 256;
 
-/// What a file says before its data.
+/// The part of a file before its data.
 pub struct Gguf<'a> {
+    /// Version of the container.
     pub version: u32,
+    /// The keys by name.
     pub keys: BTreeMap<&'a str, Value<'a>>,
-    /// In the order of the file.
+    /// The tensors in the order of the file.
     pub tensors: Vec<TensorInfo<'a>>,
     by_name: BTreeMap<&'a str, usize>,
     data_start: u64,
 }
 
-/// A tensor's description; its range was checked.
+/// The description of a tensor, whose range was checked.
 #[derive(Clone, Debug)]
 pub struct TensorInfo<'a> {
+    /// Its name.
     pub name: &'a str,
-    /// The fastest-varying first.
+    /// Its dimensions, the fastest-varying first.
     pub dims: Vec<u64>,
-    /// Type id.
+    /// The id of its type.
     pub kind: u32,
     /// From the start of the data section.
     offset: u64,
+    /// Its size.
     pub bytes: u64,
 }
 
 /// The value of a key.
 #[derive(Clone, Copy, Debug)]
 pub enum Value<'a> {
+    /// An unsigned integer of any width.
     Uint(u64),
+    /// A signed integer of any width.
     Int(i64),
+    /// An f32.
     F32(f32),
+    /// An f64.
     F64(f64),
+    /// A boolean.
     Bool(bool),
+    /// A string.
     Str(&'a str),
+    /// An array of scalars or strings.
     Array(Array<'a>),
 }
 
@@ -56,6 +66,7 @@ pub enum Value<'a> {
 #[derive(Clone, Copy, Debug)]
 pub struct Array<'a> {
     kind: u32,
+    /// Number of values.
     pub len: usize,
     bytes: &'a [u8],
 }
@@ -121,13 +132,13 @@ fn array<'a>(c: &mut Cursor<'a>, key: &str) -> Result<Array<'a>, String> {
 }
 
 impl<'a> Array<'a> {
-    /// The values, if these are strings.
+    /// The values, if they are strings.
     pub fn strings(&self) -> Option<impl Iterator<Item = &'a str>> {
         let mut c = Cursor::new(self.bytes, "");
         (self.kind == STRING).then(|| (0..self.len).map_while(move |_| c.string("").ok()))
     }
 
-    /// The values, if these are integers of at least 0.
+    /// The values, if they are integers of at least 0.
     pub fn uints(&self) -> Option<Vec<u64>> {
         let mut c = Cursor::new(self.bytes, "");
         (0..self.len).map(|_| value(&mut c, self.kind, "").ok()?.as_u64()).collect()
@@ -167,6 +178,7 @@ impl<'a> Value<'a> {
         }
     }
 
+    /// An array.
     pub fn as_array(&self) -> Option<Array<'a>> {
         match *self {
             Value::Array(array) => Some(array),
@@ -174,6 +186,7 @@ impl<'a> Value<'a> {
         }
     }
 
+    /// A string.
     pub fn as_str(&self) -> Option<&'a str> {
         match *self {
             Value::Str(s) => Some(s),
@@ -217,12 +230,12 @@ impl TensorInfo<'_> {
 }
 
 impl<'a> Gguf<'a> {
-    /// Reads a whole file.
+    /// Reads a whole file. The error names the key or tensor that is wrong, and its offset.
     pub fn parse(bytes: &'a [u8]) -> Result<Gguf<'a>, String> {
         Self::parse_front(bytes, bytes.len() as u64).map(|file| file.expect("all its bytes are there"))
     }
 
-    /// Reads the front of a file of `total` bytes; nothing yet if more of them are needed.
+    /// Reads the front of a file of `total` bytes. None if more bytes are needed.
     pub fn parse_front(bytes: &'a [u8], total: u64) -> Result<Option<Gguf<'a>>, String> {
         let limit = total.min(MAX_METADATA as u64) as usize;
         let bound = if (limit as u64) < total { " of the 64 MiB that metadata may take" } else { "" };
@@ -267,7 +280,7 @@ impl<'a> Gguf<'a> {
         Ok(file)
     }
 
-    /// Every tensor lies within the file, aligned, on bytes of its own.
+    /// Checks that every tensor is aligned, within the file, and overlaps no other.
     fn check_ranges(&self, alignment: u64, total: u64) -> Result<(), String> {
         let have = total.saturating_sub(self.data_start);
         let mut order: Vec<&TensorInfo<'_>> = self.tensors.iter().collect();
@@ -293,11 +306,12 @@ impl<'a> Gguf<'a> {
         Ok(())
     }
 
+    /// The tensor of that name.
     pub fn tensor(&self, name: &str) -> Option<&TensorInfo<'a>> {
         self.by_name.get(name).map(|i| &self.tensors[*i])
     }
 
-    /// Where a tensor starts in the file.
+    /// Offset of a tensor in the file.
     pub fn offset(&self, info: &TensorInfo<'_>) -> u64 {
         self.data_start + info.offset
     }

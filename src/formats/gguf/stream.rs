@@ -1,22 +1,22 @@
-//! Reading a file while it arrives: the head as soon as it is whole, then tensor by tensor in the order of the file. What
-//! was taken is dropped, so that a file is never whole in memory.
+//! Reads a file while it arrives: the head as soon as it is complete, then each tensor in the order of the file. Bytes that
+//! were read are dropped, so that the whole file is never in memory.
 
 use super::super::Tensor;
 use super::Head;
 
-/// The head is looked for once there are this many bytes, and again whenever there are twice as many.
+/// The head is parsed once so many bytes have arrived, and again each time their number has doubled.
 const FIRST_LOOK: usize = 1 << 16;
 
-/// A file that is arriving.
+/// A file that arrives in pieces.
 pub struct Stream {
-    /// Bytes of the file, once they are known.
+    /// Size of the file, once it is known.
     total: Option<u64>,
     head: Option<Head>,
     /// Indices into the head's places, in the order of the file.
     order: Vec<usize>,
-    /// How many of them were taken.
+    /// Number of tensors that were read.
     taken: usize,
-    /// What has come, where in the file it starts, and how much of it was taken.
+    /// Bytes that have arrived and are kept, their offset in the file, and how many of them were read.
     pending: Vec<u8>,
     start: u64,
     used: usize,
@@ -24,7 +24,7 @@ pub struct Stream {
 }
 
 impl Stream {
-    /// A file of `total` bytes, or of as many as come.
+    /// A file of `total` bytes, or of unknown size.
     pub fn new(total: Option<u64>) -> Stream {
         Stream {
             total,
@@ -38,20 +38,20 @@ impl Stream {
         }
     }
 
-    /// Bytes that have come.
+    /// Number of bytes that have arrived.
     pub fn received(&self) -> u64 {
         self.start + self.pending.len() as u64
     }
 
-    /// The head, once it has come.
+    /// The head, once it is complete.
     pub fn head(&self) -> Option<&Head> {
         self.head.as_ref()
     }
 
-    /// Takes the next bytes of the file.
+    /// Adds the next bytes of the file. The error says what is wrong with the file.
     pub fn push(&mut self, chunk: &[u8]) -> Result<(), String> {
         if let Some(total) = self.total.filter(|total| self.received() + chunk.len() as u64 > *total) {
-            return Err(format!("more than the {total} bytes of the file have come"));
+            return Err(format!("more than the {total} bytes of the file have arrived"));
         }
         self.pending.drain(..self.used);
         self.start += self.used as u64;
@@ -60,7 +60,7 @@ impl Stream {
         self.look()
     }
 
-    /// Says that all has come: what was pushed is the file.
+    /// Declares the file complete.
     pub fn end(&mut self) -> Result<(), String> {
         self.total.get_or_insert(self.start + self.pending.len() as u64);
         self.look()
@@ -80,7 +80,7 @@ impl Stream {
         Ok(())
     }
 
-    /// The next tensor, if all of it has come.
+    /// The next tensor, if it is complete. The error names the tensor.
     pub fn next_tensor(&mut self) -> Result<Option<Tensor>, String> {
         let Some(head) = &self.head else { return Ok(None) };
         let Some(place) = self.order.get(self.taken).map(|i| &head.places[*i]) else {
@@ -99,13 +99,13 @@ impl Stream {
         Ok(Some(tensor))
     }
 
-    /// Refuses a file of which bytes are missing.
+    /// Checks that every tensor was read.
     pub fn finish(&self) -> Result<(), String> {
         let have = self.received();
         let of = self.total.filter(|total| *total != have).map_or(String::new(), |total| format!(" of its {total}"));
         match &self.head {
             Some(head) if self.taken == head.places.len() => Ok(()),
-            _ => Err(format!("the file is cut off: {have}{of} bytes have come")),
+            _ => Err(format!("the file is cut off: {have}{of} bytes have arrived")),
         }
     }
 }

@@ -1,9 +1,9 @@
 //! The tokenizer as keys: `tokenizer.ggml.*` for other programs, and the whole `tokenizer.json` for this one.
 //!
-//! A byte-level BPE is what others call the model "gpt2". They cut text with an expression chosen by name:
-//! `smollm` is GPT-2's with every digit by itself, which is how BPEs are trained here; `gpt-2` is GPT-2's own. The raw
-//! byte tokenizer has no merges, so any expression gives its ids. What fits neither is written as the model "none", which
-//! loads without a vocabulary. Files of other programs have no `tokenizer.json`: one is made of their tokens and merges.
+//! Other programs call a byte-level BPE the model "gpt2". They cut text with an expression that has a name: `smollm` is
+//! GPT-2's expression with every digit by itself, as this program trains BPEs; `gpt-2` is GPT-2's own. The tokenizer of raw
+//! bytes has no merges, so any expression gives its ids. Other tokenizers are written as the model "none", which loads
+//! without a vocabulary. Files of other programs have no `tokenizer.json`; it is made from their tokens and merges.
 
 use super::super::TextConfig;
 use super::keys::{KeyWriter, Keys};
@@ -24,7 +24,7 @@ const FULL: &str = "tokenizer.huggingface.json";
 /// The ids at which generation stops.
 pub(in crate::formats) const STOP: &str = "nanotern.stop_token_ids";
 
-/// Ids at which generation stops, at most.
+/// Largest number of ids at which generation stops.
 const MAX_STOP: usize = 64;
 
 /// Kinds of token in `tokenizer.ggml.token_type`.
@@ -36,7 +36,7 @@ enum Kind {
     Unused = 5,
 }
 
-/// A byte-level BPE as others spell it.
+/// A byte-level BPE in the spelling of other programs.
 struct Bpe {
     tokens: Vec<String>,
     kinds: Vec<Kind>,
@@ -104,7 +104,7 @@ pub(super) fn read(file: &Gguf<'_>, vocab: usize) -> Result<TextConfig, String> 
     })
 }
 
-/// The `tokenizer.json` that tokens and merges amount to, if there are any; or why this program cannot make one: weights
+/// The `tokenizer.json` for the tokens and merges, if there are any. The inner error says why none can be made; the weights
 /// can be used without it.
 fn spelled_out(keys: &Keys<'_, '_>) -> Result<Result<Option<String>, String>, String> {
     let strings = |key: &str| {
@@ -170,7 +170,7 @@ fn bpe(json: &str, vocab: usize) -> Result<Option<Bpe>, String> {
     Ok(merges.map(|merges| Bpe { tokens, kinds, pre: if merges.is_empty() { "gpt-2" } else { pre }, merges }))
 }
 
-/// What others call the way a `tokenizer.json` cuts text.
+/// The name of other programs for the way in which a `tokenizer.json` cuts text.
 fn pre_tokenizer(json: &Json) -> &'static str {
     let gpt2 = |j: &Json| j["type"] == "ByteLevel" && j["use_regex"] != false && j["add_prefix_space"] == false;
     let digits = |j: &Json| j["type"] == "Digits" && j["individual_digits"] == true;

@@ -1,4 +1,4 @@
-//! Writing: the layout is fixed first, then streamed with one tensor encoded at a time.
+//! Writing: the layout is fixed first. Then tensors are encoded and written one by one.
 
 use super::super::{ModelFile, TensorData, arch};
 use super::keys::{KeyWriter, put_str};
@@ -13,7 +13,7 @@ pub struct Layout<'a> {
     format: Format,
     /// Everything before the data, padded.
     head: Vec<u8>,
-    /// Of each tensor, before padding.
+    /// Size of each tensor before padding.
     sizes: Vec<u64>,
 }
 
@@ -67,6 +67,10 @@ impl<'a> Layout<'a> {
         self.head.len() as u64 + self.sizes.iter().map(|s| s.next_multiple_of(ALIGNMENT)).sum::<u64>()
     }
 
+    /// Writes the file.
+    ///
+    /// # Errors
+    /// Those of `out`.
     pub fn write(&self, out: &mut dyn Write) -> std::io::Result<()> {
         out.write_all(&self.head)?;
         for (tensor, size) in self.model.tensors.iter().zip(&self.sizes) {
