@@ -54,10 +54,10 @@ impl clap::FromArgMatches for SamplingArgs {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
         let mut sampling = Sampling::default();
         for row in &PARAMETERS {
-            let Some(values) = matches.get_many::<Value>(row.name) else { continue };
+            let Some(mut values) = matches.get_many::<Value>(row.name) else { continue };
             let value = match row.kind {
                 Kind::Strings => values.cloned().collect(),
-                _ => values.cloned().last().expect("clap has parsed a value"),
+                _ => values.next().expect("clap gives at least one value").clone(),
             };
             sampling.set(row.name, &value).map_err(|e| clap::Error::raw(ErrorKind::ValueValidation, e))?;
         }
