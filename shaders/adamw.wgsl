@@ -2,6 +2,8 @@
 // step[1]) / (sqrt(v / step[2]) + eps), with g = gradient * ctl[0], lr = args.lr * step[0], and step[1], step[2] the
 // bias corrections 1 - beta^t. Nothing moves when ctl[1] is set.
 
+//#import elements
+
 struct Args { n: u32, lr: f32, beta1: f32, beta2: f32, eps: f32, weight_decay: f32 }
 
 @group(0) @binding(0) var<uniform> args: Args;
@@ -12,13 +14,7 @@ struct Args { n: u32, lr: f32, beta1: f32, beta2: f32, eps: f32, weight_decay: f
 @group(0) @binding(5) var<storage, read_write> m: array<f32>; // (n)
 @group(0) @binding(6) var<storage, read_write> v: array<f32>; // (n)
 
-@compute @workgroup_size(64)
-fn main(
-    @builtin(workgroup_id) wid: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let i = (wid.x + wid.y * groups.x) * 64u + lane;
+fn element(i: u32) {
     if i >= args.n || ctl[1] != 0.0 {
         return;
     }

@@ -1,6 +1,8 @@
 // First step of the gradient of `attention`: delta = sum over head_dim of y * dy (Dao et al. 2022), one thread for each
 // query.
 
+//#import elements
+
 struct Args { batch: u32, seq: u32, heads: u32, head_dim: u32 }
 
 @group(0) @binding(0) var<uniform> args: Args;
@@ -8,13 +10,7 @@ struct Args { batch: u32, seq: u32, heads: u32, head_dim: u32 }
 @group(0) @binding(2) var<storage, read> dy: array<f32>; // (batch, seq, heads, head_dim)
 @group(0) @binding(3) var<storage, read_write> delta: array<f32>; // (batch, heads, seq)
 
-@compute @workgroup_size(64)
-fn main(
-    @builtin(workgroup_id) wid: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let i = (wid.x + wid.y * groups.x) * 64u + lane;
+fn element(i: u32) {
     if i >= args.batch * args.seq * args.heads {
         return;
     }

@@ -2,8 +2,8 @@
 // sequence in slots[r], and sees that sequence up to itself. A slot of 0xffffffff gives 0.
 //
 // A workgroup takes one head of one row, and walks the keys 64 at a time with a running maximum: each thread makes the
-// score of one key, then adds up one or two elements of the weighted values. head_dim is at most 128. Keys and values lie as
-// `kv_append` leaves them, so that neighbours in memory are read together.
+// score of one key, then adds up one or two elements of the weighted values. head_dim is at most 128. Keys and values have the
+// layout of `kv_append`, so that neighbouring threads read neighbours in memory.
 
 struct Args { rows: u32, heads: u32, kv_heads: u32, head_dim: u32, context: u32, scale: f32 }
 

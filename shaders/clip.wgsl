@@ -1,10 +1,10 @@
 // Second stage of the global gradient norm, and the verdict on the step, by one workgroup.
 //
-// norm = sqrt(sum of partials); ctl[0] = min(clip / (norm + 1e-6), 1), the factor that every optimizer puts on its
+// norm = sqrt(sum of partials); ctl[0] = min(clip / (norm + 1e-6), 1), the factor by which every optimizer scales its
 // gradients; ctl[1] = 1 if the step is to be skipped: the norm or the loss is not finite, or norm > outlier *
 // max(ctl[2], clip) after `warmup` steps have been counted in ctl[3]; ctl[2] = running mean of the norm (0.9 old + 0.1 new; the first
-// norm starts it): an outlier counts as just at the limit. clip = 0 means no clipping, outlier = 0 no limit. What is finite is read
-// from the bits: a shader compiler may assume that every value is.
+// norm starts it): an outlier counts as just at the limit. clip = 0 means no clipping, outlier = 0 no limit. Whether a value is
+// finite is read from its bits, because a shader compiler may assume that every value is finite.
 
 //#import reduce
 

@@ -1,7 +1,8 @@
-// Cross-entropy in nats: losses[row + r] = log(sum(exp(logits[r]))) - logits[r][target]; a target of 0xffffffff counts
-// nothing. Turns the logits into their gradient in place, (softmax - one_hot) * grad_scale, unless grad_scale is 0:
+// Cross-entropy in nats: losses[row + r] = log(sum(exp(logits[r]))) - logits[r][target]; a target of 0xffffffff does
+// not count. Turns the logits into their gradient in place, (softmax - one_hot) * grad_scale, unless grad_scale is 0:
 // then they are kept. Targets are read, and losses written, from element `row`. One workgroup for each row.
 
+//#import groups
 //#import reduce
 
 struct Args { rows: u32, vocab: u32, row: u32, grad_scale: f32 }
@@ -11,13 +12,7 @@ struct Args { rows: u32, vocab: u32, row: u32, grad_scale: f32 }
 @group(0) @binding(2) var<storage, read_write> logits: array<f32>; // (rows, vocab)
 @group(0) @binding(3) var<storage, read_write> losses: array<f32>; // (at least row + rows)
 
-@compute @workgroup_size(64)
-fn main(
-    @builtin(workgroup_id) wid: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let r = wid.x + wid.y * groups.x;
+fn group(r: u32, lane: u32) {
     if r >= args.rows {
         return;
     }

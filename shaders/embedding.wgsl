@@ -1,4 +1,6 @@
-// Token embedding: y[r] = table[ids[r]]; an id that the table has not gives zeros.
+// Token embedding: y[r] = table[ids[r]]; an id beyond the table gives zeros.
+
+//#import elements
 
 struct Args { rows: u32, dim: u32 }
 
@@ -7,13 +9,7 @@ struct Args { rows: u32, dim: u32 }
 @group(0) @binding(2) var<storage, read> table: array<f32>; // (vocab, dim)
 @group(0) @binding(3) var<storage, read_write> y: array<f32>; // (rows, dim)
 
-@compute @workgroup_size(64)
-fn main(
-    @builtin(workgroup_id) wid: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let i = (wid.x + wid.y * groups.x) * 64u + lane;
+fn element(i: u32) {
     if i >= args.rows * args.dim {
         return;
     }

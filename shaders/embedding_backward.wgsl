@@ -1,6 +1,8 @@
-// Gradient of `embedding`: dtable[ids[r]] += dy[r], without atomics. One workgroup for each place of `order`, the rows
-// sorted by id: the one at the first row of an id adds up that id's whole run, in order, so the sum does not depend on
-// scheduling.
+// Gradient of `embedding`: dtable[ids[r]] += dy[r], without atomics. One workgroup for each position in `order`, the
+// rows sorted by id. The workgroup at the first row of an id adds up all rows of that id in order, so the sum does not
+// depend on scheduling.
+
+//#import groups
 
 struct Args { rows: u32, dim: u32 }
 
@@ -10,13 +12,7 @@ struct Args { rows: u32, dim: u32 }
 @group(0) @binding(3) var<storage, read> dy: array<f32>; // (rows, dim)
 @group(0) @binding(4) var<storage, read_write> dtable: array<f32>; // (vocab, dim)
 
-@compute @workgroup_size(64)
-fn main(
-    @builtin(workgroup_id) wid: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let first = wid.x + wid.y * groups.x;
+fn group(first: u32, lane: u32) {
     if first >= args.rows {
         return;
     }

@@ -1,5 +1,7 @@
-// Token embedding from an int8 table with a scale for every 32 values: y[r] = scale * table[ids[r]]; an id that the table has
-// not gives zeros.
+// Token embedding from an int8 table with a scale for every 32 values: y[r] = scale * table[ids[r]]; an id beyond the
+// table gives zeros.
+
+//#import elements
 
 struct Args { rows: u32, dim: u32 }
 
@@ -9,13 +11,7 @@ struct Args { rows: u32, dim: u32 }
 @group(0) @binding(3) var<storage, read> scales: array<f32>; // (vocab, dim / 32)
 @group(0) @binding(4) var<storage, read_write> y: array<f32>; // (rows, dim)
 
-@compute @workgroup_size(64)
-fn main(
-    @builtin(workgroup_id) wid: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let i = (wid.x + wid.y * groups.x) * 64u + lane;
+fn element(i: u32) {
     if i >= args.rows * args.dim {
         return;
     }

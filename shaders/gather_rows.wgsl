@@ -1,5 +1,7 @@
 // y[r] = x[index[r]]; an index of 0xffffffff gives 0.
 
+//#import elements
+
 struct Args { rows: u32, dim: u32 }
 
 @group(0) @binding(0) var<uniform> args: Args;
@@ -7,13 +9,7 @@ struct Args { rows: u32, dim: u32 }
 @group(0) @binding(2) var<storage, read> index: array<u32>; // (rows)
 @group(0) @binding(3) var<storage, read_write> y: array<f32>; // (rows, dim)
 
-@compute @workgroup_size(64)
-fn main(
-    @builtin(workgroup_id) wid: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let i = (wid.x + wid.y * groups.x) * 64u + lane;
+fn element(i: u32) {
     if i >= args.rows * args.dim {
         return;
     }

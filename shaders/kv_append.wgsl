@@ -1,7 +1,9 @@
 // Stores keys or values in a cache, at slots[r] and positions[r] for row r; a slot of 0xffffffff stores nothing.
 //
 // Values are (slots, kv_heads, context, head_dim). Keys are `transposed`, (slots, kv_heads, context / 64, head_dim, 64) with
-// context rounded up: attention reads both in the order in which they lie.
+// context rounded up: attention reads both in the order of memory.
+
+//#import elements
 
 struct Args { rows: u32, kv_heads: u32, head_dim: u32, context: u32, transposed: u32 }
 
@@ -11,13 +13,7 @@ struct Args { rows: u32, kv_heads: u32, head_dim: u32, context: u32, transposed:
 @group(0) @binding(3) var<storage, read> slots: array<u32>; // (rows)
 @group(0) @binding(4) var<storage, read_write> cache: array<f32>;
 
-@compute @workgroup_size(64)
-fn main(
-    @builtin(workgroup_id) wid: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let i = (wid.x + wid.y * groups.x) * 64u + lane;
+fn element(i: u32) {
     let width = args.kv_heads * args.head_dim;
     if i >= args.rows * width {
         return;

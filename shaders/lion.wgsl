@@ -1,6 +1,8 @@
 // Lion (Chen et al., arXiv 2302.06675). w = w (1 - lr wd) - lr sign(beta1 m + (1-beta1) g), then m = beta2 m +
 // (1-beta2) g, with g = gradient * ctl[0], lr = args.lr * step[0], sign(0) = 0. Nothing moves when ctl[1] is set.
 
+//#import elements
+
 struct Args { n: u32, lr: f32, beta1: f32, beta2: f32, weight_decay: f32 }
 
 @group(0) @binding(0) var<uniform> args: Args;
@@ -10,13 +12,7 @@ struct Args { n: u32, lr: f32, beta1: f32, beta2: f32, weight_decay: f32 }
 @group(0) @binding(4) var<storage, read_write> w: array<f32>; // (n)
 @group(0) @binding(5) var<storage, read_write> m: array<f32>; // (n)
 
-@compute @workgroup_size(64)
-fn main(
-    @builtin(workgroup_id) wid: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let i = (wid.x + wid.y * groups.x) * 64u + lane;
+fn element(i: u32) {
     if i >= args.n || ctl[1] != 0.0 {
         return;
     }

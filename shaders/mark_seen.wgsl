@@ -1,4 +1,4 @@
-// Notes the tokens that a sequence holds: seen[slots[r]][ids[r]] = 1. A slot of 0xffffffff notes nothing.
+// Marks the tokens of a sequence: seen[slots[r]][ids[r]] = 1. A slot of 0xffffffff marks nothing.
 
 struct Args { rows: u32, vocab: u32 }
 
@@ -7,7 +7,7 @@ struct Args { rows: u32, vocab: u32 }
 @group(0) @binding(2) var<storage, read> slots: array<u32>; // (rows)
 @group(0) @binding(3) var<storage, read_write> seen: array<u32>; // (slots, vocab)
 
-// One thread: two rows may note the same token.
+// A single thread, since two rows may mark the same token.
 @compute @workgroup_size(64)
 fn main(@builtin(local_invocation_index) lane: u32) {
     if lane != 0u {

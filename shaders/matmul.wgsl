@@ -21,7 +21,7 @@ struct Args {
 var<private> a_start: u32;
 var<private> b_start: u32;
 var<private> d_start: u32;
-// Whether this tile stands for its mirror image as well.
+// Whether this tile is also written as its mirror image.
 var<private> mirrored: bool;
 
 fn a_at(row: u32, k: u32) -> f32 {

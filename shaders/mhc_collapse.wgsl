@@ -1,18 +1,14 @@
 // y = scale * (sum of the `streams` residual streams of n elements, in order).
 
+//#import elements
+
 struct Args { n: u32, streams: u32, scale: f32 }
 
 @group(0) @binding(0) var<uniform> args: Args;
 @group(0) @binding(1) var<storage, read> x: array<f32>; // (streams, n)
 @group(0) @binding(2) var<storage, read_write> y: array<f32>; // (n)
 
-@compute @workgroup_size(64)
-fn main(
-    @builtin(workgroup_id) wid: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let i = (wid.x + wid.y * groups.x) * 64u + lane;
+fn element(i: u32) {
     if i >= args.n {
         return;
     }

@@ -1,5 +1,7 @@
 // Output of a sub-layer: Y_i = sum over j of H_res[i][j] X_j + h_post[i] f. At most 4 streams.
 
+//#import elements
+
 struct Args { n: u32, streams: u32 }
 
 @group(0) @binding(0) var<uniform> args: Args;
@@ -9,13 +11,7 @@ struct Args { n: u32, streams: u32 }
 @group(0) @binding(3) var<storage, read> f: array<f32>; // (n)
 @group(0) @binding(4) var<storage, read_write> y: array<f32>; // (streams, n)
 
-@compute @workgroup_size(64)
-fn main(
-    @builtin(workgroup_id) wid: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let i = (wid.x + wid.y * groups.x) * 64u + lane;
+fn element(i: u32) {
     if i >= args.n {
         return;
     }

@@ -1,6 +1,8 @@
 // Gradient of `mhc_post` with respect to streams and f: dx_j = sum over i of H_res[i][j] dy_i, df = sum over i of
 // h_post[i] dy_i. At most 4 streams.
 
+//#import elements
+
 struct Args { n: u32, streams: u32 }
 
 @group(0) @binding(0) var<uniform> args: Args;
@@ -10,13 +12,7 @@ struct Args { n: u32, streams: u32 }
 @group(0) @binding(3) var<storage, read_write> dx: array<f32>; // (streams, n)
 @group(0) @binding(4) var<storage, read_write> df: array<f32>; // (n)
 
-@compute @workgroup_size(64)
-fn main(
-    @builtin(workgroup_id) wid: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let i = (wid.x + wid.y * groups.x) * 64u + lane;
+fn element(i: u32) {
     if i >= args.n {
         return;
     }

@@ -2,6 +2,8 @@
 // workgroup for each block: partial[b] = (sum of f * dy_i for each i, then sum of X_j * dy_i for each i, j). `sum_rows`
 // adds the blocks. At most 4 streams.
 
+//#import groups
+
 struct Args { n: u32, streams: u32 }
 
 @group(0) @binding(0) var<uniform> args: Args;
@@ -12,13 +14,7 @@ struct Args { n: u32, streams: u32 }
 
 var<workgroup> sums: array<vec4<f32>, 320>; // (f then each X_j, threads, streams i)
 
-@compute @workgroup_size(64)
-fn main(
-    @builtin(workgroup_id) wid: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let block = wid.x + wid.y * groups.x;
+fn group(block: u32, lane: u32) {
     if block * 4096u >= args.n {
         return;
     }

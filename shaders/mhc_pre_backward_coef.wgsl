@@ -1,6 +1,8 @@
 // Gradient of `mhc_pre` with respect to h_pre, first stage: partial[b][i] = sum of X_i * du over the 4096 elements of
 // block b, one workgroup for each block. `sum_rows` adds the blocks. At most 4 streams.
 
+//#import groups
+
 struct Args { n: u32, streams: u32 }
 
 @group(0) @binding(0) var<uniform> args: Args;
@@ -10,13 +12,7 @@ struct Args { n: u32, streams: u32 }
 
 var<workgroup> sums: array<vec4<f32>, 64>; // (threads, streams)
 
-@compute @workgroup_size(64)
-fn main(
-    @builtin(workgroup_id) wid: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let block = wid.x + wid.y * groups.x;
+fn group(block: u32, lane: u32) {
     if block * 4096u >= args.n {
         return;
     }

@@ -2,6 +2,8 @@
 // x[offset..], with g = gradient * ctl[0]; the matrix is (rows, cols) from element `start` of g and m, stored
 // transposed in x when `transposed`. m stays when ctl[1] is set.
 
+//#import elements
+
 struct Args { rows: u32, cols: u32, offset: u32, transposed: u32, beta: f32, start: u32 }
 
 @group(0) @binding(0) var<uniform> args: Args;
@@ -10,13 +12,7 @@ struct Args { rows: u32, cols: u32, offset: u32, transposed: u32, beta: f32, sta
 @group(0) @binding(3) var<storage, read_write> m: array<f32>; // (rows, cols) from start
 @group(0) @binding(4) var<storage, read_write> x: array<f32>; // (rows, cols) or (cols, rows) from offset
 
-@compute @workgroup_size(64)
-fn main(
-    @builtin(workgroup_id) wid: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let i = (wid.x + wid.y * groups.x) * 64u + lane;
+fn element(i: u32) {
     if i >= args.rows * args.cols {
         return;
     }

@@ -1,6 +1,7 @@
 // Muon: each of `batch` matrices of n elements is divided by its Frobenius norm + 1e-7; `partial` holds ceil(n / 4096)
 // sums of squares for each matrix, from `sum_squares`. One workgroup for each block of 4096 elements.
 
+//#import groups
 //#import reduce
 
 struct Args { n: u32, batch: u32 }
@@ -9,13 +10,7 @@ struct Args { n: u32, batch: u32 }
 @group(0) @binding(1) var<storage, read> partial: array<f32>; // (batch, ceil(n / 4096))
 @group(0) @binding(2) var<storage, read_write> x: array<f32>; // (batch, n)
 
-@compute @workgroup_size(64)
-fn main(
-    @builtin(workgroup_id) wid: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let block = wid.x + wid.y * groups.x;
+fn group(block: u32, lane: u32) {
     let blocks = (args.n + 4095u) / 4096u;
     if block >= args.batch * blocks {
         return;

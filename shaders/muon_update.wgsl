@@ -2,6 +2,8 @@
 // transposed when `transposed`), lr = args.lr * step[0] and shape = sqrt(max(1, rows / cols)). Nothing moves when
 // ctl[1] is set.
 
+//#import elements
+
 struct Args { rows: u32, cols: u32, offset: u32, transposed: u32, lr: f32, shape: f32, weight_decay: f32, start: u32 }
 
 @group(0) @binding(0) var<uniform> args: Args;
@@ -10,13 +12,7 @@ struct Args { rows: u32, cols: u32, offset: u32, transposed: u32, lr: f32, shape
 @group(0) @binding(3) var<storage, read> step: array<f32>; // (4): learning-rate factor, ...
 @group(0) @binding(4) var<storage, read_write> w: array<f32>; // (rows, cols) from start
 
-@compute @workgroup_size(64)
-fn main(
-    @builtin(workgroup_id) wid: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let i = (wid.x + wid.y * groups.x) * 64u + lane;
+fn element(i: u32) {
     if i >= args.rows * args.cols || ctl[1] != 0.0 {
         return;
     }

@@ -2,6 +2,7 @@
 // -127, 127). One workgroup for each row; dim is a multiple of 4, so that no word is shared by two rows. A GPU's
 // division may be off by 2.5 ulp: a code may then differ by one where x / step is that near to a half.
 
+//#import groups
 //#import reduce
 
 struct Args { rows: u32, dim: u32 }
@@ -15,13 +16,7 @@ fn code(value: f32) -> u32 {
     return u32(i32(clamp(round(value), -127.0, 127.0))) & 0xffu;
 }
 
-@compute @workgroup_size(64)
-fn main(
-    @builtin(workgroup_id) wid: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let row = wid.x + wid.y * groups.x;
+fn group(row: u32, lane: u32) {
     if row >= args.rows {
         return;
     }

@@ -1,6 +1,7 @@
 // RMSNorm (Zhang & Sennrich 2019): y = x / sqrt(mean(x^2) + eps) * w, one workgroup for each row.
 // Keeps rstd = 1 / sqrt(mean(x^2) + eps) for backward.
 
+//#import groups
 //#import reduce
 
 struct Args { rows: u32, dim: u32, eps: f32 }
@@ -11,13 +12,7 @@ struct Args { rows: u32, dim: u32, eps: f32 }
 @group(0) @binding(3) var<storage, read_write> y: array<f32>; // (rows, dim)
 @group(0) @binding(4) var<storage, read_write> rstd: array<f32>; // (rows)
 
-@compute @workgroup_size(64)
-fn main(
-    @builtin(workgroup_id) wid: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let row = wid.x + wid.y * groups.x;
+fn group(row: u32, lane: u32) {
     if row >= args.rows {
         return;
     }

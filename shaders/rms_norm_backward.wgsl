@@ -1,6 +1,7 @@
 // Gradient of `rms_norm` with respect to x: with g = dy * w, dx = beta * dx + rstd * (g - x * rstd^2 * mean(g * x)).
 // One workgroup for each row. With beta = 0, dx is not read.
 
+//#import groups
 //#import reduce
 
 struct Args { rows: u32, dim: u32, beta: f32 }
@@ -12,13 +13,7 @@ struct Args { rows: u32, dim: u32, beta: f32 }
 @group(0) @binding(4) var<storage, read> dy: array<f32>; // (rows, dim)
 @group(0) @binding(5) var<storage, read_write> dx: array<f32>; // (rows, dim)
 
-@compute @workgroup_size(64)
-fn main(
-    @builtin(workgroup_id) wid: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let row = wid.x + wid.y * groups.x;
+fn group(row: u32, lane: u32) {
     if row >= args.rows {
         return;
     }

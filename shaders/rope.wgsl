@@ -2,6 +2,8 @@
 // position * theta^(-2i / head_dim). The angles' cosines and sines come from a table: a GPU's sine is not accurate at
 // large angles. sign -1 rotates back (the gradient).
 
+//#import elements
+
 struct Args { rows: u32, heads: u32, head_dim: u32, sign: f32 }
 
 @group(0) @binding(0) var<uniform> args: Args;
@@ -10,14 +12,8 @@ struct Args { rows: u32, heads: u32, head_dim: u32, sign: f32 }
 @group(0) @binding(3) var<storage, read> table: array<f32>; // (positions, head_dim / 2, 2): cosine, sine
 @group(0) @binding(4) var<storage, read_write> y: array<f32>; // (rows, heads, head_dim)
 
-@compute @workgroup_size(64)
-fn main(
-    @builtin(workgroup_id) wid: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
+fn element(pair: u32) {
     let half = args.head_dim / 2u;
-    let pair = (wid.x + wid.y * groups.x) * 64u + lane;
     if pair >= args.rows * args.heads * half {
         return;
     }

@@ -1,4 +1,4 @@
-// Draws a token for each row of logits, and notes it as seen.
+// Draws a token for each row of logits, and marks it as seen.
 //
 // params[r] are eight words: slot (0xffffffff: draw nothing), temperature, top_k, top_p, min_p, repetition penalty, seed,
 // counter; floats by their bits. l = logits + bias[slot]; for seen tokens l / penalty where positive, else l * penalty.
@@ -6,9 +6,10 @@
 // least min_p, then to the top_k largest, then to the fewest largest that hold top_p of what is left. The token is the
 // first whose running sum of kept p exceeds u times their sum, u a hash of seed and counter.
 //
-// A workgroup takes one row. p is made again wherever it is read: it has no buffer. Thresholds are found by bisection over
+// A workgroup takes one row. p has no buffer: it is computed again wherever it is read. Thresholds are found by bisection over
 // the bits of p, which orders it.
 
+//#import groups
 //#import reduce
 
 struct Args { rows: u32, vocab: u32 }
@@ -38,13 +39,7 @@ fn hash(x: u32) -> u32 {
     return (word >> 22u) ^ word;
 }
 
-@compute @workgroup_size(64)
-fn main(
-    @builtin(workgroup_id) wid: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let row = wid.x + wid.y * groups.x;
+fn group(row: u32, lane: u32) {
     if row >= args.rows {
         return;
     }
@@ -60,7 +55,7 @@ fn main(
     let min_p = bitcast<f32>(params[at + 4u]);
     let penalty = bitcast<f32>(params[at + 5u]);
 
-    // The largest logit, the first of equals: each thread holds a stretch of tokens, in order.
+    // The largest logit, the first of equals: each thread has a range of tokens, in order.
     let stretch = (args.vocab + 63u) / 64u;
     let first = min(lane * stretch, args.vocab);
     let last = min(first + stretch, args.vocab);
@@ -119,7 +114,7 @@ fn main(
         }
         let total = reduce_sum(lane, mass);
         let goal = f32(hash(params[at + 6u] ^ hash(params[at + 7u])) >> 8u) * 0x1p-24f * total;
-        // The stretch in which the running sum passes the goal has the token.
+        // The token is in the range in which the running sum passes the goal.
         values[lane] = mass;
         places[lane] = 0xffffffffu;
         workgroupBarrier();

@@ -1,6 +1,7 @@
 // partial[offset + b] = sum of x^2 over block b of 4096 elements, one workgroup for each block. With rows > 1, x is
 // `rows` equal pieces of n elements, each with its own ceil(n / 4096) blocks: the first stage of a norm.
 
+//#import groups
 //#import reduce
 
 struct Args { n: u32, rows: u32, offset: u32 }
@@ -9,13 +10,7 @@ struct Args { n: u32, rows: u32, offset: u32 }
 @group(0) @binding(1) var<storage, read> x: array<f32>; // (rows, n)
 @group(0) @binding(2) var<storage, read_write> partial: array<f32>; // (at least offset + rows * ceil(n / 4096))
 
-@compute @workgroup_size(64)
-fn main(
-    @builtin(workgroup_id) wid: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let block = wid.x + wid.y * groups.x;
+fn group(block: u32, lane: u32) {
     let blocks = (args.n + 4095u) / 4096u;
     if block >= args.rows * blocks {
         return;

@@ -7,6 +7,8 @@
 // integer arithmetic. `group` is a multiple of 32, at most 1024. One workgroup for each row: first all scales, then all
 // codes.
 
+//#import groups
+
 struct Args { rows: u32, dim: u32, group: u32 }
 
 @group(0) @binding(0) var<uniform> args: Args;
@@ -32,7 +34,7 @@ fn round_to_f16(value: f32) -> f32 {
     return bitcast<f32>(select(rounded, 0x7f800000u, rounded >= 0x47800000u));
 }
 
-// The scales of the groups from `first` of a row: as many at once as `sums` holds.
+// The scales of the groups from `first` of a row, as many at once as fit `sums`.
 fn make_scales(row: u32, first: u32, at_once: u32, padded: u32, lane: u32) {
     let groups = args.dim / args.group;
     for (var i = lane; i < at_once * padded; i += 64u) {
@@ -63,7 +65,7 @@ fn make_codes(row: u32, word: u32) -> u32 {
     var packed = 0u;
     for (var quarter = 0u; quarter < 4u; quarter++) {
         let first = word / 8u * 128u + quarter * 32u + word % 8u * 4u;
-        // Behind the row's end the codes are zero, which is 1.
+        // Beyond the end of the row every weight is zero, which is code 1.
         var four = 0x01010101u;
         if first < args.dim {
             let half = 0.5 * scales[row * (args.dim / args.group) + first / args.group];
@@ -78,13 +80,7 @@ fn make_codes(row: u32, word: u32) -> u32 {
     return packed;
 }
 
-@compute @workgroup_size(64)
-fn main(
-    @builtin(workgroup_id) wid: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let row = wid.x + wid.y * groups.x;
+fn group(row: u32, lane: u32) {
     if row >= args.rows {
         return;
     }

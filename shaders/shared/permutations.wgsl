@@ -4,7 +4,7 @@ const PERMUTATIONS = array<u32, 24>(
     0xd2u, 0x72u, 0xc6u, 0x36u, 0x4eu, 0x1eu, 0x93u, 0x63u, 0x87u, 0x27u, 0x4bu, 0x1bu,
 );
 
-// Where permutation k sends i.
+// The image of i under permutation k.
 fn permuted(k: u32, i: u32) -> u32 {
     return (PERMUTATIONS[k] >> (2u * i)) & 3u;
 }

@@ -4,7 +4,9 @@ use crate::graph::{Access, Op};
 
 /// Snippets that shaders import, by name.
 const SHARED: &[(&str, &str)] = &[
+    ("elements", include_str!("../../../shaders/shared/elements.wgsl")),
     ("gemm", include_str!("../../../shaders/shared/gemm.wgsl")),
+    ("groups", include_str!("../../../shaders/shared/groups.wgsl")),
     ("permutations", include_str!("../../../shaders/shared/permutations.wgsl")),
     ("reduce", include_str!("../../../shaders/shared/reduce.wgsl")),
 ];
