@@ -1,7 +1,7 @@
-//! Files that earlier versions wrote, in `tests/old`: they are read, and give the text that they gave.
+//! Files of earlier versions, in `tests/old`, can be read and give the same text as before.
 //!
-//! `nanotern.gguf` (an untied ternary head, two streams) and `bitnet.gguf` have a key for each option of the model, where
-//! files have one key for all today. `run` is the run that `nanotern.gguf` was exported from.
+//! `nanotern.gguf` (an untied ternary head, two streams) and `bitnet.gguf` have a key for each option of the model, while
+//! current files have one key for all. `nanotern.gguf` was exported from the run `run`.
 #![cfg(feature = "native")]
 
 mod common;
@@ -18,7 +18,7 @@ fn old(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/old").join(name)
 }
 
-/// What the model says after a prompt.
+/// The text that the model generates after a prompt.
 fn text(file: &ModelFile, prompt: &str, temperature: f32) -> String {
     let tokenizer = file.tokenizer().unwrap().unwrap();
     let mut engine = Engine::new(file, &scalar(), EngineOptions { slots: 1, context: 0 }).unwrap();
@@ -26,7 +26,7 @@ fn text(file: &ModelFile, prompt: &str, temperature: f32) -> String {
     tokenizer.decode(&engine.generate(&tokenizer.encode(prompt), sampling).unwrap().0)
 }
 
-/// (file, prompt, temperature, what the version that wrote the file said).
+/// (file, prompt, temperature, text that the version which wrote the file generated).
 const TEXTS: [(&str, &str, f32, &str); 6] = [
     ("nanotern.gguf", "<|user|>The qu", 0.0, "s the the the the the th"),
     ("nanotern.gguf", "<|user|>The qu", 0.8, "ple lemale mhaf thh 3 x "),
@@ -48,7 +48,7 @@ fn files_give_the_text_that_they_gave() {
 fn a_checkpoint_is_the_file_that_was_exported_from_it() {
     let (run, file) = (ModelFile::open(&old("run")).unwrap(), ModelFile::open(&old("nanotern.gguf")).unwrap());
     assert_eq!(run, file);
-    // Written again, with the one key of today, nothing is lost.
+    // Writing it again, with the one key of the current format, loses nothing.
     for (name, format) in [("nanotern.gguf", Format::Q1_58), ("bitnet.gguf", Format::Tq2_0)] {
         let file = ModelFile::open(&old(name)).unwrap();
         let bytes = gguf::Layout::new(&file, format).unwrap().to_vec();

@@ -79,7 +79,7 @@ fn chat_takes_turns() {
     let p = trained();
     let words = "chat --backend cpu --model run --temperature 0 --max-tokens 3";
     let (text, err) = piped(&p, words, "a\n\nb\n");
-    assert_eq!(err.matches("tok/s").count(), 2, "an empty line is no turn:\n{err}");
+    assert_eq!(err.matches("tok/s").count(), 2, "an empty line is not a turn:\n{err}");
     assert_eq!(text.matches('\n').count(), 2, "{text:?}");
     // The context of 32 tokens fits one such turn, so the answer does not depend on earlier turns.
     let words = format!("{words} --system s");

@@ -32,7 +32,7 @@ impl InferenceBench {
             TensorData::Ternary(t) => t.outs * t.dim,
             _ => 0,
         });
-        // Of two tables the first is the embedding, of which a step looks up a few rows.
+        // With a head of its own, the first table is the embedding, from which a step reads only a few rows.
         let tables = file.tensors.iter().filter(|t| t.role == Role::Table).count();
         let read = file.tensors.iter().skip(usize::from(tables > 1)).map(|t| t.data.bytes());
         InferenceBench {

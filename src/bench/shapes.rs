@@ -15,7 +15,7 @@ const CONTEXT: usize = 2048;
 /// A named model size.
 #[derive(Debug)]
 pub struct Shape {
-    /// What `--shape` calls it.
+    /// Its name for `--shape`.
     pub name: &'static str,
     /// Width of the residual stream.
     pub dim: usize,
@@ -27,7 +27,7 @@ pub struct Shape {
     pub kv_heads: usize,
     /// Width of the feed-forward.
     pub ffn: usize,
-    /// Tokens of the vocabulary.
+    /// Size of the vocabulary.
     pub vocab: usize,
 }
 

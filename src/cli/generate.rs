@@ -2,59 +2,84 @@
 
 use super::DeviceArgs;
 use super::model::ModelArgs;
-use nanotern::infer::{ChatTemplate, Engine, EngineOptions, Event, FinishReason, Message, Sampling, TextStream};
+use clap::error::ErrorKind;
+use clap::{Arg, ArgAction, ArgMatches};
+use nanotern::infer::{
+    ChatTemplate, Engine, EngineOptions, Event, FinishReason, Kind, Message, PARAMETERS, Sampling, TextStream,
+};
 use nanotern::tokenizer::Tokenizer;
 use nanotern::train::Signals;
 use nanotern::{Error, Result};
+use serde_json::Value;
 use std::io::{BufRead, IsTerminal, Read, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-/// How tokens are drawn.
-#[derive(clap::Args)]
+/// How tokens are drawn: a flag for each row of the table of sampling parameters.
 pub struct SamplingArgs {
-    /// 0 takes the likeliest token.
-    #[arg(long, default_value_t = 0.8)]
-    temperature: f32,
-    /// Only the k likeliest tokens; 0 for all.
-    #[arg(long, default_value_t = 0)]
-    top_k: u32,
-    /// Only the likeliest tokens that hold this share of the probability.
-    #[arg(long, default_value_t = 0.95)]
-    top_p: f32,
-    /// Only tokens at least this likely, relative to the likeliest.
-    #[arg(long, default_value_t = 0.0)]
-    min_p: f32,
-    /// Divides the logits of tokens that were there before; 1 for none.
-    #[arg(long, default_value_t = 1.0)]
-    repetition_penalty: f32,
-    /// The same seed draws the same text; another one each time unless given.
-    #[arg(long)]
-    seed: Option<u32>,
-    /// Tokens to draw at most.
-    #[arg(long, default_value_t = 256)]
-    max_tokens: usize,
-    /// Text that ends the output; may be repeated.
-    #[arg(long)]
-    stop: Vec<String>,
+    sampling: Sampling,
+    seeded: bool,
 }
 
 impl SamplingArgs {
+    /// The parameters, with another seed each time unless one was given.
     fn sampling(&self) -> Sampling {
-        let now = || std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.subsec_nanos());
-        Sampling {
-            temperature: self.temperature,
-            top_k: self.top_k,
-            top_p: self.top_p,
-            min_p: self.min_p,
-            repetition_penalty: self.repetition_penalty,
-            logit_bias: Vec::new(),
-            seed: self.seed.unwrap_or_else(now),
-            max_tokens: self.max_tokens,
-        }
+        let now = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.subsec_nanos());
+        Sampling { seed: if self.seeded { self.sampling.seed } else { now() }, ..self.sampling.clone() }
     }
+}
+
+impl clap::Args for SamplingArgs {
+    fn augment_args(command: clap::Command) -> clap::Command {
+        command.args(PARAMETERS.iter().map(|row| {
+            let value = if row.kind == Kind::Bias { "JSON".into() } else { row.name.to_uppercase() };
+            let many = if row.kind == Kind::Strings { ArgAction::Append } else { ArgAction::Set };
+            let flag = Arg::new(row.name).long(row.name.replace('_', "-")).value_name(value).action(many);
+            let flag = flag.help(row.help.trim_end_matches('.')).allow_negative_numbers(true);
+            flag.default_values(row.default.map(|v| v.to_string())).value_parser(|text: &str| {
+                let value = json_of(row.kind, text);
+                Sampling::default().set(row.name, &value).map(|_| value)
+            })
+        }))
+    }
+
+    fn augment_args_for_update(command: clap::Command) -> clap::Command {
+        Self::augment_args(command)
+    }
+}
+
+impl clap::FromArgMatches for SamplingArgs {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let mut sampling = Sampling::default();
+        for row in &PARAMETERS {
+            let Some(mut values) = matches.get_many::<Value>(row.name) else { continue };
+            let value = match row.kind {
+                Kind::Strings => values.cloned().collect(),
+                _ => values.next().expect("clap gives at least one value").clone(),
+            };
+            sampling.set(row.name, &value).map_err(|e| clap::Error::raw(ErrorKind::ValueValidation, e))?;
+        }
+        Ok(SamplingArgs { sampling, seeded: matches.contains_id("seed") })
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+/// Converts the text of a flag for the table. A text that is not a value of that kind stays text, which the table refuses.
+fn json_of(kind: Kind, text: &str) -> Value {
+    let json = || serde_json::from_str(text).ok();
+    let value = match kind {
+        Kind::Number => text.parse().ok().filter(|v: &f64| v.is_finite()).map(Value::from),
+        Kind::Integer => text.parse::<i64>().ok().map(Value::from).or_else(json),
+        Kind::Bias => json(),
+        Kind::Strings => None,
+    };
+    value.unwrap_or_else(|| text.into())
 }
 
 #[derive(clap::Args)]
@@ -106,7 +131,7 @@ impl Session {
     /// What of a conversation leaves room to answer, and its tokens: the oldest turns are dropped, and that is said.
     fn fit(&self, template: &ChatTemplate, all: &[Message], args: &SamplingArgs) -> Result<(Vec<Message>, Vec<u32>)> {
         let context = self.engine.context();
-        let room = args.max_tokens.min(context / 4);
+        let room = args.sampling.max_tokens.min(context / 4);
         let first = all.iter().take_while(|m| m.role == "system").count();
         let mut kept = all.to_vec();
         loop {
@@ -130,8 +155,9 @@ impl Session {
     fn stream(&mut self, prompt: &[u32], args: &SamplingArgs) -> Result<(String, bool)> {
         let start = Instant::now();
         let cancel = Arc::new(AtomicBool::new(false));
-        self.engine.start(prompt, args.sampling(), cancel.clone())?;
-        let mut text = TextStream::new(self.tokenizer.clone(), args.stop.clone());
+        let sampling = args.sampling();
+        let mut text = TextStream::new(self.tokenizer.clone(), sampling.stop.clone());
+        self.engine.start(prompt, sampling, cancel.clone())?;
         let (mut all, mut tokens, mut first) = (String::new(), 0u32, None);
         let mut out = std::io::stdout();
         let mut show = |piece: &str| {
@@ -245,5 +271,43 @@ impl Iterator for Prompted {
             eprint!("> ");
         }
         std::io::stdin().lock().lines().next()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::{Args, FromArgMatches};
+    use serde_json::json;
+
+    fn parse(flags: &[&str]) -> Result<SamplingArgs, clap::Error> {
+        let command = SamplingArgs::augment_args(clap::Command::new("x").no_binary_name(true));
+        SamplingArgs::from_arg_matches(&command.try_get_matches_from(flags)?)
+    }
+
+    #[test]
+    fn every_sampling_parameter_has_a_flag() {
+        let (mut flags, mut want) = (Vec::new(), Sampling::default());
+        for row in &PARAMETERS {
+            let value = &match row.kind {
+                Kind::Number => json!(row.limits.unwrap().1),
+                Kind::Integer => json!(row.limits.map_or(-9, |(_, high)| high as i64)),
+                Kind::Bias => json!({"7": -3}),
+                Kind::Strings => json!(["a", "b"]),
+            };
+            let before = want.clone();
+            assert!(want.set(row.name, value).unwrap() && want != before, "{}", row.name);
+            let texts = value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice);
+            let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), String::from);
+            flags.extend(texts.iter().flat_map(|v| [format!("--{}", row.name.replace('_', "-")), text(v)]));
+        }
+        let parsed = parse(&flags.iter().map(String::as_str).collect::<Vec<_>>()).unwrap();
+        assert_eq!(parsed.sampling(), want);
+        assert_eq!(parse(&[]).unwrap().sampling, Sampling::default());
+        for flag in [["--temperature", "nan"], ["--temperature", "inf"], ["--top-k", "x"], ["--logit-bias", "{"]] {
+            let error = parse(&flag).err().unwrap().to_string();
+            assert!(error.starts_with("error: ") && error.contains(&format!("= {:?}: must be", flag[1])), "{error}");
+        }
+        assert_eq!(parse(&["--temperature", ".5", "--top-k", "007"]).unwrap().sampling.temperature, 0.5);
     }
 }

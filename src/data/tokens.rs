@@ -47,7 +47,7 @@ impl Tokens {
         self.as_slice().len()
     }
 
-    /// Whether there is no token.
+    /// Whether it contains no token.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }

@@ -69,10 +69,10 @@ pub struct Node {
     pub tensors: Vec<TensorId>,
 }
 
-/// A range of nodes that is submitted as one: a part of a training step, an evaluation, a decode step.
+/// A range of nodes that is submitted as a whole, such as a part of a training step, an evaluation or a decode step.
 #[derive(Clone, Copy, Debug)]
 pub struct Section {
-    /// For error messages and traces.
+    /// Its name, for error messages and traces.
     pub name: &'static str,
     start: usize,
     end: usize,

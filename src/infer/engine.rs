@@ -2,13 +2,14 @@
 //! each sequence that decodes, and fills up with rows of waiting prompts. It submits them at once and reads one token for
 //! each sequence that is past its prompt. What a sequence gets does not depend on the other sequences.
 
+use super::sampling::Sampling;
 use super::step::{DecodeStep, Rows, SIZES};
 use super::weights::{load_tensor, load_weights};
 use crate::backend::{Backend, Program};
 use crate::formats::{ModelFile, Tensor};
 use crate::graph::{Graph, Plan};
 use crate::model::{Model, ModelConfig};
-use crate::ops::{SampleRow, SamplingState};
+use crate::ops::SamplingState;
 use crate::{Error, Result};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -25,64 +26,6 @@ pub struct EngineOptions {
 impl Default for EngineOptions {
     fn default() -> Self {
         EngineOptions { slots: 4, context: 0 }
-    }
-}
-
-/// How tokens are drawn, and when to stop.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Sampling {
-    /// 0 takes the likeliest token.
-    pub temperature: f32,
-    /// Only the k likeliest tokens; 0 for all.
-    pub top_k: u32,
-    /// Only the likeliest tokens that hold this share of the probability.
-    pub top_p: f32,
-    /// Only tokens at least this likely, relative to the likeliest.
-    pub min_p: f32,
-    /// Divides the logits of tokens that the sequence holds already; 1 for none.
-    pub repetition_penalty: f32,
-    /// (token, what is added to its logit).
-    pub logit_bias: Vec<(u32, f32)>,
-    pub seed: u32,
-    /// Tokens to draw at most.
-    pub max_tokens: usize,
-}
-
-impl Default for Sampling {
-    fn default() -> Self {
-        Sampling {
-            temperature: 0.8,
-            top_k: 0,
-            top_p: 0.95,
-            min_p: 0.0,
-            repetition_penalty: 1.0,
-            logit_bias: Vec::new(),
-            seed: 0,
-            max_tokens: 256,
-        }
-    }
-}
-
-impl Sampling {
-    /// Refuses what cannot be, naming the field and its limits.
-    pub fn check(&self) -> Result<()> {
-        let within = |name: &str, value: f32, low: f32, high: f32| {
-            if (low..=high).contains(&value) {
-                return Ok(());
-            }
-            Err(Error::usage(format!("{name} = {value}: between {low} and {high} is possible")))
-        };
-        within("temperature", self.temperature, 0.0, 10.0)?;
-        within("top_p", self.top_p, 0.0, 1.0)?;
-        within("min_p", self.min_p, 0.0, 1.0)?;
-        within("repetition_penalty", self.repetition_penalty, 0.01, 100.0)?;
-        for (token, bias) in &self.logit_bias {
-            within(&format!("logit_bias of token {token}"), *bias, -100.0, 100.0)?;
-        }
-        if self.max_tokens == 0 {
-            return Err(Error::usage("max_tokens = 0: at least 1 is possible"));
-        }
-        Ok(())
     }
 }
 
@@ -254,9 +197,8 @@ impl Engine {
                 "the prompt has {n} tokens; the context of {limit} must leave room to answer"
             )));
         }
-        let unknown =
-            prompt.iter().chain(sampling.logit_bias.iter().map(|(id, _)| id)).find(|id| **id as usize >= self.vocab);
-        if let Some(id) = unknown {
+        sampling.check_tokens(self.vocab)?;
+        if let Some(id) = prompt.iter().find(|id| **id as usize >= self.vocab) {
             return Err(Error::usage(format!("token {id}: the model has {} tokens", self.vocab)));
         }
         let free = self.slots.iter().position(Option::is_none);
@@ -447,21 +389,6 @@ impl Engine {
         rows.pad(&self.steps[step]);
         self.steps[step].write(&mut self.program, &rows);
         Ok(step)
-    }
-}
-
-impl Sampling {
-    fn row(&self, slot: usize, drawn: usize) -> SampleRow {
-        SampleRow {
-            slot: slot as u32,
-            temperature: self.temperature,
-            top_k: self.top_k,
-            top_p: self.top_p,
-            min_p: self.min_p,
-            repetition_penalty: self.repetition_penalty,
-            seed: self.seed,
-            counter: drawn as u32,
-        }
     }
 }
 

@@ -2,11 +2,13 @@
 
 mod engine;
 mod prompt;
+mod sampling;
 mod step;
 mod text;
 mod weights;
 
-pub use engine::{Engine, EngineOptions, Event, FinishReason, Sampling, SequenceId};
+pub use engine::{Engine, EngineOptions, Event, FinishReason, SequenceId};
 pub use prompt::{ChatTemplate, Message};
+pub use sampling::{Kind, PARAMETERS, Parameter, Sampling};
 pub use text::{Piece, TextStream};
 pub use weights::{load_tensor, load_weights};

@@ -1,4 +1,4 @@
-//! Chats as the model was trained to read them: a jinja template from the model file.
+//! The prompt of a conversation. A jinja template of the model file gives it the form that the model was trained on.
 
 use crate::tokenizer::Tokenizer;
 use crate::{Error, Result};
@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 pub struct Message {
     /// `system`, `user` or `assistant`.
     pub role: String,
+    /// The text of the turn.
     pub content: String,
 }
 
@@ -19,12 +20,15 @@ pub struct ChatTemplate {
 }
 
 impl ChatTemplate {
-    /// The tokens of a conversation, up to where the model answers. A special token within a message is refused: it would
-    /// let its author speak for somebody else.
+    /// The tokens of a conversation, up to the start of the answer.
+    ///
+    /// # Errors
+    /// When a role is unknown, the template fails, or a message contains a special token: with one, its author could write
+    /// turns of somebody else.
     pub fn encode(&self, messages: &[Message], tokenizer: &Tokenizer) -> Result<Vec<u32>> {
         for message in messages {
             if !["system", "user", "assistant"].contains(&message.role.as_str()) {
-                return Err(Error::usage(format!("role {:?}: system, user and assistant are possible", message.role)));
+                return Err(Error::usage(format!("role = {:?}: must be system, user or assistant", message.role)));
             }
             if tokenizer.encode(&message.content).iter().any(|id| tokenizer.is_special(*id)) {
                 return Err(Error::usage("a message contains one of the model's special tokens"));
@@ -36,8 +40,12 @@ impl ChatTemplate {
 
 #[cfg(feature = "native")]
 impl ChatTemplate {
+    /// Reads a jinja template.
+    ///
+    /// # Errors
+    /// When the template is malformed.
     pub fn new(template: &str) -> Result<Self> {
-        /// Instructions that rendering may take: a template comes from a file.
+        /// The largest number of instructions of a rendering. The template is untrusted: it comes from a file.
         const FUEL: u64 = 1_000_000;
         let mut environment = minijinja::Environment::new();
         environment.set_fuel(Some(FUEL));
@@ -55,14 +63,18 @@ impl ChatTemplate {
     }
 }
 
-/// Without an engine for templates, which would be most of what a browser downloads: the one of models made here.
+/// Renders only nanotern's own template: an engine for templates would be most of what a browser downloads.
 #[cfg(not(feature = "native"))]
 impl ChatTemplate {
+    /// Takes nanotern's own template.
+    ///
+    /// # Errors
+    /// For any other template.
     pub fn new(template: &str) -> Result<Self> {
         if template == crate::formats::CHAT_TEMPLATE {
             return Ok(ChatTemplate {});
         }
-        Err(Error::usage("the model's chat template is not nanotern's own, the only one that this build renders"))
+        Err(Error::usage("the model's chat template is not nanotern's own: this build renders only that one"))
     }
 
     fn render(&self, messages: &[Message]) -> Result<String> {
@@ -70,7 +82,7 @@ impl ChatTemplate {
     }
 }
 
-/// What [`crate::formats::CHAT_TEMPLATE`] renders.
+/// The text that [`crate::formats::CHAT_TEMPLATE`] renders.
 #[cfg(any(test, not(feature = "native")))]
 fn own_template(messages: &[Message]) -> String {
     use crate::tokenizer::{ASSISTANT, END};
@@ -83,7 +95,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_own_template_is_rendered_alike_with_and_without_an_engine() {
+    fn both_renderers_of_the_own_template_agree() {
         let template = ChatTemplate::new(crate::formats::CHAT_TEMPLATE).unwrap();
         let message = |role: &str, content: &str| Message { role: role.into(), content: content.into() };
         let all = [message("system", "Be <b>brief</b>.\n"), message("user", "A & {{ b }}?"), message("assistant", "")];

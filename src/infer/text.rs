@@ -1,34 +1,35 @@
-//! From tokens to text as they come: no broken characters, no part of a stop string.
+//! Decodes tokens to text as they come. The text never has a broken character or a part of a stop string.
 
 use crate::tokenizer::Tokenizer;
 use std::sync::Arc;
 
-/// What a token brought.
+/// The text that a token adds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Piece {
-    /// Text that may be shown.
+    /// Text to show now.
     pub text: String,
-    /// A stop string was completed; nothing after it is ever shown.
+    /// Whether a stop string is complete: the text ends here.
     pub stopped: bool,
 }
 
-/// Decodes a stream of tokens.
+/// A decoder of one stream of tokens.
 pub struct TextStream {
     tokenizer: Arc<Tokenizer>,
     stops: Vec<String>,
-    /// Bytes that are no whole characters yet.
+    /// Bytes at the end that are not a whole character yet.
     bytes: Vec<u8>,
-    /// Text that may be the start of a stop string.
+    /// Text at the end that may be the start of a stop string.
     held: String,
 }
 
 impl TextStream {
-    /// `stops` are strings that end the text; empty ones are none.
+    /// A decoder that ends the text at the first of `stops`. Empty strings do not count.
     pub fn new(tokenizer: impl Into<Arc<Tokenizer>>, stops: Vec<String>) -> Self {
         let stops = stops.into_iter().filter(|s| !s.is_empty()).collect();
         TextStream { tokenizer: tokenizer.into(), stops, bytes: Vec::new(), held: String::new() }
     }
 
+    /// Adds a token.
     pub fn push(&mut self, token: u32) -> Piece {
         self.bytes.extend(self.tokenizer.token_bytes(token).unwrap_or_default());
         let whole = whole_characters(&self.bytes);
@@ -38,7 +39,7 @@ impl TextStream {
         self.release(false)
     }
 
-    /// The rest, when no more tokens come.
+    /// Returns the rest of the text after the last token.
     pub fn finish(&mut self) -> Piece {
         self.held.push_str(&String::from_utf8_lossy(&self.bytes));
         self.bytes.clear();
@@ -49,7 +50,7 @@ impl TextStream {
         if let Some(at) = self.stops.iter().filter_map(|stop| self.held.find(stop.as_str())).min() {
             let text = self.held[..at].to_string();
             self.held.clear();
-            // What the same token started after it.
+            // The token may have started a character after the stop string.
             self.bytes.clear();
             return Piece { text, stopped: true };
         }
@@ -59,7 +60,7 @@ impl TextStream {
         Piece { text, stopped: false }
     }
 
-    /// Bytes at the end of what is held that a stop string starts with.
+    /// Length of the longest end of `held` that is the start of a stop string, in bytes.
     fn longest_start_of_a_stop(&self) -> usize {
         let starts = |stop: &String| {
             let ends = stop.char_indices().map(|(i, _)| i).skip(1);
@@ -69,7 +70,7 @@ impl TextStream {
     }
 }
 
-/// Length of the longest start of `bytes` that ends with a character; what can never become one counts as one.
+/// Length of the longest prefix of `bytes` that ends with a whole character. Bytes that cannot become one count as one.
 fn whole_characters(bytes: &[u8]) -> usize {
     let mut at = 0;
     while at < bytes.len() {
@@ -121,7 +122,7 @@ mod tests {
         assert_eq!(
             stream(&["bc", "abcd"], b"xabcd").0,
             "xa",
-            "the one that starts first in the text wins when complete"
+            "of two complete stop strings, the first in the text counts"
         );
         assert_eq!(stream(&["é!"], "aé?é!".as_bytes()).0, "aé?");
     }
@@ -129,7 +130,7 @@ mod tests {
     #[test]
     fn nothing_follows_a_stop_string() {
         let mut s = TextStream::new(Tokenizer::bytes(), vec!["STOP".into()]);
-        // With the last byte they are as one token brings them: a stop string and the start of a character.
+        // As if one token had brought all of this: a stop string and the start of a character.
         s.bytes.extend(b"abSTOPde");
         assert_eq!(s.push(0xe2), Piece { text: "ab".into(), stopped: true });
         assert_eq!(s.finish().text, "");

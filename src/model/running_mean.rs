@@ -187,7 +187,8 @@ mod tests {
         use MixerKind::{Attention, RunningMean};
         for mixers in [&[RunningMean][..], &[RunningMean, Attention]] {
             let file = trained(config(mixers));
-            assert!(file.tensor("layers.0.mean.v.weight").is_some());
+            let part = |i: usize| if mixers[i % mixers.len()] == Attention { "attn.q" } else { "mean.o" };
+            assert!((0..2).all(|i| file.tensor(&format!("layers.{i}.{}.weight", part(i))).is_some()));
             let backend = scalar();
             let engine = || Engine::new(&file, &backend, EngineOptions { slots: 2, context: 0 }).unwrap();
             let prompt: Vec<u32> = b"all work and no play makes".iter().map(|b| u32::from(*b)).collect();

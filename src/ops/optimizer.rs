@@ -87,10 +87,13 @@ pub struct Muon {
 /// A matrix that Muon updates: a parameter, or one matrix of a stack.
 #[derive(Clone, Copy, Debug)]
 pub struct MuonMatrix {
+    /// The weight's gradient.
     pub grad: TensorId,
+    /// The weight (..., rows, cols).
     pub weight: TensorId,
+    /// The weight's momentum.
     pub momentum: TensorId,
-    /// Element of the three tensors at which the matrix starts.
+    /// The element of the three tensors at which the matrix starts.
     pub start: u32,
 }
 
@@ -138,7 +141,7 @@ impl Graph {
         self.push(&LION, LionArgs { n, lr, beta1, beta2, weight_decay }, &[g, c.ctl, c.step, w, m]);
     }
 
-    /// The matrices of a parameter `weight` (..., rows, cols) for [`Graph::muon`]: leading dimensions count matrices.
+    /// The matrices of a parameter `weight` (..., rows, cols) for [`Graph::muon`], one for each index of the leading dimensions.
     pub fn muon_matrices(&self, grad: TensorId, weight: TensorId, momentum: TensorId) -> Vec<MuonMatrix> {
         let n = self.sides(weight).iter().product::<usize>();
         let starts = (0..self.tensor(weight).elements()).step_by(n);
@@ -153,19 +156,21 @@ impl Graph {
         let [short, long] = self.sides(matrices[0].weight);
         let (batch, n) = (matrices.len(), short * long);
         let x = self.temp("muon.x", &[batch, short, long], DType::F32);
-        let place = |g: &Graph, i: usize, weight: TensorId| {
+        let layout = |g: &Graph, i: usize, weight: TensorId| {
             assert_eq!(g.sides(weight), [short, long], "muon: {}", g.tensor(weight).name);
-            let [.., rows, cols] = g.shape(weight)[..] else { panic!("muon: {} is no matrix", g.tensor(weight).name) };
+            let [.., rows, cols] = g.shape(weight)[..] else {
+                panic!("muon: {} is not a matrix", g.tensor(weight).name)
+            };
             (rows as u32, cols as u32, (i * n) as u32, u32::from(rows > cols))
         };
         for (i, MuonMatrix { grad, weight, momentum, start }) in matrices.iter().enumerate() {
-            let (rows, cols, offset, transposed) = place(self, i, *weight);
+            let (rows, cols, offset, transposed) = layout(self, i, *weight);
             let args = MuonMomentumArgs { rows, cols, offset, transposed, beta: o.momentum, start: *start };
             self.push(&MUON_MOMENTUM, args, &[*grad, c.ctl, *momentum, x]);
         }
         let x = self.newton_schulz(x, o.steps);
         for (i, MuonMatrix { weight, start, .. }) in matrices.iter().enumerate() {
-            let (rows, cols, offset, transposed) = place(self, i, *weight);
+            let (rows, cols, offset, transposed) = layout(self, i, *weight);
             let shape = (rows as f32 / cols as f32).max(1.0).sqrt();
             let Muon { lr, weight_decay, .. } = *o;
             let args = MuonUpdateArgs { rows, cols, offset, transposed, lr, shape, weight_decay, start: *start };
@@ -194,7 +199,7 @@ impl Graph {
 
     /// The short and the long side of a matrix, or of each matrix of a stack.
     pub(crate) fn sides(&self, w: TensorId) -> [usize; 2] {
-        let [.., rows, cols] = self.shape(w)[..] else { panic!("{} is no matrix", self.tensor(w).name) };
+        let [.., rows, cols] = self.shape(w)[..] else { panic!("{} is not a matrix", self.tensor(w).name) };
         [rows.min(cols), rows.max(cols)]
     }
 }

@@ -1,4 +1,4 @@
-//! `POST /v1/chat/completions`: from the bytes of a request to a running sequence, and from its tokens to an answer.
+//! `POST /v1/chat/completions`: turns a request into a running sequence, and the tokens of the sequence into an answer.
 
 use super::Served;
 use super::engine::{Ticket, Update};
@@ -19,23 +19,26 @@ use warp::http::StatusCode;
 use warp::reply::{Reply as _, Response};
 use warp::sse;
 
-/// Silence after which a stream says that it is alive.
+/// After this much silence a stream sends a comment, so that the connection stays open.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
-/// A request, ready for the engine.
+/// A request that is ready for the engine.
 struct Prepared {
     request: ChatRequest,
     prompt: Vec<u32>,
 }
 
-/// Answers a request.
+/// Answers a request, in one piece or as server-sent events.
+///
+/// # Errors
+/// When the request is refused, the queue is full or the engine has failed.
 pub async fn complete(served: Arc<Served>, body: Bytes) -> Result<Response, ApiError> {
     let for_parsing = Arc::clone(&served);
     let prepared = tokio::task::spawn_blocking(move || prepare(&for_parsing, &body)).await;
     let Prepared { request, prompt } = prepared.map_err(|_| broken())??;
     let prompt_tokens = prompt.len();
+    let text = TextStream::new(Arc::clone(&served.tokenizer), request.sampling.stop.clone());
     let ticket = served.engine.submit(prompt, request.sampling)?;
-    let text = TextStream::new(Arc::clone(&served.tokenizer), request.stops);
     let generation = Generation { ticket, text, reply: reply(&served, prompt_tokens) };
     if !request.stream {
         return Ok(whole(generation).await?.into_response());
@@ -54,7 +57,7 @@ fn broken() -> ApiError {
 fn prepare(served: &Served, body: &[u8]) -> Result<Prepared, ApiError> {
     let request = ChatRequest::parse(body, &served.id, served.vocab)?;
     let bytes: usize = request.messages.iter().map(|m| m.content.len()).sum();
-    // Far too long for any tokenization: it is not worth the attempt.
+    // No tokenizer makes this text fit the context, so it is not tokenized.
     if bytes > 4 * served.context * served.longest_token || request.messages.len() > 4 * served.context {
         return Err(too_long(&format!("messages of {bytes} bytes"), served.context));
     }
@@ -84,14 +87,14 @@ fn reply(served: &Served, prompt_tokens: usize) -> Reply {
     }
 }
 
-/// A running sequence and the text it has brought.
+/// A running sequence and its text.
 struct Generation {
     ticket: Ticket,
     text: TextStream,
     reply: Reply,
 }
 
-/// What the next update of a sequence means for its text.
+/// What an update of a sequence means for its text.
 enum Step {
     Text(String),
     End(String, &'static str),
@@ -117,7 +120,7 @@ impl Generation {
     }
 }
 
-/// The answer in one piece. Its future is dropped, and with it the ticket, when the client goes away.
+/// The answer in one piece. When the client goes away, this future is dropped, and the ticket with it.
 async fn whole(mut generation: Generation) -> Result<impl warp::Reply, ApiError> {
     let mut text = String::new();
     loop {

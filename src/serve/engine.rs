@@ -1,6 +1,5 @@
-//! The thread that owns the engine. Requests come through a channel and wait in order for a slot, no more of them than may;
-//! what a step brings goes back over one channel for each sequence, which never blocks: a sequence is no longer than its
-//! context.
+//! The thread that owns the engine. Requests come through a channel and wait in order for a slot, up to the queue limit.
+//! Tokens go back through one unbounded channel for each sequence. Its length is bounded by the context of the sequence.
 
 use super::error::ApiError;
 use super::metrics::Metrics;
@@ -15,19 +14,21 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use warp::http::StatusCode;
 
-/// Requests that may wait at most: what they hold is the memory of prompts.
+/// The largest queue limit. Every waiting request holds the memory of its prompt.
 const LONGEST_QUEUE: usize = 1 << 16;
 
-/// What happened to a sequence.
+/// News of a sequence.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Update {
+    /// The next token.
     Token(u32),
+    /// The sequence has ended.
     Finished(FinishReason),
-    /// It got nothing (more), and why.
+    /// The sequence cannot start or go on.
     Failed(ApiError),
 }
 
-/// A request as the engine takes it.
+/// A request for the engine.
 struct Job {
     prompt: Vec<u32>,
     sampling: Sampling,
@@ -37,8 +38,9 @@ struct Job {
     admitted: OwnedSemaphorePermit,
 }
 
-/// A request that runs or waits; dropping it gives its slot back.
+/// A request that runs or waits. Dropping it frees its slot.
 pub struct Ticket {
+    /// News of its sequence, in order.
     pub updates: UnboundedReceiver<Update>,
     cancelled: Arc<AtomicBool>,
 }
@@ -49,13 +51,13 @@ impl Drop for Ticket {
     }
 }
 
-/// The way to the engine's thread, which ends when this is dropped.
+/// The connection to the engine's thread, which ends when this is dropped.
 pub struct EngineHandle {
     jobs: Sender<Job>,
-    /// Requests that may wait.
+    /// The queue limit: how many requests may wait.
     limit: usize,
     /// One permit for each slot and for each request that may wait.
-    places: Arc<Semaphore>,
+    permits: Arc<Semaphore>,
     metrics: Arc<Metrics>,
     cut: Arc<AtomicBool>,
     alive: Arc<AtomicBool>,
@@ -65,13 +67,13 @@ impl EngineHandle {
     /// Starts the thread.
     ///
     /// # Errors
-    /// When the limit is too large, or the system gives no thread.
+    /// When the limit is too large, or the system cannot start a thread.
     pub fn spawn(engine: Engine, limit: usize, metrics: Arc<Metrics>) -> Result<EngineHandle> {
         if limit > LONGEST_QUEUE {
             return Err(Error::usage(format!("--queue {limit}: at most {LONGEST_QUEUE} requests may wait")));
         }
         let (jobs, received) = channel();
-        let places = Arc::new(Semaphore::new(engine.free_slots() + limit));
+        let permits = Arc::new(Semaphore::new(engine.free_slots() + limit));
         let (cut, alive) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(true)));
         metrics.slots.store(engine.free_slots(), Relaxed);
         metrics.dispatches_per_token.store(engine.dispatches_per_token(), Relaxed);
@@ -85,8 +87,8 @@ impl EngineHandle {
             alive: Alive(Arc::clone(&alive)),
         };
         let started = std::thread::Builder::new().name("engine".into()).spawn(move || worker.run());
-        started.map_err(|e| Error::Device(format!("no thread for the engine: {e}")))?;
-        Ok(EngineHandle { jobs, limit, places, metrics, cut, alive })
+        started.map_err(|e| Error::Device(format!("the thread of the engine cannot start: {e}")))?;
+        Ok(EngineHandle { jobs, limit, permits, metrics, cut, alive })
     }
 
     /// Puts a request in the queue.
@@ -97,7 +99,7 @@ impl EngineHandle {
         if !self.alive() {
             return Err(failed("the engine has stopped"));
         }
-        let Ok(admitted) = Arc::clone(&self.places).try_acquire_owned() else {
+        let Ok(admitted) = Arc::clone(&self.permits).try_acquire_owned() else {
             let message = format!("every slot is taken and the queue of {} is full: try again later", self.limit);
             let full = ApiError::new(StatusCode::TOO_MANY_REQUESTS, message);
             return Err(full.code("queue_full").retry_after(1));
@@ -114,7 +116,7 @@ impl EngineHandle {
         Ok(ticket)
     }
 
-    /// Ends every sequence, and refuses those that wait.
+    /// Ends every running sequence, and refuses the waiting requests.
     pub fn cut(&self) {
         self.cut.store(true, Relaxed);
     }
@@ -129,7 +131,7 @@ fn failed(what: &str) -> ApiError {
     ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, what).code("engine_error")
 }
 
-/// Says when the thread has ended, by a panic too.
+/// Clears the flag when the thread ends, even by a panic.
 struct Alive(Arc<AtomicBool>);
 
 impl Drop for Alive {
@@ -228,18 +230,18 @@ impl Worker {
                 }
             };
             let updates = running.updates.clone();
-            // A client that is told of the end finds the slot free.
+            // The slot must be free before the client learns of the end.
             if matches!(event, Event::Finished(_)) {
                 self.running.remove(&id);
             }
-            // A client that went away is met again as a cancelled sequence.
+            // If the client has gone, its ticket has cancelled the sequence.
             let _ = updates.send(update);
         }
         self.metrics.active.store(self.running.len(), Relaxed);
         Ok(())
     }
 
-    /// The device has failed: everybody is told, and later requests find the thread gone.
+    /// Reports a failure of the device to every client. Later requests find that the thread has ended.
     fn fail(self, what: &str) {
         self.alive.0.store(false, Relaxed);
         let waiting = self.waiting.iter().map(|job| &job.updates);

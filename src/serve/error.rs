@@ -1,47 +1,53 @@
-//! Errors as OpenAI clients read them: `{"error": {"message", "type", "param", "code"}}` and the status that picks the
-//! client's exception.
+//! Errors in the form that OpenAI clients read: `{"error": {"message", "type", "param", "code"}}`. The client chooses its
+//! exception by the status.
 
 use serde_json::json;
 use warp::http::{HeaderValue, StatusCode};
 use warp::reply::{Reply, Response};
 
-/// What a client is told when it does not get what it asked for.
+/// An error for a client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ApiError {
+    /// The HTTP status.
     pub status: StatusCode,
+    /// A sentence for the user.
     pub message: String,
-    /// The field that is wrong, if one is.
+    /// The field of the request that is wrong, if there is one.
     pub param: Option<String>,
+    /// A word for programs, if there is one.
     pub code: Option<&'static str>,
-    /// Seconds after which asking again makes sense.
+    /// Seconds after which the client may try again.
     pub retry_after: Option<u32>,
 }
 
 impl ApiError {
+    /// An error without field and code.
     pub fn new(status: StatusCode, message: impl Into<String>) -> Self {
         ApiError { status, message: message.into(), param: None, code: None, retry_after: None }
     }
 
-    /// 400 because of one field.
+    /// 400: the field `param` is wrong.
     pub fn field(param: impl Into<String>, message: impl Into<String>) -> Self {
         ApiError { param: Some(param.into()), ..Self::new(StatusCode::BAD_REQUEST, message) }
     }
 
-    /// 400 because this server has no such field.
+    /// 400: this server does not support the field `param`.
     pub fn unsupported(param: &str) -> Self {
         let message = format!("this server does not support the parameter {param:?}");
         Self::field(param, message).code("unsupported_parameter")
     }
 
+    /// Adds a code.
     pub fn code(self, code: &'static str) -> Self {
         ApiError { code: Some(code), ..self }
     }
 
+    /// Adds a time after which the client may try again.
     pub fn retry_after(self, seconds: u32) -> Self {
         ApiError { retry_after: Some(seconds), ..self }
     }
 
-    /// While the server shuts down.
+    /// 503: the server is shutting down.
     pub fn draining() -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "the server is shutting down").code("shutting_down")
     }
@@ -55,6 +61,7 @@ impl ApiError {
         }
     }
 
+    /// The body of the response.
     pub fn body(&self) -> serde_json::Value {
         let ApiError { message, param, code, .. } = self;
         json!({"error": {"message": message, "type": self.kind(), "param": param, "code": code}})

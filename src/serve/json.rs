@@ -1,18 +1,21 @@
-//! JSON in which no object says the same thing twice: readers that keep the last of two values ignore the first.
+//! JSON without repeated keys. Most readers keep only the last value of a key, and ignore the others without a word.
 
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 use std::fmt;
 
-/// Why a text was refused.
+/// Why a text is refused.
 pub enum Refused {
     /// It is not JSON.
     Malformed(serde_json::Error),
-    /// A key that an object has more than once.
+    /// An object has this key more than once.
     Repeated(String),
 }
 
 /// Reads one JSON value.
+///
+/// # Errors
+/// When the text is not JSON, or an object has a key twice.
 pub fn parse(bytes: &[u8]) -> Result<Value, Refused> {
     let mut repeated = None;
     let mut reader = serde_json::Deserializer::from_slice(bytes);
@@ -20,7 +23,7 @@ pub fn parse(bytes: &[u8]) -> Result<Value, Refused> {
     value.map_err(|e| repeated.map_or(Refused::Malformed(e), Refused::Repeated))
 }
 
-/// Builds a value; a key that repeats is left here.
+/// Builds a value. A key that repeats is stored here.
 struct Unique<'a>(&'a mut Option<String>);
 
 impl<'de> DeserializeSeed<'de> for Unique<'_> {

@@ -1,4 +1,4 @@
-//! What the server counts, in the text format of Prometheus.
+//! Counters of the server, in the text format of Prometheus.
 
 use std::fmt::Write;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
@@ -7,20 +7,28 @@ use std::time::Duration;
 /// Upper bounds of the histogram of the time to the first token, in seconds.
 const BOUNDS: [f64; 10] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
 
-/// Counters and gauges; every thread writes its own.
+/// Counters and gauges.
 #[derive(Debug, Default)]
 pub struct Metrics {
+    /// HTTP requests answered.
     pub requests: AtomicU64,
     /// Answers with a status of 400 or more.
     pub errors: AtomicU64,
+    /// Tokens of prompts.
     pub prompt_tokens: AtomicU64,
+    /// Tokens generated.
     pub generated_tokens: AtomicU64,
-    /// Sequences whose client went away, or that the shutdown cut.
+    /// Sequences that ended early: their client disconnected, or the server shut down.
     pub cancelled: AtomicU64,
+    /// Sequences that run now.
     pub active: AtomicUsize,
+    /// Requests that wait for a slot now.
     pub waiting: AtomicUsize,
+    /// Open connections.
     pub connections: AtomicUsize,
+    /// Sequences that can run side by side.
     pub slots: AtomicUsize,
+    /// Ops submitted for each decoded token.
     pub dispatches_per_token: AtomicUsize,
     first_token: [AtomicU64; BOUNDS.len()],
     first_token_count: AtomicU64,
@@ -28,7 +36,7 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// A first token came `after` its request.
+    /// Counts a first token that came `after` its request.
     pub fn first_token(&self, after: Duration) {
         for (bound, count) in BOUNDS.iter().zip(&self.first_token) {
             if after.as_secs_f64() <= *bound {
@@ -39,7 +47,7 @@ impl Metrics {
         self.first_token_micros.fetch_add(after.as_micros() as u64, Relaxed);
     }
 
-    /// The page that Prometheus reads.
+    /// The text of `/metrics`.
     pub fn render(&self) -> String {
         let mut text = String::new();
         let mut add = |name: &str, kind: &str, help: &str, value: u64| {

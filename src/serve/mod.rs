@@ -1,7 +1,7 @@
 //! A server with the OpenAI chat API and a chat page, for one model.
 //!
-//! One thread runs the sockets, one the engine. Whoever opens connections may be hostile: headers, bodies, connections and
-//! waiting requests all have limits, and a client that goes away frees its slot with the next token.
+//! One thread runs the sockets, another the engine. Clients may be hostile: headers, bodies, connections and waiting
+//! requests have limits. When a client disconnects, its slot is free after the next token.
 
 mod chat;
 mod engine;
@@ -34,22 +34,23 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use warp::filters::BoxedFilter;
 use warp::reply::Response;
 
-/// Time in which the head of a request must have come; also how long a connection may be idle.
+/// Time in which the header of a request must arrive. It also limits how long a connection may be idle.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
-/// Open connections at most; below the 1024 files that a process may usually have open.
+/// The largest number of open connections. It is below 1024, the usual limit of open files of a process.
 const CONNECTIONS: usize = 768;
-/// Time in which a client must take something of what is written to it.
+/// Time in which a client must read some of the data that is sent to it.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
-/// Time to tell clients that their sequence was cut.
+/// Time to tell clients that their sequences were cut off.
 const FLUSH: Duration = Duration::from_secs(2);
 
-/// How much a server does at a time.
+/// Limits of a server.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
+    /// Slots and context of the engine.
     pub engine: EngineOptions,
-    /// Requests that may wait for a slot; more are refused. With 0 each gets a free slot or is refused.
+    /// How many requests may wait for a slot; further ones are refused. With 0, a request without a free slot is refused.
     pub queue: usize,
-    /// Time that running sequences have to end once the server is told to stop.
+    /// Time that running sequences have to end after the server is told to stop.
     pub drain: Duration,
 }
 
@@ -59,7 +60,7 @@ impl Default for Options {
     }
 }
 
-/// What every request needs of the model and the server.
+/// The state that all requests share.
 struct Served {
     id: String,
     device: String,
@@ -68,14 +69,14 @@ struct Served {
     tokenizer: Arc<Tokenizer>,
     template: ChatTemplate,
     vocab: usize,
-    /// Tokens of a sequence at most.
+    /// The largest number of tokens of a sequence.
     context: usize,
-    /// Bytes of the longest token.
+    /// Length of the longest token, in bytes.
     longest_token: usize,
     engine: EngineHandle,
     metrics: Arc<Metrics>,
     draining: AtomicBool,
-    /// Only this machine can connect.
+    /// Whether only this machine can connect.
     loopback: bool,
 }
 
@@ -85,10 +86,10 @@ impl Served {
     }
 }
 
-/// Takes a port; 0 takes a free one.
+/// Listens on a port; port 0 is any free one.
 ///
 /// # Errors
-/// One line that says what is wrong with the address or the port.
+/// When the address or the port cannot be used. The message says why.
 pub fn listen(host: &str, port: u16) -> Result<TcpListener> {
     TcpListener::bind((host, port)).map_err(|e| {
         let why = match e.kind() {
@@ -109,10 +110,10 @@ pub struct Server {
 }
 
 impl Server {
-    /// Loads a model, which clients call `id`, onto a device.
+    /// Loads a model onto a device. Clients know the model by `id`.
     ///
     /// # Errors
-    /// When the model cannot chat (no tokenizer, no chat template) or the device refuses.
+    /// When the model has no tokenizer or no chat template, or does not fit the device.
     pub fn new(
         listener: TcpListener,
         file: &ModelFile,
@@ -120,7 +121,7 @@ impl Server {
         backend: &Backend,
         options: Options,
     ) -> Result<Server> {
-        let lacks = |what: &str| Error::usage(format!("{id} has no {what}: it cannot be served as a chat"));
+        let lacks = |what: &str| Error::usage(format!("{id} has no {what}: it cannot chat"));
         let tokenizer = file.tokenizer()?.ok_or_else(|| lacks("tokenizer"))?;
         let template = file.text.chat_template.as_deref().ok_or_else(|| lacks("chat template"))?;
         let engine = Engine::new(file, backend, options.engine)?;
@@ -143,18 +144,18 @@ impl Server {
         Ok(Server { listener, served: Arc::new(served), drain: options.drain })
     }
 
-    /// Where it listens.
+    /// The address on which the server listens.
     ///
     /// # Errors
-    /// When the system does not say.
+    /// When the system does not know it.
     pub fn address(&self) -> Result<SocketAddr> {
         self.listener.local_addr().map_err(|e| Error::Device(format!("the socket has no address: {e}")))
     }
 
-    /// Serves until `stop` is ready; then new requests get 503, and running ones [`Options::drain`] to end.
+    /// Serves until `stop` is ready. Then new requests get 503, and running ones have the time [`Options::drain`] to end.
     ///
     /// # Errors
-    /// When the system refuses what a server needs.
+    /// When the system cannot provide the resources of a server.
     pub fn run(self, stop: impl Future<Output = ()>) -> Result<()> {
         let system = |e: std::io::Error| Error::Device(format!("the server cannot run: {e}"));
         let mut builder = tokio::runtime::Builder::new_current_thread();
@@ -180,7 +181,7 @@ async fn serve(
     let routes = routes::routes(Arc::clone(&served));
     let limit = Arc::new(Semaphore::new(CONNECTIONS));
     let (drain, draining) = watch::channel(false);
-    // Every connection holds a sender: there is nothing more to receive once all are closed.
+    // Every connection holds a sender, so the channel closes with the last connection.
     let (open, mut closed) = mpsc::channel::<()>(1);
     let mut stop = pin!(stop);
     let spawn = |(stream, permit), ending| {
@@ -209,7 +210,7 @@ async fn serve(
     let _ = tokio::time::timeout(FLUSH, closed.recv()).await;
 }
 
-/// What a connection gives back when it closes.
+/// What a connection holds until it closes.
 struct Held {
     _permit: OwnedSemaphorePermit,
     metrics: Arc<Metrics>,
@@ -221,19 +222,19 @@ impl Drop for Held {
     }
 }
 
-/// The next connection, once there may be one more.
+/// Accepts the next connection, once the limit allows it.
 async fn accept(listener: &tokio::net::TcpListener, limit: &Arc<Semaphore>) -> (TcpStream, OwnedSemaphorePermit) {
     let permit = Arc::clone(limit).acquire_owned().await.expect("the semaphore is never closed");
     loop {
         match listener.accept().await {
             Ok((stream, _)) => return (stream, permit),
-            // A client that has gone already, or no file descriptor for now.
+            // The client has disconnected already, or the process has no free file descriptor.
             Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
         }
     }
 }
 
-/// Serves a connection. One that `ending` was given for closes after the request that runs when the server drains.
+/// Serves a connection. With `ending`, the connection closes after its current request when the server drains.
 async fn connection(
     stream: TcpStream,
     routes: BoxedFilter<(Response,)>,

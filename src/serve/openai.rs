@@ -1,32 +1,33 @@
-//! The OpenAI chat API: what a request may say, and the objects that answer it. A field is honoured or refused by name;
-//! none is ignored, except where its value asks for nothing.
+//! The OpenAI chat API: the fields of a request, and the objects of an answer. Every field is honoured or refused by name.
+//! A field that this server does not support is accepted only with a value that asks for nothing.
 
 use super::error::ApiError;
 use super::json::{self, Refused};
-use crate::infer::{FinishReason, Message, Sampling};
-use crate::rng;
+use crate::infer::{FinishReason, Message, PARAMETERS, Parameter, Sampling};
 use serde_json::{Map, Value, json};
 use std::hash::{BuildHasher, Hasher};
 use warp::http::StatusCode;
 
-/// Bytes of a stop string at most.
-const LONGEST_STOP: usize = 256;
-
-/// A request that is well formed. Whether its prompt fits is for the tokenizer to say.
+/// A well-formed request. Its prompt may still be too long.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ChatRequest {
+    /// The conversation; at least one message.
     pub messages: Vec<Message>,
+    /// How the answer is drawn.
     pub sampling: Sampling,
-    pub stops: Vec<String>,
+    /// Whether the answer comes as server-sent events.
     pub stream: bool,
-    /// A stream ends with a chunk that counts tokens.
+    /// Whether a stream ends with a chunk that counts tokens.
     pub include_usage: bool,
 }
 
 type Parsed<T> = Result<T, ApiError>;
 
 impl ChatRequest {
-    /// Reads a request for the model `served` of `vocab` tokens.
+    /// Reads the body of a request for the model `served`, which has `vocab` tokens.
+    ///
+    /// # Errors
+    /// 400 for a body that is no JSON object or a field that is wrong, 404 for another model.
     pub fn parse(body: &[u8], served: &str, vocab: usize) -> Parsed<ChatRequest> {
         let value = json::parse(body).map_err(|refused| match refused {
             Refused::Malformed(e) => {
@@ -42,40 +43,34 @@ impl ChatRequest {
         };
         let mut request = ChatRequest {
             messages: Vec::new(),
-            sampling: Sampling { max_tokens: usize::MAX, ..Sampling::default() },
-            stops: Vec::new(),
+            // OpenAI's API limits an answer by the context alone, unless the request has a limit of its own.
+            sampling: Sampling { seed: random_seed(), max_tokens: u32::MAX as usize, ..Sampling::default() },
             stream: false,
             include_usage: false,
         };
-        request.sampling.seed = random_seed();
         for (name, value) in fields.iter().filter(|(_, v)| !v.is_null()) {
-            request.set(name, value, served, vocab)?;
+            request.set(name, value, served)?;
         }
-        request.check_together(&fields)?;
+        request.check_together(&fields, vocab)?;
         Ok(request)
     }
 
-    fn set(&mut self, name: &str, value: &Value, served: &str, vocab: usize) -> Parsed<()> {
-        let s = &mut self.sampling;
+    fn set(&mut self, name: &str, value: &Value, served: &str) -> Parsed<()> {
+        if self.sampling.set(name, value).map_err(|e| ApiError::field(name, e.to_string()))? {
+            return Ok(());
+        }
         match name {
+            "max_completion_tokens" => {
+                let set = self.sampling.set("max_tokens", value);
+                set.map_err(|e| ApiError::field(name, format!("{name}: {e}")))?;
+            }
             "model" => check_model(value, served)?,
             "messages" => self.messages = messages(value)?,
-            "temperature" => s.temperature = number(name, value, 0.0, 2.0)?,
-            "top_p" => s.top_p = number(name, value, 0.0, 1.0)?,
-            "min_p" => s.min_p = number(name, value, 0.0, 1.0)?,
-            "repetition_penalty" => s.repetition_penalty = number(name, value, 0.01, 100.0)?,
-            "top_k" => s.top_k = integer(name, value, 0, u64::from(u32::MAX))? as u32,
-            "max_tokens" | "max_completion_tokens" => {
-                s.max_tokens = integer(name, value, 1, i32::MAX as u64)? as usize;
-            }
-            "seed" => s.seed = seed(value)?,
-            "logit_bias" => s.logit_bias = logit_bias(value, vocab)?,
-            "stop" => self.stops = stops(value)?,
             "stream" => self.stream = boolean(name, value)?,
             "stream_options" => self.include_usage = stream_options(value)?,
             "n" => {
                 if value.as_u64() != Some(1) {
-                    return Err(ApiError::field(name, "n: only 1 is possible"));
+                    return Err(ApiError::field(name, format!("n = {value}: must be 1")));
                 }
             }
             "user" if value.is_string() => {}
@@ -88,10 +83,10 @@ impl ChatRequest {
         Ok(())
     }
 
-    fn check_together(&self, fields: &Map<String, Value>) -> Parsed<()> {
+    fn check_together(&self, fields: &Map<String, Value>, vocab: usize) -> Parsed<()> {
         let given = |name: &str| fields.get(name).filter(|v| !v.is_null());
         if self.messages.is_empty() {
-            return Err(ApiError::field("messages", "messages: there must be at least one"));
+            return Err(ApiError::field("messages", "messages is empty: at least one is needed"));
         }
         if let (Some(a), Some(b)) = (given("max_tokens"), given("max_completion_tokens"))
             && a != b
@@ -99,13 +94,19 @@ impl ChatRequest {
             return Err(ApiError::field("max_tokens", "max_tokens and max_completion_tokens differ"));
         }
         if given("stream_options").is_some() && !self.stream {
-            return Err(ApiError::field("stream_options", "stream_options is for stream = true"));
+            return Err(ApiError::field("stream_options", "stream_options needs stream = true"));
         }
-        Ok(())
+        self.sampling.check_tokens(vocab).map_err(|e| ApiError::field("logit_bias", e.to_string()))
     }
 }
 
-/// Fields of the OpenAI API that this server does not have, with the value that does not need them.
+/// The rows of the settings form. They are the table of the sampling parameters, with the API's own default for max_tokens.
+pub fn parameters() -> Value {
+    let default = |row: &Parameter| row.default.filter(|_| row.name != "max_tokens");
+    json!(PARAMETERS.iter().map(|row| Parameter { default: default(row), ..*row }).collect::<Vec<_>>())
+}
+
+/// Whether a field that this server does not support has a value that asks for nothing.
 fn asks_for_nothing(name: &str, value: &Value) -> bool {
     match name {
         "presence_penalty" | "frequency_penalty" => value.as_f64() == Some(0.0),
@@ -124,7 +125,7 @@ fn check_model(value: &Value, served: &str) -> Parsed<()> {
     }
 }
 
-/// 404 because the server has another model.
+/// 404: the server has another model.
 pub fn model_not_found(name: &str, served: &str) -> ApiError {
     let short: String = name.chars().take(80).collect();
     let error = ApiError::field("model", format!("there is no model {short:?}; this server has {served:?}"));
@@ -147,7 +148,7 @@ fn message(at: &str, value: &Value) -> Parsed<Message> {
     let named = named.ok_or_else(|| ApiError::field(&role, format!("{role} is missing or not a string")))?;
     if !["system", "user", "assistant"].contains(&named) {
         let short: String = named.chars().take(80).collect();
-        return Err(ApiError::field(&role, format!("{role} is {short:?}: system, user and assistant are possible")));
+        return Err(ApiError::field(&role, format!("{role} = {short:?}: must be system, user or assistant")));
     }
     let content = content(&format!("{at}.content"), object.get("content").unwrap_or(&Value::Null))?;
     Ok(Message { role: named.to_string(), content })
@@ -167,70 +168,16 @@ fn content(at: &str, value: &Value) -> Parsed<String> {
     let texts: Option<Vec<String>> = parts.iter().map(text).collect();
     texts
         .map(|t| t.concat())
-        .ok_or_else(|| ApiError::field(at, format!("{at}: only parts of type \"text\" are possible")))
-}
-
-fn number(name: &str, value: &Value, low: f32, high: f32) -> Parsed<f32> {
-    match value.as_f64().map(|v| v as f32) {
-        Some(v) if (low..=high).contains(&v) => Ok(v),
-        Some(_) => Err(ApiError::field(name, format!("{name} = {value}: between {low} and {high} is possible"))),
-        None => Err(ApiError::field(name, format!("{name} is not a number"))),
-    }
-}
-
-fn integer(name: &str, value: &Value, low: u64, high: u64) -> Parsed<u64> {
-    match (value.as_u64(), value.is_number()) {
-        (Some(v), _) if (low..=high).contains(&v) => Ok(v),
-        (_, true) => {
-            Err(ApiError::field(name, format!("{name} = {value}: an integer between {low} and {high} is possible")))
-        }
-        _ => Err(ApiError::field(name, format!("{name} is not an integer"))),
-    }
+        .ok_or_else(|| ApiError::field(at, format!("{at}: every part must have the type \"text\"")))
 }
 
 fn boolean(name: &str, value: &Value) -> Parsed<bool> {
     value.as_bool().ok_or_else(|| ApiError::field(name, format!("{name} is not true or false")))
 }
 
-/// Any integer: one that fits u32 stays what it is, others are mixed into it.
-fn seed(value: &Value) -> Parsed<u32> {
-    let wide = match (value.as_i64(), value.as_u64(), value.as_f64()) {
-        (Some(v), _, _) => v as u64,
-        (_, Some(v), _) => v,
-        (_, _, Some(v)) if v.fract() == 0.0 => v.to_bits(),
-        _ => return Err(ApiError::field("seed", "seed is not an integer")),
-    };
-    Ok(u32::try_from(wide).unwrap_or_else(|_| rng::mix(wide) as u32))
-}
-
-/// Different for every request.
+/// A seed that differs from request to request.
 fn random_seed() -> u32 {
     std::hash::RandomState::new().build_hasher().finish() as u32
-}
-
-fn logit_bias(value: &Value, vocab: usize) -> Parsed<Vec<(u32, f32)>> {
-    let name = "logit_bias";
-    let map = value.as_object().ok_or_else(|| ApiError::field(name, "logit_bias is not an object"))?;
-    let entry = |(key, bias): (&String, &Value)| {
-        let id = key.parse::<u32>().ok().filter(|id| (*id as usize) < vocab);
-        let id = id.ok_or_else(|| {
-            let short: String = key.chars().take(40).collect();
-            ApiError::field(name, format!("logit_bias: {short:?} is not a token id below {vocab}"))
-        })?;
-        Ok((id, number(name, bias, -100.0, 100.0)?))
-    };
-    map.iter().map(entry).collect()
-}
-
-fn stops(value: &Value) -> Parsed<Vec<String>> {
-    let list = match value {
-        Value::String(_) => std::slice::from_ref(value),
-        Value::Array(list) if list.len() <= 4 => list,
-        _ => return Err(ApiError::field("stop", "stop: a string or at most 4 strings are possible")),
-    };
-    let good = |v: &Value| v.as_str().filter(|s| (1..=LONGEST_STOP).contains(&s.len())).map(str::to_string);
-    let wrong = || ApiError::field("stop", format!("stop: a string has between 1 and {LONGEST_STOP} bytes"));
-    list.iter().map(|v| good(v).ok_or_else(wrong)).collect()
 }
 
 fn stream_options(value: &Value) -> Parsed<bool> {
@@ -242,14 +189,18 @@ fn stream_options(value: &Value) -> Parsed<bool> {
     }
 }
 
-/// What all objects of one answer share.
+/// The fields that all objects of one answer share.
 #[derive(Clone, Debug)]
 pub struct Reply {
+    /// The id of the answer.
     pub id: String,
     /// Seconds since 1970.
     pub created: u64,
+    /// The id of the model.
     pub model: String,
+    /// Tokens of the prompt.
     pub prompt_tokens: usize,
+    /// Tokens generated so far.
     pub completion_tokens: usize,
 }
 
@@ -272,7 +223,7 @@ impl Reply {
         object
     }
 
-    /// A chunk of a stream: a change, and in the last one why it ended.
+    /// A chunk of a stream: a change. The last chunk also says why the answer ended.
     pub fn chunk(&self, delta: Value, finish: Option<&str>) -> Value {
         let choice = json!({"index": 0, "delta": delta, "logprobs": null, "finish_reason": finish});
         self.object("chat.completion.chunk", json!([choice]))
@@ -286,10 +237,44 @@ impl Reply {
     }
 }
 
-/// How the API calls the end of a sequence; the API has no word for a full context or a shutdown.
+/// The API's word for the end of a sequence. It has none for a full context or a shutdown: those are `length`.
 pub fn finish_reason(reason: FinishReason) -> &'static str {
     match reason {
         FinishReason::Stop => "stop",
         FinishReason::Length | FinishReason::Context | FinishReason::Cancelled => "length",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::infer::Kind;
+
+    #[test]
+    fn every_sampling_parameter_is_honoured() {
+        let parse = |fields: &Value| ChatRequest::parse(fields.to_string().as_bytes(), "small", 8);
+        let mut all = json!({"messages": [{"role": "user", "content": "hi"}]});
+        let mut want = Sampling::default();
+        for row in &PARAMETERS {
+            all[row.name] = match row.kind {
+                Kind::Number => json!(row.limits.unwrap().1),
+                Kind::Integer => json!(row.limits.map_or(-9, |(_, high)| high as i64 - 9)),
+                Kind::Bias => json!({"7": -3}),
+                Kind::Strings => json!(["a", "b"]),
+            };
+            let before = want.clone();
+            assert!(want.set(row.name, &all[row.name]).unwrap() && want != before, "{}", row.name);
+        }
+        assert_eq!(parse(&all).unwrap().sampling, want);
+        all["max_completion_tokens"] = all["max_tokens"].clone();
+        all["max_tokens"] = Value::Null;
+        assert_eq!(parse(&all).unwrap().sampling, want);
+        all["max_completion_tokens"] = json!(0);
+        let error = parse(&all).unwrap_err();
+        let message = "max_completion_tokens: max_tokens = 0: must be an integer from 1 to 4294967295";
+        assert_eq!((error.param.as_deref(), &*error.message), (Some("max_completion_tokens"), message));
+        all["max_completion_tokens"] = Value::Null;
+        all["logit_bias"] = json!({"8": 1});
+        assert!(parse(&all).unwrap_err().message.contains("token 8: the model has 8 tokens"));
     }
 }

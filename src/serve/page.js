@@ -1,7 +1,10 @@
-"use strict";
 // The chat page of a server: answers come from its API.
 
-const LOST = "The connection to the server was lost. Is it still running?"; // fetch says so with a TypeError
+import { say, startChat } from "./chat.js";
+import { $ } from "./dom.js";
+import { setParameters } from "./settings.js";
+
+const LOST = "The connection to the server was lost. Is it still running?"; // where fetch throws a TypeError
 
 // The values of the `data:` lines of a response, as they come.
 async function* events(response) {
@@ -40,9 +43,15 @@ async function* chunks(body, signal) {
 startChat(async function* (body, signal) {
   try { yield* chunks(body, signal); } catch (error) { throw error instanceof TypeError ? new Error(LOST) : error; }
 });
+$("text").focus();
 
-fetch("/v1/models").then((r) => r.json()).then(({ data: [model] }) => {
+const get = async (path) => (await fetch(path)).json();
+try {
+  const [parameters, { data: [model] }] = await Promise.all([get("/sampling.json"), get("/v1/models")]);
+  setParameters(parameters);
   $("model").textContent = model.id;
   $("model").title = `${model.context_length} tokens of context`;
   document.title = `${model.id} - nanotern`;
-}).catch(() => say("The server does not answer."));
+} catch {
+  say("The server does not answer.");
+}

@@ -1,9 +1,9 @@
-//! Which path and method is answered by what; errors of the router itself are OpenAI errors too.
+//! Routes: which function answers which path and method. Errors of the router are OpenAI errors too.
 
 use super::Served;
 use super::chat;
 use super::error::ApiError;
-use super::openai::model_not_found;
+use super::openai::{model_not_found, parameters};
 use bytes::{Buf, Bytes, BytesMut};
 use futures_util::{Stream, StreamExt};
 use percent_encoding::percent_decode_str;
@@ -15,33 +15,41 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 use warp::filters::BoxedFilter;
 use warp::http::StatusCode;
+use warp::path::FullPath;
 use warp::reject::{MethodNotAllowed, Rejection};
 use warp::reply::{Reply, Response};
 use warp::{Filter, path};
 
-/// Bytes of a request body at most.
+/// The largest body of a request, in bytes.
 const BODY_LIMIT: usize = 1 << 20;
-/// Bytes of a body that is too large which are read and dropped, so that its sender gets to read the answer.
+/// A larger body is read and dropped up to this many bytes: its sender reads the answer only after it has sent the body.
 const BODY_DISCARDED: usize = 16 << 20;
-/// Time in which a body must have come.
+/// Time in which a body must arrive.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The page runs its own script and style only, and speaks with its own server only.
+/// The files of the page: its own, and those of `ui/`, which the browser demo has too.
+const PAGE: [(&str, &str); 7] = [
+    ("/", include_str!("page.html")),
+    ("/page.js", include_str!("page.js")),
+    ("/chat.js", include_str!("../../ui/chat.js")),
+    ("/dom.js", include_str!("../../ui/dom.js")),
+    ("/markdown.js", include_str!("../../ui/markdown.js")),
+    ("/settings.js", include_str!("../../ui/settings.js")),
+    ("/style.css", include_str!("../../ui/style.css")),
+];
+
+/// The page runs only its own scripts and styles, and connects only to its own server.
 const PAGE_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; \
                            base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
-/// Everything the server answers.
+/// All routes of the server.
 pub fn routes(served: Arc<Served>) -> BoxedFilter<(Response,)> {
     let with = {
         let served = Arc::clone(&served);
         warp::any().map(move || Arc::clone(&served))
     };
-    let page = path::end().map(|| static_page("text/html; charset=utf-8", include_str!("page.html")));
-    let script = |body: &'static str| move || static_page("text/javascript; charset=utf-8", body);
-    let transport = path!("page.js").map(script(include_str!("page.js")));
-    let conversation = path!("chat.js").map(script(include_str!("chat.js")));
-    let markdown = path!("markdown.js").map(script(include_str!("markdown.js")));
-    let style = path!("page.css").map(|| static_page("text/css; charset=utf-8", include_str!("page.css")));
+    let page = path::full().and_then(async |path: FullPath| page(path.as_str()).ok_or_else(warp::reject::not_found));
+    let sampling = path!("sampling.json").map(|| warp::reply::json(&parameters()).into_response());
     let health = path!("health").and(with.clone()).map(|s: Arc<Served>| health(&s));
     let metrics = path!("metrics").and(with.clone()).map(|s: Arc<Served>| {
         let kind = "text/plain; version=0.0.4; charset=utf-8";
@@ -58,8 +66,8 @@ pub fn routes(served: Arc<Served>) -> BoxedFilter<(Response,)> {
             model_not_found(&id, &s.id).into_response()
         }
     });
-    let pages = page.or(transport).unify().or(conversation).unify().or(markdown).unify().or(style).unify();
-    let reads = warp::get().and(pages.or(health).unify().or(metrics).unify().or(models).unify().or(named).unify());
+    let api = health.or(metrics).unify().or(models).unify().or(named).unify();
+    let reads = warp::get().and(page.or(sampling).unify().or(api).unify());
     let chat = path!("v1" / "chat" / "completions")
         .and(warp::post())
         .and(with)
@@ -77,15 +85,22 @@ pub fn routes(served: Arc<Served>) -> BoxedFilter<(Response,)> {
     .boxed()
 }
 
-fn static_page(kind: &str, text: &'static str) -> Response {
+/// A file of the page.
+fn page(path: &str) -> Option<Response> {
+    let (_, text) = PAGE.iter().find(|(name, _)| *name == path)?;
+    let kind = match path.rsplit_once('.') {
+        Some((_, "js")) => "text/javascript; charset=utf-8",
+        Some((_, "css")) => "text/css; charset=utf-8",
+        _ => "text/html; charset=utf-8",
+    };
     let response = warp::http::Response::builder()
         .header("content-type", kind)
         .header("content-security-policy", PAGE_POLICY)
         .header("x-content-type-options", "nosniff")
         .header("referrer-policy", "no-referrer")
         .header("cache-control", "no-cache")
-        .body(text);
-    response.into_response()
+        .body(*text);
+    Some(response.into_response())
 }
 
 fn health(served: &Served) -> Response {
@@ -126,7 +141,8 @@ async fn answer_chat(
     check_origin(&served, &headers)?;
     let declared = headers.get("content-length").and_then(|v| v.to_str().ok()?.parse().ok());
     let body = tokio::time::timeout(BODY_TIMEOUT, collect(declared.unwrap_or(0), body)).await;
-    let late = |_| ApiError::new(StatusCode::REQUEST_TIMEOUT, format!("the body did not come within {BODY_TIMEOUT:?}"));
+    let late =
+        |_| ApiError::new(StatusCode::REQUEST_TIMEOUT, format!("the body did not arrive within {BODY_TIMEOUT:?}"));
     let body = body.map_err(late)??;
     if served.draining() {
         return Err(ApiError::draining());
@@ -134,8 +150,8 @@ async fn answer_chat(
     chat::complete(served, body).await
 }
 
-/// Refuses pages of other sites: a browser lets them send requests to a server on this machine, or makes them believe it
-/// is theirs by a name that resolves to it.
+/// Refuses pages of other sites. A browser lets such a page send requests to a server on this machine, directly or through
+/// a host name that resolves to this machine.
 fn check_origin(served: &Served, headers: &warp::http::HeaderMap) -> Result<(), ApiError> {
     let text = |name: &str| headers.get(name).map(|v| v.to_str().unwrap_or("?"));
     let forbidden = |what: &str| Err(ApiError::new(StatusCode::FORBIDDEN, what).code("forbidden_origin"));
@@ -143,17 +159,17 @@ fn check_origin(served: &Served, headers: &warp::http::HeaderMap) -> Result<(), 
     if let Some(origin) = text("origin")
         && origin.split_once("://").map(|(_, authority)| authority) != Some(host)
     {
-        return forbidden("this server answers its own page only, no page of another site");
+        return forbidden("this server answers its own page only, not a page of another site");
     }
     let name = if host.ends_with(']') { host } else { host.rsplit_once(':').map_or(host, |(name, _)| name) };
     let local = name == "localhost" || name.trim_matches(['[', ']']).parse::<IpAddr>().is_ok() || name.is_empty();
     if served.loopback && !local {
-        return forbidden("this server is reached as localhost or by its address only");
+        return forbidden("this server answers only as localhost or by its address");
     }
     Ok(())
 }
 
-/// The body, if it is not too large.
+/// Collects a body; refuses one that is too large.
 async fn collect(
     declared: usize,
     mut body: impl Stream<Item = Result<impl Buf, warp::Error>> + Unpin,
@@ -181,7 +197,7 @@ async fn collect(
     if seen > BODY_LIMIT { Err(too_large()) } else { Ok(kept.freeze()) }
 }
 
-/// What no route wanted.
+/// The answer where no route takes the request.
 async fn refuse(rejection: Rejection) -> Result<Response, Infallible> {
     let error = if rejection.find::<MethodNotAllowed>().is_some() {
         let error = ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "this path has another method");

@@ -1,5 +1,5 @@
-//! A socket whose writes fail when its reader takes nothing for too long: a client that stops reading must not hold its
-//! connection for ever.
+//! A socket whose writes fail when its reader reads nothing for too long. Without that, a client that stops reading would
+//! hold its connection for ever.
 
 use std::io;
 use std::pin::Pin;
@@ -12,13 +12,14 @@ use tokio::time::{Sleep, sleep};
 /// A stream with a limit on how long a write waits.
 pub struct Stalling {
     stream: TcpStream,
-    /// Time in which a reader must take something.
+    /// Time in which the reader must read something.
     limit: Duration,
     /// Runs while a write waits.
     waiting: Option<Pin<Box<Sleep>>>,
 }
 
 impl Stalling {
+    /// Puts a limit on the writes of a stream.
     pub fn new(stream: TcpStream, limit: Duration) -> Self {
         Stalling { stream, limit, waiting: None }
     }

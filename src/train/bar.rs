@@ -1,4 +1,4 @@
-//! The bar of a run on a terminal, where the feature `cli` brings one. A terminal that is dumb gets none.
+//! The progress bar of a run: with the feature `cli`, if standard error is a terminal and not a dumb one.
 
 #[cfg(feature = "cli")]
 mod shown {
@@ -9,7 +9,7 @@ mod shown {
     pub struct Bar(ProgressBar);
 
     impl Bar {
-        /// A bar of `total` steps of which `first` are done, if standard error is a terminal.
+        /// A bar of `total` steps of which `first` are completed; `None` without a terminal.
         pub fn new(total: u64, first: u64) -> Option<Bar> {
             let terminal = std::io::stderr().is_terminal() && std::env::var("TERM").as_deref() != Ok("dumb");
             terminal.then(|| {
@@ -32,7 +32,7 @@ mod shown {
             self.0.suspend(write);
         }
 
-        /// Leaves the bar as it is and frees the line below it.
+        /// Leaves the bar as it is and moves to the line below it.
         pub fn abandon(&self) {
             self.0.abandon();
         }

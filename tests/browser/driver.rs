@@ -1,5 +1,5 @@
-//! A headless Chromium, driven through chromedriver (WebDriver and its vendor commands). Everything waits for a condition,
-//! never for a time; dropping the browser ends its processes.
+//! A headless Chromium, driven through chromedriver (WebDriver and its vendor commands). Tests wait for conditions, never for
+//! a fixed time. Dropping the browser ends its processes.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -11,7 +11,7 @@ use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// Flags of every session: no window, no sandbox (root has none), and nothing that asks the network by itself.
+/// Flags of every session: no window, no sandbox (root has none), and no network traffic of the browser itself.
 const FLAGS: [&str; 7] = [
     "--headless=new",
     "--no-sandbox",
@@ -21,7 +21,7 @@ const FLAGS: [&str; 7] = [
     "--disable-component-update",
     "--disable-sync",
 ];
-/// How long a condition may take to hold on a busy machine.
+/// Time in which a condition must hold, on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 pub const TAB: &str = "\u{e004}";
@@ -35,7 +35,7 @@ pub const CONTROL: &str = "\u{e009}";
 pub const RELEASE: &str = "\u{e000}";
 pub const BACKSPACE: &str = "\u{e003}";
 
-/// Contrast of text with what is behind it, by WCAG, of the element where it is least.
+/// The least contrast of a text with its background, by WCAG, and its element.
 const CONTRAST: &str = "
     const rgb = (c) => c.match(/[\\d.]+/g).map(Number);
     const light = (c) => { const [r, g, b] = rgb(c).slice(0, 3).map(v => v / 255)
@@ -53,21 +53,21 @@ pub struct Browser {
     /// The session's address.
     session: String,
     driver: Child,
-    /// Kept open: chromedriver would not survive a line that nobody takes.
+    /// Kept open: chromedriver ends when it cannot write a line.
     _says: BufReader<ChildStdout>,
     _profile: tempfile::TempDir,
 }
 
 impl Browser {
-    /// Starts a browser with further flags; None where there is no chromedriver. NANOTERN_REQUIRE_BROWSER=1 makes that a
-    /// failure; otherwise it is said.
+    /// Starts a browser with further flags. Without a chromedriver this prints a line and returns None; with
+    /// NANOTERN_REQUIRE_BROWSER=1 it fails.
     pub fn open(flags: &[&str]) -> Option<Browser> {
         let Some((driver, says, port)) = start_driver() else {
             assert!(
                 std::env::var("NANOTERN_REQUIRE_BROWSER").as_deref() != Ok("1"),
                 "no chromedriver, and one is required"
             );
-            // Past the capture of passing tests: it must be seen.
+            // Not captured, so that it is seen even if the test passes.
             let _ = writeln!(std::io::stderr(), "NOT TESTED in a browser: this machine has no chromedriver");
             return None;
         };
@@ -91,7 +91,7 @@ impl Browser {
         self.command("refresh", json!({}));
     }
 
-    /// The value of the body of an async function.
+    /// Runs the body of an async function and returns its value.
     pub fn eval(&self, body: &str) -> Value {
         let script = format!(
             "const done = arguments[0]; (async () => {{ {body} }})().then(value => done({{value: value ?? null}}), \
@@ -118,7 +118,7 @@ impl Browser {
         self.element(&focus, "the focus", "value", json!({"text": keys}));
     }
 
-    /// Types on the element of a selector; on an input for files, chooses one.
+    /// Types on the element of a selector. An input for files takes the name of a file.
     pub fn keys_to(&self, selector: &str, keys: &str) {
         self.element(&self.find(selector), selector, "value", json!({"text": keys}));
     }
@@ -131,14 +131,14 @@ impl Browser {
         self.command("element", json!({"using": "css selector", "value": selector}))
     }
 
-    /// A command about an element, which WebDriver names by an object of one member; `name` is for the message.
+    /// Runs a command about an element. WebDriver names elements by objects with one member; `name` is for the message.
     fn element(&self, element: &Value, name: &str, command: &str, body: Value) {
         let id = element.as_object().and_then(|e| e.values().next()).and_then(Value::as_str).expect("an element");
         let path = format!("{}/element/{id}/{command}", self.session);
         ask(&self.agent, &path, body).unwrap_or_else(|e| panic!("{command} on {name}: {e}"));
     }
 
-    /// Keeps a picture of what is to be seen, where `NANOTERN_SCREENSHOTS` names a folder.
+    /// Saves a screenshot if `NANOTERN_SCREENSHOTS` names a folder.
     pub fn picture(&self, name: &str) {
         let Ok(dir) = std::env::var("NANOTERN_SCREENSHOTS") else { return };
         let picture = ask_get(&self.agent, &format!("{}/screenshot", self.session)).unwrap();
@@ -146,12 +146,12 @@ impl Browser {
         std::fs::write(path, STANDARD.decode(picture.as_str().unwrap()).unwrap()).unwrap();
     }
 
-    /// The least contrast of a text on the page, and where.
+    /// The least contrast of a text on the page, and its element.
     pub fn least_contrast(&self) -> Value {
         self.eval(CONTRAST)
     }
 
-    /// Makes the page believe in a screen of this size, and in `light` or `dark` as the user's wish.
+    /// Emulates a screen of this size, and a user who prefers `light` or `dark`.
     pub fn emulate(&self, width: u32, height: u32, scheme: &str) {
         let mobile = width < 600;
         let screen = json!({"width": width, "height": height, "deviceScaleFactor": 1, "mobile": mobile});
@@ -160,19 +160,19 @@ impl Browser {
         self.cdp("Emulation.setEmulatedMedia", wish);
     }
 
-    /// A command of the Chrome DevTools Protocol.
+    /// Runs a command of the Chrome DevTools Protocol.
     pub fn cdp(&self, command: &str, params: Value) -> Value {
         self.command("goog/cdp/execute", json!({"cmd": command, "params": params}))
     }
 
-    /// What the console has said since the last call that was an error.
+    /// The errors on the console since the last call.
     pub fn console_errors(&self) -> Vec<String> {
         let entries = self.command("se/log", json!({"type": "browser"}));
         let errors = entries.as_array().unwrap().iter().filter(|e| e["level"] == "SEVERE");
         errors.map(|e| e["message"].as_str().unwrap().to_string()).collect()
     }
 
-    /// A command of WebDriver, or one that only chromedriver has.
+    /// Runs a command of WebDriver or of chromedriver.
     fn command(&self, path: &str, body: Value) -> Value {
         let said = ask(&self.agent, &format!("{}/{path}", self.session), body.clone());
         said.unwrap_or_else(|e| panic!("{path} {body}: {e}"))
@@ -187,11 +187,12 @@ impl Drop for Browser {
     }
 }
 
-/// A chromedriver, what it says, and its port. It chooses one that is free for IPv6 and ends where that is not free for IPv4.
+/// Starts a chromedriver. Returns it, its output and its port. It chooses a port that is free for IPv6, and ends if that port
+/// is not free for IPv4.
 fn start_driver() -> Option<(Child, BufReader<ChildStdout>, String)> {
     for _ in 0..5 {
         let mut command = Command::new("chromedriver");
-        // A process group of its own, which ends with everything that chromedriver has started.
+        // A process group of its own, so that the children of chromedriver can be ended with it.
         command.arg("--port=0").stdout(Stdio::piped()).stderr(Stdio::null()).process_group(0);
         let mut driver = command.spawn().ok()?;
         let mut says = BufReader::new(driver.stdout.take().unwrap());
@@ -203,15 +204,15 @@ fn start_driver() -> Option<(Child, BufReader<ChildStdout>, String)> {
             None => driver.wait().unwrap(),
         };
     }
-    panic!("chromedriver ended five times before it said its port");
+    panic!("chromedriver ended five times before it printed its port");
 }
 
-/// What chromedriver answers to a command, or its error.
+/// Sends a command to chromedriver.
 fn ask(agent: &ureq::Agent, url: &str, body: Value) -> Result<Value, String> {
     answer(agent.post(url).header("content-type", "application/json").send(body.to_string()))
 }
 
-/// As [`ask`], for commands that take nothing.
+/// As [`ask`], for commands without a body.
 fn ask_get(agent: &ureq::Agent, url: &str) -> Result<Value, String> {
     answer(agent.get(url).call())
 }

@@ -1,4 +1,4 @@
-//! A model that needs no training to say something.
+//! A model that generates text without training.
 
 use half::f16;
 use nanotern::formats::{ModelFile, Tensor, TensorData, Ternary, TextConfig};
@@ -6,8 +6,8 @@ use nanotern::model::{Form, ModelConfig, Weight};
 use nanotern::rng;
 use nanotern::tokenizer::{ASSISTANT, Tokenizer};
 
-/// A model whose layers add nothing, so that each token decides the next one: after the start of an answer it says
-/// "- word\n" until the context is full, at every temperature. More layers make it slower.
+/// A model whose layers add nothing, so that each token decides the next one. Its answer is "- word\n" until the context is
+/// full, at every temperature. More layers make it slower.
 pub fn endless_list(layers: usize) -> ModelFile {
     let tokenizer = Tokenizer::bytes();
     let (dim, vocab) = (64, tokenizer.vocab_size());

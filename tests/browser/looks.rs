@@ -1,4 +1,4 @@
-//! How the page looks: in the dark, on a phone, and with Markdown that means harm. `NANOTERN_SCREENSHOTS=DIR` keeps pictures.
+//! The look of the page: light, dark, on a phone, and with hostile Markdown. `NANOTERN_SCREENSHOTS=DIR` saves pictures.
 
 use super::Page;
 use serde_json::{Value, json};
@@ -9,12 +9,16 @@ const MARKDOWN: &str = "## A heading\n\nSome **bold**, *slanted* and `code <b>` 
     ````\nnot closed ``` yet";
 
 impl Page {
-    /// Shows a conversation as one that was kept.
+    /// Shows a conversation that the browser has kept.
     fn show(&self, messages: Value) {
         let kept = messages.to_string();
         self.browser.eval(&format!("localStorage.setItem('nanotern.chat', JSON.stringify({kept}))"));
         self.browser.reload();
         self.browser.wait_for("document.title.startsWith('small')");
+    }
+
+    fn show_settings(&self, yes: bool) {
+        self.browser.eval(&format!("const {{ showSettings }} = await import('/settings.js'); showSettings({yes})"));
     }
 }
 
@@ -31,10 +35,11 @@ fn markdown_is_drawn_and_stays_text() {
     assert_eq!(code, json!(["fn main() {\n    println!(\"<script>alert(1)</script>\");\n}", "not closed ``` yet"]));
     assert_eq!(page.browser.eval("return document.querySelectorAll('.user .body *').length"), 0);
     assert_eq!(page.browser.eval("return document.querySelector('.user .body').textContent"), MARKDOWN);
-    // Deep, unclosed and long: none of it takes long or throws.
+    // Deep, unclosed and long texts neither take long nor throw.
     let odd = ["*", "**", "`", "- ", "# ", "1. ", "```\n", "  - a\n"].map(|s| s.repeat(5000));
     for text in odd {
-        let call = format!("const f = markdown({}); return f.textContent.length", json!(text));
+        let import = "const { markdown } = await import('/markdown.js')";
+        let call = format!("{import}; const f = markdown({}); return f.textContent.length", json!(text));
         assert!(page.browser.eval(&call).is_u64());
     }
     assert!(page.browser.eval("return window.harm").is_null());
@@ -59,7 +64,8 @@ fn light_dark_and_small() {
         page.browser
             .wait_for(&format!("matchMedia('(prefers-color-scheme: {scheme})').matches && innerWidth == {width}"));
         for settings in [false, true] {
-            page.browser.eval(&format!("open({settings}); document.getElementById('log').scrollTop = 0"));
+            page.show_settings(settings);
+            page.browser.eval("document.getElementById('log').scrollTop = 0");
             let scrolls = page.browser.eval(
                 "return [document.documentElement, document.getElementById('log'), document.getElementById('settings')] \
                  .filter(e => e.scrollWidth > e.clientWidth).map(e => e.tagName)",
@@ -69,7 +75,8 @@ fn light_dark_and_small() {
             assert!(least[0].as_f64().unwrap() >= 4.5, "{name}: contrast {least}");
             page.browser.picture(&format!("{name}{}", if settings { "_settings" } else { "" }));
         }
-        page.browser.eval("open(false); document.getElementById('log').scrollTop = 1e6");
+        page.show_settings(false);
+        page.browser.eval("document.getElementById('log').scrollTop = 1e6");
         page.browser.picture(&format!("{name}_end"));
         backs.push(page.browser.eval("return getComputedStyle(document.body).backgroundColor"));
         let send = page.browser.eval("const r = document.getElementById('send').getBoundingClientRect(); return r.right <= innerWidth && r.bottom <= innerHeight");

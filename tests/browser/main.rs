@@ -1,4 +1,4 @@
-//! The chat page as people meet it: a headless Chromium on the page of a real `nanotern serve`.
+//! The chat page in use: a headless Chromium on the page of a real `nanotern serve`.
 #![cfg(all(feature = "cli", unix))]
 
 #[path = "../common/mod.rs"]
@@ -8,6 +8,7 @@ mod list;
 mod looks;
 
 use common::cli::Project;
+use common::sampling::{FIELDS, fields};
 use common::server::Server;
 use driver::{BACKSPACE, Browser, CONTROL, ENTER, ESCAPE, RELEASE, SHIFT, TAB};
 use list::endless_list;
@@ -15,9 +16,9 @@ use nanotern::formats::Format;
 use serde_json::{Value, json};
 use std::rc::Rc;
 
-/// A server, and a browser that shows its page.
+/// A server and a browser that shows its page.
 struct Page {
-    // Closed first: a browser keeps connections open.
+    // Dropped first, because a browser keeps connections open.
     browser: Browser,
     server: Server,
 }
@@ -36,7 +37,7 @@ impl Page {
         Some(page)
     }
 
-    /// Sets a field of the settings by its keys.
+    /// Types a value into a field of the settings.
     fn set(&self, name: &str, value: impl std::fmt::Display) {
         if self.browser.eval("return document.getElementById('settings').hidden") == true {
             self.browser.click("#toggle");
@@ -69,7 +70,7 @@ impl Page {
         self.browser.eval("return document.getElementById('status').innerText").as_str().unwrap().to_string()
     }
 
-    /// Keeps the bodies of requests in `sent`.
+    /// Records the bodies of requests in `sent`.
     fn record(&self) {
         self.browser.eval(
             "window.sent = []; const real = fetch; \
@@ -138,6 +139,18 @@ fn settings_and_conversation_stay_and_reach_the_request() {
             {"role": "user", "content": "first"}, {"role": "assistant", "content": sent["messages"][2]["content"]},
             {"role": "user", "content": "second"}]})
     );
+    page.no_errors();
+}
+
+#[test]
+fn the_settings_form_has_the_limits_of_the_table() {
+    let Some(page) = Page::open() else { return };
+    assert_eq!(page.browser.eval(FIELDS), fields("as many as fit"));
+    page.set("temperature", "2.5");
+    page.browser.click("#toggle");
+    page.ask("hi");
+    page.browser.wait_for("!settings.hidden && document.activeElement.name == 'temperature'");
+    assert_eq!(page.messages(), Vec::<[String; 3]>::new(), "nothing was sent");
     page.no_errors();
 }
 
@@ -229,7 +242,7 @@ fn errors_of_the_server_are_shown_and_no_text_is_lost() {
     assert_eq!(page.messages()[2][1], "another question");
     page.browser.click(".user:nth-last-of-type(2) .tools button");
     assert_eq!(page.browser.eval("return document.getElementById('text').value"), "another question");
-    // The browser itself says that requests failed; nothing else may.
+    // The browser itself logs failed requests. There must be no other errors.
     let own = page.browser.console_errors().into_iter().filter(|e| !e.contains("/v1/chat/completions"));
     assert_eq!(own.collect::<Vec<_>>(), Vec::<String>::new());
 }

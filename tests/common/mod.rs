@@ -4,6 +4,7 @@
 
 #[cfg(feature = "cli")]
 pub mod cli;
+pub mod sampling;
 #[cfg(all(feature = "cli", unix))]
 pub mod server;
 

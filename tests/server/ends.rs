@@ -1,4 +1,4 @@
-//! How answers end when somebody does not do his part: a server told to stop, a client that reads no more.
+//! Answers that end early: the server is told to stop, or the client stops reading.
 
 use super::common::server::{Server, endless, post, request};
 use rustix::process::Signal;
@@ -29,7 +29,7 @@ fn a_stream_is_cut_at_the_deadline() {
 #[test]
 fn a_client_that_reads_no_more_holds_no_slot() {
     let server = Server::start(1024, "--slots 1 --queue 1");
-    // Its first token has come, and nothing is read after that.
+    // This client reads nothing after its first token.
     let _stalled = server.stream();
     let begun = Instant::now();
     assert_eq!(server.chat(json!({"max_tokens": 1})).status, 200);

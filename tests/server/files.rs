@@ -1,4 +1,4 @@
-//! What is served: the same text on every backend, with residual mixing and a tokenizer from files of their own.
+//! Models that are served: on several backends, with residual mixing or a tokenizer from a separate file.
 
 use super::common::cli::Project;
 use super::common::has_adapter;
@@ -8,7 +8,7 @@ use nanotern::tokenizer::Tokenizer;
 use serde_json::json;
 use std::rc::Rc;
 
-/// A model with two streams and its files `model.gguf` and `model.mhc`.
+/// A model with two streams, as the files `model.gguf` and `model.mhc`.
 fn exported() -> Rc<Project> {
     let p = Project::new();
     p.train("run", "--total-steps 60 --set model.mhc_streams=2 --set train.eval_windows=1");
@@ -50,7 +50,7 @@ fn mixing_comes_from_its_own_file() {
     let text = p.ok(words);
     assert_eq!(p.ok(&format!("{words} --mhc model.mhc")), text);
     let mut mhc = MhcFile::open(&p.path("model.mhc")).unwrap();
-    // Every sub-layer now reads the other stream, and writes nothing.
+    // Every sub-layer reads the other stream and writes nothing.
     for sublayer in &mut mhc.sublayers {
         sublayer[3..5].reverse();
         sublayer[7..9].fill(-30.0);

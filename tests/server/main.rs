@@ -1,10 +1,11 @@
-//! The chat server as its clients meet it: the real program, over plain sockets.
+//! The chat server: the real program, with clients on plain sockets.
 #![cfg(all(feature = "cli", unix))]
 
 #[path = "../common/mod.rs"]
 mod common;
 mod ends;
 mod files;
+mod sampling;
 
 use common::server::{Answer, Server, endless, post, request};
 use rustix::process::Signal;
@@ -23,8 +24,11 @@ fn answers_and_streams() {
     for (path, kind) in [
         ("/", "text/html"),
         ("/page.js", "text/javascript"),
+        ("/chat.js", "text/javascript"),
+        ("/dom.js", "text/javascript"),
         ("/markdown.js", "text/javascript"),
-        ("/page.css", "text/css"),
+        ("/settings.js", "text/javascript"),
+        ("/style.css", "text/css"),
     ] {
         let page = server.get(path);
         assert!(page.status == 200 && page.head.contains(&format!("content-type: {kind}")), "{path}: {}", page.head);
@@ -216,7 +220,7 @@ fn slow_clients_are_closed_and_keep_nobody_waiting() {
     let slow: Vec<TcpStream> = (0..50).map(|_| server.connect()).collect();
     for (i, mut stream) in slow.iter().enumerate() {
         stream.write_all(part).unwrap();
-        // Half of them have sent their head, and let the body wait.
+        // Half of them have sent their header but not their body.
         stream.write_all(if i % 2 == 0 { b"x: y\r\n" } else { b"\r\n{" }).unwrap();
     }
     let begun = Instant::now();

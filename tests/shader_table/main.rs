@@ -71,7 +71,7 @@ fn args_are_those_of_the_table() {
         let (_, args) = module.global_variables.iter().find(|(_, v)| v.name.as_deref() == Some("args")).unwrap();
         let ty = &module.types[args.ty];
         assert_eq!(ty.name.as_deref(), Some("Args"), "{}", op.name);
-        let TypeInner::Struct { members, .. } = &ty.inner else { panic!("{}: Args is no struct", op.name) };
+        let TypeInner::Struct { members, .. } = &ty.inner else { panic!("{}: Args is not a struct", op.name) };
         assert_eq!(members.len(), op.fields.len(), "{}: fields of Args", op.name);
         for (i, (member, (name, wgsl))) in members.iter().zip(op.fields).enumerate() {
             assert_eq!(member.name.as_deref(), Some(*name), "{}: field {i}", op.name);

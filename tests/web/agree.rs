@@ -1,4 +1,4 @@
-//! The tab computes what the native program computes: logits, texts, training.
+//! The tab and the native program compute the same logits, texts and training steps.
 
 use super::{NO_WEBGPU, Tab, WEBGPU, bytes, common, greedy, micro, prompts, session, text, trained};
 use common::relative;
@@ -13,7 +13,7 @@ fn numbers(value: Value) -> Vec<f32> {
     serde_json::from_value(value).unwrap()
 }
 
-/// Texts of natively trained models in a tab, and their logits within `limit` of the scalar kernels'.
+/// Natively trained models give the same texts in a tab, and logits within `limit` of the scalar kernels'.
 fn answers_agree(flags: &[&str], backend: &str, files: &[ModelFile], limit: f64) {
     let choice = if flags == WEBGPU { "webgpu" } else { "auto" };
     let Some(tab) = Tab::api(flags, choice) else { return };
@@ -52,7 +52,7 @@ fn webgpu_answers_as_the_native_cpu_does() {
     answers_agree(WEBGPU, "webgpu", &[trained()], 1e-5);
 }
 
-/// The same bits, with tables as they were trained, and with those of 8 bits, which the demo ships.
+/// Equal bits, with tables as they were trained and with tables of 8 bits, which the demo ships.
 #[test]
 fn without_webgpu_the_simd_kernels_answer_the_same() {
     let file = trained();
@@ -61,7 +61,7 @@ fn without_webgpu_the_simd_kernels_answer_the_same() {
     answers_agree(NO_WEBGPU, "cpu", &[file, small], 0.0);
 }
 
-/// Losses of fifty steps in the tab; the session stays open there as `training`.
+/// The losses of fifty steps in the tab. The session stays open there as `training`.
 fn losses_in(tab: &Tab, config: &Value) -> Vec<f32> {
     tab.browser.eval(&format!("window.training = await nanotern.train({}, {config})", json!(text())));
     let some = |_| numbers(tab.browser.eval("return (await training.step(5)).map(s => s.loss)"));
@@ -89,8 +89,8 @@ fn training_in_the_tab_is_the_native_run() {
         }
         let (have, want) = (losses_in(&tab, &config), losses_of(&config, &wgpu));
         let off: Vec<f32> = have.iter().zip(&want).map(|(h, w)| (h - w).abs()).collect();
-        // Where an activation or a weight is within float error of a tie, it gets another code, and training goes on
-        // from there: unlike the unquantised run, a ternary one is followed closely only up to its first tie.
+        // An activation or weight within float error of a tie can get another code, and then the ternary runs differ.
+        // So they agree closely only up to the first tie; the unquantised runs have no ties.
         let tie = off.iter().position(|off| *off > 1e-5).unwrap_or(50);
         let worst = off.iter().copied().fold(0f32, f32::max);
         println!("{quantize}: loss {} to {}, off by {worst:.1e}, first tie at step {tie}", want[0], want[49]);
@@ -102,7 +102,7 @@ fn training_in_the_tab_is_the_native_run() {
     tab.no_errors();
 }
 
-/// The file of the session in the tab, read natively, says what the tab says.
+/// The native program and the tab generate the same texts from the file of the session.
 fn exports_agree(tab: &Tab) {
     let parts = tab.browser.eval("const f = await training.export(); return [[...f.gguf], [...f.mhc]]");
     let [gguf, mhc]: [Vec<u8>; 2] = serde_json::from_value(parts).unwrap();

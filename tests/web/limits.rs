@@ -1,4 +1,4 @@
-//! What the demo costs, and what happens when something goes wrong.
+//! The costs of the demo, and its errors.
 
 use super::list::endless_list;
 use super::{NO_WEBGPU, Tab, WEBGPU, bytes};
@@ -9,7 +9,7 @@ use serde_json::json;
 use std::io::Write;
 use std::process::{Command, Stdio};
 
-/// Bytes that a first visit may fetch, compressed, besides the model.
+/// The largest download of a first visit without the model, in compressed bytes.
 const MAX_DOWNLOAD: usize = 400_000;
 
 #[test]
@@ -18,7 +18,7 @@ fn the_download_is_small_and_the_page_is_soon_ready() {
     let loaded =
         "return [location.pathname, ...performance.getEntriesByType('resource').map(e => new URL(e.name).pathname)]";
     let mut paths: Vec<String> = serde_json::from_value(tab.browser.eval(loaded)).unwrap();
-    // What the worker fetches is not in the page's list.
+    // The list of the page does not have the files that the worker fetches.
     paths.extend(tab.site.fetched());
     paths.sort();
     paths.dedup();
@@ -84,7 +84,7 @@ fn gpu_memory_stays_flat() {
     tab.no_errors();
 }
 
-/// The head of a file of a model whose cache no device here can hold, and the length of the whole.
+/// The first bytes of a file of a model whose cache fits no device here, and the length of the whole file.
 fn oversized() -> (Vec<u8>, usize) {
     let tokenizer = Tokenizer::bytes();
     let (heads, vocab) = (33, tokenizer.vocab_size());
@@ -120,13 +120,13 @@ fn oversized() -> (Vec<u8>, usize) {
     let file = ModelFile { config, vocab, tensors, text: TextConfig::new(&tokenizer) };
     let layout = gguf::Layout::new(&file, Format::Q1_58).unwrap();
     let mut front = vec![0; 1 << 20];
-    // Fails when the front is full.
+    // This fails as soon as the buffer is full.
     let _ = layout.write(&mut front.as_mut_slice());
     (front, layout.bytes() as usize)
 }
 
 impl Tab {
-    /// Loads an address that must fail; what the page says.
+    /// Loads an address that must fail. Returns the message of the page.
     fn fails(&self, name: &str) -> String {
         self.browser.eval(
             "document.getElementById('alert').hidden = true; document.getElementById('loader').hidden = false; \
@@ -137,7 +137,7 @@ impl Tab {
         self.text_of("alert")
     }
 
-    /// The page still loads and answers.
+    /// Checks that the page still loads and answers.
     fn works(&self) {
         self.load_default();
         self.set("max_tokens", "5");
@@ -146,7 +146,7 @@ impl Tab {
         assert!(self.answer().contains("wor"), "{}", self.answer());
     }
 
-    /// Errors of the console besides the browser's own about files.
+    /// Checks that the console has no errors but the browser's own about files.
     fn no_own_errors(&self) {
         let own = self.browser.console_errors().into_iter().filter(|e| !e.contains("Failed to load resource"));
         assert_eq!(own.collect::<Vec<_>>(), Vec::<String>::new());
@@ -178,7 +178,7 @@ fn broken_files_are_named_and_the_page_goes_on() {
     assert_eq!(tab.browser.eval("return await (await caches.open('nanotern-models')).keys().then(k => k.length)"), 1);
     tab.site.go_offline();
     assert!(tab.fails("other.gguf").contains("offline"));
-    // What was kept needs no network.
+    // A file in the cache needs no network.
     tab.works();
     tab.no_own_errors();
 }
@@ -254,4 +254,14 @@ fn a_module_that_failed_says_so_and_another_can_be_opened() {
     let again = "const { Nanotern } = await import('/nanotern.js'); const other = await Nanotern.open({ backend: 'cpu' }); \
                  return other.runtime.backend";
     assert_eq!(tab.browser.eval(again), "cpu");
+}
+
+#[test]
+fn a_model_that_cannot_write_is_an_invalid_file() {
+    let Some(tab) = Tab::api(NO_WEBGPU, "cpu") else { return };
+    let file = ModelFile { text: TextConfig::default(), ..endless_list(1) };
+    tab.site.put("mute.gguf", bytes(&file));
+    let said = tab.browser.eval("return nanotern.load('/mute.gguf').catch((error) => [error.code, error.message])");
+    assert_eq!(said, json!(["invalid_file", "the model has no tokenizer"]));
+    tab.no_errors();
 }

@@ -1,7 +1,7 @@
-//! The browser demo in a headless Chromium, on WebGPU (in software) and without it, beside the native program.
+//! The browser demo in a headless Chromium, with WebGPU (in software) and without, compared with the native program.
 //!
-//! `cargo xtask web-test` builds the demo and names its folder in `NANOTERN_WEB`; without that these tests say that they
-//! did not run.
+//! `cargo xtask web-test` builds the demo and names its folder in `NANOTERN_WEB`. Without that variable these tests only
+//! print that they did not run.
 #![cfg(all(feature = "cli", unix))]
 
 mod agree;
@@ -14,6 +14,7 @@ mod limits;
 #[path = "../browser/list.rs"]
 mod list;
 mod page;
+mod sampling;
 mod site;
 
 use driver::Browser;
@@ -28,7 +29,7 @@ use site::Site;
 use std::io::Write;
 use std::path::PathBuf;
 
-/// What makes Chromium offer an adapter where there is no GPU: SwiftShader.
+/// Makes Chromium offer an adapter without a GPU: SwiftShader.
 const WEBGPU: &[&str] = &["--enable-unsafe-webgpu"];
 const NO_WEBGPU: &[&str] = &["--disable-gpu"];
 
@@ -39,7 +40,7 @@ struct Tab {
 }
 
 impl Tab {
-    /// None, and said, where the demo was not built.
+    /// Opens a browser. Without a built demo this prints a line and returns None.
     fn open(flags: &[&str]) -> Option<Tab> {
         let Some(dir) = std::env::var_os("NANOTERN_WEB").map(PathBuf::from) else {
             let _ = writeln!(std::io::stderr(), "NOT TESTED on the web: `cargo xtask web-test` builds and tests that");
@@ -51,7 +52,7 @@ impl Tab {
         Some(Tab { browser, site })
     }
 
-    /// A page without content, and `nanotern` in it on a backend.
+    /// Opens an empty page with `nanotern` on a backend.
     fn api(flags: &[&str], backend: &str) -> Option<Tab> {
         let tab = Tab::open(flags)?;
         tab.browser.goto(&format!("{}/blank.html", tab.site.address));
@@ -61,13 +62,13 @@ impl Tab {
         Some(tab)
     }
 
-    /// Loads a file into `nanotern`; what it says about it.
+    /// Loads a file into `nanotern`. Returns the info of the model.
     fn load(&self, gguf: &[u8]) -> Value {
         self.site.put("test.gguf", gguf.to_vec());
         self.browser.eval("return await nanotern.load('/test.gguf')")
     }
 
-    /// What the model in the tab goes on with from each prompt, greedily.
+    /// Greedy completions of the prompts by the model in the tab.
     fn greedy(&self, prompts: &[String], max_tokens: usize) -> Vec<String> {
         let script = |prompt| {
             let request = json!({"prompt": prompt, "max_tokens": max_tokens, "temperature": 0});
@@ -88,7 +89,7 @@ fn text() -> String {
     animals.iter().map(line).collect::<String>().repeat(20)
 }
 
-/// A configuration small enough for a GPU in software; as JSON, because the page takes it too.
+/// A configuration that is small enough for a GPU in software. It is JSON because the page takes it too.
 fn micro() -> Value {
     json!({
         "model": {"dim": 64, "layers": 1, "heads": 2, "kv_heads": 1, "ffn": 64, "seq_len": 32, "group_size": 64,
@@ -98,7 +99,7 @@ fn micro() -> Value {
     })
 }
 
-/// A native session like the page's on that text.
+/// A native session on the same text.
 fn session(config: &Value, backend: &Backend) -> Session {
     let config: Config = serde_json::from_value(config.clone()).unwrap();
     let text = text();
@@ -106,7 +107,7 @@ fn session(config: &Value, backend: &Backend) -> Session {
     Session::new(config, Corpus::from_text("text", train, val, Tokenizer::bytes()).unwrap(), backend).unwrap()
 }
 
-/// A model that was trained natively long enough to know its text.
+/// A natively trained model that knows its text.
 fn trained() -> ModelFile {
     let mut config = micro();
     config["train"] = json!({"batch_size": 16, "total_steps": 120, "seed": 7});
@@ -119,7 +120,7 @@ fn bytes(file: &ModelFile) -> Vec<u8> {
     gguf::Layout::new(file, Format::Q1_58).unwrap().to_vec()
 }
 
-/// What the native program goes on with from each prompt, greedily.
+/// Greedy completions of the prompts by the native program.
 fn greedy(file: &ModelFile, prompts: &[String], max_tokens: usize) -> Vec<String> {
     let tokenizer = file.tokenizer().unwrap().unwrap();
     let mut engine = Engine::new(file, &common::fastest(), EngineOptions::default()).unwrap();
@@ -134,7 +135,7 @@ fn greedy(file: &ModelFile, prompts: &[String], max_tokens: usize) -> Vec<String
     prompts.iter().map(&mut go_on).collect()
 }
 
-/// Twenty short prompts: pieces of the text and of others.
+/// Twenty short prompts, most of them pieces of the text.
 fn prompts() -> Vec<String> {
     let text = text();
     let known = (0..14).map(|i| text[i * 17..][..4 + i].to_string());

@@ -1,4 +1,4 @@
-//! What people do on the page: load a model, chat, train, with a mouse or without, in every light.
+//! The page in use: load a model, chat and train; with mouse and keyboard; light, dark and on a phone.
 
 use super::list::endless_list;
 use super::{NO_WEBGPU, Tab, WEBGPU, bytes, trained};
@@ -6,15 +6,15 @@ use crate::driver::{ENTER, ESCAPE, TAB};
 use serde_json::{Value, json};
 
 impl Tab {
-    /// The page, ready, with a default model that answers with an endless list.
+    /// Opens the page with a default model that answers with an endless list.
     pub fn page(flags: &[&str]) -> Option<Tab> {
         let tab = Tab::open(flags)?;
         tab.site.put("model.gguf", bytes(&endless_list(1)));
         tab.browser.emulate(1200, 900, "light");
         if flags == WEBGPU {
-            // It is software here, so the page would not take it by itself.
+            // The adapter is software here, so the page would choose the CPU.
             tab.browser.goto(&format!("{}/blank.html", tab.site.address));
-            tab.browser.eval("localStorage.setItem('nanotern.backend', 'webgpu')");
+            tab.browser.eval("localStorage.setItem('nanotern.backend', '\"webgpu\"')");
         }
         tab.show();
         Some(tab)
@@ -52,7 +52,7 @@ impl Tab {
         self.browser.eval(last).as_str().unwrap().to_string()
     }
 
-    /// Sets a field of the settings or of training.
+    /// Sets a field of a form.
     pub fn set(&self, name: &str, value: &str) {
         self.browser.eval(&format!(
             "const e = document.querySelector('[name={name}]'); e.value = {}; e.dispatchEvent(new Event('input', {{bubbles: true}}))",
@@ -118,7 +118,7 @@ fn files_addresses_and_backends_can_be_chosen() {
     tab.wait_for_model();
     assert_eq!(tab.text_of("model"), format!("{:.2} M parameters", file.param_count() as f64 / 1e6));
     tab.browser.wait_for("document.getElementById('numbers').innerText.includes('GPU memory')");
-    // The choice that was made last counts, however long the others take.
+    // The last choice counts, however long the others take.
     tab.browser.eval(
         "const s = document.getElementById('backend'); \
          for (const name of ['auto', 'webgpu', 'cpu']) { s.value = name; s.dispatchEvent(new Event('change')); }",
@@ -143,7 +143,7 @@ fn files_addresses_and_backends_can_be_chosen() {
     tab.no_errors();
 }
 
-/// Waits until so many steps were trained.
+/// Waits until `least` steps have been trained.
 fn wait_for_step(tab: &Tab, least: u32) {
     tab.browser.wait_for(&format!(
         "Number(/step (\\d+)/.exec(document.getElementById('training').innerText)?.[1]) >= {least}"
@@ -159,7 +159,7 @@ fn the_page_trains_pauses_saves_and_chats_with_it() {
     }
     tab.browser.click("#start");
     wait_for_step(&tab, 5);
-    // Whoever is impatient presses twice.
+    // An impatient user clicks twice.
     tab.browser.eval("const pause = document.getElementById('pause'); pause.click(); pause.click()");
     tab.browser.wait_for("document.getElementById('training').innerText.startsWith('Paused')");
     let paused = tab.text_of("training");
@@ -210,6 +210,9 @@ fn light_dark_and_small() {
         tab.ask("What can you do?");
         tab.wait_for_end();
         tab.looks_well(&format!("web_{name}_chat"));
+        tab.browser.click("#toggle");
+        tab.looks_well(&format!("web_{name}_settings"));
+        tab.browser.click("#toggle");
         tab.browser.click("#to-train");
         for (field, value) in [("dim", "64"), ("layers", "1"), ("total_steps", "60")] {
             tab.set(field, value);
@@ -227,7 +230,7 @@ fn light_dark_and_small() {
 }
 
 impl Tab {
-    /// Nothing scrolls sideways, every text can be read.
+    /// Checks that nothing scrolls sideways and every text has contrast.
     fn looks_well(&self, name: &str) {
         self.browser.picture(name);
         let wide = "return [document.documentElement, ...document.querySelectorAll('section, main, form')] \
@@ -238,7 +241,7 @@ impl Tab {
     }
 }
 
-/// Presses Tab until the control of that id has the focus.
+/// Presses Tab until the control `id` has the focus.
 fn tab_to(tab: &Tab, id: &str) {
     for _ in 0..40 {
         if tab.browser.eval("return document.activeElement.id || document.activeElement.name") == id {

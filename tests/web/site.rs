@@ -1,4 +1,4 @@
-//! The server of the page: the folder that was built, and files that a test puts beside it, whole or broken.
+//! The server of the page. It serves the folder of the demo, and further files of a test, whole or broken.
 
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -6,13 +6,13 @@ use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
-/// A file that a test made up.
+/// A file of a test.
 #[derive(Clone)]
 struct File {
     bytes: Arc<Vec<u8>>,
-    /// What its head claims to be its length.
+    /// The length in the header of the response.
     claimed: usize,
-    /// What is missing is never sent, and the connection stays.
+    /// Whether the connection stays open after the last byte.
     slow: bool,
 }
 
@@ -39,7 +39,7 @@ impl Site {
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 let state = Arc::clone(&shared);
-                // A browser that goes away in the middle is nobody's error.
+                // A browser may close the connection at any time.
                 std::thread::spawn(move || answer(stream, &state));
             }
         });
@@ -53,12 +53,12 @@ impl Site {
         self.put_cut(name, bytes, claimed);
     }
 
-    /// A file that ends before its claimed length.
+    /// Adds a file that ends before its claimed length.
     pub fn put_cut(&self, name: &str, bytes: Vec<u8>, claimed: usize) {
         self.put_file(name, File { bytes: Arc::new(bytes), claimed, slow: false });
     }
 
-    /// A file whose end never comes.
+    /// Adds a file whose end never arrives.
     pub fn put_slow(&self, name: &str, bytes: Vec<u8>, claimed: usize) {
         self.put_file(name, File { bytes: Arc::new(bytes), claimed, slow: true });
     }
@@ -67,18 +67,18 @@ impl Site {
         self.state.lock().unwrap().files.insert(format!("/{name}"), file);
     }
 
-    /// From now on connections are closed without an answer.
+    /// Closes all further connections without an answer.
     pub fn go_offline(&self) {
         self.state.lock().unwrap().offline = true;
     }
 
-    /// Every path that was fetched.
+    /// The paths of all GET requests.
     pub fn fetched(&self) -> Vec<String> {
         let state = self.state.lock().unwrap();
         state.asked.iter().filter_map(|asked| asked.strip_prefix("GET ").map(String::from)).collect()
     }
 
-    /// How often something was asked for, such as `GET /model.gguf`.
+    /// The number of requests such as `GET /model.gguf`.
     pub fn asked(&self, what: &str) -> usize {
         self.state.lock().unwrap().asked.iter().filter(|a| *a == what).count()
     }

@@ -1,4 +1,4 @@
-//! Values on their way between Rust and JavaScript, and the types that say what they look like.
+//! Conversion of values between Rust and JavaScript, and their TypeScript types.
 
 use nanotern::Error;
 use serde::Serialize;
@@ -7,7 +7,7 @@ use wasm_bindgen::prelude::*;
 
 pub type Result<T, E = JsValue> = std::result::Result<T, E>;
 
-/// An error as JavaScript sees it.
+/// An error for JavaScript: an `Error` with a `code`.
 pub fn error(error: Error) -> JsValue {
     let code = match &error {
         Error::Usage(_) => "invalid_request",
@@ -25,20 +25,31 @@ pub fn invalid_file(what: String) -> JsValue {
     coded("invalid_file", &what)
 }
 
+/// An error of loading a model: what the library would blame on its caller is the fault of the file.
+pub fn load_error(e: Error) -> JsValue {
+    match e {
+        Error::Usage(what) => invalid_file(what),
+        other => error(other),
+    }
+}
+
 fn coded(code: &str, message: &str) -> JsValue {
     let error = js_sys::Error::new(message);
-    // A fresh object takes any property.
+    // Setting a property of a new object cannot fail.
     let _ = js_sys::Reflect::set(&error, &"code".into(), &code.into());
     error.into()
 }
 
-/// A plain object.
+/// Makes a plain object.
 pub fn object(value: &impl Serialize) -> JsValue {
     let text = serde_json::to_string(value).unwrap_throw();
     js_sys::JSON::parse(&text).unwrap_throw()
 }
 
-/// Reads a plain object; `what` names it. Nothing is as good as an empty one.
+/// Reads a plain object; undefined and null count as `{}`.
+///
+/// # Errors
+/// `invalid_request`, with `what` as the name of the object.
 pub fn read<T: DeserializeOwned>(value: &JsValue, what: &str) -> Result<T> {
     let text = match value.is_undefined() || value.is_null() {
         true => "{}".to_string(),
@@ -48,38 +59,44 @@ pub fn read<T: DeserializeOwned>(value: &JsValue, what: &str) -> Result<T> {
 }
 
 #[wasm_bindgen(typescript_custom_section)]
+const SAMPLING: &str = nanotern::infer::Sampling::TYPESCRIPT;
+
+#[wasm_bindgen(typescript_custom_section)]
 const TYPES: &str = r#"
 export type Backend = "webgpu" | "cpu";
 
-/** What an error is about: `error.code`. */
+export interface RuntimeInfo {
+  backend: Backend;
+  /** A description of the backend. */
+  device: string;
+  /** Why `auto` did not choose WebGPU. */
+  note: string | null;
+  /** The table of sampling parameters. */
+  parameters: Parameter[];
+}
+
+/** The values of `error.code`. */
 export type ErrorCode =
   "invalid_request" | "invalid_file" | "out_of_memory" | "device_lost" | "device" | "training";
 
 export interface Message { role: "system" | "user" | "assistant"; content: string; }
 
-/** How tokens are drawn. */
-export interface Sampling {
-  /** 0 takes the likeliest token. */
-  temperature?: number;
-  /** Only the k likeliest tokens; 0 for all. */
-  top_k?: number;
-  /** Only the likeliest tokens that hold this share of the probability. */
-  top_p?: number;
-  min_p?: number;
-  repetition_penalty?: number;
-  seed?: number;
-  /** Tokens to draw at most. */
-  max_tokens?: number;
-  /** Text that ends the output. */
-  stop?: string[];
+/** A row of the table of sampling parameters: the fields of `Sampling`. */
+export interface Parameter {
+  name: keyof Sampling;
+  kind: "number" | "integer" | "bias" | "strings";
+  /** The least and the largest value; of strings, bytes. */
+  limits: [number, number] | null;
+  default: number | null;
+  help: string;
 }
 
 export type FinishReason = "stop" | "length" | "cancelled";
 
-/** What a step of a generation brought. */
+/** The result of a step of an answer. */
 export interface Delta {
   text: string;
-  /** Null while it goes on. */
+  /** Null until the answer ends. */
   finish_reason: FinishReason | null;
   prompt_tokens: number;
   completion_tokens: number;
@@ -87,9 +104,9 @@ export interface Delta {
 
 export interface LoadProgress {
   received: number;
-  /** Null where the server does not say. */
+  /** Null if the server does not say. */
   total: number | null;
-  /** Once the head of the file has come. */
+  /** Null until the header of the file has arrived. */
   parameters: number | null;
 }
 
@@ -102,7 +119,7 @@ export interface ModelInfo {
   device_bytes: number;
   dispatches_per_token: number;
   backend: Backend;
-  /** The backend in words. */
+  /** A description of the backend. */
   device: string;
 }
 

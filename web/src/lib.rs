@@ -1,7 +1,7 @@
-//! nanotern in a browser tab: the same library, shaders and files, behind an interface for a Web Worker.
+//! nanotern in a browser tab: the same library, shaders and files, with an interface for a Web Worker.
 //!
-//! Nothing here waits: what needs the device is a promise. Objects keep device memory until `free()`. Every error is an
-//! `Error` with a `code` (see the type `ErrorCode`).
+//! Nothing here blocks: functions that need the device return promises. Objects hold device memory until `free()`. Every
+//! error is an `Error` with a `code` (see the type `ErrorCode`).
 #![cfg(target_arch = "wasm32")]
 
 mod js;
@@ -25,7 +25,7 @@ extern "C" {
     fn console_error(message: &str);
 }
 
-/// A panic ends the module: it says why before it does.
+/// Makes a panic write its message to the console before it ends the module.
 #[wasm_bindgen(start)]
 fn start() {
     std::panic::set_hook(Box::new(|info| console_error(&info.to_string())));

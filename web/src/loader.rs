@@ -1,27 +1,21 @@
-//! A model file on its way to the device: each tensor is written there as soon as it has come, and dropped.
+//! Loads a model file while it arrives: each complete tensor is written to the device and dropped.
 
-use crate::js::{Result, error, invalid_file, object};
+use crate::js::{Result, error, invalid_file, load_error, object};
 use crate::model::Model;
 use nanotern::backend::Backend;
 use nanotern::formats::gguf::{Head, Stream};
 use nanotern::infer::{Engine, EngineOptions};
-use serde::Serialize;
+use serde_json::json;
 use std::rc::Rc;
 use wasm_bindgen::prelude::*;
 
+/// A model that is being loaded.
 #[wasm_bindgen]
 pub struct Loader {
     backend: Rc<Backend>,
     stream: Stream,
     total: Option<u64>,
     engine: Option<Engine>,
-}
-
-#[derive(Serialize)]
-struct Progress {
-    received: u64,
-    total: Option<u64>,
-    parameters: Option<usize>,
 }
 
 impl Loader {
@@ -31,10 +25,10 @@ impl Loader {
 
     fn engine(backend: &Backend, head: &Head) -> Result<Engine> {
         let options = EngineOptions { slots: 1, context: 0 };
-        Engine::empty(&head.config, head.vocab, &head.text.stop, backend, options).map_err(error)
+        Engine::empty(&head.config, head.vocab, &head.text.stop, backend, options).map_err(load_error)
     }
 
-    /// Hands on what has come, and waits for the device, so that it is never far behind.
+    /// Writes the tensors that are complete, and waits for the device so that its queue stays short.
     async fn take(&mut self) -> Result<()> {
         if self.engine.is_none()
             && let Some(head) = self.stream.head()
@@ -43,7 +37,7 @@ impl Loader {
         }
         if let Some(engine) = &mut self.engine {
             while let Some(tensor) = self.stream.next_tensor().map_err(invalid_file)? {
-                engine.load(&tensor).map_err(error)?;
+                engine.load(&tensor).map_err(load_error)?;
             }
             engine.ready().await.map_err(error)?;
         }
@@ -59,10 +53,10 @@ impl Loader {
         self.stream.push(chunk).map_err(invalid_file)?;
         self.take().await?;
         let parameters = self.stream.head().map(Head::param_count);
-        Ok(object(&Progress { received: self.stream.received(), total: self.total, parameters }))
+        Ok(object(&json!({ "received": self.stream.received(), "total": self.total, "parameters": parameters })))
     }
 
-    /// The model, once all of the file has come. The loader is used up.
+    /// Returns the model once the whole file has arrived. This consumes the loader.
     pub async fn finish(mut self) -> Result<Model> {
         self.stream.end().map_err(invalid_file)?;
         self.take().await?;

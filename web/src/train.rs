@@ -1,4 +1,4 @@
-//! Training in the page: the same session as a native run, of which its caller asks step after step.
+//! Training in the page: the same session as a native run. The caller runs its steps.
 
 use crate::js::{Result, error, object, read};
 use crate::model::Model;
@@ -10,48 +10,26 @@ use nanotern::infer::{Engine, EngineOptions};
 use nanotern::model::{Form, Weight};
 use nanotern::tokenizer::Tokenizer;
 use nanotern::train::{Config, Session};
-use serde::Serialize;
+use serde_json::json;
 use std::rc::Rc;
 use wasm_bindgen::prelude::*;
 
-/// Classes of a histogram of weights, from -3 to 3 scales.
+/// Number of bins of a histogram of weights, from -3 to 3 scales.
 const BINS: usize = 96;
 const SPAN: f32 = 3.0;
 
+/// A model in training.
 #[wasm_bindgen]
 pub struct TrainSession {
     backend: Rc<Backend>,
     session: Session,
-    /// Steps whose statistics were read.
+    /// Number of steps whose statistics were read.
     read: u64,
-}
-
-#[derive(Serialize)]
-struct Info {
-    parameters: usize,
-    vocabulary: usize,
-    training_tokens: usize,
-    validation_tokens: usize,
-    tokens_per_step: usize,
-    total_steps: u64,
-    device_bytes: usize,
-    /// Ternary matrices.
-    matrices: Vec<String>,
-    config: Config,
-}
-
-#[derive(Serialize)]
-struct Stats {
-    step: u64,
-    /// Null where it is no number, which JSON does not have; such a step is skipped.
-    loss: f32,
-    grad_norm: f32,
-    skipped: bool,
 }
 
 #[wasm_bindgen(typescript_custom_section)]
 const TYPES: &str = r#"
-/** Sections and keys of a configuration file; what is left out is as in the `tiny` preset. */
+/** Sections and keys of a configuration file. Keys that are absent are as in the `tiny` preset. */
 export interface TrainConfig {
   model?: { dim?: number; layers?: number; heads?: number; kv_heads?: number; ffn?: number; seq_len?: number;
     group_size?: number; mhc_streams?: 1 | 2 | 4; [key: string]: unknown };
@@ -73,11 +51,11 @@ export interface TrainInfo {
   config: TrainConfig;
 }
 
-/** Losses are in nats per token. */
+/** Losses are in nats per token. The loss of a step is null if it was NaN; such a step is skipped. */
 export interface StepStats { step: number; loss: number | null; grad_norm: number; skipped: boolean; }
 "#;
 
-/// A matrix as it stands.
+/// A copy of a matrix.
 #[wasm_bindgen]
 pub struct Weights {
     outs: usize,
@@ -100,21 +78,21 @@ impl Weights {
         self.dim
     }
 
-    /// (outs, dim): -1, 0 or 1.
+    /// The weights (outs, dim): -1, 0 or 1.
     #[wasm_bindgen(getter)]
     pub fn codes(&self) -> Vec<i8> {
         self.codes.clone()
     }
 
-    /// How many latent weights lie in each of 96 equal classes from -3 to 3 times their scale; those beyond are in the
-    /// outermost.
+    /// The number of latent weights in each of 96 equal bins from -3 to 3 times their scale. The outermost bins count
+    /// those beyond, too.
     #[wasm_bindgen(getter)]
     pub fn histogram(&self) -> Vec<u32> {
         self.histogram.clone()
     }
 }
 
-/// Files of a trained model.
+/// The files of a trained model.
 #[wasm_bindgen]
 pub struct Export {
     gguf: Vec<u8>,
@@ -123,13 +101,13 @@ pub struct Export {
 
 #[wasm_bindgen]
 impl Export {
-    /// All that serving needs.
+    /// The file of the whole model.
     #[wasm_bindgen(getter)]
     pub fn gguf(&self) -> Vec<u8> {
         self.gguf.clone()
     }
 
-    /// The residual mixing by itself, of a model with several streams.
+    /// The file of the residual mixing alone, if the model has several streams.
     #[wasm_bindgen(getter)]
     pub fn mhc(&self) -> Option<Vec<u8>> {
         self.mhc.clone()
@@ -159,20 +137,20 @@ impl TrainSession {
     pub fn info(&self) -> JsValue {
         let Session { config, corpus, trainer, .. } = &self.session;
         let step = &trainer.step;
-        object(&Info {
-            parameters: step.model.param_count(),
-            vocabulary: corpus.vocab_size,
-            training_tokens: corpus.train.len(),
-            validation_tokens: corpus.val.len(),
-            tokens_per_step: step.shape.tokens(),
-            total_steps: config.train.total_steps,
-            device_bytes: step.plan.bytes(),
-            matrices: self.matrices().map(|weight| weight.name.clone()).collect(),
-            config: config.clone(),
-        })
+        object(&json!({
+            "parameters": step.model.param_count(),
+            "vocabulary": corpus.vocab_size,
+            "training_tokens": corpus.train.len(),
+            "validation_tokens": corpus.val.len(),
+            "tokens_per_step": step.shape.tokens(),
+            "total_steps": config.train.total_steps,
+            "device_bytes": step.plan.bytes(),
+            "matrices": self.matrices().map(|weight| &weight.name).collect::<Vec<_>>(),
+            "config": config,
+        }))
     }
 
-    /// Trains `n` steps, at most to the last; their statistics.
+    /// Trains `n` steps, or those that are left. Returns their statistics.
     #[wasm_bindgen(unchecked_return_type = "StepStats[]")]
     pub async fn step(&mut self, n: u32) -> Result<JsValue> {
         let last = self.session.config.train.total_steps.min(self.session.step + u64::from(n.clamp(1, 64)));
@@ -182,21 +160,21 @@ impl TrainSession {
         let stats = self.session.trainer.fetch_stats(self.read..last).await.map_err(error)?;
         let steps = self.read + 1..;
         self.read = last;
-        let plain = steps.zip(stats).map(|(step, s)| {
-            let (loss, grad_norm, skipped) = (s.loss, s.grad_norm, s.skipped);
-            Stats { step, loss, grad_norm, skipped }
-        });
+        // JSON has no NaN: such a loss becomes null.
+        let plain = steps
+            .zip(stats)
+            .map(|(step, s)| json!({ "step": step, "loss": s.loss, "grad_norm": s.grad_norm, "skipped": s.skipped }));
         Ok(object(&plain.collect::<Vec<_>>()))
     }
 
-    /// Loss of the validation text, in nats per token.
+    /// The loss on the validation text, in nats per token.
     pub async fn validate(&mut self) -> Result<f64> {
         self.session.validate().await.map_err(error)
     }
 
-    /// One of the ternary matrices.
+    /// Copies one of the ternary matrices.
     pub async fn weights(&mut self, name: &str) -> Result<Weights> {
-        let unknown = || error(Error::usage(format!("{name} is no ternary matrix of the model")));
+        let unknown = || error(Error::usage(format!("{name} is not a ternary matrix of the model")));
         let weight = self.matrices().find(|weight| weight.name == name).ok_or_else(unknown)?;
         let (Form::Ternary { group }, Some(latent)) = (weight.form, weight.latent) else { return Err(unknown()) };
         let (outs, dim) = weight.matrix();
@@ -213,7 +191,7 @@ impl TrainSession {
         Ok(Weights { outs, dim, codes, histogram })
     }
 
-    /// The model as it stands, ready to answer. It has memory of its own, and does not train on.
+    /// Copies the model as it is now, ready to answer. The copy has its own memory.
     pub async fn model(&mut self) -> Result<Model> {
         let file = self.session.model_file().await.map_err(error)?;
         let options = EngineOptions { slots: 1, context: 0 };
@@ -222,7 +200,7 @@ impl TrainSession {
         Model::new(engine, &file.text, file.vocab, file.param_count(), &self.backend)
     }
 
-    /// The files of the model as it stands, which the native program reads too.
+    /// The files of the model as it is now. The native program reads them too.
     pub async fn export(&mut self) -> Result<Export> {
         let file = self.session.model_file().await.map_err(error)?;
         let gguf = gguf::Layout::new(&file, Format::Q1_58).map_err(error)?.to_vec();

@@ -1,17 +1,19 @@
-// The demo: what it runs on, which model is loaded, and what went wrong. The conversation is chat.js, as on the page of a
-// server (it and markdown.js are classic scripts: $, element, say and startChat are theirs).
+// The demo: its device, its model and its errors. The conversation is chat.js, as on the page of a server.
 
+import { say, startChat } from "./chat.js";
+import { $, load, save } from "./dom.js";
 import { Nanotern, capabilities } from "./nanotern.js";
+import { setParameters } from "./settings.js";
 import { setUpTraining } from "./train.js";
 
 const DEFAULT = "model.gguf";
-const GOES_ON = "It knows no conversations: it goes on from your text.";
+const GOES_ON = "It does not know conversations: it continues your text.";
 
 let nanotern = null;
-let source = null; // what the model was loaded from
-let goesOn = false; // the model goes on from a text, and knows no conversations
-let loading = null; // AbortController of a load
-let begun = 0; // how often a device was asked for
+let source = null; // the address or the file of the model
+let goesOn = false; // whether the model continues a text, and knows no conversations
+let loading = null; // the AbortController of a load
+let begun = 0; // number of calls of begin
 
 const MiB = (bytes) => `${(bytes / 2 ** 20).toFixed(bytes < 1e8 ? 1 : 0)} MiB`;
 const million = (n) => `${(n / 1e6).toFixed(n < 1e7 ? 2 : 0)} M`;
@@ -28,10 +30,11 @@ async function begin() {
   try {
     const found = await capabilities();
     $("path").textContent = found.webgpu ? `There is WebGPU: ${found.adapter}` : `No WebGPU: ${found.why}`;
-    if (!found.simd) throw new Error("This browser has no WebAssembly SIMD, which this page cannot do without.");
+    if (!found.simd) throw new Error("This browser has no WebAssembly SIMD, which this page needs.");
     const opened = await Nanotern.open({ backend: wanted });
     if (mine !== begun) return opened.close();
-    const { backend, note } = opened.runtime;
+    const { backend, note, parameters } = opened.runtime;
+    setParameters(parameters);
     const path = backend === "webgpu" ? `WebGPU: ${found.adapter}` : "CPU (SIMD)";
     const why = backend === "cpu" && wanted === "auto" ? `; ${found.why ?? note}` : "";
     $("path").textContent = path + why;
@@ -46,16 +49,16 @@ async function begin() {
 }
 
 const ENDS = {
-  device_lost: (message) => `The GPU was lost (${message}), and what was on it. Start again: the model is loaded anew.`,
+  device_lost: (message) => `The GPU was lost (${message}), and the model with it. Start again to load the model again.`,
   internal: (message) =>
-    `The program in this page failed (${message}). Most likely memory ran out: start again with a smaller model.`,
+    `The program in this page failed (${message}). It probably ran out of memory: start again with a smaller model.`,
 };
 
-// Shows an error; one that ends everything offers a new start.
+// Shows an error. After one that ends the module or the device, the user can start again.
 function failed(error) {
   if (error.code === "cancelled" || error.name === "AbortError") return;
   const end = ENDS[error.code];
-  if (end && !nanotern) return; // it was told
+  if (end && !nanotern) return; // it was shown before
   $("alert").hidden = false;
   $("alert").firstElementChild.textContent = end ? end(error.message) : error.message;
   $("again").hidden = !end && Boolean(nanotern);
@@ -87,7 +90,7 @@ function showModel() {
   showNumbers();
 }
 
-async function load(from) {
+async function loadModel(from) {
   if (!nanotern || loading) return;
   dismiss();
   loading = new AbortController();
@@ -102,7 +105,7 @@ async function load(from) {
     $("received").textContent = `${MiB(received)}${total ? ` of ${MiB(total)}` : ""}${what}`;
   };
   onProgress({ received: 0, total: 1 });
-  $("received").textContent = "Asking for it";
+  $("received").textContent = "Waiting for the server";
   $("progress").hidden = false;
   nanotern.model = null;
   showModel();
@@ -113,7 +116,7 @@ async function load(from) {
     say(`Loaded ${million(model.parameters)} parameters${where}. ${goesOn ? GOES_ON : ""}`);
     $("text").focus();
   } catch (error) {
-    if (nanotern === on) source = null; // else it is loaded anew
+    if (nanotern === on) source = null; // on another device it is loaded again
     const name = from.name ?? from;
     failed(error.code === "invalid_file" ? new Error(`${name} is not a (whole) model file: ${error.message}`) : error);
   }
@@ -126,14 +129,14 @@ async function showNumbers(used = 0) {
   const model = nanotern?.model;
   if (!model) { $("numbers").textContent = ""; return; }
   const { gpu, wasm } = await nanotern.memory().catch(() => ({}));
-  if (wasm === undefined || nanotern?.model !== model) return; // it is gone meanwhile
+  if (wasm === undefined || nanotern?.model !== model) return; // the model has changed
   const memory = model.backend === "webgpu" ? `${MiB(gpu)} of GPU memory` : `${MiB(wasm)} of memory`;
   const work = model.backend === "webgpu" ? "dispatches" : "ops";
   $("numbers").textContent = [`${model.dispatches_per_token} ${work} a token`, memory,
     `${used} of ${model.context} tokens of context`].join(" \u00b7 ");
 }
 
-// The model that was trained here answers from now on.
+// Makes the model that was trained here answer from now on.
 function chatWith(model) {
   source = null;
   goesOn = true;
@@ -146,8 +149,8 @@ function chatWith(model) {
 // --- answers
 
 startChat(async function* (body, signal) {
-  if (!nanotern?.model) throw new Error("There is no model: load one first.");
-  const { messages, ...sampling } = { seed: crypto.getRandomValues(new Uint32Array(1))[0], ...body, signal };
+  if (!nanotern?.model) throw new Error("No model is loaded.");
+  const { messages, ...sampling } = { ...body, signal };
   try {
     const chunks = goesOn
       ? await nanotern.completions.create({ ...sampling, prompt: messages.at(-1).content })
@@ -179,16 +182,16 @@ const training = setUpTraining({ device: () => nanotern, failed, dismiss, chatWi
 
 $("to-chat").addEventListener("click", () => showPart("chat"));
 $("to-train").addEventListener("click", () => showPart("train"));
-$("default").addEventListener("click", () => load(DEFAULT));
+$("default").addEventListener("click", () => loadModel(DEFAULT));
 $("pick").addEventListener("click", () => $("gguf").click());
 $("gguf").addEventListener("change", () => {
   const [file] = $("gguf").files;
-  if (file) load(file);
+  if (file) loadModel(file);
   $("gguf").value = "";
 });
 $("from-url").addEventListener("submit", (event) => {
   event.preventDefault();
-  load($("url").value);
+  loadModel($("url").value);
 });
 $("cancel").addEventListener("click", () => loading?.abort());
 $("change").addEventListener("click", () => {
@@ -203,15 +206,15 @@ $("dismiss").addEventListener("click", dismiss);
 $("again").addEventListener("click", async () => {
   dismiss();
   await begin();
-  if (source) await load(source);
+  if (source) await loadModel(source);
 });
 $("backend").addEventListener("change", async () => {
-  remember($("backend").value);
+  save("nanotern.backend", $("backend").value);
   dismiss();
   await begin();
-  if (source) await load(source);
+  if (source) await loadModel(source);
 });
-const hasFiles = (event) => event.dataTransfer.types.includes("Files"); // text may be dragged into a field
+const hasFiles = (event) => event.dataTransfer.types.includes("Files"); // a user can also drag text into a field
 addEventListener("dragover", (event) => {
   if (!hasFiles(event)) return;
   event.preventDefault();
@@ -225,20 +228,12 @@ addEventListener("drop", (event) => {
   const [file] = event.dataTransfer.files;
   if (!file) return;
   showPart("chat");
-  load(file);
+  loadModel(file);
 });
 
-// The backend that was chosen last; a browser may forbid to keep it.
-function remember(backend) {
-  try { localStorage.setItem("nanotern.backend", backend); } catch { /* it is asked for again */ }
-}
-function remembered() {
-  try { return localStorage.getItem("nanotern.backend"); } catch { return null; }
-}
-
-$("backend").value = remembered() ?? "auto";
+$("backend").value = load("nanotern.backend", "auto");
 await begin();
 document.body.dataset.ready = Math.round(performance.now());
 const size = await fetch(DEFAULT, { method: "HEAD" }).then((r) => Number(r.ok && r.headers.get("content-length")), () => 0);
 if (size) $("default").textContent += ` (${MiB(size)})`;
-if (nanotern && !nanotern.model && await nanotern.isCached(DEFAULT)) await load(DEFAULT);
+if (nanotern && !nanotern.model && await nanotern.isCached(DEFAULT)) await loadModel(DEFAULT);

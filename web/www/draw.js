@@ -1,4 +1,4 @@
-// Pictures of training: the loss, a matrix, and where its latent weights lie.
+// Pictures of training: the loss, a matrix, and a histogram of its latent weights.
 
 const [WIDTH, HEIGHT, LEFT, BOTTOM] = [480, 200, 34, 20];
 
@@ -9,9 +9,9 @@ function shape(tag, attributes, text = "") {
   return made;
 }
 
-/** Losses by step, as they are and smoothed; `vals` are [step, loss] of the held-back text. */
+/** Losses by step, raw and smoothed. `vals` are [step, loss] of the validation text. */
 export function drawCurve(svg, losses, vals, steps) {
-  // A step whose loss is no number was skipped, and has no place.
+  // The loss of a skipped step is NaN: it is not drawn.
   const finite = (points) => points.filter(([, loss]) => Number.isFinite(loss));
   const [points, held] = [finite(losses.map((loss, i) => [i + 1, loss])), finite(vals)];
   const top = Math.ceil(Math.max(1, ...[...points, ...held].map(([, loss]) => loss)));
@@ -33,7 +33,7 @@ export function drawCurve(svg, losses, vals, steps) {
   svg.replaceChildren(...parts);
 }
 
-/** A pixel a weight. */
+/** Draws one pixel for each weight. */
 export function drawCodes(canvas, { outs, dim, codes }) {
   canvas.width = dim;
   canvas.height = outs;
@@ -49,7 +49,7 @@ export function drawCodes(canvas, { outs, dim, codes }) {
   context.putImageData(image, 0, 0);
 }
 
-/** Latent weights by size, -3 to 3 scales, in the colours of what they become. */
+/** A histogram of latent weights from -3 to 3 scales, in the colours of their codes. */
 export function drawHistogram(svg, histogram) {
   const most = Math.max(...histogram);
   const [width, floor] = [300 / histogram.length, 112];
@@ -64,7 +64,7 @@ export function drawHistogram(svg, histogram) {
   svg.replaceChildren(...bars, shape("path", { class: "axis", d: `M0 ${floor}H300` }), ...ticks);
 }
 
-/** Shares of -1, 0 and 1 in per cent. */
+/** The shares of -1, 0 and 1 in per cent. */
 export function shares(codes) {
   const counts = [0, 0, 0];
   for (const code of codes) counts[code + 1] += 1;

@@ -1,4 +1,4 @@
-// Errors with a `code`, on both sides of the worker.
+// Errors with a `code`.
 
 export function fail(code, message) {
   return Object.assign(new Error(message), { code });

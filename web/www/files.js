@@ -1,24 +1,24 @@
-// Model files on their way from the network or from the browser's cache, where a file is kept once all of it has come.
+// Model files from the network or from the browser's cache. The cache keeps a file once all of it has arrived.
 
 import { fail } from "./errors.js";
 
 const CACHE = "nanotern-models";
 const VERSION = ["etag", "last-modified", "content-length", "content-encoding"];
 
-// Pages that are not secure, or may store nothing, have no cache.
+// A page has no cache if it is not secure or if the browser lets it store nothing.
 const store = async () => globalThis.caches?.open(CACHE).catch(() => undefined);
 
-/** Whether all of a file is kept. */
+/** Whether the cache has a file. */
 export async function isKept(url) {
   return Boolean(await (await store())?.match(url));
 }
 
-/** Forgets every file. */
+/** Empties the cache. */
 export async function forget() {
   await globalThis.caches?.delete(CACHE).catch(() => undefined);
 }
 
-/** A file: its bytes as they come, how many there are if that is known, and whether they were kept. */
+/** Opens a file: its chunks, its length in bytes if that is known, and whether it comes from the cache. */
 export async function open(url, { cache, signal }) {
   const models = cache ? await store() : undefined;
   const kept = await models?.match(url);
@@ -29,7 +29,7 @@ export async function open(url, { cache, signal }) {
   return { total, chunks: models ? keep(models, url, response.headers, all) : all, kept: false };
 }
 
-// Whether the server still has the file that was kept. Without a network it is taken as it is.
+// Whether the file in the cache is the one that the server has. It counts as current while the server cannot be reached.
 async function isCurrent(url, kept, signal) {
   const now = await fetch(url, { method: "HEAD", signal }).catch(() => null);
   return !now?.ok || VERSION.every((name) => now.headers.get(name) === kept.headers.get(name));
@@ -45,17 +45,17 @@ async function reach(url, signal) {
   return response;
 }
 
-// Bytes of a file, if the server says: a compressed response says how long it is on the way.
+// The length of a file, if the server says it. A compressed response only says its compressed length.
 function length({ headers }) {
   return headers.has("content-encoding") ? undefined : Number(headers.get("content-length")) || undefined;
 }
 
-/** Throws if that was asked for. */
+/** Throws if the signal is aborted. */
 export function stopIf(signal) {
   if (signal?.aborted) throw fail("cancelled", "cancelled");
 }
 
-/** The pieces of a stream. */
+/** The chunks of a stream. */
 export async function* chunks(stream, url, signal) {
   const reader = stream.getReader();
   let received = 0;
@@ -70,11 +70,11 @@ export async function* chunks(stream, url, signal) {
       yield value;
     }
   } finally {
-    reader.cancel().catch(() => {}); // its reader may have left early
+    reader.cancel().catch(() => {}); // the caller may have stopped early
   }
 }
 
-// Passes a file on and keeps it, if all of it comes and there is room for it.
+// Yields the chunks of a file and keeps the file, if all of it arrives and fits.
 async function* keep(models, url, headers, chunks) {
   const { readable, writable } = new TransformStream();
   const writer = writable.getWriter();

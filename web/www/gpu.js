@@ -1,15 +1,15 @@
-// What WebGPU holds for this worker: buffers that were made and not yet destroyed, whoever made them, and news of a device
-// that is lost. Import it before anything that opens a device.
+// Counts the WebGPU buffers of this worker that exist, and reports a lost device. Import this module before any module that
+// opens a device.
 
 export const held = { bytes: 0, buffers: 0 };
 
 let device;
 let onLost = () => {};
 
-/** Calls `told` with the reason when the device is lost. */
-export function whenLost(told) { onLost = told; }
+/** Calls `action` with the reason when the device is lost. */
+export function whenLost(action) { onLost = action; }
 
-/** Loses the device, as a crash of its driver does: for tests. */
+/** Destroys the device, as a crash of its driver does. For tests. */
 export function loseDevice() { device?.destroy(); }
 
 if (globalThis.GPUDevice) {

@@ -1,16 +1,16 @@
 // Types of nanotern.js.
 
-import type { Backend, Difference, FinishReason, LoadProgress, Message, ModelInfo, Sampling, StepStats, TrainConfig,
-  TrainInfo } from "./nanotern_web.js";
+import type { Backend, Difference, FinishReason, LoadProgress, Message, ModelInfo, RuntimeInfo, Sampling, StepStats,
+  TrainConfig, TrainInfo } from "./nanotern_web.js";
 
 export type * from "./nanotern_web.js";
 
 export interface Capabilities {
   webgpu: boolean;
-  /** What the browser says of the GPU. */
+  /** The browser's description of the GPU. */
   adapter: string | null;
   limits: { maxBufferSize: number; maxStorageBufferBindingSize: number } | null;
-  /** Bytes that this page may store. */
+  /** The number of bytes that this page may store. */
   storage: number | null;
   /** WebAssembly SIMD, which the module needs. */
   simd: boolean;
@@ -18,11 +18,11 @@ export interface Capabilities {
   why: string | null;
 }
 
-/** What this browser can do. Nothing is downloaded for it. */
+/** What this browser can do. This downloads nothing. */
 export function capabilities(): Promise<Capabilities>;
 
 export class NanoternError extends Error {
-  /** An `ErrorCode`; `cancelled`; `network`: a file did not come; or `internal`: the module failed, and only a new `Nanotern` helps. */
+  /** An `ErrorCode`, `cancelled`, `network` (a file did not arrive) or `internal` (the module failed: open a new `Nanotern`). */
   code: string;
 }
 
@@ -50,8 +50,7 @@ export interface Completion {
   timings: Timings;
 }
 
-export interface Request extends Omit<Sampling, "stop"> {
-  stop?: string | string[];
+export interface Request extends Sampling {
   stream?: boolean;
   signal?: AbortSignal;
 }
@@ -64,7 +63,7 @@ export interface Create<T> {
 export interface Options<P> { onProgress?: (progress: P) => void; signal?: AbortSignal; }
 
 export interface LoadedModel extends ModelInfo {
-  /** It came from the cache; absent for files. */
+  /** Whether it came from the cache; absent for files. */
   kept?: boolean;
 }
 
@@ -76,52 +75,52 @@ export interface Memory {
   wasm: number;
 }
 
-/** A matrix as it stands: codes (outs, dim), and classes of latent weights from -3 to 3 scales. */
+/** A matrix: its codes (outs, dim), and a histogram of its latent weights from -3 to 3 scales. */
 export interface Matrix { outs: number; dim: number; codes: Int8Array; histogram: Uint32Array; }
 
-/** A worker with a device, at most one model and one training session on it. Calls are answered in order. */
+/** A worker with a device, at most one model and one training session. It answers one call after another. */
 export class Nanotern {
   static open(options?: { backend?: "auto" | Backend }): Promise<Nanotern>;
-  /** What was opened; `note` says why `auto` did not take WebGPU. */
-  runtime: { backend: Backend; device: string; note?: string };
+  /** The device, and the table of sampling parameters. */
+  runtime: RuntimeInfo;
   /** The model that is loaded. */
   model: ModelInfo | null;
-  /** `cache` keeps a file that comes from a URL, and takes it from there while the server has no other. */
+  /** `cache` keeps a file that comes from a URL, and uses it until the server has another one. */
   load(source: string | URL | Blob, options?: Options<LoadProgress> & { cache?: boolean }): Promise<LoadedModel>;
   isCached(url: string | URL): Promise<boolean>;
   clearCache(): Promise<void>;
   unload(): Promise<void>;
   chat: { completions: Create<{ messages: Message[] }> };
   completions: Create<{ prompt: string }>;
-  /** Logits after the last token of a text. */
+  /** The logits after the last token of a text. */
   logits(prompt: string): Promise<Float32Array>;
-  /** Prepares to train on a text; an earlier session ends. */
+  /** Prepares to train on a text. This ends an earlier session. */
   train(text: string, config?: TrainConfig): Promise<Training>;
   memory(): Promise<Memory>;
-  /** Called when the device is lost: nothing but a new `Nanotern` helps. */
+  /** Called when the device is lost. Open a new `Nanotern` then. */
   onlost: ((message: string) => void) | null;
-  /** Loses the device, as a crash of its driver does: for tests. */
+  /** Destroys the device, as a crash of its driver does. For tests. */
   loseDevice(): Promise<void>;
-  /** Median seconds of a ternary product (outs, dim) with a vector on one thread, in turns. */
+  /** Median seconds of a ternary product (outs, dim) with a vector on one thread, with SIMD and without. */
   benchmark(outs: number, dim: number): Promise<{ simd: number; scalar: number }>;
   checkShaders(): Promise<{ op: string; message: string }[]>;
   selfTest(): Promise<Difference[]>;
-  /** Ends the worker and all that it holds. */
+  /** Ends the worker and frees all that it holds. */
   close(): void;
 }
 
 export class Training {
   info: TrainInfo;
-  /** Trains `n` steps, at most to the last. Pausing is not calling it. */
+  /** Trains `n` steps, or those that are left. To pause, do not call it. */
   step(n?: number): Promise<StepStats[]>;
-  /** Loss of the held-back text, in nats per token. */
+  /** The loss on the validation text, in nats per token. */
   validate(): Promise<number>;
   weights(name: string): Promise<Matrix>;
-  /** Goes on from a text with the weights as they stand. */
+  /** Completes a text with the weights as they are now. */
   sample(prompt: string, request?: Request): Promise<string>;
-  /** Files that the native program reads: `nanotern chat --model model.gguf`. */
+  /** The files of the model, for the native program too: `nanotern chat --model model.gguf`. */
   export(): Promise<{ gguf: Uint8Array; mhc?: Uint8Array }>;
-  /** The weights as they stand become the model that `chat` talks to. */
+  /** Makes the weights as they are now the model of `chat` and `completions`. */
   use(): Promise<ModelInfo>;
   free(): Promise<void>;
 }

@@ -1,10 +1,4 @@
-// Chat with a ternary model in the page, and train one: the interface of OpenAI's client over a Web Worker.
-//
-//   import { Nanotern } from "./nanotern.js";
-//   const nanotern = await Nanotern.open();
-//   await nanotern.load("model.gguf", { onProgress: ({ received, total }) => {} });
-//   for await (const chunk of await nanotern.chat.completions.create({ messages, stream: true }))
-//     console.log(chunk.choices[0].delta.content);
+// Chat with a ternary model in the page, or train one. The interface is that of OpenAI's client; a Web Worker computes.
 
 /** An error with a `code`. */
 export class NanoternError extends Error {
@@ -18,7 +12,7 @@ export class NanoternError extends Error {
 // (module (func (result v128) i32.const 0 i8x16.splat))
 const SIMD = [0, 97, 115, 109, 1, 0, 0, 0, 1, 5, 1, 96, 0, 1, 123, 3, 2, 1, 0, 10, 8, 1, 6, 0, 65, 0, 253, 15, 11];
 
-/** What this browser can do. Asks before anything is downloaded. */
+/** What this browser can do. This downloads nothing. */
 export async function capabilities() {
   const simd = WebAssembly.validate(new Uint8Array(SIMD));
   const storage = (await navigator.storage?.estimate().catch(() => null))?.quota ?? null;
@@ -33,15 +27,15 @@ export async function capabilities() {
   return { webgpu: true, adapter: name, limits: { maxBufferSize, maxStorageBufferBindingSize }, simd, storage, why: null };
 }
 
-/** A worker with a device, and at most one model on it. */
+/** A worker with a device and at most one model. */
 export class Nanotern {
   #worker;
   #waiting = new Map();
   #next = 1;
   #sessions = 0;
-  #ended = null; // why no call is answered any more
+  #ended = null; // the error of every call once the worker has ended
 
-  /** Opens `webgpu`, `cpu`, or with `auto` the best there is. */
+  /** Opens `webgpu` or `cpu`; `auto` opens the better one. */
   static async open({ backend = "auto" } = {}) {
     const nanotern = new Nanotern();
     try {
@@ -63,7 +57,7 @@ export class Nanotern {
     this.completions = { create: (request) => this.#create("complete", request) };
   }
 
-  /** Loads a model from a URL, a `File` or a `Blob`; `cache` keeps what came from a URL. */
+  /** Loads a model from a URL, a `File` or a `Blob`. `cache` keeps a file that comes from a URL. */
   async load(source, { cache = false, onProgress, signal } = {}) {
     const [method, args] = source instanceof Blob
       ? ["loadFile", { file: source }]
@@ -73,18 +67,18 @@ export class Nanotern {
     return this.model;
   }
 
-  /** Gives the memory of the model back. */
+  /** Frees the memory of the model. */
   async unload() {
     this.model = null;
     await this.#call("unload", {});
   }
 
-  /** Whether all of a URL's file is in the cache. */
+  /** Whether the cache has the whole file of a URL. */
   isCached(url) {
     return this.#call("isKept", { url: absolute(url) });
   }
 
-  /** Empties the cache of models. */
+  /** Removes every model from the cache. */
   clearCache() {
     return this.#call("forget", {});
   }
@@ -94,22 +88,22 @@ export class Nanotern {
     return this.#call("memory", {});
   }
 
-  /** Loses the device as a crash does: for tests. */
+  /** Destroys the device, as a crash of its driver does. For tests. */
   loseDevice() {
     return this.#call("loseDevice", {});
   }
 
-  /** Seconds that a ternary product with a vector takes on one thread, with SIMD and without. */
+  /** Seconds of a ternary product with a vector on one thread, with SIMD and without. */
   benchmark(outs, dim) {
     return this.#call("benchmark", { outs, dim });
   }
 
-  /** Logits after the last token of a text. */
+  /** The logits after the last token of a text. */
   logits(prompt) {
     return this.#call("logits", { prompt });
   }
 
-  /** Prepares to train on a text; an earlier session ends. */
+  /** Prepares to train on a text. This ends an earlier session. */
   async train(text, config) {
     const session = ++this.#sessions;
     const call = (method, args = {}, options) => this.#call(method, { ...args, session }, options);
@@ -120,24 +114,23 @@ export class Nanotern {
     });
   }
 
-  /** Compiles every shader; those that the browser refuses. */
+  /** Compiles every shader. Returns those that the browser refuses. */
   checkShaders() {
     return this.#call("checkShaders", {});
   }
 
-  /** Compares every op of a training step with the CPU's reference; those that differ. */
+  /** Compares every op of a training step with the CPU's reference. Returns those that differ. */
   selfTest() {
     return this.#call("selfTest", {});
   }
 
-  /** Ends the worker and all that it holds. */
+  /** Ends the worker and frees all that it holds. */
   close() {
     this.#worker.terminate();
     this.#failAll("it was closed");
   }
 
-  async #create(method, { messages, prompt, stream = false, signal, ...rest }) {
-    const sampling = samplingOf(rest);
+  async #create(method, { messages, prompt, model: _, stream = false, stream_options: __, signal, ...sampling }) {
     const start = performance.now();
     const chunks = this.#stream(method, { messages, prompt, sampling }, signal, start);
     if (stream) return chunks;
@@ -161,7 +154,7 @@ export class Nanotern {
     if (signal?.aborted) abort.abort(signal.reason);
     this.#call(method, args, { onProgress: (delta) => push({ delta }), signal: abort.signal })
       .then((delta) => push({ delta }), (error) => push({ error }));
-    // There is no randomUUID on plain http.
+    // A page on plain http has no randomUUID.
     const id = `chatcmpl-${crypto.getRandomValues(new BigUint64Array(1))[0].toString(16)}`;
     const created = Math.floor(Date.now() / 1000);
     let first = null;
@@ -230,10 +223,10 @@ class Training {
     return this.#call("weights", { name });
   }
 
-  async sample(prompt, { signal, ...rest } = {}) {
+  async sample(prompt, { signal, ...sampling } = {}) {
     let text = "";
     const onProgress = (delta) => { text += delta.text; };
-    const last = await this.#call("sample", { prompt, sampling: samplingOf(rest) }, { onProgress, signal });
+    const last = await this.#call("sample", { prompt, sampling }, { onProgress, signal });
     return text + last.text;
   }
 
@@ -247,12 +240,6 @@ class Training {
 }
 
 const absolute = (url) => new URL(url, location.href).href;
-
-/** What the module understands of a request. */
-function samplingOf({ model: _, stream_options: __, stop, ...sampling }) {
-  if (stop !== undefined) sampling.stop = [stop].flat();
-  return sampling;
-}
 
 function chunk(id, created, { text, finish_reason, prompt_tokens, completion_tokens }, first, elapsed) {
   const usage = { prompt_tokens, completion_tokens, total_tokens: prompt_tokens + completion_tokens };

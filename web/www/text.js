@@ -1,4 +1,4 @@
-// A small text to learn: a few facts, said again and again in another order.
+// A small text to learn: a few facts, repeated in varying order.
 
 const ANIMALS = [
   ["dog", "woof", "in the yard", "bones"], ["cat", "meow", "on the roof", "fish"], ["cow", "moo", "in the meadow", "grass"],

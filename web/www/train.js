@@ -1,17 +1,16 @@
-// The part of the page that trains: a session of nanotern.js, stepped as long as nobody pauses it, and drawn.
+// The part of the page that trains. It runs the steps of a session of nanotern.js until the user pauses, and draws them.
 
+import { download, element } from "./dom.js";
 import { drawCodes, drawCurve, drawHistogram, shares } from "./draw.js";
 import { smallText } from "./text.js";
 
-const STEP_SECONDS = 0.25; // between two looks at the statistics
-const PICTURE_MS = 700;
-const SAMPLES = 10; // in a run
-const NAMES = ["start", "pause", "end", "results", "training", "state", "intro", "views", "loss", "curve", "matrix", "codes",
-  "histogram", "shares", "samples"];
+const STEP_SECONDS = 0.25; // from one reading of the statistics to the next
+const PICTURE_MS = 700; // from one picture of the weights to the next
+const SAMPLES = 10; // per run
 
 export function setUpTraining({ device, failed, dismiss, chatWith }) {
-  const ui = Object.fromEntries(NAMES.map((name) => [name, document.getElementById(name)]));
-  const form = document.getElementById("shape");
+  const ui = Object.fromEntries([...document.querySelectorAll("#train [id]")].map((node) => [node.id, node]));
+  const form = ui.shape;
   const fields = form.elements;
   let session = null; // { training, losses, vals, steps, seconds, ... }
   let running = false;
@@ -39,14 +38,14 @@ export function setUpTraining({ device, failed, dismiss, chatWith }) {
     ui.pause.disabled = false;
     ui.end.hidden = !session || running;
     ui.results.hidden = !session?.losses.length || running;
-    document.getElementById("save-mhc").hidden = session?.training.info.config.model.mhc_streams === 1;
+    ui["save-mhc"].hidden = session?.training.info.config.model.mhc_streams === 1;
     if (session) say();
   }
 
   function say() {
     const { losses, steps, seconds, training: { info } } = session;
     const state = running ? "Training" : losses.length === steps ? "Done" : "Paused";
-    if (ui.state.textContent !== state) ui.state.textContent = state; // what a screen reader says
+    if (ui.state.textContent !== state) ui.state.textContent = state; // a screen reader reads it
     const speed = seconds ? `, ${Math.round(losses.length * info.tokens_per_step / seconds).toLocaleString()} tok/s` : "";
     ui.training.textContent = `${state}: step ${losses.length} of ${steps}${speed}. `
       + `${info.parameters.toLocaleString()} parameters, ${(info.device_bytes / 2 ** 20).toFixed(1)} MiB on the device.`;
@@ -100,7 +99,7 @@ export function setUpTraining({ device, failed, dismiss, chatWith }) {
 
   function draw({ losses, vals, steps }) {
     drawCurve(ui.curve, losses, vals, steps);
-    const val = vals.length ? `, held-back text ${vals.at(-1)[1].toFixed(3)}` : "";
+    const val = vals.length ? `, validation ${vals.at(-1)[1].toFixed(3)}` : "";
     ui.loss.textContent = `${losses.at(-1).toFixed(3)} nats a byte${val}`;
     say();
   }
@@ -121,21 +120,12 @@ export function setUpTraining({ device, failed, dismiss, chatWith }) {
     const prompt = fields.text.value.slice(0, 9);
     const text = await training.sample(prompt, { max_tokens: 60, temperature: 0.4, seed: losses.length });
     if (session !== mine) return;
-    const item = document.createElement("li");
-    const when = document.createElement("span");
-    when.textContent = `step ${losses.length}`;
-    item.append(when, prompt + text);
-    ui.samples.prepend(item);
+    ui.samples.prepend(element("li", {}, element("span", {}, `step ${losses.length}`), prompt + text));
     draw(mine);
   }
 
-  async function download(kind) {
-    const { [kind]: bytes } = await session.training.export();
-    const link = document.createElement("a");
-    link.download = `model.${kind}`;
-    link.href = URL.createObjectURL(new Blob([bytes]));
-    link.click();
-    setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+  async function saveModel(kind) {
+    download(`model.${kind}`, (await session.training.export())[kind]);
   }
 
   function setText(text) {
@@ -144,24 +134,24 @@ export function setUpTraining({ device, failed, dismiss, chatWith }) {
   }
 
   function count() {
-    document.getElementById("length").textContent = `${new Blob([fields.text.value]).size.toLocaleString()} bytes.`;
+    ui.length.textContent = `${new Blob([fields.text.value]).size.toLocaleString()} bytes.`;
   }
 
-  const on = (id, action) => document.getElementById(id).addEventListener("click", () => action()?.catch?.(failed));
+  const on = (id, action) => ui[id].addEventListener("click", () => action()?.catch?.(failed));
   form.addEventListener("submit", (event) => { event.preventDefault(); start(); });
   fields.text.addEventListener("input", count);
   on("pause", () => {
     if (!running) return run();
     running = false;
-    ui.pause.disabled = true; // until the step that is under way has ended
+    ui.pause.disabled = true; // until the current step has ended
   });
   on("end", async () => { await session?.training.free(); reset(); });
   on("use", async () => chatWith(await session.training.use()));
-  on("save-gguf", () => download("gguf"));
-  on("save-mhc", () => download("mhc"));
-  on("text-pick", () => document.getElementById("text-file").click());
+  on("save-gguf", () => saveModel("gguf"));
+  on("save-mhc", () => saveModel("mhc"));
+  on("text-pick", () => ui["text-file"].click());
   on("text-small", () => { if (!session) setText(smallText()); });
-  document.getElementById("text-file").addEventListener("change", async ({ target }) => {
+  ui["text-file"].addEventListener("change", async ({ target }) => {
     const [file] = target.files;
     if (file && !session) setText(await file.text());
     target.value = "";
@@ -169,7 +159,7 @@ export function setUpTraining({ device, failed, dismiss, chatWith }) {
   ui.matrix.addEventListener("change", () => { if (session) picture(session).catch(failed); });
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { if (session) picture(session).catch(failed); });
 
-  // The session is gone, and may be the device too.
+  // The session has ended, perhaps with its device.
   function reset() {
     session = null;
     running = false;

@@ -1,5 +1,5 @@
-// The worker: owns the wasm module, the device and the model. Requests come as {id, method, args} and are answered in order
-// as {id, result} or {id, error}; what comes in between, as {id, progress}.
+// The worker owns the wasm module, the device and the model. It receives { id, method, args }, sends any number of
+// { id, progress }, and then { id, result } or { id, error }. It answers one request after another.
 
 import { held, loseDevice, whenLost } from "./gpu.js";
 import { fail } from "./errors.js";
@@ -7,16 +7,16 @@ import { chunks, forget, isKept, open, stopIf } from "./files.js";
 import init, { Gemv, Runtime } from "./nanotern_web.js";
 
 let wasm, runtime, model;
-let training; // { id, session }: the one that was begun last
+let training; // { id, session } of the last session
 let queue = Promise.resolve();
-let broken; // what every call is answered once the module has failed
-const running = new Map(); // what was asked, and an AbortController for each
+let broken; // the answer to every call once the module has failed
+const running = new Map(); // an AbortController for the id of each request
 
 const methods = {
   async open(id, { backend }) {
     wasm = await init({ module_or_path: new URL("./nanotern_web_bg.wasm", import.meta.url) });
     runtime = await Runtime.open(backend);
-    return { backend: runtime.backend, device: runtime.device, note: runtime.note };
+    return runtime.info;
   },
 
   async load(id, { url, cache }, signal) {
@@ -30,21 +30,14 @@ const methods = {
     return take(id, file.size, chunks(file.stream(), file.name), signal);
   },
 
-  async isKept(id, { url }) {
-    return isKept(url);
-  },
-
-  async forget() {
-    await forget();
-  },
+  isKept: (id, { url }) => isKept(url),
+  forget: () => forget(),
 
   async memory() {
     return { gpu: held.bytes, buffers: held.buffers, wasm: wasm.memory.buffer.byteLength };
   },
 
-  async loseDevice() {
-    loseDevice();
-  },
+  loseDevice: () => loseDevice(),
 
   async benchmark(id, { outs, dim }) {
     const kernels = { simd: new Gemv(true, outs, dim), scalar: new Gemv(false, outs, dim) };
@@ -70,9 +63,7 @@ const methods = {
     return answer(id, loaded(), () => model.complete(prompt, sampling), signal);
   },
 
-  async logits(id, { prompt }) {
-    return loaded().logits(prompt);
-  },
+  logits: (id, { prompt }) => loaded().logits(prompt),
 
   async train(id, { text, config, session }) {
     training?.session.free();
@@ -81,13 +72,8 @@ const methods = {
     return training.session.info;
   },
 
-  async trainStep(id, { n, session }) {
-    return trained(session).step(n);
-  },
-
-  async validate(id, { session }) {
-    return trained(session).validate();
-  },
+  trainStep: (id, { n, session }) => trained(session).step(n),
+  validate: (id, { session }) => trained(session).validate(),
 
   async weights(id, { name, session }) {
     const matrix = await trained(session).weights(name);
@@ -125,13 +111,8 @@ const methods = {
     training = undefined;
   },
 
-  async checkShaders() {
-    return runtime.checkShaders();
-  },
-
-  async selfTest() {
-    return runtime.selfTest();
-  },
+  checkShaders: () => runtime.checkShaders(),
+  selfTest: () => runtime.selfTest(),
 
   async unload() {
     model?.free();
@@ -165,12 +146,12 @@ async function answer(id, model, start, signal) {
   }
 }
 
-// Lets messages in: a cancellation must be seen while the CPU computes.
+// Lets messages in, so that a cancellation arrives while the CPU computes.
 const { port1, port2 } = new MessageChannel();
 const turn = () => new Promise((resolve) => { port1.onmessage = resolve; port2.postMessage(0); });
 
 function loaded() {
-  if (!model) throw fail("invalid_request", "there must be a model first");
+  if (!model) throw fail("invalid_request", "no model is loaded");
   return model;
 }
 
@@ -199,11 +180,10 @@ onmessage = ({ data }) => {
   queue = queue.then(() => run(data));
 };
 
-// An adapter that was not taken may be lost.
-whenLost((message) => { if (runtime?.backend !== "cpu") postMessage({ lost: message }); });
+// With the backend `cpu` the loss of a WebGPU device does not matter.
+whenLost((message) => { if (runtime?.info.backend !== "cpu") postMessage({ lost: message }); });
 
-// A panic leaves promises that never settle, and nobody knows what of the module: all that was asked fails with it, and all
-// that will be.
+// A panic leaves the module in an unknown state and promises that never settle. Every running and later request fails.
 function crash(message) {
   broken = { code: "internal", message: `the module failed: ${message}` };
   for (const id of running.keys()) postMessage({ id, error: broken });

@@ -1,8 +1,8 @@
 //! `cargo xtask web` builds the browser demo into `target/web` and serves it on this machine.
 //!
-//! It compiles the module with SIMD, lets `xtask/bindgen` write the JavaScript side, and adds the page, the files that the
-//! server's page uses too, and a model that it trains once. Any server of static files can then publish `target/web`.
-//! `cargo xtask web-test` tests it in a browser.
+//! It compiles the module with SIMD, lets `xtask/bindgen` write the JavaScript side, and adds the page (`web/www`), the code
+//! that it shares with the server's page (`ui`), and a model that it trains once. Any server of static files can then publish
+//! `target/web`. `cargo xtask web-test` tests it in a browser.
 
 use super::serve::{listen, serve};
 use super::{Result, WASM, WASM_FLAGS, cargo_command, has_wasm, run};
@@ -83,10 +83,8 @@ fn build(target: &Path) -> Result<PathBuf> {
     let out = target.join("web");
     let module = compile(target)?;
     bindgen(target, &module, &out)?;
+    copy_all(Path::new("ui"), &out)?;
     copy_all(Path::new("web/www"), &out)?;
-    for shared in ["page.css", "chat.js", "markdown.js"] {
-        copy(&Path::new("src/serve").join(shared), &out.join(shared))?;
-    }
     Ok(out)
 }
 

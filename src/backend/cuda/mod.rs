@@ -66,7 +66,7 @@ pub fn devices() -> Result<Vec<DeviceInfo>> {
 fn describe(number: i32) -> Result<DeviceInfo, DriverError> {
     let device = device::get(number)?;
     #[expect(unsafe_code, reason = "calls of the driver")]
-    // SAFETY: the driver is initialised, and the device is one of its own.
+    // SAFETY: the driver is initialised and returned this device.
     let [major, minor, memory] = unsafe {
         [
             device::get_attribute(device, CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)? as usize,

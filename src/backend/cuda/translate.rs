@@ -54,7 +54,7 @@ fn unsupported<T>(what: &str, construct: &impl Debug) -> Fallible<T> {
     Err(format!("{what} {} is not translated", &debug[..end]))
 }
 
-/// A unique name that is no C++ keyword: a letter for the kind of item, its number, and its name in WGSL.
+/// A unique name that is not a C++ keyword: a letter for the kind of item, its number, and its name in WGSL.
 fn named(kind: char, number: usize, name: Option<&str>) -> String {
     let plain = name.unwrap_or_default().chars().filter(|c| c.is_ascii_alphanumeric() || *c == '_');
     format!("{kind}{number}_{}", plain.collect::<String>())

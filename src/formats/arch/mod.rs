@@ -112,14 +112,18 @@ pub(super) fn read(
 
 /// The configuration of these fields; the error names the key of the one that is wrong.
 fn parse(fields: Map<String, Json>) -> Result<ModelConfig, String> {
-    let of = |fields: Map<String, Json>| serde_json::from_value::<ModelConfig>(Json::Object(fields));
+    // From text, as `whole` reads it: code for another source would add kilobytes to the module of browsers.
+    let of = |fields: Map<String, Json>| {
+        let config = serde_json::from_str::<ModelConfig>(&Json::Object(fields).to_string());
+        config.map_err(|e| e.to_string().split(" at line ").next().unwrap_or_default().to_string())
+    };
     of(fields.clone()).map_err(|error| {
         let wrong = fields.into_iter().find_map(|(field, value)| {
             let mut one = json(&ModelConfig::default());
             one.insert(field.clone(), value.clone());
             of(one).err().map(|e| format!("key \"{OWN}{field}\" is {value}: {e}"))
         });
-        wrong.unwrap_or_else(|| error.to_string())
+        wrong.unwrap_or(error)
     })
 }
 

@@ -1,9 +1,10 @@
-"use strict";
-// Markdown of the simple kind: paragraphs, headings, lists, code, bold and italics. It makes elements and text nodes
-// only: whatever a model writes stays text.
+// Simple Markdown: paragraphs, headings, lists, code, bold and italics. It makes elements and text nodes only: whatever a
+// model writes stays text.
 
-// The nodes of a text.
-function markdown(text) {
+import { element } from "./dom.js";
+
+/** The nodes of a text. */
+export function markdown(text) {
   const made = document.createDocumentFragment();
   blocks(text.split("\n"), made);
   return made;
@@ -29,29 +30,27 @@ function blocks(lines, parent) {
       i += 1;
       const code = take((l) => !(l.trim().startsWith(fence) && /^(`+|~+)$/.test(l.trim())));
       i += 1;
-      const box = node("pre");
-      box.append(node("code", code.join("\n")));
-      parent.append(box);
+      parent.append(element("pre", {}, element("code", {}, code.join("\n"))));
     } else if (heading) {
       i += 1;
       // The page's own heading is the first level.
-      parent.append(inline(node(`h${Math.min(6, heading[1].length + 1)}`), heading[2]));
+      parent.append(inline(element(`h${Math.min(6, heading[1].length + 1)}`), heading[2]));
     } else if (ITEM.test(line)) {
       list(take((l) => ITEM.test(l) || (/^\s{2,}\S/.test(l) && !FENCE.test(l))), parent);
     } else if (line.trim() === "") {
       i += 1;
     } else {
       const special = (l) => l.trim() === "" || [FENCE, HEADING, ITEM].some((kind) => kind.test(l));
-      parent.append(inline(node("p"), take((l) => !special(l)).join("\n")));
+      parent.append(inline(element("p"), take((l) => !special(l)).join("\n")));
     }
   }
 }
 
-// Items at the indent of the first one; lines that are further in belong to the item above them.
+// Items have the indent of the first one. A line with a larger indent belongs to the item above it.
 function list(lines, parent) {
   const [, indent, marker] = ITEM.exec(lines[0]);
   const ordered = /\d/.test(marker);
-  const made = node(ordered ? "ol" : "ul");
+  const made = element(ordered ? "ol" : "ul");
   if (ordered) made.start = parseInt(marker, 10);
   let inner = [];
   const close = () => { if (inner.length) blocks(inner, made.lastChild); inner = []; };
@@ -59,7 +58,7 @@ function list(lines, parent) {
     const item = ITEM.exec(line);
     if (item && item[1].length <= indent.length) {
       close();
-      made.append(inline(node("li"), item[3]));
+      made.append(inline(element("li"), item[3]));
     } else {
       inner.push(line.slice(indent.length + 2));
     }
@@ -73,16 +72,10 @@ function inline(parent, text) {
   const mark = /(`{1,2})(.+?)\1|\*\*(?=\S)(.+?)\*\*|\*(?=[^\s*])([^*]*[^\s*])\*/s;
   for (let found; (found = mark.exec(text)); text = text.slice(found.index + found[0].length)) {
     parent.append(text.slice(0, found.index));
-    if (found[2] !== undefined) parent.append(node("code", found[2]));
-    else if (found[3] !== undefined) parent.append(inline(node("strong"), found[3]));
-    else parent.append(inline(node("em"), found[4]));
+    if (found[2] !== undefined) parent.append(element("code", {}, found[2]));
+    else if (found[3] !== undefined) parent.append(inline(element("strong"), found[3]));
+    else parent.append(inline(element("em"), found[4]));
   }
   parent.append(text);
   return parent;
-}
-
-function node(tag, content = "") {
-  const made = document.createElement(tag);
-  made.textContent = content;
-  return made;
 }
