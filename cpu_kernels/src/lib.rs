@@ -13,3 +13,4 @@ pub use run::packed::{Packed, Packing};
 pub use run::pool::Pool;
 pub use run::program::{CpuProgram, Step};
 pub use simd::level::Level;
+pub(crate) use {run::call::args, simd::level::at_level};

@@ -7,9 +7,7 @@
 use crate::matrix::gemm::KC;
 use crate::ops::round_f16::round;
 use crate::run::scratch::Line;
-#[cfg(target_arch = "x86_64")]
-use crate::simd::lanes::{Avx2, Avx512};
-use crate::simd::lanes::{Lanes, Plain, prefetch};
+use crate::simd::isa::{Lanes, prefetch};
 use crate::{Level, at_level};
 use bytemuck::Zeroable;
 use std::ops::Range;
@@ -69,14 +67,14 @@ impl DensePanels {
                 y: unsafe { y.add(first * self.outs) },
             };
             let of = self;
-            at_level!(level, [few::<Plain, 16>, few::<Avx2, 8>, few::<Avx512, 4>], (of: &DensePanels, area: Area<'_>));
+            at_level!(level, [few::<Plain, 16, 16>, few::<Avx2, 8, 8>, few::<Avx512, 4, 4>, few::<Neon, 16, 4>], (of: &DensePanels, area: Area<'_>));
         }
     }
 }
 
 /// Whether a level has instructions that widen f16.
 fn reads_half(level: Level) -> bool {
-    matches!(level, Level::Avx2 | Level::Avx512)
+    !matches!(level, Level::Scalar | Level::Simd128)
 }
 
 /// Lays w (outs, dim) out in panels; what lies behind the last output stays 0.
@@ -96,18 +94,18 @@ struct Area<'a> {
     y: *mut f32,
 }
 
-/// N registers hold a panel's width.
+/// One row sums N registers at once; more rows sum M each.
 #[inline(always)]
-fn few<L: Lanes, const N: usize>(of: &DensePanels, area: Area<'_>) {
+fn few<L: Lanes, const N: usize, const M: usize>(of: &DensePanels, area: Area<'_>) {
     match (area.x.len() / of.dim, of.half) {
         (1, true) => rows::<L, N, 1, true>(of, area),
         (1, false) => rows::<L, N, 1, false>(of, area),
-        (2, true) => rows::<L, N, 2, true>(of, area),
-        (2, false) => rows::<L, N, 2, false>(of, area),
-        (3, true) => rows::<L, N, 3, true>(of, area),
-        (3, false) => rows::<L, N, 3, false>(of, area),
-        (_, true) => rows::<L, N, FEW_ROWS, true>(of, area),
-        (_, false) => rows::<L, N, FEW_ROWS, false>(of, area),
+        (2, true) => rows::<L, M, 2, true>(of, area),
+        (2, false) => rows::<L, M, 2, false>(of, area),
+        (3, true) => rows::<L, M, 3, true>(of, area),
+        (3, false) => rows::<L, M, 3, false>(of, area),
+        (_, true) => rows::<L, M, FEW_ROWS, true>(of, area),
+        (_, false) => rows::<L, M, FEW_ROWS, false>(of, area),
     }
 }
 
@@ -118,33 +116,36 @@ fn rows<L: Lanes, const N: usize, const R: usize, const HALF: bool>(of: &DensePa
     for panel in area.panels {
         let mut total = [[0.0f32; PANEL]; R];
         for start in (0..dim).step_by(KC) {
-            let mut acc = [[L::splat(0.0); N]; R];
-            for k in start..dim.min(start + KC) {
-                // SAFETY: k < dim, and the panel exists.
-                let at = unsafe { values.add((panel * dim + k) * PANEL * size) };
-                (0..PANEL * size).step_by(64).for_each(|line| prefetch(at.wrapping_add(line)));
-                // SAFETY: N registers are a panel's width.
-                let w: [L; N] = std::array::from_fn(|v| unsafe {
-                    if HALF {
-                        L::load_half(at.cast::<u16>().add(v * L::WIDTH))
-                    } else {
-                        L::load(at.cast::<f32>().add(v * L::WIDTH))
-                    }
-                });
-                for (r, acc) in acc.iter_mut().enumerate() {
-                    // SAFETY: x holds R rows of dim.
-                    let x = L::splat(unsafe { *area.x.get_unchecked(r * dim + k) });
-                    for (acc, w) in acc.iter_mut().zip(w) {
-                        *acc = x.mul_add(w, *acc);
+            for first in (0..PANEL).step_by(N * L::WIDTH) {
+                let mut acc = [[L::splat(0.0); N]; R];
+                for k in start..dim.min(start + KC) {
+                    // SAFETY: k < dim, and the panel exists.
+                    let at = unsafe { values.add(((panel * dim + k) * PANEL + first) * size) };
+                    (0..N * L::WIDTH * size).step_by(64).for_each(|line| prefetch(at.wrapping_add(line)));
+                    // SAFETY: N registers from `first` on are in the panel.
+                    let w: [L::F; N] = std::array::from_fn(|v| unsafe {
+                        if HALF {
+                            L::load_half(at.cast::<u16>().add(v * L::WIDTH))
+                        } else {
+                            L::load(at.cast::<f32>().add(v * L::WIDTH))
+                        }
+                    });
+                    for (r, acc) in acc.iter_mut().enumerate() {
+                        // SAFETY: x holds R rows of dim.
+                        let x = L::splat(unsafe { *area.x.get_unchecked(r * dim + k) });
+                        for (acc, w) in acc.iter_mut().zip(w) {
+                            *acc = L::mul_add(x, w, *acc);
+                        }
                     }
                 }
-            }
-            for (total, acc) in total.iter_mut().zip(acc) {
-                for (total, acc) in total.chunks_exact_mut(L::WIDTH).zip(acc) {
-                    // SAFETY: a chunk is a register.
-                    unsafe {
-                        let sum = if start == 0 { acc } else { acc.mul_add(L::splat(1.0), L::load(total.as_ptr())) };
-                        sum.store(total.as_mut_ptr());
+                for (total, acc) in total.iter_mut().zip(acc) {
+                    for (total, acc) in total[first..].chunks_exact_mut(L::WIDTH).zip(acc) {
+                        // SAFETY: a chunk is a register.
+                        unsafe {
+                            let before = L::load(total.as_ptr());
+                            let sum = if start == 0 { acc } else { L::mul_add(acc, L::splat(1.0), before) };
+                            L::store(sum, total.as_mut_ptr());
+                        }
                     }
                 }
             }

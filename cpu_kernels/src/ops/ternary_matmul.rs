@@ -21,7 +21,7 @@ pub static PACKING: Packing = Packing {
     wanted: |level, words| match level {
         Level::Scalar => false,
         Level::Simd128 => true,
-        Level::Avx2 | Level::Avx512 => TernaryMatmulArgs::from_words(words).rows <= FEW_ROWS,
+        _ => TernaryMatmulArgs::from_words(words).rows <= FEW_ROWS,
     },
     make,
 };

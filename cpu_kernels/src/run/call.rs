@@ -25,7 +25,6 @@ pub trait Args: Pod {
 }
 
 /// Declares the `Args` of an op: `args! { pub struct XArgs { rows: u32, eps: f32 } }`.
-#[macro_export]
 macro_rules! args {
     ($(#[$meta:meta])* pub struct $name:ident { $($(#[$fmeta:meta])* $field:ident: $ty:ident),* $(,)? }) => {
         $(#[$meta])*
@@ -39,6 +38,8 @@ macro_rules! args {
         const _: () = assert!(size_of::<$name>() <= size_of::<$crate::ArgWords>());
     };
 }
+
+pub(crate) use args;
 
 /// A buffer as a kernel sees it. Several threads hold the same `Buf` at once, each writing its own part.
 #[derive(Clone, Copy, Debug)]
@@ -119,34 +120,3 @@ impl Call<'_> {
 /// The buffers are those of the op's table entry, in its order; parts run concurrently, each at most once; nothing else
 /// touches the buffers meanwhile.
 pub type Kernel = unsafe fn(&Call<'_>);
-
-/// Calls `$body($args)`, an `#[inline(always)]` function, compiled for the given SIMD level; or one of three functions,
-/// `[$scalar, $avx2, $avx512]`, each for its level. `Simd128` is what the whole crate is compiled for: there, the scalar
-/// body is vectorised.
-#[macro_export]
-macro_rules! at_level {
-    ($level:expr, [$scalar:path, $avx2:path, $avx512:path], ($($arg:ident: $ty:ty),* $(,)?)) => {{
-        #[cfg(target_arch = "x86_64")]
-        {
-            #[target_feature(enable = "avx2,fma,f16c")]
-            fn avx2($($arg: $ty),*) { $avx2($($arg),*) }
-            #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
-            fn avx512($($arg: $ty),*) { $avx512($($arg),*) }
-            match $level {
-                $crate::Level::Scalar | $crate::Level::Simd128 => $scalar($($arg),*),
-                // SAFETY: a level is only used where `Level::is_available` holds.
-                $crate::Level::Avx2 => unsafe { avx2($($arg),*) },
-                // SAFETY: as above.
-                $crate::Level::Avx512 => unsafe { avx512($($arg),*) },
-            }
-        }
-        #[cfg(not(target_arch = "x86_64"))]
-        {
-            let _ = $level;
-            $scalar($($arg),*)
-        }
-    }};
-    ($level:expr, $body:path, ($($arg:ident: $ty:ty),* $(,)?)) => {
-        $crate::at_level!($level, [$body, $body, $body], ($($arg: $ty),*))
-    };
-}
