@@ -5,7 +5,7 @@
 
 use crate::matrix::ternary_gemm::TernaryGemm;
 use crate::matrix::ternary_gemv::{Layout, PackedTernary, TernaryGemv};
-use crate::{Level, at_level};
+use crate::{Level, at_level, matrix::packed_row_bytes};
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
@@ -104,7 +104,7 @@ impl Case {
     fn new(rows: usize, outs: usize, dim: usize, group: usize) -> Self {
         Self {
             // Codes 0, 1, 2 in turn, in some order.
-            codes: (0..outs * dim.div_ceil(128) * 32).map(|i| [0b1000_0110, 0b0001_1001, 0b0110_0001][i % 3]).collect(),
+            codes: (0..outs * packed_row_bytes(dim)).map(|i| [0b1000_0110, 0b0001_1001, 0b0110_0001][i % 3]).collect(),
             scales: vec![0.5; outs * (dim / group)],
             xq: (0..rows * dim).map(|i| (i % 255) as i8).collect(),
             steps: vec![1.0; rows],

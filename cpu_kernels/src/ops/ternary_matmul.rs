@@ -4,7 +4,7 @@
 //! any number of rows. Rows `x_row..x_row + rows` of xq are read; y starts at row 0.
 
 use crate::matrix::ternary_gemm::TernaryGemm;
-use crate::matrix::ternary_gemv::{PackedTernary, TernaryGemv, choose};
+use crate::matrix::ternary_gemv::{Layouts, PackedTernary, TernaryGemv};
 use crate::{ArgWords, Args, Buf, Call, Level, Packed, Packing, args};
 
 args! {
@@ -28,12 +28,12 @@ pub static PACKING: Packing = Packing {
 
 /// # Safety
 /// See [`Packing::make`].
-unsafe fn make(level: Level, words: &ArgWords, bufs: &[Buf]) -> Packed {
+unsafe fn make(_: Level, layouts: &Layouts, words: &ArgWords, bufs: &[Buf]) -> Packed {
     let a = TernaryMatmulArgs::from_words(words);
     let [outs, dim, group] = [a.outs, a.dim, a.group].map(|n| n as usize);
     // SAFETY: unwritten by this function's contract.
     let (codes, scales) = unsafe { (bufs[2].read(), bufs[3].read()) };
-    Packed::Ternary(PackedTernary::new(choose(level, outs, dim, group), codes, scales, outs, dim, group))
+    Packed::Ternary(PackedTernary::new(layouts.choose(outs, dim, group), codes, scales, outs, dim, group))
 }
 
 /// # Safety

@@ -3,10 +3,12 @@
 //! Calls that follow each other and touch nothing that the other writes run side by side, as one job of the pool: a
 //! decoded token is many short calls, and what they cost is mostly waiting for each other.
 
+use crate::matrix::ternary_gemv::Layouts;
 use crate::run::scratch::Line;
 use crate::{ArgWords, Buf, Call, Kernel, Level, Packed, Packing, Pool};
 use bytemuck::Zeroable;
 use std::ops::Range;
+use std::sync::Arc;
 
 /// Parts of steps that run side by side, a thread: more would bring nothing.
 const PARTS_A_THREAD: usize = 16;
@@ -49,6 +51,7 @@ struct Constant {
 /// Buffers, the calls over them, and the threads that run the calls.
 pub struct CpuProgram {
     level: Level,
+    layouts: Arc<Layouts>,
     pool: Pool,
     buffers: Vec<(Vec<Line>, usize)>,
     steps: Vec<Bound>,
@@ -72,6 +75,7 @@ impl CpuProgram {
         let line = |bytes: &usize| (vec![Line::zeroed(); bytes.div_ceil(size_of::<Line>())], *bytes);
         let mut program = CpuProgram {
             level,
+            layouts: Arc::new(Layouts::new(level, None)),
             pool: Pool::new(threads)?,
             buffers: sizes.iter().map(line).collect(),
             steps: Vec::with_capacity(steps.len()),
@@ -79,6 +83,12 @@ impl CpuProgram {
         };
         steps.into_iter().for_each(|step| program.bind(step));
         Ok(program)
+    }
+
+    /// Chooses the layouts of ternary matrices as `layouts` does, which other programs may share.
+    pub fn with_layouts(mut self, layouts: Arc<Layouts>) -> Self {
+        self.layouts = layouts;
+        self
     }
 
     fn bind(&mut self, step: Step) {
@@ -156,7 +166,7 @@ impl CpuProgram {
             let Bound { step, bufs, .. } = &self.steps[constant.step];
             let packing = step.packing.expect("a step that packs");
             // SAFETY: nothing runs meanwhile, and the buffers are the step's.
-            constant.value = Some(unsafe { (packing.make)(self.level, &step.args, bufs) });
+            constant.value = Some(unsafe { (packing.make)(self.level, &self.layouts, &step.args, bufs) });
         }
     }
 }

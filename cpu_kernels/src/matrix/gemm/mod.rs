@@ -13,7 +13,7 @@ mod pack;
 mod scalar;
 mod tile;
 
-use crate::{Level, at_level, run::scratch::Scratch, run::split};
+use crate::{Level, at_level, matrix::packed_row_bytes, run::scratch::Scratch, run::split};
 use std::ops::Range;
 
 /// Length of one accumulation chain over k. Part of the numeric definition: changing it changes bits.
@@ -91,11 +91,6 @@ impl<'a> Mat<'a> {
             Mat::Int8 { codes, steps, cols } => f32::from(codes[i * cols + j]) * steps[i],
         }
     }
-}
-
-/// Bytes of one canonically packed row of `cols` ternary weights.
-pub(crate) fn packed_row_bytes(cols: usize) -> usize {
-    cols.div_ceil(128) * 32
 }
 
 /// One product: C (m, n) = alpha * A (m, k) * B (k, n) + beta * C.

@@ -80,7 +80,7 @@ fn panel<S: Isa>(src: &Mat, transpose: bool, (p, j): (usize, usize), to: Panel) 
                 transposed::<S>((src, stride), (to.width, to.k), (to.dst, to.stride));
             }
             Mat::Ternary { codes, scales, group, cols } if !transpose && j % to.stride == 0 => {
-                let row_bytes = super::packed_row_bytes(cols);
+                let row_bytes = crate::matrix::packed_row_bytes(cols);
                 let codes = codes.as_ptr().add(p * row_bytes + j / 128 * 32 + j % 32);
                 let scales = scales.as_ptr().add(p * (cols / group) + j / group);
                 ternary::<S>((codes, row_bytes), (j % 128 / 32 * 2) as i32, (scales, cols / group), to);

@@ -10,7 +10,7 @@
 mod scalar;
 mod simd;
 
-use crate::{Level, at_level, matrix::gemm::packed_row_bytes};
+use crate::{Level, at_level, matrix::packed_row_bytes};
 
 /// The smallest scale: the smallest normal f16.
 const MIN_SCALE: f32 = 1.0 / 16384.0;

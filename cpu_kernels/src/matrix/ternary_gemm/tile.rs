@@ -1,7 +1,7 @@
 //! The register tile: MR rows of NV registers of outputs, four inputs a product of bytes.
 
 use super::Tile;
-use crate::matrix::gemm::packed_row_bytes;
+use crate::matrix::packed_row_bytes;
 use crate::simd::isa::Isa;
 
 /// Computes a tile of `1 <= t.rows <= MR` and `t.cols <= NV * S::WIDTH`.

@@ -3,14 +3,14 @@
 //!
 //! [`PackedTernary`] is made once from the canonical codes. Its tiles interleave the weights of 16 or 32 outputs, so that
 //! each lane of a register is an output: a tile is one sequential stream, scales are one vector a group, and nothing is
-//! summed across lanes. Which layout is fastest depends on the machine: [`choose`] measures.
+//! summed across lanes. Which layout is fastest depends on the machine: [`Layouts`] measures.
 
 mod choose;
 mod packed;
 mod pairs32;
 mod rows16;
 
-pub use choose::{choose, force};
+pub use choose::Layouts;
 pub use packed::{Layout, PackedTernary};
 
 use crate::simd::isa::Isa;
