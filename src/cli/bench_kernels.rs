@@ -2,8 +2,9 @@
 //! layout decoding would choose.
 
 use cpu_kernels::matrix::bench::{Place, Record, gemm, gemv, peak_gops, read_bandwidth};
-use cpu_kernels::matrix::ternary_gemv::{Layout, choose};
+use cpu_kernels::matrix::ternary_gemv::{Layout, Layouts};
 use nanotern::backend::Level;
+use nanotern::ops::MAX_GROUP;
 use nanotern::{Error, Result};
 use serde_json::json;
 
@@ -28,8 +29,6 @@ pub struct KernelArgs {
 
 /// Values of the largest matrix that is measured, and of what it is multiplied with and makes: 256 MiB of codes.
 const MAX_VALUES: usize = 1 << 30;
-/// The largest group.
-const MAX_GROUP: usize = 1024;
 
 fn shape(text: &str) -> Result<(usize, usize), String> {
     let sizes = text.split_once('x').and_then(|(outs, dim)| Some((outs.parse().ok()?, dim.parse().ok()?)));
@@ -86,7 +85,7 @@ pub fn run(args: &KernelArgs) -> Result<()> {
 }
 
 fn measure(args: &KernelArgs, level: Level, shape: (usize, usize), limits: &Limits) {
-    let chosen = choose(level, shape.0, shape.1, args.group);
+    let chosen = Layouts::new(level, None).choose(shape.0, shape.1, args.group);
     for layout in Layout::of(level) {
         for place in [Place::Cache, Place::Dram] {
             let record = gemv(level, *layout, 1, shape, args.group, place);

@@ -40,10 +40,7 @@ pub struct Int8Weight {
 /// Weights of the largest group: what a workgroup sums at once.
 pub const MAX_GROUP: usize = 1024;
 
-/// Bytes of one packed row of `dim` weights.
-pub fn packed_row_bytes(dim: usize) -> usize {
-    dim.div_ceil(128) * 32
-}
+pub use cpu_kernels::matrix::packed_row_bytes;
 
 impl Graph {
     /// x (rows, dim) to int8.

@@ -7,7 +7,7 @@
 use crate::ops::int8_matmul::GROUP;
 use crate::ops::round_f16::round;
 use crate::run::scratch::{Line, Scratch};
-use crate::simd::isa::{Isa, prefetch};
+use crate::simd::isa::{Isa, prefetch, unroll};
 use crate::{Level, at_level};
 use bytemuck::Zeroable;
 use std::ops::Range;
@@ -159,7 +159,6 @@ fn products<S: Isa, const MR: usize, const NV: usize>(few: &Few) -> [[f32; PANEL
 
 /// Rows from `row` on, outputs from `first` on.
 #[inline(always)]
-#[expect(clippy::needless_range_loop, reason = "each index is a register")]
 fn tile<S: Isa, const R: usize, const NV: usize>(few: &Few, row: usize, first: usize, out: &mut [[f32; PANEL]]) {
     let mut acc = [[S::splat(0.0); NV]; R];
     for g in 0..few.groups {
@@ -167,43 +166,40 @@ fn tile<S: Isa, const R: usize, const NV: usize>(few: &Few, row: usize, first: u
         let block = unsafe { few.weights.add(g * few.block) };
         let mut sum = [[S::splat_i(0); NV]; R];
         if S::INT8_EXCESS != 0 {
-            for r in 0..R {
+            unroll!(r < R of 4 {
                 // SAFETY: a sum for each group of each row.
                 let sum_x = unsafe { *few.sums.add((row + r) * few.groups + g) };
                 sum[r] = [S::splat_i(-S::INT8_EXCESS * sum_x); NV];
-            }
+            });
         }
         for k in 0..GROUP / 4 {
             let codes = block.wrapping_add((k * PANEL + first) * 4);
-            (0..4 * S::WIDTH * NV).step_by(64).for_each(|line| prefetch(codes.wrapping_add(line)));
-            let mut w = [S::splat_i(0); NV];
-            for v in 0..NV {
-                // SAFETY: four inputs of a register of outputs.
-                w[v] = unsafe { S::load_i(codes.add(4 * v * S::WIDTH)) };
+            // Memory is a stream only where it is read in one pass.
+            if NV * S::WIDTH == PANEL {
+                (0..4 * PANEL).step_by(64).for_each(|line| prefetch(codes.wrapping_add(line)));
             }
-            for r in 0..R {
+            let mut w = [S::splat_i(0); NV];
+            // SAFETY: four inputs of a register of outputs.
+            unroll!(v < NV of 4 { w[v] = unsafe { S::load_i(codes.add(4 * v * S::WIDTH)) } });
+            unroll!(r < R of 4 {
                 let at = ((row + r) * few.groups + g) * GROUP + 4 * k;
                 // SAFETY: four inputs of a row.
                 let x = S::splat_i(unsafe { few.x.add(at).cast::<i32>().read_unaligned() });
-                for v in 0..NV {
-                    sum[r][v] = S::multiply_int8(sum[r][v], w[v], x);
-                }
-            }
+                unroll!(v < NV of 4 { sum[r][v] = S::multiply_int8(sum[r][v], w[v], x) })
+            });
         }
-        for v in 0..NV {
+        unroll!(v < NV of 4 {
             let at = first + v * S::WIDTH;
             // SAFETY: 64 scales follow the codes.
             let scale = unsafe {
                 let scales = block.add(CODES);
                 if few.half { S::load_half(scales.add(2 * at).cast()) } else { S::load(scales.add(4 * at).cast()) }
             };
-            for r in 0..R {
-                acc[r][v] = S::add(acc[r][v], S::mul(scale, S::to_float(sum[r][v])));
-            }
-        }
+            unroll!(r < R of 4 { acc[r][v] = S::add(acc[r][v], S::mul(scale, S::to_float(sum[r][v]))) })
+        });
     }
-    for r in 0..R {
-        for (v, out) in out[r][first..].chunks_exact_mut(S::WIDTH).take(NV).enumerate() {
+    for (r, out) in out.iter_mut().enumerate().take(R) {
+        for (v, out) in out[first..].chunks_exact_mut(S::WIDTH).take(NV).enumerate() {
             // SAFETY: a chunk is a register.
             unsafe { S::store(acc[r][v], out.as_mut_ptr()) };
         }

@@ -73,21 +73,22 @@ macro_rules! neon {
 
                 fn splat_i(x: i32) -> int32x4_t { vdupq_n_s32(x) }
                 fn add_i(a: int32x4_t, b: int32x4_t) -> int32x4_t { vaddq_s32(a, b) }
-                fn sub_i(a: int32x4_t, b: int32x4_t) -> int32x4_t { vsubq_s32(a, b) }
                 fn and(a: int32x4_t, b: int32x4_t) -> int32x4_t { vandq_s32(a, b) }
                 fn shl(a: int32x4_t, n: i32) -> int32x4_t { vshlq_s32(a, vdupq_n_s32(n)) }
                 fn shr(a: int32x4_t, n: i32) -> int32x4_t {
                     vreinterpretq_s32_u32(vshlq_u32(vreinterpretq_u32_s32(a), vdupq_n_s32(-n)))
                 }
-                fn sar(a: int32x4_t, n: i32) -> int32x4_t { vshlq_s32(a, vdupq_n_s32(-n)) }
                 fn as_float(a: int32x4_t) -> float32x4_t { vreinterpretq_f32_s32(a) }
                 fn to_float(a: int32x4_t) -> float32x4_t { vcvtq_f32_s32(a) }
-                // A true comparison is -1.
-                fn count_above(count: int32x4_t, a: float32x4_t, b: float32x4_t) -> int32x4_t {
-                    vsubq_s32(count, vreinterpretq_s32_u32(vcgtq_f32(a, b)))
+                fn ternary(code: int32x4_t, scale: float32x4_t) -> float32x4_t {
+                    let code = vandq_s32(code, vdupq_n_s32(3));
+                    vmulq_f32(vcvtq_f32_s32(vsubq_s32(code, vdupq_n_s32(1))), scale)
                 }
-                fn discount_below(count: int32x4_t, a: float32x4_t, b: float32x4_t) -> int32x4_t {
-                    vaddq_s32(count, vreinterpretq_s32_u32(vcltq_f32(a, b)))
+                fn add_sign(sum: int32x4_t, x: float32x4_t, half: f32, place: usize) -> int32x4_t {
+                    // A true comparison is -1.
+                    let above = vreinterpretq_s32_u32(vcgtq_f32(x, vdupq_n_f32(half)));
+                    let below = vreinterpretq_s32_u32(vcltq_f32(x, vdupq_n_f32(-half)));
+                    vaddq_s32(sum, Self::shl(vsubq_s32(below, above), 2 * place as i32))
                 }
                 unsafe fn load_i(from: *const u8) -> int32x4_t { vreinterpretq_s32_u8(vld1q_u8(from)) }
                 unsafe fn store_i(x: int32x4_t, to: *mut u8) { vst1q_u8(to, vreinterpretq_u8_s32(x)) }
@@ -152,6 +153,11 @@ neon!(Neon {
             sum.narrow[0] = vmlal_s8(sum.narrow[0], vget_low_s8(w), vget_low_s8(x));
             sum.narrow[1] = vmlal_high_s8(sum.narrow[1], w, x);
         }
+        fn add_shifted(sum: &mut Sums, other: Sums, bits: i32) {
+            let bits = vdupq_n_s16(-bits as i16);
+            sum.narrow[0] = vaddq_s16(sum.narrow[0], vshlq_s16(other.narrow[0], bits));
+            sum.narrow[1] = vaddq_s16(sum.narrow[1], vshlq_s16(other.narrow[1], bits));
+        }
         fn carry(sum: &mut Sums) {
             let [low, high] = [vpaddlq_s16(sum.narrow[0]), vpaddlq_s16(sum.narrow[1])];
             *sum = Sums { words: vaddq_s32(sum.words, vpaddq_s32(low, high)), narrow: [vdupq_n_s16(0); 2] };
@@ -186,6 +192,9 @@ neon!(Dotprod {
         fn multiply(sum: &mut int32x4_t, weights: int32x4_t, x: int32x4_t) {
             *sum = sdot(*sum, vreinterpretq_s8_s32(weights), vreinterpretq_s8_s32(x));
         }
+        fn add_shifted(sum: &mut int32x4_t, other: int32x4_t, bits: i32) {
+            *sum = vaddq_s32(*sum, vshlq_s32(other, vdupq_n_s32(-bits)));
+        }
         fn carry(_sum: &mut int32x4_t) {}
         fn total(sum: int32x4_t) -> int32x4_t { sum }
         fn multiply_int8(sum: int32x4_t, biased: int32x4_t, x: int32x4_t) -> int32x4_t {
@@ -197,6 +206,14 @@ neon!(Dotprod {
 impl Lookup for Neon {
     instructions! {
         unsafe fn table(from: *const u8) -> int32x4_t { vreinterpretq_s32_u8(vld1q_u8(from)) }
+        unsafe fn pair_table(a: i8, b: i8, to: *mut u8) {
+            let first = vmulq_n_s16(vld1q_s16([-1, 0, 1, 2, -1, 0, 1, 2].as_ptr()), i16::from(a));
+            for (half, seconds) in [[-1, -1, -1, -1, 0, 0, 0, 0], [1, 1, 1, 1, 2, 2, 2, 2]].iter().enumerate() {
+                let sum = vmlaq_n_s16(first, vld1q_s16(seconds.as_ptr()), i16::from(b));
+                vst1_s8(to.add(8 * half).cast(), vmovn_s16(vandq_s16(sum, vdupq_n_s16(127))));
+                vst1_s8(to.add(16 + 8 * half).cast(), vshrn_n_s16::<7>(sum));
+            }
+        }
         fn lookup(table: int32x4_t, indices: int32x4_t) -> int32x4_t {
             vreinterpretq_s32_u8(vqtbl1q_u8(vreinterpretq_u8_s32(table), vreinterpretq_u8_s32(indices)))
         }

@@ -106,21 +106,18 @@ pub(crate) trait Isa: Lanes {
 
     fn splat_i(x: i32) -> Self::I;
     fn add_i(a: Self::I, b: Self::I) -> Self::I;
-    fn sub_i(a: Self::I, b: Self::I) -> Self::I;
     fn and(a: Self::I, b: Self::I) -> Self::I;
     /// Shifts words left.
     fn shl(a: Self::I, n: i32) -> Self::I;
     /// Shifts words right, unsigned.
     fn shr(a: Self::I, n: i32) -> Self::I;
-    /// Shifts words right, signed.
-    fn sar(a: Self::I, n: i32) -> Self::I;
     /// The same bits as floats.
     fn as_float(a: Self::I) -> Self::F;
     fn to_float(a: Self::I) -> Self::F;
-    /// count + 1 where a > b.
-    fn count_above(count: Self::I, a: Self::F, b: Self::F) -> Self::I;
-    /// count - 1 where a < b.
-    fn discount_below(count: Self::I, a: Self::F, b: Self::F) -> Self::I;
+    /// (code - 1) * scale, where the code is the two lowest bits.
+    fn ternary(code: Self::I, scale: Self::F) -> Self::F;
+    /// sum + 4^place where x is above half, sum - 4^place where it is below -half.
+    fn add_sign(sum: Self::I, x: Self::F, half: f32, place: usize) -> Self::I;
 
     /// # Safety
     /// `from` is valid for reads of a register.
@@ -142,7 +139,7 @@ pub(crate) trait Isa: Lanes {
     /// `from` is valid for reads of `WIDTH` bytes.
     unsafe fn load_i8(from: *const i8) -> Self::I;
 
-    /// Stores two registers of words within -128..=127 as bytes.
+    /// Stores the low bytes of two registers of words, which are within an i16.
     ///
     /// # Safety
     /// `to` is valid for writes of `2 * WIDTH` bytes.
@@ -158,6 +155,8 @@ pub(crate) trait Isa: Lanes {
     fn start(x: i32) -> Self::Sum;
     /// Adds the products of weights within 0..=2 * 4^(PLACES - 1) and activations within +-127.
     fn multiply(sum: &mut Self::Sum, weights: Self::I, x: Self::I);
+    /// sum + other / 2^bits, where `other` holds multiples of that which were not carried since it started from 0.
+    fn add_shifted(sum: &mut Self::Sum, other: Self::Sum, bits: i32);
     /// Makes room in a sum: due before the weights added exceed [`Isa::CARRY`].
     fn carry(sum: &mut Self::Sum);
     /// The sum. It must have been carried since the last product.
@@ -174,6 +173,12 @@ pub(crate) trait Lookup: Isa {
     /// # Safety
     /// `from` is valid for reads of 16 bytes.
     unsafe fn table(from: *const u8) -> Self::I;
+    /// The table of sums (c0 - 1) a + (c1 - 1) b at c0 + 4 c1, for c0 and c1 below 4: the low seven bits of each, then their
+    /// other bits, signed.
+    ///
+    /// # Safety
+    /// `to` is valid for writes of 32 bytes.
+    unsafe fn pair_table(a: i8, b: i8, to: *mut u8);
     /// The bytes of a table at indices within 0..16.
     fn lookup(table: Self::I, indices: Self::I) -> Self::I;
     /// The upper four bits of each byte.
@@ -249,3 +254,25 @@ macro_rules! instructions {
     };
 }
 pub(crate) use instructions;
+
+/// `unroll!(i < N of 4 { .. })` repeats a block for each index below a constant of at most 4 (or 2, 8, 12, 16). Registers must
+/// not be indexed at run time, and whether a compiler unrolls a loop depends on what surrounds it.
+macro_rules! unroll {
+    ($i:ident < $n:tt of 2 $body:block) => { $crate::simd::isa::unroll!(@ $i $n $body 0 1) };
+    ($i:ident < $n:tt of 4 $body:block) => { $crate::simd::isa::unroll!(@ $i $n $body 0 1 2 3) };
+    ($i:ident < $n:tt of 8 $body:block) => { $crate::simd::isa::unroll!(@ $i $n $body 0 1 2 3 4 5 6 7) };
+    ($i:ident < $n:tt of 12 $body:block) => { $crate::simd::isa::unroll!(@ $i $n $body 0 1 2 3 4 5 6 7 8 9 10 11) };
+    ($i:ident < $n:tt of 16 $body:block) => {
+        $crate::simd::isa::unroll!(@ $i $n $body 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15)
+    };
+    ($i:ident < $n:tt of $most:tt, $($rest:tt)*) => {
+        $crate::simd::isa::unroll!($i < $n of $most { $crate::simd::isa::unroll!($($rest)*) })
+    };
+    (@ $i:ident $n:tt $body:block $($k:literal)*) => {{
+        $(if $k < $n {
+            let $i: usize = $k;
+            $body
+        })*
+    }};
+}
+pub(crate) use unroll;

@@ -73,16 +73,20 @@ impl Isa for Simd128 {
 
         fn splat_i(x: i32) -> v128 { i32x4_splat(x) }
         fn add_i(a: v128, b: v128) -> v128 { i32x4_add(a, b) }
-        fn sub_i(a: v128, b: v128) -> v128 { i32x4_sub(a, b) }
         fn and(a: v128, b: v128) -> v128 { v128_and(a, b) }
         fn shl(a: v128, n: i32) -> v128 { i32x4_shl(a, n as u32) }
         fn shr(a: v128, n: i32) -> v128 { u32x4_shr(a, n as u32) }
-        fn sar(a: v128, n: i32) -> v128 { i32x4_shr(a, n as u32) }
         fn as_float(a: v128) -> v128 { a }
         fn to_float(a: v128) -> v128 { f32x4_convert_i32x4(a) }
-        // A true comparison is -1.
-        fn count_above(count: v128, a: v128, b: v128) -> v128 { i32x4_sub(count, f32x4_gt(a, b)) }
-        fn discount_below(count: v128, a: v128, b: v128) -> v128 { i32x4_add(count, f32x4_lt(a, b)) }
+        fn ternary(code: v128, scale: v128) -> v128 {
+            let code = v128_and(code, i32x4_splat(3));
+            f32x4_mul(f32x4_convert_i32x4(i32x4_sub(code, i32x4_splat(1))), scale)
+        }
+        fn add_sign(sum: v128, x: v128, half: f32, place: usize) -> v128 {
+            // A true comparison is -1.
+            let sign = i32x4_sub(f32x4_lt(x, f32x4_splat(-half)), f32x4_gt(x, f32x4_splat(half)));
+            i32x4_add(sum, i32x4_shl(sign, 2 * place as u32))
+        }
         unsafe fn load_i(from: *const u8) -> v128 { v128_load(from.cast()) }
         unsafe fn store_i(x: v128, to: *mut u8) { v128_store(to.cast(), x) }
         unsafe fn load_u8(from: *const u8) -> v128 {
@@ -100,6 +104,10 @@ impl Isa for Simd128 {
         fn multiply(sum: &mut Sums, weights: v128, x: v128) {
             sum.narrow[0] = i16x8_add(sum.narrow[0], i16x8_extmul_low_i8x16(weights, x));
             sum.narrow[1] = i16x8_add(sum.narrow[1], i16x8_extmul_high_i8x16(weights, x));
+        }
+        fn add_shifted(sum: &mut Sums, other: Sums, bits: i32) {
+            sum.narrow[0] = i16x8_add(sum.narrow[0], i16x8_shr(other.narrow[0], bits as u32));
+            sum.narrow[1] = i16x8_add(sum.narrow[1], i16x8_shr(other.narrow[1], bits as u32));
         }
         fn carry(sum: &mut Sums) {
             sum.words = i32x4_add(sum.words, add_pairs(sum.narrow));
@@ -139,6 +147,15 @@ fn add_pairs(narrow: [v128; 2]) -> v128 {
 impl Lookup for Simd128 {
     instructions! {
         unsafe fn table(from: *const u8) -> v128 { v128_load(from.cast()) }
+        unsafe fn pair_table(a: i8, b: i8, to: *mut u8) {
+            let (a, b) = (i16x8_splat(i16::from(a)), i16x8_splat(i16::from(b)));
+            let first = i16x8_mul(a, i16x8(-1, 0, 1, 2, -1, 0, 1, 2));
+            let seconds = [i16x8(-1, -1, -1, -1, 0, 0, 0, 0), i16x8(1, 1, 1, 1, 2, 2, 2, 2)];
+            let [sum0, sum1] = seconds.map(|second| i16x8_add(first, i16x8_mul(b, second)));
+            let low = i16x8_splat(127);
+            v128_store(to.cast(), i8x16_narrow_i16x8(v128_and(sum0, low), v128_and(sum1, low)));
+            v128_store(to.add(16).cast(), i8x16_narrow_i16x8(i16x8_shr(sum0, 7), i16x8_shr(sum1, 7)));
+        }
         fn lookup(table: v128, indices: v128) -> v128 { i8x16_swizzle(table, indices) }
         fn upper_nibbles(a: v128) -> v128 { u8x16_shr(a, 4) }
         fn add_u8(a: v128, b: v128) -> v128 { i8x16_add(a, b) }

@@ -65,19 +65,20 @@ impl Isa for Avx2 {
 
         fn splat_i(x: i32) -> __m256i { _mm256_set1_epi32(x) }
         fn add_i(a: __m256i, b: __m256i) -> __m256i { _mm256_add_epi32(a, b) }
-        fn sub_i(a: __m256i, b: __m256i) -> __m256i { _mm256_sub_epi32(a, b) }
         fn and(a: __m256i, b: __m256i) -> __m256i { _mm256_and_si256(a, b) }
         fn shl(a: __m256i, n: i32) -> __m256i { _mm256_sll_epi32(a, _mm_cvtsi32_si128(n)) }
         fn shr(a: __m256i, n: i32) -> __m256i { _mm256_srl_epi32(a, _mm_cvtsi32_si128(n)) }
-        fn sar(a: __m256i, n: i32) -> __m256i { _mm256_sra_epi32(a, _mm_cvtsi32_si128(n)) }
         fn as_float(a: __m256i) -> __m256 { _mm256_castsi256_ps(a) }
         fn to_float(a: __m256i) -> __m256 { _mm256_cvtepi32_ps(a) }
-        // A true comparison is -1.
-        fn count_above(count: __m256i, a: __m256, b: __m256) -> __m256i {
-            _mm256_sub_epi32(count, _mm256_castps_si256(_mm256_cmp_ps::<_CMP_GT_OQ>(a, b)))
+        fn ternary(code: __m256i, scale: __m256) -> __m256 {
+            let values = _mm256_setr_ps(-1.0, 0.0, 1.0, 0.0, -1.0, 0.0, 1.0, 0.0);
+            _mm256_permutevar8x32_ps(_mm256_mul_ps(values, scale), code)
         }
-        fn discount_below(count: __m256i, a: __m256, b: __m256) -> __m256i {
-            _mm256_add_epi32(count, _mm256_castps_si256(_mm256_cmp_ps::<_CMP_LT_OQ>(a, b)))
+        fn add_sign(sum: __m256i, x: __m256, half: f32, place: usize) -> __m256i {
+            // A true comparison is -1.
+            let above = _mm256_castps_si256(_mm256_cmp_ps::<_CMP_GT_OQ>(x, _mm256_set1_ps(half)));
+            let below = _mm256_castps_si256(_mm256_cmp_ps::<_CMP_LT_OQ>(x, _mm256_set1_ps(-half)));
+            _mm256_add_epi32(sum, Self::shl(_mm256_sub_epi32(below, above), 2 * place as i32))
         }
         unsafe fn load_i(from: *const u8) -> __m256i { _mm256_loadu_si256(from.cast()) }
         unsafe fn store_i(x: __m256i, to: *mut u8) { _mm256_storeu_si256(to.cast(), x) }
@@ -86,13 +87,17 @@ impl Isa for Avx2 {
         unsafe fn store_bytes(x: [__m256i; 2], to: *mut u8) {
             // Each 128-bit lane holds its halves of the two registers.
             let words = _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_packs_epi32(x[0], x[1]));
-            let bytes = _mm_packs_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256::<1>(words));
+            let words = _mm256_and_si256(words, _mm256_set1_epi16(255));
+            let bytes = _mm_packus_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256::<1>(words));
             _mm_storeu_si128(to.cast(), bytes);
         }
 
         fn start(x: i32) -> (__m256i, __m256i) { (_mm256_set1_epi32(x), _mm256_setzero_si256()) }
         fn multiply(sum: &mut (__m256i, __m256i), weights: __m256i, x: __m256i) {
             sum.1 = _mm256_add_epi16(sum.1, _mm256_maddubs_epi16(weights, x));
+        }
+        fn add_shifted(sum: &mut (__m256i, __m256i), other: (__m256i, __m256i), bits: i32) {
+            sum.1 = _mm256_add_epi16(sum.1, _mm256_sra_epi16(other.1, _mm_cvtsi32_si128(bits)));
         }
         fn carry(sum: &mut (__m256i, __m256i)) {
             sum.0 = _mm256_add_epi32(sum.0, _mm256_madd_epi16(sum.1, _mm256_set1_epi16(1)));
@@ -150,6 +155,17 @@ fn interleave(v: [__m256i; 8]) -> [__m256i; 8] {
 impl Lookup for Avx2 {
     instructions! {
         unsafe fn table(from: *const u8) -> __m256i { _mm256_broadcastsi128_si256(_mm_loadu_si128(from.cast())) }
+        unsafe fn pair_table(a: i8, b: i8, to: *mut u8) {
+            let x = _mm256_set1_epi16(i16::from_le_bytes([a as u8, b as u8]));
+            // Each word is a c0 and its c1.
+            let codes = _mm256_setr_epi16(
+                0x000, 0x001, 0x002, 0x003, 0x100, 0x101, 0x102, 0x103, 0x200, 0x201, 0x202, 0x203, 0x300, 0x301, 0x302, 0x303,
+            );
+            let sum = _mm256_sub_epi16(_mm256_maddubs_epi16(codes, x), _mm256_maddubs_epi16(_mm256_set1_epi8(1), x));
+            let (low, high) = (_mm256_and_si256(sum, _mm256_set1_epi16(127)), _mm256_srai_epi16::<7>(sum));
+            let bytes = _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_packs_epi16(low, high));
+            _mm256_storeu_si256(to.cast(), bytes);
+        }
         fn lookup(table: __m256i, indices: __m256i) -> __m256i { _mm256_shuffle_epi8(table, indices) }
         fn upper_nibbles(a: __m256i) -> __m256i { _mm256_and_si256(_mm256_srli_epi16::<4>(a), _mm256_set1_epi8(15)) }
         fn add_u8(a: __m256i, b: __m256i) -> __m256i { _mm256_add_epi8(a, b) }
@@ -213,18 +229,18 @@ impl Isa for Avx512 {
 
         fn splat_i(x: i32) -> __m512i { _mm512_set1_epi32(x) }
         fn add_i(a: __m512i, b: __m512i) -> __m512i { _mm512_add_epi32(a, b) }
-        fn sub_i(a: __m512i, b: __m512i) -> __m512i { _mm512_sub_epi32(a, b) }
         fn and(a: __m512i, b: __m512i) -> __m512i { _mm512_and_si512(a, b) }
         fn shl(a: __m512i, n: i32) -> __m512i { _mm512_sll_epi32(a, _mm_cvtsi32_si128(n)) }
         fn shr(a: __m512i, n: i32) -> __m512i { _mm512_srl_epi32(a, _mm_cvtsi32_si128(n)) }
-        fn sar(a: __m512i, n: i32) -> __m512i { _mm512_sra_epi32(a, _mm_cvtsi32_si128(n)) }
         fn as_float(a: __m512i) -> __m512 { _mm512_castsi512_ps(a) }
         fn to_float(a: __m512i) -> __m512 { _mm512_cvtepi32_ps(a) }
-        fn count_above(count: __m512i, a: __m512, b: __m512) -> __m512i {
-            _mm512_mask_add_epi32(count, _mm512_cmp_ps_mask::<_CMP_GT_OQ>(a, b), count, _mm512_set1_epi32(1))
+        fn ternary(code: __m512i, scale: __m512) -> __m512 {
+            _mm512_permutexvar_ps(code, _mm512_mul_ps(_mm512_setr4_ps(-1.0, 0.0, 1.0, 0.0), scale))
         }
-        fn discount_below(count: __m512i, a: __m512, b: __m512) -> __m512i {
-            _mm512_mask_sub_epi32(count, _mm512_cmp_ps_mask::<_CMP_LT_OQ>(a, b), count, _mm512_set1_epi32(1))
+        fn add_sign(sum: __m512i, x: __m512, half: f32, place: usize) -> __m512i {
+            let unit = _mm512_set1_epi32(1 << (2 * place));
+            let sum = _mm512_mask_add_epi32(sum, _mm512_cmp_ps_mask::<_CMP_GT_OQ>(x, _mm512_set1_ps(half)), sum, unit);
+            _mm512_mask_sub_epi32(sum, _mm512_cmp_ps_mask::<_CMP_LT_OQ>(x, _mm512_set1_ps(-half)), sum, unit)
         }
         unsafe fn load_i(from: *const u8) -> __m512i { _mm512_loadu_si512(from.cast()) }
         unsafe fn store_i(x: __m512i, to: *mut u8) { _mm512_storeu_si512(to.cast(), x) }
@@ -238,6 +254,9 @@ impl Isa for Avx512 {
         fn start(x: i32) -> __m512i { _mm512_set1_epi32(x) }
         fn multiply(sum: &mut __m512i, weights: __m512i, x: __m512i) {
             *sum = _mm512_dpbusd_epi32(*sum, weights, x);
+        }
+        fn add_shifted(sum: &mut __m512i, other: __m512i, bits: i32) {
+            *sum = _mm512_add_epi32(*sum, _mm512_sra_epi32(other, _mm_cvtsi32_si128(bits)));
         }
         fn carry(_sum: &mut __m512i) {}
         fn total(sum: __m512i) -> __m512i { sum }

@@ -172,15 +172,13 @@ fn plain((src, src_stride): (*const f32, usize), (rows, cols): (usize, usize), (
 /// at bit `shift`; one scale covers the panel's row. Rows of either are their stride apart.
 #[inline(always)]
 fn ternary<S: Isa>(codes: (*const u8, usize), shift: i32, scales: (*const f32, usize), to: Panel) {
-    let (three, one) = (S::splat_i(3), S::splat_i(1));
     for p in 0..to.k {
         // SAFETY: every row has a scale, and bytes for `stride` columns.
         unsafe {
             let scale = S::splat(*scales.0.add(p * scales.1));
             for j in (0..to.stride).step_by(S::WIDTH) {
                 let bytes = S::load_u8(codes.0.add(p * codes.1 + j));
-                let value = S::to_float(S::sub_i(S::and(S::shr(bytes, shift), three), one));
-                S::store(S::mul(value, scale), to.dst.add(p * to.stride + j));
+                S::store(S::ternary(S::shr(bytes, shift), scale), to.dst.add(p * to.stride + j));
             }
         }
     }

@@ -1,7 +1,7 @@
 //! The definitions in vectors.
 
 use super::{MIN_MAX, scalar, scale};
-use crate::simd::isa::Isa;
+use crate::simd::isa::{Isa, unroll};
 
 /// Quantises one row of activations; returns its step.
 #[inline(always)]
@@ -40,58 +40,68 @@ pub(super) fn row<S: Isa>(x: &[f32], xq: &mut [i8]) -> f32 {
 pub(super) fn ternary_row<S: Isa>(w: &[f32], group: usize, codes: &mut [u8], scales: &mut [f32]) {
     for (w, s) in w.chunks_exact(group).zip(scales.iter_mut()) {
         let sum = match group / S::WIDTH {
-            2 => sum_abs::<S, 2>(w),
-            4 => sum_abs::<S, 4>(w),
-            8 => sum_abs::<S, 8>(w),
-            16 => sum_abs::<S, 16>(w),
-            32 => sum_abs::<S, 32>(w),
-            64 => sum_abs::<S, 64>(w),
+            2 => sum_abs::<S, 1, 2>(w),
+            4 => sum_abs::<S, 1, 4>(w),
+            8 => sum_abs::<S, 1, 8>(w),
+            16 => sum_abs::<S, 2, 8>(w),
+            32 => sum_abs::<S, 4, 8>(w),
+            64 => sum_abs::<S, 8, 8>(w),
             _ => scalar::sum_abs(w),
         };
         *s = scale(sum, group);
     }
     for (run, bytes) in codes.chunks_exact_mut(32).enumerate() {
-        let planes = 4.min((w.len() - 128 * run) / 32);
-        // Codes are 1 + (w > half) - (w < -half).
-        let mut halves = [0.0; 4];
-        for (plane, half) in halves.iter_mut().enumerate().take(planes) {
-            *half = 0.5 * scales[(128 * run + 32 * plane) / group];
-        }
-        for (i, bytes) in bytes.chunks_exact_mut(2 * S::WIDTH).enumerate() {
-            let mut packed = [S::splat_i(0x55); 2];
-            for (v, packed) in packed.iter_mut().enumerate() {
-                let mut signs = S::splat_i(0);
-                for plane in (0..planes).rev() {
-                    let at = 128 * run + 32 * plane + (2 * i + v) * S::WIDTH;
-                    // SAFETY: a register of weights of this plane.
-                    let w = unsafe { S::load(w.as_ptr().add(at)) };
-                    let half = halves[plane];
-                    signs = S::count_above(S::shl(signs, 2), w, S::splat(half));
-                    signs = S::discount_below(signs, w, S::splat(-half));
-                }
-                // As a signed byte.
-                *packed = S::sar(S::shl(S::add_i(*packed, signs), 24), 24);
-            }
-            // SAFETY: as many bytes.
-            unsafe { S::store_bytes(packed, bytes.as_mut_ptr()) };
+        let w = &w[128 * run..];
+        let scale = |plane: usize| scales[(128 * run + 32 * plane) / group];
+        match w.len() / 32 {
+            1 => pack::<S, 1>(w, [scale(0)], bytes),
+            2 => pack::<S, 2>(w, [scale(0), scale(1)], bytes),
+            3 => pack::<S, 3>(w, [scale(0), scale(1), scale(2)], bytes),
+            _ => pack::<S, 4>(w, [scale(0), scale(1), scale(2), scale(3)], bytes),
         }
     }
 }
 
-/// Sum of |w| by adding halves. `w` holds N registers, N a power of two.
+/// Packs P planes of 32 weights, each with its scale.
 #[inline(always)]
-fn sum_abs<S: Isa, const N: usize>(w: &[f32]) -> f32 {
-    assert_eq!(w.len(), N * S::WIDTH);
-    let mut t = [S::splat(0.0); N];
-    for (i, t) in t.iter_mut().enumerate() {
-        // SAFETY: N registers.
-        *t = S::abs(unsafe { S::load(w.as_ptr().add(i * S::WIDTH)) });
+fn pack<S: Isa, const P: usize>(w: &[f32], scales: [f32; P], bytes: &mut [u8]) {
+    assert!(w.len() >= 32 * P && bytes.len() == 32);
+    for i in (0..32).step_by(2 * S::WIDTH) {
+        // The ones of four planes: a code is 1 + (w > half) - (w < -half).
+        let mut packed = [S::splat_i(0b01_01_01_01); 2];
+        unroll!(v < 2 of 2, p < P of 4 {
+            // SAFETY: a register of weights of this plane.
+            let w = unsafe { S::load(w.as_ptr().add(32 * p + i + v * S::WIDTH)) };
+            packed[v] = S::add_sign(packed[v], w, 0.5 * scales[p], p)
+        });
+        // SAFETY: as many bytes.
+        unsafe { S::store_bytes(packed, bytes.as_mut_ptr().add(i)) };
     }
-    for level in (0..N.ilog2()).rev() {
-        let half = 1 << level;
-        for i in 0..half {
-            t[i] = S::add(t[i], t[i + half]);
-        }
+}
+
+/// Sum of |w| by adding halves. `w` holds M * N registers: register n of the halves that are left when N are is a sum of every
+/// N-th one.
+#[inline(always)]
+fn sum_abs<S: Isa, const M: usize, const N: usize>(w: &[f32]) -> f32 {
+    assert_eq!(w.len(), M * N * S::WIDTH);
+    let mut left = [S::splat(0.0); N];
+    unroll!(n < N of 8 {
+        let mut t = [S::splat(0.0); M];
+        // SAFETY: M * N registers.
+        unroll!(m < M of 8 { t[m] = S::abs(unsafe { S::load(w.as_ptr().add((m * N + n) * S::WIDTH)) }) });
+        left[n] = halved::<S, M>(t);
+    });
+    S::sum_halves(halved::<S, N>(left))
+}
+
+/// Adds halves of up to 8 registers.
+#[inline(always)]
+fn halved<S: Isa, const N: usize>(mut t: [S::F; N]) -> S::F {
+    if N == 8 {
+        unroll!(i < 4 of 4 { t[i] = S::add(t[i], t[i + N / 2]) });
     }
-    S::sum_halves(t[0])
+    if N >= 4 {
+        unroll!(i < 2 of 2 { t[i] = S::add(t[i], t[i + 2]) });
+    }
+    if N >= 2 { S::add(t[0], t[1]) } else { t[0] }
 }

@@ -20,9 +20,11 @@ pub(super) fn prepared_bytes(w: &PackedTernary) -> usize {
     w.dim() / 4 * TABLES
 }
 
-/// Computes the tiles of a job of one row. Levels without wider tables use those of the level below.
+/// Computes the tiles of a job of one row. Levels without wider tables use the instructions of the level below.
 pub(super) fn run(level: Level, job: &Job<'_>, prepared: &mut [u8]) {
-    at_level!(level, [super::none, tiles::<Simd128, 2>, tiles::<Avx2, 1>, tiles::<Avx2, 1>, tiles::<Neon, 2>, tiles::<Neon, 2>],
+    let level = if level == Level::Avx512 { Level::Avx2 } else { level };
+    at_level!(level,
+        [super::none, tiles::<Simd128, 2>, tiles::<Avx2, 1>, super::none, tiles::<Neon, 2>, tiles::<Neon, 2>],
         (job: &Job<'_>, prepared: &mut [u8]));
 }
 
@@ -30,8 +32,9 @@ pub(super) fn run(level: Level, job: &Job<'_>, prepared: &mut [u8]) {
 #[inline(always)]
 #[expect(clippy::needless_range_loop, reason = "each index is a register")]
 fn tiles<S: Lookup, const N: usize>(job: &Job<'_>, prepared: &mut [u8]) {
-    for (x, to) in job.x.as_chunks().0.iter().zip(prepared.as_chunks_mut().0) {
-        table(*x, to);
+    for ([a, b], to) in job.x.as_chunks().0.iter().zip(prepared.as_chunks_mut::<{ TABLES / 2 }>().0) {
+        // SAFETY: 32 bytes.
+        unsafe { S::pair_table(*a, *b, to.as_mut_ptr()) };
     }
     let (dim, group) = (job.w.dim(), job.w.group());
     let (groups, scales) = (dim / group, job.w.scales());
@@ -64,17 +67,6 @@ fn tiles<S: Lookup, const N: usize>(job: &Job<'_>, prepared: &mut [u8]) {
             // SAFETY: outputs 32 tile.. are this job's.
             unsafe { job.store::<S>(0, 32 * tile + v * S::WIDTH, S::mul(S::splat(job.steps[0]), *acc)) };
         }
-    }
-}
-
-/// The table of a pair.
-#[inline(always)]
-fn table([a, b]: [i8; 2], to: &mut [u8; TABLES / 2]) {
-    let (a, b) = (i16::from(a), i16::from(b));
-    for code in 0..16 {
-        let sum = (code % 4 - 1) * a + (code / 4 - 1) * b;
-        to[code as usize] = (sum & 127) as u8;
-        to[16 + code as usize] = (sum >> 7) as u8;
     }
 }
 

@@ -6,7 +6,7 @@
 
 use super::{Job, PackedTernary};
 use crate::matrix::ternary_gemm::negated_sums;
-use crate::simd::isa::{Isa, prefetch};
+use crate::simd::isa::{Isa, prefetch, unroll};
 use crate::{Level, at_level};
 
 /// Rows of activations that share one pass over the weights.
@@ -46,7 +46,6 @@ fn tiles<S: Isa, const H1: usize, const H2: usize, const H4: usize, const U: usi
 
 /// R rows of a tile.
 #[inline(always)]
-#[expect(clippy::needless_range_loop, reason = "each index is a register")]
 fn rows<S: Isa, const R: usize, const H: usize, const U: usize>(job: &Job<'_>, sums: &[i32], tile: usize) {
     let (dim, group) = (job.w.dim(), job.w.group());
     let (groups, scales) = (dim / group, job.w.scales());
@@ -57,65 +56,57 @@ fn rows<S: Isa, const R: usize, const H: usize, const U: usize>(job: &Job<'_>, s
         let codes = job.w.codes()[tile * dim * 4..][..dim * 4].as_ptr().wrapping_add(4 * first);
         let mut acc = [[S::splat(0.0); H]; R];
         for g in 0..groups {
-            let mut sum = [[[[S::start(0); 4]; H]; U]; R];
-            for r in 0..R {
-                // SAFETY: the row has a sum for each group.
-                let start = S::start(unsafe { *sums.add(r * groups + g) });
-                for h in 0..H {
-                    sum[r][0][h][0] = start;
-                }
-            }
+            let mut total = [[S::start(0); H]; R];
+            // SAFETY: the row has a sum for each group.
+            unroll!(r < R of 4 { total[r] = [S::start(unsafe { *sums.add(r * groups + g) }); H] });
             let (mut k, end) = (g * group, (g + 1) * group);
             while k < end {
+                let mut sum = [[[[S::start(0); 4]; H]; U]; R];
                 // 16 inputs are 4 / PLACES products a place, and the largest weight is 2 * 4^(PLACES - 1).
-                let stop = end.min(k.saturating_add(S::CARRY));
+                let stop = end.min(k + S::CARRY);
                 while k < stop {
-                    for u in 0..U {
+                    unroll!(u < U of 2 {
                         let k = k + 16 * u;
                         prefetch(codes.wrapping_add(4 * k));
-                        for h in 0..H {
+                        unroll!(h < H of 4 {
                             // SAFETY: inputs k..k + 16 of a register of outputs.
                             let q = unsafe { S::load_i(codes.add(4 * (k + h * S::WIDTH))) };
-                            for p in 0..4 {
+                            unroll!(p < 4 of 4 {
                                 let shifted = S::shr(q, (p / S::PLACES * S::PLACES * 2) as i32);
                                 let w = S::and(shifted, masks[p % S::PLACES]);
-                                for r in 0..R {
+                                unroll!(r < R of 4 {
                                     // SAFETY: inputs k + 4 p..+ 4 of row r.
                                     let x = unsafe { x.add(r * dim + k + 4 * p).cast::<i32>().read_unaligned() };
                                     S::multiply(&mut sum[r][u][h][p % S::PLACES], w, S::splat_i(x));
-                                }
-                            }
-                        }
-                    }
+                                })
+                            })
+                        })
+                    });
                     k += 16 * U;
                 }
-                sum.as_flattened_mut().as_flattened_mut().iter_mut().for_each(|places| {
-                    places[..S::PLACES].iter_mut().for_each(S::carry);
+                unroll!(r < R of 4, h < H of 4 {
+                    unroll!(p < 4 of 4 {
+                        if p < S::PLACES {
+                            let mut place = sum[r][0][h][p];
+                            unroll!(u < U of 2 { if u > 0 { S::add_shifted(&mut place, sum[r][u][h][p], 0) } });
+                            S::add_shifted(&mut total[r][h], place, 2 * p as i32)
+                        }
+                    });
+                    S::carry(&mut total[r][h])
                 });
             }
-            for h in 0..H {
+            unroll!(h < H of 4 {
                 // SAFETY: a tile has 16 scales a group.
                 let scale = unsafe { scales.load::<S>((tile * groups + g) * 16 + first + h * S::WIDTH) };
-                for r in 0..R {
-                    let mut of_group = S::splat_i(0);
-                    for p in 0..S::PLACES {
-                        let mut place = S::total(sum[r][0][h][p]);
-                        for u in 1..U {
-                            place = S::add_i(place, S::total(sum[r][u][h][p]));
-                        }
-                        // Only the start of place 0 is no multiple of 4^p.
-                        of_group = S::add_i(of_group, S::sar(place, 2 * p as i32));
-                    }
-                    acc[r][h] = S::add(acc[r][h], S::mul(scale, S::to_float(of_group)));
-                }
-            }
+                unroll!(r < R of 4 {
+                    acc[r][h] = S::add(acc[r][h], S::mul(scale, S::to_float(S::total(total[r][h]))))
+                })
+            });
         }
-        for r in 0..R {
-            for h in 0..H {
-                let out = S::mul(S::splat(job.steps[r]), acc[r][h]);
-                // SAFETY: outputs of this tile are this job's.
-                unsafe { job.store::<S>(r, 16 * tile + first + h * S::WIDTH, out) };
-            }
-        }
+        unroll!(r < R of 4, h < H of 4 {
+            let out = S::mul(S::splat(job.steps[r]), acc[r][h]);
+            // SAFETY: outputs of this tile are this job's.
+            unsafe { job.store::<S>(r, 16 * tile + first + h * S::WIDTH, out) }
+        });
     }
 }
