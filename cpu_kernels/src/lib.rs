@@ -3,6 +3,11 @@
 //! Each op has a file named like its shader, with the same `Args` and the same buffers in the same order. The scalar
 //! function *defines* the op; SIMD levels agree with it. No result depends on how the work was split into parts.
 
+#![cfg_attr(
+    not(any(target_arch = "x86_64", target_arch = "aarch64", target_feature = "simd128")),
+    allow(dead_code, unused_imports, reason = "only SIMD levels use what is generic over instructions")
+)]
+
 pub mod matrix;
 pub mod ops;
 pub mod run;

@@ -73,7 +73,7 @@ pub fn test() -> Result {
 }
 
 /// Where this build puts its files.
-fn target() -> Result<PathBuf> {
+pub fn target() -> Result<PathBuf> {
     let here = env::current_exe().map_err(|e| e.to_string())?;
     here.ancestors().nth(2).map(Path::to_path_buf).ok_or("this program lies nowhere".into())
 }

@@ -64,18 +64,25 @@ const DRAM_BYTES: usize = 256 << 20;
 pub struct Record {
     /// `gemv` or `gemm`.
     pub kernel: &'static str,
+    /// The SIMD level that was measured.
     pub level: Level,
     /// Of a `gemv`.
     pub layout: Option<Layout>,
+    /// Rows of activations.
     pub rows: usize,
+    /// Outputs: rows of the weights.
     pub outs: usize,
+    /// Inputs: columns of the weights.
     pub dim: usize,
+    /// Consecutive inputs that share a scale.
     pub group: usize,
+    /// Where the weights are.
     pub place: Place,
     /// Weights and scales that a call reads.
     pub bytes: usize,
-    /// Seconds of a call.
+    /// Median of the seconds of a call.
     pub median: f64,
+    /// Least seconds of a call.
     pub least: f64,
 }
 

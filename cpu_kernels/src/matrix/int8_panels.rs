@@ -32,7 +32,7 @@ pub struct Int8Panels {
 impl Int8Panels {
     /// Whether a level reads panels.
     pub fn has(level: Level) -> bool {
-        !matches!(level, Level::Scalar | Level::Simd128)
+        level != Level::Scalar
     }
 
     /// Lays out codes (outs, dim) and scales (outs, dim / GROUP).
@@ -104,7 +104,7 @@ impl Int8Panels {
                     sums: sums[first * groups..].as_ptr(),
                 };
                 let out = at_level!(level,
-                    [none, none, products::<Avx2, 1, 4>, products::<Avx512, 4, 4>, products::<Neon, 4, 4>, products::<Dotprod, 4, 4>],
+                    [none, products::<Simd128, 4, 2>, products::<Avx2, 1, 4>, products::<Avx512, 4, 4>, products::<Neon, 4, 4>, products::<Dotprod, 4, 4>],
                     (few: &Few) -> [[f32; PANEL]; ROWS]);
                 self.store(&out, &steps[rows], panel, first, y);
             }

@@ -12,6 +12,7 @@ pub trait Args: Pod {
     /// (name, WGSL type) of each field, in order; a field's offset is four times its index.
     const FIELDS: &'static [(&'static str, &'static str)];
 
+    /// The words of the uniform buffer; those behind the last field are 0.
     fn to_words(&self) -> ArgWords {
         let mut words = [0; 16];
         let bytes: &mut [u8] = bytemuck::cast_slice_mut(&mut words);
@@ -19,6 +20,7 @@ pub trait Args: Pod {
         words
     }
 
+    /// The inverse of [`Args::to_words`].
     fn from_words(words: &ArgWords) -> Self {
         bytemuck::pod_read_unaligned(&bytemuck::cast_slice(words)[..size_of::<Self>()])
     }
@@ -27,7 +29,9 @@ pub trait Args: Pod {
 /// Declares the `Args` of an op: `args! { pub struct XArgs { rows: u32, eps: f32 } }`.
 macro_rules! args {
     ($(#[$meta:meta])* pub struct $name:ident { $($(#[$fmeta:meta])* $field:ident: $ty:ident),* $(,)? }) => {
+        /// The arguments of the op. Their meaning is that of the same names in the module's formulas.
         $(#[$meta])*
+        #[allow(missing_docs, reason = "the fields have the names that the formulas use")]
         #[repr(C)]
         #[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]
         pub struct $name { $($(#[$fmeta])* pub $field: $ty),* }
@@ -90,16 +94,22 @@ impl Buf {
 
 /// One call of a kernel: part `part` of `parts`, which together do the whole op.
 pub struct Call<'a> {
+    /// The SIMD level to run at.
     pub level: Level,
+    /// The op's arguments.
     pub args: &'a ArgWords,
+    /// The op's buffers, in the order of the op table.
     pub bufs: &'a [Buf],
     /// The constant operands in packed form, where the op has one and the caller made it.
     pub packed: Option<&'a Packed>,
+    /// Which part of the work is done.
     pub part: usize,
+    /// How many parts there are.
     pub parts: usize,
 }
 
 impl Call<'_> {
+    /// The arguments as the op's own struct.
     pub fn args<A: Args>(&self) -> A {
         A::from_words(self.args)
     }

@@ -8,8 +8,11 @@ use crate::{ArgWords, Buf, Level};
 /// The packed form of a constant operand.
 #[derive(Clone, Debug)]
 pub enum Packed {
+    /// An f32 matrix.
     Dense(DensePanels),
+    /// An int8 matrix with a scale for every 32 inputs.
     Int8(Int8Panels),
+    /// A ternary matrix.
     Ternary(PackedTernary),
 }
 

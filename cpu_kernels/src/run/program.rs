@@ -1,7 +1,7 @@
 //! Runs a prepared list of kernel calls over a set of owned buffers.
 //!
-//! Calls that follow each other and touch nothing that the other writes run side by side, as one job of the pool: a
-//! decoded token is many short calls, and what they cost is mostly waiting for each other.
+//! Consecutive calls run side by side, as one job of the pool, where none of them touches what another writes. A decoded
+//! token is many short calls, and most of their time is spent waiting for each other.
 
 use crate::matrix::ternary_gemv::Layouts;
 use crate::run::scratch::Line;
@@ -10,12 +10,14 @@ use bytemuck::Zeroable;
 use std::ops::Range;
 use std::sync::Arc;
 
-/// Parts of steps that run side by side, a thread: more would bring nothing.
+/// Parts a thread of steps that run side by side: more would bring nothing.
 const PARTS_A_THREAD: usize = 16;
 
 /// One kernel call, resolved.
 pub struct Step {
+    /// The op's kernel.
     pub kernel: Kernel,
+    /// The op's arguments.
     pub args: ArgWords,
     /// Which buffer each binding is, and whether the kernel may write it.
     pub bufs: Vec<(usize, bool)>,
@@ -40,7 +42,7 @@ unsafe impl Send for Bound {}
 // SAFETY: kernels write disjoint parts (the contract of `Kernel`), so several threads may run one step.
 unsafe impl Sync for Bound {}
 
-/// A packed operand; none until it is needed, and after its buffers were written to.
+/// A packed operand. It has no value until it is needed, and none after one of its buffers was written.
 struct Constant {
     bufs: Vec<usize>,
     /// A step that says how it is made.
@@ -59,6 +61,8 @@ pub struct CpuProgram {
 }
 
 impl CpuProgram {
+    /// A program over zeroed buffers of `sizes` bytes.
+    ///
     /// # Errors
     /// When the system gives no more threads.
     ///
@@ -113,6 +117,7 @@ impl CpuProgram {
         self.steps.push(Bound { step, bufs, packed, free_from });
     }
 
+    /// Threads of the pool.
     pub fn threads(&self) -> usize {
         self.pool.threads()
     }
@@ -122,12 +127,14 @@ impl CpuProgram {
         self.packed.iter().filter_map(|c| c.value.as_ref()).map(Packed::bytes).sum()
     }
 
+    /// The contents of a buffer.
     pub fn bytes(&self, buffer: usize) -> &[u8] {
         let (lines, bytes) = &self.buffers[buffer];
         // SAFETY: a line is 64 initialised bytes.
         unsafe { std::slice::from_raw_parts(lines.as_ptr().cast(), *bytes) }
     }
 
+    /// The contents of a buffer, to write. Operands packed from it are packed again when they are needed.
     pub fn bytes_mut(&mut self, buffer: usize) -> &mut [u8] {
         self.packed.iter_mut().filter(|c| c.bufs.contains(&buffer)).for_each(|c| c.value = None);
         let (lines, bytes) = &mut self.buffers[buffer];
@@ -135,7 +142,7 @@ impl CpuProgram {
         unsafe { std::slice::from_raw_parts_mut(lines.as_mut_ptr().cast(), *bytes) }
     }
 
-    /// Runs the steps of `range` in order, or so that no one can tell.
+    /// Runs the steps of `range` as if in order.
     pub fn run(&mut self, range: Range<usize>) {
         self.pack(range.clone());
         let CpuProgram { level, pool, steps, packed, .. } = self;
@@ -157,7 +164,7 @@ impl CpuProgram {
         }
     }
 
-    /// Makes what the steps of `range` want packed and is not.
+    /// Packs the operands that the steps of `range` need and that are not packed yet.
     fn pack(&mut self, range: Range<usize>) {
         for step in &self.steps[range] {
             let Some(constant) = step.packed.map(|i| &mut self.packed[i]).filter(|c| c.value.is_none()) else {

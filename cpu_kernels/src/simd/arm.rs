@@ -74,7 +74,6 @@ macro_rules! neon {
                 fn splat_i(x: i32) -> int32x4_t { vdupq_n_s32(x) }
                 fn add_i(a: int32x4_t, b: int32x4_t) -> int32x4_t { vaddq_s32(a, b) }
                 fn and(a: int32x4_t, b: int32x4_t) -> int32x4_t { vandq_s32(a, b) }
-                fn shl(a: int32x4_t, n: i32) -> int32x4_t { vshlq_s32(a, vdupq_n_s32(n)) }
                 fn shr(a: int32x4_t, n: i32) -> int32x4_t {
                     vreinterpretq_s32_u32(vshlq_u32(vreinterpretq_u32_s32(a), vdupq_n_s32(-n)))
                 }
@@ -88,7 +87,7 @@ macro_rules! neon {
                     // A true comparison is -1.
                     let above = vreinterpretq_s32_u32(vcgtq_f32(x, vdupq_n_f32(half)));
                     let below = vreinterpretq_s32_u32(vcltq_f32(x, vdupq_n_f32(-half)));
-                    vaddq_s32(sum, Self::shl(vsubq_s32(below, above), 2 * place as i32))
+                    vaddq_s32(sum, vshlq_s32(vsubq_s32(below, above), vdupq_n_s32(2 * place as i32)))
                 }
                 unsafe fn load_i(from: *const u8) -> int32x4_t { vreinterpretq_s32_u8(vld1q_u8(from)) }
                 unsafe fn store_i(x: int32x4_t, to: *mut u8) { vst1q_u8(to, vreinterpretq_u8_s32(x)) }

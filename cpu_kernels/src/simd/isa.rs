@@ -107,8 +107,6 @@ pub(crate) trait Isa: Lanes {
     fn splat_i(x: i32) -> Self::I;
     fn add_i(a: Self::I, b: Self::I) -> Self::I;
     fn and(a: Self::I, b: Self::I) -> Self::I;
-    /// Shifts words left.
-    fn shl(a: Self::I, n: i32) -> Self::I;
     /// Shifts words right, unsigned.
     fn shr(a: Self::I, n: i32) -> Self::I;
     /// The same bits as floats.

@@ -6,6 +6,7 @@ use std::{fmt, str::FromStr};
 /// by rank, which is not a promise about speed.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Level {
+    /// Plain Rust.
     Scalar,
     /// WebAssembly with 128-bit SIMD, if compiled for it: a module with unknown instructions is refused as a whole.
     Simd128,
@@ -187,5 +188,12 @@ mod tests {
         }
         assert!("sse9".parse::<Level>().is_err());
         assert_eq!(Level::available().last(), Some(&Level::detect()));
+    }
+
+    #[test]
+    fn the_machine_has_the_level_that_is_required() {
+        if let Ok(level) = std::env::var("NANOTERN_REQUIRE_LEVEL") {
+            assert_eq!(level.parse(), Ok(Level::detect()));
+        }
     }
 }

@@ -74,7 +74,6 @@ impl Isa for Simd128 {
         fn splat_i(x: i32) -> v128 { i32x4_splat(x) }
         fn add_i(a: v128, b: v128) -> v128 { i32x4_add(a, b) }
         fn and(a: v128, b: v128) -> v128 { v128_and(a, b) }
-        fn shl(a: v128, n: i32) -> v128 { i32x4_shl(a, n as u32) }
         fn shr(a: v128, n: i32) -> v128 { u32x4_shr(a, n as u32) }
         fn as_float(a: v128) -> v128 { a }
         fn to_float(a: v128) -> v128 { f32x4_convert_i32x4(a) }

@@ -66,7 +66,6 @@ impl Isa for Avx2 {
         fn splat_i(x: i32) -> __m256i { _mm256_set1_epi32(x) }
         fn add_i(a: __m256i, b: __m256i) -> __m256i { _mm256_add_epi32(a, b) }
         fn and(a: __m256i, b: __m256i) -> __m256i { _mm256_and_si256(a, b) }
-        fn shl(a: __m256i, n: i32) -> __m256i { _mm256_sll_epi32(a, _mm_cvtsi32_si128(n)) }
         fn shr(a: __m256i, n: i32) -> __m256i { _mm256_srl_epi32(a, _mm_cvtsi32_si128(n)) }
         fn as_float(a: __m256i) -> __m256 { _mm256_castsi256_ps(a) }
         fn to_float(a: __m256i) -> __m256 { _mm256_cvtepi32_ps(a) }
@@ -78,7 +77,8 @@ impl Isa for Avx2 {
             // A true comparison is -1.
             let above = _mm256_castps_si256(_mm256_cmp_ps::<_CMP_GT_OQ>(x, _mm256_set1_ps(half)));
             let below = _mm256_castps_si256(_mm256_cmp_ps::<_CMP_LT_OQ>(x, _mm256_set1_ps(-half)));
-            _mm256_add_epi32(sum, Self::shl(_mm256_sub_epi32(below, above), 2 * place as i32))
+            let sign = _mm256_sub_epi32(below, above);
+            _mm256_add_epi32(sum, _mm256_sll_epi32(sign, _mm_cvtsi32_si128(2 * place as i32)))
         }
         unsafe fn load_i(from: *const u8) -> __m256i { _mm256_loadu_si256(from.cast()) }
         unsafe fn store_i(x: __m256i, to: *mut u8) { _mm256_storeu_si256(to.cast(), x) }
@@ -230,7 +230,6 @@ impl Isa for Avx512 {
         fn splat_i(x: i32) -> __m512i { _mm512_set1_epi32(x) }
         fn add_i(a: __m512i, b: __m512i) -> __m512i { _mm512_add_epi32(a, b) }
         fn and(a: __m512i, b: __m512i) -> __m512i { _mm512_and_si512(a, b) }
-        fn shl(a: __m512i, n: i32) -> __m512i { _mm512_sll_epi32(a, _mm_cvtsi32_si128(n)) }
         fn shr(a: __m512i, n: i32) -> __m512i { _mm512_srl_epi32(a, _mm_cvtsi32_si128(n)) }
         fn as_float(a: __m512i) -> __m512 { _mm512_castsi512_ps(a) }
         fn to_float(a: __m512i) -> __m512 { _mm512_cvtepi32_ps(a) }

@@ -27,12 +27,35 @@ const MC: usize = 120;
 #[derive(Clone, Copy, Debug)]
 pub enum Mat<'a> {
     /// Element (i, j) is `data[i * row_stride + j * col_stride]`: any row- or column-major view.
-    Dense { data: &'a [f32], row_stride: usize, col_stride: usize },
+    Dense {
+        /// The values.
+        data: &'a [f32],
+        /// Elements from a row to the next.
+        row_stride: usize,
+        /// Elements from a column to the next.
+        col_stride: usize,
+    },
     /// Ternary weights (rows, cols) in canonical packing, `ceil(cols / 128) * 32` bytes a row, times
     /// `scales` (rows, cols / group). `group` is a multiple of 32 that divides `cols`.
-    Ternary { codes: &'a [u8], scales: &'a [f32], group: usize, cols: usize },
+    Ternary {
+        /// (rows, packed bytes of a row).
+        codes: &'a [u8],
+        /// (rows, cols / group).
+        scales: &'a [f32],
+        /// Consecutive columns that share a scale.
+        group: usize,
+        /// Columns of the matrix.
+        cols: usize,
+    },
     /// `codes` (rows, cols) times `steps` (rows).
-    Int8 { codes: &'a [i8], steps: &'a [f32], cols: usize },
+    Int8 {
+        /// (rows, cols).
+        codes: &'a [i8],
+        /// (rows).
+        steps: &'a [f32],
+        /// Columns of the matrix.
+        cols: usize,
+    },
 }
 
 impl<'a> Mat<'a> {
@@ -96,13 +119,19 @@ impl<'a> Mat<'a> {
 /// One product: C (m, n) = alpha * A (m, k) * B (k, n) + beta * C.
 #[derive(Clone, Copy, Debug)]
 pub struct Gemm<'a> {
+    /// Rows of A and C.
     pub m: usize,
+    /// Columns of B and C.
     pub n: usize,
+    /// Columns of A and rows of B.
     pub k: usize,
+    /// The left operand.
     pub a: Mat<'a>,
+    /// The right operand.
     pub b: Mat<'a>,
+    /// The factor of the product.
     pub alpha: f32,
-    /// With 0, C is not read and may hold anything.
+    /// The factor of C. With 0, C is not read and may hold anything.
     pub beta: f32,
     /// The caller knows that m = n and that the result is symmetric (X X^T, or a power of a symmetric matrix, and a
     /// symmetric C where beta is not 0): only the upper triangle is computed, then mirrored. The bits are those of the
@@ -216,7 +245,7 @@ impl Shape {
 /// Computes a tile that has the level's shape or a smaller one.
 fn run_tile(level: Level, t: &Tile) {
     use {scalar::tile as plain, tile::tile as simd};
-    at_level!(level, [plain, simd::<Avx2, 6, 2>, simd::<Avx512, 12, 2>, simd::<Neon, 6, 4>], (t: &Tile))
+    at_level!(level, [plain, simd::<Simd128, 4, 2>, simd::<Avx2, 6, 2>, simd::<Avx512, 12, 2>, simd::<Neon, 6, 4>, simd::<Neon, 6, 4>], (t: &Tile))
 }
 
 /// One part of a product under way.

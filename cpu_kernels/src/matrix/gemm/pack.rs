@@ -38,7 +38,7 @@ pub(super) fn panels(
         let js = j..js.end.min(j + stride);
         let to = Panel { k: ks.len(), width: js.len(), stride, dst: dst.as_mut_ptr() };
         let at = (ks.start, j);
-        let done = at_level!(level, [nothing, panel::<Avx2>, panel::<Avx512>, panel::<Neon>],
+        let done = at_level!(level, [nothing, panel::<Simd128>, panel::<Avx2>, panel::<Avx512>, panel::<Neon>, panel::<Neon>],
             (src: &Mat, transpose: bool, at: (usize, usize), to: Panel) -> bool);
         if done {
             continue;
@@ -215,7 +215,7 @@ pub(super) unsafe fn mirror(level: Level, c: *mut f32, ldc: usize, cols: Range<u
             // SAFETY: both blocks lie in C.
             let (from, to) = unsafe { ((c.cast_const().add(i0 * ldc + j0), ldc), (c.add(j0 * ldc + i0), ldc)) };
             // The block (i0.., j0..) lies strictly above the diagonal, so the two do not overlap.
-            at_level!(level, [plain, transposed::<Avx2>, transposed::<Avx512>, transposed::<Neon>],
+            at_level!(level, [plain, transposed::<Simd128>, transposed::<Avx2>, transposed::<Avx512>, transposed::<Neon>, transposed::<Neon>],
                 (from: (*const f32, usize), shape: (usize, usize), to: (*mut f32, usize)));
         }
         for j in j0..j0 + width {

@@ -26,7 +26,7 @@ pub fn rows(level: Level, x: &[f32], dim: usize, xq: &mut [i8], steps: &mut [f32
         return steps.fill(MIN_MAX / 127.0);
     }
     for ((x, xq), step) in x.chunks_exact(dim).zip(xq.chunks_exact_mut(dim)).zip(steps) {
-        *step = at_level!(level, [scalar::row, simd::row::<Avx2>, simd::row::<Avx512>, simd::row::<Neon>],
+        *step = at_level!(level, [scalar::row, simd::row::<Simd128>, simd::row::<Avx2>, simd::row::<Avx512>, simd::row::<Neon>, simd::row::<Neon>],
             (x: &[f32], xq: &mut [i8]) -> f32);
     }
 }
@@ -49,7 +49,7 @@ pub fn ternary(level: Level, w: &[f32], dim: usize, group: usize, codes: &mut [u
         w.chunks_exact(dim).zip(codes.chunks_exact_mut(row_bytes)).zip(scales.chunks_mut(groups))
     {
         at_level!(level,
-            [scalar::ternary_row, simd::ternary_row::<Avx2>, simd::ternary_row::<Avx512>, simd::ternary_row::<Neon>],
+            [scalar::ternary_row, simd::ternary_row::<Simd128>, simd::ternary_row::<Avx2>, simd::ternary_row::<Avx512>, simd::ternary_row::<Neon>, simd::ternary_row::<Neon>],
             (w: &[f32], group: usize, codes: &mut [u8], scales: &mut [f32]));
     }
 }

@@ -18,18 +18,21 @@ use std::ops::Range;
 /// One product: y (rows, outs) from activations (rows, dim) and ternary weights (outs, dim).
 #[derive(Clone, Copy, Debug)]
 pub struct TernaryGemm<'a> {
+    /// Rows of activations.
     pub rows: usize,
+    /// Outputs: rows of the weights.
     pub outs: usize,
+    /// Inputs: columns of the weights.
     pub dim: usize,
     /// Consecutive inputs that share a scale: a multiple of 32 that divides `dim`.
     pub group: usize,
-    /// (rows, dim), each in -127..=127.
+    /// Activations (rows, dim), each in -127..=127.
     pub xq: &'a [i8],
-    /// (rows).
+    /// Steps of the activations (rows).
     pub steps: &'a [f32],
-    /// (outs, ceil(dim / 128) * 32): canonical packing.
+    /// Weights (outs, ceil(dim / 128) * 32) in canonical packing.
     pub codes: &'a [u8],
-    /// (outs, dim / group).
+    /// Scales of the weights (outs, dim / group).
     pub scales: &'a [f32],
 }
 
@@ -55,7 +58,8 @@ impl TernaryGemm<'_> {
         level.require();
         self.check();
         let (mr, nr) = match level {
-            Level::Scalar | Level::Simd128 => (1, 1),
+            Level::Scalar => (1, 1),
+            Level::Simd128 => (4, 4),
             Level::Avx2 => (4, 16),
             Level::Neon => (4, 8),
             Level::Dotprod => (4, 16),
@@ -66,7 +70,7 @@ impl TernaryGemm<'_> {
         let (of, y) = (self, (y, ldy));
         // y by contract, and the area is this part's.
         at_level!(level,
-            [scalar, scalar, simd::<Avx2, 4, 2>, simd::<Avx512, 8, 2>, simd::<Neon, 4, 2>, simd::<Dotprod, 4, 4>],
+            [scalar, simd::<Simd128, 4, 1>, simd::<Avx2, 4, 2>, simd::<Avx512, 8, 2>, simd::<Neon, 4, 2>, simd::<Dotprod, 4, 4>],
             (of: &TernaryGemm<'_>, y: (*mut f32, usize), area: (Range<usize>, Range<usize>)));
     }
 

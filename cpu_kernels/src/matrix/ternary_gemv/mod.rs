@@ -23,11 +23,13 @@ const BLOCK_BYTES: usize = 256 << 10;
 /// One product: y (rows, outs) from activations (rows, dim) and packed weights (outs, dim).
 #[derive(Clone, Copy, Debug)]
 pub struct TernaryGemv<'a> {
+    /// The weights, with their shape.
     pub weights: &'a PackedTernary,
+    /// Rows of activations.
     pub rows: usize,
-    /// (rows, dim), each in -127..=127.
+    /// Activations (rows, dim), each in -127..=127.
     pub xq: &'a [i8],
-    /// (rows).
+    /// Steps of the activations (rows).
     pub steps: &'a [f32],
 }
 

@@ -22,6 +22,7 @@ pub enum Layout {
 }
 
 impl Layout {
+    /// All layouts.
     pub const ALL: [Self; 3] = [Self::Rows16, Self::Pairs32, Self::Canonical];
 
     /// The layouts worth trying at a level. [`Layout::Canonical`] runs at all of them.
@@ -35,7 +36,7 @@ impl Layout {
 
     /// Whether there is a kernel for this layout at a level.
     pub fn runs_at(self, level: Level) -> bool {
-        self == Self::Canonical || Self::of(level).contains(&self)
+        self == Self::Canonical || level != Level::Scalar
     }
 
     /// The name used on command lines and in reports.
@@ -119,14 +120,17 @@ impl PackedTernary {
         Self { layout, outs, dim, group, codes, scales: Scales::new(layout, scales, outs, groups) }
     }
 
+    /// The order of the codes.
     pub fn layout(&self) -> Layout {
         self.layout
     }
 
+    /// Outputs: rows of the matrix.
     pub fn outs(&self) -> usize {
         self.outs
     }
 
+    /// Inputs: columns of the matrix.
     pub fn dim(&self) -> usize {
         self.dim
     }

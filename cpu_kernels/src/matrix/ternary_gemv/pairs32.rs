@@ -30,7 +30,6 @@ pub(super) fn run(level: Level, job: &Job<'_>, prepared: &mut [u8]) {
 
 /// The codes of four inputs are N registers.
 #[inline(always)]
-#[expect(clippy::needless_range_loop, reason = "each index is a register")]
 fn tiles<S: Lookup, const N: usize>(job: &Job<'_>, prepared: &mut [u8]) {
     for ([a, b], to) in job.x.as_chunks().0.iter().zip(prepared.as_chunks_mut::<{ TABLES / 2 }>().0) {
         // SAFETY: 32 bytes.
@@ -75,7 +74,6 @@ fn tiles<S: Lookup, const N: usize>(job: &Job<'_>, prepared: &mut [u8]) {
 /// # Safety
 /// There are codes and tables for the inputs.
 #[inline(always)]
-#[expect(clippy::needless_range_loop, reason = "each index is a register")]
 unsafe fn narrow_sums<S: Lookup, const N: usize>(
     codes: *const u8,
     tables: *const u8,

@@ -20,7 +20,7 @@ pub(super) fn prepared_bytes(w: &PackedTernary) -> usize {
 /// Computes the tiles of a job of at most [`ROWS`] rows.
 pub(super) fn run(level: Level, job: &Job<'_>, prepared: &mut [u8]) {
     at_level!(level, [
-        super::none, super::none,
+        super::none, tiles::<Simd128, 2, 1, 1, 1>,
         tiles::<Avx2, 2, 2, 1, 1>, tiles::<Avx512, 1, 1, 1, 2>, tiles::<Neon, 4, 2, 1, 1>, tiles::<Dotprod, 4, 4, 2, 1>,
     ], (job: &Job<'_>, prepared: &mut [u8]));
 }
