@@ -6,7 +6,8 @@
 #![allow(unsafe_code, reason = "exported names")]
 
 use cpu_kernels::Level;
-use cpu_kernels::matrix::ternary_gemv::{Layout, PackedTernary, TernaryGemv, choose};
+use cpu_kernels::matrix::packed_row_bytes;
+use cpu_kernels::matrix::ternary_gemv::{Layout, Layouts, PackedTernary, TernaryGemv};
 use std::cell::RefCell;
 
 struct Case {
@@ -30,10 +31,10 @@ pub extern "C" fn prepare(outs: usize, dim: usize, group: usize) {
         (state >> 16) as u8
     };
     let trits = |byte: u8| (0..4).fold(0, |codes, i| codes | (byte / 3u8.pow(i) % 3) << (2 * i));
-    let codes: Vec<u8> = (0..outs * dim.div_ceil(128) * 32).map(|_| trits(next())).collect();
+    let codes: Vec<u8> = (0..outs * packed_row_bytes(dim)).map(|_| trits(next())).collect();
     let scales: Vec<f32> = (0..outs * (dim / group)).map(|_| f32::from(next()) / 64.0).collect();
     let xq = (0..dim).map(|_| (next() as i8).max(-127)).collect();
-    let layouts = [Layout::Canonical, choose(Level::detect(), outs, dim, group)];
+    let layouts = [Layout::Canonical, Layouts::new(Level::detect(), None).choose(outs, dim, group)];
     let weights = layouts.map(|layout| PackedTernary::new(layout, &codes, &scales, outs, dim, group));
     CASE.set(Some(Case { weights, xq, y: [vec![0.0; outs], vec![0.0; outs]] }));
 }

@@ -15,6 +15,10 @@
 //! ```
 
 #![allow(rustdoc::broken_intra_doc_links, reason = "formulas index with brackets")]
+#![cfg_attr(
+    not(any(target_arch = "x86_64", target_arch = "aarch64", target_feature = "simd128")),
+    allow(dead_code, unused_imports, reason = "only SIMD levels use what is generic over instructions")
+)]
 
 pub mod matrix;
 pub mod ops;
@@ -26,3 +30,4 @@ pub use run::packed::{Packed, Packing};
 pub use run::pool::Pool;
 pub use run::program::{CpuProgram, Step};
 pub use simd::level::Level;
+pub(crate) use {run::call::args, simd::level::at_level};

@@ -1,7 +1,7 @@
 //! Packed weights: every layout at every level has the bits of the scalar product.
 
 use cpu_kernels::matrix::ternary_gemm::TernaryGemm;
-use cpu_kernels::matrix::ternary_gemv::{Layout, PackedTernary, TernaryGemv, choose, force};
+use cpu_kernels::matrix::ternary_gemv::{Layout, Layouts, PackedTernary, TernaryGemv};
 use cpu_kernels::{Level, ops::round_f16};
 
 mod random;
@@ -147,21 +147,21 @@ fn longest_group() {
 #[test]
 fn empty_matrices() {
     for level in Level::available() {
-        let weights = &PackedTernary::new(choose(level, 0, 128, 128), &[], &[], 0, 128, 128);
+        let weights = &PackedTernary::new(Layouts::new(level, None).choose(0, 128, 128), &[], &[], 0, 128, 128);
         TernaryGemv { weights, rows: 1, xq: &[0; 128], steps: &[1.0] }.run(level, &mut [], 0);
     }
 }
 
 #[test]
-fn a_choice_is_kept_and_can_be_forced() {
+fn a_choice_is_kept_and_can_be_asked_for() {
     for level in Level::available() {
-        let chosen = choose(level, 256, 256, 128);
+        let layouts = Layouts::new(level, None);
+        let chosen = layouts.choose(256, 256, 128);
         assert!(Layout::of(level).contains(&chosen));
-        assert_eq!(choose(level, 256, 256, 128), chosen);
-        for &layout in Layout::of(level) {
-            force(Some(layout));
-            assert_eq!(choose(level, 256, 256, 128), layout);
+        assert_eq!(layouts.choose(256, 256, 128), chosen);
+        for layout in Layout::ALL {
+            let asked = Layouts::new(level, Some(layout)).choose(256, 256, 128);
+            assert!(if layout.runs_at(level) { asked == layout } else { Layout::of(level).contains(&asked) });
         }
-        force(None);
     }
 }

@@ -3,17 +3,21 @@
 use crate::error::mib;
 use crate::graph::{Access, Kind, Node, Plan, TensorId};
 use crate::{Error, Result};
+use cpu_kernels::matrix::ternary_gemv::{Layout, Layouts};
 use cpu_kernels::{CpuProgram, Level, Step};
 use std::collections::HashSet;
+use std::sync::Arc;
 
 /// Elementary operations for each thread: with fewer, another thread costs more than it saves.
 const GRAIN: u64 = 20_000;
 
 /// The processor's cores at one instruction-set level.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Cpu {
     level: Level,
     threads: usize,
+    /// Of ternary weights for few rows: all programs of this backend agree on them.
+    layouts: Arc<Layouts>,
 }
 
 impl Cpu {
@@ -29,7 +33,19 @@ impl Cpu {
         if !(1..=1024).contains(&threads) {
             return Err(Error::usage(format!("{threads} threads: between 1 and 1024 are possible")));
         }
-        Ok(Cpu { level, threads })
+        Ok(Cpu { level, threads, layouts: Arc::new(Layouts::new(level, None)) })
+    }
+
+    /// Reads ternary weights for few rows in this layout, where the fastest one would be measured.
+    ///
+    /// # Errors
+    /// When the level has no kernel for it.
+    pub fn with_layout(self, layout: Layout) -> Result<Self> {
+        let level = self.level;
+        if !layout.runs_at(level) {
+            return Err(Error::usage(format!("--cpu-layout {layout}: there is no kernel for it at level {level}")));
+        }
+        Ok(Cpu { layouts: Arc::new(Layouts::new(level, Some(layout))), ..self })
     }
 
     /// The instruction-set level of the kernels.
@@ -78,7 +94,8 @@ impl Cpu {
         let steps = plan.graph.nodes.iter().map(step).collect();
         let no_threads =
             |e| Error::Device(format!("{} threads: {e}; fewer can be asked for by --threads", self.threads));
-        CpuProgram::new(self.level, self.threads, &sizes, steps).map_err(no_threads)
+        let program = CpuProgram::new(self.level, self.threads, &sizes, steps).map_err(no_threads)?;
+        Ok(program.with_layouts(self.layouts.clone()))
     }
 }
 

@@ -2,7 +2,7 @@
 //! prints the layout that decoding would choose.
 
 use cpu_kernels::matrix::bench::{Place, Record, gemm, gemv, peak_gops, read_bandwidth};
-use cpu_kernels::matrix::ternary_gemv::{Layout, choose};
+use cpu_kernels::matrix::ternary_gemv::{Layout, Layouts};
 use nanotern::backend::Level;
 use nanotern::ops::MAX_GROUP;
 use nanotern::{Error, Result};
@@ -88,7 +88,7 @@ pub fn run(args: &KernelArgs) -> Result<()> {
 }
 
 fn measure(args: &KernelArgs, level: Level, shape: (usize, usize), limits: &Limits) {
-    let chosen = choose(level, shape.0, shape.1, args.group);
+    let chosen = Layouts::new(level, None).choose(shape.0, shape.1, args.group);
     for layout in Layout::of(level) {
         for place in [Place::Cache, Place::Dram] {
             let record = gemv(level, *layout, 1, shape, args.group, place);

@@ -13,7 +13,7 @@ mod serve;
 mod train;
 
 use clap::{CommandFactory, Parser, Subcommand};
-use cpu_kernels::matrix::ternary_gemv::{self, Layout};
+use cpu_kernels::matrix::ternary_gemv::Layout;
 use nanotern::backend::{self, Backend, Level};
 use nanotern::{Error, Result};
 use std::io::Write;
@@ -73,7 +73,7 @@ struct DeviceArgs {
     /// CPU threads; by default one for each core.
     #[arg(long, env = "NANOTERN_THREADS")]
     threads: Option<usize>,
-    /// CPU instruction-set level: scalar, avx2 or avx512; by default the best.
+    /// CPU instruction-set level: scalar, avx2, avx512, neon or dotprod; by default the best.
     #[arg(long, env = "NANOTERN_CPU_LEVEL")]
     cpu_level: Option<Level>,
     /// Layout of ternary weights for decoding on the CPU: rows16, pairs32 or canonical; by default the fastest as measured.
@@ -93,15 +93,10 @@ impl DeviceArgs {
         let level = self.cpu_level;
         let backend = backend::open(&self.backend, self.adapter.as_deref(), self.threads, level)?;
         let Some(layout) = self.cpu_layout else { return Ok(backend) };
-        match &backend {
-            Backend::Cpu(cpu) if !layout.runs_at(cpu.level()) => {
-                let level = cpu.level();
-                return Err(Error::usage(format!("--cpu-layout {layout}: there is no kernel for it at level {level}")));
-            }
-            Backend::Cpu(_) => ternary_gemv::force(Some(layout)),
-            other => return Err(Error::usage(format!("--cpu-layout: the backend is {}", other.describe()))),
+        match backend {
+            Backend::Cpu(cpu) => Ok(Backend::Cpu(cpu.with_layout(layout)?)),
+            other => Err(Error::usage(format!("--cpu-layout: the backend is {}", other.describe()))),
         }
-        Ok(backend)
     }
 }
 

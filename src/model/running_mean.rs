@@ -64,13 +64,17 @@ impl RunningMean {
     }
 }
 
-cpu_kernels::args! {
-    pub struct RunningMeanArgs {
-        rows: u32,
-        dim: u32,
-        /// Rows of a sequence in training; 0 where `slots` says which row belongs to which sequence.
-        seq: u32,
-    }
+#[repr(C)]
+#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+struct RunningMeanArgs {
+    rows: u32,
+    dim: u32,
+    /// Rows of a sequence in training; 0 where `slots` says which row belongs to which sequence.
+    seq: u32,
+}
+
+impl Args for RunningMeanArgs {
+    const FIELDS: &'static [(&'static str, &'static str)] = &[("rows", "u32"), ("dim", "u32"), ("seq", "u32")];
 }
 
 macro_rules! op {

@@ -50,10 +50,7 @@ pub struct Int8Weight {
 /// Most inputs per scale of a ternary matrix: one workgroup sums a group at once.
 pub const MAX_GROUP: usize = 1024;
 
-/// Bytes of a packed row of `dim` ternary weights: 32 for each 128 weights begun.
-pub fn packed_row_bytes(dim: usize) -> usize {
-    dim.div_ceil(128) * 32
-}
+pub use cpu_kernels::matrix::packed_row_bytes;
 
 impl Graph {
     /// Quantises x (rows, dim) to int8 codes.

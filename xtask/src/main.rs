@@ -19,6 +19,7 @@ type Stage = (&'static str, &'static str, fn() -> Result);
 
 /// The test command in the README.
 const TEST: &str = "cargo test --workspace";
+const ARM: &str = "aarch64-unknown-linux-gnu";
 const WASM: &str = "wasm32-unknown-unknown";
 /// Code for browsers uses SIMD.
 const WASM_FLAGS: (&str, &str) = ("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUSTFLAGS", "-C target-feature=+simd128");
@@ -28,7 +29,7 @@ const NOT_IN_THE_LIBRARY: [&str; 6] = ["clap", "hyper", "indicatif", "tokio", "u
 /// Cargo projects outside of the workspace.
 const APART: [&str; 3] = ["benches/peers/gemm", "fuzz", "xtask/bindgen"];
 
-const STAGES: [Stage; 12] = [
+const STAGES: [Stage; 13] = [
     ("fmt", "formatting", fmt),
     ("floors", "no module imports from above", floors::check),
     ("lint", "clippy; warnings are errors", lint),
@@ -36,6 +37,7 @@ const STAGES: [Stage; 12] = [
     ("doc", "documentation; warnings are errors", doc),
     ("test", "the test command of the README", test),
     ("cuda", "shaders as CUDA: compiled by NVRTC, run on the CPU", cuda),
+    ("arm", "the kernels of the CPU on 64-bit Arm, with and without products of bytes, under qemu", arm),
     ("wasm", "library and demo compile for browsers: wasm32, default features off", wasm),
     ("apart", "the fuzzer, the peers' benchmark and bindgen compile", apart),
     ("package", "the published crates build from their packages alone", package),
@@ -105,6 +107,9 @@ fn fmt() -> Result {
 fn lint() -> Result {
     cargo("clippy --workspace --all-targets --features nanotern/cuda --locked -- -D warnings")?;
     cargo("clippy --workspace --lib --bins --locked -- -D warnings")?;
+    if has_std(ARM) {
+        cargo(&format!("clippy -p cpu_kernels --all-targets --locked --target {ARM} -- -D warnings"))?;
+    }
     if !has_wasm() {
         println!("NOT LINTED FOR WASM32: this toolchain has no {WASM}.");
         return Ok(());
@@ -150,6 +155,49 @@ fn test() -> Result {
 /// Without an NVIDIA GPU the feature changes nothing in the other tests.
 fn cuda() -> Result {
     cargo("test --workspace --features nanotern/cuda --locked --test cuda")
+}
+
+/// Each core that is emulated, and the best SIMD level that it has.
+const ARM_CORES: [(&str, &str); 2] = [("cortex-a53", "neon"), ("max", "dotprod")];
+
+fn arm() -> Result {
+    if cfg!(target_arch = "aarch64") {
+        println!("This is an Arm machine: `test` has tested its kernels.");
+        return Ok(());
+    }
+    // Where rustup's toolchain has no library for Arm, another one is unpacked there.
+    let other = env::var_os("NANOTERN_ARM_RUST").map(PathBuf::from);
+    let added = || Command::new("rustup").args(["target", "add", ARM]).status().is_ok_and(|s| s.success());
+    let runs = |program: &str| Command::new(program).arg("--version").output().is_ok_and(|o| o.status.success());
+    let missing = [
+        ("a Rust that compiles for it", other.is_some() || has_std(ARM) || added()),
+        ("aarch64-linux-gnu-gcc", runs("aarch64-linux-gnu-gcc")),
+        ("qemu-aarch64", runs("qemu-aarch64")),
+    ];
+    if let Some((what, _)) = missing.into_iter().find(|(_, there)| !there) {
+        if env::var("NANOTERN_REQUIRE_ARM").as_deref() == Ok("1") {
+            return Err(format!("this machine has no {what}"));
+        }
+        println!("NOT TESTED ON ARM: this machine has no {what}.");
+        return Ok(());
+    }
+    for (core, level) in ARM_CORES {
+        let mut command = cargo_command(&format!("test -p cpu_kernels --locked --target {ARM} --target-dir"));
+        command.arg(web::target()?.join("arm"));
+        command.env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER", "aarch64-linux-gnu-gcc");
+        let runner = format!("qemu-aarch64 -cpu {core} -L /usr/aarch64-linux-gnu");
+        command.env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER", runner);
+        // A test fails where the best level is another one: where this core was not emulated, for one.
+        command.env("NANOTERN_REQUIRE_LEVEL", level);
+        // Emulated instructions are dear: the tests themselves are optimised too.
+        command.env("CARGO_PROFILE_DEV_OPT_LEVEL", "2");
+        if let Some(root) = &other {
+            command.env("RUSTC", root.join("usr/bin/rustc"));
+            command.env("LD_LIBRARY_PATH", root.join("usr/lib/x86_64-linux-gnu"));
+        }
+        run(&mut command)?;
+    }
+    Ok(())
 }
 
 fn wasm() -> Result {
@@ -206,7 +254,12 @@ fn empty(dir: &Path) -> Result {
 
 /// Whether the toolchain has a standard library for wasm32.
 fn has_wasm() -> bool {
-    let Ok(output) = Command::new("rustc").args(["--print", "target-libdir", "--target", WASM]).output() else {
+    has_std(WASM)
+}
+
+/// Whether the toolchain holds a standard library for a target.
+fn has_std(target: &str) -> bool {
+    let Ok(output) = Command::new("rustc").args(["--print", "target-libdir", "--target", target]).output() else {
         return false;
     };
     let dir = PathBuf::from(String::from_utf8_lossy(&output.stdout).trim());

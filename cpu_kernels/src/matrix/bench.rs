@@ -5,7 +5,7 @@
 
 use crate::matrix::ternary_gemm::TernaryGemm;
 use crate::matrix::ternary_gemv::{Layout, PackedTernary, TernaryGemv};
-use crate::{Level, at_level};
+use crate::{Level, at_level, matrix::packed_row_bytes};
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
@@ -64,18 +64,25 @@ const DRAM_BYTES: usize = 256 << 20;
 pub struct Record {
     /// `gemv` or `gemm`.
     pub kernel: &'static str,
+    /// The SIMD level that was measured.
     pub level: Level,
     /// Of a `gemv`.
     pub layout: Option<Layout>,
+    /// Rows of activations.
     pub rows: usize,
+    /// Outputs: rows of the weights.
     pub outs: usize,
+    /// Inputs: columns of the weights.
     pub dim: usize,
+    /// Consecutive inputs that share a scale.
     pub group: usize,
+    /// Where the weights are.
     pub place: Place,
     /// Weights and scales that a call reads.
     pub bytes: usize,
-    /// Seconds of a call.
+    /// Median of the seconds of a call.
     pub median: f64,
+    /// Least seconds of a call.
     pub least: f64,
 }
 
@@ -104,7 +111,7 @@ impl Case {
     fn new(rows: usize, outs: usize, dim: usize, group: usize) -> Self {
         Self {
             // Codes 0, 1, 2 in turn, in some order.
-            codes: (0..outs * dim.div_ceil(128) * 32).map(|i| [0b1000_0110, 0b0001_1001, 0b0110_0001][i % 3]).collect(),
+            codes: (0..outs * packed_row_bytes(dim)).map(|i| [0b1000_0110, 0b0001_1001, 0b0110_0001][i % 3]).collect(),
             scales: vec![0.5; outs * (dim / group)],
             xq: (0..rows * dim).map(|i| (i % 255) as i8).collect(),
             steps: vec![1.0; rows],
@@ -208,7 +215,7 @@ pub fn peak_gops(level: Level) -> Option<f64> {
     let (lanes, run): (_, unsafe fn(i32)) = match level {
         Level::Avx512 => (64, dpbusd),
         Level::Avx2 => (32, maddubs),
-        Level::Scalar | Level::Simd128 => return None,
+        _ => return None,
     };
     // SAFETY: the level is available.
     let (_, least) = time(|| unsafe { run(x) });

@@ -7,9 +7,7 @@
 use crate::matrix::gemm::KC;
 use crate::ops::round_f16::round;
 use crate::run::scratch::Line;
-#[cfg(target_arch = "x86_64")]
-use crate::simd::lanes::{Avx2, Avx512};
-use crate::simd::lanes::{Lanes, Plain, prefetch};
+use crate::simd::isa::{Lanes, prefetch};
 use crate::{Level, at_level};
 use bytemuck::Zeroable;
 use std::ops::Range;
@@ -69,14 +67,14 @@ impl DensePanels {
                 y: unsafe { y.add(first * self.outs) },
             };
             let of = self;
-            at_level!(level, [few::<Plain, 16>, few::<Avx2, 8>, few::<Avx512, 4>], (of: &DensePanels, area: Area<'_>));
+            at_level!(level, [few::<Plain, 16, 16, 16>, few::<Avx2, 8, 8, 8>, few::<Avx512, 4, 4, 4>, few::<Neon, 16, 8, 4>], (of: &DensePanels, area: Area<'_>));
         }
     }
 }
 
 /// Whether a level has instructions that widen f16.
 fn reads_half(level: Level) -> bool {
-    matches!(level, Level::Avx2 | Level::Avx512)
+    !matches!(level, Level::Scalar | Level::Simd128)
 }
 
 /// Lays w (outs, dim) out in panels; what lies behind the last output stays 0.
@@ -96,56 +94,31 @@ struct Area<'a> {
     y: *mut f32,
 }
 
-/// N registers hold a panel's width.
+/// One row sums N1 registers at once, two rows N2 each, more rows N4: as many as there are.
 #[inline(always)]
-fn few<L: Lanes, const N: usize>(of: &DensePanels, area: Area<'_>) {
+fn few<L: Lanes, const N1: usize, const N2: usize, const N4: usize>(of: &DensePanels, area: Area<'_>) {
     match (area.x.len() / of.dim, of.half) {
-        (1, true) => rows::<L, N, 1, true>(of, area),
-        (1, false) => rows::<L, N, 1, false>(of, area),
-        (2, true) => rows::<L, N, 2, true>(of, area),
-        (2, false) => rows::<L, N, 2, false>(of, area),
-        (3, true) => rows::<L, N, 3, true>(of, area),
-        (3, false) => rows::<L, N, 3, false>(of, area),
-        (_, true) => rows::<L, N, FEW_ROWS, true>(of, area),
-        (_, false) => rows::<L, N, FEW_ROWS, false>(of, area),
+        (1, true) => rows::<L, N1, 1, true>(of, area),
+        (1, false) => rows::<L, N1, 1, false>(of, area),
+        (2, true) => rows::<L, N2, 2, true>(of, area),
+        (2, false) => rows::<L, N2, 2, false>(of, area),
+        (3, true) => rows::<L, N4, 3, true>(of, area),
+        (3, false) => rows::<L, N4, 3, false>(of, area),
+        (_, true) => rows::<L, N4, FEW_ROWS, true>(of, area),
+        (_, false) => rows::<L, N4, FEW_ROWS, false>(of, area),
     }
 }
 
 #[inline(always)]
 fn rows<L: Lanes, const N: usize, const R: usize, const HALF: bool>(of: &DensePanels, area: Area<'_>) {
-    let (dim, size) = (of.dim, if HALF { 2 } else { 4 });
-    let values = of.values.as_ptr().cast::<u8>();
-    for panel in area.panels {
+    for panel in area.panels.clone() {
         let mut total = [[0.0f32; PANEL]; R];
-        for start in (0..dim).step_by(KC) {
-            let mut acc = [[L::splat(0.0); N]; R];
-            for k in start..dim.min(start + KC) {
-                // SAFETY: k < dim, and the panel exists.
-                let at = unsafe { values.add((panel * dim + k) * PANEL * size) };
-                (0..PANEL * size).step_by(64).for_each(|line| prefetch(at.wrapping_add(line)));
-                // SAFETY: N registers are a panel's width.
-                let w: [L; N] = std::array::from_fn(|v| unsafe {
-                    if HALF {
-                        L::load_half(at.cast::<u16>().add(v * L::WIDTH))
-                    } else {
-                        L::load(at.cast::<f32>().add(v * L::WIDTH))
-                    }
-                });
-                for (r, acc) in acc.iter_mut().enumerate() {
-                    // SAFETY: x holds R rows of dim.
-                    let x = L::splat(unsafe { *area.x.get_unchecked(r * dim + k) });
-                    for (acc, w) in acc.iter_mut().zip(w) {
-                        *acc = x.mul_add(w, *acc);
-                    }
-                }
-            }
-            for (total, acc) in total.iter_mut().zip(acc) {
-                for (total, acc) in total.chunks_exact_mut(L::WIDTH).zip(acc) {
-                    // SAFETY: a chunk is a register.
-                    unsafe {
-                        let sum = if start == 0 { acc } else { acc.mul_add(L::splat(1.0), L::load(total.as_ptr())) };
-                        sum.store(total.as_mut_ptr());
-                    }
+        for start in (0..of.dim).step_by(KC) {
+            if N * L::WIDTH == PANEL {
+                chain::<L, N, R, HALF>(of, &area, (panel, start, 0), &mut total);
+            } else {
+                for first in (0..PANEL).step_by(N * L::WIDTH) {
+                    chain::<L, N, R, HALF>(of, &area, (panel, start, first), &mut total);
                 }
             }
         }
@@ -153,6 +126,48 @@ fn rows<L: Lanes, const N: usize, const R: usize, const HALF: bool>(of: &DensePa
         for (r, total) in total.iter().enumerate() {
             // SAFETY: these columns lie in y and are this part's.
             unsafe { std::ptr::copy_nonoverlapping(total.as_ptr(), area.y.add(r * of.outs + panel * PANEL), cols) };
+        }
+    }
+}
+
+/// Adds the chain of [`KC`] inputs from `start` on, for N registers of a panel from output `first` on.
+#[inline(always)]
+fn chain<L: Lanes, const N: usize, const R: usize, const HALF: bool>(
+    of: &DensePanels,
+    area: &Area<'_>,
+    (panel, start, first): (usize, usize, usize),
+    total: &mut [[f32; PANEL]; R],
+) {
+    let (dim, size) = (of.dim, if HALF { 2 } else { 4 });
+    let values = of.values.as_ptr().cast::<u8>();
+    let mut acc = [[L::splat(0.0); N]; R];
+    for k in start..dim.min(start + KC) {
+        // SAFETY: k < dim, and the panel exists.
+        let at = unsafe { values.add(((panel * dim + k) * PANEL + first) * size) };
+        (0..N * L::WIDTH * size).step_by(64).for_each(|line| prefetch(at.wrapping_add(line)));
+        // SAFETY: N registers from `first` on are in the panel.
+        let w: [L::F; N] = std::array::from_fn(|v| unsafe {
+            if HALF {
+                L::load_half(at.cast::<u16>().add(v * L::WIDTH))
+            } else {
+                L::load(at.cast::<f32>().add(v * L::WIDTH))
+            }
+        });
+        for (r, acc) in acc.iter_mut().enumerate() {
+            // SAFETY: x holds R rows of dim.
+            let x = L::splat(unsafe { *area.x.get_unchecked(r * dim + k) });
+            for (acc, w) in acc.iter_mut().zip(w) {
+                *acc = L::mul_add(x, w, *acc);
+            }
+        }
+    }
+    for (total, acc) in total.iter_mut().zip(acc) {
+        for (total, acc) in total[first..].chunks_exact_mut(L::WIDTH).zip(acc) {
+            // SAFETY: a chunk is a register.
+            unsafe {
+                let sum = if start == 0 { acc } else { L::mul_add(acc, L::splat(1.0), L::load(total.as_ptr())) };
+                L::store(sum, total.as_mut_ptr());
+            }
         }
     }
 }

@@ -9,3 +9,9 @@ pub(crate) mod panels;
 pub mod quantize;
 pub mod ternary_gemm;
 pub mod ternary_gemv;
+
+/// Bytes of a row of `cols` ternary weights in canonical packing: runs of 128 columns are 32 bytes, and byte m of a run holds
+/// columns m, m + 32, m + 64, m + 96 in bits 0-1, 2-3, 4-5, 6-7. A code is the weight + 1.
+pub const fn packed_row_bytes(cols: usize) -> usize {
+    cols.div_ceil(128) * 32
+}

@@ -4,7 +4,7 @@
 //! there): its bits depend neither on the tile it falls into nor on the size of the matrices.
 
 use crate::Call;
-use crate::simd::lanes::Lanes;
+use crate::simd::isa::Lanes;
 use crate::simd::math::LANES;
 use std::ops::Range;
 
@@ -178,13 +178,13 @@ unsafe fn tile<L: Lanes, const DOWN: usize, const ACROSS: usize>(
             for r in 0..DOWN {
                 let factor = L::splat(*a[r].add(i));
                 for v in 0..ACROSS {
-                    sums[r][v] = factor.mul_add(row[v], sums[r][v]);
+                    sums[r][v] = L::mul_add(factor, row[v], sums[r][v]);
                 }
             }
         }
         for r in 0..DOWN {
             for v in 0..ACROSS {
-                sums[r][v].store(c[r].add(v * L::WIDTH));
+                L::store(sums[r][v], c[r].add(v * L::WIDTH));
             }
         }
     }

@@ -7,9 +7,7 @@
 
 use crate::matrix::panels::{Cost, Panels, ROWS, Rows, product, share};
 use crate::run::scratch::Scratch;
-#[cfg(target_arch = "x86_64")]
-use crate::simd::lanes::{Avx2, Avx512};
-use crate::simd::lanes::{Lanes, Plain};
+use crate::simd::isa::Lanes;
 use crate::simd::math::{LANES, exp, max, sum};
 use crate::{Call, args, at_level};
 use std::ops::Range;
@@ -26,7 +24,7 @@ pub unsafe fn attention(call: &Call<'_>) {
     for (pair, blocks) in share(call, pairs, (a.seq as usize).div_ceil(ROWS), Cost::Rising) {
         let queries = blocks.start * ROWS..(a.seq as usize).min(blocks.end * ROWS);
         let a = &a;
-        at_level!(call.level, [head::<Plain, 2, 4>, head::<Avx2, 6, 2>, head::<Avx512, 6, 4>],
+        at_level!(call.level, [head::<Plain, 2, 4>, head::<Avx2, 6, 2>, head::<Avx512, 6, 4>, head::<Neon, 6, 4>],
             (call: &Call<'_>, a: &AttentionArgs, pair: usize, queries: Range<usize>));
     }
 }

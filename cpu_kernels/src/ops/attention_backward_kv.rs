@@ -3,9 +3,7 @@
 
 use crate::matrix::panels::{Cost, Panels, ROWS, Rows, product, share};
 use crate::run::scratch::Scratch;
-#[cfg(target_arch = "x86_64")]
-use crate::simd::lanes::{Avx2, Avx512};
-use crate::simd::lanes::{Lanes, Plain};
+use crate::simd::isa::Lanes;
 use crate::simd::math::{LANES, exp};
 use crate::{Call, args, at_level};
 use std::ops::Range;
@@ -22,7 +20,7 @@ pub unsafe fn attention_backward_kv(call: &Call<'_>) {
     for (pair, blocks) in share(call, pairs, (a.seq as usize).div_ceil(ROWS), Cost::Falling) {
         let keys = blocks.start * ROWS..(a.seq as usize).min(blocks.end * ROWS);
         let a = &a;
-        at_level!(call.level, [kv_head::<Plain, 2, 4>, kv_head::<Avx2, 6, 2>, kv_head::<Avx512, 6, 4>],
+        at_level!(call.level, [kv_head::<Plain, 2, 4>, kv_head::<Avx2, 6, 2>, kv_head::<Avx512, 6, 4>, kv_head::<Neon, 6, 4>],
             (call: &Call<'_>, a: &AttentionBackwardKvArgs, pair: usize, keys: Range<usize>));
     }
 }

@@ -7,9 +7,7 @@
 use crate::matrix::panels::{PANEL, Panels, ROWS, Rows};
 use crate::ops::attention::{attend, scores_size};
 use crate::run::scratch::Scratch;
-#[cfg(target_arch = "x86_64")]
-use crate::simd::lanes::{Avx2, Avx512};
-use crate::simd::lanes::{Lanes, Plain};
+use crate::simd::isa::Lanes;
 use crate::{Call, args, at_level};
 use std::ops::Range;
 
@@ -32,10 +30,10 @@ pub unsafe fn attention_cached(call: &Call<'_>) {
             let (h, run, a) = (unit - i * heads, run.clone(), &a);
             let place = (slots[run.start], positions[run.start] as usize);
             if run.len() == 1 {
-                at_level!(call.level, [head::<Plain, 1, 4>, head::<Avx2, 1, 4>, head::<Avx512, 1, 4>],
+                at_level!(call.level, [head::<Plain, 1, 4>, head::<Avx2, 1, 4>, head::<Avx512, 1, 4>, head::<Neon, 1, 4>],
                     (call: &Call<'_>, a: &AttentionCachedArgs, h: usize, run: Range<usize>, place: (u32, usize)));
             } else {
-                at_level!(call.level, [head::<Plain, 2, 4>, head::<Avx2, 6, 2>, head::<Avx512, 6, 4>],
+                at_level!(call.level, [head::<Plain, 2, 4>, head::<Avx2, 6, 2>, head::<Avx512, 6, 4>, head::<Neon, 6, 4>],
                     (call: &Call<'_>, a: &AttentionCachedArgs, h: usize, run: Range<usize>, place: (u32, usize)));
             }
         }

@@ -5,6 +5,7 @@
 //! same bits for any number of rows. A group is 32 inputs, as in GGUF's Q8_0.
 
 use crate::matrix::int8_panels::Int8Panels;
+use crate::matrix::ternary_gemv::Layouts;
 use crate::{ArgWords, Args, Buf, Call, Level, Packed, Packing, args};
 
 args! {
@@ -19,7 +20,7 @@ pub static PACKING: Packing = Packing { constants: &[2, 3], wanted: |level, _| I
 
 /// # Safety
 /// See [`Packing::make`].
-unsafe fn make(_: Level, words: &ArgWords, bufs: &[Buf]) -> Packed {
+unsafe fn make(_: Level, _: &Layouts, words: &ArgWords, bufs: &[Buf]) -> Packed {
     let a = Int8MatmulArgs::from_words(words);
     // SAFETY: unwritten by this function's contract.
     let (codes, scales) = unsafe { (bufs[2].read(), bufs[3].read()) };

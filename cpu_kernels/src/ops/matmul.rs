@@ -5,6 +5,7 @@
 
 use crate::matrix::dense_gemv::{DensePanels, FEW_ROWS};
 use crate::matrix::gemm::{Gemm, Mat};
+use crate::matrix::ternary_gemv::Layouts;
 use crate::{ArgWords, Args, Buf, Call, Level, Packed, Packing, args};
 
 args! {
@@ -29,7 +30,7 @@ fn wanted(_: Level, words: &ArgWords) -> bool {
 
 /// # Safety
 /// See [`Packing::make`].
-unsafe fn make(level: Level, words: &ArgWords, bufs: &[Buf]) -> Packed {
+unsafe fn make(level: Level, _: &Layouts, words: &ArgWords, bufs: &[Buf]) -> Packed {
     let a = MatmulArgs::from_words(words);
     // SAFETY: unwritten by this function's contract.
     Packed::Dense(DensePanels::new(level, unsafe { bufs[1].read() }, a.n as usize, a.k as usize))

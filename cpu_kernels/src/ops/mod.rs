@@ -1,6 +1,7 @@
 //! One file for each op, named like its shader: its `Args`, and the kernel that works on one part of the call.
 //!
 //! The scalar function *defines* the op; SIMD levels agree with it.
+#![allow(rustdoc::broken_intra_doc_links, reason = "formulas have indices in brackets")]
 
 pub mod adamw;
 pub mod add;

@@ -4,7 +4,7 @@
 //! any number of rows. Rows `x_row..x_row + rows` of xq are read; y starts at row 0.
 
 use crate::matrix::ternary_gemm::TernaryGemm;
-use crate::matrix::ternary_gemv::{PackedTernary, TernaryGemv, choose};
+use crate::matrix::ternary_gemv::{Layouts, PackedTernary, TernaryGemv};
 use crate::{ArgWords, Args, Buf, Call, Level, Packed, Packing, args};
 
 args! {
@@ -21,19 +21,19 @@ pub static PACKING: Packing = Packing {
     wanted: |level, words| match level {
         Level::Scalar => false,
         Level::Simd128 => true,
-        Level::Avx2 | Level::Avx512 => TernaryMatmulArgs::from_words(words).rows <= FEW_ROWS,
+        _ => TernaryMatmulArgs::from_words(words).rows <= FEW_ROWS,
     },
     make,
 };
 
 /// # Safety
 /// See [`Packing::make`].
-unsafe fn make(level: Level, words: &ArgWords, bufs: &[Buf]) -> Packed {
+unsafe fn make(_: Level, layouts: &Layouts, words: &ArgWords, bufs: &[Buf]) -> Packed {
     let a = TernaryMatmulArgs::from_words(words);
     let [outs, dim, group] = [a.outs, a.dim, a.group].map(|n| n as usize);
     // SAFETY: unwritten by this function's contract.
     let (codes, scales) = unsafe { (bufs[2].read(), bufs[3].read()) };
-    Packed::Ternary(PackedTernary::new(choose(level, outs, dim, group), codes, scales, outs, dim, group))
+    Packed::Ternary(PackedTernary::new(layouts.choose(outs, dim, group), codes, scales, outs, dim, group))
 }
 
 /// # Safety

@@ -4,7 +4,7 @@
 //! Codes are packed as in GGUF's TQ2_0: 128 weights in 32 bytes, byte m holding weights m, m+32, m+64, m+96 in bits 0-1, 2-3,
 //! 4-5, 6-7, as code + 1; a row is padded to a multiple of 128 with zeros (1).
 
-use crate::matrix::gemm::packed_row_bytes;
+use crate::matrix::packed_row_bytes;
 use crate::{Call, args, matrix::quantize};
 
 args! {

@@ -12,6 +12,7 @@ pub trait Args: Pod {
     /// (name, WGSL type) of each field, in order; a field's offset is four times its index.
     const FIELDS: &'static [(&'static str, &'static str)];
 
+    /// The words of the uniform buffer; those behind the last field are 0.
     fn to_words(&self) -> ArgWords {
         let mut words = [0; 16];
         let bytes: &mut [u8] = bytemuck::cast_slice_mut(&mut words);
@@ -19,16 +20,18 @@ pub trait Args: Pod {
         words
     }
 
+    /// The inverse of [`Args::to_words`].
     fn from_words(words: &ArgWords) -> Self {
         bytemuck::pod_read_unaligned(&bytemuck::cast_slice(words)[..size_of::<Self>()])
     }
 }
 
 /// Declares the `Args` of an op: `args! { pub struct XArgs { rows: u32, eps: f32 } }`.
-#[macro_export]
 macro_rules! args {
     ($(#[$meta:meta])* pub struct $name:ident { $($(#[$fmeta:meta])* $field:ident: $ty:ident),* $(,)? }) => {
+        /// The arguments of the op. Their meaning is that of the same names in the module's formulas.
         $(#[$meta])*
+        #[allow(missing_docs, reason = "the fields have the names that the formulas use")]
         #[repr(C)]
         #[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]
         pub struct $name { $($(#[$fmeta])* pub $field: $ty),* }
@@ -39,6 +42,8 @@ macro_rules! args {
         const _: () = assert!(size_of::<$name>() <= size_of::<$crate::ArgWords>());
     };
 }
+
+pub(crate) use args;
 
 /// A buffer as a kernel sees it. Several threads hold the same `Buf` at once, each writing its own part.
 #[derive(Clone, Copy, Debug)]
@@ -89,16 +94,22 @@ impl Buf {
 
 /// One call of a kernel: part `part` of `parts`, which together do the whole op.
 pub struct Call<'a> {
+    /// The SIMD level to run at.
     pub level: Level,
+    /// The op's arguments.
     pub args: &'a ArgWords,
+    /// The op's buffers, in the order of the op table.
     pub bufs: &'a [Buf],
     /// The constant operands in packed form, where the op has one and the caller made it.
     pub packed: Option<&'a Packed>,
+    /// Which part of the work is done.
     pub part: usize,
+    /// How many parts there are.
     pub parts: usize,
 }
 
 impl Call<'_> {
+    /// The arguments as the op's own struct.
     pub fn args<A: Args>(&self) -> A {
         A::from_words(self.args)
     }
@@ -119,34 +130,3 @@ impl Call<'_> {
 /// The buffers are those of the op's table entry, in its order; parts run concurrently, each at most once; nothing else
 /// touches the buffers meanwhile.
 pub type Kernel = unsafe fn(&Call<'_>);
-
-/// Calls `$body($args)`, an `#[inline(always)]` function, compiled for the given SIMD level; or one of three functions,
-/// `[$scalar, $avx2, $avx512]`, each for its level. `Simd128` is what the whole crate is compiled for: there, the scalar
-/// body is vectorised.
-#[macro_export]
-macro_rules! at_level {
-    ($level:expr, [$scalar:path, $avx2:path, $avx512:path], ($($arg:ident: $ty:ty),* $(,)?)) => {{
-        #[cfg(target_arch = "x86_64")]
-        {
-            #[target_feature(enable = "avx2,fma,f16c")]
-            fn avx2($($arg: $ty),*) { $avx2($($arg),*) }
-            #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
-            fn avx512($($arg: $ty),*) { $avx512($($arg),*) }
-            match $level {
-                $crate::Level::Scalar | $crate::Level::Simd128 => $scalar($($arg),*),
-                // SAFETY: a level is only used where `Level::is_available` holds.
-                $crate::Level::Avx2 => unsafe { avx2($($arg),*) },
-                // SAFETY: as above.
-                $crate::Level::Avx512 => unsafe { avx512($($arg),*) },
-            }
-        }
-        #[cfg(not(target_arch = "x86_64"))]
-        {
-            let _ = $level;
-            $scalar($($arg),*)
-        }
-    }};
-    ($level:expr, $body:path, ($($arg:ident: $ty:ty),* $(,)?)) => {
-        $crate::at_level!($level, [$body, $body, $body], ($($arg: $ty),*))
-    };
-}

@@ -2,14 +2,17 @@
 
 use crate::matrix::dense_gemv::DensePanels;
 use crate::matrix::int8_panels::Int8Panels;
-use crate::matrix::ternary_gemv::PackedTernary;
+use crate::matrix::ternary_gemv::{Layouts, PackedTernary};
 use crate::{ArgWords, Buf, Level};
 
 /// The packed form of a constant operand.
 #[derive(Clone, Debug)]
 pub enum Packed {
+    /// An f32 matrix.
     Dense(DensePanels),
+    /// An int8 matrix with a scale for every 32 inputs.
     Int8(Int8Panels),
+    /// A ternary matrix.
     Ternary(PackedTernary),
 }
 
@@ -31,6 +34,7 @@ pub struct Packing {
     pub constants: &'static [usize],
     /// Whether a call with these args reads the packed form; all that do agree on it.
     pub wanted: fn(Level, &ArgWords) -> bool,
-    /// Makes it. Safe to call when the buffers are those of the op's table entry and nothing writes to them meanwhile.
-    pub make: unsafe fn(Level, &ArgWords, &[Buf]) -> Packed,
+    /// Makes the packed form for a level; a ternary matrix takes the layout that `Layouts` chooses. Safe to call when the
+    /// buffers are those of the op's table entry and nothing writes to them meanwhile.
+    pub make: unsafe fn(Level, &Layouts, &ArgWords, &[Buf]) -> Packed,
 }

@@ -41,6 +41,7 @@ struct Job {
 // SAFETY: the task is Sync, and `Pool::run` keeps it alive until every part is done.
 unsafe impl Send for Job {}
 
+/// Threads that run the parts of one job together.
 pub struct Pool {
     shared: Arc<Shared>,
     workers: Vec<JoinHandle<()>>,
@@ -73,6 +74,7 @@ impl Pool {
         Ok(pool)
     }
 
+    /// Threads that take part, the caller included.
     pub fn threads(&self) -> usize {
         self.workers.len() + 1
     }

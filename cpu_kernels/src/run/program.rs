@@ -1,19 +1,23 @@
 //! Runs a prepared list of kernel calls over a set of owned buffers.
 //!
-//! Calls that follow each other and touch nothing that the other writes run side by side, as one job of the pool: a
-//! decoded token is many short calls, and what they cost is mostly waiting for each other.
+//! Consecutive calls run side by side, as one job of the pool, where none of them touches what another writes. A decoded
+//! token is many short calls, and most of their time is spent waiting for each other.
 
+use crate::matrix::ternary_gemv::Layouts;
 use crate::run::scratch::Line;
 use crate::{ArgWords, Buf, Call, Kernel, Level, Packed, Packing, Pool};
 use bytemuck::Zeroable;
 use std::ops::Range;
+use std::sync::Arc;
 
-/// Parts of steps that run side by side, a thread: more would bring nothing.
+/// Parts a thread of steps that run side by side: more would bring nothing.
 const PARTS_A_THREAD: usize = 16;
 
 /// One kernel call, resolved.
 pub struct Step {
+    /// The op's kernel.
     pub kernel: Kernel,
+    /// The op's arguments.
     pub args: ArgWords,
     /// Which buffer each binding is, and whether the kernel may write it.
     pub bufs: Vec<(usize, bool)>,
@@ -38,7 +42,7 @@ unsafe impl Send for Bound {}
 // SAFETY: kernels write disjoint parts (the contract of `Kernel`), so several threads may run one step.
 unsafe impl Sync for Bound {}
 
-/// A packed operand; none until it is needed, and after its buffers were written to.
+/// A packed operand. It has no value until it is needed, and none after one of its buffers was written.
 struct Constant {
     bufs: Vec<usize>,
     /// A step that says how it is made.
@@ -49,6 +53,7 @@ struct Constant {
 /// Buffers, the calls over them, and the threads that run the calls.
 pub struct CpuProgram {
     level: Level,
+    layouts: Arc<Layouts>,
     pool: Pool,
     buffers: Vec<(Vec<Line>, usize)>,
     steps: Vec<Bound>,
@@ -56,6 +61,8 @@ pub struct CpuProgram {
 }
 
 impl CpuProgram {
+    /// A program over zeroed buffers of `sizes` bytes.
+    ///
     /// # Errors
     /// When the system gives no more threads.
     ///
@@ -72,6 +79,7 @@ impl CpuProgram {
         let line = |bytes: &usize| (vec![Line::zeroed(); bytes.div_ceil(size_of::<Line>())], *bytes);
         let mut program = CpuProgram {
             level,
+            layouts: Arc::new(Layouts::new(level, None)),
             pool: Pool::new(threads)?,
             buffers: sizes.iter().map(line).collect(),
             steps: Vec::with_capacity(steps.len()),
@@ -79,6 +87,12 @@ impl CpuProgram {
         };
         steps.into_iter().for_each(|step| program.bind(step));
         Ok(program)
+    }
+
+    /// Chooses the layouts of ternary matrices as `layouts` does, which other programs may share.
+    pub fn with_layouts(mut self, layouts: Arc<Layouts>) -> Self {
+        self.layouts = layouts;
+        self
     }
 
     fn bind(&mut self, step: Step) {
@@ -103,6 +117,7 @@ impl CpuProgram {
         self.steps.push(Bound { step, bufs, packed, free_from });
     }
 
+    /// Threads of the pool.
     pub fn threads(&self) -> usize {
         self.pool.threads()
     }
@@ -112,12 +127,14 @@ impl CpuProgram {
         self.packed.iter().filter_map(|c| c.value.as_ref()).map(Packed::bytes).sum()
     }
 
+    /// The contents of a buffer.
     pub fn bytes(&self, buffer: usize) -> &[u8] {
         let (lines, bytes) = &self.buffers[buffer];
         // SAFETY: a line is 64 initialised bytes.
         unsafe { std::slice::from_raw_parts(lines.as_ptr().cast(), *bytes) }
     }
 
+    /// The contents of a buffer, to write. Operands packed from it are packed again when they are needed.
     pub fn bytes_mut(&mut self, buffer: usize) -> &mut [u8] {
         self.packed.iter_mut().filter(|c| c.bufs.contains(&buffer)).for_each(|c| c.value = None);
         let (lines, bytes) = &mut self.buffers[buffer];
@@ -125,7 +142,7 @@ impl CpuProgram {
         unsafe { std::slice::from_raw_parts_mut(lines.as_mut_ptr().cast(), *bytes) }
     }
 
-    /// Runs the steps of `range` in order, or so that no one can tell.
+    /// Runs the steps of `range` as if in order.
     pub fn run(&mut self, range: Range<usize>) {
         self.pack(range.clone());
         let CpuProgram { level, pool, steps, packed, .. } = self;
@@ -147,7 +164,7 @@ impl CpuProgram {
         }
     }
 
-    /// Makes what the steps of `range` want packed and is not.
+    /// Packs the operands that the steps of `range` need and that are not packed yet.
     fn pack(&mut self, range: Range<usize>) {
         for step in &self.steps[range] {
             let Some(constant) = step.packed.map(|i| &mut self.packed[i]).filter(|c| c.value.is_none()) else {
@@ -156,7 +173,7 @@ impl CpuProgram {
             let Bound { step, bufs, .. } = &self.steps[constant.step];
             let packing = step.packing.expect("a step that packs");
             // SAFETY: nothing runs meanwhile, and the buffers are the step's.
-            constant.value = Some(unsafe { (packing.make)(self.level, &step.args, bufs) });
+            constant.value = Some(unsafe { (packing.make)(self.level, &self.layouts, &step.args, bufs) });
         }
     }
 }

@@ -6,9 +6,14 @@ use std::{fmt, str::FromStr};
 /// by rank, which is not a promise about speed.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Level {
+    /// Plain Rust.
     Scalar,
     /// WebAssembly with 128-bit SIMD, if compiled for it: a module with unknown instructions is refused as a whole.
     Simd128,
+    /// 64-bit Arm, all of which has NEON.
+    Neon,
+    /// `Neon` with products of bytes (`sdot`).
+    Dotprod,
     /// x86-64 with AVX2, FMA and F16C.
     Avx2,
     /// x86-64 with AVX-512 F, BW, VL, DQ and VNNI (and everything `Avx2` asks for).
@@ -21,6 +26,8 @@ impl Level {
         &[Self::Scalar, Self::Avx2, Self::Avx512]
     } else if cfg!(target_arch = "wasm32") {
         &[Self::Scalar, Self::Simd128]
+    } else if cfg!(target_arch = "aarch64") {
+        &[Self::Scalar, Self::Neon, Self::Dotprod]
     } else {
         &[Self::Scalar]
     };
@@ -49,14 +56,24 @@ impl Level {
         };
         match self {
             Self::Scalar => true,
-            Self::Simd128 => false,
             Self::Avx2 => avx2(),
             Self::Avx512 => avx2() && avx512(),
+            Self::Simd128 | Self::Neon | Self::Dotprod => false,
+        }
+    }
+
+    /// Whether kernels of this level can run here. The standard library caches the CPU query.
+    #[cfg(target_arch = "aarch64")]
+    pub fn is_available(self) -> bool {
+        match self {
+            Self::Scalar | Self::Neon => true,
+            Self::Dotprod => std::arch::is_aarch64_feature_detected!("dotprod"),
+            Self::Simd128 | Self::Avx2 | Self::Avx512 => false,
         }
     }
 
     /// Whether kernels of this level can run here.
-    #[cfg(not(target_arch = "x86_64"))]
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
     pub fn is_available(self) -> bool {
         self == Self::Scalar || self == Self::Simd128 && cfg!(target_feature = "simd128")
     }
@@ -66,6 +83,8 @@ impl Level {
         match self {
             Self::Scalar => "scalar",
             Self::Simd128 => "simd128",
+            Self::Neon => "neon",
+            Self::Dotprod => "dotprod",
             Self::Avx2 => "avx2",
             Self::Avx512 => "avx512",
         }
@@ -95,6 +114,69 @@ impl FromStr for Level {
     }
 }
 
+/// Calls a function compiled for a SIMD level: `at_level!(level, f, (a: A, b: B) -> R)`.
+///
+/// `f` is an `#[inline(always)]` function for all levels; or `[scalar, simd128, avx2, avx512, neon, dotprod]`, each for its
+/// level; or four of them, `[scalar, avx2, avx512, neon]`: then `simd128` is as `scalar`, and `dotprod` as `neon`. The
+/// arguments are variables. The types of [`isa`](crate::simd::isa) are in scope.
+macro_rules! at_level {
+    ($level:expr, [$scalar:path, $simd128:path, $avx2:path, $avx512:path, $neon:path, $dotprod:path $(,)?],
+        ($($arg:ident: $ty:ty),* $(,)?) $(-> $out:ty)?) => {{
+        #[allow(unused_imports, reason = "not every function names its instructions")]
+        use $crate::simd::isa::Plain;
+        #[cfg(target_arch = "x86_64")]
+        {
+            #[allow(unused_imports, reason = "not every function names its instructions")]
+            use $crate::simd::x86::{Avx2, Avx512};
+            #[target_feature(enable = "avx2,fma,f16c")]
+            fn avx2($($arg: $ty),*) $(-> $out)? { $avx2($($arg),*) }
+            #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+            fn avx512($($arg: $ty),*) $(-> $out)? { $avx512($($arg),*) }
+            match $level {
+                // SAFETY: a level is only used where `Level::is_available` holds.
+                $crate::Level::Avx2 => unsafe { avx2($($arg),*) },
+                // SAFETY: as above.
+                $crate::Level::Avx512 => unsafe { avx512($($arg),*) },
+                _ => $scalar($($arg),*),
+            }
+        }
+        #[cfg(target_arch = "aarch64")]
+        {
+            #[allow(unused_imports, reason = "not every function names its instructions")]
+            use $crate::simd::arm::{Dotprod, Neon};
+            #[target_feature(enable = "dotprod")]
+            fn dotprod($($arg: $ty),*) $(-> $out)? { $dotprod($($arg),*) }
+            match $level {
+                $crate::Level::Neon => $neon($($arg),*),
+                // SAFETY: a level is only used where `Level::is_available` holds.
+                $crate::Level::Dotprod => unsafe { dotprod($($arg),*) },
+                _ => $scalar($($arg),*),
+            }
+        }
+        #[cfg(target_feature = "simd128")]
+        {
+            #[allow(unused_imports, reason = "not every function names its instructions")]
+            use $crate::simd::wasm::Simd128;
+            match $level {
+                $crate::Level::Simd128 => $simd128($($arg),*),
+                _ => $scalar($($arg),*),
+            }
+        }
+        #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64", target_feature = "simd128")))]
+        {
+            let _ = $level;
+            $scalar($($arg),*)
+        }
+    }};
+    ($level:expr, [$scalar:path, $avx2:path, $avx512:path, $neon:path $(,)?], ($($args:tt)*) $(-> $out:ty)?) => {
+        $crate::at_level!($level, [$scalar, $scalar, $avx2, $avx512, $neon, $neon], ($($args)*) $(-> $out)?)
+    };
+    ($level:expr, $body:path, ($($args:tt)*) $(-> $out:ty)?) => {
+        $crate::at_level!($level, [$body, $body, $body, $body, $body, $body], ($($args)*) $(-> $out)?)
+    };
+}
+pub(crate) use at_level;
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -106,5 +188,12 @@ mod tests {
         }
         assert!("sse9".parse::<Level>().is_err());
         assert_eq!(Level::available().last(), Some(&Level::detect()));
+    }
+
+    #[test]
+    fn the_machine_has_the_level_that_is_required() {
+        if let Ok(level) = std::env::var("NANOTERN_REQUIRE_LEVEL") {
+            assert_eq!(level.parse(), Ok(Level::detect()));
+        }
     }
 }

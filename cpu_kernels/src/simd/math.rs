@@ -54,11 +54,13 @@ pub fn sum_of<const N: usize>(x: [&[f32]; N], term: impl Fn([f32; N]) -> f32) ->
     fold(x, 0.0, term, |a, b| a + b)
 }
 
+/// Sum of the elements.
 #[inline(always)]
 pub fn sum(x: &[f32]) -> f32 {
     sum_of([x], |[x]| x)
 }
 
+/// Sum of the products of two slices.
 #[inline(always)]
 pub fn dot(a: &[f32], b: &[f32]) -> f32 {
     sum_of([a, b], |[a, b]| a * b)

@@ -9,14 +9,11 @@
 //! The loops follow Goto & van de Geijn, "Anatomy of High-Performance Matrix Multiplication" (2008): panels of B stay
 //! in the first-level cache while A streams past them.
 
-#[cfg(target_arch = "x86_64")]
-mod avx2;
-#[cfg(target_arch = "x86_64")]
-mod avx512;
 mod pack;
 mod scalar;
+mod tile;
 
-use crate::{Level, run::scratch::Scratch, run::split};
+use crate::{Level, at_level, matrix::packed_row_bytes, run::scratch::Scratch, run::split};
 use std::ops::Range;
 
 /// Length of one accumulation chain over k. Part of the numeric definition: changing it changes bits.
@@ -30,12 +27,35 @@ const MC: usize = 120;
 #[derive(Clone, Copy, Debug)]
 pub enum Mat<'a> {
     /// Element (i, j) is `data[i * row_stride + j * col_stride]`: any row- or column-major view.
-    Dense { data: &'a [f32], row_stride: usize, col_stride: usize },
+    Dense {
+        /// The values.
+        data: &'a [f32],
+        /// Elements from a row to the next.
+        row_stride: usize,
+        /// Elements from a column to the next.
+        col_stride: usize,
+    },
     /// Ternary weights (rows, cols) in canonical packing, `ceil(cols / 128) * 32` bytes a row, times
     /// `scales` (rows, cols / group). `group` is a multiple of 32 that divides `cols`.
-    Ternary { codes: &'a [u8], scales: &'a [f32], group: usize, cols: usize },
+    Ternary {
+        /// (rows, packed bytes of a row).
+        codes: &'a [u8],
+        /// (rows, cols / group).
+        scales: &'a [f32],
+        /// Consecutive columns that share a scale.
+        group: usize,
+        /// Columns of the matrix.
+        cols: usize,
+    },
     /// `codes` (rows, cols) times `steps` (rows).
-    Int8 { codes: &'a [i8], steps: &'a [f32], cols: usize },
+    Int8 {
+        /// (rows, cols).
+        codes: &'a [i8],
+        /// (rows).
+        steps: &'a [f32],
+        /// Columns of the matrix.
+        cols: usize,
+    },
 }
 
 impl<'a> Mat<'a> {
@@ -96,21 +116,22 @@ impl<'a> Mat<'a> {
     }
 }
 
-/// Bytes of one canonically packed row of `cols` ternary weights.
-pub(crate) fn packed_row_bytes(cols: usize) -> usize {
-    cols.div_ceil(128) * 32
-}
-
 /// One product: C (m, n) = alpha * A (m, k) * B (k, n) + beta * C.
 #[derive(Clone, Copy, Debug)]
 pub struct Gemm<'a> {
+    /// Rows of A and C.
     pub m: usize,
+    /// Columns of B and C.
     pub n: usize,
+    /// Columns of A and rows of B.
     pub k: usize,
+    /// The left operand.
     pub a: Mat<'a>,
+    /// The right operand.
     pub b: Mat<'a>,
+    /// The factor of the product.
     pub alpha: f32,
-    /// With 0, C is not read and may hold anything.
+    /// The factor of C. With 0, C is not read and may hold anything.
     pub beta: f32,
     /// The caller knows that m = n and that the result is symmetric (X X^T, or a power of a symmetric matrix, and a
     /// symmetric C where beta is not 0): only the upper triangle is computed, then mirrored. The bits are those of the
@@ -146,32 +167,32 @@ impl<'a> Gemm<'a> {
         self.a.check("a", self.m, self.k);
         self.b.check("b", self.k, self.n);
         assert!(ldc >= self.n && (!self.symmetric || self.m == self.n), "({}, {}) by {ldc}", self.m, self.n);
-        let kernel = Kernel::of(level);
+        let shape = Shape::of(level);
         let (rows, cols) = self.share(level, part, parts);
         if rows.is_empty() || cols.is_empty() {
             return;
         }
-        let height = rows.len().min(MC).next_multiple_of(kernel.mr);
-        let width = cols.len().min(NC).next_multiple_of(kernel.nr);
+        let height = rows.len().min(MC).next_multiple_of(shape.mr);
+        let width = cols.len().min(NC).next_multiple_of(shape.nr);
         let depth = self.k.min(KC);
         let a_len = if self.direct_a().is_some() { 0 } else { height * depth };
         let mut scratch = Scratch::of_thread();
         let [a, b] = scratch.slices([a_len, width * depth]);
-        let run = Run { gemm: self, kernel, level, c, ldc };
+        let run = Run { gemm: self, shape, level, c, ldc };
         // SAFETY: the caller's contract on C; rows and cols lie in C and are this part's alone.
         unsafe { run.area(rows, cols, a, b) }
     }
 
     /// The rows and columns of C that `part` of `parts` reads and writes; of a symmetric result also their mirror image.
     pub(crate) fn share(&self, level: Level, part: usize, parts: usize) -> (Range<usize>, Range<usize>) {
-        let kernel = Kernel::of(level);
+        let shape = Shape::of(level);
         if self.symmetric {
-            let cols = split::triangle(self.n, kernel.nr, part, parts);
+            let cols = split::triangle(self.n, shape.nr, part, parts);
             return (0..cols.end, cols);
         }
         // About 32 multiply-adds in the time of packing one element.
         let row_cost = if self.direct_a().is_some() { 4 } else { 32 };
-        split::tile((self.m, self.n), (kernel.mr, kernel.nr), (row_cost, 32), part, parts)
+        split::tile((self.m, self.n), (shape.mr, shape.nr), (row_cost, 32), part, parts)
     }
 
     /// A's data and row stride if k runs contiguously in it: then tiles read A where it lies.
@@ -183,7 +204,8 @@ impl<'a> Gemm<'a> {
     }
 }
 
-/// One register tile: C (rows, cols) = alpha * (sum over p < k) + beta * C.
+/// One register tile: C (rows, cols) = alpha * (sum over p < k) + beta * C. The pointers are valid for it: A's bounds were
+/// checked, the panels are packed, and the tile lies in C.
 struct Tile {
     rows: usize,
     cols: usize,
@@ -202,31 +224,34 @@ struct Tile {
     beta: f32,
 }
 
-/// What the driver needs to know of a level: the tile's shape and its function.
+/// The shape of a level's register tile.
 #[derive(Clone, Copy)]
-struct Kernel {
+struct Shape {
     mr: usize,
     nr: usize,
-    /// Requires the level's CPU features, `rows <= mr`, `cols <= nr` and valid pointers.
-    tile: unsafe fn(&Tile),
 }
 
-impl Kernel {
+impl Shape {
     fn of(level: Level) -> Self {
-        match level {
-            #[cfg(target_arch = "x86_64")]
-            Level::Avx512 => Self { mr: avx512::MR, nr: avx512::NR, tile: avx512::tile },
-            #[cfg(target_arch = "x86_64")]
-            Level::Avx2 => Self { mr: avx2::MR, nr: avx2::NR, tile: avx2::tile },
-            _ => Self { mr: scalar::MR, nr: scalar::NR, tile: scalar::tile },
-        }
+        let (mr, nr) = match level {
+            Level::Avx512 => (12, 32),
+            Level::Avx2 | Level::Neon | Level::Dotprod => (6, 16),
+            Level::Scalar | Level::Simd128 => (scalar::MR, scalar::NR),
+        };
+        Shape { mr, nr }
     }
+}
+
+/// Computes a tile that has the level's shape or a smaller one.
+fn run_tile(level: Level, t: &Tile) {
+    use {scalar::tile as plain, tile::tile as simd};
+    at_level!(level, [plain, simd::<Simd128, 4, 2>, simd::<Avx2, 6, 2>, simd::<Avx512, 12, 2>, simd::<Neon, 6, 4>, simd::<Neon, 6, 4>], (t: &Tile))
 }
 
 /// One part of a product under way.
 struct Run<'a> {
     gemm: &'a Gemm<'a>,
-    kernel: Kernel,
+    shape: Shape,
     level: Level,
     c: *mut f32,
     ldc: usize,
@@ -238,7 +263,7 @@ impl Run<'_> {
     /// # Safety
     /// As for [`Gemm::run_part`]; the area (with its mirror image, if symmetric) is this call's alone.
     unsafe fn area(&self, rows: Range<usize>, cols: Range<usize>, a_buf: &mut [f32], b_buf: &mut [f32]) {
-        let (g, nr) = (self.gemm, self.kernel.nr);
+        let (g, nr) = (self.gemm, self.shape.nr);
         for j0 in cols.clone().step_by(NC) {
             let block_cols = j0..cols.end.min(j0 + NC);
             // At least one block, so that k = 0 still scales C.
@@ -271,7 +296,7 @@ impl Run<'_> {
         a_buf: &mut [f32],
         b_buf: &[f32],
     ) {
-        let (g, Kernel { mr, nr, tile }) = (self.gemm, self.kernel);
+        let (g, Shape { mr, nr }) = (self.gemm, self.shape);
         let direct = g.direct_a();
         if direct.is_none() {
             pack::panels(self.level, &g.a, true, p0..p0 + depth, rows.clone(), mr, a_buf);
@@ -304,8 +329,7 @@ impl Run<'_> {
                     alpha: g.alpha,
                     beta,
                 };
-                // SAFETY: `run_part` has checked the level and A's bounds; both panels are packed; C by contract.
-                unsafe { tile(&t) };
+                run_tile(self.level, &t);
             }
         }
     }

@@ -5,25 +5,19 @@ use super::Tile;
 pub(super) const MR: usize = 4;
 pub(super) const NR: usize = 8;
 
-/// # Safety
-/// The pointers of `t` are valid for its shape; `1 <= t.rows <= MR`, `t.cols <= NR`.
-pub(super) unsafe fn tile(t: &Tile) {
-    // SAFETY: the caller's contract.
-    unsafe {
-        match t.rows {
-            1 => tile_rows::<1>(t),
-            2 => tile_rows::<2>(t),
-            3 => tile_rows::<3>(t),
-            _ => tile_rows::<4>(t),
-        }
+/// Computes a tile of `1 <= t.rows <= MR` and `t.cols <= NR`.
+pub(super) fn tile(t: &Tile) {
+    match t.rows {
+        1 => rows::<1>(t),
+        2 => rows::<2>(t),
+        3 => rows::<3>(t),
+        _ => rows::<4>(t),
     }
 }
 
-/// # Safety
-/// As for [`tile`], with `t.rows == R`.
-unsafe fn tile_rows<const R: usize>(t: &Tile) {
-    // SAFETY: the caller's contract.
-    let acc = unsafe { sums::<R>(t) };
+/// A tile with `t.rows == R`.
+fn rows<const R: usize>(t: &Tile) {
+    let acc = sums::<R>(t);
     for (r, acc) in acc.iter().enumerate() {
         let first = (t.skip + r as isize).max(0) as usize;
         for (j, acc) in acc.iter().enumerate().take(t.cols).skip(first) {
@@ -36,11 +30,8 @@ unsafe fn tile_rows<const R: usize>(t: &Tile) {
 
 /// The sums over p < k. A function of its own, so that the sums are vectors in registers: nothing here indexes them at
 /// run time.
-///
-/// # Safety
-/// As for [`tile_rows`].
 #[inline(never)]
-unsafe fn sums<const R: usize>(t: &Tile) -> [[f32; NR]; R] {
+fn sums<const R: usize>(t: &Tile) -> [[f32; NR]; R] {
     let mut acc = [[0.0f32; NR]; R];
     let (row, step) = if t.a_direct { (t.a_stride, 1) } else { (1, t.a_stride) };
     for p in 0..t.k {

@@ -7,13 +7,10 @@
 //! -1 if w < -s / 2, else 0. The sum of |w| is taken by adding halves: padded with zeros to a power of two n, then
 //! repeatedly `t[i] += t[i + n / 2]`. A NaN gives the code 0 and the smallest scale.
 
-#[cfg(target_arch = "x86_64")]
-mod avx2;
-#[cfg(target_arch = "x86_64")]
-mod avx512;
 mod scalar;
+mod simd;
 
-use crate::{Level, matrix::gemm::packed_row_bytes};
+use crate::{Level, at_level, matrix::packed_row_bytes};
 
 /// The smallest scale: the smallest normal f16.
 const MIN_SCALE: f32 = 1.0 / 16384.0;
@@ -29,15 +26,8 @@ pub fn rows(level: Level, x: &[f32], dim: usize, xq: &mut [i8], steps: &mut [f32
         return steps.fill(MIN_MAX / 127.0);
     }
     for ((x, xq), step) in x.chunks_exact(dim).zip(xq.chunks_exact_mut(dim)).zip(steps) {
-        *step = match level {
-            // SAFETY: the level is available.
-            #[cfg(target_arch = "x86_64")]
-            Level::Avx512 => unsafe { avx512::row(x, xq) },
-            // SAFETY: the level is available.
-            #[cfg(target_arch = "x86_64")]
-            Level::Avx2 => unsafe { avx2::row(x, xq) },
-            _ => scalar::row(x, xq),
-        };
+        *step = at_level!(level, [scalar::row, simd::row::<Simd128>, simd::row::<Avx2>, simd::row::<Avx512>, simd::row::<Neon>, simd::row::<Neon>],
+            (x: &[f32], xq: &mut [i8]) -> f32);
     }
 }
 
@@ -58,15 +48,9 @@ pub fn ternary(level: Level, w: &[f32], dim: usize, group: usize, codes: &mut [u
     for ((w, codes), scales) in
         w.chunks_exact(dim).zip(codes.chunks_exact_mut(row_bytes)).zip(scales.chunks_mut(groups))
     {
-        match level {
-            // SAFETY: the level is available; `w` is whole groups, and codes and scales fit it.
-            #[cfg(target_arch = "x86_64")]
-            Level::Avx512 => unsafe { avx512::ternary_row(w, group, codes, scales) },
-            // SAFETY: as above.
-            #[cfg(target_arch = "x86_64")]
-            Level::Avx2 => unsafe { avx2::ternary_row(w, group, codes, scales) },
-            _ => scalar::ternary_row(w, group, codes, scales),
-        }
+        at_level!(level,
+            [scalar::ternary_row, simd::ternary_row::<Simd128>, simd::ternary_row::<Avx2>, simd::ternary_row::<Avx512>, simd::ternary_row::<Neon>, simd::ternary_row::<Neon>],
+            (w: &[f32], group: usize, codes: &mut [u8], scales: &mut [f32]));
     }
 }
 

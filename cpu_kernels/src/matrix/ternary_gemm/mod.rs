@@ -9,31 +9,30 @@
 //! first operand), four consecutive inputs of each output in one 32-bit lane, and reuse it over all rows. The offset
 //! of 1 is taken off by starting each group from minus the sum of its activations.
 
-#[cfg(target_arch = "x86_64")]
-mod avx2;
-#[cfg(target_arch = "x86_64")]
-mod avx512;
-#[cfg(target_arch = "x86_64")]
-pub(crate) use avx2::negated_sums;
+mod tile;
 
-use crate::{Level, matrix::gemm::packed_row_bytes, run::scratch::Scratch, run::split};
+use crate::simd::isa::Isa;
+use crate::{Level, at_level, matrix::packed_row_bytes, run::scratch::Scratch, run::split};
 use std::ops::Range;
 
 /// One product: y (rows, outs) from activations (rows, dim) and ternary weights (outs, dim).
 #[derive(Clone, Copy, Debug)]
 pub struct TernaryGemm<'a> {
+    /// Rows of activations.
     pub rows: usize,
+    /// Outputs: rows of the weights.
     pub outs: usize,
+    /// Inputs: columns of the weights.
     pub dim: usize,
     /// Consecutive inputs that share a scale: a multiple of 32 that divides `dim`.
     pub group: usize,
-    /// (rows, dim), each in -127..=127.
+    /// Activations (rows, dim), each in -127..=127.
     pub xq: &'a [i8],
-    /// (rows).
+    /// Steps of the activations (rows).
     pub steps: &'a [f32],
-    /// (outs, ceil(dim / 128) * 32): canonical packing.
+    /// Weights (outs, ceil(dim / 128) * 32) in canonical packing.
     pub codes: &'a [u8],
-    /// (outs, dim / group).
+    /// Scales of the weights (outs, dim / group).
     pub scales: &'a [f32],
 }
 
@@ -58,19 +57,21 @@ impl TernaryGemm<'_> {
     pub unsafe fn run_part(&self, level: Level, y: *mut f32, ldy: usize, part: usize, parts: usize) {
         level.require();
         self.check();
-        let area = match level {
-            #[cfg(target_arch = "x86_64")]
-            Level::Avx512 | Level::Avx2 => {
-                let kernel = Kernel::of(level);
-                // Bringing in a row of weights or of activations costs about as much as using it 64 or 4 times.
-                let area = split::tile((self.rows, self.outs), (kernel.mr, kernel.nr), (4, 64), part, parts);
-                // SAFETY: the level and the inputs have been checked; y by contract, and the area is this part's.
-                return unsafe { self.simd(kernel, y, ldy, area) };
-            }
-            _ => split::tile((self.rows, self.outs), (1, 1), (4, 64), part, parts),
+        let (mr, nr) = match level {
+            Level::Scalar => (1, 1),
+            Level::Simd128 => (4, 4),
+            Level::Avx2 => (4, 16),
+            Level::Neon => (4, 8),
+            Level::Dotprod => (4, 16),
+            Level::Avx512 => (8, 32),
         };
-        // SAFETY: y by contract, and the area is this part's.
-        unsafe { self.scalar(y, ldy, area) }
+        // Bringing in a row of weights or of activations costs about as much as using it 64 or 4 times.
+        let area = split::tile((self.rows, self.outs), (mr, nr), (4, 64), part, parts);
+        let (of, y) = (self, (y, ldy));
+        // y by contract, and the area is this part's.
+        at_level!(level,
+            [scalar, simd::<Simd128, 4, 1>, simd::<Avx2, 4, 2>, simd::<Avx512, 8, 2>, simd::<Neon, 4, 2>, simd::<Dotprod, 4, 4>],
+            (of: &TernaryGemm<'_>, y: (*mut f32, usize), area: (Range<usize>, Range<usize>)));
     }
 
     fn check(&self) {
@@ -84,80 +85,84 @@ impl TernaryGemm<'_> {
         assert!(self.codes.len() >= outs * packed_row_bytes(dim), "codes: {} for ({outs}, {dim})", self.codes.len());
         assert!(self.scales.len() >= outs * (dim / group), "scales: {} for ({outs}, {dim})", self.scales.len());
     }
+}
 
-    /// The definition, with each row of weights decoded once.
-    ///
-    /// # Safety
-    /// The area lies in y and is this call's alone.
-    unsafe fn scalar(&self, y: *mut f32, ldy: usize, (rows, outs): (Range<usize>, Range<usize>)) {
-        let (dim, groups, row_bytes) = (self.dim, self.dim / self.group, packed_row_bytes(self.dim));
-        let mut scratch = Scratch::of_thread();
-        let [weights] = scratch.slices::<i8, _>([dim]);
-        for o in outs {
-            let bytes = &self.codes[o * row_bytes..(o + 1) * row_bytes];
-            for (run, bytes) in weights.chunks_mut(128).zip(bytes.chunks_exact(32)) {
-                for (plane, weights) in run.chunks_exact_mut(32).enumerate() {
-                    weights.iter_mut().zip(bytes).for_each(|(w, b)| *w = (b >> (2 * plane) & 3) as i8 - 1);
-                }
-            }
-            let scales = &self.scales[o * groups..(o + 1) * groups];
-            for r in rows.clone() {
-                let x = &self.xq[r * dim..(r + 1) * dim];
-                let mut acc = 0.0f32;
-                for ((w, x), scale) in weights.chunks(self.group).zip(x.chunks(self.group)).zip(scales) {
-                    let sum: i32 = w.iter().zip(x).map(|(&w, &x)| i32::from(w) * i32::from(x)).sum();
-                    acc += scale * sum as f32;
-                }
-                // SAFETY: (r, o) lies in the area.
-                unsafe { *y.add(r * ldy + o) = self.steps[r] * acc };
+/// The definition, with each row of weights decoded once. The inputs have been checked, and the area lies in y and is this
+/// call's alone.
+fn scalar(of: &TernaryGemm<'_>, (y, ldy): (*mut f32, usize), (rows, outs): (Range<usize>, Range<usize>)) {
+    let (dim, groups, row_bytes) = (of.dim, of.dim / of.group, packed_row_bytes(of.dim));
+    let mut scratch = Scratch::of_thread();
+    let [weights] = scratch.slices::<i8, _>([dim]);
+    for o in outs {
+        let bytes = &of.codes[o * row_bytes..(o + 1) * row_bytes];
+        for (run, bytes) in weights.chunks_mut(128).zip(bytes.chunks_exact(32)) {
+            for (plane, weights) in run.chunks_exact_mut(32).enumerate() {
+                weights.iter_mut().zip(bytes).for_each(|(w, b)| *w = (b >> (2 * plane) & 3) as i8 - 1);
             }
         }
-    }
-
-    /// # Safety
-    /// The kernel's level is available, the inputs have been checked, and the area lies in y and is this call's alone.
-    #[cfg(target_arch = "x86_64")]
-    unsafe fn simd(&self, kernel: Kernel, y: *mut f32, ldy: usize, (rows, outs): (Range<usize>, Range<usize>)) {
-        let Kernel { mr, nr, unpack, tile } = kernel;
-        let (dim, groups, row_bytes) = (self.dim, self.dim / self.group, packed_row_bytes(self.dim));
-        let mut scratch = Scratch::of_thread();
-        // Four weights lie in the place of a float.
-        let [weights, scales, sums] = scratch.slices::<f32, _>([nr * dim / 4, nr * groups, rows.len() * groups]);
-        let sums = bytemuck::cast_slice_mut::<_, i32>(sums);
-        let x = &self.xq[rows.start * dim..rows.end * dim];
-        // SAFETY: every SIMD level includes AVX2; group is a multiple of 32.
-        unsafe { negated_sums(x, self.group, sums) };
-        for o in outs.clone().step_by(nr) {
-            let cols = nr.min(outs.end - o);
-            // SAFETY: `cols` rows of codes exist from o on; the area holds nr * dim bytes.
-            unsafe { unpack(&self.codes[o * row_bytes..], cols, dim, weights.as_mut_ptr().cast()) };
-            for (c, from) in self.scales[o * groups..].chunks_exact(groups.max(1)).take(cols).enumerate() {
-                from.iter().enumerate().for_each(|(g, &s)| scales[g * nr + c] = s);
+        let scales = &of.scales[o * groups..(o + 1) * groups];
+        for r in rows.clone() {
+            let x = &of.xq[r * dim..(r + 1) * dim];
+            let mut acc = 0.0f32;
+            for ((w, x), scale) in weights.chunks(of.group).zip(x.chunks(of.group)).zip(scales) {
+                let sum: i32 = w.iter().zip(x).map(|(&w, &x)| i32::from(w) * i32::from(x)).sum();
+                acc += scale * sum as f32;
             }
-            for r in rows.clone().step_by(mr) {
-                let t = Tile {
-                    rows: mr.min(rows.end - r),
-                    cols,
-                    dim,
-                    group: self.group,
-                    weights: weights.as_ptr().cast(),
-                    scales: scales.as_ptr(),
-                    x: self.xq[r * dim..].as_ptr(),
-                    sums: sums[(r - rows.start) * groups..].as_ptr(),
-                    steps: self.steps[r..].as_ptr(),
-                    // SAFETY: (r, o) lies in y.
-                    y: unsafe { y.add(r * ldy + o) },
-                    ldy,
-                };
-                // SAFETY: the level is available and the tile's rows and columns exist.
-                unsafe { tile(&t) };
-            }
+            // SAFETY: (r, o) lies in the area.
+            unsafe { *y.add(r * ldy + o) = of.steps[r] * acc };
         }
     }
 }
 
-/// One register tile of y.
-#[cfg(target_arch = "x86_64")]
+/// As [`scalar`], in tiles of MR rows and NV registers of outputs.
+#[inline(always)]
+fn simd<S: Isa, const MR: usize, const NV: usize>(
+    of: &TernaryGemm<'_>,
+    (y, ldy): (*mut f32, usize),
+    (rows, outs): (Range<usize>, Range<usize>),
+) {
+    let (nr, dim, groups, row_bytes) = (NV * S::WIDTH, of.dim, of.dim / of.group, packed_row_bytes(of.dim));
+    let mut scratch = Scratch::of_thread();
+    // Four weights lie in the place of a float.
+    let [weights, scales, sums] = scratch.slices::<f32, _>([nr * dim / 4, nr * groups, rows.len() * groups]);
+    let sums = bytemuck::cast_slice_mut::<_, i32>(sums);
+    negated_sums(&of.xq[rows.start * dim..rows.end * dim], of.group, sums);
+    for o in outs.clone().step_by(nr) {
+        let cols = nr.min(outs.end - o);
+        tile::unpack::<S, NV>(&of.codes[o * row_bytes..], cols, dim, weights.as_mut_ptr().cast());
+        for (c, from) in of.scales[o * groups..].chunks_exact(groups.max(1)).take(cols).enumerate() {
+            from.iter().enumerate().for_each(|(g, &s)| scales[g * nr + c] = s);
+        }
+        for r in rows.clone().step_by(MR) {
+            tile::tile::<S, MR, NV>(&Tile {
+                rows: MR.min(rows.end - r),
+                cols,
+                dim,
+                group: of.group,
+                weights: weights.as_ptr().cast(),
+                scales: scales.as_ptr(),
+                x: of.xq[r * dim..].as_ptr(),
+                sums: sums[(r - rows.start) * groups..].as_ptr(),
+                steps: of.steps[r..].as_ptr(),
+                // SAFETY: (r, o) lies in y.
+                y: unsafe { y.add(r * ldy + o) },
+                ldy,
+            });
+        }
+    }
+}
+
+/// `to[i]` = minus the sum of the i-th group of x. `group` is a multiple of 32.
+#[inline(always)]
+pub(super) fn negated_sums(x: &[i8], group: usize, to: &mut [i32]) {
+    for (x, to) in x.chunks_exact(group).zip(to) {
+        // 32 activations add up to at most 32 * 127.
+        let sums = x.as_chunks::<32>().0.iter().map(|x| i32::from(x.iter().map(|x| i16::from(*x)).sum::<i16>()));
+        *to = -sums.sum::<i32>();
+    }
+}
+
+/// One register tile of y. The pointers are valid for it, and the tile is the caller's alone.
 struct Tile {
     rows: usize,
     cols: usize,
@@ -174,25 +179,4 @@ struct Tile {
     steps: *const f32,
     y: *mut f32,
     ldy: usize,
-}
-
-/// What the driver needs to know of a level. Both functions require its CPU features and valid pointers.
-#[cfg(target_arch = "x86_64")]
-#[derive(Clone, Copy)]
-struct Kernel {
-    mr: usize,
-    nr: usize,
-    /// Decodes `cols <= nr` rows of `dim` weights to (dim / 4, nr, 4) bytes; what lies behind `cols` is unspecified.
-    unpack: unsafe fn(codes: &[u8], cols: usize, dim: usize, to: *mut u8),
-    tile: unsafe fn(&Tile),
-}
-
-#[cfg(target_arch = "x86_64")]
-impl Kernel {
-    fn of(level: Level) -> Self {
-        match level {
-            Level::Avx512 => Self { mr: avx512::MR, nr: avx512::NR, unpack: avx512::unpack, tile: avx512::tile },
-            _ => Self { mr: avx2::MR, nr: avx2::NR, unpack: avx2::unpack, tile: avx2::tile },
-        }
-    }
 }

@@ -1,7 +1,7 @@
 //! Choosing a layout by measuring: ranks of instruction sets say little about the speed of a kernel.
 
 use super::{Layout, PackedTernary, TernaryGemv};
-use crate::Level;
+use crate::{Level, matrix::packed_row_bytes};
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
@@ -10,41 +10,46 @@ const SAMPLE: usize = 1 << 20;
 /// Calls a layout, in turn; the fastest counts.
 const CALLS: usize = 20;
 
-type Shape = (Level, usize, usize, usize);
+/// (outs, dim, group) of a matrix.
+type Shape = (usize, usize, usize);
 
-static FORCED: Mutex<Option<Layout>> = Mutex::new(None);
-static CHOSEN: Mutex<Vec<(Shape, Layout)>> = Mutex::new(Vec::new());
-
-/// Makes [`choose`] return `layout` at every level that has it, in this process; `None` lets it measure again. Whether a
-/// level has it, [`Layout::of`] tells.
-pub fn force(layout: Option<Layout>) {
-    *FORCED.lock().unwrap_or_else(PoisonError::into_inner) = layout;
+/// The layout of each matrix at a level: the one that is asked for, or the fastest.
+#[derive(Debug)]
+pub struct Layouts {
+    level: Level,
+    wanted: Option<Layout>,
+    measured: Mutex<Vec<(Shape, Layout)>>,
 }
 
-/// The fastest layout for one row against weights (outs, dim) at a level. The first call for a shape takes about a
-/// millisecond of this thread, where there is a choice.
-pub fn choose(level: Level, outs: usize, dim: usize, group: usize) -> Layout {
-    let layouts = Layout::of(level);
-    let forced = *FORCED.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(layout) = forced.filter(|l| l.runs_at(level)) {
-        return layout;
+impl Layouts {
+    /// `wanted` is used for every matrix. Without it, or where the level has no kernel for it, layouts are measured.
+    pub fn new(level: Level, wanted: Option<Layout>) -> Self {
+        Layouts { level, wanted: wanted.filter(|layout| layout.runs_at(level)), measured: Mutex::default() }
     }
-    if let [only] = layouts {
-        return *only;
+
+    /// The layout for weights (outs, dim). Measured for one row: the first call for a shape takes about a millisecond
+    /// where there is a choice.
+    pub fn choose(&self, outs: usize, dim: usize, group: usize) -> Layout {
+        if let Some(layout) = self.wanted {
+            return layout;
+        }
+        if let [only] = Layout::of(self.level) {
+            return *only;
+        }
+        let shape = (outs, dim, group);
+        let mut measured = self.measured.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, layout)) = measured.iter().find(|(known, _)| *known == shape) {
+            return *layout;
+        }
+        let layout = measure(self.level, shape);
+        measured.push((shape, layout));
+        layout
     }
-    let shape = (level, outs, dim, group);
-    let mut chosen = CHOSEN.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some((_, layout)) = chosen.iter().find(|c| c.0 == shape) {
-        return *layout;
-    }
-    let layout = measure(level, outs, dim, group);
-    chosen.push((shape, layout));
-    layout
 }
 
-fn measure(level: Level, outs: usize, dim: usize, group: usize) -> Layout {
+fn measure(level: Level, (outs, dim, group): Shape) -> Layout {
     let outs = outs.min((SAMPLE / dim.max(1)).max(32));
-    let (codes, scales) = (vec![0b01_10_00_01; outs * dim.div_ceil(128) * 32], vec![1.0; outs * (dim / group)]);
+    let (codes, scales) = (vec![0b01_10_00_01; outs * packed_row_bytes(dim)], vec![1.0; outs * (dim / group)]);
     let (xq, mut y) = (vec![1; dim], vec![0.0; outs]);
     let mut timed: Vec<_> = Layout::of(level)
         .iter()

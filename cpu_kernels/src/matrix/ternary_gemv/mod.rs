@@ -3,21 +3,17 @@
 //!
 //! [`PackedTernary`] is made once from the canonical codes. Its tiles interleave the weights of 16 or 32 outputs, so that
 //! each lane of a register is an output: a tile is one sequential stream, scales are one vector a group, and nothing is
-//! summed across lanes. Which layout is fastest depends on the machine: [`choose`] measures.
-
-#![cfg_attr(
-    not(any(target_arch = "x86_64", target_feature = "simd128")),
-    allow(dead_code, unused_imports, reason = "only canonical packing is used where there is no SIMD level")
-)]
+//! summed across lanes. Which layout is fastest depends on the machine: [`Layouts`] measures.
 
 mod choose;
 mod packed;
 mod pairs32;
 mod rows16;
 
-pub use choose::{choose, force};
+pub use choose::Layouts;
 pub use packed::{Layout, PackedTernary};
 
+use crate::simd::isa::Isa;
 use crate::{Level, matrix::ternary_gemm::TernaryGemm, run::scratch::Scratch, run::split};
 use std::ops::Range;
 
@@ -27,11 +23,13 @@ const BLOCK_BYTES: usize = 256 << 10;
 /// One product: y (rows, outs) from activations (rows, dim) and packed weights (outs, dim).
 #[derive(Clone, Copy, Debug)]
 pub struct TernaryGemv<'a> {
+    /// The weights, with their shape.
     pub weights: &'a PackedTernary,
+    /// Rows of activations.
     pub rows: usize,
-    /// (rows, dim), each in -127..=127.
+    /// Activations (rows, dim), each in -127..=127.
     pub xq: &'a [i8],
-    /// (rows).
+    /// Steps of the activations (rows).
     pub steps: &'a [f32],
 }
 
@@ -69,18 +67,22 @@ impl TernaryGemv<'_> {
             // SAFETY: passed on.
             return unsafe { product.run_part(level, y, ldy, part, parts) };
         }
-        let kernel = Kernel::of(w.layout(), level);
+        assert!(w.layout().runs_at(level), "layout {} has no kernel at level {level}", w.layout());
         let tiles = split::range(w.tiles(), 1, part, parts);
         if tiles.is_empty() {
             return;
         }
+        let (at_once, prepared) = match w.layout() {
+            Layout::Pairs32 => (1, pairs32::prepared_bytes(w)),
+            _ => (rows16::ROWS, rows16::ROWS * rows16::prepared_bytes(w)),
+        };
         // With more rows than one pass takes, weights are reused from the cache.
-        let block = if rows <= kernel.rows { tiles.len() } else { (BLOCK_BYTES * w.tiles() / w.bytes()).max(1) };
+        let block = if rows <= at_once { tiles.len() } else { (BLOCK_BYTES * w.tiles() / w.bytes()).max(1) };
         let mut scratch = Scratch::of_thread();
-        let [prepared] = scratch.slices([(kernel.prepared_bytes)(w) * kernel.rows]);
+        let [prepared] = scratch.slices([prepared]);
         for start in tiles.clone().step_by(block) {
-            for r in (0..rows).step_by(kernel.rows) {
-                let here = kernel.rows.min(rows - r);
+            for r in (0..rows).step_by(at_once) {
+                let here = at_once.min(rows - r);
                 let job = Job {
                     w,
                     x: &xq[r * w.dim()..(r + here) * w.dim()],
@@ -89,15 +91,17 @@ impl TernaryGemv<'_> {
                     ldy,
                     tiles: start..tiles.end.min(start + block),
                 };
-                // SAFETY: the level is available; the inputs have been checked; y by contract, and the tiles are
-                // this part's.
-                unsafe { (kernel.run)(&job, prepared) };
+                match w.layout() {
+                    Layout::Pairs32 => pairs32::run(level, &job, prepared),
+                    _ => rows16::run(level, &job, prepared),
+                }
             }
         }
     }
 }
 
-/// What a kernel computes: some tiles of y for a few rows, as many as there are steps.
+/// What a kernel computes: some tiles of y for a few rows, as many as there are steps. The inputs have been checked, y is valid
+/// for these outputs, and they are the job's alone.
 struct Job<'a> {
     w: &'a PackedTernary,
     x: &'a [i8],
@@ -108,47 +112,25 @@ struct Job<'a> {
 }
 
 impl Job<'_> {
-    /// Writes the `N` results of row `r` from output `o` on, but for those behind the last output.
+    /// Writes a register of results of row `r` from output `o` on, but for those behind the last output.
     ///
     /// # Safety
     /// The outputs are those of the job's tiles.
     #[inline(always)]
-    unsafe fn store<const N: usize>(&self, r: usize, o: usize, values: &[f32; N]) {
+    unsafe fn store<S: Isa>(&self, r: usize, o: usize, values: S::F) {
         let (count, y) = (self.w.outs().saturating_sub(o), self.y.wrapping_add(r * self.ldy + o));
         // SAFETY: outputs o..o + count of row r lie in y, and those of them that are values are this job's.
         unsafe {
-            if count >= N {
-                y.cast::<[f32; N]>().write_unaligned(*values);
+            if count >= S::WIDTH {
+                S::store(values, y);
             } else {
-                values.as_ptr().copy_to_nonoverlapping(y, count);
+                S::store_some(values, y, 0..count as isize);
             }
         }
     }
 }
 
-/// What the driver needs to know of a kernel.
-struct Kernel {
-    /// Rows of activations it takes at once.
-    rows: usize,
-    /// Working memory a row, for what it derives from the activations.
-    prepared_bytes: fn(&PackedTernary) -> usize,
-    /// Requires the level's CPU features, the kernel's layout, at most `rows` rows, and that many times `prepared_bytes`.
-    run: unsafe fn(&Job, &mut [u8]),
-}
-
-impl Kernel {
-    fn of(layout: Layout, level: Level) -> Self {
-        assert!(Layout::of(level).contains(&layout), "layout {layout} has no kernel at level {level}");
-        match (layout, level) {
-            #[cfg(target_arch = "x86_64")]
-            (Layout::Rows16, Level::Avx512) => rows16::AVX512,
-            #[cfg(target_arch = "x86_64")]
-            (Layout::Rows16, Level::Avx2) => rows16::AVX2,
-            #[cfg(target_arch = "x86_64")]
-            (Layout::Pairs32, Level::Avx512 | Level::Avx2) => pairs32::AVX2,
-            #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
-            (Layout::Pairs32, Level::Simd128) => pairs32::SIMD128,
-            _ => unreachable!("{layout} at {level}"),
-        }
-    }
+/// The kernel of a level that has none.
+fn none(_: &Job<'_>, _: &mut [u8]) {
+    unreachable!("only layouts of the level are run");
 }

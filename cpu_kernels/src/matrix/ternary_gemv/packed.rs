@@ -4,7 +4,7 @@
 //! 2 bits, value = code - 1, as in canonical packing. Scales are (tiles, groups, outputs of a tile), as f16 where that is
 //! exact: trained ones are.
 
-use crate::{Level, matrix::gemm::packed_row_bytes, run::scratch::Line};
+use crate::{Level, matrix::packed_row_bytes, run::scratch::Line, simd::isa::Lanes};
 use half::f16;
 use std::{fmt, str::FromStr};
 
@@ -22,12 +22,13 @@ pub enum Layout {
 }
 
 impl Layout {
+    /// All layouts.
     pub const ALL: [Self; 3] = [Self::Rows16, Self::Pairs32, Self::Canonical];
 
     /// The layouts worth trying at a level. [`Layout::Canonical`] runs at all of them.
     pub fn of(level: Level) -> &'static [Self] {
         match level {
-            Level::Avx512 | Level::Avx2 => &[Self::Rows16, Self::Pairs32],
+            Level::Avx512 | Level::Avx2 | Level::Neon | Level::Dotprod => &[Self::Rows16, Self::Pairs32],
             Level::Simd128 => &[Self::Pairs32],
             Level::Scalar => &[Self::Canonical],
         }
@@ -35,7 +36,7 @@ impl Layout {
 
     /// Whether there is a kernel for this layout at a level.
     pub fn runs_at(self, level: Level) -> bool {
-        self == Self::Canonical || Self::of(level).contains(&self)
+        self == Self::Canonical || level != Level::Scalar
     }
 
     /// The name used on command lines and in reports.
@@ -119,14 +120,17 @@ impl PackedTernary {
         Self { layout, outs, dim, group, codes, scales: Scales::new(layout, scales, outs, groups) }
     }
 
+    /// The order of the codes.
     pub fn layout(&self) -> Layout {
         self.layout
     }
 
+    /// Outputs: rows of the matrix.
     pub fn outs(&self) -> usize {
         self.outs
     }
 
+    /// Inputs: columns of the matrix.
     pub fn dim(&self) -> usize {
         self.dim
     }
@@ -173,6 +177,23 @@ impl PackedTernary {
 pub(super) enum ScalePtr {
     Half(*const u16),
     Single(*const f32),
+}
+
+impl ScalePtr {
+    /// A register of scales.
+    ///
+    /// # Safety
+    /// There are that many from `at` on.
+    #[inline(always)]
+    pub unsafe fn load<S: Lanes>(self, at: usize) -> S::F {
+        // SAFETY: by contract.
+        unsafe {
+            match self {
+                ScalePtr::Half(s) => S::load_half(s.add(at)),
+                ScalePtr::Single(s) => S::load(s.add(at)),
+            }
+        }
+    }
 }
 
 impl Scales {

@@ -4,20 +4,11 @@
 //! (the multiply-add instructions want their first operand unsigned); then 64 scales, as f32 bits or, where all of them are f16
 //! values, as f16. Reading it is one sequential stream.
 
-#![cfg_attr(
-    not(target_arch = "x86_64"),
-    allow(dead_code, unused_unsafe, unused_variables, reason = "no other level has integer products")
-)]
-
-#[cfg(target_arch = "x86_64")]
-mod avx2;
-#[cfg(target_arch = "x86_64")]
-mod avx512;
-
-use crate::Level;
 use crate::ops::int8_matmul::GROUP;
 use crate::ops::round_f16::round;
 use crate::run::scratch::{Line, Scratch};
+use crate::simd::isa::{Isa, prefetch, unroll};
+use crate::{Level, at_level};
 use bytemuck::Zeroable;
 use std::ops::Range;
 
@@ -41,7 +32,7 @@ pub struct Int8Panels {
 impl Int8Panels {
     /// Whether a level reads panels.
     pub fn has(level: Level) -> bool {
-        matches!(level, Level::Avx2 | Level::Avx512)
+        level != Level::Scalar
     }
 
     /// Lays out codes (outs, dim) and scales (outs, dim / GROUP).
@@ -103,7 +94,7 @@ impl Int8Panels {
         for panel in mine {
             for first in (0..steps.len()).step_by(ROWS) {
                 let rows = first..steps.len().min(first + ROWS);
-                let few = Few {
+                let few = &Few {
                     weights: bytemuck::cast_slice(&self.bytes)[panel * groups * self.block()..].as_ptr(),
                     block: self.block(),
                     half: self.half,
@@ -112,9 +103,9 @@ impl Int8Panels {
                     x: xq[first * self.dim..].as_ptr(),
                     sums: sums[first * groups..].as_ptr(),
                 };
-                let mut out = [[0.0; PANEL]; ROWS];
-                // SAFETY: the level is available; the panel, the rows and their sums exist.
-                unsafe { run(level, &few, &mut out) };
+                let out = at_level!(level,
+                    [none, products::<Simd128, 4, 2>, products::<Avx2, 1, 4>, products::<Avx512, 4, 4>, products::<Neon, 4, 4>, products::<Dotprod, 4, 4>],
+                    (few: &Few) -> [[f32; PANEL]; ROWS]);
                 self.store(&out, &steps[rows], panel, first, y);
             }
         }
@@ -131,7 +122,7 @@ impl Int8Panels {
     }
 }
 
-/// One panel and up to [`ROWS`] rows.
+/// One panel and up to [`ROWS`] rows. The pointers are valid for these sizes.
 struct Few {
     weights: *const u8,
     block: usize,
@@ -144,17 +135,73 @@ struct Few {
     sums: *const i32,
 }
 
-/// # Safety
-/// The level is available, and the pointers of `few` are valid for its sizes.
-unsafe fn run(level: Level, few: &Few, out: &mut [[f32; PANEL]; ROWS]) {
-    // SAFETY: passed on.
-    unsafe {
-        match level {
-            #[cfg(target_arch = "x86_64")]
-            Level::Avx512 => avx512::panel(few, out),
-            #[cfg(target_arch = "x86_64")]
-            Level::Avx2 => avx2::panel(few, out),
-            _ => unreachable!("{level} has no integer products"),
+fn none(_: &Few) -> [[f32; PANEL]; ROWS] {
+    unreachable!("this level has no integer products")
+}
+
+/// The products but for the steps, in tiles of up to MR rows and NV registers of outputs.
+#[inline(always)]
+fn products<S: Isa, const MR: usize, const NV: usize>(few: &Few) -> [[f32; PANEL]; ROWS] {
+    let mut out = [[0.0; PANEL]; ROWS];
+    for r in (0..few.rows).step_by(MR) {
+        for first in (0..PANEL).step_by(NV * S::WIDTH) {
+            let out = &mut out[r..];
+            match MR.min(few.rows - r) {
+                1 => tile::<S, 1, NV>(few, r, first, out),
+                2 if MR > 1 => tile::<S, 2, NV>(few, r, first, out),
+                3 if MR > 1 => tile::<S, 3, NV>(few, r, first, out),
+                _ => tile::<S, MR, NV>(few, r, first, out),
+            }
+        }
+    }
+    out
+}
+
+/// Rows from `row` on, outputs from `first` on.
+#[inline(always)]
+fn tile<S: Isa, const R: usize, const NV: usize>(few: &Few, row: usize, first: usize, out: &mut [[f32; PANEL]]) {
+    let mut acc = [[S::splat(0.0); NV]; R];
+    for g in 0..few.groups {
+        // SAFETY: block g of the panel.
+        let block = unsafe { few.weights.add(g * few.block) };
+        let mut sum = [[S::splat_i(0); NV]; R];
+        if S::INT8_EXCESS != 0 {
+            unroll!(r < R of 4 {
+                // SAFETY: a sum for each group of each row.
+                let sum_x = unsafe { *few.sums.add((row + r) * few.groups + g) };
+                sum[r] = [S::splat_i(-S::INT8_EXCESS * sum_x); NV];
+            });
+        }
+        for k in 0..GROUP / 4 {
+            let codes = block.wrapping_add((k * PANEL + first) * 4);
+            // Memory is a stream only where it is read in one pass.
+            if NV * S::WIDTH == PANEL {
+                (0..4 * PANEL).step_by(64).for_each(|line| prefetch(codes.wrapping_add(line)));
+            }
+            let mut w = [S::splat_i(0); NV];
+            // SAFETY: four inputs of a register of outputs.
+            unroll!(v < NV of 4 { w[v] = unsafe { S::load_i(codes.add(4 * v * S::WIDTH)) } });
+            unroll!(r < R of 4 {
+                let at = ((row + r) * few.groups + g) * GROUP + 4 * k;
+                // SAFETY: four inputs of a row.
+                let x = S::splat_i(unsafe { few.x.add(at).cast::<i32>().read_unaligned() });
+                unroll!(v < NV of 4 { sum[r][v] = S::multiply_int8(sum[r][v], w[v], x) })
+            });
+        }
+        unroll!(v < NV of 4 {
+            let at = first + v * S::WIDTH;
+            // SAFETY: 64 scales follow the codes.
+            let scale = unsafe {
+                let scales = block.add(CODES);
+                if few.half { S::load_half(scales.add(2 * at).cast()) } else { S::load(scales.add(4 * at).cast()) }
+            };
+            unroll!(r < R of 4 { acc[r][v] = S::add(acc[r][v], S::mul(scale, S::to_float(sum[r][v]))) })
+        });
+    }
+    for (r, out) in out.iter_mut().enumerate().take(R) {
+        for (v, out) in out[first..].chunks_exact_mut(S::WIDTH).take(NV).enumerate() {
+            // SAFETY: a chunk is a register.
+            unsafe { S::store(acc[r][v], out.as_mut_ptr()) };
         }
     }
 }
