@@ -9,7 +9,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let [_, path, prompt] = &std::env::args().collect::<Vec<_>>()[..] else { return Err("FILE PROMPT".into()) };
     let file = ModelFile::open(path.as_ref())?;
     let tokenizer = file.tokenizer()?.ok_or("the model has no tokenizer")?;
-    let mut engine = Engine::new(&file, &backend::open("auto", None, None, None)?, EngineOptions::default())?;
+    let mut engine = Engine::new(&file, &backend::open("auto", &Default::default())?, EngineOptions::default())?;
     let (tokens, _) = engine.generate(&tokenizer.encode(prompt), Sampling::default())?;
     println!("{prompt}{}", tokenizer.decode(&tokens));
     Ok(())

@@ -12,7 +12,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     config.train.total_steps = 10;
     config.train.eval_windows = 8;
     let corpus = data::load(&config.data, Path::new(""), Path::new(""))?;
-    let mut session = Session::new(config, corpus, &backend::open("auto", None, None, None)?)?;
+    let mut session = Session::new(config, corpus, &backend::open("auto", &Default::default())?)?;
     for step in 0..10 {
         session.submit()?;
         let stats = session.trainer.stats(step..step + 1)?;

@@ -22,13 +22,13 @@
 //! # let text = "the quick brown fox jumps over the lazy dog\n".repeat(8);
 //! # let corpus = Corpus::from_text("fox", &text, &text, Tokenizer::bytes())?;
 //! # let config = Config { model, ..Config::default() };
-//! # let mut session = Session::new(config, corpus, &backend::open("cpu", None, None, None)?)?;
+//! # let mut session = Session::new(config, corpus, &backend::open("cpu", &Default::default())?)?;
 //! # let dir = tempfile::tempdir().expect("a temporary folder");
 //! # let path = dir.path().join("model.gguf");
 //! # pollster::block_on(session.model_file())?.save_gguf(&path, Format::Q1_58)?;
 //! let file = ModelFile::open(&path)?;
 //! let tokenizer = file.tokenizer()?.expect("the model has a tokenizer");
-//! let device = backend::open("cpu", None, None, None)?; // or "auto": a GPU if there is one
+//! let device = backend::open("cpu", &Default::default())?; // or "auto": a GPU if there is one
 //! let mut engine = Engine::new(&file, &device, EngineOptions::default())?;
 //!
 //! let sampling = Sampling { temperature: 0.0, max_tokens: 20, ..Sampling::default() };
@@ -61,7 +61,7 @@
 //! };
 //! config.check()?;
 //!
-//! let mut session = Session::new(config, corpus, &backend::open("cpu", None, None, None)?)?;
+//! let mut session = Session::new(config, corpus, &backend::open("cpu", &Default::default())?)?;
 //! let before = pollster::block_on(session.validate())?;
 //! for _ in 0..10 {
 //!     session.submit()?; // returns at once: the device works on it

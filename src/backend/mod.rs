@@ -17,6 +17,7 @@ use std::sync::Arc;
 
 pub use cpu::Cpu;
 pub use cpu_kernels::Level;
+pub use cpu_kernels::matrix::ternary_gemv::Layout;
 #[cfg(feature = "cuda")]
 pub use cuda::Cuda;
 pub use lockstep::{Difference, float_error, lockstep, parity_limit};
@@ -185,17 +186,30 @@ impl Program {
     }
 }
 
-/// Opens a backend by name: `cpu`, `wgpu`, `cuda` or `auto`. `auto` chooses wgpu if `adapter` is given or a real GPU exists,
+/// What a caller may fix about a device. The default leaves every choice to the program.
+#[cfg(feature = "native")]
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// The GPU for wgpu or CUDA: its index in [`adapters`], or a part of its name.
+    pub adapter: Option<String>,
+    /// Threads of the CPU; by default one for each core.
+    pub threads: Option<usize>,
+    /// Instruction-set level of the CPU; by default the best.
+    pub level: Option<Level>,
+    /// Layout of ternary weights for decoding on the CPU; by default the fastest as measured.
+    pub layout: Option<Layout>,
+}
+
+/// Opens a backend by name: `cpu`, `wgpu`, `cuda` or `auto`. `auto` chooses wgpu if an adapter is named or a real GPU exists,
 /// and otherwise the CPU. It never chooses CUDA, which has not run on a real GPU yet. [`Backend::describe`] tells the choice.
-///
-/// `adapter` is the number of an adapter or part of its name (wgpu, CUDA); `threads` and `level` are for the CPU.
 ///
 /// # Errors
 /// When the name is unknown, the device cannot be opened, or an option is given that the backend does not take.
 #[cfg(feature = "native")]
-pub fn open(name: &str, adapter: Option<&str>, threads: Option<usize>, level: Option<Level>) -> Result<Backend> {
+pub fn open(name: &str, options: &Options) -> Result<Backend> {
+    let Options { adapter, threads, level, layout } = options;
     // An empty environment variable counts as unset.
-    let adapter = adapter.filter(|adapter| !adapter.is_empty());
+    let adapter = adapter.as_deref().filter(|adapter| !adapter.is_empty());
     let name = match name {
         "auto" if adapter.is_some() || adapters().iter().any(|a| a.is_gpu()) => "wgpu",
         "auto" => "cpu",
@@ -209,9 +223,13 @@ pub fn open(name: &str, adapter: Option<&str>, threads: Option<usize>, level: Op
             "--backend cuda: this program was built without CUDA; build it with `cargo build --release --features cuda`",
         )),
         "cpu" if adapter.is_some() => refuse("--adapter", "NANOTERN_ADAPTER"),
-        "cpu" => Ok(Backend::Cpu(Cpu::new(level.unwrap_or_else(Level::detect), threads)?)),
+        "cpu" => {
+            let cpu = Cpu::new(level.unwrap_or_else(Level::detect), *threads)?;
+            Ok(Backend::Cpu(layout.map_or(Ok(cpu.clone()), |layout| cpu.with_layout(layout))?))
+        }
         "wgpu" | "cuda" if threads.is_some() => refuse("--threads", "NANOTERN_THREADS"),
         "wgpu" | "cuda" if level.is_some() => refuse("--cpu-level", "NANOTERN_CPU_LEVEL"),
+        "wgpu" | "cuda" if layout.is_some() => refuse("--cpu-layout", "NANOTERN_CPU_LAYOUT"),
         "wgpu" => Ok(Backend::Wgpu(Wgpu::open(adapter)?)),
         #[cfg(feature = "cuda")]
         "cuda" => Ok(Backend::Cuda(Cuda::open(adapter)?)),

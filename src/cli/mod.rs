@@ -13,8 +13,7 @@ mod serve;
 mod train;
 
 use clap::{CommandFactory, Parser, Subcommand};
-use cpu_kernels::matrix::ternary_gemv::Layout;
-use nanotern::backend::{self, Backend, Level};
+use nanotern::backend::{self, Backend, Layout, Level};
 use nanotern::{Error, Result};
 use std::io::Write;
 use std::process::ExitCode;
@@ -90,13 +89,9 @@ impl DeviceArgs {
 
     /// Opens the backend.
     fn open(&self) -> Result<Backend> {
-        let level = self.cpu_level;
-        let backend = backend::open(&self.backend, self.adapter.as_deref(), self.threads, level)?;
-        let Some(layout) = self.cpu_layout else { return Ok(backend) };
-        match backend {
-            Backend::Cpu(cpu) => Ok(Backend::Cpu(cpu.with_layout(layout)?)),
-            other => Err(Error::usage(format!("--cpu-layout: the backend is {}", other.describe()))),
-        }
+        let DeviceArgs { backend, adapter, threads, cpu_level: level, cpu_layout: layout } = self;
+        let (adapter, threads, level, layout) = (adapter.clone(), *threads, *level, *layout);
+        backend::open(backend, &backend::Options { adapter, threads, level, layout })
     }
 }
 

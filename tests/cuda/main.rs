@@ -15,7 +15,7 @@ use common::cli::Project;
 use compare::{Bench, graph, verdict, words};
 use emulator::{Buffer, Call, Emulator};
 use nanotern::backend::cuda::{Kernel, compile, devices, has_nvrtc, translate};
-use nanotern::backend::{open, shader_source};
+use nanotern::backend::{Options, open, shader_source};
 use nanotern::graph::Op;
 use nanotern::ops::TABLE;
 use std::io::Write;
@@ -163,9 +163,12 @@ fn a_failed_compilation_carries_the_log() {
 fn a_missing_driver_is_said() {
     match devices() {
         Err(error) => {
-            let opened = open("cuda", None, None, None).err().unwrap().to_string();
+            let opened = open("cuda", &Options::default()).err().unwrap().to_string();
             assert!(opened.contains("--backend cuda") && opened.contains(&error.to_string()), "{opened}");
         }
-        Ok(found) => assert!(found.is_empty() || open("cuda", Some("no such device"), None, None).is_err()),
+        Ok(found) => {
+            let named = Options { adapter: Some("no such device".into()), ..Options::default() };
+            assert!(found.is_empty() || open("cuda", &named).is_err());
+        }
     }
 }
