@@ -85,16 +85,6 @@ impl std::fmt::Display for Dataset {
     }
 }
 
-impl std::str::FromStr for Dataset {
-    type Err = String;
-
-    fn from_str(name: &str) -> Result<Self, String> {
-        let all = [Dataset::Synthetic, Dataset::Shakespeare, Dataset::Text, Dataset::Tokens];
-        let unknown = || format!("unknown data set `{name}`: expected synthetic, shakespeare, text or tokens");
-        all.into_iter().find(|d| d.to_string() == name).ok_or_else(unknown)
-    }
-}
-
 impl Default for DataConfig {
     fn default() -> Self {
         Self {

@@ -3,7 +3,7 @@
 
 use super::layer::Pass;
 use super::linear::{Linear, LinearInput};
-use super::state::{LayerContext, LayerState};
+use super::state::{Context, LayerState};
 use super::weight::Builder;
 use crate::graph::{Graph, TensorId};
 use crate::ops::Places;
@@ -49,14 +49,14 @@ impl Attention {
         let q = g.rope(q, pass.positions, self.rope);
         let k = g.rope(k, pass.positions, self.rope);
         let y = match pass.context {
-            LayerContext::Batch(batch) => g.attention(q, k, v, batch, self.head_dim),
-            LayerContext::Cached { slots, state: LayerState::Attention(cache) } => {
+            Context::Batch(batch) => g.attention(q, k, v, batch, self.head_dim),
+            Context::Cached { slots, state } => {
+                #[cfg_attr(not(test), expect(irrefutable_let_patterns, reason = "there is one mixer so far"))]
+                let LayerState::Attention(cache) = &state.layers[pass.layer] else { unreachable!("its own state") };
                 let places = Places { positions: pass.positions, slots };
                 g.kv_append(k, v, places, *cache);
                 g.attention_cached(q, *cache, places)
             }
-            #[cfg(test)]
-            LayerContext::Cached { .. } => unreachable!("the state of another mixer"),
         };
         let y = self.inner_norm.map_or(y, |w| g.rms_norm(y, w, self.eps));
         self.o.forward(g, &mut LinearInput::new(y))

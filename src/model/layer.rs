@@ -7,7 +7,7 @@ use super::ffn::Gated;
 use super::residual::Residual;
 #[cfg(test)]
 use super::running_mean::RunningMean;
-use super::state::{LayerContext, LayerState};
+use super::state::{Context, LayerState};
 use super::weight::Builder;
 use crate::graph::{Graph, TensorId};
 
@@ -15,7 +15,9 @@ use crate::graph::{Graph, TensorId};
 pub(super) struct Pass<'a> {
     /// (rows): the position of each token in its sequence.
     pub positions: TensorId,
-    pub context: LayerContext<'a>,
+    pub context: Context<'a>,
+    /// Number of the layer, which is that of its state.
+    pub layer: usize,
     /// Further losses of the pass. Only training reads them.
     #[cfg_attr(not(test), expect(dead_code, reason = "attention and SwiGLU have no loss of their own"))]
     pub losses: &'a mut Vec<ExtraLoss>,
@@ -73,64 +75,33 @@ impl Ffn {
     }
 }
 
-/// A mixer or a feed-forward in its residual.
-struct Sublayer<T> {
-    /// What the names of its weights and tensors start with.
-    prefix: String,
-    residual: Residual,
-    inner: T,
-}
-
-impl<T> Sublayer<T> {
-    /// Declares sub-layer number `index` of the model.
-    fn new(
-        make: &mut Builder<'_>,
-        prefix: String,
-        index: usize,
-        inner: impl FnOnce(&mut Builder<'_>, &str) -> T,
-    ) -> Self {
-        let residual = Residual::new(make, &prefix, index);
-        let inner = inner(make, &prefix);
-        Sublayer { prefix, residual, inner }
-    }
-
-    fn forward(
-        &self,
-        g: &mut Graph,
-        x: TensorId,
-        inner: impl FnOnce(&T, &mut Graph, TensorId) -> TensorId,
-    ) -> TensorId {
-        let before = g.set_prefix(&format!("{}.", self.prefix));
-        let x = self.residual.forward(g, x, |g, x| inner(&self.inner, g, x));
-        g.set_prefix(&before);
-        x
-    }
-}
-
 pub(super) struct Layer {
-    mixer: Sublayer<Mixer>,
-    ffn: Sublayer<Ffn>,
+    mixer_residual: Residual,
+    mixer: Mixer,
+    ffn_residual: Residual,
+    ffn: Ffn,
 }
 
 impl Layer {
     /// Declares layer `i` of the model.
     pub(super) fn new(make: &mut Builder<'_>, i: usize) -> Self {
         let (mixer, ffn) = (make.config.mixer(i), make.config.ffn_kind(i));
+        let [mixer_prefix, ffn_prefix] = [mixer.part(), "ffn"].map(|part| format!("layers.{i}.{part}"));
         Layer {
-            mixer: Sublayer::new(make, format!("layers.{i}.{}", mixer.part()), 2 * i, |make, prefix| {
-                Mixer::new(make, mixer, prefix)
-            }),
-            ffn: Sublayer::new(make, format!("layers.{i}.ffn"), 2 * i + 1, |make, prefix| Ffn::new(make, ffn, prefix)),
+            mixer_residual: Residual::new(make, &mixer_prefix, 2 * i),
+            mixer: Mixer::new(make, mixer, &mixer_prefix),
+            ffn_residual: Residual::new(make, &ffn_prefix, 2 * i + 1),
+            ffn: Ffn::new(make, ffn, &ffn_prefix),
         }
     }
 
     pub(super) fn state(&self, g: &mut Graph, name: &str, slots: usize, context: usize) -> LayerState {
-        self.mixer.inner.state(g, name, slots, context)
+        self.mixer.state(g, name, slots, context)
     }
 
     /// x (rows, dim) or (streams, rows, dim) -> the same.
     pub(super) fn forward(&self, g: &mut Graph, x: TensorId, pass: &mut Pass<'_>) -> TensorId {
-        let x = self.mixer.forward(g, x, |mixer, g, x| mixer.forward(g, x, pass));
-        self.ffn.forward(g, x, |ffn, g, x| ffn.forward(g, x))
+        let x = self.mixer_residual.forward(g, x, |g, x| self.mixer.forward(g, x, pass));
+        self.ffn_residual.forward(g, x, |g, x| self.ffn.forward(g, x))
     }
 }

@@ -150,8 +150,8 @@ impl Model {
         let mut losses = Vec::new();
         let mut x = residual::open(g, embedded, &self.config);
         for (i, layer) in self.layers.iter().enumerate() {
-            let context = inputs.context.layer(i);
-            let mut pass = Pass { positions: inputs.positions, context, losses: &mut losses };
+            let Inputs { positions, context, .. } = *inputs;
+            let mut pass = Pass { positions, context, layer: i, losses: &mut losses };
             let mut build = |g: &mut Graph| layer.forward(g, x, &mut pass);
             x = if recompute { g.recompute(build) } else { build(g) };
         }

@@ -28,6 +28,8 @@ pub(super) fn close(g: &mut Graph, x: TensorId, config: &ModelConfig) -> TensorI
 }
 
 pub(super) struct Residual {
+    /// What the names of the sub-layer's tensors start with.
+    prefix: String,
     norm: TensorId,
     /// Mixing parameters, in the order of the `.mhc` file.
     mixing: Option<TensorId>,
@@ -43,7 +45,7 @@ impl Residual {
         let init = Init::Mhc { streams, reads: index % streams };
         let mixing =
             (streams > 1).then(|| make.vector(&format!("{prefix}.mhc"), mixing_params(streams), Role::Mixing, init));
-        Residual { norm, mixing, streams, eps }
+        Residual { prefix: format!("{prefix}."), norm, mixing, streams, eps }
     }
 
     /// x (rows, dim) or (streams, rows, dim) -> the same, with `inner` applied to the normalised input (rows, dim).
@@ -53,17 +55,20 @@ impl Residual {
         x: TensorId,
         inner: impl FnOnce(&mut Graph, TensorId) -> TensorId,
     ) -> TensorId {
+        let before = g.set_prefix(&self.prefix);
         let coef = self.mixing.map(|p| g.mhc_weights(p, self.streams));
         let u = coef.map_or(x, |coef| g.mhc_pre(coef, x));
         let normed = g.rms_norm(u, self.norm, self.eps);
         let f = inner(g, normed);
         g.name(f, "out");
-        match coef {
+        let y = match coef {
             Some(coef) => g.mhc_post(coef, x, f),
             None => {
                 let y = g.add_tensors(x, f);
                 g.name(y, "streams")
             }
-        }
+        };
+        g.set_prefix(&before);
+        y
     }
 }

@@ -4,7 +4,7 @@
 use super::ExtraLoss;
 use super::layer::Pass;
 use super::linear::{Linear, LinearInput};
-use super::state::{LayerContext, LayerState};
+use super::state::{Context, LayerState};
 use super::weight::Builder;
 use crate::graph::{Access, Backward, Binding, DType, Grad, Graph, Node, Op, TensorId};
 use crate::ops::MATMUL;
@@ -47,9 +47,11 @@ impl RunningMean {
         let v = self.v.forward(g, &mut LinearInput::new(x));
         let (rows, dim) = g.matrix(v);
         let (slots, sum, seq) = match pass.context {
-            LayerContext::Cached { slots, state: LayerState::RunningMean(sum) } => (slots, *sum, 0),
-            LayerContext::Cached { .. } => unreachable!("the state of another mixer"),
-            LayerContext::Batch(batch) => (pass.positions, g.temp("sum", &[batch, dim], DType::F32), rows / batch),
+            Context::Cached { slots, state } => {
+                let LayerState::RunningMean(sum) = &state.layers[pass.layer] else { unreachable!("its own state") };
+                (slots, *sum, 0)
+            }
+            Context::Batch(batch) => (pass.positions, g.temp("sum", &[batch, dim], DType::F32), rows / batch),
         };
         let y = g.temp("mean", &[rows, dim], DType::F32);
         let args = RunningMeanArgs { rows: rows as u32, dim: dim as u32, seq: seq as u32 };

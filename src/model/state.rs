@@ -35,20 +35,3 @@ pub enum Context<'a> {
         state: &'a State,
     },
 }
-
-impl<'a> Context<'a> {
-    /// What layer `i` gets of it.
-    pub(super) fn layer(self, i: usize) -> LayerContext<'a> {
-        match self {
-            Context::Batch(batch) => LayerContext::Batch(batch),
-            Context::Cached { slots, state } => LayerContext::Cached { slots, state: &state.layers[i] },
-        }
-    }
-}
-
-/// [`Context`] as one layer gets it.
-#[derive(Clone, Copy)]
-pub(super) enum LayerContext<'a> {
-    Batch(usize),
-    Cached { slots: TensorId, state: &'a LayerState },
-}
