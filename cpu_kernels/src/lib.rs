@@ -17,7 +17,7 @@
 #![allow(rustdoc::broken_intra_doc_links, reason = "formulas index with brackets")]
 #![cfg_attr(
     not(any(target_arch = "x86_64", target_arch = "aarch64", target_feature = "simd128")),
-    allow(dead_code, unused_imports, reason = "only SIMD levels use what is generic over instructions")
+    allow(dead_code, unused_imports, unused_macros, reason = "only SIMD levels use what is generic over instructions")
 )]
 
 pub mod matrix;

@@ -104,7 +104,7 @@ impl Int8Panels {
                     sums: sums[first * groups..].as_ptr(),
                 };
                 let out = at_level!(level,
-                    [none, products::<Simd128, 4, 2>, products::<Avx2, 1, 4>, products::<Avx512, 4, 4>, products::<Neon, 4, 4>, products::<Dotprod, 4, 4>],
+                    [none, products::<Simd128, 1, 4>, products::<Avx2, 1, 4>, products::<Avx512, 4, 4>, products::<Neon, 4, 4>, products::<Dotprod, 4, 4>],
                     (few: &Few) -> [[f32; PANEL]; ROWS]);
                 self.store(&out, &steps[rows], panel, first, y);
             }

@@ -47,25 +47,13 @@ pub unsafe fn int8_matmul(call: &Call<'_>) {
     }
     let groups = dim / GROUP;
     let mine = call.share(outs);
-    for first in mine.clone().step_by(4) {
-        // The last output fills up what is missing to four.
-        let four = [0, 1, 2, 3].map(|i| (first + i).min(mine.end - 1));
-        let weights = four.map(|o| (&codes[o * dim..][..dim], &scales[o * groups..][..groups]));
+    for o in mine {
+        let (codes, scales) = (&codes[o * dim..][..dim], &scales[o * groups..][..groups]);
         for (r, (x, step)) in xq.chunks_exact(dim).zip(steps).enumerate() {
-            for (o, sum) in four.into_iter().zip(dots(call.level, weights, x)) {
-                // SAFETY: this part's columns alone.
-                unsafe { *y.ptr::<f32>().add(r * outs + o) = step * sum };
-            }
+            let sum = dot(codes, scales, x);
+            // SAFETY: this part's columns alone.
+            unsafe { *y.ptr::<f32>().add(r * outs + o) = step * sum };
         }
-    }
-}
-
-/// Four outputs of one row, without the row's step, from the codes and scales of each.
-fn dots(level: Level, weights: [(&[i8], &[f32]); 4], x: &[i8]) -> [f32; 4] {
-    match level {
-        #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
-        Level::Simd128 => simd128::dots(weights, x),
-        _ => weights.map(|(codes, scales)| dot(codes, scales, x)),
     }
 }
 
@@ -76,49 +64,4 @@ fn dot(codes: &[i8], scales: &[f32], x: &[i8]) -> f32 {
         acc += scale * sum as f32;
     }
     acc
-}
-
-#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
-mod simd128 {
-    use super::GROUP;
-    use std::arch::wasm32::*;
-
-    /// Eight codes in a register.
-    const WIDE: usize = 8;
-
-    pub(super) fn dots(weights: [(&[i8], &[f32]); 4], x: &[i8]) -> [f32; 4] {
-        let mut acc = f32x4_splat(0.0);
-        for (g, x) in x.as_chunks::<GROUP>().0.iter().enumerate() {
-            let x = extended(x);
-            let sums = weights.map(|(codes, _)| {
-                let products = extended(&codes.as_chunks().0[g]);
-                let products = [0, 1, 2, 3].map(|i| i32x4_dot_i16x8(products[i], x[i]));
-                i32x4_add(i32x4_add(products[0], products[1]), i32x4_add(products[2], products[3]))
-            });
-            let scale = weights.map(|(_, scales)| scales[g]);
-            let scale = f32x4(scale[0], scale[1], scale[2], scale[3]);
-            acc = f32x4_add(acc, f32x4_mul(scale, f32x4_convert_i32x4(sum_each(sums))));
-        }
-        [
-            f32x4_extract_lane::<0>(acc),
-            f32x4_extract_lane::<1>(acc),
-            f32x4_extract_lane::<2>(acc),
-            f32x4_extract_lane::<3>(acc),
-        ]
-    }
-
-    /// The codes of a group as words.
-    #[inline(always)]
-    fn extended(codes: &[i8; GROUP]) -> [v128; GROUP / WIDE] {
-        // SAFETY: each load reads eight of the 32 codes.
-        [0, 1, 2, 3].map(|i| unsafe { i16x8_load_extend_i8x8(codes.as_ptr().add(WIDE * i)) })
-    }
-
-    /// The sum of each register's lanes.
-    #[inline(always)]
-    fn sum_each([a, b, c, d]: [v128; 4]) -> v128 {
-        let half = |a, b| i32x4_add(i32x4_shuffle::<0, 4, 1, 5>(a, b), i32x4_shuffle::<2, 6, 3, 7>(a, b));
-        let (ab, cd) = (half(a, b), half(c, d));
-        i32x4_add(i32x4_shuffle::<0, 1, 4, 5>(ab, cd), i32x4_shuffle::<2, 3, 6, 7>(ab, cd))
-    }
 }

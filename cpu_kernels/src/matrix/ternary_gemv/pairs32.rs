@@ -5,7 +5,7 @@
 //! become words by adding the words that they lie in and, apart, the upper bytes of these.
 
 use super::{Job, PackedTernary};
-use crate::simd::isa::{Lookup, prefetch};
+use crate::simd::isa::{Lookup, prefetch, unroll};
 use crate::{Level, at_level};
 
 /// Inputs whose pairs may be summed in bytes (high) and words (low).
@@ -88,7 +88,7 @@ unsafe fn narrow_sums<S: Lookup, const N: usize>(
         // SAFETY: the two tables of inputs 4 i..4 i + 4.
         let [low0, high0, low1, high1] =
             unsafe { [S::table(table), S::table(table.add(16)), S::table(table.add(32)), S::table(table.add(48))] };
-        for n in 0..N {
+        unroll!(n < N of 2 {
             // SAFETY: these inputs of a tile.
             let q = unsafe { S::load_i(codes.add(CODES * i + 4 * S::WIDTH * n)) };
             let (first, second) = (S::and(q, nibble), S::upper_nibbles(q));
@@ -97,7 +97,7 @@ unsafe fn narrow_sums<S: Lookup, const N: usize>(
             low[n] = S::add_u16(low[n], lows);
             low_odd[n] = S::add_u16(low_odd[n], S::shr_16(lows, 8));
             high[n] = S::add_u8(high[n], highs);
-        }
+        });
     }
     let mut sums = [[S::splat_i(0); N]; 2];
     for n in 0..N {
