@@ -9,8 +9,8 @@
 //!
 //! ```text
 //! ops      one file for each op
-//! matrix   matrix products, and the forms of their operands
 //! run      calls, programs, threads
+//! matrix   matrix products, and the forms of their operands
 //! simd     levels and vectors
 //! ```
 

@@ -5,9 +5,9 @@
 //! sums it, chains of [`KC`] added in order, so it has the same bits.
 
 use crate::matrix::gemm::KC;
-use crate::ops::round_f16::round;
-use crate::run::scratch::Line;
+use crate::matrix::scratch::Line;
 use crate::simd::isa::{Lanes, prefetch};
+use crate::simd::math::round_f16;
 use crate::{Level, at_level};
 use bytemuck::Zeroable;
 use std::ops::Range;
@@ -32,7 +32,7 @@ impl DensePanels {
     pub fn new(level: Level, w: &[f32], outs: usize, dim: usize) -> Self {
         assert!(dim > 0, "({outs}, {dim})");
         let w = &w[..outs * dim];
-        let half = reads_half(level) && w.iter().all(|x| round(*x) == *x);
+        let half = reads_half(level) && w.iter().all(|x| round_f16(*x) == *x);
         let bytes = outs.next_multiple_of(PANEL) * dim * if half { 2 } else { 4 };
         let mut values = vec![Line::zeroed(); bytes.div_ceil(size_of::<Line>())];
         if half {

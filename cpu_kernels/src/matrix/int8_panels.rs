@@ -4,14 +4,15 @@
 //! (the multiply-add instructions want their first operand unsigned); then 64 scales, as f32 bits or, where all of them are f16
 //! values, as f16. Reading it is one sequential stream.
 
-use crate::ops::int8_matmul::GROUP;
-use crate::ops::round_f16::round;
-use crate::run::scratch::{Line, Scratch};
+use crate::matrix::scratch::{Line, Scratch};
 use crate::simd::isa::{Isa, prefetch, unroll};
+use crate::simd::math::round_f16;
 use crate::{Level, at_level};
 use bytemuck::Zeroable;
 use std::ops::Range;
 
+/// Consecutive inputs that share a scale.
+pub const GROUP: usize = 32;
 /// Outputs of a panel.
 const PANEL: usize = 64;
 /// Bytes of the codes of one group of a panel.
@@ -39,7 +40,7 @@ impl Int8Panels {
     pub fn new(codes: &[i8], scales: &[f32], outs: usize, dim: usize) -> Self {
         let groups = dim / GROUP;
         let (codes, scales) = (&codes[..outs * dim], &scales[..outs * groups]);
-        let half = scales.iter().all(|s| round(*s) == *s);
+        let half = scales.iter().all(|s| round_f16(*s) == *s);
         let mut panels = Int8Panels { outs, dim, bytes: Vec::new(), half };
         panels.bytes = vec![Line::zeroed(); outs.div_ceil(PANEL) * groups * panels.block() / size_of::<Line>()];
         let block = panels.block();

@@ -1,4 +1,4 @@
-//! Matrix products, and the layouts and quantised forms of their operands.
+//! Matrix products, the layouts and quantised forms of their operands, and how products are divided among threads.
 
 #[cfg(not(target_arch = "wasm32"))]
 pub mod bench;
@@ -7,6 +7,8 @@ pub mod gemm;
 pub(crate) mod int8_panels;
 pub(crate) mod panels;
 pub mod quantize;
+pub(crate) mod scratch;
+pub(crate) mod split;
 pub mod ternary_gemm;
 pub mod ternary_gemv;
 

@@ -3,7 +3,6 @@
 //! Each element of a product is one chain of multiply-adds over the inner index, in order, from zero (or from what is
 //! there): its bits depend neither on the tile it falls into nor on the size of the matrices.
 
-use crate::Call;
 use crate::simd::isa::Lanes;
 use crate::simd::math::LANES;
 use std::ops::Range;
@@ -197,22 +196,22 @@ pub(crate) enum Cost {
     Falling,
 }
 
-/// This part's share of `pairs` triangles cut into `blocks` blocks each: runs of blocks (pair, blocks) of about equal work.
+/// The `part`-th of `parts` shares of `pairs` triangles cut into `blocks` blocks each: runs of blocks (pair, blocks) of about equal work.
 pub(crate) fn share(
-    call: &Call<'_>,
+    (part, parts): (usize, usize),
     pairs: usize,
     blocks: usize,
     cost: Cost,
 ) -> impl Iterator<Item = (usize, Range<usize>)> {
     let bound = |part: usize| {
-        let rest = (pairs * part % call.parts) as f64 / call.parts as f64;
+        let rest = (pairs * part % parts) as f64 / parts as f64;
         let share = match cost {
             Cost::Rising => rest.sqrt(),
             Cost::Falling => 1.0 - (1.0 - rest).sqrt(),
         };
-        (pairs * part / call.parts, (share * blocks as f64).round() as usize)
+        (pairs * part / parts, (share * blocks as f64).round() as usize)
     };
-    let (start, end) = (bound(call.part), bound(call.part + 1));
+    let (start, end) = (bound(part), bound(part + 1));
     (start.0..=end.0).filter_map(move |pair| {
         let first = if pair == start.0 { start.1 } else { 0 };
         let last = if pair == end.0 { end.1 } else { blocks };

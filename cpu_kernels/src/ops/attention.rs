@@ -6,7 +6,7 @@
 //! many queries or later keys there are. Multiply-adds are fused at the SIMD levels, so those differ from the scalar level.
 
 use crate::matrix::panels::{Cost, Panels, ROWS, Rows, product, share};
-use crate::run::scratch::Scratch;
+use crate::matrix::scratch::Scratch;
 use crate::simd::isa::Lanes;
 use crate::simd::math::{LANES, exp, max, sum};
 use crate::{Call, args, at_level};
@@ -21,7 +21,7 @@ args! {
 pub unsafe fn attention(call: &Call<'_>) {
     let a: AttentionArgs = call.args();
     let pairs = (a.batch * a.heads) as usize;
-    for (pair, blocks) in share(call, pairs, (a.seq as usize).div_ceil(ROWS), Cost::Rising) {
+    for (pair, blocks) in share((call.part, call.parts), pairs, (a.seq as usize).div_ceil(ROWS), Cost::Rising) {
         let queries = blocks.start * ROWS..(a.seq as usize).min(blocks.end * ROWS);
         let a = &a;
         at_level!(call.level, [head::<Plain, 2, 4>, head::<Avx2, 6, 2>, head::<Avx512, 6, 4>, head::<Neon, 6, 4>],

@@ -2,7 +2,7 @@
 //! p = exp(scale * q k - lse), dv = p^T dy, dk = scale * ds^T q with ds = p * (dy v - delta).
 
 use crate::matrix::panels::{Cost, Panels, ROWS, Rows, product, share};
-use crate::run::scratch::Scratch;
+use crate::matrix::scratch::Scratch;
 use crate::simd::isa::Lanes;
 use crate::simd::math::{LANES, exp};
 use crate::{Call, args, at_level};
@@ -17,7 +17,7 @@ args! {
 pub unsafe fn attention_backward_kv(call: &Call<'_>) {
     let a: AttentionBackwardKvArgs = call.args();
     let pairs = (a.batch * a.kv_heads) as usize;
-    for (pair, blocks) in share(call, pairs, (a.seq as usize).div_ceil(ROWS), Cost::Falling) {
+    for (pair, blocks) in share((call.part, call.parts), pairs, (a.seq as usize).div_ceil(ROWS), Cost::Falling) {
         let keys = blocks.start * ROWS..(a.seq as usize).min(blocks.end * ROWS);
         let a = &a;
         at_level!(call.level, [kv_head::<Plain, 2, 4>, kv_head::<Avx2, 6, 2>, kv_head::<Avx512, 6, 4>, kv_head::<Neon, 6, 4>],

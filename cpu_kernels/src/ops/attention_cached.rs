@@ -5,8 +5,8 @@
 //! whatever rows surround it.
 
 use crate::matrix::panels::{PANEL, Panels, ROWS, Rows};
+use crate::matrix::scratch::Scratch;
 use crate::ops::attention::{attend, scores_size};
-use crate::run::scratch::Scratch;
 use crate::simd::isa::Lanes;
 use crate::{Call, args, at_level};
 use std::ops::Range;

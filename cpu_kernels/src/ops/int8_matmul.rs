@@ -4,6 +4,7 @@
 //! The group sums are exact and the float sum multiplies, then adds, never fused, as in `ternary_matmul`: every level gives the
 //! same bits for any number of rows. A group is 32 inputs, as in GGUF's Q8_0.
 
+pub use crate::matrix::int8_panels::GROUP;
 use crate::matrix::int8_panels::Int8Panels;
 use crate::matrix::ternary_gemv::Layouts;
 use crate::{ArgWords, Args, Buf, Call, Level, Packed, Packing, args};
@@ -11,9 +12,6 @@ use crate::{ArgWords, Args, Buf, Call, Level, Packed, Packing, args};
 args! {
     pub struct Int8MatmulArgs { rows: u32, outs: u32, dim: u32, x_row: u32 }
 }
-
-/// Inputs that share a scale.
-pub const GROUP: usize = 32;
 
 /// Levels with integer products read the weights in panels.
 pub static PACKING: Packing = Packing { constants: &[2, 3], wanted: |level, _| Int8Panels::has(level), make };

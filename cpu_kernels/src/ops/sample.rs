@@ -10,7 +10,7 @@
 //! Thresholds are found by bisection over the bits of p, which orders it: no sorting. Sums run in lanes; the running sum is
 //! that of whole blocks, then of single tokens.
 
-use crate::run::scratch::Scratch;
+use crate::matrix::scratch::Scratch;
 use crate::simd::math::{BLOCK, exp, max, sum, sum_of};
 use crate::{Call, args, at_level};
 

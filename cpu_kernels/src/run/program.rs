@@ -3,8 +3,8 @@
 //! Consecutive calls run side by side, as one job of the pool, where none of them touches what another writes. A decoded
 //! token is many short calls, and most of their time is spent waiting for each other.
 
+use crate::matrix::scratch::Line;
 use crate::matrix::ternary_gemv::Layouts;
-use crate::run::scratch::Line;
 use crate::{ArgWords, Buf, Call, Kernel, Level, Packed, Packing, Pool};
 use bytemuck::Zeroable;
 use std::ops::Range;

@@ -112,6 +112,17 @@ pub fn keep(beta: f32, old: f32) -> f32 {
     if beta == 0.0 { 0.0 } else { beta * old }
 }
 
+/// x rounded to f16, half to even, and widened again; clamped to +-65504. Below 2^-14 an f16 is a multiple of 2^-24.
+#[inline(always)]
+pub fn round_f16(x: f32) -> f32 {
+    let (bits, limit) = (x.to_bits(), 65504.0);
+    let normal = f32::from_bits(bits.wrapping_add(0xfff + (bits >> 13 & 1)) & 0xffff_e000);
+    // Adding and taking away 1.5 * 2^-1 leaves a multiple of 2^-24: its last bit is worth that much.
+    let small = (x + 0.75) - 0.75;
+    let rounded = if x.abs() < 6.103_515_6e-5 { small } else { normal };
+    if rounded.abs() > limit { limit.copysign(x) } else { rounded }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -159,5 +170,26 @@ mod tests {
         for n in 0..100 {
             assert_eq!(max(&x[..n]), x[..n].iter().copied().fold(f32::NEG_INFINITY, f32::max));
         }
+    }
+
+    #[test]
+    fn rounds_like_f16() {
+        for (x, want) in [
+            (0.0, 0.0),
+            (1.0, 1.0),
+            (1.0 + 2f32.powi(-11), 1.0),
+            (1.0 + 3.0 * 2f32.powi(-11), 1.0 + 2f32.powi(-9)),
+            (-0.1, -0.099_975_586),
+            (65519.0, 65504.0),
+            (1e9, 65504.0),
+            (-70000.0, -65504.0),
+            (2f32.powi(-25), 0.0),
+            (3.0 * 2f32.powi(-25), 2f32.powi(-23)),
+            (-1.1 * 2f32.powi(-24), -(2f32.powi(-24))),
+            (2f32.powi(-14) * 0.9999, 2f32.powi(-14)),
+        ] {
+            assert_eq!(round_f16(x), want, "{x}");
+        }
+        assert!(round_f16(f32::NAN).is_nan());
     }
 }

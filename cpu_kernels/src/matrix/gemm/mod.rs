@@ -13,7 +13,7 @@ mod pack;
 mod scalar;
 mod tile;
 
-use crate::{Level, at_level, matrix::packed_row_bytes, run::scratch::Scratch, run::split};
+use crate::{Level, at_level, matrix::packed_row_bytes, matrix::scratch::Scratch, matrix::split};
 use std::ops::Range;
 
 /// Length of one accumulation chain over k. Part of the numeric definition: changing it changes bits.

@@ -1,7 +1,7 @@
 //! The definitions.
 
 use super::{MIN_MAX, scale};
-use crate::run::scratch::Scratch;
+use crate::matrix::scratch::Scratch;
 
 /// Quantises one row of activations; returns its step.
 pub(super) fn row(x: &[f32], xq: &mut [i8]) -> f32 {

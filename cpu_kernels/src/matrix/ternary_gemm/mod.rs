@@ -12,7 +12,7 @@
 mod tile;
 
 use crate::simd::isa::Isa;
-use crate::{Level, at_level, matrix::packed_row_bytes, run::scratch::Scratch, run::split};
+use crate::{Level, at_level, matrix::packed_row_bytes, matrix::scratch::Scratch, matrix::split};
 use std::ops::Range;
 
 /// One product: y (rows, outs) from activations (rows, dim) and ternary weights (outs, dim).

@@ -14,7 +14,7 @@ pub use choose::Layouts;
 pub use packed::{Layout, PackedTernary};
 
 use crate::simd::isa::Isa;
-use crate::{Level, matrix::ternary_gemm::TernaryGemm, run::scratch::Scratch, run::split};
+use crate::{Level, matrix::scratch::Scratch, matrix::split, matrix::ternary_gemm::TernaryGemm};
 use std::ops::Range;
 
 /// Weights that stay in a second-level cache while rows of activations pass.

@@ -4,7 +4,7 @@
 //! 2 bits, value = code - 1, as in canonical packing. Scales are (tiles, groups, outputs of a tile), as f16 where that is
 //! exact: trained ones are.
 
-use crate::{Level, matrix::packed_row_bytes, run::scratch::Line, simd::isa::Lanes};
+use crate::{Level, matrix::packed_row_bytes, matrix::scratch::Line, simd::isa::Lanes};
 use half::f16;
 use std::{fmt, str::FromStr};
 
