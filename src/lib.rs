@@ -113,6 +113,8 @@
 //! Modules that are not in this documentation (`graph`, `ops`, `rng`, `bench`) are public for the program, the tests and
 //! the benchmarks, and may change with any version.
 
+#![warn(missing_docs)]
+
 pub mod backend;
 #[cfg(feature = "native")]
 #[doc(hidden)]

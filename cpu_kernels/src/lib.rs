@@ -14,6 +14,7 @@
 //! simd     levels and vectors
 //! ```
 
+#![warn(missing_docs)]
 #![allow(rustdoc::broken_intra_doc_links, reason = "formulas index with brackets")]
 #![cfg_attr(
     not(any(target_arch = "x86_64", target_arch = "aarch64", target_feature = "simd128")),

@@ -4,6 +4,7 @@ use super::DeviceArgs;
 use super::model::ModelArgs;
 use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, ArgMatches};
+use nanotern::error::mib;
 use nanotern::infer::{
     ChatTemplate, Engine, EngineOptions, Event, FinishReason, Kind, Message, PARAMETERS, Sampling, TextStream,
 };
@@ -122,7 +123,7 @@ impl Session {
             file.tokenizer()?.ok_or_else(|| Error::usage("the model has no tokenizer: give it one by --tokenizer"))?;
         let backend = device.open()?;
         let engine = Engine::new(&file, &backend, EngineOptions { slots: 1, context: 0 })?;
-        let (ops, mib) = (engine.dispatches_per_token(), engine.device_bytes() as f64 / f64::from(1 << 20));
+        let (ops, mib) = (engine.dispatches_per_token(), mib(engine.device_bytes() as u64));
         let device = device.describe(&backend);
         eprintln!("{} on {device}, {ops} ops a token, {mib:.1} MiB of buffers", path.display());
         Ok((Session { engine, tokenizer, signals: Signals::install() }, file.text.chat_template))

@@ -37,6 +37,7 @@ pub enum Embeddings {
 pub enum MixerKind {
     /// Causal attention with grouped queries and rotary positions.
     Attention,
+    /// The mixer of the tests.
     #[cfg(test)]
     RunningMean,
 }
@@ -102,6 +103,7 @@ pub struct ModelConfig {
     /// Feed-forwards of the layers, repeated in the same way; an empty list means gated everywhere.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub ffns: Vec<FfnKind>,
+    /// The options of the mixer of the tests.
     #[cfg(test)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub running_mean: Option<super::running_mean::RunningMeanOptions>,
