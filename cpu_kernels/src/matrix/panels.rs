@@ -54,7 +54,8 @@ impl<'a> Panels<'a> {
     }
 
     /// The operand whose rows are the first `columns` elements of `rows`.
-    #[inline(always)]
+    #[cfg_attr(not(target_arch = "wasm32"), inline(always))]
+    #[cfg_attr(target_arch = "wasm32", inline(never))]
     pub fn copied(to: &'a mut [f32], rows: Rows<'_>, columns: usize) -> Self {
         let depth = rows.rows;
         let to = &mut to[..Self::size(depth, columns)];
@@ -68,7 +69,8 @@ impl<'a> Panels<'a> {
     }
 
     /// The operand whose columns are the first `depth` elements of `rows`.
-    #[inline(always)]
+    #[cfg_attr(not(target_arch = "wasm32"), inline(always))]
+    #[cfg_attr(target_arch = "wasm32", inline(never))]
     pub fn transposed(to: &'a mut [f32], rows: Rows<'_>, depth: usize) -> Self {
         const SIDE: usize = 8;
         let to = &mut to[..Self::size(depth, rows.rows)];
@@ -101,13 +103,16 @@ impl<'a> Panels<'a> {
 ///
 /// Of the rows of a tile that starts at row r, the columns `columns(r)` are computed (widened to whole registers) over the
 /// inner indices `depth(r)`. Rows of c are `stride` apart.
-#[inline(always)]
+///
+/// Browsers have one set of instructions for all of a module, so there it is a call, which keeps the download small.
+#[cfg_attr(not(target_arch = "wasm32"), inline(always))]
+#[cfg_attr(target_arch = "wasm32", inline(never))]
 pub(crate) fn product<L: Lanes, const DOWN: usize, const ACROSS: usize>(
     (a, b): (Rows<'_>, Panels<'_>),
     (c, stride): (&mut [f32], usize),
     add: bool,
-    columns: impl Fn(usize) -> Range<usize>,
-    depth: impl Fn(usize) -> Range<usize>,
+    columns: &dyn Fn(usize) -> Range<usize>,
+    depth: &dyn Fn(usize) -> Range<usize>,
 ) {
     for first in (0..b.columns).step_by(PANEL) {
         let b_panel = &b.data[(first / PANEL * b.strides.1).min(b.data.len())..];

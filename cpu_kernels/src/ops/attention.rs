@@ -86,14 +86,14 @@ pub(crate) fn attend<L: Lanes, const DOWN: usize, const ACROSS: usize>(
         let (start, end) = (first + block, keys.min(first + block + ROWS));
         let seen = |r: usize| 0..end.min(start + r + DOWN);
         let rows = Rows { data: &q.data[block * q.stride..], stride: q.stride, rows: end - start };
-        product::<L, DOWN, ACROSS>((rows, k), (scores, width), false, seen, |_| 0..head_dim);
+        product::<L, DOWN, ACROSS>((rows, k), (scores, width), false, &seen, &|_| 0..head_dim);
         let mut results = [(0.0, 0.0); ROWS];
         for (r, result) in results.iter_mut().enumerate().take(end - start) {
             let scores = &mut scores[r * width..][..end.next_multiple_of(LANES)];
             *result = softmax(scale, start + r + 1, scores);
         }
         let weights = Rows { data: scores, stride: width, rows: end - start };
-        product::<L, DOWN, ACROSS>((weights, v), (out, wide), false, |_| 0..head_dim, seen);
+        product::<L, DOWN, ACROSS>((weights, v), (out, wide), false, &|_| 0..head_dim, &seen);
         for (r, (out, (lse, factor))) in out.chunks_exact(wide).zip(results).take(end - start).enumerate() {
             done(block + r, &out[..head_dim], factor, lse);
         }

@@ -113,9 +113,9 @@ fn key_block<L: Lanes, const DOWN: usize, const ACROSS: usize>(
     let width = n.next_multiple_of(LANES);
     let wide = head_dim.next_multiple_of(LANES);
     let (p, ds) = scores.split_at_mut(ROWS * width);
-    let seeing = |r: usize| start + r..n;
-    product::<L, DOWN, ACROSS>((k, queries.q_columns), (p, width), false, seeing, |_| 0..head_dim);
-    product::<L, DOWN, ACROSS>((v, queries.dy_columns), (ds, width), false, seeing, |_| 0..head_dim);
+    let seeing = &|r: usize| start + r..n;
+    product::<L, DOWN, ACROSS>((k, queries.q_columns), (p, width), false, seeing, &|_| 0..head_dim);
+    product::<L, DOWN, ACROSS>((v, queries.dy_columns), (ds, width), false, seeing, &|_| 0..head_dim);
     let aligned = start / LANES * LANES;
     let (lse, delta) = queries.stats.split_at(width);
     let (lse, delta) = (&lse[aligned..], &delta[aligned..]);
@@ -125,8 +125,8 @@ fn key_block<L: Lanes, const DOWN: usize, const ACROSS: usize>(
         score_gradient(queries.scale, lse, delta, valid, &mut p[row.clone()], &mut ds[row]);
     }
     let [p, ds] = [p, ds].map(|data| Rows { data, stride: width, rows: k.rows });
-    product::<L, DOWN, ACROSS>((p, queries.dy_rows), (dv, wide), queries.add, |_| 0..head_dim, seeing);
-    product::<L, DOWN, ACROSS>((ds, queries.q_rows), (dk, wide), queries.add, |_| 0..head_dim, seeing);
+    product::<L, DOWN, ACROSS>((p, queries.dy_rows), (dv, wide), queries.add, &|_| 0..head_dim, seeing);
+    product::<L, DOWN, ACROSS>((ds, queries.q_rows), (dk, wide), queries.add, &|_| 0..head_dim, seeing);
 }
 
 /// From the scores in p and dp in ds: p = exp(scale * score - lse), ds = p * (dp - delta); 0 outside `valid`.

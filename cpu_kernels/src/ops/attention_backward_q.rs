@@ -54,14 +54,14 @@ fn head<L: Lanes, const DOWN: usize, const ACROSS: usize>(
         let seen = |r: usize| 0..end.min(start + r + DOWN);
         let first = ((b * seq + start) * heads + h) * head_dim;
         let [q, dy] = [q, dy].map(|x| Rows { data: &x[first..], stride: heads * head_dim, rows: end - start });
-        product::<L, DOWN, ACROSS>((q, k_columns), (p, width), false, seen, |_| 0..head_dim);
-        product::<L, DOWN, ACROSS>((dy, v_columns), (ds, width), false, seen, |_| 0..head_dim);
+        product::<L, DOWN, ACROSS>((q, k_columns), (p, width), false, &seen, &|_| 0..head_dim);
+        product::<L, DOWN, ACROSS>((dy, v_columns), (ds, width), false, &seen, &|_| 0..head_dim);
         for (r, t) in (start..end).enumerate() {
             let row = r * width..r * width + end.next_multiple_of(LANES);
             score_gradient(a.scale, lse[t], delta[t], t + 1, &mut p[row.clone()], &mut ds[row]);
         }
         let ds = Rows { data: ds, stride: width, rows: end - start };
-        product::<L, DOWN, ACROSS>((ds, k_rows), (out, wide), false, |_| 0..head_dim, seen);
+        product::<L, DOWN, ACROSS>((ds, k_rows), (out, wide), false, &|_| 0..head_dim, &seen);
         for (r, out) in out.chunks_exact(wide).take(end - start).enumerate() {
             let first = first + r * heads * head_dim;
             // SAFETY: the contract of `Kernel`; these queries are this part's alone.

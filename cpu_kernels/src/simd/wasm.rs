@@ -56,20 +56,8 @@ impl Isa for Simd128 {
             f32x4_extract_lane::<0>(a).max(f32x4_extract_lane::<1>(a))
         }
         fn round(a: v128) -> v128 { i32x4_trunc_sat_f32x4(f32x4_nearest(a)) }
-        unsafe fn load_some(from: *const f32, lanes: Range<isize>) -> v128 {
-            let mut x = [0.0; 4];
-            for lane in lanes.start.max(0)..lanes.end.min(4) {
-                x[lane as usize] = *from.offset(lane);
-            }
-            v128_load(x.as_ptr().cast())
-        }
-        unsafe fn store_some(x: v128, to: *mut f32, lanes: Range<isize>) {
-            let mut from = [0.0; 4];
-            v128_store(from.as_mut_ptr().cast(), x);
-            for lane in lanes.start.max(0)..lanes.end.min(4) {
-                *to.offset(lane) = from[lane as usize];
-            }
-        }
+        unsafe fn load_some(from: *const f32, lanes: Range<isize>) -> v128 { load_some(from, lanes) }
+        unsafe fn store_some(x: v128, to: *mut f32, lanes: Range<isize>) { store_some(x, to, lanes) }
 
         fn splat_i(x: i32) -> v128 { i32x4_splat(x) }
         fn add_i(a: v128, b: v128) -> v128 { i32x4_add(a, b) }
@@ -164,5 +152,30 @@ impl Lookup for Simd128 {
         fn shr_16(a: v128, n: i32) -> v128 { u16x8_shr(a, n as u32) }
         fn sar_16(a: v128, n: i32) -> v128 { i16x8_shr(a, n as u32) }
         fn widen(a: v128) -> [v128; 2] { [i32x4_extend_low_i16x8(a), i32x4_extend_high_i16x8(a)] }
+    }
+}
+
+/// See [`Isa::load_some`]. A call: every edge of every tile has one, and a browser downloads them all.
+#[inline(never)]
+unsafe fn load_some(from: *const f32, lanes: Range<isize>) -> v128 {
+    let mut x = [0.0; 4];
+    for lane in lanes.start.max(0)..lanes.end.min(4) {
+        // SAFETY: the caller's contract.
+        x[lane as usize] = unsafe { *from.offset(lane) };
+    }
+    // SAFETY: a register.
+    unsafe { v128_load(x.as_ptr().cast()) }
+}
+
+/// See [`Isa::store_some`].
+#[inline(never)]
+unsafe fn store_some(x: v128, to: *mut f32, lanes: Range<isize>) {
+    let mut from = [0.0; 4];
+    // SAFETY: a register; the lanes by the caller's contract.
+    unsafe {
+        v128_store(from.as_mut_ptr().cast(), x);
+        for lane in lanes.start.max(0)..lanes.end.min(4) {
+            *to.offset(lane) = from[lane as usize];
+        }
     }
 }
