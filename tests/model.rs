@@ -111,7 +111,7 @@ fn presets_have_the_parameters_their_names_say() {
     }
     for (name, millions) in [("nano-125m", 123.6), ("small-560m", 560.0)] {
         let preset = Preset::find(name).unwrap();
-        let have = built(&preset.model.clone(), preset.vocab) as f64 * 1e-6;
+        let have = built(&preset.model, preset.vocab) as f64 * 1e-6;
         assert!((have - millions).abs() < 0.1, "{name}: {have} million");
     }
     for config in every_option() {
@@ -132,7 +132,7 @@ fn the_first_loss_is_that_of_a_uniform_guess() {
     every_option().iter().for_each(|config| assert_first_loss(config, 300, shape(2, 32)));
     for (name, seq) in [("tiny", 256), ("d20", 32)] {
         let preset = Preset::find(name).unwrap();
-        assert_first_loss(&preset.model.clone(), preset.vocab, shape(1, seq));
+        assert_first_loss(&preset.model, preset.vocab, shape(1, seq));
     }
 }
 
@@ -141,7 +141,7 @@ fn the_first_loss_is_that_of_a_uniform_guess() {
 fn the_first_loss_of_the_large_presets() {
     for name in ["nano-125m", "small-560m"] {
         let preset = Preset::find(name).unwrap();
-        assert_first_loss(&preset.model.clone(), preset.vocab, shape(1, 32));
+        assert_first_loss(&preset.model, preset.vocab, shape(1, 32));
     }
 }
 
