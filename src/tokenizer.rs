@@ -15,6 +15,9 @@ mod byte_level;
 #[cfg(any(test, not(feature = "native")))]
 mod letters;
 
+#[cfg(feature = "native")]
+pub use native::BpeTrainer;
+
 /// The reader of a `tokenizer.json`: the `tokenizers` crate, or our own byte-level BPE in builds for which it is too large.
 #[cfg(feature = "native")]
 use bpe::Json;
@@ -88,11 +91,20 @@ impl Tokenizer {
         }
     }
 
-    /// The token ids of `text`. The text of a special token becomes that token. No token is added at either end.
+    /// The token ids of `text`, which is anybody's: the spelling of a special token stays text. No token is added at either
+    /// end.
     pub fn encode(&self, text: &str) -> Vec<u32> {
         match &self.kind {
+            Kind::Bytes => text.bytes().map(u32::from).collect(),
+            Kind::Json(json) => json.encode(text, false),
+        }
+    }
+
+    /// The token ids of `text`, in which the spelling of a special token is that token: a rendered chat template, say.
+    pub fn encode_with_specials(&self, text: &str) -> Vec<u32> {
+        match &self.kind {
             Kind::Bytes => encode_bytes(text),
-            Kind::Json(json) => json.encode(text),
+            Kind::Json(json) => json.encode(text, true),
         }
     }
 
@@ -165,10 +177,40 @@ impl Tokenizer {
 
 #[cfg(feature = "native")]
 mod native {
-    use super::{Tokenizer, bpe};
+    use super::{Kind, Tokenizer, bpe};
     use crate::error::{Error, Result};
     use crate::files;
     use std::path::Path;
+
+    /// Trains a byte-level BPE on text that comes in parts.
+    pub struct BpeTrainer {
+        text: String,
+        vocab_size: usize,
+    }
+
+    impl BpeTrainer {
+        /// A trainer of a vocabulary of at most `vocab_size` tokens.
+        ///
+        /// # Errors
+        /// When `vocab_size` is below 262 (256 bytes and the special tokens).
+        pub fn new(vocab_size: usize) -> Result<Self> {
+            bpe::check_size(vocab_size)?;
+            Ok(Self { text: String::new(), vocab_size })
+        }
+
+        /// Adds a text. No token spans two texts.
+        pub fn add(&mut self, text: &str) {
+            self.text.push_str(text);
+        }
+
+        /// The tokenizer.
+        ///
+        /// # Errors
+        /// When there was no text.
+        pub fn finish(self) -> Result<Tokenizer> {
+            Tokenizer::from_json(&bpe::train(&self.text, self.vocab_size)?)
+        }
+    }
 
     impl Tokenizer {
         /// Trains a byte-level BPE on `text`. The vocabulary has at most `vocab_size` tokens. It has fewer if training ends
@@ -177,8 +219,18 @@ mod native {
         /// # Errors
         /// When `text` is empty or `vocab_size` is below 262 (256 bytes and the special tokens).
         pub fn train_bpe(text: &str, vocab_size: usize) -> Result<Self> {
-            let json = bpe::train(text, vocab_size)?;
-            Self::from_json(&json)
+            let mut trainer = BpeTrainer::new(vocab_size)?;
+            trainer.add(text);
+            trainer.finish()
+        }
+
+        /// The first byte position of `text` from `from` on (above 0) at which it may be cut: the ids of the two parts are
+        /// those of the whole. `None` if there is none before the end.
+        pub fn cut(&self, text: &str, from: usize) -> Option<usize> {
+            match &self.kind {
+                Kind::Bytes => (from.max(1)..text.len()).find(|&at| text.is_char_boundary(at)),
+                Kind::Json(json) => json.cut(text, from),
+            }
         }
 
         /// Reads a `tokenizer.json` file.

@@ -7,7 +7,7 @@ use nanotern::tokenizer::Tokenizer;
 
 fuzz_target!(|json: &str| {
     let Ok(tokenizer) = Tokenizer::from_json(json) else { return };
-    let ids = tokenizer.encode("a 1\u{20ac}<|end|>\n");
+    let ids = tokenizer.encode_with_specials("a 1\u{20ac}<|end|>\n");
     assert!(ids.iter().all(|id| (*id as usize) < tokenizer.vocab_size()));
     let _ = (tokenizer.decode(&ids), TextConfig::new(&tokenizer));
 });

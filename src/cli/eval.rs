@@ -63,7 +63,7 @@ fn perplexity(model: &ModelArgs, data_path: &std::path::Path, device: &DeviceArg
         let tokenizer = file
             .tokenizer()?
             .ok_or_else(|| Error::usage("the model has no tokenizer: --data-path must be a token file (.bin)"))?;
-        (tokenizer.encode(&text), Some(text.len() as u64))
+        (tokenizer.encode_with_specials(&text), Some(text.len() as u64))
     };
     let p = eval::perplexity(&file, &device.open()?, &tokens, bytes)?;
     if json {

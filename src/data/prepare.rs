@@ -46,7 +46,7 @@ pub fn prepare(input: &Path, output: &Path, tokenizer: &str, vocab_size: usize, 
     let tokenizer_path = output.join("tokenizer.json");
     tokenizer.save(&tokenizer_path)?;
     let write = |name: &str, text: &str| {
-        let ids = tokenizer.encode(text);
+        let ids = tokenizer.encode_with_specials(text);
         let meta = TokenMeta {
             vocab_size: tokenizer.vocab_size(),
             tokenizer_hash: hash.clone(),

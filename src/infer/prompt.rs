@@ -30,11 +30,11 @@ impl ChatTemplate {
             if !["system", "user", "assistant"].contains(&message.role.as_str()) {
                 return Err(Error::usage(format!("role = {:?}: must be system, user or assistant", message.role)));
             }
-            if tokenizer.encode(&message.content).iter().any(|id| tokenizer.is_special(*id)) {
+            if tokenizer.encode_with_specials(&message.content).iter().any(|id| tokenizer.is_special(*id)) {
                 return Err(Error::usage("a message contains one of the model's special tokens"));
             }
         }
-        Ok(tokenizer.encode(&self.render(messages)?))
+        Ok(tokenizer.encode_with_specials(&self.render(messages)?))
     }
 }
 

@@ -27,7 +27,8 @@ static CHAR_BYTE: LazyLock<HashMap<char, u8>> = LazyLock::new(|| (0..=255u8).map
 /// A loaded `tokenizer.json`.
 #[derive(Clone, Debug)]
 pub(super) struct Json {
-    inner: tokenizers::Tokenizer,
+    pub(super) inner: tokenizers::Tokenizer,
+    plain: tokenizers::Tokenizer, // for which the spelling of a special token is text
     vocab_size: usize,
     byte_level: bool, // tokens are spelled with `byte_char`
     splits: bool,     // encoding in pieces gives the same ids as encoding the whole text
@@ -45,7 +46,9 @@ impl Json {
         inner.encode_fast("a 1\u{10fffd}\n", false).map_err(|e| format!("it cannot encode every text: {e}"))?;
         let byte_level = matches!(inner.get_decoder(), Some(DecoderWrapper::ByteLevel(_)));
         let splits = byte_level && splits_at_newlines(&inner);
-        Ok(Self { inner, vocab_size: largest as usize + 1, byte_level, splits })
+        let mut plain = inner.clone();
+        plain.set_encode_special_tokens(true);
+        Ok(Self { inner, plain, vocab_size: largest as usize + 1, byte_level, splits })
     }
 
     pub(super) fn to_json(&self) -> String {
@@ -56,18 +59,19 @@ impl Json {
         self.vocab_size
     }
 
-    pub(super) fn encode(&self, text: &str) -> Vec<u32> {
+    pub(super) fn encode(&self, text: &str, specials: bool) -> Vec<u32> {
+        let inner = if specials { &self.inner } else { &self.plain };
         let pieces = if self.splits { pieces(text) } else { vec![text] };
         if let [piece] = pieces[..] {
-            return self.encode_whole(piece);
+            return inner.encode_fast(piece, false).map(|e| e.get_ids().to_vec()).unwrap_or_default();
         }
         // `parse` encoded a character that no vocabulary contains, so no text makes the encoder fail.
-        let encodings = self.inner.encode_batch_fast(pieces, false).unwrap_or_default();
+        let encodings = inner.encode_batch_fast(pieces, false).unwrap_or_default();
         encodings.iter().flat_map(|e| e.get_ids().iter().copied()).collect()
     }
 
-    pub(super) fn encode_whole(&self, text: &str) -> Vec<u32> {
-        self.inner.encode_fast(text, false).map(|e| e.get_ids().to_vec()).unwrap_or_default()
+    pub(super) fn cut(&self, text: &str, from: usize) -> Option<usize> {
+        if self.splits { lone_newline(text, from.max(2)) } else { None }
     }
 
     pub(super) fn decode(&self, ids: &[u32]) -> String {
@@ -146,8 +150,8 @@ fn lone_newline(text: &str, from: usize) -> Option<usize> {
     (from..b.len()).find(|&i| b[i - 1] == b'\n' && b[i - 2].is_ascii_graphic() && b[i].is_ascii_graphic())
 }
 
-/// Trains on `text` and returns the `tokenizer.json`. Special tokens in the text separate pre-tokens and are not trained on.
-pub(super) fn train(text: &str, vocab_size: usize) -> Result<String> {
+/// Refuses a vocabulary without room for the bytes and the special tokens.
+pub(super) fn check_size(vocab_size: usize) -> Result<()> {
     let smallest = SPECIALS.len() + 256;
     if vocab_size < smallest {
         return Err(Error::usage(format!(
@@ -155,6 +159,11 @@ pub(super) fn train(text: &str, vocab_size: usize) -> Result<String> {
             SPECIALS.len()
         )));
     }
+    Ok(())
+}
+
+/// Trains on `text` and returns the `tokenizer.json`. Special tokens in the text separate pre-tokens and are not trained on.
+pub(super) fn train(text: &str, vocab_size: usize) -> Result<String> {
     if text.is_empty() {
         return Err(Error::usage("cannot train a tokenizer on an empty text"));
     }

@@ -111,36 +111,37 @@ impl ByteLevel {
         self.added.iter().any(|a| a.id == id && a.special)
     }
 
-    pub(super) fn encode(&self, text: &str) -> Vec<u32> {
+    pub(super) fn encode(&self, text: &str, specials: bool) -> Vec<u32> {
         let mut ids = Vec::new();
-        self.take_added(text, false, &mut ids);
+        self.take_added(text, false, specials, &mut ids);
         ids
     }
 
     /// Extracts the added tokens with this `normalized` flag and encodes the text between them.
-    fn take_added(&self, text: &str, normalized: bool, ids: &mut Vec<u32>) {
+    fn take_added(&self, text: &str, normalized: bool, specials: bool, ids: &mut Vec<u32>) {
         let mut rest = text;
-        while let Some((at, added)) = self.first_added(rest, normalized) {
-            self.encode_plain(&rest[..at], normalized, ids);
+        while let Some((at, added)) = self.first_added(rest, normalized, specials) {
+            self.encode_plain(&rest[..at], normalized, specials, ids);
             ids.push(added.id);
             rest = &rest[at + added.content.len()..];
         }
-        self.encode_plain(rest, normalized, ids);
+        self.encode_plain(rest, normalized, specials, ids);
     }
 
     /// The leftmost added token; the longest if several start there.
-    fn first_added(&self, text: &str, normalized: bool) -> Option<(usize, &Added)> {
+    fn first_added(&self, text: &str, normalized: bool, specials: bool) -> Option<(usize, &Added)> {
+        let wanted = |a: &&Added| a.normalized == normalized && (specials || !a.special);
         let longest_at = |at: usize| {
-            let found = self.added.iter().filter(|a| a.normalized == normalized && text[at..].starts_with(&a.content));
+            let found = self.added.iter().filter(wanted).filter(|a| text[at..].starts_with(&a.content));
             found.max_by_key(|a| a.content.len()).map(|a| (at, a))
         };
         text.char_indices().find_map(|(at, _)| longest_at(at))
     }
 
-    fn encode_plain(&self, text: &str, normalized: bool, ids: &mut Vec<u32>) {
+    fn encode_plain(&self, text: &str, normalized: bool, specials: bool, ids: &mut Vec<u32>) {
         match normalized {
             _ if text.is_empty() => {}
-            false => self.take_added(text, true, ids),
+            false => self.take_added(text, true, specials, ids),
             true => self.cut(text, &self.cuts, ids),
         }
     }

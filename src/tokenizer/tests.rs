@@ -14,9 +14,9 @@ const SAMPLES: [&str; 7] = [
 fn bytes_round_trip() {
     let t = Tokenizer::bytes();
     for text in SAMPLES {
-        assert_eq!(t.decode(&t.encode(text)), text);
+        assert_eq!(t.decode(&t.encode_with_specials(text)), text);
     }
-    assert_eq!(t.encode("A<|eos|>é"), [65, 257, 0xc3, 0xa9]);
+    assert_eq!(t.encode_with_specials("A<|eos|>é"), [65, 257, 0xc3, 0xa9]);
     assert_eq!(t.vocab_size(), 262);
     assert_eq!((t.eos(), t.token_id(END), t.token_id("A")), (Some(257), Some(261), None));
     assert_eq!(t.stop_ids(), [257, 261]);
@@ -52,7 +52,7 @@ mod native {
     fn trained_round_trip() {
         let t = trained();
         for text in SAMPLES {
-            assert_eq!(t.decode(&t.encode(text)), text);
+            assert_eq!(t.decode(&t.encode_with_specials(text)), text);
         }
         let all: String = (0..0x3000u32).filter_map(char::from_u32).collect();
         assert_eq!(t.decode(&t.encode(&all)), all);
@@ -69,7 +69,7 @@ mod native {
         assert_eq!(t.encode(" cat").len(), 1);
         let special: Vec<u32> = (0..6).collect();
         assert_eq!(SPECIALS.map(|s| t.token_id(s).unwrap()).to_vec(), special);
-        assert_eq!(t.encode("<|user|> cat<|end|>").len(), 3);
+        assert_eq!(t.encode_with_specials("<|user|> cat<|end|>").len(), 3);
         assert_eq!(t.token_id("<|"), None); // markers are not trained on
     }
 
@@ -77,7 +77,7 @@ mod native {
     fn token_bytes_join_to_the_text() {
         let t = trained();
         let text = "The café 🦀 <|end|>\n";
-        let bytes: Vec<u8> = t.encode(text).iter().flat_map(|&id| t.token_bytes(id).unwrap()).collect();
+        let bytes: Vec<u8> = t.encode_with_specials(text).iter().flat_map(|&id| t.token_bytes(id).unwrap()).collect();
         assert_eq!(bytes, text.as_bytes());
         assert_eq!(t.token_bytes(9999), None);
         assert_eq!(t.decode(&[9999]), "");
@@ -100,8 +100,8 @@ mod native {
     fn other_programs_read_the_bytes_json() {
         let json = Json::parse(&bytes_json()).unwrap();
         for text in SAMPLES {
-            assert_eq!(json.encode(text), encode_bytes(text));
-            assert_eq!(json.decode(&json.encode(text)), text);
+            assert_eq!(json.encode(text, true), encode_bytes(text));
+            assert_eq!(json.decode(&json.encode(text, true)), text);
         }
     }
 
@@ -111,9 +111,9 @@ mod native {
         let line = "the cat ate 12\n\n  the rats\n \nThe end\nof the mat\n";
         let text = line.repeat(4000);
         let Kind::Json(json) = &t.kind else { panic!() };
-        let whole: Vec<u32> = json.encode_whole(&text);
+        let whole: Vec<u32> = json.inner.encode_fast(text.as_str(), false).unwrap().get_ids().to_vec();
         assert!(text.len() > 100_000 && whole.len() > 10_000);
-        assert_eq!(t.encode(&text), whole);
+        assert_eq!(t.encode_with_specials(&text), whole);
     }
 
     /// Texts whose tokens change with any mistake in the character classes or the order of merges.
@@ -196,8 +196,13 @@ mod native {
         for (i, json) in variants.iter().enumerate() {
             let (theirs, ours) = (Json::parse(json).unwrap(), byte_level::ByteLevel::parse(json).unwrap());
             for text in &texts {
-                let (want, have) = (theirs.encode_whole(text), ours.encode(text));
-                assert!(want == have, "variant {i}: {:?}", text.chars().take(80).collect::<String>());
+                for specials in [false, true] {
+                    assert!(
+                        theirs.encode(text, specials) == ours.encode(text, specials),
+                        "variant {i}: {:?}",
+                        text.chars().take(80).collect::<String>()
+                    );
+                }
             }
             assert_eq!((ours.vocab_size(), ours.to_json()), (theirs.vocab_size(), json.clone()));
             for id in 0..ours.vocab_size() as u32 + 2 {
