@@ -29,7 +29,7 @@ const NOT_IN_THE_LIBRARY: [&str; 6] = ["clap", "hyper", "indicatif", "tokio", "u
 /// Cargo projects outside of the workspace.
 const APART: [&str; 3] = ["benches/peers/gemm", "fuzz", "xtask/bindgen"];
 
-const STAGES: [Stage; 13] = [
+const STAGES: [Stage; 14] = [
     ("fmt", "formatting", fmt),
     ("floors", "no module imports from above", floors::check),
     ("lint", "clippy; warnings are errors", lint),
@@ -43,6 +43,7 @@ const STAGES: [Stage; 13] = [
     ("package", "the published crates build from their packages alone", package),
     ("web-test", "the browser demo, built and tested in Chromium", web::test),
     ("smoke", "the program and the examples: doctor, training on the CPU and, if there is an adapter, on wgpu", smoke),
+    ("strangers", "texts, folders and habits of strangers, where their cases are beside this folder", strangers),
 ];
 
 /// A configuration small enough for an unoptimised build and a software GPU.
@@ -266,12 +267,36 @@ fn has_std(target: &str) -> bool {
     fs::read_dir(dir).is_ok_and(|files| files.flatten().any(|f| f.file_name().to_string_lossy().starts_with("libstd")))
 }
 
-fn smoke() -> Result {
+/// Builds the programs of the tests and returns their folder, and `nanotern` in it.
+fn programs() -> Result<(PathBuf, PathBuf)> {
     // The features of the tests: any other selection would build the dependencies again.
     cargo("test --workspace --no-run --quiet --locked")?;
     let here = env::current_exe().map_err(|e| e.to_string())?;
-    let build = here.parent().ok_or("this program has no folder")?;
+    let build = here.parent().ok_or("this program has no folder")?.to_path_buf();
     let program = build.join(format!("nanotern{EXE_SUFFIX}"));
+    Ok((build, program))
+}
+
+/// Runs a script that prints a line of PASS or FAIL for each case. A plain clone does not have it; its cases are tests here
+/// too.
+fn strangers() -> Result {
+    let script = Path::new("../shared/cases/strangers/run_cases.sh");
+    if !script.is_file() {
+        println!("NOT CHECKED: there is no {}.", script.display());
+        return Ok(());
+    }
+    let output = Command::new("bash").arg(script).arg(programs()?.1).output().map_err(|e| e.to_string())?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    println!("{text}");
+    let count = |word: &str| text.lines().filter(|line| line.starts_with(word)).count();
+    match (output.status.success(), count("PASS"), count("FAIL")) {
+        (true, 1.., 0) => Ok(()),
+        (_, passed, failed) => Err(format!("{passed} cases passed, {failed} failed ({})", output.status)),
+    }
+}
+
+fn smoke() -> Result {
+    let (build, program) = programs()?;
     let dir = build.join("smoke");
     empty(&dir)?;
     let write = |name: &str, text: &str| fs::write(dir.join(name), text).map_err(|e| format!("{name}: {e}"));
