@@ -64,7 +64,7 @@ fn reference(s: Shape, q: &[f64], k: &[f64], v: &[f64]) -> (Vec<f64>, Vec<f64>) 
 
 fn forward(s: Shape, q: &[f32], k: &[f32], v: &[f32]) -> (Vec<f32>, Vec<f32>) {
     let bufs = [q.into(), k.into(), v.into(), poison(s.q()), poison(s.rows())];
-    let mut out = check_levels(attention::attention, s.args(), &bufs, true);
+    let mut out = check_levels(&ATTENTION, s.args(), &bufs, true);
     let lse = out.pop().unwrap();
     (out.pop().unwrap(), lse)
 }
@@ -74,17 +74,17 @@ fn backward(s: Shape, [q, k, v, y, lse, dy]: [&[f32]; 6]) -> [Vec<f32>; 3] {
     let attention::AttentionArgs { batch, seq, heads, kv_heads, head_dim, scale } = s.args();
     let args = attention_backward_delta::AttentionBackwardDeltaArgs { batch, seq, heads, head_dim };
     let bufs = [y.into(), dy.into(), poison(s.rows())];
-    let delta = &check(attention_backward_delta::attention_backward_delta, args, &bufs)[2];
+    let delta = &check(&ATTENTION_BACKWARD_DELTA, args, &bufs)[2];
     let inputs: [Data; 6] = [q.into(), k.into(), v.into(), dy.into(), lse.into(), delta.into()];
 
     let args = attention_backward_q::AttentionBackwardQArgs { batch, seq, heads, kv_heads, head_dim, scale };
     let bufs: Vec<Data> = inputs.iter().cloned().chain([poison(s.q())]).collect();
-    let mut out = check_levels(attention_backward_q::attention_backward_q, args, &bufs, true);
+    let mut out = check_levels(&ATTENTION_BACKWARD_Q, args, &bufs, true);
     let dq = out.pop().unwrap();
 
     let args = attention_backward_kv::AttentionBackwardKvArgs { batch, seq, heads, kv_heads, head_dim, scale };
     let bufs: Vec<Data> = inputs.into_iter().chain([poison(s.kv()), poison(s.kv())]).collect();
-    let mut out = check_levels(attention_backward_kv::attention_backward_kv, args, &bufs, true);
+    let mut out = check_levels(&ATTENTION_BACKWARD_KV, args, &bufs, true);
     let dv = out.pop().unwrap();
     [dq, out.pop().unwrap(), dv]
 }
@@ -187,7 +187,7 @@ fn a_query_does_not_depend_on_what_surrounds_it() {
     let (q, k, v) = (noise(1, s.q()), noise(2, s.kv()), noise(3, s.kv()));
     for level in levels() {
         let bufs = [(&q).into(), (&k).into(), (&v).into(), poison(s.q()), poison(s.rows())];
-        let whole = &run(attention::attention, s.args(), &bufs, level, 2)[3];
+        let whole = &run(&ATTENTION, s.args(), &bufs, level, 2)[3];
         for seq in [1, 2, 17, 48, 89] {
             let short = Shape { seq, ..s };
             let bufs = [
@@ -197,7 +197,7 @@ fn a_query_does_not_depend_on_what_surrounds_it() {
                 poison(short.q()),
                 poison(short.rows()),
             ];
-            let part = &run(attention::attention, short.args(), &bufs, level, 1)[3];
+            let part = &run(&ATTENTION, short.args(), &bufs, level, 1)[3];
             assert_same(&cut(whole, s, seq), part, &format!("{seq} queries at {level}"));
         }
     }
