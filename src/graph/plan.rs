@@ -94,7 +94,7 @@ impl Plan {
         }
         let mut alive = 0;
         let each = born.iter().zip(&died).map(|(born, died)| {
-            alive += born - died;
+            alive = alive + born - died;
             alive
         });
         each.max().unwrap_or(0)

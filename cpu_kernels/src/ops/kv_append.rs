@@ -51,22 +51,25 @@ pub unsafe fn kv_append(call: &Call<'_>) {
     // SAFETY: the contract of `Kernel`.
     let (x, positions, slots) =
         unsafe { (call.bufs[0].read::<f32>(), call.bufs[1].read::<u32>(), call.bufs[2].read::<u32>()) };
-    let len = call.bufs[3].len::<f32>();
-    let cache = call.bufs[3].array::<f32, 0>(0, []);
-    // Rows may share a place: a part has some elements of all rows.
+    let (held, cache) = (a.slots(call.bufs[3].len::<f32>()), call.bufs[3].array::<f32, 0>(0, []));
+    // Rows may share a place, so a part has some elements of all rows.
     let mine = call.share(heads * head_dim);
     for r in 0..a.rows as usize {
         let (slot, position) = (slots[r] as usize, positions[r] as usize);
-        if slot >= a.slots(len) || position >= context {
+        if slot >= held || position >= context {
             continue;
         }
         let x = &x[r * heads * head_dim..][..heads * head_dim];
-        for h in mine.start / head_dim..mine.end.div_ceil(head_dim) {
+        let mut i = mine.start;
+        while i < mine.end {
+            let (h, d) = (i / head_dim, i % head_dim);
             let (at, stride) = a.place(slot, h, position);
-            for i in mine.start.max(h * head_dim)..mine.end.min((h + 1) * head_dim) {
-                // SAFETY: the slot and the position lie in the cache; this element of a row is this part's alone.
-                unsafe { *cache.add(at + i % head_dim * stride) = x[i] };
+            let x = &x[i..mine.end.min((h + 1) * head_dim)];
+            for (d, x) in (d..).zip(x) {
+                // SAFETY: the slot and the position lie in the cache; these elements of a row are this part's alone.
+                unsafe { *cache.add(at + d * stride) = *x };
             }
+            i += x.len();
         }
     }
 }

@@ -217,8 +217,9 @@ fn work(s: &Shared, epoch: u64, job: Job) -> usize {
         // SAFETY: `run` waits for `done`, which counts this part, before the task goes away.
         let task = unsafe { &*job.task };
         if let Err(payload) = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| task(part))) {
-            // Dropping it could panic, and the caller's task must outlive all parts.
-            std::mem::forget(payload);
+            // Dropping it may panic as well, but the caller's task must outlive all parts.
+            let dropped = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(payload)));
+            dropped.unwrap_or_else(std::mem::forget);
             s.panicked.store(1, Relaxed);
         }
         s.count(job.parts);
