@@ -64,10 +64,10 @@ impl<'g> Backward<'g> {
     }
 
     fn walk(&mut self, nodes: Range<usize>) {
-        let mut recomputed: HashMap<usize, Range<usize>> =
-            self.graph.recomputed.iter().map(|range| (range.end, range.clone())).collect();
+        let mut recomputed = self.graph.recomputed.clone();
         for i in nodes.rev() {
-            if let Some(range) = recomputed.remove(&(i + 1)) {
+            while recomputed.pop_if(|range| range.end > i + 1).is_some() {}
+            if let Some(range) = recomputed.pop_if(|range| range.end == i + 1) {
                 self.compute_again(range);
             }
             let node = self.graph.nodes[i].clone();

@@ -7,7 +7,6 @@
 //! O(n log^2 n) for n temporaries.
 
 use super::{Graph, Kind, Tensor, TensorId};
-use std::cmp::Reverse;
 
 /// One buffer of a plan.
 #[derive(Clone, Debug)]
@@ -46,7 +45,8 @@ impl Plan {
                 (Kind::Temp, None) => {}
             }
         }
-        temps.sort_by_key(|(t, _)| (Reverse(plan.graph.tensor(*t).bytes()), *t));
+        let temps: Vec<_> =
+            sorted(temps.iter().map(|(t, _)| usize::MAX - plan.graph.tensor(*t).bytes())).map(|i| temps[i]).collect();
         let mut waiting = Waiting::new(temps.iter().map(|(_, life)| *life).collect());
         while let Some(largest) = waiting.take(Gap::default()) {
             let (mut chosen, mut gaps) = (vec![largest], around(Gap::default(), temps[largest].1).to_vec());
@@ -56,8 +56,8 @@ impl Plan {
                     gaps.extend(around(gap, temps[next].1));
                 }
             }
-            chosen.sort_by_key(|i| temps[*i].1.first);
-            plan.push(chosen.into_iter().map(|i| temps[i].0).collect());
+            let in_time = sorted(chosen.iter().map(|i| temps[*i].1.first));
+            plan.push(in_time.map(|i| temps[chosen[i]].0).collect());
         }
         plan
     }
@@ -132,6 +132,13 @@ fn around(gap: Gap, life: Life) -> [Gap; 2] {
     [Gap { end: life.first, ..gap }, Gap { start: life.last + 1, ..gap }]
 }
 
+/// The places of values in rising order, those of equals as they are.
+fn sorted(values: impl Iterator<Item = usize>) -> impl Iterator<Item = usize> {
+    let mut pairs: Vec<(usize, usize)> = values.zip(0..).collect();
+    pairs.sort();
+    pairs.into_iter().map(|(_, place)| place)
+}
+
 /// The lives of all tensors that nodes use.
 ///
 /// # Panics
@@ -160,17 +167,23 @@ struct Waiting {
     lives: Vec<Life>,
     /// The places in `lives`, by start.
     by_start: Vec<usize>,
-    /// `trees[i]` holds the last i of these, but for those that smaller trees hold.
+    /// The place of each in that order, from 1.
+    at: Vec<usize>,
+    /// `trees[i - 1]` holds the first i of that order, but for those that smaller trees hold.
     trees: Vec<Ends>,
 }
 
 impl Waiting {
     fn new(lives: Vec<Life>) -> Self {
-        let mut by_start: Vec<usize> = (0..lives.len()).collect();
-        by_start.sort_by_key(|i| (Reverse(lives[*i].first), *i));
-        let tree = |i: usize| Ends::new(by_start[i - lowest_bit(i)..i].iter().map(|l| (lives[*l].last, *l)).collect());
-        let trees = (1..=lives.len()).map(tree).collect();
-        Waiting { lives, by_start, trees }
+        let by_start: Vec<usize> = sorted(lives.iter().map(|life| usize::MAX - life.first)).collect();
+        let mut at = vec![0; lives.len()];
+        by_start.iter().zip(1..).for_each(|(life, place)| at[*life] = place);
+        let mut trees: Vec<Ends> = (0..lives.len()).map(|_| Ends::default()).collect();
+        for life in sorted(lives.iter().map(|life| life.last)) {
+            above(at[life], lives.len()).for_each(|i| trees[i - 1].ends.push((lives[life].last, life)));
+        }
+        trees.iter_mut().for_each(Ends::fill);
+        Waiting { lives, by_start, at, trees }
     }
 
     /// Takes the first life that lies in the gap.
@@ -183,14 +196,14 @@ impl Waiting {
             i -= lowest_bit(i);
         }
         let taken = found?;
-        let place = |l: usize| (Reverse(self.lives[l].first), l);
-        let mut i = 1 + self.by_start.partition_point(|l| place(*l) < place(taken));
-        while i <= self.trees.len() {
-            self.trees[i - 1].remove((self.lives[taken].last, taken));
-            i += lowest_bit(i);
-        }
+        above(self.at[taken], self.trees.len()).for_each(|i| self.trees[i - 1].remove((self.lives[taken].last, taken)));
         Some(taken)
     }
+}
+
+/// The trees of a Fenwick tree of `n` that hold place i.
+fn above(i: usize, n: usize) -> impl Iterator<Item = usize> {
+    std::iter::successors(Some(i), |i| Some(i + lowest_bit(*i))).take_while(move |i| *i <= n)
 }
 
 fn lowest_bit(i: usize) -> usize {
@@ -198,6 +211,7 @@ fn lowest_bit(i: usize) -> usize {
 }
 
 /// Lives by where they end.
+#[derive(Default)]
 struct Ends {
     /// (end, place).
     ends: Vec<(usize, usize)>,
@@ -206,13 +220,12 @@ struct Ends {
 }
 
 impl Ends {
-    fn new(mut ends: Vec<(usize, usize)>) -> Self {
-        ends.sort_unstable();
-        let n = ends.len();
-        let mut least = vec![usize::MAX; n];
-        least.extend(ends.iter().map(|(_, place)| *place));
-        (1..n).rev().for_each(|i| least[i] = least[2 * i].min(least[2 * i + 1]));
-        Ends { ends, least }
+    /// Makes the segment tree.
+    fn fill(&mut self) {
+        let n = self.ends.len();
+        self.least = vec![usize::MAX; n];
+        self.least.extend(self.ends.iter().map(|(_, place)| *place));
+        (1..n).rev().for_each(|i| self.least[i] = self.least[2 * i].min(self.least[2 * i + 1]));
     }
 
     /// The smallest place of a life that ends before `end`.
@@ -252,6 +265,7 @@ mod tests {
     use crate::ops::COPY;
     use crate::rng::Rng;
     use cpu_kernels::ops::copy::CopyArgs;
+    use std::cmp::Reverse;
 
     /// The slots of temporaries by definition: the largest first, each in the first slot where it lives alone.
     fn defined(graph: &Graph) -> Vec<Vec<TensorId>> {

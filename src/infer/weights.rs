@@ -2,32 +2,27 @@
 
 use crate::backend::Program;
 use crate::formats::{ModelFile, Tensor, TensorData};
-use crate::model::{Model, Value, Weight};
+use crate::model::{Model, Value};
 use crate::{Error, Result};
 use half::slice::HalfFloatSliceExt;
-use std::collections::{HashMap, HashSet};
 
 /// Writes every weight of `file` to the tensors that `model` declared in `program`'s graph.
 ///
 /// # Errors
 /// [`Error::Model`] names a weight that the file lacks, that the model does not have, or that has another form.
 pub fn load_weights(program: &mut Program, model: &Model, file: &ModelFile) -> Result<()> {
-    let given: HashSet<&str> = file.tensors.iter().map(|tensor| tensor.name.as_str()).collect();
-    if let Some(weight) = model.weights.iter().find(|weight| !given.contains(weight.name.as_str())) {
+    let missing = model.weights.iter().find(|weight| file.tensor(&weight.name).is_none());
+    if let Some(weight) = missing {
         return Err(Error::Model(format!("the model file lacks the tensor {}", weight.name)));
     }
     program.write(model.rope, &model.rope_table());
-    let weights: HashMap<&str, &Weight> = model.weights.iter().map(|w| (w.name.as_str(), w)).collect();
-    file.tensors.iter().try_for_each(|tensor| load(program, weights.get(tensor.name.as_str()).copied(), tensor))
+    file.tensors.iter().try_for_each(|tensor| load_tensor(program, model, tensor))
 }
 
 /// Writes one weight; errors as [`load_weights`].
 pub fn load_tensor(program: &mut Program, model: &Model, tensor: &Tensor) -> Result<()> {
-    load(program, model.weights.iter().find(|weight| weight.name == tensor.name), tensor)
-}
-
-fn load(program: &mut Program, weight: Option<&Weight>, tensor: &Tensor) -> Result<()> {
     let name = &tensor.name;
+    let weight = model.weights.iter().find(|weight| weight.name == *name);
     let weight = weight.ok_or_else(|| Error::Model(format!("{name} is not a tensor of the model")))?;
     match (&weight.value, &tensor.data) {
         (Value::Dense(id), TensorData::F32(values)) => program.write(*id, values),

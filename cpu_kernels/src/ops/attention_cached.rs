@@ -22,7 +22,7 @@ args! {
 pub unsafe fn attention_cached(call: &Call<'_>) {
     let a: AttentionCachedArgs = call.args();
     let heads = a.heads as usize;
-    call.bufs[5].holds::<f32, 3>(0, [a.rows, a.heads, a.head_dim]);
+    call.bufs[5].holds::<f32>(0, &[a.rows, a.heads, a.head_dim]);
     // SAFETY: inputs are not written during the op, by this function's contract.
     let (positions, slots) = unsafe { (call.bufs[3].read::<u32>(), call.bufs[4].read::<u32>()) };
     let AttentionCachedArgs { rows, kv_heads, head_dim, context, .. } = a;

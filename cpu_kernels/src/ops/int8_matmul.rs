@@ -44,7 +44,7 @@ pub unsafe fn int8_matmul(call: &Call<'_>) {
         unsafe { (xq.read::<i8>(), step.read::<f32>(), codes.read::<i8>(), scales.read::<f32>()) };
     let (xq, steps) = (&xq[start * dim..][..rows * dim], &steps[start..][..rows]);
     assert!(dim.is_multiple_of(GROUP), "int8_matmul: {dim} inputs");
-    let y = y.array::<f32, 2>(0, [a.rows, a.outs]);
+    let y = y.array::<f32>(0, &[a.rows, a.outs]);
     if let Some(Packed::Int8(panels)) = call.packed {
         assert!(panels.shape() == (outs, dim), "int8_matmul: ({outs}, {dim}) of a packed {:?}", panels.shape());
         // SAFETY: y holds the result of this shape; parts compute disjoint columns.

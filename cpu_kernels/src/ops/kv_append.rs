@@ -51,7 +51,7 @@ pub unsafe fn kv_append(call: &Call<'_>) {
     // SAFETY: the contract of `Kernel`.
     let (x, positions, slots) =
         unsafe { (call.bufs[0].read::<f32>(), call.bufs[1].read::<u32>(), call.bufs[2].read::<u32>()) };
-    let (held, cache) = (a.slots(call.bufs[3].len::<f32>()), call.bufs[3].array::<f32, 0>(0, []));
+    let (held, cache) = (a.slots(call.bufs[3].len::<f32>()), call.bufs[3].array::<f32>(0, &[]));
     // Rows may share a place, so a part has some elements of all rows.
     let mine = call.share(heads * head_dim);
     for r in 0..a.rows as usize {

@@ -51,7 +51,7 @@ pub unsafe fn matmul(call: &Call<'_>) {
     let [m, n, k] = [a.m, a.n, a.k].map(|n| n as usize);
     // SAFETY: inputs are not written during the op, by this function's contract.
     let (x, y) = unsafe { (x.read::<f32>(), y.read::<f32>()) };
-    let d = d.array::<f32, 3>(a.d_offset as usize, [a.batch, a.m, a.n]);
+    let d = d.array::<f32>(a.d_offset as usize, &[a.batch, a.m, a.n]);
     if let Some(Packed::Dense(panels)) = call.packed {
         assert!(panels.shape() == (n, k), "matmul: ({n}, {k}) of a packed {:?}", panels.shape());
         let x = &x[a.a_offset as usize..];

@@ -17,7 +17,7 @@ pub unsafe fn matmul_add(call: &Call<'_>) {
     let [m, n, k] = [a.m, a.n, a.k].map(|n| n as usize);
     // SAFETY: inputs are not written during the op, by this function's contract.
     let (x, y, c) = unsafe { (x.read::<f32>(), y.read::<f32>(), c.read::<f32>()) };
-    let result = d.array::<f32, 3>(0, [a.batch, a.m, a.n]);
+    let result = d.array::<f32>(0, &[a.batch, a.m, a.n]);
     each_matrix(call, a.batch as usize, |i, part, parts| {
         let (x, y) = (&x[i * m * k..][..m * k], &y[i * k * n..][..k * n]);
         let gemm = Gemm {

@@ -17,7 +17,7 @@ pub unsafe fn rope(call: &Call<'_>) {
     let a: RopeArgs = call.args();
     let dim = a.heads as usize * a.head_dim as usize;
     let part = call.share(a.rows as usize);
-    call.bufs[3].holds::<f32, 3>(0, [a.rows, a.heads, a.head_dim]);
+    call.bufs[3].holds::<f32>(0, &[a.rows, a.heads, a.head_dim]);
     let elements = part.start * dim..part.end * dim;
     // SAFETY: the contract of `Kernel`; this part writes its rows alone.
     let (x, positions, table, y) = unsafe {

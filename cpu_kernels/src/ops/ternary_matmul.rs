@@ -56,7 +56,7 @@ pub unsafe fn ternary_matmul(call: &Call<'_>) {
     let (xq, steps, codes, scales) =
         unsafe { (xq.read::<i8>(), step.read::<f32>(), codes.read::<u8>(), scales.read::<f32>()) };
     let (xq, steps) = (&xq[start * dim..], &steps[start..]);
-    let y = y.array::<f32, 2>(0, [a.rows, a.outs]);
+    let y = y.array::<f32>(0, &[a.rows, a.outs]);
     if let Some(Packed::Ternary(weights)) = call.packed {
         let packed = (weights.outs(), weights.dim(), weights.group());
         assert!(packed == (outs, dim, group), "ternary_matmul: ({outs}, {dim}) by {group} of a packed {packed:?}");

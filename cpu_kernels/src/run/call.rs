@@ -95,18 +95,18 @@ impl Buf {
     ///
     /// # Panics
     /// When the array is not all in the buffer, or the buffer is only to be read.
-    pub fn array<T, const N: usize>(&self, first: usize, shape: [u32; N]) -> *mut T {
-        self.holds::<T, N>(first, shape);
+    pub fn array<T>(&self, first: usize, shape: &[u32]) -> *mut T {
+        self.holds::<T>(first, shape);
         // SAFETY: in bounds as just checked.
         unsafe { self.start::<T>().add(first) }
     }
 
     /// Panics unless an array of `shape` from element `first` on is all in the buffer. Offsets into it cannot overflow then.
-    pub fn holds<T, const N: usize>(&self, first: usize, shape: [u32; N]) {
+    pub fn holds<T>(&self, first: usize, shape: &[u32]) {
         let elements = shape.iter().try_fold(1usize, |n, size| n.checked_mul(*size as usize));
         let end = elements.and_then(|n| n.checked_add(first));
         let len = self.len::<T>();
-        assert!(end.is_some_and(|end| end <= len), "{shape:?} from element {first} on, in a buffer of {len}");
+        assert!(end.is_some_and(|end| end <= len), "an array does not fit in a buffer of {len}");
     }
 
     fn start<T>(&self) -> *mut T {

@@ -8,7 +8,6 @@ use crate::matrix::ternary_gemv::Layouts;
 use crate::run::packed::{Packed, Packing};
 use crate::{ArgWords, Buf, Call, Kernel, Level, Pool};
 use bytemuck::Zeroable;
-use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -46,13 +45,12 @@ unsafe impl Sync for Bound {}
 /// A packed operand. It has no value until it is needed, and none after one of its buffers was written.
 struct Constant {
     packing: &'static Packing,
+    shape: [u32; 3],
+    bufs: Vec<usize>,
     /// A step that it is made for.
     step: usize,
     value: Option<Packed>,
 }
-
-/// What an operand is packed from, and in which shape: the packing's address, the shape and the buffers.
-type Key = (usize, [u32; 3], Vec<usize>);
 
 /// Buffers, the calls over them, and the threads that run the calls.
 pub struct CpuProgram {
@@ -108,7 +106,6 @@ impl CpuProgram {
         let count = self.buffers.len();
         let mut written = vec![false; count];
         steps.iter().flat_map(|step| &step.bufs).for_each(|(b, writes)| written[*b] |= writes);
-        let mut known: HashMap<Key, usize> = HashMap::new();
         // Steps up to the last one that uses or that writes each buffer.
         let (mut until_use, mut until_write) = (vec![0; count], vec![0; count]);
         for (i, step) in steps.into_iter().enumerate() {
@@ -122,10 +119,12 @@ impl CpuProgram {
             let packing = step.kernel.packing.filter(|p| (p.wanted)(self.level, &step.args));
             let packed = packing.filter(|p| p.constants.iter().all(constant)).map(|packing| {
                 let from: Vec<usize> = packing.constants.iter().map(|i| step.bufs[*i].0).collect();
-                let key = (std::ptr::from_ref(packing).addr(), (packing.shape)(&step.args), from);
-                *known.entry(key).or_insert_with_key(|(_, _, from)| {
+                let shape = (packing.shape)(&step.args);
+                let same = |c: &Constant| std::ptr::eq(c.packing, packing) && c.shape == shape && c.bufs == from;
+                let known = self.packed_from[from[0]].iter().copied().find(|i| same(&self.packed[*i]));
+                known.unwrap_or_else(|| {
                     from.iter().for_each(|b| self.packed_from[*b].push(self.packed.len()));
-                    self.packed.push(Constant { packing, step: i, value: None });
+                    self.packed.push(Constant { packing, shape, bufs: from, step: i, value: None });
                     self.packed.len() - 1
                 })
             });
