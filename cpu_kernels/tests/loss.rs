@@ -5,7 +5,6 @@ mod common;
 use common::*;
 use cpu_kernels::ops::CROSS_ENTROPY;
 use cpu_kernels::ops::cross_entropy::{CrossEntropyArgs, IGNORED};
-use cpu_kernels::*;
 
 fn loss(logits: &[f64], target: u32) -> f64 {
     logits.iter().map(|x| x.exp()).sum::<f64>().ln() - logits[target as usize]

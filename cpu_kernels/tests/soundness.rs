@@ -37,7 +37,7 @@ fn in_two_shapes(kernel: &'static Kernel, level: Level, args: [ArgWords; 2], inp
         let mut program = CpuProgram::new(level, 2, &sizes, steps).unwrap();
         inputs.iter().enumerate().for_each(|(b, bytes)| program.bytes_mut(b).copy_from_slice(bytes));
         program.run(0..3);
-        assert_eq!(program.packed_bytes() > 0, packed && level != Level::Scalar || packed && inputs.len() == 2);
+        assert_eq!(program.packed_bytes() > 0, packed && (level != Level::Scalar || inputs.len() == 2));
         [y, y + 1].map(|b| program.bytes(b).to_vec())
     };
     assert_eq!(run(true), run(false), "at {level}");
@@ -113,7 +113,8 @@ fn any_step_ends_in_a_result_or_a_panic() {
             }
             let sizes: Vec<usize> = (0..8).map(|_| 4 * (pick(SIZES) * pick(&[0, 1, 8, 64])) as usize).collect();
             let writes = pick(&[0, 1, 2, 3]);
-            let bufs: Vec<(usize, bool)> = (0..8).map(|b| (b, writes > 0 && (b as u32 + writes) % 3 != 0)).collect();
+            let bufs: Vec<(usize, bool)> =
+                (0..8).map(|b| (b, writes > 0 && !(b as u32 + writes).is_multiple_of(3))).collect();
             let bufs = if writes == 1 { bufs.iter().map(|(b, _)| (*b, *b > 1)).collect() } else { bufs };
             let levels = Level::available();
             let level = levels[pick(&[0, 1, 2]) as usize % levels.len()];
