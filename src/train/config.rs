@@ -240,8 +240,7 @@ fn unknown_config(name: &str) -> Error {
 
 fn preset_table(name: &str) -> Result<toml::Table> {
     let preset = Preset::find(name).ok_or_else(|| unknown_config(name))?;
-    let data = DataConfig { vocab_size: Some(preset.vocab), ..DataConfig::default() };
-    let config = Config { model: preset.model.clone(), data, ..Config::default() };
+    let config = Config { model: preset.model.clone(), ..Config::default() };
     toml::Table::try_from(&config).map_err(|e| Error::usage(e.to_string()))
 }
 
