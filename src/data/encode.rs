@@ -15,7 +15,7 @@ const PIECE: usize = 1 << 16;
 const LONGEST: usize = 1 << 20;
 
 /// Bytes of text encoded at once.
-const BATCH: usize = 16 << 20;
+const BATCH: usize = 8 << 20;
 
 /// Where ids of a side go.
 pub(super) type Out<'a> = dyn FnMut(Side, &[u32]) -> Result<()> + 'a;

@@ -229,7 +229,6 @@ fn load_tokens(cfg: &DataConfig, base_dir: &Path) -> Result<Corpus> {
         );
         return Err(Error::usage(what));
     };
-    tokens.check(vocab_size, &path)?;
     let (tokenizer, from) = tokenizer_beside(cfg, base_dir, &path)?;
     if let Some(larger) = tokenizer.as_ref().map(Tokenizer::vocab_size).filter(|&size| size > vocab_size) {
         let of = if cfg.vocab_size.is_some() { "data.vocab_size".into() } else { described(&path) };
@@ -237,14 +236,15 @@ fn load_tokens(cfg: &DataConfig, base_dir: &Path) -> Result<Corpus> {
         return Err(Error::usage(what));
     }
     check_meta(meta.as_ref(), &path, vocab_size, tokenizer.as_ref())?;
+    tokens.check(vocab_size, &path)?;
     let mut report = Report { files: 1, ..Report::default() };
     let (train, val, meta_bytes) = match &cfg.val_path {
         Some(val_path) => {
             let val_path = base_dir.join(val_path);
             let val = Tokens::open(&val_path)?;
-            val.check(vocab_size, &val_path)?;
             let meta = TokenMeta::read(&val_path)?;
             check_meta(meta.as_ref(), &val_path, vocab_size, tokenizer.as_ref())?;
+            val.check(vocab_size, &val_path)?;
             report.files = 2;
             report.split = format!("validation tokens are those of {}", val_path.display());
             (tokens, val, meta.map(|m| m.bytes))

@@ -231,7 +231,7 @@ impl Config {
 }
 
 /// Largest number of elements of a tensor. Shaders and kernels count elements in 32 bits.
-const MAX_VALUES: u64 = 1 << 31;
+pub(super) const MAX_VALUES: u64 = 1 << 31;
 
 fn unknown_config(name: &str) -> Error {
     let presets: Vec<&str> = crate::model::PRESETS.iter().map(|p| p.name).collect();
