@@ -169,6 +169,23 @@ fn prepared_data_load_as_the_text_does() {
 }
 
 #[test]
+fn files_that_are_not_of_prepared_data_are_not_replaced() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("t.txt"), TEXT).unwrap();
+    let cfg = DataConfig { tokenizer: "bytes".into(), ..text(dir.path().join("t.txt")) };
+    for name in ["tokenizer.json", "val.json"] {
+        let path = dir.path().join(name);
+        fs::write(&path, "mine").unwrap();
+        let message = prepare(&cfg, dir.path()).unwrap_err().to_string();
+        assert!(message.contains(name) && message.contains("replaced"), "{message}");
+        assert_eq!(fs::read(&path).unwrap(), b"mine");
+        fs::remove_file(&path).unwrap();
+    }
+    prepare(&cfg, dir.path()).unwrap();
+    prepare(&cfg, dir.path()).unwrap();
+}
+
+#[test]
 fn a_description_that_does_not_fit_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let input = dir.path().join("t.txt");
@@ -207,7 +224,9 @@ fn training_from_a_folder() {
     fs::write(dir.path().join("b.txt"), "two two two two").unwrap();
     let out = tempfile::tempdir().unwrap();
     let cfg = DataConfig { vocab_size: Some(280), ..text(dir.path()) };
-    let t = data::train_tokenizer(&cfg, &out.path().join("sub/t.json")).unwrap();
+    fs::write(dir.path().join("c.bin"), [0; 9]).unwrap();
+    let (t, report) = data::train_tokenizer(&cfg, &out.path().join("sub/t.json")).unwrap();
+    assert_eq!((report.train.documents, report.train.bytes, report.left_out.count), (2, 30, 1), "{report}");
     assert_eq!((t.encode(" one").len(), t.encode(" two").len()), (1, 1));
     assert!(out.path().join("sub/t.json").exists());
 }

@@ -1,5 +1,6 @@
 //! `nanotern tokenizer` and `nanotern data`.
 
+use super::say;
 use nanotern::data::{self, DataConfig, Dataset};
 use nanotern::{Error, Result};
 use std::path::PathBuf;
@@ -76,7 +77,8 @@ pub enum DataCommand {
 pub fn tokenizer(command: &TokenizerCommand) -> Result<ExitCode> {
     let TokenizerCommand::Train { input, documents, vocab_size, output } = command;
     let cfg = DataConfig { path: Some(input.clone()), vocab_size: Some(*vocab_size), ..documents.config() };
-    let trained = data::train_tokenizer(&cfg, output)?;
+    let (trained, report) = data::train_tokenizer(&cfg, output)?;
+    say(&report.to_string());
     println!("{}: {} tokens", output.display(), trained.vocab_size());
     Ok(ExitCode::SUCCESS)
 }

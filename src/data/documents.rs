@@ -5,7 +5,7 @@
 
 use super::progress::Meter;
 use super::read::{self, Chunk};
-use super::report::{Named, Report};
+use super::report::{Named, Report, Share, count};
 use super::sources::{self, Source};
 use super::text::check_fraction;
 use crate::error::{Error, Result};
@@ -149,7 +149,7 @@ impl Documents {
         let Totals { documents, chosen, .. } = self.totals;
         let fraction = self.fraction;
         let why = match chosen {
-            _ if documents < FEW => format!("{documents} documents are fewer than {FEW}"),
+            _ if documents < FEW => format!("{} are fewer than {FEW}", count(documents, "document")),
             0 => format!("no document would be chosen for {fraction}"),
             _ if chosen == documents => format!("all {documents} documents would be chosen for {fraction}"),
             _ => {
@@ -158,6 +158,11 @@ impl Documents {
             }
         };
         (Split::Tail(fraction), format!("the last {fraction} of each document is for validation: {why}"))
+    }
+
+    /// Number and bytes of all documents.
+    pub fn share(&self) -> Share {
+        Share { documents: self.totals.documents, bytes: self.totals.bytes, tokens: 0 }
     }
 
     /// Adds files and what was left out to a report.

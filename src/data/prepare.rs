@@ -23,15 +23,35 @@ pub struct Summary {
     pub tokenizer_hash: String,
 }
 
+/// The files of prepared data, besides the descriptions of token files.
+const NAMES: [&str; 3] = ["train.bin", "val.bin", "tokenizer.json"];
+
+/// Refuses a folder with files of these names that are not prepared data.
+fn check_folder(folder: &Path) -> Result<()> {
+    let train = folder.join("train.bin");
+    if train.exists() && TokenMeta::path(&train).exists() {
+        return Ok(());
+    }
+    let names = NAMES.iter().copied().chain(["train.json", "val.json"]);
+    match names.map(|name| folder.join(name)).find(|path| path.symlink_metadata().is_ok()) {
+        Some(path) => {
+            Err(Error::invalid(&path, "is not of prepared data and would be replaced: choose another folder"))
+        }
+        None => Ok(()),
+    }
+}
+
 /// Encodes the text that `cfg` describes, with paths relative to the working directory, into `output/train.bin` and
 /// `output/val.bin`, their descriptions, and `output/tokenizer.json`. Memory does not grow with the text. Each file is
 /// written atomically, and none before all text is encoded.
 ///
 /// # Errors
-/// When a file cannot be read or written, the text is too short to split, or a key is out of range.
+/// When a file cannot be read or written or would replace one that is not of prepared data, the text is too short to split,
+/// or a key is out of range.
 pub fn prepare(cfg: &DataConfig, output: &Path) -> Result<Summary> {
+    check_folder(output)?;
     let text = TextData::open(cfg, Path::new(""))?;
-    let [train_path, val_path, tokenizer_path] = ["train.bin", "val.bin", "tokenizer.json"].map(|n| output.join(n));
+    let [train_path, val_path, tokenizer_path] = NAMES.map(|name| output.join(name));
     let (mut train, mut val) = (TokenWriter::create(&train_path)?, TokenWriter::create(&val_path)?);
     let report = text.encode(&mut |side, ids| match side {
         Side::Train => train.push(ids),
@@ -42,22 +62,25 @@ pub fn prepare(cfg: &DataConfig, output: &Path) -> Result<Summary> {
         let Share { tokens, bytes, .. } = share;
         TokenMeta { vocab_size, tokenizer_hash: hash.clone(), tokens, bytes }
     };
+    train.finish(&meta(report.train))?; // first: it makes the folder ours
     text.tokenizer.save(&tokenizer_path)?;
-    train.finish(&meta(report.train))?;
     val.finish(&meta(report.val))?;
     Ok(Summary { files: vec![train_path, val_path, tokenizer_path], report, vocab_size, tokenizer_hash: hash })
 }
 
 /// Trains a byte-level BPE of at most `vocab_size` tokens on all documents that `cfg` describes and writes it to the file
-/// `output`.
+/// `output`. Returns it with what was read.
 ///
 /// # Errors
 /// When a file cannot be read or written, or the text is empty, or `vocab_size` is below 262.
-pub fn train_tokenizer(cfg: &DataConfig, output: &Path) -> Result<Tokenizer> {
+pub fn train_tokenizer(cfg: &DataConfig, output: &Path) -> Result<(Tokenizer, Report)> {
     let path = cfg.path.as_deref().ok_or_else(|| Error::usage("training a tokenizer needs a path"))?;
     let documents = Documents::open(path, format(cfg, None), cfg.val_fraction)?;
     let vocab_size = cfg.vocab_size.unwrap_or(DEFAULT_VOCAB_SIZE);
     let tokenizer = train_bpe(&documents, Split::All(Side::Train), vocab_size)?;
     tokenizer.save(output)?;
-    Ok(tokenizer)
+    let split = "all documents are for training".to_string();
+    let mut report = Report { train: documents.share(), split, ..Report::default() };
+    documents.report(&mut report);
+    Ok((tokenizer, report))
 }

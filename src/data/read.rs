@@ -114,7 +114,8 @@ fn check_start(path: &Path, start: &[u8]) -> Result<usize> {
 
 /// Names the first byte of `block`, which starts at byte `from` of the file, that no text has.
 fn check_text<'a>(path: &Path, block: &'a [u8], from: u64, last: bool) -> Result<&'a str> {
-    if let Some(at) = block.iter().position(|b| *b == 0) {
+    if block.contains(&0) {
+        let at = block.iter().take_while(|b| **b != 0).count();
         let what = format!("is not text but binary: a NUL byte at offset {}", from + at as u64);
         return Err(Error::invalid(path, what));
     }

@@ -33,13 +33,18 @@ impl Named {
         if self.count == 0 {
             return Ok(());
         }
-        write!(f, "\n{label} {} {unit}", self.count)?;
+        write!(f, "\n{label} {}", count(self.count, unit))?;
         for text in &self.first {
             write!(f, "\n           {text}")?;
         }
         let more = self.count - self.first.len() as u64;
         if more > 0 { write!(f, "\n           and {more} more") } else { Ok(()) }
     }
+}
+
+/// A number of things, in words.
+pub(super) fn count(n: u64, thing: &str) -> String {
+    format!("{n} {thing}{}", if n == 1 { "" } else { "s" })
 }
 
 /// The training or the validation part of a corpus.
@@ -55,9 +60,13 @@ pub struct Share {
 
 impl fmt::Display for Share {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Share { documents, bytes, tokens } = self;
-        write!(f, "{documents} documents, {bytes} bytes of text, {tokens} tokens")?;
-        if *tokens > 0 { write!(f, " ({:.2} bytes a token)", *bytes as f64 / *tokens as f64) } else { Ok(()) }
+        let Share { documents, bytes, tokens } = *self;
+        write!(f, "{}, {bytes} bytes of text", count(documents, "document"))?;
+        if tokens > 0 {
+            write!(f, ", {tokens} tokens ({:.2} bytes each)", bytes as f64 / tokens as f64)
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -82,10 +91,15 @@ pub struct Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "corpus     {} files", self.files)?;
-        write!(f, "\ntraining   {}\nvalidation {}\nsplit      {}", self.train, self.val, self.split)?;
-        self.left_out.write(f, "left out  ", "files or folders")?;
-        self.skipped.write(f, "skipped   ", "lines or rows")?;
+        write!(f, "corpus     {}", count(self.files, "file"))?;
+        for (label, share) in [("training  ", self.train), ("validation", self.val)] {
+            if share != Share::default() {
+                write!(f, "\n{label} {share}")?;
+            }
+        }
+        write!(f, "\nsplit      {}", self.split)?;
+        self.left_out.write(f, "left out  ", "name")?;
+        self.skipped.write(f, "skipped   ", "line")?;
         self.notes.iter().try_for_each(|note| write!(f, "\nnote       {note}"))
     }
 }
@@ -101,10 +115,16 @@ mod tests {
         (0..7).for_each(|i| report.left_out.add(format!("{i}.png: binary")));
         let text = report.to_string();
         for part in
-            ["2 files", "3 documents, 30 bytes of text, 12 tokens (2.50", "7 files", "4.png: binary", "and 2 more"]
+            ["2 files", "3 documents, 30 bytes of text, 12 tokens (2.50", "7 names", "4.png: binary", "and 2 more"]
         {
             assert!(text.contains(part), "{part}: {text}");
         }
-        assert!(!text.contains("5.png") && !text.contains("skipped") && !text.contains("note"), "{text}");
+        assert!(
+            !text.contains("validation")
+                && !text.contains("5.png")
+                && !text.contains("skipped")
+                && !text.contains("note"),
+            "{text}"
+        );
     }
 }
