@@ -5,7 +5,7 @@
 
 use super::progress::Meter;
 use super::read::{self, Chunk};
-use super::report::{Named, Report, Share, count};
+use super::report::{Named, Report, Share};
 use super::sources::{self, Source};
 use super::text::check_fraction;
 use crate::error::{Error, Result};
@@ -149,7 +149,7 @@ impl Documents {
         let Totals { documents, chosen, .. } = self.totals;
         let fraction = self.fraction;
         let why = match chosen {
-            _ if documents < FEW => format!("{} are fewer than {FEW}", count(documents, "document")),
+            _ if documents < FEW => format!("there are fewer than {FEW} documents ({documents})"),
             0 => format!("no document would be chosen for {fraction}"),
             _ if chosen == documents => format!("all {documents} documents would be chosen for {fraction}"),
             _ => {
@@ -484,7 +484,7 @@ mod tests {
         fs::write(&path, lines(&texts)).unwrap();
         let documents = Documents::open(&path, format(None), 0.2).unwrap();
         let (split, said) = documents.split();
-        assert!(said.contains("3 documents are fewer than 100"), "{said}");
+        assert!(said.contains("fewer than 100 documents (3)"), "{said}");
         let (train, val) = sides(&documents, split);
         assert_eq!(train, ["one\ntwo\nthree\nfour\nfive\nsix\nseven\neight\n", "shor", "x"]);
         assert_eq!(val, ["nine\nten\n", "t"]);

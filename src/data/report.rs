@@ -43,7 +43,7 @@ impl Named {
 }
 
 /// A number of things, in words.
-pub(super) fn count(n: u64, thing: &str) -> String {
+fn count(n: u64, thing: &str) -> String {
     format!("{n} {thing}{}", if n == 1 { "" } else { "s" })
 }
 
