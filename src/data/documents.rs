@@ -523,7 +523,7 @@ mod tests {
     fn a_spelling_ends_documents_and_is_never_cut() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("t.txt");
-        let long = "x".repeat(BLOCK - 3); // the spelling lies across two blocks
+        let long = "x".repeat(BLOCK - 10); // the spelling lies across two blocks
         fs::write(&path, format!("<|eos|>{long}<|eos|>two<|eos|><|eos|>three<|eo")).unwrap();
         let documents = Documents::open(&path, format(Some("<|eos|>")), 0.1).unwrap();
         assert_eq!(sides(&documents, Split::All(Side::Train)).0, [long, "two".into(), "three<|eo".into()]);
