@@ -266,7 +266,8 @@ fn every_form_of_a_corpus_gives_the_same_documents() {
         let tokenizer = corpus.tokenizer.unwrap();
         let [mut train, mut val] = [&corpus.train, &corpus.val].map(|t| documents_of(&tokenizer, t.as_slice()));
         assert_eq!(corpus.val_bytes, Some(val.concat().len() as u64), "{name}");
-        (train.sort(), val.sort());
+        train.sort();
+        val.sort();
         (train, val)
     };
     let folder = sides("folder", "");
@@ -284,7 +285,7 @@ fn the_spelling_of_a_special_token_is_text_unless_told() {
     fs::write(dir.path().join("t.txt"), text.repeat(9)).unwrap();
     for tokenizer in ["bytes", "bpe"] {
         let load = |special: bool| {
-            let keys = "dataset = \"text\"\npath = \"t.txt\"\nval_path = \"t.txt\"\nvocab_size = 262";
+            let keys = "dataset = \"text\"\npath = \"t.txt\"\nval_path = \"t.txt\"\nvocab_size = 290";
             load_in(dir.path(), &format!("{keys}\ntokenizer = \"{tokenizer}\"\nspecial_tokens = {special}")).unwrap()
         };
         let plain = load(false);
@@ -299,6 +300,10 @@ fn the_spelling_of_a_special_token_is_text_unless_told() {
         let spelled = (EOS.len() + "<|user|>".len()) as u64;
         assert_eq!(special.val_bytes, Some((text.len() as u64 - spelled) * 9));
         assert_eq!(special.report.unwrap().val.documents, 10);
+        // A tokenizer is not trained on the spelling.
+        let mut texts =
+            (0..of.vocab_size() as u32).filter(|id| !of.is_special(*id)).filter_map(|id| of.token_bytes(id));
+        assert!(!texts.any(|text| text.windows(2).any(|two| two == b"us")), "{tokenizer}");
     }
 }
 

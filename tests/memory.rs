@@ -54,7 +54,7 @@ fn six_kinds_of_text_are_prepared_within_a_bound() {
         let peak = peak(&p, "data prepare --input corpus.txt --output out --tokenizer bytes");
         assert!(peak > 1000 && peak < MOST, "{kind}: {peak} KiB");
         let tokens = std::fs::metadata(p.path("out/train.bin")).unwrap().len();
-        assert!(tokens > 4 * 44 << 20, "{kind}: {tokens} bytes of tokens");
+        assert!(tokens > (4 * 44) << 20, "{kind}: {tokens} bytes of tokens");
     }
     let line = "{\"text\": \"The quick brown fox jumps over the lazy dog.\"}\n";
     fill(&p, line);

@@ -23,6 +23,9 @@ pub struct TrainArgs {
     /// Validation data of the same kind; without it a part of the data is held back.
     #[arg(long, env = "NANOTERN_VAL_DATA_PATH")]
     val_data_path: Option<PathBuf>,
+    /// Field of JSON lines, or column of Parquet files, with the text.
+    #[arg(long, env = "NANOTERN_FIELD")]
+    field: Option<String>,
     /// bpe (trains a tokenizer), bytes, or a tokenizer.json.
     #[arg(long, env = "NANOTERN_TOKENIZER")]
     tokenizer: Option<String>,
@@ -84,6 +87,7 @@ impl TrainArgs {
         add("data.dataset", self.dataset.as_deref().or(guessed).map(Into::into));
         add("data.path", path(&self.data_path)?);
         add("data.val_path", path(&self.val_data_path)?);
+        add("data.field", self.field.as_deref().map(Into::into));
         let tokenizer = match self.tokenizer.as_deref() {
             Some(word @ ("bpe" | "bytes")) => Some(word.into()),
             Some(file) => path(&Some(file.into()))?,

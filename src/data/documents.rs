@@ -466,13 +466,15 @@ mod tests {
             let (split, said) = documents.split();
             assert_eq!(split, Split::Hash(0.1), "{said}");
             let (mut train, mut val) = sides(&documents, split);
-            (train.sort(), val.sort());
+            train.sort();
+            val.sort();
             (train, val)
         };
         let (many, mut doubled) = (read("many"), read("doubled.jsonl"));
         assert!((150..250).contains(&many.1.len()), "{}", many.1.len());
         assert_eq!(doubled.1.len(), 2 * many.1.len());
-        (doubled.0.dedup(), doubled.1.dedup());
+        doubled.0.dedup();
+        doubled.1.dedup();
         assert_eq!(many, doubled);
     }
 

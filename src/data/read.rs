@@ -92,6 +92,7 @@ impl Rows<'_> {
             return Ok(());
         }
         let first = &self.skipped.first[0];
+        let first = first.strip_prefix(&format!("{}: ", self.path.display())).unwrap_or(first);
         let what = format!("none of its {} {}s has a text; the first: {first}", self.skipped.count, self.unit);
         Err(Error::invalid(self.path, what))
     }
@@ -346,7 +347,7 @@ mod tests {
         let gzip = gzip.finish().unwrap();
         assert_eq!(documents("a.jsonl.zst", &zstd).unwrap().0.len(), 9);
         assert_eq!(documents("a.jsonl.gz", &[&gzip[..], &gzip].concat()).unwrap().0.len(), 18);
-        assert_eq!(documents("a.txt.zst", &zstd).unwrap().0, [text.clone()]);
+        assert_eq!(documents("a.txt.zst", &zstd).unwrap().0.concat(), text);
         assert!(refusal("a.txt.gz", &gzip[..gzip.len() / 2]).contains("a.txt.gz"));
         assert!(refusal("a.jsonl.zst", text.as_bytes()).contains("a.jsonl.zst"));
     }
