@@ -406,7 +406,7 @@ pub(super) fn cut_near(text: &str, target: usize, near: usize) -> Option<usize> 
         .or_else(|| (1..=target.min(bytes.len().saturating_sub(1))).rev().find(|&i| text.is_char_boundary(i)))
 }
 
-/// The position `at` of `text`, or one before or after it, so that no spelling is cut. `None` if there is none inside.
+/// The position `at` of `text`, or where the spelling starts that would be cut there. `None` if that is the start of `text`.
 pub(super) fn clear_of(text: &str, mut at: usize, spellings: &[String]) -> Option<usize> {
     let cut = |at: usize, s: &String| {
         let from = (at + 1).saturating_sub(s.len());

@@ -101,13 +101,8 @@ impl<'a> Encoder<'a> {
         self.pieces.last().map_or(0, |p| p.end)
     }
 
-    /// Encodes what is left.
-    pub fn finish(&mut self) -> Result<()> {
-        self.flush()
-    }
-
     /// Encodes the complete pieces and hands on their ids in order.
-    fn flush(&mut self) -> Result<()> {
+    pub fn flush(&mut self) -> Result<()> {
         let (jobs, next) = (jobs(&self.pieces), AtomicUsize::new(0));
         let (coder, batch) = (&self.coder, self.batch.as_str());
         let work = || {
@@ -206,7 +201,7 @@ mod tests {
             }
             encoder.take(Side::Train, Chunk::End).unwrap();
         }
-        encoder.finish().unwrap();
+        encoder.flush().unwrap();
         let (share, forced) = (encoder.train, encoder.forced);
         (all, share, forced)
     }

@@ -158,7 +158,7 @@ fn encode(
         documents.report(report);
         documents.each("encoding", *split, &mut |side, chunk| encoder.take(side, chunk))?;
     }
-    encoder.finish()?;
+    encoder.flush()?;
     (report.train, report.val) = (encoder.train, encoder.val);
     if tokenizer.eos().is_none() {
         let what = "the tokenizer has no end-of-document token: nothing marks where a document ends";

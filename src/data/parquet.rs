@@ -8,6 +8,8 @@ use parquet::column::reader::ColumnReader;
 use parquet::errors::ParquetError;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use std::fs::File;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 
 /// Rows read at once.
 const ROWS: usize = 64;
@@ -15,9 +17,8 @@ const ROWS: usize = 64;
 /// Hands the strings of the column `rows.field` to `rows`; a null is a row without a text.
 pub(super) fn read(source: &Source, meter: &Meter, rows: &mut Rows<'_>) -> Result<()> {
     let path = rows.path;
-    let damaged = |e: ParquetError| Error::invalid(path, format!("cannot be read as Parquet: {e}"));
     let file = File::open(path).map_err(|e| Error::io(path, e))?;
-    let reader = SerializedFileReader::new(file).map_err(damaged)?;
+    let reader = call(path, || SerializedFileReader::new(file))?;
     let schema = reader.metadata().file_metadata().schema_descr();
     let column = schema.columns().iter().position(|c| c.path().string() == rows.field);
     let Some(column) = column else {
@@ -31,13 +32,13 @@ pub(super) fn read(source: &Source, meter: &Meter, rows: &mut Rows<'_>) -> Resul
     }
     let mut number = 0;
     for group in 0..reader.num_row_groups() {
-        let chunk = reader.get_row_group(group).and_then(|g| g.get_column_reader(column)).map_err(damaged)?;
+        let chunk = call(path, || reader.get_row_group(group)?.get_column_reader(column))?;
         let ColumnReader::ByteArrayColumnReader(mut chunk) = chunk else {
             return Err(Error::invalid(path, format!("the column `{}` does not hold strings", rows.field)));
         };
         loop {
             let (mut present, mut values) = (Vec::new(), Vec::new());
-            let read = chunk.read_records(ROWS, Some(&mut present), None, &mut values).map_err(damaged)?.0;
+            let read = call(path, || chunk.read_records(ROWS, Some(&mut present), None, &mut values))?.0;
             if read == 0 {
                 break;
             }
@@ -56,6 +57,16 @@ pub(super) fn read(source: &Source, meter: &Meter, rows: &mut Rows<'_>) -> Resul
     }
     meter.add(source.size);
     Ok(())
+}
+
+/// Calls the reader, which panics at some damaged files; panics become errors.
+fn call<T>(path: &Path, read: impl FnOnce() -> Result<T, ParquetError>) -> Result<T> {
+    let why = match catch_unwind(AssertUnwindSafe(read)) {
+        Ok(Ok(read)) => return Ok(read),
+        Ok(Err(e)) => e.to_string(),
+        Err(_) => "it is damaged".to_string(),
+    };
+    Err(Error::invalid(path, format!("cannot be read as Parquet: {why}")))
 }
 
 #[cfg(test)]
@@ -140,6 +151,16 @@ mod tests {
         for damaged in [&b"PAR1"[..], &whole[..whole.len() / 2], &[whole.clone(), vec![0; 9]].concat()] {
             std::fs::write(&path, damaged).unwrap();
             assert!(refusal("body").contains("cannot be read as Parquet"), "{}", refusal("body"));
+        }
+        write(&path, "optional binary", &[Some(b"a text"), None, Some(b"more text")], Compression::SNAPPY);
+        let whole = std::fs::read(&path).unwrap();
+        for at in 0..whole.len() {
+            for bit in [0, 3, 7] {
+                let mut damaged = whole.clone();
+                damaged[at] ^= 1 << bit;
+                std::fs::write(&path, damaged).unwrap();
+                let _ = read(&path, "body"); // anything but a panic
+            }
         }
     }
 }

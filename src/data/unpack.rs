@@ -106,5 +106,12 @@ mod tests {
         assert!(all(&frame[..frame.len() - 9]).is_err());
         assert!(all(b"not a frame").is_err());
         assert!(all(&[&frame[..], b"rest"].concat()).is_err());
+        for at in 0..frame.len() {
+            for bit in 0..8 {
+                let mut damaged = frame.clone();
+                damaged[at] ^= 1 << bit;
+                let _ = all(&damaged); // anything but a panic
+            }
+        }
     }
 }
