@@ -87,6 +87,7 @@
 //! | `download` | fetching the data set `shakespeare` | yes |
 //! | `serve` | [`serve`]: the OpenAI API and a chat page over HTTP | yes |
 //! | `cli` | the program `nanotern`, with all of these | yes |
+//! | `parquet` | corpora in columns of Parquet files | no |
 //! | `cuda` | NVIDIA GPUs through CUDA; the driver is loaded at run time | no |
 //!
 //! # Floors

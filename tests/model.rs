@@ -92,6 +92,15 @@ fn count(c: &ModelConfig, vocab: usize) -> usize {
 }
 
 #[test]
+fn a_large_vocabulary_has_rows_of_logits() {
+    for (vocab, chunk) in [(300, 500), (1 << 21, 64), (1 << 22, 64), (1 << 24, 64)] {
+        let mut g = Graph::new();
+        let model = Model::for_inference(&mut g, &ModelConfig::default(), vocab);
+        assert_eq!((model.head_chunk(500), model.head_chunk(3)), (chunk, 3), "{vocab}");
+    }
+}
+
+#[test]
 fn presets_have_the_parameters_their_names_say() {
     let built = |c: &ModelConfig, vocab: usize| {
         let mut g = Graph::new();

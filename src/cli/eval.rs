@@ -1,10 +1,11 @@
 //! `nanotern eval`.
 
-use super::DeviceArgs;
+use super::data::DocumentArgs;
 use super::model::ModelArgs;
+use super::{DeviceArgs, say};
 use nanotern::backend::{Backend, Cpu, Level};
 use nanotern::{Error, Result, data, eval};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 #[derive(clap::Subcommand)]
@@ -13,9 +14,11 @@ pub enum EvalCommand {
     Perplexity {
         #[command(flatten)]
         model: ModelArgs,
-        /// Text file, or token file (.bin).
+        /// File or folder of documents (text, JSON lines, Parquet), or token file (.bin).
         #[arg(long)]
         data_path: PathBuf,
+        #[command(flatten)]
+        documents: DocumentArgs,
         #[command(flatten)]
         device: DeviceArgs,
         /// Print one JSON object.
@@ -46,26 +49,34 @@ pub enum EvalCommand {
 
 pub fn run(command: &EvalCommand) -> Result<ExitCode> {
     match command {
-        EvalCommand::Perplexity { model, data_path, device, json } => perplexity(model, data_path, device, *json),
+        EvalCommand::Perplexity { model, data_path, documents, device, json } => {
+            perplexity(model, data_path, documents, device, *json)
+        }
         EvalCommand::Synthetic { model, device, json } => synthetic(model, device, *json),
         EvalCommand::Parity { model, device, prompt } => parity(model, device, prompt),
     }
 }
 
-fn perplexity(model: &ModelArgs, data_path: &std::path::Path, device: &DeviceArgs, json: bool) -> Result<ExitCode> {
+fn perplexity(
+    model: &ModelArgs,
+    data_path: &Path,
+    documents: &DocumentArgs,
+    device: &DeviceArgs,
+    json: bool,
+) -> Result<ExitCode> {
     let (file, _) = model.open()?;
     let (tokens, bytes) = if data_path.extension().is_some_and(|e| e == "bin") {
-        let tokens = data::Tokens::open(data_path)?;
-        let bytes = data::TokenMeta::read(data_path)?.map(|m| m.bytes);
-        (tokens.as_slice().to_vec(), bytes)
+        (data::Tokens::open(data_path)?, data::TokenMeta::read(data_path)?.map(|m| m.bytes))
     } else {
-        let text = std::fs::read_to_string(data_path).map_err(|e| Error::io(data_path, e))?;
         let tokenizer = file
             .tokenizer()?
             .ok_or_else(|| Error::usage("the model has no tokenizer: --data-path must be a token file (.bin)"))?;
-        (tokenizer.encode_with_specials(&text), Some(text.len() as u64))
+        let (tokens, report) = data::load_documents(&documents.config(), data_path, &tokenizer)?;
+        say(&report.to_string());
+        (tokens, Some(report.val.bytes))
     };
-    let p = eval::perplexity(&file, &device.open()?, &tokens, bytes)?;
+    let tokens = tokens.as_slice();
+    let p = eval::perplexity(&file, &device.open()?, tokens, bytes)?;
     if json {
         println!(
             "{}",

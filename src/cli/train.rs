@@ -17,12 +17,15 @@ pub struct TrainArgs {
     /// Data set: synthetic, shakespeare, text or tokens.
     #[arg(long, env = "NANOTERN_DATASET")]
     dataset: Option<String>,
-    /// Text file or folder, or token file (.bin).
+    /// File or folder of documents (text, JSON lines, Parquet), or token file (.bin).
     #[arg(long, env = "NANOTERN_DATA_PATH")]
     data_path: Option<PathBuf>,
     /// Validation data of the same kind; without it a part of the data is held back.
     #[arg(long, env = "NANOTERN_VAL_DATA_PATH")]
     val_data_path: Option<PathBuf>,
+    /// Field of JSON lines, or column of Parquet files, with the text.
+    #[arg(long, env = "NANOTERN_FIELD")]
+    field: Option<String>,
     /// bpe (trains a tokenizer), bytes, or a tokenizer.json.
     #[arg(long, env = "NANOTERN_TOKENIZER")]
     tokenizer: Option<String>,
@@ -84,6 +87,7 @@ impl TrainArgs {
         add("data.dataset", self.dataset.as_deref().or(guessed).map(Into::into));
         add("data.path", path(&self.data_path)?);
         add("data.val_path", path(&self.val_data_path)?);
+        add("data.field", self.field.as_deref().map(Into::into));
         let tokenizer = match self.tokenizer.as_deref() {
             Some(word @ ("bpe" | "bytes")) => Some(word.into()),
             Some(file) => path(&Some(file.into()))?,
@@ -134,14 +138,30 @@ pub fn run(args: &TrainArgs) -> Result<ExitCode> {
         None if resume => Some(saved.to_string_lossy().into_owned()),
         other => other.clone(),
     };
-    let config = Config::load(from.as_deref(), &args.overrides()?)?;
+    let config = load_config(from.as_deref(), &args.overrides()?)?;
     let backend = args.device.open()?;
     say(&format!("device   {}", args.device.describe(&backend)));
     let corpus = data::load(&config.data, Path::new(""), Path::new("runs"))?;
+    corpus.report.iter().for_each(|report| say(&report.to_string()));
     let mut run = Run::new(config, corpus, &dir, &backend, resume)?;
     say(&run.describe());
     run.set_peak(matmul_peak(&backend)?);
     finish(&dir, run.train()?)
+}
+
+/// Loads the configuration. Validation data that it names are not those of another data set given now.
+fn load_config(from: Option<&str>, overrides: &[(String, toml::Value)]) -> Result<Config> {
+    let mut config = Config::load(from, overrides)?;
+    if overrides.iter().any(|(key, _)| key == "data.val_path") {
+        return Ok(config);
+    }
+    let of = |c: &Config| (c.data.dataset, c.data.path.clone());
+    let same = Config::load(from, &[]).is_ok_and(|before| of(&before) == of(&config));
+    if let Some(old) = config.data.val_path.take_if(|_| !same) {
+        let old = old.display();
+        say(&format!("val_path {old} is of other data and not used; --val-data-path names validation data"));
+    }
+    Ok(config)
 }
 
 /// Whether two paths are of the same folder.

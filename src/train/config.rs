@@ -231,7 +231,7 @@ impl Config {
 }
 
 /// Largest number of elements of a tensor. Shaders and kernels count elements in 32 bits.
-const MAX_VALUES: u64 = 1 << 31;
+pub(super) const MAX_VALUES: u64 = 1 << 31;
 
 fn unknown_config(name: &str) -> Error {
     let presets: Vec<&str> = crate::model::PRESETS.iter().map(|p| p.name).collect();
@@ -240,8 +240,7 @@ fn unknown_config(name: &str) -> Error {
 
 fn preset_table(name: &str) -> Result<toml::Table> {
     let preset = Preset::find(name).ok_or_else(|| unknown_config(name))?;
-    let data = DataConfig { vocab_size: Some(preset.vocab), ..DataConfig::default() };
-    let config = Config { model: preset.model.clone(), data, ..Config::default() };
+    let config = Config { model: preset.model.clone(), ..Config::default() };
     toml::Table::try_from(&config).map_err(|e| Error::usage(e.to_string()))
 }
 

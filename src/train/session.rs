@@ -1,13 +1,14 @@
 //! Training without files: a trainer, and the data in the order that the configuration and the seed fix. A run adds
 //! checkpoints and logs, a browser adds a page.
 
-use super::config::Config;
+use super::config::{Config, MAX_VALUES};
 use super::step::{StepShape, TrainStep};
 use super::trainer::{Batch, Trainer};
 use crate::backend::Backend;
 use crate::data::Corpus;
 use crate::data::sampler::{self, Sampler};
 use crate::formats::{ModelFile, TextConfig};
+use crate::model::LEAST_CHUNK;
 use crate::ops::IGNORE;
 use crate::{Error, Result};
 
@@ -29,11 +30,17 @@ pub struct Session {
 }
 
 impl Session {
-    /// Checks that training and validation data each fill a window, in this order.
+    /// Checks that the vocabulary is possible, and that training and validation data each fill a window, in this order.
     ///
     /// # Errors
-    /// [`Error::Usage`] with both numbers of tokens.
+    /// [`Error::Usage`] with both numbers of values or tokens.
     pub fn check(config: &Config, corpus: &Corpus) -> Result<Sampler> {
+        let (vocab, wide) = (corpus.vocab_size as u64, config.model.dim.max(LEAST_CHUNK) as u64);
+        if vocab.saturating_mul(wide) > MAX_VALUES {
+            let most = MAX_VALUES / wide;
+            let what = format!("a vocabulary of {vocab}: at most {most} are possible with dim = {}", config.model.dim);
+            return Err(Error::usage(what));
+        }
         let (seq, have) = (config.model.seq_len, corpus.val.as_slice().len());
         let sampler = Sampler::new(corpus.train.as_slice().len(), seq, config.train.seed)?;
         if have > seq {
