@@ -10,13 +10,17 @@ use serde_json::{Map, Value, json};
 
 #[cfg(feature = "native")]
 mod bpe;
-#[cfg(any(test, not(feature = "native")))]
 mod byte_level;
-#[cfg(any(test, not(feature = "native")))]
 mod letters;
+#[cfg(feature = "native")]
+mod split;
+#[cfg(feature = "native")]
+mod train;
+#[cfg(feature = "native")]
+mod words;
 
 #[cfg(feature = "native")]
-pub use native::BpeTrainer;
+pub use train::BpeTrainer;
 
 /// The reader of a `tokenizer.json`: the `tokenizers` crate, or our own byte-level BPE in builds for which it is too large.
 #[cfg(feature = "native")]
@@ -177,50 +181,20 @@ impl Tokenizer {
 
 #[cfg(feature = "native")]
 mod native {
-    use super::{Kind, Tokenizer, bpe};
+    use super::{BpeTrainer, Kind, Tokenizer};
     use crate::error::{Error, Result};
     use crate::files;
     use std::path::Path;
 
-    /// Trains a byte-level BPE on text that comes in parts.
-    pub struct BpeTrainer {
-        text: String,
-        vocab_size: usize,
-    }
-
-    impl BpeTrainer {
-        /// A trainer of a vocabulary of at most `vocab_size` tokens.
-        ///
-        /// # Errors
-        /// When `vocab_size` is below 262 (256 bytes and the special tokens).
-        pub fn new(vocab_size: usize) -> Result<Self> {
-            bpe::check_size(vocab_size)?;
-            Ok(Self { text: String::new(), vocab_size })
-        }
-
-        /// Adds a text. No token spans two texts.
-        pub fn add(&mut self, text: &str) {
-            self.text.push_str(text);
-        }
-
-        /// The tokenizer.
-        ///
-        /// # Errors
-        /// When there was no text.
-        pub fn finish(self) -> Result<Tokenizer> {
-            Tokenizer::from_json(&bpe::train(&self.text, self.vocab_size)?)
-        }
-    }
-
     impl Tokenizer {
-        /// Trains a byte-level BPE on `text`. The vocabulary has at most `vocab_size` tokens. It has fewer if training ends
+        /// Trains a byte-level BPE on `text`, in which the special tokens are tokens: no other token spans them. The vocabulary has at most `vocab_size` tokens. It has fewer if training ends
         /// early because no pair of tokens occurs twice.
         ///
         /// # Errors
         /// When `text` is empty or `vocab_size` is below 262 (256 bytes and the special tokens).
         pub fn train_bpe(text: &str, vocab_size: usize) -> Result<Self> {
             let mut trainer = BpeTrainer::new(vocab_size)?;
-            trainer.add(text);
+            trainer.add_with_specials(text);
             trainer.finish()
         }
 
