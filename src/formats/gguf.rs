@@ -1,4 +1,4 @@
-//! GGUF v3: one file is enough to serve a model. Weights, config, tokenizer, stop tokens, chat template, residual
+//! GGUF: one file is enough to serve a model. Weights, config, tokenizer, stop tokens, chat template, residual
 //! mixing.
 //!
 //! The container knows keys and tensors. What they mean for a model is the business of `arch`.
@@ -14,6 +14,7 @@ mod write;
 pub use encodings::Format;
 pub use read::{Array, Gguf, TensorInfo, Value};
 pub use stream::Stream;
+pub(super) use read::short;
 pub(super) use tokens::STOP;
 pub use write::Layout;
 
