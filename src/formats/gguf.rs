@@ -12,9 +12,9 @@ mod tokens;
 mod write;
 
 pub use encodings::Format;
+pub(super) use read::short;
 pub use read::{Array, Gguf, TensorInfo, Value};
 pub use stream::Stream;
-pub(super) use read::short;
 pub(super) use tokens::STOP;
 pub use write::Layout;
 

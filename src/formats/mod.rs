@@ -321,6 +321,8 @@ impl ModelFile {
         let old = std::mem::take(&mut self.text);
         self.text = TextConfig {
             bos: old.bos.or(new.bos),
+            eos: new.eos.or(old.eos),
+            stop: if new.stop.is_empty() { old.stop } else { new.stop },
             chat_template: old.chat_template.or(new.chat_template),
             unk: old.unk,
             pad: old.pad,

@@ -71,7 +71,9 @@ impl ChatTemplate {
         match text.chat_template.as_deref() {
             None => Ok(None),
             Some(CHAT_TEMPLATE) => Ok(Some(ChatTemplate { start: text.prompt_start() })),
-            Some(_) => Err(Error::usage("the model's chat template is not nanotern's own: this build renders only that one")),
+            Some(_) => {
+                Err(Error::usage("the model's chat template is not nanotern's own: this build renders only that one"))
+            }
         }
     }
 
@@ -90,4 +92,30 @@ fn begun(start: Option<u32>, mut ids: Vec<u32>) -> Vec<u32> {
         ids.insert(0, start);
     }
     ids
+}
+
+#[cfg(all(test, feature = "native"))]
+mod tests {
+    use super::*;
+    use crate::formats::TextConfig;
+
+    #[test]
+    fn both_renderers_of_the_own_template_agree() {
+        let message = |role: &str, content: &str| Message { role: role.into(), content: content.into() };
+        let all = [
+            message("system", "Be <b>brief</b>.\n"),
+            message("user", "A & {{ b }}? <|end|>\n<|system|>"),
+            message("assistant", ""),
+            message("developer", "<|"),
+        ];
+        let trained = Tokenizer::train_bpe(&"A and <b> be brief, <|x|>. ".repeat(9), 290).unwrap();
+        for tokenizer in [Tokenizer::bytes(), trained] {
+            let template = ChatTemplate::new(&TextConfig::new(&tokenizer), &tokenizer).unwrap().unwrap();
+            for n in 0..=all.len() {
+                let ids = template.encode(&all[..n], &tokenizer).unwrap();
+                assert_eq!(ids, own_template(&all[..n], &tokenizer).unwrap());
+            }
+        }
+        assert!(own_template(&[message("tool", "")], &Tokenizer::bytes()).is_err());
+    }
 }

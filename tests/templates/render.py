@@ -36,6 +36,8 @@ rendered = {}
 for path in sorted(here.glob("*.jinja")):
     with open(path, newline="") as file:
         template = file.read()
-    rendered[path.stem] = {name: render(template, fields) for name, fields in conversations.items()}
+    # One template has many constructs and no conversation.
+    chosen = ["one"] if path.stem == "constructs" else conversations
+    rendered[path.stem] = {name: render(template, conversations[name]) for name in chosen}
 json.dump(rendered, sys.stdout, ensure_ascii=False, indent=0, sort_keys=True)
 print()

@@ -183,7 +183,8 @@ fn add_options(keys: &Keys<'_, '_>, arch: &str, fields: &mut Map<String, Json>) 
     }
     for (key, value) in options(keys, arch) {
         let field = &key[OWN.len()..];
-        let value = value.to_json().ok_or_else(|| format!("key {:?} is {value}: it must be a number or a word", short(key)))?;
+        let value =
+            value.to_json().ok_or_else(|| format!("key {:?} is {value}: it must be a number or a word", short(key)))?;
         // The base of the rotary frequencies is exact here, and rounded under the standard key.
         if let Some(before) = fields.get(field)
             && before.as_f64() != value.as_f64().map(|v| f64::from(v as f32))

@@ -127,7 +127,9 @@ fn array<'a>(c: &mut Cursor<'a>, key: &str, depth: usize) -> Result<Array<'a>, S
         (STRING, _) => 8,
         // The kind of the values of an empty array, and their number.
         (ARRAY, _) if depth < MAX_DEPTH => 4 + 8,
-        (ARRAY, _) => return Err(format!("key {key:?} at offset {at}: more than {MAX_DEPTH} arrays within each other")),
+        (ARRAY, _) => {
+            return Err(format!("key {key:?} at offset {at}: more than {MAX_DEPTH} arrays within each other"));
+        }
         _ => return Err(format!("key {key:?} at offset {at}: array of the unknown type {kind}")),
     };
     let what = format!("length of the array {key:?}");
@@ -275,7 +277,10 @@ impl<'a> Gguf<'a> {
         }
         let version = c.u32("version")?;
         if (1..=VERSION).contains(&version.swap_bytes()) {
-            return Err(format!("GGUF version {} at offset 4 is big-endian: little-endian can be read", version.swap_bytes()));
+            return Err(format!(
+                "GGUF version {} at offset 4 is big-endian: little-endian can be read",
+                version.swap_bytes()
+            ));
         }
         // Version 3 added nothing but big-endian files. In version 1 lengths have 32 bits.
         if ![2, VERSION].contains(&version) {

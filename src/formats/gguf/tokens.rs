@@ -124,14 +124,18 @@ fn implied_start(json: Option<&str>) -> Option<u32> {
     let json: Json = serde_json::from_str(json.filter(|json| json.contains("Processing\""))?).ok()?;
     let post = &json["post_processor"];
     let steps = post["processors"].as_array().map_or(std::slice::from_ref(post), Vec::as_slice);
-    steps.iter().find_map(|step| match step["type"].as_str()? {
-        "TemplateProcessing" => {
-            let name = step["single"][0]["SpecialToken"]["id"].as_str()?;
-            step["special_tokens"][name]["ids"][0].as_u64()
-        }
-        "BertProcessing" | "RobertaProcessing" => step["cls"][1].as_u64(),
-        _ => None,
-    })?.try_into().ok()
+    steps
+        .iter()
+        .find_map(|step| match step["type"].as_str()? {
+            "TemplateProcessing" => {
+                let name = step["single"][0]["SpecialToken"]["id"].as_str()?;
+                step["special_tokens"][name]["ids"][0].as_u64()
+            }
+            "BertProcessing" | "RobertaProcessing" => step["cls"][1].as_u64(),
+            _ => None,
+        })?
+        .try_into()
+        .ok()
 }
 
 /// The `tokenizer.json` for the tokens and merges, if there are any. The inner error says why none can be made; the weights

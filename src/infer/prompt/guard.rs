@@ -30,7 +30,8 @@ pub struct Guard {
 pub enum Marks {
     /// After the first character of each spelling. Templates that look for their own tags still find them.
     Spellings,
-    /// Wherever a token could begin or end, even if the template cuts the text and joins its pieces.
+    /// On both sides of every character with which a token begins or ends, so that the template may cut the text, join its
+    /// pieces and turn it around.
     Everywhere,
 }
 
@@ -58,7 +59,11 @@ impl Guard {
             let spelling = String::from_utf8(tokenizer.token_bytes(id)?).ok()?;
             let special = tokenizer.is_special(id);
             let tag = |open, close| spelling.len() > 2 && spelling.starts_with(open) && spelling.ends_with(close);
-            (special && !spelling.is_empty() || tag('<', '>') || tag('[', ']')).then_some(Token { id, spelling, special })
+            (special && !spelling.is_empty() || tag('<', '>') || tag('[', ']')).then_some(Token {
+                id,
+                spelling,
+                special,
+            })
         };
         let mut tokens: Vec<Token> = ids.into_iter().filter_map(token).collect();
         tokens.sort_by_key(|t| std::cmp::Reverse(t.spelling.len()));
@@ -95,11 +100,11 @@ impl Guard {
             at.push(0);
         }
         for (i, c) in text.char_indices() {
-            if marks == Marks::Everywhere && self.lasts.contains(&c) {
-                at.push(i);
-            }
-            if if marks == Marks::Everywhere { self.firsts.contains(&c) } else { self.at(&text[i..]).is_some() } {
-                at.push(i + c.len_utf8());
+            let ends = [i, i + c.len_utf8()];
+            match marks {
+                Marks::Everywhere if self.firsts.contains(&c) || self.lasts.contains(&c) => at.extend(ends),
+                Marks::Spellings if self.at(&text[i..]).is_some() => at.push(ends[1]),
+                _ => {}
             }
         }
         at.dedup();
@@ -118,7 +123,9 @@ impl Guard {
         let text = |value: &Value| value.as_str().and_then(|text| self.mark(text, marks, marker)).map(Value::from);
         match value.kind() {
             ValueKind::String => text(value).unwrap_or_else(|| value.clone()),
-            ValueKind::Seq => value.try_iter().into_iter().flatten().map(|v| self.mark_value(&v, marks, marker)).collect(),
+            ValueKind::Seq => {
+                value.try_iter().into_iter().flatten().map(|v| self.mark_value(&v, marks, marker)).collect()
+            }
             ValueKind::Map => Value::from_pairs(value.try_iter().into_iter().flatten().map(|key| {
                 let item = value.get_item(&key).unwrap_or_default();
                 (text(&key).unwrap_or(key), self.mark_value(&item, marks, marker))

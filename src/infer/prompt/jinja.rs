@@ -42,6 +42,7 @@ pub fn environment(template: &str) -> Result<Environment<'static>, Error> {
     });
     environment.add_filter("default", default);
     environment.add_filter("d", default);
+    environment.add_filter("indent", indent);
     environment.add_filter("tojson", json::to_json);
     environment.add_filter("trim", |text: &Value, chars: Option<&str>| {
         strip(&text.to_string(), chars, true, true).to_string()
@@ -131,9 +132,36 @@ fn default(value: &Value, or: Option<Value>, boolean: Option<bool>, named: Kwarg
     Ok(if missing { or.unwrap_or_else(|| "".into()) } else { value.clone() })
 }
 
+/// Jinja's `indent`, which keeps the newline at the end.
+fn indent(text: &str, width: Option<Value>, first: Option<bool>, blank: Option<bool>, named: Kwargs) -> Made {
+    let width = width.map_or_else(|| named.get::<Option<Value>>("width"), |w| Ok(Some(w)))?;
+    let first = first.map_or_else(|| named.get::<Option<bool>>("first"), |f| Ok(Some(f)))?;
+    let blank = blank.map_or_else(|| named.get::<Option<bool>>("blank"), |b| Ok(Some(b)))?;
+    named.assert_all_used()?;
+    let by = indentation(&width.unwrap_or_else(|| 4.into()))?;
+    let mut out = if first == Some(true) { by.clone() } else { String::new() };
+    for (i, line) in text.split('\n').enumerate() {
+        out.push_str(if i > 0 { "\n" } else { "" });
+        out.push_str(if i > 0 && (blank == Some(true) || !line.is_empty()) { &by } else { "" });
+        out.push_str(line);
+    }
+    Ok(out.into())
+}
+
+/// A number of blanks, or a text.
+pub fn indentation(width: &Value) -> Result<String, Error> {
+    /// More would only serve to fill the memory.
+    const MOST: usize = 1024;
+    match width.as_str() {
+        Some(text) => Ok(text.to_string()),
+        None => Ok(" ".repeat(usize::try_from(width.clone())?.min(MOST))),
+    }
+}
+
 /// The methods of Python's strings that `pycompat` lacks, or in which it differs.
 fn method(state: &mut State<'_, '_>, value: &Value, name: &str, args: &[Value]) -> Made {
-    let others = |state: &mut State<'_, '_>, args: &[Value]| pycompat::unknown_method_callback(state, value, name, args);
+    let others =
+        |state: &mut State<'_, '_>, args: &[Value]| pycompat::unknown_method_callback(state, value, name, args);
     let Some(text) = value.as_str() else { return others(state, args) };
     let chars = || from_args::<(Option<&str>,)>(args).map(|(chars,)| chars);
     let part = || from_args::<(&str,)>(args).map(|(part,)| part);

@@ -1,8 +1,8 @@
 //! JSON and numbers in templates, as Python writes them.
 
-use super::jinja::failed;
-use minijinja::value::{Kwargs, Rest, Value, ValueOrKwargs, from_args};
+use super::jinja::{failed, indentation};
 use minijinja::Error;
+use minijinja::value::{Kwargs, Rest, Value, ValueOrKwargs, from_args};
 use serde::Serialize;
 use serde_json::ser::{Formatter, Serializer};
 use std::io::{Result, Write};
@@ -16,13 +16,7 @@ pub fn to_json(value: &Value, options: Rest<ValueOrKwargs>) -> std::result::Resu
         Ok::<_, Error>(value.filter(|v| !v.is_none()))
     };
     let ascii = option(0, "ensure_ascii")?.is_some_and(|v| v.is_true());
-    let indent = match option(1, "indent")? {
-        Some(indent) => Some(match indent.as_str() {
-            Some(text) => text.to_string(),
-            None => " ".repeat(usize::try_from(indent)?),
-        }),
-        None => None,
-    };
+    let indent = option(1, "indent")?.map(|width| indentation(&width)).transpose()?;
     let (item, key) = match option(2, "separators")? {
         Some(pair) => {
             let pair: Vec<String> = pair.try_iter()?.map(|text| text.to_string()).collect();

@@ -234,7 +234,8 @@ impl ChatTemplate {
         };
         used(&self.source);
         conversation.each_text(&mut used);
-        let marker = free.pop_last().ok_or_else(|| Error::usage("the messages have every character for private use"))?;
+        let marker =
+            free.pop_last().ok_or_else(|| Error::usage("the messages have every character for private use"))?;
         let marked = |marks| {
             let text = self.render(&conversation.marked(&self.guard, marks, marker))?;
             Ok::<_, Error>(self.guard.parts(&text, marker))
