@@ -13,7 +13,7 @@ pub enum EvalCommand {
     Perplexity {
         #[command(flatten)]
         model: ModelArgs,
-        /// Text file, or token file (.bin).
+        /// Text file, or token file (.bin). No BOS is put in front of a text.
         #[arg(long)]
         data_path: PathBuf,
         #[command(flatten)]

@@ -30,7 +30,7 @@ pub struct Message {
 
 /// Checks that a role is one of OpenAI's. `reads` tells whether the template reads a word; if it has no `developer`, that is
 /// `system`, as which older models know it.
-fn known_role<'r>(role: &'r str, reads: impl Fn(&str) -> bool) -> Result<&'r str> {
+fn known_role(role: &str, reads: impl Fn(&str) -> bool) -> Result<&str> {
     match role {
         "system" | "user" | "assistant" => Ok(role),
         "developer" => Ok(if reads(role) { role } else { "system" }),
