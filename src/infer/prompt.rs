@@ -40,11 +40,11 @@ fn known_role(role: &str, reads: impl Fn(&str) -> bool) -> Result<&str> {
     }
 }
 
-/// The tokens of [`CHAT_TEMPLATE`], without a template engine.
+/// The tokens of [`CHAT_TEMPLATE`] after `start`, without a template engine.
 #[cfg(any(test, not(feature = "native")))]
-fn own_template(messages: &[Message], tokenizer: &Tokenizer) -> Result<Vec<u32>> {
+fn own_template(start: Option<u32>, messages: &[Message], tokenizer: &Tokenizer) -> Result<Vec<u32>> {
     use crate::tokenizer::{ASSISTANT, END};
-    let mut ids = Vec::new();
+    let mut ids = Vec::from_iter(start);
     for message in messages {
         let role = known_role(&message.role, |_| false)?;
         ids.extend(tokenizer.encode_with_specials(&format!("<|{role}|>")));
@@ -82,16 +82,8 @@ impl ChatTemplate {
     /// # Errors
     /// When a role is unknown.
     pub fn encode(&self, messages: &[Message], tokenizer: &Tokenizer) -> Result<Vec<u32>> {
-        Ok(begun(self.start, own_template(messages, tokenizer)?))
+        own_template(self.start, messages, tokenizer)
     }
-}
-
-/// A prompt that begins with `start`, once.
-fn begun(start: Option<u32>, mut ids: Vec<u32>) -> Vec<u32> {
-    if let Some(start) = start.filter(|start| ids.first() != Some(start)) {
-        ids.insert(0, start);
-    }
-    ids
 }
 
 #[cfg(all(test, feature = "native"))]
@@ -113,9 +105,13 @@ mod tests {
             let template = ChatTemplate::new(&TextConfig::new(&tokenizer), &tokenizer).unwrap().unwrap();
             for n in 0..=all.len() {
                 let ids = template.encode(&all[..n], &tokenizer).unwrap();
-                assert_eq!(ids, own_template(&all[..n], &tokenizer).unwrap());
+                assert_eq!(ids, own_template(None, &all[..n], &tokenizer).unwrap());
+                let text = TextConfig { add_bos: true, ..TextConfig::new(&tokenizer) };
+                let template = ChatTemplate::new(&text, &tokenizer).unwrap().unwrap();
+                let ids = template.encode(&all[..n], &tokenizer).unwrap();
+                assert_eq!(ids, own_template(text.bos, &all[..n], &tokenizer).unwrap());
             }
         }
-        assert!(own_template(&[message("tool", "")], &Tokenizer::bytes()).is_err());
+        assert!(own_template(None, &[message("tool", "")], &Tokenizer::bytes()).is_err());
     }
 }

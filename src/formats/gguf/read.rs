@@ -228,10 +228,15 @@ impl fmt::Display for Value<'_> {
             Value::Str(s) if s.len() > 60 => write!(f, "{} bytes of text", s.len()),
             Value::Str(s) => write!(f, "{s:?}"),
             Value::Bytes(bytes) => write!(f, "{} bytes of text that is not UTF-8", bytes.len()),
-            Value::Array(a) if a.kind == STRING && !a.utf8 => write!(f, "{} strings, not all of them UTF-8", a.len),
-            Value::Array(a) if a.kind == STRING => write!(f, "{} strings", a.len),
-            Value::Array(a) if a.kind == ARRAY => write!(f, "{} arrays", a.len),
-            Value::Array(a) => write!(f, "{} numbers", a.len),
+            Value::Array(a) => {
+                let what = match a.kind {
+                    STRING if !a.utf8 => "strings, not all of them UTF-8",
+                    STRING => "strings",
+                    ARRAY => "arrays",
+                    _ => "numbers",
+                };
+                write!(f, "{} {what}", a.len)
+            }
         }
     }
 }
@@ -276,15 +281,14 @@ impl<'a> Gguf<'a> {
             return Err("magic at offset 0 is not \"GGUF\": not a GGUF file".into());
         }
         let version = c.u32("version")?;
-        if (1..=VERSION).contains(&version.swap_bytes()) {
-            return Err(format!(
-                "GGUF version {} at offset 4 is big-endian: little-endian can be read",
-                version.swap_bytes()
-            ));
-        }
         // Version 3 added nothing but big-endian files. In version 1 lengths have 32 bits.
         if ![2, VERSION].contains(&version) {
-            return Err(format!("GGUF version {version} at offset 4: 2 and {VERSION} can be read"));
+            let other = version.swap_bytes();
+            let (version, can) = match (1..=VERSION).contains(&other) {
+                true => (other, " is big-endian: little-endian"),
+                false => (version, ": 2 and 3"),
+            };
+            return Err(format!("GGUF version {version} at offset 4{can} can be read"));
         }
         // A description takes a name's length, a count, one dimension, a type, an offset; a key a length, a type, a byte.
         let tensors = c.count(8 + 4 + 8 + 4 + 8, MAX_TENSORS, "number of tensors")?;
@@ -351,7 +355,11 @@ impl<'a> Gguf<'a> {
 
 /// The front of a key, for errors.
 pub fn short(key: &str) -> &str {
-    &key[..key.char_indices().nth(MAX_NAME).map_or(key.len(), |(end, _)| end)]
+    let mut end = MAX_NAME.min(key.len());
+    while !key.is_char_boundary(end) {
+        end -= 1;
+    }
+    &key[..end]
 }
 
 fn read_keys<'a>(c: &mut Cursor<'a>, count: usize) -> Result<BTreeMap<&'a str, Value<'a>>, String> {

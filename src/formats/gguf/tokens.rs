@@ -103,15 +103,16 @@ pub(super) fn read(file: &Gguf<'_>, vocab: usize) -> Result<TextConfig, String> 
         },
     };
     let implied = implied_start(tokenizer_json.as_deref());
-    let add_bos = keys.get(ADD_BOS, "a boolean", |v| if let Value::Bool(v) = v { Some(*v) } else { None })?;
     // Other programs write no key where their readers know what a kind of tokenizer does.
-    let add_bos = add_bos.unwrap_or(implied.is_some() || matches!(keys.str(MODEL)?, Some("llama")));
+    let add_bos = keys.bool(ADD_BOS)?.unwrap_or(implied.is_some() || keys.str(MODEL)? == Some("llama"));
+    // Only the templates of others read these.
+    let named = |key| if cfg!(feature = "native") { id(key) } else { Ok(None) };
     Ok(TextConfig {
         tokenizer_json,
         no_tokenizer,
         bos: id(BOS)?.or(implied),
-        unk: id(UNK)?,
-        pad: id(PAD)?,
+        unk: named(UNK)?,
+        pad: named(PAD)?,
         add_bos,
         stop: stop.unwrap_or_else(|| eos.into_iter().collect()),
         eos,
@@ -119,8 +120,11 @@ pub(super) fn read(file: &Gguf<'_>, vocab: usize) -> Result<TextConfig, String> 
     })
 }
 
-/// The id that the post-processor of a `tokenizer.json` puts before every text.
+/// The id that the post-processor of a `tokenizer.json` puts before every text. In a browser only the key counts.
 fn implied_start(json: Option<&str>) -> Option<u32> {
+    if !cfg!(feature = "native") {
+        return None;
+    }
     let json: Json = serde_json::from_str(json.filter(|json| json.contains("Processing\""))?).ok()?;
     let post = &json["post_processor"];
     let steps = post["processors"].as_array().map_or(std::slice::from_ref(post), Vec::as_slice);

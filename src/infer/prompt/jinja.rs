@@ -47,6 +47,8 @@ pub fn environment(template: &str) -> Result<Environment<'static>, Error> {
     environment.add_filter("trim", |text: &Value, chars: Option<&str>| {
         strip(&text.to_string(), chars, true, true).to_string()
     });
+    environment
+        .add_test("iterable", |value: &Value| value.is_undefined() || !value.is_none() && value.try_iter().is_ok());
     environment.add_test("sequence", |value: &Value| {
         matches!(value.kind(), ValueKind::String | ValueKind::Seq | ValueKind::Map)
     });

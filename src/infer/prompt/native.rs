@@ -2,7 +2,7 @@
 
 use super::guard::{Guard, Marks};
 use super::jinja::{self, Raised};
-use super::{Message, begun, known_role};
+use super::{Message, known_role};
 use crate::formats::TextConfig;
 use crate::tokenizer::Tokenizer;
 use crate::{Error, Result};
@@ -215,7 +215,12 @@ impl ChatTemplate {
     /// When a role is unknown, the template does not read a field, or it refuses the conversation.
     pub fn encode_conversation(&self, conversation: &Conversation, tokenizer: &Tokenizer) -> Result<Vec<u32>> {
         let conversation = &self.checked(conversation)?;
-        Ok(begun(self.start, self.encode_checked(conversation, tokenizer)?))
+        let mut ids = self.encode_checked(conversation, tokenizer)?;
+        // The template may have written it.
+        if let Some(start) = self.start.filter(|start| ids.first() != Some(start)) {
+            ids.insert(0, start);
+        }
+        Ok(ids)
     }
 
     fn encode_checked(&self, conversation: &Conversation, tokenizer: &Tokenizer) -> Result<Vec<u32>> {
