@@ -203,7 +203,9 @@ impl TextConfig {
             eos: tokenizer.eos(),
             stop: tokenizer.stop_ids(),
             chat_template: chats.then(|| CHAT_TEMPLATE.to_string()),
-            ..TextConfig::default()
+            unk: None,
+            pad: None,
+            add_bos: false,
         }
     }
 
@@ -214,7 +216,11 @@ impl TextConfig {
 
     /// The tokens of a text that the model is to go on from.
     pub fn prompt(&self, text: &str, tokenizer: &Tokenizer) -> Vec<u32> {
-        self.prompt_start().into_iter().chain(tokenizer.encode(text)).collect()
+        let mut ids = tokenizer.encode(text);
+        if let Some(start) = self.prompt_start() {
+            ids.insert(0, start);
+        }
+        ids
     }
 
     /// The tokenizer, if there is one, for an embedding of `rows` rows.

@@ -43,15 +43,23 @@ fn known_role(role: &str, reads: impl Fn(&str) -> bool) -> Result<&str> {
 /// The tokens of [`CHAT_TEMPLATE`] after `start`, without a template engine.
 #[cfg(any(test, not(feature = "native")))]
 fn own_template(start: Option<u32>, messages: &[Message], tokenizer: &Tokenizer) -> Result<Vec<u32>> {
-    use crate::tokenizer::{ASSISTANT, END};
-    let mut ids = Vec::from_iter(start);
-    for message in messages {
-        let role = known_role(&message.role, |_| false)?;
-        ids.extend(tokenizer.encode_with_specials(&format!("<|{role}|>")));
-        ids.extend(tokenizer.encode(&message.content));
-        ids.extend(tokenizer.encode_with_specials(&format!("{END}\n")));
+    use crate::tokenizer::{ASSISTANT, END, SYSTEM, USER};
+    let mut ids = Vec::new();
+    if let Some(start) = start {
+        ids.push(start);
     }
-    ids.extend(tokenizer.encode_with_specials(ASSISTANT));
+    for message in messages {
+        let role = match known_role(&message.role, |_| false)? {
+            "system" => SYSTEM,
+            "user" => USER,
+            _ => ASSISTANT,
+        };
+        ids.extend_from_slice(&tokenizer.encode_with_specials(role));
+        ids.extend_from_slice(&tokenizer.encode(&message.content));
+        ids.extend_from_slice(&tokenizer.encode_with_specials(END));
+        ids.extend_from_slice(&tokenizer.encode("\n"));
+    }
+    ids.extend_from_slice(&tokenizer.encode_with_specials(ASSISTANT));
     Ok(ids)
 }
 

@@ -106,7 +106,10 @@ impl Model {
         prompt: &str,
         #[wasm_bindgen(unchecked_param_type = "Sampling | undefined")] sampling: &JsValue,
     ) -> Result<usize> {
-        let prompt: Vec<u32> = self.start.into_iter().chain(self.tokenizer.encode(prompt)).collect();
+        let mut prompt = self.tokenizer.encode(prompt);
+        if let Some(start) = self.start {
+            prompt.insert(0, start);
+        }
         self.start(&prompt, sampling)?;
         Ok(prompt.len())
     }

@@ -137,18 +137,16 @@ fn array<'a>(c: &mut Cursor<'a>, key: &str, depth: usize) -> Result<Array<'a>, S
     let start = c.at();
     let rest = c.rest();
     let mut utf8 = true;
-    match kind {
-        STRING => {
-            for _ in 0..len {
-                utf8 &= std::str::from_utf8(c.bytes(key)?).is_ok();
-            }
+    if scalar_bytes(kind).is_some() {
+        c.take((len * size) as u64, key)?;
+    } else {
+        for _ in 0..len {
+            utf8 &= if kind == STRING {
+                std::str::from_utf8(c.bytes(key)?).is_ok()
+            } else {
+                array(c, key, depth + 1)?.utf8
+            };
         }
-        ARRAY => {
-            for _ in 0..len {
-                utf8 &= array(c, key, depth + 1)?.utf8;
-            }
-        }
-        _ => drop(c.take((len * size) as u64, key)?),
     }
     Ok(Array { kind, len, bytes: &rest[..c.at() - start], utf8 })
 }

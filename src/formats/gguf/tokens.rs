@@ -104,7 +104,8 @@ pub(super) fn read(file: &Gguf<'_>, vocab: usize) -> Result<TextConfig, String> 
     };
     let implied = implied_start(tokenizer_json.as_deref());
     // Other programs write no key where their readers know what a kind of tokenizer does.
-    let add_bos = keys.bool(ADD_BOS)?.unwrap_or(implied.is_some() || keys.str(MODEL)? == Some("llama"));
+    let usual = || Ok::<_, String>(implied.is_some() || cfg!(feature = "native") && keys.str(MODEL)? == Some("llama"));
+    let add_bos = keys.bool(ADD_BOS)?.map_or_else(usual, Ok)?;
     // Only the templates of others read these.
     let named = |key| if cfg!(feature = "native") { id(key) } else { Ok(None) };
     Ok(TextConfig {
