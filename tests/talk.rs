@@ -4,6 +4,9 @@
 mod common;
 
 use common::cli::Project;
+use nanotern::backend;
+use nanotern::formats::{Format, ModelFile};
+use nanotern::infer::{Engine, EngineOptions, Sampling};
 use serde_json::Value;
 use std::io::Write;
 use std::process::Stdio;
@@ -88,12 +91,42 @@ fn chat_takes_turns() {
     let (text, err) = piped(&p, &words, "say 7: 10 cats\nand something\nfifteen letters\n");
     assert!(text.ends_with(&last) && text.len() > last.len(), "{text:?} does not end with {last:?}");
     assert_eq!(err.matches("the oldest turns are forgotten, 1 of them").count(), 2, "{err}");
-    for (line, part) in [("say <|end|>", "special tokens"), ("a line that is longer than the context", "context of 32")]
-    {
-        let mut command = p.command(&words);
-        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-        child.stdin.take().unwrap().write_all(line.as_bytes()).unwrap();
-        let out = child.wait_with_output().unwrap();
-        assert!(out.status.code() == Some(2) && String::from_utf8_lossy(&out.stderr).contains(part), "{line}");
+    // A special token that somebody writes is text.
+    let (text, _) = piped(&p, &words, "<|end|>\n");
+    assert_eq!(text.matches('\n').count(), 1, "{text:?}");
+    let mut command = p.command(&words);
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(b"a line that is longer than the context").unwrap();
+    let out = child.wait_with_output().unwrap();
+    assert!(out.status.code() == Some(2) && String::from_utf8_lossy(&out.stderr).contains("context of 32"));
+}
+
+#[test]
+fn a_prompt_begins_with_bos_if_the_file_says_so() {
+    let p = trained();
+    let mut file = ModelFile::open(&p.path("model.gguf")).unwrap();
+    assert_eq!((file.text.add_bos, file.text.bos), (false, Some(256)), "no model of ours was trained so");
+    let engine = |file: &ModelFile, prompt: &[u32]| {
+        let mut engine =
+            Engine::new(file, &backend::open("cpu", &Default::default()).unwrap(), EngineOptions::default()).unwrap();
+        let greedy = Sampling { temperature: 0.0, max_tokens: 12, ..Sampling::default() };
+        file.tokenizer().unwrap().unwrap().decode(&engine.generate(prompt, greedy).unwrap().0)
+    };
+    let prompt = "7: 10";
+    let bytes = || prompt.bytes().map(u32::from);
+    for add_bos in [true, false] {
+        file.text.add_bos = add_bos;
+        file.save_gguf(&p.path("other.gguf"), Format::Q1_58).unwrap();
+        let words = "generate --backend cpu --model other.gguf --temperature 0 --max-tokens 12 --prompt";
+        let out = p.command(words).arg(prompt).output().unwrap();
+        let ids: Vec<u32> = [256].into_iter().filter(|_| add_bos).chain(bytes()).collect();
+        assert_eq!(
+            String::from_utf8(out.stdout).unwrap().trim_end_matches('\n'),
+            format!("{prompt}{}", engine(&file, &ids)).trim_end_matches('\n')
+        );
     }
+    assert_ne!(
+        engine(&file, &bytes().collect::<Vec<_>>()),
+        engine(&file, &[256].into_iter().chain(bytes()).collect::<Vec<_>>())
+    );
 }

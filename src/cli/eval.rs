@@ -14,7 +14,7 @@ pub enum EvalCommand {
     Perplexity {
         #[command(flatten)]
         model: ModelArgs,
-        /// File or folder of documents (text, JSON lines, Parquet), or token file (.bin).
+        /// File or folder of documents (text, JSON lines, Parquet), or token file (.bin). No BOS is put in front.
         #[arg(long)]
         data_path: PathBuf,
         #[command(flatten)]

@@ -5,6 +5,7 @@ use super::model::ModelArgs;
 use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, ArgMatches};
 use nanotern::error::mib;
+use nanotern::formats::TextConfig;
 use nanotern::infer::{
     ChatTemplate, Engine, EngineOptions, Event, FinishReason, Kind, Message, PARAMETERS, Sampling, TextStream,
 };
@@ -117,7 +118,7 @@ struct Session {
 }
 
 impl Session {
-    fn open(model: &ModelArgs, device: &DeviceArgs) -> Result<(Session, Option<String>)> {
+    fn open(model: &ModelArgs, device: &DeviceArgs) -> Result<(Session, TextConfig)> {
         let (file, path) = model.open()?;
         let tokenizer =
             file.tokenizer()?.ok_or_else(|| Error::usage("the model has no tokenizer: give it one by --tokenizer"))?;
@@ -126,7 +127,7 @@ impl Session {
         let (ops, mib) = (engine.dispatches_per_token(), mib(engine.device_bytes() as u64));
         let device = device.describe(&backend);
         eprintln!("{} on {device}, {ops} ops a token, {mib:.1} MiB of buffers", path.display());
-        Ok((Session { engine, tokenizer, signals: Signals::install() }, file.text.chat_template))
+        Ok((Session { engine, tokenizer, signals: Signals::install() }, file.text))
     }
 
     /// What of a conversation leaves room to answer, and its tokens: the oldest turns are dropped, and that is said.
@@ -200,7 +201,7 @@ impl Session {
 }
 
 pub fn generate(args: &GenerateArgs) -> Result<ExitCode> {
-    let (mut session, _) = Session::open(&args.model, &args.device)?;
+    let (mut session, text) = Session::open(&args.model, &args.device)?;
     let prompt = match &args.prompt {
         Some(prompt) => prompt.clone(),
         None => {
@@ -210,17 +211,16 @@ pub fn generate(args: &GenerateArgs) -> Result<ExitCode> {
         }
     };
     print!("{prompt}");
-    let ids = session.tokenizer.encode(&prompt);
+    let ids = text.prompt(&prompt, &session.tokenizer);
     let (_, cut) = session.stream(&ids, &args.sampling)?;
     Ok(ended(&session, cut))
 }
 
 pub fn chat(args: &ChatArgs) -> Result<ExitCode> {
-    let (mut session, template) = Session::open(&args.model, &args.device)?;
+    let (mut session, text) = Session::open(&args.model, &args.device)?;
     let none =
         "the model has no chat template (key \"tokenizer.chat_template\"): `nanotern generate` goes on from texts";
-    let template = template.ok_or_else(|| Error::usage(none))?;
-    let template = ChatTemplate::new(&template)?;
+    let template = ChatTemplate::new(&text, &session.tokenizer)?.ok_or_else(|| Error::usage(none))?;
     let system = args.system.iter().map(|content| Message { role: "system".into(), content: content.clone() });
     let mut messages: Vec<Message> = system.collect();
     let terminal = std::io::stdin().is_terminal();
