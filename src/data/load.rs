@@ -63,7 +63,7 @@ pub(super) fn separator(tokenizer: &str, base_dir: &Path) -> Result<String> {
         return Ok(EOS.to_string());
     }
     let tokenizer = Tokenizer::load(&base_dir.join(tokenizer))?;
-    Ok(tokenizer.eos().map_or_else(|| "\n\n".to_string(), |eos| tokenizer.decode(&[eos])))
+    Ok(tokenizer.eos().map_or_else(|| "\n\n".to_string(), |eos| tokenizer.decode_with_specials(&[eos])))
 }
 
 /// The tokenizer that a configuration names; a BPE is trained on `train`.
@@ -125,7 +125,7 @@ fn load_tokens(cfg: &DataConfig, base_dir: &Path) -> Result<Corpus> {
             (train, val, None)
         }
     };
-    let spelled = tokenizer.as_ref().map(|t| text_bytes(t, val.as_slice()));
+    let spelled = tokenizer.as_ref().map(|t| t.text_bytes(val.as_slice()));
     Ok(Corpus { name: file_name(&path), train, val, vocab_size, val_bytes: meta_bytes.or(spelled), tokenizer })
 }
 
@@ -155,11 +155,4 @@ fn check_meta(meta: Option<&TokenMeta>, bin: &Path, vocab_size: usize, tokenizer
         }
         _ => Ok(()),
     }
-}
-
-/// Bytes of the text of `ids`.
-fn text_bytes(tokenizer: &Tokenizer, ids: &[u32]) -> u64 {
-    let lengths: Vec<u64> =
-        (0..tokenizer.vocab_size() as u32).map(|id| tokenizer.token_bytes(id).map_or(0, |b| b.len() as u64)).collect();
-    ids.iter().map(|&id| lengths.get(id as usize).copied().unwrap_or(0)).sum()
 }

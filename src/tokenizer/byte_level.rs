@@ -250,12 +250,13 @@ fn gpt2(text: &str) -> usize {
 /// Rejects features that this encoder does not support.
 fn check(json: &Value) -> Result<(), String> {
     let model = &json["model"];
-    let byte_level = |part: &Value| part["type"] == "ByteLevel";
-    if !model["type"].is_null() && model["type"] != "BPE" || !byte_level(&json["decoder"]) {
-        return Err("it is not a byte-level BPE".into());
-    }
-    if !json["normalizer"].is_null() {
-        return Err("`normalizer` is not supported".into());
+    // Older files do not name the type of a BPE.
+    let bpe = model["type"].is_null() || model["type"] == "BPE";
+    let byte_level = json["decoder"]["type"] == "ByteLevel";
+    for (part, fits) in [("model", bpe), ("decoder", byte_level), ("normalizer", json["normalizer"].is_null())] {
+        if !fits {
+            return Err(format!("the {part} {} is not supported", json[part]["type"]));
+        }
     }
     for key in ["dropout", "unk_token", "continuing_subword_prefix", "end_of_word_suffix"] {
         if !(model[key].is_null() || model[key] == "") {
