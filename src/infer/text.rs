@@ -24,8 +24,6 @@ pub struct TextStream {
     stops: Vec<String>,
     /// Special tokens that are stop strings.
     stop_ids: Vec<u32>,
-    /// Text of the prompt that is still to come.
-    prompt: String,
     /// Text at the end that may be the start of a stop string.
     held: String,
     stopped: bool,
@@ -40,45 +38,38 @@ impl TextStream {
         let ids = stops.iter().filter_map(|stop| tokenizer.token_id(stop));
         let stop_ids = ids.filter(|id| tokenizer.is_special(*id)).collect();
         let decoder = Decoder::new(&tokenizer, false);
-        TextStream { tokenizer, decoder, stops, stop_ids, prompt: String::new(), held: String::new(), stopped: false }
+        TextStream { tokenizer, decoder, stops, stop_ids, held: String::new(), stopped: false }
     }
 
     /// Makes the text go on from that of a prompt, which is not repeated: a blank between the two stays.
     pub fn after(mut self, prompt: &[u32]) -> Self {
         prompt.iter().for_each(|&id| drop(self.decoder.push(&self.tokenizer, id)));
-        self.prompt = self.decoder.clone().finish();
+        self.decoder.skip_held();
         self
     }
 
     /// Adds a token.
     pub fn push(&mut self, token: u32) -> Piece {
         if self.stop_ids.contains(&token) {
-            let piece = self.finish();
+            let text = self.finish().text;
             self.stopped = true;
-            return Piece { stopped: true, ..piece };
+            return Piece { text, stopped: true };
         }
         let text = self.decoder.push(&self.tokenizer, token);
-        self.show(&text, false)
+        self.add(&text, false)
     }
 
     /// Returns the rest of the text after the last token.
     pub fn finish(&mut self) -> Piece {
         let text = self.decoder.finish();
-        self.show(&text, true)
+        self.add(&text, true)
     }
 
-    /// Adds text that is not the prompt's, and releases what is certain.
-    fn show(&mut self, text: &str, all: bool) -> Piece {
-        let equal = text.chars().zip(self.prompt.chars()).take_while(|(a, b)| a == b);
-        let repeated: usize = equal.map(|(c, _)| c.len_utf8()).sum();
-        self.prompt.drain(..if repeated < text.len() { self.prompt.len() } else { repeated });
+    /// Adds text and releases what is certain, or all.
+    fn add(&mut self, text: &str, all: bool) -> Piece {
         if !self.stopped {
-            self.held.push_str(&text[repeated..]);
+            self.held.push_str(text);
         }
-        self.release(all)
-    }
-
-    fn release(&mut self, all: bool) -> Piece {
         if let Some(at) = self.stops.iter().filter_map(|stop| self.held.find(stop.as_str())).min() {
             let text = self.held[..at].to_string();
             self.held.clear();

@@ -1,9 +1,11 @@
 //! Decodes tokens as they come.
 
-use super::{Kind, Tokenizer};
-
 #[cfg(feature = "native")]
 pub(super) mod steps;
+
+#[cfg(feature = "native")]
+use super::Kind;
+use super::Tokenizer;
 
 /// A decoder of the tokens of one text. All that it returns, joined, is what decoding these tokens at once gives. It holds
 /// back only what a later token can still change.
@@ -24,12 +26,13 @@ enum State {
 impl Decoder {
     /// A decoder at the start of a text of this tokenizer.
     pub(crate) fn new(tokenizer: &Tokenizer, specials: bool) -> Decoder {
-        let state = match &tokenizer.kind {
-            #[cfg(feature = "native")]
-            Kind::Json(json) if !json.byte_level => State::Steps(json.steps.clone()),
-            _ => State::Bytes(Utf8::default()),
-        };
-        Decoder { specials, state }
+        #[cfg(feature = "native")]
+        if let Kind::Json(json) = &tokenizer.kind
+            && !json.byte_level
+        {
+            return Decoder { specials, state: State::Steps(json.steps.clone()) };
+        }
+        Decoder { specials, state: State::Bytes(Utf8::default()) }
     }
 
     /// The text that is certain after one more token of the tokenizer. An unknown id adds nothing.
@@ -37,14 +40,25 @@ impl Decoder {
         if !self.specials && tokenizer.is_special(id) {
             return String::new();
         }
-        match (&mut self.state, &tokenizer.kind) {
+        match &mut self.state {
+            State::Bytes(bytes) => bytes.push(&tokenizer.token_bytes(id).unwrap_or_default()),
             #[cfg(feature = "native")]
-            (State::Steps(steps), Kind::Json(json)) => {
-                json.token(id).map_or_else(String::new, |token| steps::run(steps, vec![token], false))
+            State::Steps(steps) => {
+                let token = match &tokenizer.kind {
+                    Kind::Json(json) => json.token(id),
+                    Kind::Bytes => None,
+                };
+                steps::run(steps, Vec::from_iter(token), false)
             }
-            #[cfg(feature = "native")]
-            (State::Steps(_), Kind::Bytes) => String::new(),
-            (State::Bytes(bytes), _) => bytes.push(&tokenizer.token_bytes(id).unwrap_or_default()),
+        }
+    }
+
+    /// Leaves out what it holds back now, if that stays as it is: a text before has shown it.
+    pub(crate) fn skip_held(&mut self) {
+        #[cfg(feature = "native")]
+        if let State::Steps(steps) = &mut self.state {
+            let held = steps::run(&mut steps.clone(), Vec::new(), true);
+            steps.push(steps::Step::Skip(held));
         }
     }
 
@@ -67,7 +81,9 @@ impl Utf8 {
     fn push(&mut self, bytes: &[u8]) -> String {
         self.0.extend(bytes);
         let whole = whole_characters(&self.0);
-        String::from_utf8_lossy(&self.0.drain(..whole).collect::<Vec<_>>()).into_owned()
+        let text = String::from_utf8_lossy(&self.0[..whole]).into_owned();
+        self.0.drain(..whole);
+        text
     }
 
     fn finish(&mut self) -> String {

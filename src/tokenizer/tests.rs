@@ -81,6 +81,7 @@ mod native {
         let text = "The café 🦀 <|end|>\n";
         let bytes: Vec<u8> = t.encode_with_specials(text).iter().flat_map(|&id| t.token_bytes(id).unwrap()).collect();
         assert_eq!(bytes, text.as_bytes());
+        assert_eq!(t.text_bytes(&[&t.encode_with_specials(text)[..], &[9999]].concat()), "The café 🦀 \n".len() as u64);
         assert_eq!(t.token_bytes(9999), None);
         assert_eq!(t.decode(&[9999]), "");
     }

@@ -53,6 +53,8 @@ pub(in crate::tokenizer) enum Step {
     Filled,
     /// Replaces a text that is not empty in one token.
     Literal { from: String, to: String, held: String },
+    /// Leaves out a text, as far as the first pieces are equal to it.
+    Skip(String),
     /// The whole of one token. One of more than `most` bytes stays as it is.
     Whole { decoder: Arc<DecoderWrapper>, held: Option<String>, most: usize },
 }
@@ -195,6 +197,12 @@ impl Step {
                 out.push(text);
                 *held = open.to_string();
             }
+            Step::Skip(skipped) => {
+                let equal = token.chars().zip(skipped.chars()).take_while(|(a, b)| a == b);
+                let (_, rest) = token.split_at(equal.map(|(c, _)| c.len_utf8()).sum());
+                out.push(rest.to_string());
+                *skipped = if rest.is_empty() { skipped.split_off(token.len()) } else { String::new() };
+            }
             Step::Whole { held, most, .. } => {
                 held.get_or_insert_default().push_str(&token);
                 if let Some(long) = held.take_if(|held| held.len() > *most) {
@@ -208,7 +216,12 @@ impl Step {
     /// Returns what is held after the last token.
     fn finish(&mut self, out: &mut Vec<String>) {
         match self {
-            Step::Blanks { .. } | Step::Each { .. } | Step::StripEach(_) | Step::Strip(_) | Step::Filled => {}
+            Step::Blanks { .. }
+            | Step::Each { .. }
+            | Step::StripEach(_)
+            | Step::Strip(_)
+            | Step::Filled
+            | Step::Skip(_) => {}
             Step::Fuse => out.push(String::new()),
             Step::Last { decoder, held } | Step::Whole { decoder, held, .. } => {
                 out.extend(held.take().into_iter().flat_map(|t| decode(decoder, vec![t])))
