@@ -78,8 +78,8 @@ fn a_given_tokenizer_and_validation_file_are_used() {
     let keys = "dataset = \"text\"\npath = \"texts\"\nval_path = \"val.txt\"\ntokenizer = \"tok/t.json\"";
     let corpus = load_in(dir.path(), keys).unwrap();
     let tokenizer = corpus.tokenizer.unwrap();
-    assert_eq!(tokenizer.decode(corpus.train.as_slice()), "one<|eos|>two<|eos|>");
-    assert_eq!((tokenizer.decode(corpus.val.as_slice()).as_str(), corpus.val_bytes), ("three<|eos|>", Some(5)));
+    assert_eq!(tokenizer.decode_with_specials(corpus.train.as_slice()), "one<|eos|>two<|eos|>");
+    assert_eq!((tokenizer.decode(corpus.val.as_slice()).as_str(), corpus.val_bytes), ("three", Some(5)));
     let (limit, size) = (message(dir.path(), &format!("{keys}\nvocab_size = 262")), tokenizer.vocab_size().to_string());
     assert!(["262 (data.vocab_size)", "tok/t.json", &size].iter().all(|part| limit.contains(part)), "{limit}");
 }

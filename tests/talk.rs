@@ -73,6 +73,13 @@ fn generate_goes_on_from_a_text() {
         let ended = p.nanotern(&format!("generate --backend cpu --model model.gguf --prompt x {bad}"));
         assert!(ended.code == Some(2) && ended.stderr.contains(word), "{bad}: {}", ended.stderr);
     }
+    // The context has 32 tokens.
+    let special = format!("{words} --prompt <|assistant|><|assistant|><|assistant|>");
+    let (spelled, tokens) = (p.nanotern(&special), p.nanotern(&format!("{special} --special-tokens")));
+    assert!(spelled.code == Some(2) && spelled.stderr.contains("39"), "as text: {}", spelled.stderr);
+    assert!(tokens.code == Some(0) && tokens.stdout.starts_with("<|assistant|>"), "as tokens: {}", tokens.stderr);
+    let forced = p.ok(&format!("{words} --prompt x --temperature 0 --logit-bias {{\"258\":100}}"));
+    assert_eq!(forced, "x\n", "a special token is not text");
     let missing = p.nanotern("generate --model nothing.gguf --prompt x");
     assert!(missing.code == Some(1) && missing.stderr.contains("nothing.gguf"), "{}", missing.stderr);
 }

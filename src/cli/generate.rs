@@ -95,6 +95,9 @@ pub struct GenerateArgs {
     /// Text to go on from; standard input unless given.
     #[arg(long)]
     prompt: Option<String>,
+    /// Read the spelling of special tokens in the prompt, such as <|user|>, as these tokens; without this it is text.
+    #[arg(long)]
+    special_tokens: bool,
 }
 
 #[derive(clap::Args)]
@@ -153,13 +156,16 @@ impl Session {
         }
     }
 
+    /// A decoder of an answer.
+    fn text(&self, args: &SamplingArgs) -> TextStream {
+        TextStream::new(self.tokenizer.clone(), args.sampling.stop.clone())
+    }
+
     /// Streams what follows `prompt` to standard output; returns it, and whether a signal cut it off.
-    fn stream(&mut self, prompt: &[u32], args: &SamplingArgs) -> Result<(String, bool)> {
+    fn stream(&mut self, prompt: &[u32], mut text: TextStream, args: &SamplingArgs) -> Result<(String, bool)> {
         let start = Instant::now();
         let cancel = Arc::new(AtomicBool::new(false));
-        let sampling = args.sampling();
-        let mut text = TextStream::new(self.tokenizer.clone(), sampling.stop.clone());
-        self.engine.start(prompt, sampling, cancel.clone())?;
+        self.engine.start(prompt, args.sampling(), cancel.clone())?;
         let (mut all, mut tokens, mut first) = (String::new(), 0u32, None);
         let mut out = std::io::stdout();
         let mut show = |piece: &str| {
@@ -211,8 +217,12 @@ pub fn generate(args: &GenerateArgs) -> Result<ExitCode> {
         }
     };
     print!("{prompt}");
-    let ids = text.prompt(&prompt, &session.tokenizer);
-    let (_, cut) = session.stream(&ids, &args.sampling)?;
+    let ids = text.prompt(match args.special_tokens {
+        true => session.tokenizer.encode_with_specials(&prompt),
+        false => session.tokenizer.encode(&prompt),
+    });
+    let stream = session.text(&args.sampling).after(&ids);
+    let (_, cut) = session.stream(&ids, stream, &args.sampling)?;
     Ok(ended(&session, cut))
 }
 
@@ -232,7 +242,7 @@ pub fn chat(args: &ChatArgs) -> Result<ExitCode> {
         }
         messages.push(Message { role: "user".into(), content });
         let turn = session.fit(&template, &messages, &args.sampling).and_then(|(kept, ids)| {
-            let (content, cut) = session.stream(&ids, &args.sampling)?;
+            let (content, cut) = session.stream(&ids, session.text(&args.sampling), &args.sampling)?;
             Ok((kept, content, cut))
         });
         match turn {

@@ -4,7 +4,7 @@ use super::documents::{Documents, Format, Side, Split, clear_of, cut_near};
 use super::encode::{Encoder, Out};
 use super::read::Chunk;
 use super::report::Report;
-use super::text::{check_fraction, special_bytes, split_text};
+use super::text::{check_fraction, split_text};
 use super::tokens::TokenStore;
 use super::{Corpus, DEFAULT_VOCAB_SIZE, DataConfig, Dataset, TokenMeta, Tokens, shakespeare, synthetic};
 use crate::error::{Error, Result};
@@ -262,13 +262,13 @@ fn load_tokens(cfg: &DataConfig, base_dir: &Path) -> Result<Corpus> {
             (train, val, None)
         }
     };
-    let spelled = tokenizer.as_ref().map(|t| text_bytes(t, val.as_slice()));
+    let spelled = tokenizer.as_ref().map(|t| t.text_bytes(val.as_slice()));
     let val_bytes = meta_bytes.or(spelled);
     (report.train.tokens, report.val.tokens) = (train.len() as u64, val.len() as u64);
     let eos = tokenizer.as_ref().and_then(Tokenizer::eos);
     let documents = |tokens: &Tokens| tokens.as_slice().iter().filter(|id| Some(**id) == eos).count() as u64;
     (report.train.documents, report.val.documents) = (documents(&train), documents(&val));
-    report.train.bytes = tokenizer.as_ref().map_or(0, |t| text_bytes(t, train.as_slice()));
+    report.train.bytes = tokenizer.as_ref().map_or(0, |t| t.text_bytes(train.as_slice()));
     report.val.bytes = val_bytes.unwrap_or(0);
     if tokenizer.is_none() {
         let what = "without a tokenizer beside the token file, documents and bytes of text are not known";
@@ -328,14 +328,6 @@ fn check_meta(meta: Option<&TokenMeta>, bin: &Path, vocab_size: usize, tokenizer
         }
         _ => Ok(()),
     }
-}
-
-/// Bytes of the text of `ids` alone, without special tokens.
-fn text_bytes(tokenizer: &Tokenizer, ids: &[u32]) -> u64 {
-    let lengths: Vec<u64> =
-        (0..tokenizer.vocab_size() as u32).map(|id| tokenizer.token_bytes(id).map_or(0, |b| b.len() as u64)).collect();
-    let all: u64 = ids.iter().map(|&id| lengths.get(id as usize).copied().unwrap_or(0)).sum();
-    all - special_bytes(tokenizer, ids)
 }
 
 #[cfg(test)]

@@ -214,10 +214,11 @@ impl TextConfig {
         self.bos.filter(|_| self.add_bos)
     }
 
-    /// The tokens of a text that the model is to go on from.
-    pub fn prompt(&self, text: &str, tokenizer: &Tokenizer) -> Vec<u32> {
-        let mut ids = tokenizer.encode(text);
-        if let Some(start) = self.prompt_start() {
+    /// The tokens of a text that the model is to go on from, with the one with which every prompt begins.
+    pub fn prompt(&self, mut ids: Vec<u32>) -> Vec<u32> {
+        if let Some(start) = self.prompt_start()
+            && ids.first() != Some(&start)
+        {
             ids.insert(0, start);
         }
         ids

@@ -5,6 +5,7 @@
 
 use super::byte_char;
 use super::byte_level::ByteLevel;
+use super::decode::steps::{Step, steps};
 use super::split::{self, Ends};
 use rayon::iter::{IntoParallelIterator, ParallelIterator};
 use serde_json::Value;
@@ -15,7 +16,8 @@ use tokenizers::DecoderWrapper;
 /// Least bytes of a piece, except the last.
 const PIECE: usize = 1 << 15;
 
-static CHAR_BYTE: LazyLock<HashMap<char, u8>> = LazyLock::new(|| (0..=255u8).map(|b| (byte_char(b), b)).collect());
+pub(super) static CHAR_BYTE: LazyLock<HashMap<char, u8>> =
+    LazyLock::new(|| (0..=255u8).map(|b| (byte_char(b), b)).collect());
 
 /// A loaded `tokenizer.json`.
 #[derive(Clone, Debug)]
@@ -23,7 +25,8 @@ pub(super) struct Json {
     pub(super) inner: tokenizers::Tokenizer,
     pub(super) encoder: Encoder,
     vocab_size: usize,
-    byte_level: bool, // tokens are spelled with `byte_char`
+    pub(super) byte_level: bool, // tokens are spelled with `byte_char`
+    pub(super) steps: Vec<Step>, // how other tokens become text
 }
 
 /// Who encodes.
@@ -46,12 +49,13 @@ impl Json {
         // No vocabulary contains a character of the private-use area, so a model that cannot encode every text fails here.
         inner.encode_fast("a 1\u{10fffd}\n", false).map_err(|e| format!("it cannot encode every text: {e}"))?;
         let byte_level = matches!(inner.get_decoder(), Some(DecoderWrapper::ByteLevel(_)));
+        let steps = steps(inner.get_decoder());
         let encoder = ours(&value, &inner).unwrap_or_else(|| {
             let mut plain = inner.clone();
             plain.set_encode_special_tokens(true);
             Encoder::Crate(Box::new(plain))
         });
-        Ok(Self { inner, encoder, vocab_size: largest as usize + 1, byte_level })
+        Ok(Self { inner, encoder, vocab_size: largest as usize + 1, byte_level, steps })
     }
 
     pub(super) fn to_json(&self) -> String {
@@ -84,22 +88,17 @@ impl Json {
         ends.cuts(text, from).find(|&at| !ours.added_spans(text, at))
     }
 
-    pub(super) fn decode(&self, ids: &[u32]) -> String {
-        if !self.byte_level {
-            return self.inner.decode(ids, false).unwrap_or_default();
-        }
-        let bytes: Vec<u8> = ids.iter().filter_map(|&id| self.token_bytes(id)).flatten().collect();
-        String::from_utf8_lossy(&bytes).into_owned()
+    /// The token as the vocabulary spells it.
+    pub(super) fn token(&self, id: u32) -> Option<String> {
+        self.inner.id_to_token(id)
     }
 
+    /// The bytes of a token of a byte-level vocabulary.
     pub(super) fn token_bytes(&self, id: u32) -> Option<Vec<u8>> {
-        let token = self.inner.id_to_token(id)?;
-        if self.inner.get_added_vocabulary().get_added_tokens_decoder().contains_key(&id) {
-            return Some(token.into_bytes());
+        if let Some(added) = self.inner.get_added_vocabulary().get_added_tokens_decoder().get(&id) {
+            return Some(added.content.clone().into_bytes());
         }
-        if !self.byte_level {
-            return Some(self.inner.decode(&[id], false).unwrap_or_default().into_bytes());
-        }
+        let token = self.token(id)?;
         let bytes: Option<Vec<u8>> = token.chars().map(|c| CHAR_BYTE.get(&c).copied()).collect();
         Some(bytes.unwrap_or_else(|| token.into_bytes()))
     }
@@ -109,7 +108,10 @@ impl Json {
     }
 
     pub(super) fn is_special(&self, id: u32) -> bool {
-        self.inner.get_added_vocabulary().get_added_tokens_decoder().get(&id).is_some_and(|t| t.special)
+        let added = self.inner.get_added_vocabulary();
+        // A vocabulary may have the same token twice.
+        added.get_added_tokens_decoder().get(&id).is_some_and(|t| t.special)
+            || self.token(id).is_some_and(|token| added.is_special_token(&token))
     }
 }
 

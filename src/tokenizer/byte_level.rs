@@ -64,6 +64,7 @@ pub(super) struct ByteLevel {
     /// A pre-token that is in the vocabulary becomes that token without merging.
     whole_words: bool,
     /// Text is brought to Unicode's normal form C first.
+    #[cfg(feature = "native")]
     pub(super) nfc: bool,
     /// Work spaces that are not in use.
     idle: Arc<Mutex<Vec<Work>>>,
@@ -156,6 +157,7 @@ impl ByteLevel {
             starts,
             cuts,
             whole_words: model["ignore_merges"] == true,
+            #[cfg(feature = "native")]
             nfc: false,
             idle: Arc::default(),
         })
@@ -419,9 +421,13 @@ fn gpt2(text: &str) -> usize {
 /// Rejects features that this encoder does not support.
 fn check(json: &Value) -> Result<(), String> {
     let model = &json["model"];
-    let byte_level = |part: &Value| part["type"] == "ByteLevel";
-    if !model["type"].is_null() && model["type"] != "BPE" || !byte_level(&json["decoder"]) {
-        return Err("it is not a byte-level BPE".into());
+    // Older files do not name the type of a BPE.
+    let bpe = model["type"].is_null() || model["type"] == "BPE";
+    let byte_level = json["decoder"]["type"] == "ByteLevel";
+    for (part, fits) in [("model", bpe), ("decoder", byte_level), ("normalizer", json["normalizer"].is_null())] {
+        if !fits {
+            return Err(format!("the {part} {} is not supported", json[part]["type"]));
+        }
     }
     for key in ["dropout", "continuing_subword_prefix", "end_of_word_suffix"] {
         if !(model[key].is_null() || model[key] == "") {

@@ -74,6 +74,11 @@ fn stop_strings(server: &Server) {
         (&ended["choices"][0]["finish_reason"], &ended["usage"]["completion_tokens"]),
         (&json!("stop"), &json!(0))
     );
+    let special = server.chat(json!({"logit_bias": {"258": 100}, "max_tokens": 4})).json();
+    let answer = &special["choices"][0]["message"];
+    assert_eq!((&answer["content"], &special["usage"]["completion_tokens"]), (&json!(""), &json!(4)));
+    let hi = json!({"role": "user", "content": "hi"});
+    assert_eq!(server.chat(json!({"messages": [hi, answer, hi], "max_tokens": 1})).status, 200);
     let full = server.chat(json!({"logit_bias": bias})).json();
     assert_eq!(
         (&full["choices"][0]["finish_reason"], &full["usage"]["total_tokens"]),

@@ -102,8 +102,8 @@ fn special_tokens_have_names_and_bos_comes_once() {
     let twice = "{{ bos_token }}{{ bos_token }}";
     assert_eq!(ids(twice, true), [256, 256], "what the template writes stays");
     let text = TextConfig { add_bos: true, ..text(none) };
-    assert_eq!(text.prompt("hi", &t), [&[256][..], &hi].concat());
-    assert_eq!(TextConfig { add_bos: false, ..text }.prompt("hi", &t), hi);
+    assert_eq!(text.prompt(t.encode("hi")), [&[256][..], &hi].concat());
+    assert_eq!(TextConfig { add_bos: false, ..text }.prompt(t.encode("hi")), hi);
 }
 
 #[test]
