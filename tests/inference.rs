@@ -44,7 +44,7 @@ fn train(config: &ModelConfig, dir: &Path) -> Vec<f32> {
     let mut trainer = Trainer::new(step, &fastest()).unwrap();
     trainer.init(3);
     for step in 0..12 {
-        let batch = Batch { inputs: ids(step), targets: ids(step + 1) };
+        let batch = Batch::new(ids(step), ids(step + 1), SEQ);
         trainer.submit(step, 1.0, [batch]).unwrap();
     }
     let whole = Config { model: config.clone(), ..Config::default() };
@@ -53,7 +53,7 @@ fn train(config: &ModelConfig, dir: &Path) -> Vec<f32> {
     let tokenizer = Tokenizer::bytes().to_json();
     checkpoint::save(dir, "final", &meta, &model, &optimizer, Some(&tokenizer)).unwrap();
 
-    trainer.feed(&Batch { inputs: ids(0), targets: ids(1) });
+    trainer.feed(&Batch::new(ids(0), ids(1), SEQ));
     trainer.program.run_section(trainer.step.sections.begin).unwrap();
     let graph = &trainer.step.plan.graph;
     let nodes = trainer.step.sections.eval.nodes();

@@ -55,6 +55,9 @@ pub struct DataConfig {
     pub tokenizer: String,
     /// Fraction of the text or tokens held back for validation, in (0, 1).
     pub val_fraction: f64,
+    /// Separate documents: in training and validation a token sees nothing before its own document, and positions start again
+    /// behind each token that ends one.
+    pub separate_documents: bool,
     /// Seed of the synthetic text.
     pub seed: u64,
 }
@@ -94,6 +97,7 @@ impl Default for DataConfig {
             vocab_size: None,
             tokenizer: "bpe".to_string(),
             val_fraction: 0.1,
+            separate_documents: false,
             seed: 0,
         }
     }

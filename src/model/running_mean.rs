@@ -99,7 +99,7 @@ macro_rules! op {
 static RUNNING_MEAN: Op = op!("running_mean", running_mean, Grad::Append(gradient),
     [x: Read F32, positions: Read U32, slots: Read U32, sum: ReadWrite F32, y: Write F32]);
 static RUNNING_MEAN_BACKWARD: Op = op!("running_mean_backward", running_mean_backward, Grad::None,
-    [dy: Read F32, dx: Write F32]);
+    [dy: Read F32, positions: Read U32, dx: Write F32]);
 
 /// # Safety
 /// See [`cpu_kernels::Kernel`]. It is one part of work.
@@ -129,23 +129,25 @@ unsafe fn running_mean(call: &Call<'_>) {
 /// See [`cpu_kernels::Kernel`]. It is one part of work.
 #[expect(unsafe_code, reason = "kernels share buffers")]
 unsafe fn running_mean_backward(call: &Call<'_>) {
-    let RunningMeanArgs { rows, dim, seq } = call.args();
-    let (rows, dim, seq) = (rows as usize, dim as usize, seq as usize);
+    let RunningMeanArgs { rows, dim, .. } = call.args();
+    let (rows, dim) = (rows as usize, dim as usize);
     // SAFETY: the contract of `Kernel`; the only part writes all of `dx`.
-    let (dy, dx) = unsafe { (call.bufs[0].read::<f32>(), call.bufs[1].write::<f32>(0..rows * dim)) };
+    let (dy, positions, dx) =
+        unsafe { (call.bufs[0].read::<f32>(), call.bufs[1].read::<u32>(), call.bufs[2].write::<f32>(0..rows * dim)) };
     for row in (0..rows).rev() {
+        let last = row + 1 == rows || positions[row + 1] == 0;
         for i in 0..dim {
-            let later = if (row + 1) % seq == 0 { 0.0 } else { dx[(row + 1) * dim + i] };
-            dx[row * dim + i] = later + dy[row * dim + i] / (row % seq + 1) as f32;
+            let later = if last { 0.0 } else { dx[(row + 1) * dim + i] };
+            dx[row * dim + i] = later + dy[row * dim + i] / (positions[row] + 1) as f32;
         }
     }
 }
 
 fn gradient(b: &mut Backward<'_>, node: &Node) {
-    let [x, _, _, _, y] = node.tensors[..] else { unreachable!("five buffers") };
+    let [x, positions, _, _, y] = node.tensors[..] else { unreachable!("five buffers") };
     let args: RunningMeanArgs = Args::from_words(&node.args);
     let (dy, dx) = (b.grad(y).expect("an output has a gradient"), b.fresh(x));
-    b.push(&RUNNING_MEAN_BACKWARD, args, &[dy, dx]);
+    b.push(&RUNNING_MEAN_BACKWARD, args, &[dy, positions, dx]);
     b.pass(x, dx, true);
 }
 
@@ -223,7 +225,7 @@ mod tests {
             Trainer::new(TrainStep::build(&model, 64, shape, &OptimConfig::default()), &scalar()).unwrap();
         trainer.init(1);
         let ids = |k: u32| (0..64).map(|i| (i * i + k) % 64).collect();
-        let batch = Batch { inputs: ids(0), targets: ids(5) };
+        let batch = Batch::new(ids(0), ids(5), shape.seq);
         trainer.submit(0, 0.0, std::iter::repeat_n(batch, accum)).unwrap();
         let graph = &trainer.step.plan.graph;
         let list: Vec<_> = trainer.step.model.params().map(|(_, param)| graph.gradient(param).unwrap()).collect();

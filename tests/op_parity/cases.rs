@@ -286,7 +286,9 @@ fn attention() -> Vec<Case> {
         };
         cases.push(case(&ops::ROPE, args, data));
     }
-    for (batch, seq, heads, kv_heads, head_dim) in [
+    // Rows of a sequence at which positions start again.
+    let documents: [&[u32]; 4] = [&[], &[1], &[3, 4, 16, 20], &[15, 17, 33, 40, 41, 64, 96]];
+    let shapes = [
         (1, 1, 1, 1, 4),
         (2, 5, 2, 1, 16),
         (1, 16, 4, 4, 32),
@@ -294,18 +296,30 @@ fn attention() -> Vec<Case> {
         (1, 47, 4, 2, 20),
         (3, 17, 2, 2, 128),
         (1, 100, 2, 1, 64),
-    ] {
+    ];
+    for (i, (batch, seq, heads, kv_heads, head_dim)) in shapes.into_iter().cycle().take(4 * shapes.len()).enumerate() {
+        let starts = documents[i / shapes.len()];
+        let position = |row: u32| {
+            // Each sequence has its own documents.
+            let (t, shift) = (row % seq, row / seq);
+            t - starts.iter().map(|start| start + shift).filter(|start| *start <= t).max().unwrap_or(0)
+        };
+        let positions = || Data::U32((0..batch * seq).map(position).collect());
         let scale = 1.0 / (head_dim as f32).sqrt();
         let (q, kv, rows) = (batch * seq * heads * head_dim, batch * seq * kv_heads * head_dim, batch * heads * seq);
         let args = attention::AttentionArgs { batch, seq, heads, kv_heads, head_dim, scale };
-        let data = |r: &mut Rng| vec![normal(r, q, 1.0), normal(r, kv, 1.0), normal(r, kv, 1.0), out(q), out(rows)];
+        let data = |r: &mut Rng| {
+            let [k, v] = [0; 2].map(|_| normal(r, kv, 1.0));
+            vec![normal(r, q, 1.0), k, v, positions(), out(q), out(rows)]
+        };
         cases.push(case(&ops::ATTENTION, args, data));
         let args = attention_backward_delta::AttentionBackwardDeltaArgs { batch, seq, heads, head_dim };
-        let data = |r: &mut Rng| vec![normal(r, q, 1.0), normal(r, q, 1.0), out(rows)];
+        let data = |r: &mut Rng| vec![normal(r, q, 1.0), normal(r, q, 1.0), normal(r, rows, 1.0), out(2 * rows)];
         cases.push(case(&ops::ATTENTION_BACKWARD_DELTA, args, data));
         let inputs = |r: &mut Rng| {
-            let [lse, delta] = [uniform(r, rows, 2.0, 4.0), normal(r, rows, 0.5)];
-            vec![normal(r, q, 1.0), normal(r, kv, 1.0), normal(r, kv, 1.0), normal(r, q, 1.0), lse, delta]
+            let stats = (0..2 * rows).map(|i| if i < rows { 2.0 + 2.0 * r.f32() } else { 0.5 * r.normal() }).collect();
+            let [k, v] = [0; 2].map(|_| normal(r, kv, 1.0));
+            vec![normal(r, q, 1.0), k, v, normal(r, q, 1.0), Data::F32(stats), positions()]
         };
         let args = attention_backward_q::AttentionBackwardQArgs { batch, seq, heads, kv_heads, head_dim, scale };
         let data = |r: &mut Rng| [inputs(r), vec![out(q)]].into_iter().flatten().collect();
