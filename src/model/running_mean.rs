@@ -159,6 +159,7 @@ mod tests {
     use crate::data::Corpus;
     use crate::formats::{Format, ModelFile, gguf};
     use crate::infer::{Engine, EngineOptions, Sampling};
+    use crate::ops::IGNORE;
     use crate::tokenizer::Tokenizer;
     use crate::train::{Batch, Config, OptimConfig, Session, StepShape, TrainStep, Trainer};
 
@@ -213,6 +214,31 @@ mod tests {
             let all = engine.generate_all(&prompts, &sampling).unwrap();
             assert!([0, 2, 4].iter().all(|i| all[*i].0 == alone), "{all:?}");
         }
+    }
+
+    /// Losses and gradients of a document do not depend on the documents around it, and its losses are those it has alone.
+    #[test]
+    fn documents_do_not_see_each_other() {
+        let shape = StepShape { batch: 1, seq: 32, accum: 1, recompute: false };
+        let step = TrainStep::build(&config(&[MixerKind::RunningMean]), 64, shape, &OptimConfig::default());
+        let mut trainer = Trainer::new(step, &scalar()).unwrap();
+        trainer.init(1);
+        let mut results = |around: u32, first: usize| {
+            let document = (0..10).map(|i| i * i % 50);
+            let ids = |n: usize| std::iter::repeat_n(around, n - 1).chain([63]);
+            let before = if first > 0 { ids(first).collect() } else { Vec::new() };
+            let inputs: Vec<u32> = before.into_iter().chain(document).chain([63]).chain(ids(21 - first)).collect();
+            let counted = |row: usize| if (first..first + 11).contains(&row) { 5 } else { IGNORE };
+            let batch = Batch::new(inputs, (0..32).map(counted).collect(), 32).separate(63);
+            trainer.submit(0, 0.0, [batch]).unwrap();
+            let losses = trainer.program.read::<f32>(trainer.step.targets.losses).unwrap();
+            let graph = &trainer.step.plan.graph;
+            let list: Vec<_> = trainer.step.model.params().map(|(_, param)| graph.gradient(param).unwrap()).collect();
+            let gradients: Vec<Vec<f32>> = list.into_iter().map(|id| trainer.program.read(id).unwrap()).collect();
+            (losses[first..first + 11].to_vec(), gradients)
+        };
+        assert!(results(1, 8) == results(2, 8));
+        assert_eq!(results(1, 8).0, results(1, 0).0);
     }
 
     /// The gradients of one step.

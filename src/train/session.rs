@@ -130,12 +130,84 @@ fn batch(inputs: Vec<u32>, targets: Vec<u32>, seq: usize, end: Option<u32>) -> B
 
 /// The token that ends a document, if the configuration separates them.
 fn document_end(config: &Config, corpus: &Corpus) -> Result<Option<u32>> {
-    let end = corpus.tokenizer.as_ref().and_then(Tokenizer::eos);
-    match (config.data.separate_documents, end) {
-        (true, None) => Err(Error::usage(format!(
-            "data.separate_documents: {} has no tokenizer with a token that ends a document",
-            corpus.name
-        ))),
-        (wanted, end) => Ok(end.filter(|_| wanted)),
+    if !config.data.separate_documents {
+        return Ok(None);
+    }
+    let end = corpus.tokenizer.as_ref().and_then(Tokenizer::eos).filter(|end| corpus.train.as_slice().contains(end));
+    let none = || format!("data.separate_documents: in {} no token is known to end a document", corpus.name);
+    end.map(Some).ok_or_else(|| Error::usage(none()))
+}
+
+#[cfg(all(test, feature = "native"))]
+mod tests {
+    use super::*;
+    use crate::backend::{Cpu, Level};
+    use crate::model::ModelConfig;
+    use crate::tokenizer::EOS;
+
+    fn corpus(end: &str) -> Corpus {
+        let text: String = (0..60).map(|i| format!("{} is {i}{end}", "a number ".repeat(i % 3))).collect();
+        Corpus::from_text("numbers", &text, &text[..text.len() / 2], Tokenizer::bytes()).unwrap()
+    }
+
+    fn config(separate_documents: bool) -> Config {
+        let mut config = Config { model: ModelConfig::self_test(), ..Config::default() };
+        config.train.batch_size = 2;
+        config.data.separate_documents = separate_documents;
+        config
+    }
+
+    /// The losses before training are those of these very batches, with documents separated or not.
+    #[test]
+    fn training_and_validation_separate_documents_if_told_to() {
+        let backend = Backend::Cpu(Cpu::new(Level::detect(), Some(1)).unwrap());
+        let losses = [false, true].map(|separate| {
+            let mut session = Session::new(config(separate), corpus(EOS), &backend).unwrap();
+            let seq = session.config.model.seq_len;
+            let end = separate.then(|| session.corpus.tokenizer.as_ref().unwrap().eos().unwrap());
+            let mut expected = |tokens: Vec<u32>, starts: &[usize]| {
+                let batches = starts.chunks(2).map(|starts| {
+                    let (mut inputs, mut targets) = sampler::batch(&tokens, starts, seq);
+                    inputs.resize(2 * seq, 0);
+                    targets.resize(2 * seq, IGNORE);
+                    batch(inputs, targets, seq, end)
+                });
+                session.trainer.evaluate(batches).unwrap()
+            };
+            let (train, val) = (corpus(EOS).train.as_slice().to_vec(), corpus(EOS).val.as_slice().to_vec());
+            let windows = sampler::eval_windows(val.len(), seq, usize::MAX);
+            let starts = session.sampler.starts(0, 2);
+            let want = [expected(val, &windows), expected(train, &starts)];
+            let validated = pollster::block_on(session.validate()).unwrap();
+            session.submit().unwrap();
+            let trained = f64::from(session.trainer.stats(0..1).unwrap()[0].loss);
+            let near = (trained - want[1]).abs() < 2e-6 * trained;
+            assert!(validated == want[0] && near, "{validated} and {trained}, not {want:?}");
+            want
+        });
+        assert!((0..2).all(|i| (losses[0][i] - losses[1][i]).abs() > 1e-4 * losses[0][i]), "{losses:?}");
+    }
+
+    #[test]
+    fn documents_that_cannot_be_told_apart_are_refused() {
+        let without = Corpus { tokenizer: None, ..corpus(EOS) };
+        for (separate, corpus, good) in [
+            (true, corpus(EOS), true),
+            (true, corpus("\n"), false),
+            (true, without.clone(), false),
+            (false, without, true),
+        ] {
+            let error = Session::check(&config(separate), &corpus).err().map(|e| e.to_string());
+            let named = |e: &String| e.contains("data.separate_documents") && e.contains("numbers");
+            assert!(if good { error.is_none() } else { error.as_ref().is_some_and(named) }, "{error:?}");
+        }
+    }
+
+    #[test]
+    fn positions_start_again_behind_each_end() {
+        let batch = |inputs: &[u32]| Batch::new(inputs.to_vec(), vec![0; inputs.len()], 6);
+        let ids = [1, 9, 2, 3, 9, 9, 4, 9, 9, 5, 6, 7];
+        assert_eq!(batch(&ids).positions, [0, 1, 2, 3, 4, 5, 0, 1, 2, 3, 4, 5]);
+        assert_eq!(batch(&ids).separate(9).positions, [0, 1, 0, 1, 2, 0, 0, 1, 0, 0, 1, 2]);
     }
 }
