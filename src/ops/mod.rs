@@ -24,6 +24,7 @@ use std::ops::Range;
 pub use attention::{MAX_HEAD_DIM, rope_table};
 pub use bitlinear::{Int8Weight, MAX_GROUP, QuantRows, TernaryWeight, packed_row_bytes};
 pub use cache::{KvCache, Places};
+pub use cpu_kernels::ops::sample::NO_TOKEN;
 pub use loss::{Head, IGNORE, Targets};
 pub(crate) use optimizer::STATS_RING;
 pub use optimizer::{AdamW, Lion, Muon, MuonMatrix, StepControl};

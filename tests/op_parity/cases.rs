@@ -560,7 +560,7 @@ fn inference() -> Vec<Case> {
         (2.0, 20, 0.9, 0.05, 1.1),
         (1.0, 0, 1.0, 0.3, 1.0),
     ];
-    for seed in 0..4 {
+    for seed in 0..5 {
         let rows = kinds.len() as u32 + 1;
         let mut params: Vec<u32> = (0u32..)
             .zip(kinds)
@@ -582,8 +582,14 @@ fn inference() -> Vec<Case> {
         let data = |r: &mut Rng| {
             // These cases have the same `args`.
             let r = &mut Rng::stream(r.next_u64(), u64::from(seed));
+            let mut logits = values(r, rows * vocab, 3.0);
+            if seed == 4 {
+                for (row, at, value) in [(0, 149, f32::NAN), (1, 0, f32::INFINITY), (4, 70, f32::NEG_INFINITY)] {
+                    logits[row * vocab as usize + at] = value;
+                }
+            }
             vec![
-                normal(r, rows * vocab, 3.0),
+                Data::F32(logits),
                 normal(r, rows * vocab, 0.5),
                 Data::U32(params),
                 Data::U32(below(r, rows * vocab, 2)),

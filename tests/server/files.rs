@@ -110,3 +110,23 @@ fn a_wrong_tokenizer_is_refused() {
         assert!(ended.code == Some(1) && ended.stderr.contains(word), "{file}: {}", ended.stderr);
     }
 }
+
+/// A request whose logits are not finite ends with an error that says why, and the server goes on.
+#[test]
+fn a_model_that_overflows_answers_with_an_error() {
+    let p = exported();
+    p.overflowing("model.gguf", "overflow.gguf");
+    let server = Server::of(&p, "--model overflow.gguf");
+    for _ in 0..3 {
+        let answer = server.chat(json!({}));
+        let error = &answer.json()["error"];
+        assert_eq!(
+            (answer.status, &error["type"], &error["code"]),
+            (500, &json!("server_error"), &json!("model_error"))
+        );
+        assert!(error["message"].as_str().unwrap().contains("rms_norm at norm.weight"), "{error}");
+        let events = server.chat(json!({"stream": true})).events();
+        assert_eq!(events.last().unwrap()["error"], *error);
+    }
+    assert_eq!(server.get("/health").json()["status"], "ok");
+}
