@@ -80,8 +80,8 @@ fn draw(token: &mut Option<usize>, p: &Params, of: [&[f32]; 2], seen: &[u32]) {
 impl Params {
     #[inline(always)]
     fn draw(&self, [logits, bias]: [&[f32]; 2], seen: &[u32], weights: &mut [f32]) -> Option<usize> {
-        // x - x is 0, or NaN where x is not finite.
-        if sum_of([logits], |[x]| x - x) != 0.0 {
+        // 0 * x is 0, or NaN where x is not finite.
+        if sum_of([logits], |[x]| 0.0 * x) != 0.0 {
             return None;
         }
         for (((w, l), b), seen) in weights.iter_mut().zip(logits).zip(bias).zip(seen) {
