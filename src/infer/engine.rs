@@ -244,34 +244,36 @@ impl Engine {
                 self.take(slot, token, &mut events);
                 continue;
             }
-            let why = self.blame(slot).await?;
+            #[cfg_attr(not(feature = "native"), expect(unused_mut, reason = "a browser is not told the op"))]
+            let mut why = "the logits are not finite numbers".to_string();
+            #[cfg(feature = "native")]
+            if let Some(op) = self.blame(slot).await? {
+                why += &format!(": {op}");
+            }
             let s = self.slots[slot].take().expect("a sequence that was picked");
             events.push((s.id, Event::Failed(why)));
         }
         Ok(events)
     }
 
-    /// Why a sequence has logits that are not finite: it runs again from its start, op by op. It must end after that.
-    async fn blame(&mut self, slot: usize) -> Result<String> {
-        let what = "the logits are not finite numbers";
-        #[cfg(feature = "native")]
-        {
-            let tokens = self.slots[slot].as_ref().expect("a sequence that was picked").tokens.clone();
-            let mut first = 0;
-            while first < tokens.len() {
-                // Steps without padding, whose rows are those of the sequence alone.
-                let left = tokens.len() - first;
-                let step = self.steps.iter().rposition(|s| s.rows <= left).expect("a step has one row");
-                let rows = self.steps[step].rows;
-                self.write(step, slot, &tokens[first..first + rows], first);
-                let nodes = self.steps[step].section.nodes();
-                if let Some(op) = crate::backend::first_not_finite(&mut self.program, nodes).await? {
-                    return Ok(format!("{what}: {op}"));
-                }
-                first += rows;
+    /// The op that made the first value of a sequence that is not finite: the sequence runs again from its start, op by op.
+    #[cfg(feature = "native")]
+    async fn blame(&mut self, slot: usize) -> Result<Option<String>> {
+        let tokens = self.slots[slot].as_ref().expect("a sequence that was picked").tokens.clone();
+        let mut first = 0;
+        while first < tokens.len() {
+            // Steps without padding, whose rows are those of the sequence alone.
+            let left = tokens.len() - first;
+            let step = self.steps.iter().rposition(|s| s.rows <= left).expect("a step has one row");
+            let DecodeStep { rows, section, .. } = self.steps[step];
+            self.write(step, slot, &tokens[first..first + rows], first);
+            let op = crate::backend::first_not_finite(&mut self.program, section.nodes()).await?;
+            if op.is_some() {
+                return Ok(op);
             }
+            first += rows;
         }
-        Ok(what.to_string())
+        Ok(None)
     }
 
     fn drop_cancelled(&mut self) -> Vec<(SequenceId, Event)> {
