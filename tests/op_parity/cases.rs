@@ -155,7 +155,7 @@ fn quantizers() -> Vec<Case> {
         };
         cases.push(Case { near_tie: Box::new(near_tie), ..case });
     }
-    // Steps of rows with a value that is not finite: their codes do not count.
+    // Rows with a value that is not finite.
     let (rows, dim) = (5u32, 260u32);
     let data = |r: &mut Rng| {
         let mut x = values(r, rows * dim, 1.0);
@@ -164,9 +164,7 @@ fn quantizers() -> Vec<Case> {
         }
         vec![Data::F32(x), Data::Out((rows * dim) as usize), out(rows)]
     };
-    let case_of = case(&ops::QUANTIZE_ROWS, quantize_rows::QuantizeRowsArgs { rows, dim }, data);
-    let whatever = move |at: usize, _: i8, _: i8| [0, 1, 3].contains(&(at / dim as usize));
-    cases.push(Case { near_tie: Box::new(whatever), ..case_of });
+    cases.push(case(&ops::QUANTIZE_ROWS, quantize_rows::QuantizeRowsArgs { rows, dim }, data));
     for (rows, dim, group, scale) in [
         (1, 32, 32, 0.02),
         (3, 96, 32, 0.02),
