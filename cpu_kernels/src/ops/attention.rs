@@ -8,7 +8,7 @@
 
 use crate::matrix::panels::{Cost, Panels, ROWS, Rows, product, share};
 use crate::matrix::scratch::Scratch;
-use crate::ops::documents::documents;
+use crate::ops::documents::Documents;
 use crate::simd::isa::Lanes;
 use crate::simd::math::{LANES, exp, max, sum};
 use crate::{Call, args, at_level};
@@ -27,7 +27,8 @@ pub unsafe fn attention(call: &Call<'_>) {
     let positions = unsafe { call.bufs[3].read::<u32>() };
     for (pair, blocks) in share((call.part, call.parts), pairs, seq.div_ceil(ROWS), Cost::Rising) {
         let positions = &positions[pair / a.heads as usize * seq..][..seq];
-        for (start, queries) in documents(positions, blocks.start * ROWS..seq.min(blocks.end * ROWS)) {
+        let rows = blocks.start * ROWS..seq.min(blocks.end * ROWS);
+        for (start, queries) in (Documents { positions, rows }) {
             let a = &a;
             at_level!(call.level, [head::<Plain, 2, 4>, head::<Avx2, 6, 2>, head::<Avx512, 6, 4>, head::<Neon, 6, 4>],
                 (call: &Call<'_>, a: &AttentionArgs, pair: usize, start: usize, queries: Range<usize>));

@@ -4,7 +4,7 @@
 
 use crate::matrix::panels::{Cost, Panels, ROWS, Rows, product, share};
 use crate::matrix::scratch::Scratch;
-use crate::ops::documents::{documents, end};
+use crate::ops::documents::{Documents, end};
 use crate::simd::isa::Lanes;
 use crate::simd::math::{LANES, exp};
 use crate::{Call, args, at_level};
@@ -23,7 +23,8 @@ pub unsafe fn attention_backward_kv(call: &Call<'_>) {
     let positions = unsafe { call.bufs[5].read::<u32>() };
     for (pair, blocks) in share((call.part, call.parts), pairs, seq.div_ceil(ROWS), Cost::Falling) {
         let positions = &positions[pair / a.kv_heads as usize * seq..][..seq];
-        for (_, keys) in documents(positions, blocks.start * ROWS..seq.min(blocks.end * ROWS)) {
+        let rows = blocks.start * ROWS..seq.min(blocks.end * ROWS);
+        for (_, keys) in (Documents { positions, rows }) {
             let (a, end) = (&a, end(positions, keys.start));
             at_level!(call.level, [kv_head::<Plain, 2, 4>, kv_head::<Avx2, 6, 2>, kv_head::<Avx512, 6, 4>, kv_head::<Neon, 6, 4>],
                 (call: &Call<'_>, a: &AttentionBackwardKvArgs, pair: usize, keys: Range<usize>, end: usize));

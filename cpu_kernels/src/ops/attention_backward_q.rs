@@ -3,7 +3,7 @@
 
 use crate::matrix::panels::{Cost, Panels, ROWS, Rows, product, share};
 use crate::matrix::scratch::Scratch;
-use crate::ops::documents::documents;
+use crate::ops::documents::Documents;
 use crate::simd::isa::Lanes;
 use crate::simd::math::{LANES, exp};
 use crate::{Call, args, at_level};
@@ -22,7 +22,8 @@ pub unsafe fn attention_backward_q(call: &Call<'_>) {
     let positions = unsafe { call.bufs[5].read::<u32>() };
     for (pair, blocks) in share((call.part, call.parts), pairs, seq.div_ceil(ROWS), Cost::Rising) {
         let positions = &positions[pair / a.heads as usize * seq..][..seq];
-        for (start, queries) in documents(positions, blocks.start * ROWS..seq.min(blocks.end * ROWS)) {
+        let rows = blocks.start * ROWS..seq.min(blocks.end * ROWS);
+        for (start, queries) in (Documents { positions, rows }) {
             let (a, queries) = (&a, queries.start - start..queries.end - start);
             at_level!(call.level, [head::<Plain, 2, 4>, head::<Avx2, 6, 2>, head::<Avx512, 6, 4>, head::<Neon, 6, 4>],
                 (call: &Call<'_>, a: &AttentionBackwardQArgs, pair: usize, start: usize, queries: Range<usize>));

@@ -2,26 +2,29 @@
 
 use std::ops::Range;
 
-/// Cuts rows of one sequence where positions start again: (first row of the document, some of `rows`).
-pub(crate) fn documents(positions: &[u32], mut rows: Range<usize>) -> impl Iterator<Item = (usize, Range<usize>)> {
-    std::iter::from_fn(move || {
-        let first = rows.start;
-        (first < rows.end).then(|| {
-            let behind = end(positions, first).min(rows.end);
-            rows.start = behind;
-            (start(positions, first), first..behind)
-        })
-    })
+/// Cuts rows of one sequence where positions start again: (first row of the document, some of the rows).
+pub(crate) struct Documents<'a> {
+    pub positions: &'a [u32],
+    pub rows: Range<usize>,
 }
 
-/// The first row of the document of `row`.
-fn start(positions: &[u32], row: usize) -> usize {
-    row.checked_sub(positions[row] as usize).expect("a position is at most its row")
+impl Iterator for Documents<'_> {
+    type Item = (usize, Range<usize>);
+
+    #[inline(never)]
+    fn next(&mut self) -> Option<Self::Item> {
+        let first = self.rows.start;
+        if first >= self.rows.end {
+            return None;
+        }
+        self.rows.start = self.rows.end.min(end(self.positions, first));
+        Some((first - self.positions[first] as usize, first..self.rows.start))
+    }
 }
 
 /// The first row behind the document of `row`.
+#[inline(never)]
 pub(crate) fn end(positions: &[u32], row: usize) -> usize {
-    let start = start(positions, row);
-    let follows = |r: &usize| positions[*r] as usize == r - start;
+    let follows = |r: &usize| positions[*r] as usize == positions[row] as usize + r - row;
     (row + 1..positions.len()).find(|r| !follows(r)).unwrap_or(positions.len())
 }

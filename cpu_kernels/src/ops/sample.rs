@@ -80,14 +80,15 @@ fn draw(token: &mut Option<usize>, p: &Params, of: [&[f32]; 2], seen: &[u32]) {
 impl Params {
     #[inline(always)]
     fn draw(&self, [logits, bias]: [&[f32]; 2], seen: &[u32], weights: &mut [f32]) -> Option<usize> {
-        // 0 * x is 0, or NaN where x is not finite.
-        if sum_of([logits], |[x]| 0.0 * x) != 0.0 {
-            return None;
-        }
+        let mut finite = true;
         for (((w, l), b), seen) in weights.iter_mut().zip(logits).zip(bias).zip(seen) {
+            finite &= l.is_finite();
             let penalty = if *seen != 0 { self.penalty } else { 1.0 };
             let l = l + b;
             *w = if l > 0.0 { l / penalty } else { l * penalty };
+        }
+        if !finite {
+            return None;
         }
         let top = max(weights);
         // A vectoriser stops at a search; this way it is short.
