@@ -1,4 +1,4 @@
-// Draws a token for each row of logits, and marks it as seen.
+// Draws a token for each row of logits, and marks it as seen. A row with a logit that is not finite gives 0xffffffff.
 //
 // params[r] are eight words: slot (0xffffffff: draw nothing), temperature, top_k, top_p, min_p, repetition penalty, seed,
 // counter; floats by their bits. l = logits + bias[slot]; for seen tokens l / penalty where positive, else l * penalty.
@@ -61,17 +61,23 @@ fn group(row: u32, lane: u32) {
     let last = min(first + stretch, args.vocab);
     values[lane] = -3.0e38;
     places[lane] = first;
+    var finite = true;
     for (var i = first; i < last; i++) {
+        // By its bits, since compilers may assume that floats are finite.
+        finite &= (bitcast<u32>(logits[row * args.vocab + i]) & 0x7f800000u) != 0x7f800000u;
         let l = adjusted(row, slot, penalty, i);
         if l > values[lane] {
             values[lane] = l;
             places[lane] = i;
         }
     }
+    if !finite { places[lane] = 0xffffffffu; }
     workgroupBarrier();
     var best = 0u;
+    var all_finite = places[0] != 0xffffffffu;
     for (var i = 1u; i < 64u; i++) {
         if values[i] > values[best] { best = i; }
+        all_finite &= places[i] != 0xffffffffu;
     }
     let top = values[best];
     var token = places[best];
@@ -139,7 +145,7 @@ fn group(row: u32, lane: u32) {
         }
     }
     if lane == 0u {
-        tokens[row] = token;
-        seen[slot * args.vocab + token] = 1u;
+        tokens[row] = select(0xffffffffu, token, all_finite);
+        if all_finite { seen[slot * args.vocab + token] = 1u; }
     }
 }

@@ -137,3 +137,20 @@ fn a_prompt_begins_with_bos_if_the_file_says_so() {
         engine(&file, &[256].into_iter().chain(bytes()).collect::<Vec<_>>())
     );
 }
+
+/// A model whose results overflow answers nothing: every command says which op began.
+#[test]
+fn logits_that_are_not_finite_are_an_error() {
+    let p = trained();
+    p.overflowing("model.gguf", "overflow.gguf");
+    p.write("val.txt", "7: 10 cats saw 3 dogs near 901\n".repeat(10));
+    for words in ["generate --prompt x", "chat", "eval perplexity --data-path val.txt --json"] {
+        let mut command = p.command(&format!("{words} --backend cpu --model overflow.gguf"));
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let _ = child.stdin.take().unwrap().write_all(b"hi\nhi\n");
+        let out = child.wait_with_output().unwrap();
+        let [text, err] = [out.stdout, out.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+        assert!(out.status.code() == Some(1) && err.contains("rms_norm at norm.weight"), "{words}: {err}");
+        assert!(text.trim() == if words.starts_with("generate") { "x" } else { "" }, "{words}: {text:?}");
+    }
+}

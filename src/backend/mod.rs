@@ -20,6 +20,8 @@ pub use cpu_kernels::Level;
 pub use cpu_kernels::matrix::ternary_gemv::Layout;
 #[cfg(feature = "cuda")]
 pub use cuda::Cuda;
+#[cfg(feature = "native")]
+pub use lockstep::first_not_finite;
 pub use lockstep::{Difference, float_error, lockstep, parity_limit};
 #[cfg(feature = "native")]
 pub use wgpu::adapters;

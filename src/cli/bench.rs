@@ -6,7 +6,7 @@ use nanotern::backend::Backend;
 use nanotern::bench::{self, InferenceBench, OpTime, Shape};
 use nanotern::error::mib;
 use nanotern::formats::ModelFile;
-use nanotern::train::{Config, matmul_peak};
+use nanotern::train::{Config, matmul_peak, utilisation};
 use nanotern::{Result, data};
 use serde_json::json;
 use std::process::ExitCode;
@@ -174,10 +174,11 @@ fn train_step(args: &TrainStepArgs) -> Result<()> {
         print_ops(&bench::profile_step(&config, vocab, &backend, steps)?, args.json);
         return Ok(());
     }
-    let peak = matmul_peak(&backend)?;
+    let mut peak = matmul_peak(&backend)?;
     let bench = bench::bench_step(&config, vocab, &backend, steps)?;
     let (timing, device) = (&bench.timing, backend.describe());
-    let (rate, mfu) = (timing.tokens_per_second(), bench.model_flops as f64 / timing.median() / peak);
+    let mfu = utilisation(&mut peak, bench.model_flops as f64 / timing.median()).unwrap_or_default();
+    let rate = timing.tokens_per_second();
     if args.json {
         let report = json!({
             "device": device,
@@ -185,7 +186,7 @@ fn train_step(args: &TrainStepArgs) -> Result<()> {
             "seconds": timing.seconds,
             "tok_per_s": rate,
             "mfu": mfu,
-            "matmul_flops_per_s": peak,
+            "peak_flops_per_s": peak,
             "buffer_bytes": bench.buffer_bytes,
         });
         println!("{report}");
@@ -194,7 +195,7 @@ fn train_step(args: &TrainStepArgs) -> Result<()> {
     let (ms, percent, peak) = (1e3 * timing.median(), 100.0 * mfu, peak * 1e-9);
     println!("device  {device}");
     println!(
-        "step    {ms:.1} ms (median of {steps}), {rate:.0} tok/s, {percent:.0} % of the {peak:.0} GFLOP/s of a matrix product"
+        "step    {ms:.1} ms (median of {steps}), {rate:.0} tok/s, {percent:.0} % of {peak:.0} GFLOP/s, the best of a matrix product and of these"
     );
     println!("memory  {:.1} MiB of buffers", mib(bench.buffer_bytes as u64));
     Ok(())

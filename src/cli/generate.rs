@@ -189,6 +189,7 @@ impl Session {
                         }
                     }
                     Event::Finished(reason) => break 'running reason,
+                    Event::Failed(why) => return Err(Error::Model(why)),
                 }
             }
         };

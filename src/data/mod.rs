@@ -79,6 +79,9 @@ pub struct DataConfig {
     /// Whether the spelling of a special token in a text is that token, and that of the end-of-document token ends a
     /// document. Otherwise both are text. The built-in data sets always count them.
     pub special_tokens: bool,
+    /// Separate documents: in training and validation a token sees nothing before its own document, and positions start again
+    /// behind each token that ends one.
+    pub separate_documents: bool,
     /// Seed of the synthetic text.
     pub seed: u64,
 }
@@ -120,6 +123,7 @@ impl Default for DataConfig {
             val_fraction: 0.1,
             field: "text".to_string(),
             special_tokens: false,
+            separate_documents: false,
             seed: 0,
         }
     }

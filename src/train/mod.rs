@@ -25,7 +25,7 @@ mod trainer;
 
 pub use config::{Aux, Config, OptimConfig, TrainConfig};
 #[cfg(feature = "native")]
-pub use peak::matmul_peak;
+pub use peak::{matmul_peak, utilisation};
 #[cfg(feature = "native")]
 pub use run::{Outcome, Run, new_run, newest_run};
 pub use self_test::self_test;

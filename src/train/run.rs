@@ -2,6 +2,7 @@
 
 use super::config::Config;
 use super::metrics::{EvalRecord, MetricsWriter, StepRecord, read_losses};
+use super::peak::utilisation;
 use super::plot::loss_svg;
 use super::progress::{Progress, Status};
 use super::session::Session;
@@ -44,7 +45,7 @@ pub struct Run {
     dir: PathBuf,
     /// Checksum of the training tokens: a resumed run must use the same tokens.
     data_crc32c: u32,
-    /// f32 operations per second that this device reaches in a matrix product.
+    /// The most operations per second that this device reached, in a matrix product of floats or in this run.
     peak_flops: Option<f64>,
     metrics: MetricsWriter,
     events: EventWriter,
@@ -133,7 +134,7 @@ impl Run {
         )
     }
 
-    /// Sets the peak f32 operations per second to which model FLOP utilisation is relative.
+    /// Sets the operations per second to which model FLOP utilisation is relative. Faster steps raise them.
     pub fn set_peak(&mut self, flops: f64) {
         self.peak_flops = Some(flops);
     }
@@ -240,7 +241,8 @@ impl Run {
         ];
         self.events.scalars(step, &scalars)?;
         self.events.flush()?;
-        let mfu = self.peak_flops.map(|peak| steps_per_s * self.session.trainer.step.model_flops as f64 / peak);
+        let flops = steps_per_s * self.session.trainer.step.model_flops as f64;
+        let mfu = self.peak_flops.as_mut().and_then(|peak| utilisation(peak, flops));
         self.progress.log(&Status { step, loss: self.state.train_loss, lr, tok_per_s, mfu });
         Ok(())
     }

@@ -28,6 +28,27 @@ pub struct Batch {
     pub inputs: Vec<u32>,
     /// (rows): the token that follows each of them.
     pub targets: Vec<u32>,
+    /// (rows): their positions. They rise by one from row to row, from 0 at the start of each window and, if documents are
+    /// separated, of each document.
+    pub positions: Vec<u32>,
+}
+
+impl Batch {
+    /// Windows of `seq` tokens. Documents in a window see each other.
+    pub fn new(inputs: Vec<u32>, targets: Vec<u32>, seq: usize) -> Batch {
+        let positions = (0..inputs.len()).map(|row| (row % seq) as u32).collect();
+        Batch { inputs, targets, positions }
+    }
+
+    /// Separates documents: behind each token `end`, positions start again, and nothing before is seen.
+    pub fn separate(mut self, end: u32) -> Batch {
+        for row in 1..self.inputs.len() {
+            if self.positions[row] > 0 {
+                self.positions[row] = if self.inputs[row - 1] == end { 0 } else { self.positions[row - 1] + 1 };
+            }
+        }
+        self
+    }
 }
 
 /// A training step on a device.
@@ -46,7 +67,6 @@ impl Trainer {
     pub fn new(step: TrainStep, backend: &Backend) -> Result<Self> {
         let mut program = backend.prepare(step.plan.clone())?;
         program.write(step.model.rope, &step.model.rope_table());
-        program.write(step.positions, &step.position_values());
         Ok(Trainer { step, program })
     }
 
@@ -133,10 +153,11 @@ impl Trainer {
         Ok(())
     }
 
-    /// Writes the inputs and targets of a micro-batch.
+    /// Writes the inputs, targets and positions of a micro-batch.
     pub fn feed(&mut self, batch: &Batch) {
         self.program.write(self.step.ids, &batch.inputs);
         self.program.write(self.step.targets.ids, &batch.targets);
+        self.program.write(self.step.positions, &batch.positions);
     }
 
     /// Submits step `step` (from 0) with its micro-batches. `lr_factor` is that of the schedule. The device keeps the

@@ -1,5 +1,6 @@
 //! Runs the real program in a temporary directory, with a small text and a model that trains hundreds of steps per second.
 
+use nanotern::formats::{Format, ModelFile, TensorData};
 use serde_json::Value;
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -101,6 +102,15 @@ impl Project {
 
     pub fn read(&self, name: &str) -> Vec<u8> {
         fs::read(self.path(name)).unwrap_or_else(|e| panic!("{name}: {e}"))
+    }
+
+    /// Writes a copy of a model whose last norm overflows.
+    pub fn overflowing(&self, from: &str, to: &str) {
+        let mut file = ModelFile::open(&self.path(from)).unwrap();
+        let norm = file.tensors.iter_mut().find(|t| t.name == "norm.weight").unwrap();
+        let TensorData::F32(values) = &mut norm.data else { panic!("the norm is not f32") };
+        values.fill(3e38);
+        file.save_gguf(&self.path(to), Format::Q1_58).unwrap();
     }
 
     /// `nanotern` with arguments separated by spaces.

@@ -163,3 +163,23 @@ fn a_template_of_others_is_served_or_refused_at_the_start() {
         );
     }
 }
+
+/// A request whose logits are not finite ends with an error that says why, and the server goes on.
+#[test]
+fn a_model_that_overflows_answers_with_an_error() {
+    let p = exported();
+    p.overflowing("model.gguf", "overflow.gguf");
+    let server = Server::of(&p, "--model overflow.gguf");
+    for _ in 0..3 {
+        let answer = server.chat(json!({}));
+        let error = &answer.json()["error"];
+        assert_eq!(
+            (answer.status, &error["type"], &error["code"]),
+            (500, &json!("server_error"), &json!("model_error"))
+        );
+        assert!(error["message"].as_str().unwrap().contains("rms_norm at norm.weight"), "{error}");
+        let events = server.chat(json!({"stream": true})).events();
+        assert_eq!(events.last().unwrap()["error"], *error);
+    }
+    assert_eq!(server.get("/health").json()["status"], "ok");
+}

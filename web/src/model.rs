@@ -140,6 +140,7 @@ impl Model {
                     }
                 }
                 Event::Finished(reason) => finished = finished.or(Some(reason)),
+                Event::Failed(why) => return Err(error(Error::Model(why))),
             }
         }
         let finish = finished.map(|reason| {

@@ -1,4 +1,4 @@
-//! Draws a token for each row of logits, and notes it as seen.
+//! Draws a token for each row of logits, and notes it as seen. A row with a logit that is not finite gives 0xffffffff.
 //!
 //! params[r] are eight words: slot (0xffffffff: draw nothing), temperature, top_k, top_p, min_p, repetition penalty, seed,
 //! counter; floats by their bits. In order: l = logits + bias[slot]; for seen tokens l / penalty where positive, else
@@ -18,6 +18,9 @@ args! {
     pub struct SampleArgs { rows: u32, vocab: u32 }
 }
 
+/// What a row gives that draws nothing, or has a logit that is not finite.
+pub const NO_TOKEN: u32 = u32::MAX;
+
 /// Words of one row of parameters.
 pub const SAMPLE_PARAMS: usize = 8;
 
@@ -31,19 +34,18 @@ pub unsafe fn sample(call: &Call<'_>) {
         unsafe { (call.bufs[0].read::<f32>(), call.bufs[1].read::<f32>(), call.bufs[2].read::<u32>()) };
     for r in call.share(a.rows as usize) {
         let params = Params::new(&params[r * SAMPLE_PARAMS..][..SAMPLE_PARAMS]);
-        let token = params.map_or(u32::MAX, |p| {
+        let token = params.and_then(|p| {
             let row = p.slot * vocab;
             // SAFETY: this slot's row alone, by this function's contract.
             let seen = unsafe { call.bufs[3].write::<u32>(row..row + vocab) };
-            let mut token = 0;
+            let mut token = None;
             let (to, p, of) = (&mut token, &p, [&logits[r * vocab..][..vocab], &bias[row..][..vocab]]);
             let known = &*seen;
-            at_level!(call.level, draw, (to: &mut usize, p: &Params, of: [&[f32]; 2], known: &[u32]));
-            seen[token] = 1;
-            token as u32
+            at_level!(call.level, draw, (to: &mut Option<usize>, p: &Params, of: [&[f32]; 2], known: &[u32]));
+            token.inspect(|token| seen[*token] = 1)
         });
         // SAFETY: this row's place alone.
-        unsafe { call.bufs[4].write::<u32>(r..r + 1)[0] = token };
+        unsafe { call.bufs[4].write::<u32>(r..r + 1)[0] = token.map_or(NO_TOKEN, |token| token as u32) };
     }
 }
 
@@ -69,7 +71,7 @@ impl Params {
 
 /// Draws from (logits, bias).
 #[inline(always)]
-fn draw(token: &mut usize, p: &Params, of: [&[f32]; 2], seen: &[u32]) {
+fn draw(token: &mut Option<usize>, p: &Params, of: [&[f32]; 2], seen: &[u32]) {
     let mut scratch = Scratch::of_thread();
     let [weights] = scratch.slices([seen.len()]);
     *token = p.draw(of, seen, weights);
@@ -77,18 +79,23 @@ fn draw(token: &mut usize, p: &Params, of: [&[f32]; 2], seen: &[u32]) {
 
 impl Params {
     #[inline(always)]
-    fn draw(&self, [logits, bias]: [&[f32]; 2], seen: &[u32], weights: &mut [f32]) -> usize {
+    fn draw(&self, [logits, bias]: [&[f32]; 2], seen: &[u32], weights: &mut [f32]) -> Option<usize> {
+        let mut finite = true;
         for (((w, l), b), seen) in weights.iter_mut().zip(logits).zip(bias).zip(seen) {
+            finite &= l.is_finite();
             let penalty = if *seen != 0 { self.penalty } else { 1.0 };
             let l = l + b;
             *w = if l > 0.0 { l / penalty } else { l * penalty };
+        }
+        if !finite {
+            return None;
         }
         let top = max(weights);
         // A vectoriser stops at a search; this way it is short.
         let block = weights.chunks(BLOCK).position(|w| max(w) == top).unwrap_or(0) * BLOCK;
         let best = block + weights[block..].iter().position(|w| *w == top).unwrap_or(0);
         if self.temperature == 0.0 {
-            return best;
+            return Some(best);
         }
         for w in weights.iter_mut() {
             let p = exp((*w - top) / self.temperature);
@@ -101,7 +108,7 @@ impl Params {
             cut(weights, self.top_p * sum(weights), |p| p);
         }
         let goal = uniform(self.seed, self.counter) * sum(weights);
-        pick(weights, goal).unwrap_or(best)
+        pick(weights, goal).or(Some(best))
     }
 }
 
@@ -158,14 +165,18 @@ fn hash(x: u32) -> u32 {
 mod tests {
     use super::*;
 
+    fn params() -> Params {
+        Params { slot: 0, temperature: 1.0, top_k: 0, top_p: 1.0, min_p: 0.0, penalty: 1.0, seed: 7, counter: 0 }
+    }
+
     fn draw(logits: &[f32], set: impl FnOnce(&mut Params)) -> Vec<usize> {
-        let mut p =
-            Params { slot: 0, temperature: 1.0, top_k: 0, top_p: 1.0, min_p: 0.0, penalty: 1.0, seed: 7, counter: 0 };
+        let mut p = params();
         set(&mut p);
         let (bias, seen) = (vec![0.0; logits.len()], vec![0; logits.len()]);
         let mut counts = vec![0; logits.len()];
         for counter in 0..4000 {
-            counts[Params { counter, ..p }.draw([logits, &bias], &seen, &mut vec![0.0; logits.len()])] += 1;
+            let token = Params { counter, ..p }.draw([logits, &bias], &seen, &mut vec![0.0; logits.len()]);
+            counts[token.unwrap()] += 1;
         }
         counts
     }
@@ -186,10 +197,24 @@ mod tests {
     }
 
     #[test]
+    fn a_logit_that_is_not_finite_draws_nothing() {
+        for wrong in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            for (temperature, at) in [(0.0, 0), (0.0, 39), (1.0, 17)] {
+                let mut p = params();
+                p.temperature = temperature;
+                let mut logits = [1.0; 40];
+                assert!(p.draw([&logits, &[0.0; 40]], &[0; 40], &mut [0.0; 40]).is_some());
+                logits[at] = wrong;
+                assert_eq!(p.draw([&logits, &[0.0; 40]], &[0; 40], &mut [0.0; 40]), None);
+            }
+        }
+    }
+
+    #[test]
     fn penalty_and_bias_change_the_choice() {
         let p =
             Params { slot: 0, temperature: 0.0, top_k: 0, top_p: 1.0, min_p: 0.0, penalty: 2.0, seed: 0, counter: 0 };
-        assert_eq!(p.draw([&[2.0, 1.5, -1.0], &[0.0; 3]], &[1, 0, 0], &mut [0.0; 3]), 1);
-        assert_eq!(p.draw([&[2.0, 1.5, -1.0], &[0.0, 0.0, 9.0]], &[0; 3], &mut [0.0; 3]), 2);
+        assert_eq!(p.draw([&[2.0, 1.5, -1.0], &[0.0; 3]], &[1, 0, 0], &mut [0.0; 3]), Some(1));
+        assert_eq!(p.draw([&[2.0, 1.5, -1.0], &[0.0, 0.0, 9.0]], &[0; 3], &mut [0.0; 3]), Some(2));
     }
 }
