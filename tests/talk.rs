@@ -17,10 +17,10 @@ fn trained() -> Project {
 }
 
 /// Runs a command with standard input.
-fn piped(p: &Project, words: &str, input: &str) -> (String, String) {
+fn piped(p: &Project, words: &str, input: impl AsRef<[u8]>) -> (String, String) {
     let mut command = p.command(words);
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    child.stdin.take().unwrap().write_all(input.as_ref()).unwrap();
     let out = child.wait_with_output().unwrap();
     let [text, err] = [out.stdout, out.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
     assert!(out.status.success() && !err.contains("panicked"), "{words}:\n{err}");
@@ -88,12 +88,13 @@ fn chat_takes_turns() {
     let (text, err) = piped(&p, &words, "say 7: 10 cats\nand something\nfifteen letters\n");
     assert!(text.ends_with(&last) && text.len() > last.len(), "{text:?} does not end with {last:?}");
     assert_eq!(err.matches("the oldest turns are forgotten, 1 of them").count(), 2, "{err}");
-    for (line, part) in [("say <|end|>", "special tokens"), ("a line that is longer than the context", "context of 32")]
-    {
-        let mut command = p.command(&words);
-        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-        child.stdin.take().unwrap().write_all(line.as_bytes()).unwrap();
-        let out = child.wait_with_output().unwrap();
-        assert!(out.status.code() == Some(2) && String::from_utf8_lossy(&out.stderr).contains(part), "{line}");
+    // A line that cannot be a turn is said, and the conversation goes on.
+    for (line, part) in [
+        (&b"a line that is longer than the context"[..], "error: "),
+        (b"caf\xe9", "error: the line is not UTF-8 from byte 3 on"),
+    ] {
+        let (text, err) = piped(&p, &words, &[line, b"\n", b"fifteen letters\n"].concat());
+        assert!(err.matches("error: ").count() == 1 && err.contains(part), "{err}");
+        assert_eq!(text, last, "the next line is answered as if it were the first");
     }
 }

@@ -58,7 +58,7 @@ impl Backend {
             #[cfg(feature = "cuda")]
             Backend::Cuda(cuda) => Device::Cuda(cuda.prepare(&plan)?),
         };
-        Ok(Program { plan, device })
+        Ok(Program { plan, device, stop: || false })
     }
 }
 
@@ -73,6 +73,7 @@ enum Device {
 pub struct Program {
     plan: Arc<Plan>,
     device: Device,
+    stop: fn() -> bool,
 }
 
 impl Program {
@@ -104,6 +105,25 @@ impl Program {
             Device::Cuda(program) => program.run(nodes)?,
         }
         Ok(())
+    }
+
+    /// Lets `stop` end [`Program::run_unless_stopped`].
+    pub fn stop_if(&mut self, stop: fn() -> bool) {
+        self.stop = stop;
+    }
+
+    /// Like [`Program::run_section`], but ends early once the program is told to stop: between ops on the CPU, before the first
+    /// one elsewhere. What the section writes is then of no use.
+    ///
+    /// # Errors
+    /// [`Error::Stopped`] if it ended early, and as [`Program::run`].
+    pub fn run_unless_stopped(&mut self, section: Section) -> Result<()> {
+        let ran = match &mut self.device {
+            Device::Cpu(program) => program.run_unless(section.nodes(), &self.stop),
+            _ if (self.stop)() => false,
+            _ => return self.run_section(section),
+        };
+        if ran { Ok(()) } else { Err(Error::Stopped) }
     }
 
     /// [`Program::run`] over the nodes of a section of the graph.

@@ -1,5 +1,7 @@
 //! `nanotern tokenizer` and `nanotern data`.
 
+use super::out::outln;
+use nanotern::files::{check_output, path_text};
 use nanotern::{Result, data};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -14,7 +16,7 @@ pub enum TokenizerCommand {
         /// Most tokens of the vocabulary.
         #[arg(long, default_value_t = data::DEFAULT_VOCAB_SIZE)]
         vocab_size: usize,
-        /// File to write.
+        /// File to write; an existing file is replaced.
         #[arg(long, default_value = "tokenizer.json")]
         output: PathBuf,
     },
@@ -27,12 +29,12 @@ pub enum DataCommand {
         /// Text file or folder.
         #[arg(long)]
         input: PathBuf,
-        /// Folder to write to.
+        /// Folder to write to; only files that an earlier call wrote are replaced.
         #[arg(long)]
         output: PathBuf,
         /// bpe (trains a tokenizer on the training part), bytes, or a tokenizer.json.
         #[arg(long, default_value = "bpe")]
-        tokenizer: String,
+        tokenizer: PathBuf,
         /// Most tokens of a trained vocabulary.
         #[arg(long, default_value_t = data::DEFAULT_VOCAB_SIZE)]
         vocab_size: usize,
@@ -44,19 +46,20 @@ pub enum DataCommand {
 
 pub fn tokenizer(command: &TokenizerCommand) -> Result<ExitCode> {
     let TokenizerCommand::Train { input, vocab_size, output } = command;
+    check_output(output)?;
     let trained = data::train_tokenizer(input, *vocab_size, output)?;
-    println!("{}: {} tokens", output.display(), trained.vocab_size());
+    outln!("{}: {} tokens", output.display(), trained.vocab_size())?;
     Ok(ExitCode::SUCCESS)
 }
 
 pub fn data(command: &DataCommand) -> Result<ExitCode> {
     let DataCommand::Prepare { input, output, tokenizer, vocab_size, val_fraction } = command;
-    let done = data::prepare(input, output, tokenizer, *vocab_size, *val_fraction)?;
-    println!("training    {} tokens ({} bytes of text)", done.train_tokens, done.train_bytes);
-    println!("validation  {} tokens ({} bytes of text)", done.val_tokens, done.val_bytes);
-    println!("tokenizer   {} tokens, {}", done.vocab_size, done.tokenizer_hash);
+    let done = data::prepare(input, output, &path_text(tokenizer), *vocab_size, *val_fraction)?;
+    outln!("training    {} tokens ({} bytes of text)", done.train_tokens, done.train_bytes)?;
+    outln!("validation  {} tokens ({} bytes of text)", done.val_tokens, done.val_bytes)?;
+    outln!("tokenizer   {} tokens, {}", done.vocab_size, done.tokenizer_hash)?;
     for file in &done.files {
-        println!("wrote       {}", file.display());
+        outln!("wrote       {}", file.display())?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -3,6 +3,7 @@
 use super::text::{check_fraction, split_text};
 use super::{Corpus, DEFAULT_VOCAB_SIZE, DataConfig, Dataset, TokenMeta, Tokens, files, shakespeare, synthetic};
 use crate::error::{Error, Result};
+use crate::files::path_of;
 use crate::tokenizer::{EOS, Tokenizer};
 use std::path::{Path, PathBuf};
 
@@ -62,7 +63,7 @@ pub(super) fn separator(tokenizer: &str, base_dir: &Path) -> Result<String> {
     if matches!(tokenizer, "bpe" | "bytes") {
         return Ok(EOS.to_string());
     }
-    let tokenizer = Tokenizer::load(&base_dir.join(tokenizer))?;
+    let tokenizer = Tokenizer::load(&base_dir.join(path_of(tokenizer)))?;
     Ok(tokenizer.eos().map_or_else(|| "\n\n".to_string(), |eos| tokenizer.decode(&[eos])))
 }
 
@@ -84,7 +85,7 @@ pub(super) fn make_tokenizer(name: &str, base_dir: &Path, train: &str, vocab_siz
     match name {
         "bpe" => Tokenizer::train_bpe(train, vocab_size),
         "bytes" => Ok(Tokenizer::bytes()),
-        path => Tokenizer::load(&base_dir.join(path)),
+        path => Tokenizer::load(&base_dir.join(path_of(path))),
     }
 }
 
@@ -137,7 +138,7 @@ fn tokenizer_beside(cfg: &DataConfig, base_dir: &Path, bin: &Path) -> Result<Opt
             let beside = bin.with_file_name("tokenizer.json");
             if beside.exists() { Tokenizer::load(&beside).map(Some) } else { Ok(None) }
         }
-        path => Tokenizer::load(&base_dir.join(path)).map(Some),
+        path => Tokenizer::load(&base_dir.join(path_of(path))).map(Some),
     }
 }
 

@@ -33,8 +33,10 @@ pub struct Summary {
 /// `tokenizer.json`.
 ///
 /// # Errors
-/// When a file cannot be read or written, the text is too short to split, or an argument is out of range.
+/// When a file cannot be read or written, or would replace one of somebody else; the text is too short to split; or an argument
+/// is out of range.
 pub fn prepare(input: &Path, output: &Path, tokenizer: &str, vocab_size: usize, val_fraction: f64) -> Result<Summary> {
+    check_output(output)?;
     let here = Path::new("");
     let text = files::read_text(input, &separator(tokenizer, here)?)?;
     let (train, val) = split_text(&text, val_fraction)?;
@@ -44,7 +46,6 @@ pub fn prepare(input: &Path, output: &Path, tokenizer: &str, vocab_size: usize, 
     let tokenizer = make_tokenizer(tokenizer, here, train, vocab_size)?;
     let hash = tokenizer.hash();
     let tokenizer_path = output.join("tokenizer.json");
-    tokenizer.save(&tokenizer_path)?;
     let write = |name: &str, text: &str| {
         let ids = tokenizer.encode_with_specials(text);
         let meta = TokenMeta {
@@ -58,6 +59,8 @@ pub fn prepare(input: &Path, output: &Path, tokenizer: &str, vocab_size: usize, 
     };
     let (train_path, train_tokens) = write("train.bin", train)?;
     let (val_path, val_tokens) = write("val.bin", val)?;
+    // Last: the descriptions tell a later call that it is ours.
+    tokenizer.save(&tokenizer_path)?;
     Ok(Summary {
         files: vec![train_path, val_path, tokenizer_path],
         train_tokens,
@@ -67,6 +70,21 @@ pub fn prepare(input: &Path, output: &Path, tokenizer: &str, vocab_size: usize, 
         vocab_size: tokenizer.vocab_size(),
         tokenizer_hash: hash,
     })
+}
+
+/// Refuses to replace files that [`prepare`] did not write: it leaves descriptions of its token files.
+fn check_output(output: &Path) -> Result<()> {
+    if ["train.bin", "val.bin"].iter().any(|name| matches!(TokenMeta::read(&output.join(name)), Ok(Some(_)))) {
+        return Ok(());
+    }
+    let names = ["train.json", "train.bin", "val.json", "val.bin", "tokenizer.json"];
+    match names.map(|name| output.join(name)).iter().find(|path| path.symlink_metadata().is_ok()) {
+        Some(path) => {
+            let what = "is a file that nanotern did not write, and would be replaced: choose another folder";
+            Err(Error::usage(format!("{}: {what}", path.display())))
+        }
+        None => Ok(()),
+    }
 }
 
 /// Trains a byte-level BPE of at most `vocab_size` tokens on a text file or folder and writes it to the file `output`.
