@@ -147,10 +147,10 @@ fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
 #[test]
 fn a_signal_ends_a_long_step_which_is_then_repeated() {
     let p = Project::new();
-    p.train("whole", "--total-steps 3 --grad-accum 3000");
+    p.train("whole", "--total-steps 2 --grad-accum 1000");
     for (signal, code) in [(Signal::INT, 130), (Signal::TERM, 143), (Signal::HUP, 129)] {
         let dir = format!("run{code}");
-        let mut run = p.start(&fresh(&dir, "--total-steps 3 --grad-accum 3000"));
+        let mut run = p.start(&fresh(&dir, "--total-steps 2 --grad-accum 1000"));
         run.wait_for("step 1/");
         run.signal(signal);
         let ended = run.end();
@@ -161,12 +161,20 @@ fn a_signal_ends_a_long_step_which_is_then_repeated() {
         assert_eq!(p.exact_metrics("whole"), p.exact_metrics(&dir));
     }
     // A step of 65,536 micro-batches would take half a minute at the least.
-    let mut run = p.start(&fresh("long", "--grad-accum 65536"));
-    run.wait_for("run  ");
-    wait_until("config.toml", || p.path("long/config.toml").exists());
-    run.signal(Signal::INT);
-    assert_eq!(run.end().code, Some(130));
-    assert_eq!(p.checkpoints("long"), ["step_0"]);
+    let mut backends = vec!["--backend cpu --threads 1"];
+    if !nanotern::backend::adapters().is_empty() {
+        backends.push("--backend wgpu");
+    }
+    for (i, backend) in backends.iter().enumerate() {
+        let dir = format!("long{i}");
+        let words = "train --config config.toml --grad-accum 65536 --checkpoint-dir";
+        let mut run = p.start(&format!("{words} {dir} {backend}"));
+        run.wait_for("run  ");
+        wait_until("config.toml", || p.path(&dir).join("config.toml").exists());
+        run.signal(Signal::INT);
+        assert_eq!(run.end().code, Some(130));
+        assert_eq!(p.checkpoints(&dir), ["step_0"]);
+    }
 }
 
 #[test]

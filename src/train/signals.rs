@@ -72,5 +72,7 @@ fn hangup() -> Option<i32> {
         (!ignored).then_some(SIGHUP)
     }
     #[cfg(not(unix))]
-    None
+    {
+        None
+    }
 }
