@@ -25,17 +25,14 @@ pub(crate) fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
 pub(crate) fn write_atomic_with(path: &Path, fill: impl FnOnce(&mut dyn Write) -> std::io::Result<()>) -> Result<()> {
     let old = check_output(path)?;
     let target = follow(path)?;
-    let name = target.file_name().ok_or_else(|| Error::invalid(path, "is not the name of a file"))?;
+    target.file_name().ok_or_else(|| Error::invalid(path, "is not the name of a file"))?;
     let folder = match target.parent() {
         Some(parent) if parent != Path::new("") => parent,
         _ => Path::new("."),
     };
     fs::create_dir_all(folder).map_err(|e| Error::io(folder, e))?;
-    let mut prefix = OsString::from(".");
-    prefix.push(name);
-    prefix.push(".");
     let mut options = tempfile::Builder::new();
-    options.prefix(&prefix).suffix(".tmp");
+    options.prefix(".nanotern-").suffix(".tmp");
     #[cfg(unix)]
     options.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666)); // less the umask
     let write = || {

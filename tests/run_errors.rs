@@ -216,6 +216,7 @@ fn a_folder_of_somebody_else_stays_as_it_is() {
         ("notes", "notes.txt", "mine".to_string()),
         ("other_trainer", "metrics.jsonl", "{}\n".to_string()),
         ("hidden", ".git", "x".to_string()),
+        ("other_lock", ".lock", "host 17".to_string()),
     ] {
         std::fs::create_dir(p.path(folder)).unwrap();
         p.write(&format!("{folder}/{file}"), text);

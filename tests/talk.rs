@@ -93,7 +93,7 @@ fn chat_takes_turns() {
         (&b"a line that is longer than the context"[..], "error: "),
         (b"caf\xe9", "error: the line is not UTF-8 from byte 3 on"),
     ] {
-        let (text, err) = piped(&p, &words, &[line, b"\n", b"fifteen letters\n"].concat());
+        let (text, err) = piped(&p, &words, [line, b"\n", b"fifteen letters\n"].concat());
         assert!(err.matches("error: ").count() == 1 && err.contains(part), "{err}");
         assert_eq!(text, last, "the next line is answered as if it were the first");
     }

@@ -60,7 +60,8 @@ pub struct TrainArgs {
     /// Steps between evaluations; 0 evaluates at the end only.
     #[arg(long, env = "NANOTERN_EVAL_INTERVAL")]
     eval_interval: Option<i64>,
-    /// Continue from the newest valid checkpoint of a run: DIR, --checkpoint-dir, or the newest run.
+    /// Continue from the newest valid checkpoint of a run: DIR, --checkpoint-dir, or the newest run. Keys that would make
+    /// another model of it are refused.
     #[arg(long, value_name = "DIR", num_args = 0..=1)]
     resume: Option<Option<PathBuf>>,
     /// Start a new run in DIR from the weights of a run (that of --resume, or the newest), at step 0 and with a fresh optimizer.

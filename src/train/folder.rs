@@ -40,7 +40,9 @@ impl Start<'_> {
             Start::Within(runs) => create_within(runs)?,
             Start::New(dir) | Start::Fork { to: dir, .. } if is_run(dir) || is_vacant(dir)? => dir.to_path_buf(),
             Start::Resume(dir) if is_run(dir) => dir.to_path_buf(),
-            Start::Resume(dir) => return Err(Error::usage(format!("--resume: {} is not a run", dir.display()))),
+            Start::Resume(dir) => {
+                return Err(Error::usage(format!("--resume: {} is not a run of nanotern", dir.display())));
+            }
             Start::New(dir) | Start::Fork { to: dir, .. } => {
                 let what = "is not empty, and not a run of nanotern: choose a new or an empty folder";
                 return Err(Error::usage(format!("{}: {what}", dir.display())));
@@ -56,10 +58,15 @@ fn is_run(dir: &Path) -> bool {
     [RunLock::FILE_NAME, metrics::FILE_NAME].iter().any(|name| dir.join(name).is_file()) && config()
 }
 
-/// Whether a folder does not exist, or has nothing but the lock of a run that was refused.
+/// Whether a folder does not exist, or has nothing but the lock of a run that was refused: a file with a pid.
 fn is_vacant(dir: &Path) -> Result<bool> {
+    let is_lock = |entry: fs::DirEntry| {
+        let pid = |text: String| text.trim().bytes().all(|b| b.is_ascii_digit());
+        let is_file = entry.file_type().is_ok_and(|t| t.is_file()) && entry.file_name() == RunLock::FILE_NAME;
+        is_file && fs::read_to_string(entry.path()).is_ok_and(pid)
+    };
     match fs::read_dir(dir) {
-        Ok(mut entries) => Ok(entries.all(|e| e.is_ok_and(|e| e.file_name() == RunLock::FILE_NAME))),
+        Ok(mut entries) => Ok(entries.all(|entry| entry.is_ok_and(is_lock))),
         Err(e) if e.kind() == ErrorKind::NotFound => Ok(true),
         Err(e) => Err(Error::io(dir, e)),
     }
