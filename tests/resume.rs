@@ -431,7 +431,7 @@ fn another_level_is_said() {
     assert!(ended.code == Some(0) && !ended.stderr.contains("differently"), "{}", ended.stderr);
     let best = nanotern::backend::Level::detect();
     let ended = p.nanotern(&resume("run", "--total-steps 4"));
-    let line = format!("the steps before ran on cpu (scalar); on cpu ({best}) they may round differently");
+    let line = format!("steps so far ran on cpu (scalar); on cpu ({best}) they may round differently");
     assert_eq!(ended.stderr.contains(&line), best != nanotern::backend::Level::Scalar, "{}", ended.stderr);
 }
 

@@ -67,6 +67,7 @@ fn configurations_that_cannot_be() {
     let giant =
         "train --config config.toml --backend cpu --set model.dim=16384 --set model.heads=128 --set model.ffn=65536";
     fails(&p, &format!("{giant} --set model.layers=256"), 1, &["MiB of memory", "are free", "smaller batch or model"]);
+    assert!(p.path("runs").read_dir().unwrap().next().is_none(), "a refused run leaves nothing behind");
 }
 
 #[test]
@@ -168,7 +169,7 @@ fn runs_that_cannot_be_taken_up() {
         (resume("run", "--tokenizer bpe --vocab-size 262"), &["another tokenizer", "data.tokenizer was \"bytes\""]),
     ] {
         fails(&p, &words, 2, parts);
-        assert!(saved() == before, "{words}: a refused run was changed");
+        assert!(saved() == before && !p.path("new").exists(), "{words}: a refused run was changed");
     }
     std::fs::remove_dir_all(p.path("run/final")).unwrap();
     std::fs::create_dir(p.path("run/step_4")).unwrap();

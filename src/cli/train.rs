@@ -153,6 +153,7 @@ pub fn run(args: &TrainArgs) -> Result<ExitCode> {
         (None, _, Some(dir)) => Start::New(dir),
         (None, _, None) => Start::Within(Path::new("runs")),
     };
+    start.check()?;
     let config = Config::load(args.config.as_deref().or(saved.as_deref()), &args.overrides()?)?;
     let backend = args.device.open()?;
     say(&format!("device   {}", args.device.describe(&backend)));

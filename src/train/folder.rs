@@ -31,25 +31,62 @@ pub enum Start<'a> {
 }
 
 impl Start<'_> {
+    /// Checks that the folder may be written into. [`Run::new`](super::Run::new) does, too; this is for a caller that has much
+    /// to prepare before.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] names a folder that belongs to something else; [`Error::Io`] if it cannot be read.
+    pub fn check(self) -> Result<()> {
+        match self {
+            Start::Within(_) => Ok(()),
+            Start::Resume(dir) if is_run(dir) => Ok(()),
+            Start::Resume(dir) => Err(Error::usage(format!("--resume: {} is not a run of nanotern", dir.display()))),
+            Start::New(dir) | Start::Fork { to: dir, .. } if is_run(dir) || is_vacant(dir)? => Ok(()),
+            Start::New(dir) | Start::Fork { to: dir, .. } => {
+                let what = "is not empty, and not a run of nanotern: choose a new or an empty folder";
+                Err(Error::usage(format!("{}: {what}", dir.display())))
+            }
+        }
+    }
+
     /// Finds and locks the folder of the run.
     ///
     /// # Errors
-    /// When it may not be written into, or another process has it.
-    pub(super) fn open(self) -> Result<(PathBuf, RunLock)> {
-        let dir = match self {
-            Start::Within(runs) => create_within(runs)?,
-            Start::New(dir) | Start::Fork { to: dir, .. } if is_run(dir) || is_vacant(dir)? => dir.to_path_buf(),
-            Start::Resume(dir) if is_run(dir) => dir.to_path_buf(),
-            Start::Resume(dir) => {
-                return Err(Error::usage(format!("--resume: {} is not a run of nanotern", dir.display())));
-            }
-            Start::New(dir) | Start::Fork { to: dir, .. } => {
-                let what = "is not empty, and not a run of nanotern: choose a new or an empty folder";
-                return Err(Error::usage(format!("{}: {what}", dir.display())));
-            }
+    /// As [`Start::check`], and when another process has the folder.
+    pub(super) fn open(self) -> Result<Folder> {
+        self.check()?;
+        let (path, new) = match self {
+            Start::Within(runs) => (create_within(runs)?, true),
+            Start::New(dir) | Start::Resume(dir) | Start::Fork { to: dir, .. } => (dir.to_path_buf(), !dir.exists()),
         };
-        let lock = RunLock::acquire(&dir)?;
-        Ok((dir, lock))
+        let _lock = RunLock::acquire(&path)?;
+        Ok(Folder { path, new, _lock })
+    }
+}
+
+/// The locked folder of a run. If the run is refused before it writes anything, the folder is left as it was.
+pub(super) struct Folder {
+    path: PathBuf,
+    /// The folder was created for the run.
+    new: bool,
+    _lock: RunLock,
+}
+
+impl Folder {
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        if !self.path.join(CONFIG).exists() {
+            // What cannot be removed is no harm: a folder with a lock counts as empty.
+            let _ = fs::remove_file(self.path.join(RunLock::FILE_NAME));
+            if self.new {
+                let _ = fs::remove_dir(&self.path);
+            }
+        }
     }
 }
 
@@ -120,14 +157,15 @@ mod tests {
         let start = std::sync::Barrier::new(8);
         let make = || {
             start.wait();
-            (0..8).map(|_| Start::Within(runs.path()).open().unwrap().0).collect::<Vec<_>>()
+            (0..8).map(|_| Start::Within(runs.path()).open().unwrap()).collect::<Vec<_>>()
         };
-        let mut made: Vec<PathBuf> = std::thread::scope(|s| {
+        let made: Vec<Folder> = std::thread::scope(|s| {
             let threads: Vec<_> = (0..8).map(|_| s.spawn(make)).collect();
             threads.into_iter().flat_map(|t| t.join().unwrap()).collect()
         });
-        made.sort();
-        made.dedup();
-        assert_eq!(made.len(), 64);
+        let paths: std::collections::BTreeSet<&Path> = made.iter().map(Folder::path).collect();
+        assert_eq!(paths.len(), 64);
+        drop(made);
+        assert_eq!(fs::read_dir(runs.path()).unwrap().count(), 0, "nothing is left of runs that wrote nothing");
     }
 }

@@ -1,7 +1,7 @@
 //! A training run: data, steps, evaluations, checkpoints and logs. A run stops at a signal and can be resumed there.
 
 use super::config::Config;
-use super::folder::{Start, write_config};
+use super::folder::{Folder, Start, write_config};
 use super::metrics::{EvalRecord, MetricsWriter, StepRecord, read_losses};
 use super::plot::loss_svg;
 use super::progress::{Progress, Status};
@@ -11,7 +11,7 @@ use super::signals::Signals;
 use super::tensorboard::EventWriter;
 use super::trainer::StepStats;
 use crate::backend::Backend;
-use crate::checkpoint::{self, Checkpoint, Meta, RunLock};
+use crate::checkpoint::{self, Checkpoint, Meta};
 use crate::data::Corpus;
 use crate::error::mib;
 use crate::files::write_atomic;
@@ -61,7 +61,7 @@ pub struct Run {
     forked: bool,
     /// Steps whose statistics were read.
     read: u64,
-    _lock: RunLock,
+    _folder: Folder,
 }
 
 /// The run's own state in a checkpoint.
@@ -94,51 +94,57 @@ impl Run {
     /// is not to be resumed; the checkpoint does not match configuration and corpus; or the device or a file fails.
     pub fn new(config: Config, corpus: Corpus, start: Start, backend: &Backend) -> Result<Run> {
         Session::check(&config, &corpus)?;
-        let (dir, lock) = start.open()?;
-        let mut saved = checkpoint::newest_valid(&dir)?;
-        if saved.is_some() && !matches!(start, Start::Resume(_)) {
-            let dir = dir.display();
-            return Err(Error::usage(format!(
-                "{dir} already contains a run: add --resume, or choose another directory"
-            )));
-        }
-        if let Start::Fork { from, .. } = start {
-            saved = checkpoint::newest_valid(from)?;
-            let none = || Error::usage(format!("--fork: {} has no checkpoint", from.display()));
-            saved.as_ref().ok_or_else(none)?;
-        }
+        let folder = start.open()?;
+        let dir = folder.path().to_path_buf();
+        let here = checkpoint::newest_valid(&dir)?;
+        let saved = match start {
+            Start::Resume(_) => here,
+            _ if here.is_some() => {
+                let dir = dir.display();
+                return Err(Error::usage(format!(
+                    "{dir} already contains a run: add --resume, or choose another directory"
+                )));
+            }
+            Start::Fork { from, .. } => {
+                let none = || Error::usage(format!("--fork: {} has no checkpoint", from.display()));
+                Some(checkpoint::newest_valid(from)?.ok_or_else(none)?)
+            }
+            Start::Within(_) | Start::New(_) => None,
+        };
+        let forked = matches!(start, Start::Fork { .. });
         let (sums, device) = (Sums::new(&corpus), identity(backend));
         let mut said = Vec::new();
-        if let (Some((saved, warnings)), Start::Resume(_)) = (&saved, start) {
+        if let Some((saved, warnings)) = &saved {
             said.extend_from_slice(warnings);
-            said.push(format!("resumed from {} (step {})", saved.dir.display(), saved.meta.step));
-            said.extend(resume::check(saved, &config, &corpus, &sums)?);
-            let before = saved.meta.state["device"].as_str().filter(|before| *before != device);
-            said.extend(before.map(|b| format!("the steps before ran on {b}; on {device} they may round differently")));
+            let what = if forked { "a new run from the weights of" } else { "resumed from" };
+            said.push(format!("{what} {} (step {})", saved.dir.display(), saved.meta.step));
         }
-        let mut session = Session::new(config, corpus, backend)?;
-        session.trainer.program.stop_if(Signals::arrived);
-        let (mut state, mut from) = (State::default(), None);
-        match (saved, start) {
-            (Some((saved, _)), Start::Resume(_)) => {
-                state = restore(&mut session, &saved)?;
-                from = Some(saved.dir);
-            }
-            (Some((saved, warnings)), _) => {
-                session.trainer.load_model(&saved.model)?;
-                said.extend(warnings);
-                said.push(format!("a new run from the weights of {} (step {})", saved.dir.display(), saved.meta.step));
-                if saved.meta.tokenizer_hash != session.corpus.tokenizer.as_ref().map(|t| t.hash()) {
+        match &saved {
+            Some((saved, _)) if forked => {
+                if saved.meta.tokenizer_hash != corpus.tokenizer.as_ref().map(|t| t.hash()) {
                     said.push(format!(
-                        "warning: those were trained with another tokenizer than {}",
-                        session.corpus.name
+                        "warning: they were trained with another tokenizer than that of {}",
+                        corpus.name
                     ));
                 }
             }
-            (None, _) if dir.join("config.toml").exists() => {
+            Some((saved, _)) => {
+                said.extend(resume::check(saved, &config, &corpus, &sums)?);
+                let before = saved.meta.state["device"].as_str().filter(|before| *before != device);
+                said.extend(before.map(|b| format!("steps so far ran on {b}; on {device} they may round differently")));
+            }
+            None if dir.join("config.toml").exists() => {
                 said.push(format!("{} has no checkpoint: the run starts over at step 0", dir.display()));
             }
-            (None, _) => {}
+            None => {}
+        }
+        let mut session = Session::new(config, corpus, backend)?;
+        session.trainer.program.stop_if(Signals::arrived);
+        let mut state = State::default();
+        match &saved {
+            Some((saved, _)) if forked => session.trainer.load_model(&saved.model)?,
+            Some((saved, _)) => state = restore(&mut session, saved)?,
+            None => {}
         }
         let run = Run {
             sums,
@@ -148,12 +154,12 @@ impl Run {
             progress: Progress::new(session.config.train.total_steps, session.step),
             signals: Signals::install(),
             state,
-            from,
-            forked: matches!(start, Start::Fork { .. }),
+            from: saved.map(|(saved, _)| saved.dir).filter(|_| !forked),
+            forked,
             read: session.step,
             dir,
             session,
-            _lock: lock,
+            _folder: folder,
         };
         said.iter().for_each(|line| run.progress.message(line));
         Ok(run)
