@@ -118,25 +118,15 @@ impl Run {
             said.extend_from_slice(warnings);
             let what = if forked { "a new run from the weights of" } else { "resumed from" };
             said.push(format!("{what} {} (step {})", saved.dir.display(), saved.meta.step));
-        }
-        match &saved {
-            Some((saved, _)) if forked => {
-                if saved.meta.tokenizer_hash != corpus.tokenizer.as_ref().map(|t| t.hash()) {
-                    said.push(format!(
-                        "warning: they were trained with another tokenizer than that of {}",
-                        corpus.name
-                    ));
-                }
-            }
-            Some((saved, _)) => {
+            if !forked {
                 said.extend(resume::check(saved, &config, &corpus, &sums)?);
                 let before = saved.meta.state["device"].as_str().filter(|before| *before != device);
                 said.extend(before.map(|b| format!("steps so far ran on {b}; on {device} they may round differently")));
+            } else if saved.meta.tokenizer_hash != corpus.tokenizer.as_ref().map(|t| t.hash()) {
+                said.push(format!("warning: they were trained with another tokenizer than that of {}", corpus.name));
             }
-            None if dir.join("config.toml").exists() => {
-                said.push(format!("{} has no checkpoint: the run starts over at step 0", dir.display()));
-            }
-            None => {}
+        } else if dir.join("config.toml").exists() {
+            said.push(format!("{} has no checkpoint: the run starts over at step 0", dir.display()));
         }
         let mut session = Session::new(config, corpus, backend)?;
         session.trainer.program.stop_if(Signals::arrived);
