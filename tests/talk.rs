@@ -20,10 +20,10 @@ fn trained() -> Project {
 }
 
 /// Runs a command with standard input.
-fn piped(p: &Project, words: &str, input: &str) -> (String, String) {
+fn piped(p: &Project, words: &str, input: impl AsRef<[u8]>) -> (String, String) {
     let mut command = p.command(words);
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    child.stdin.take().unwrap().write_all(input.as_ref()).unwrap();
     let out = child.wait_with_output().unwrap();
     let [text, err] = [out.stdout, out.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
     assert!(out.status.success() && !err.contains("panicked"), "{words}:\n{err}");
@@ -101,11 +101,15 @@ fn chat_takes_turns() {
     // A special token that somebody writes is text.
     let (text, _) = piped(&p, &words, "<|end|>\n");
     assert_eq!(text.matches('\n').count(), 1, "{text:?}");
-    let mut command = p.command(&words);
-    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-    child.stdin.take().unwrap().write_all(b"a line that is longer than the context").unwrap();
-    let out = child.wait_with_output().unwrap();
-    assert!(out.status.code() == Some(2) && String::from_utf8_lossy(&out.stderr).contains("context of 32"));
+    // A line that cannot be a turn is said, and the conversation goes on.
+    for (line, part) in [
+        (&b"a line that is longer than the context"[..], "error: "),
+        (b"caf\xe9", "error: the line is not UTF-8 from byte 3 on"),
+    ] {
+        let (text, err) = piped(&p, &words, [line, b"\n", b"fifteen letters\n"].concat());
+        assert!(err.matches("error: ").count() == 1 && err.contains(part), "{err}");
+        assert_eq!(text, last, "the next line is answered as if it were the first");
+    }
 }
 
 #[test]

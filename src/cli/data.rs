@@ -1,7 +1,9 @@
 //! `nanotern tokenizer` and `nanotern data`.
 
+use super::out::outln;
 use super::say;
 use nanotern::data::{self, DataConfig, Dataset};
+use nanotern::files::{check_output, path_text};
 use nanotern::{Error, Result};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -38,7 +40,7 @@ pub enum TokenizerCommand {
         /// Most tokens of the vocabulary.
         #[arg(long, default_value_t = data::DEFAULT_VOCAB_SIZE)]
         vocab_size: usize,
-        /// File to write.
+        /// File to write; an existing file is replaced.
         #[arg(long, default_value = "tokenizer.json")]
         output: PathBuf,
     },
@@ -51,14 +53,14 @@ pub enum DataCommand {
         /// File or folder: text, JSON lines (also .zst or .gz), Parquet.
         #[arg(long)]
         input: PathBuf,
-        /// Folder to write to.
+        /// Folder to write to; only files that an earlier call wrote are replaced.
         #[arg(long)]
         output: PathBuf,
         #[command(flatten)]
         documents: DocumentArgs,
         /// bpe (trains a tokenizer on the training part), bytes, or a tokenizer.json.
         #[arg(long, default_value = "bpe")]
-        tokenizer: String,
+        tokenizer: PathBuf,
         /// Most tokens of a trained vocabulary, by default 4096; the largest allowed of a given one.
         #[arg(long)]
         vocab_size: Option<usize>,
@@ -76,10 +78,11 @@ pub enum DataCommand {
 
 pub fn tokenizer(command: &TokenizerCommand) -> Result<ExitCode> {
     let TokenizerCommand::Train { input, documents, vocab_size, output } = command;
+    check_output(output)?;
     let cfg = DataConfig { path: Some(input.clone()), vocab_size: Some(*vocab_size), ..documents.config() };
     let (trained, report) = data::train_tokenizer(&cfg, output)?;
     say(&report.to_string());
-    println!("{}: {} tokens", output.display(), trained.vocab_size());
+    outln!("{}: {} tokens", output.display(), trained.vocab_size())?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -89,20 +92,20 @@ pub fn data(command: &DataCommand) -> Result<ExitCode> {
     let cfg = DataConfig {
         path: Some(input.clone()),
         val_path: val_input.clone(),
-        tokenizer: tokenizer.clone(),
+        tokenizer: path_text(tokenizer).into_owned(),
         vocab_size: *vocab_size,
         val_fraction: *val_fraction,
         ..documents.config()
     };
     let done = data::prepare(&cfg, output)?;
     if *json {
-        println!("{}", serde_json::to_string(&done).map_err(|e| Error::usage(e.to_string()))?);
+        outln!("{}", serde_json::to_string(&done).map_err(|e| Error::usage(e.to_string()))?)?;
         return Ok(ExitCode::SUCCESS);
     }
-    println!("{}", done.report);
-    println!("tokenizer  {} tokens, {}", done.vocab_size, done.tokenizer_hash);
+    outln!("{}", done.report)?;
+    outln!("tokenizer  {} tokens, {}", done.vocab_size, done.tokenizer_hash)?;
     for file in &done.files {
-        println!("wrote      {}", file.display());
+        outln!("wrote      {}", file.display())?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -2,6 +2,7 @@
 
 use super::data::DocumentArgs;
 use super::model::ModelArgs;
+use super::out::outln;
 use super::{DeviceArgs, say};
 use nanotern::backend::{Backend, Cpu, Level};
 use nanotern::{Error, Result, data, eval};
@@ -78,15 +79,15 @@ fn perplexity(
     let tokens = tokens.as_slice();
     let p = eval::perplexity(&file, &device.open()?, tokens, bytes)?;
     if json {
-        println!(
+        outln!(
             "{}",
             serde_json::json!({ "nats_per_token": p.nats_per_token, "bits_per_byte": p.bits_per_byte,
                 "perplexity": p.perplexity(), "tokens": p.tokens })
-        );
+        )?;
         return Ok(ExitCode::SUCCESS);
     }
     let bits = p.bits_per_byte.map_or(String::new(), |b| format!(", {b:.4} bits/byte"));
-    println!("{:.4} nats/token{bits}, perplexity {:.3} over {} tokens", p.nats_per_token, p.perplexity(), p.tokens);
+    outln!("{:.4} nats/token{bits}, perplexity {:.3} over {} tokens", p.nats_per_token, p.perplexity(), p.tokens)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -98,13 +99,13 @@ fn synthetic(model: &ModelArgs, device: &DeviceArgs, json: bool) -> Result<ExitC
     if json {
         let tasks: serde_json::Map<_, _> =
             scores.iter().map(|(t, s)| (t.to_string(), fraction(s.right, s.asked).into())).collect();
-        println!("{}", serde_json::json!({ "exact": fraction(right, asked), "asked": asked, "tasks": tasks }));
+        outln!("{}", serde_json::json!({ "exact": fraction(right, asked), "asked": asked, "tasks": tasks }))?;
         return Ok(ExitCode::SUCCESS);
     }
     for (task, s) in &scores {
-        println!("{task:12} {:5.1} %  ({} of {})", 100.0 * fraction(s.right, s.asked), s.right, s.asked);
+        outln!("{task:12} {:5.1} %  ({} of {})", 100.0 * fraction(s.right, s.asked), s.right, s.asked)?;
     }
-    println!("{:12} {:5.1} %  ({right} of {asked})", "all", 100.0 * fraction(right, asked));
+    outln!("{:12} {:5.1} %  ({right} of {asked})", "all", 100.0 * fraction(right, asked))?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -114,10 +115,10 @@ fn parity(model: &ModelArgs, device: &DeviceArgs, prompt: &str) -> Result<ExitCo
     let (scalar, other) = (Backend::Cpu(Cpu::new(Level::Scalar, Some(1))?), device.open()?);
     let differences = eval::parity(&file, &scalar, &other, &tokenizer.encode(prompt))?;
     for d in &differences {
-        println!("{} of {} differs by {:.1e}", d.output, d.op, d.error);
+        outln!("{} of {} differs by {:.1e}", d.output, d.op, d.error)?;
     }
     if differences.is_empty() {
-        println!("every op agrees with the scalar reference on {}", other.describe());
+        outln!("every op agrees with the scalar reference on {}", other.describe())?;
         return Ok(ExitCode::SUCCESS);
     }
     Ok(ExitCode::FAILURE)

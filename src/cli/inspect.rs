@@ -1,5 +1,6 @@
 //! `nanotern inspect`: shows the contents of a file, whose type follows from its first bytes, and checks it.
 
+use super::out::outln;
 use nanotern::checkpoint;
 use nanotern::data::{TokenMeta, Tokens};
 use nanotern::files::map;
@@ -32,9 +33,9 @@ struct Report {
 pub fn run(args: &InspectArgs) -> Result<ExitCode> {
     let report = inspect(&args.path)?;
     if args.json {
-        println!("{}", report.json);
+        outln!("{}", report.json)?;
     } else {
-        report.lines.iter().for_each(|line| println!("{line}"));
+        report.lines.iter().try_for_each(|line| outln!("{line}"))?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -8,7 +8,7 @@ use super::text::{check_fraction, split_text};
 use super::tokens::TokenStore;
 use super::{Corpus, DEFAULT_VOCAB_SIZE, DataConfig, Dataset, TokenMeta, Tokens, shakespeare, synthetic};
 use crate::error::{Error, Result};
-use crate::files::read_utf8;
+use crate::files::{path_of, read_utf8};
 use crate::tokenizer::{BpeTrainer, EOS, SPECIALS, Tokenizer};
 use std::path::{Path, PathBuf};
 
@@ -201,7 +201,7 @@ fn given_tokenizer(cfg: &DataConfig, base_dir: &Path) -> Result<Option<Tokenizer
     let tokenizer = match cfg.tokenizer.as_str() {
         "bpe" => return Ok(None),
         "bytes" => Tokenizer::bytes(),
-        path => Tokenizer::load(&base_dir.join(path))?,
+        path => Tokenizer::load(&base_dir.join(path_of(path)))?,
     };
     match cfg.vocab_size {
         Some(limit) if tokenizer.vocab_size() > limit => Err(Error::usage(format!(

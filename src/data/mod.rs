@@ -52,7 +52,8 @@ use std::path::PathBuf;
 /// Default target size of a trained vocabulary.
 pub const DEFAULT_VOCAB_SIZE: usize = 4096;
 
-/// The `[data]` section of a configuration. Paths are relative to the configuration's file.
+/// The `[data]` section of a configuration. Paths are relative to the configuration's file. One that is not UTF-8 is written as
+/// a `file://` URL.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct DataConfig {
@@ -61,10 +62,12 @@ pub struct DataConfig {
     /// For `text`, a file or a folder: text, lines of JSON (`.jsonl`, `.ndjson`, `.json`), each also as `.zst` or `.gz`, or
     /// `.parquet` (with the feature `parquet`). For `tokens`, a token file.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "native", serde(with = "crate::files::path_as_text"))]
     pub path: Option<PathBuf>,
     /// Validation data of the same kind. Without it, `val_fraction` of `path` is held back: whole documents, or of fewer than
     /// 100 the tail of each.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "native", serde(with = "crate::files::path_as_text"))]
     pub val_path: Option<PathBuf>,
     /// For token files: the exclusive limit of the ids. For a trained tokenizer: the target size, by default
     /// [`DEFAULT_VOCAB_SIZE`]. For other tokenizers: the largest size allowed.

@@ -164,7 +164,7 @@ impl Trainer {
     /// statistics for the next 64 steps.
     ///
     /// # Errors
-    /// When the device fails.
+    /// When the device fails. [`Error::Stopped`] if the program was told to stop; the parameters are then those before the step.
     ///
     /// # Panics
     /// When the number of micro-batches is not that of the step.
@@ -179,7 +179,7 @@ impl Trainer {
         for batch in micro {
             self.feed(&batch);
             self.program.write(self.step.order, &sorted_rows(&batch.inputs));
-            self.program.run_section(self.step.sections.micro)?;
+            self.program.run_unless_stopped(self.step.sections.micro)?;
             count += 1;
         }
         assert_eq!(count, self.step.shape.accum, "micro-batches of a step");
@@ -215,7 +215,7 @@ impl Trainer {
         let (mut sum, mut count) = (0.0, 0u64);
         for batch in batches {
             self.feed(&batch);
-            self.program.run_section(self.step.sections.eval)?;
+            self.program.run_unless_stopped(self.step.sections.eval)?;
             let losses: Vec<f32> = self.program.fetch(self.step.targets.losses).await?;
             sum += losses.iter().map(|l| f64::from(*l)).sum::<f64>();
             count += batch.targets.iter().filter(|t| **t != IGNORE).count() as u64;

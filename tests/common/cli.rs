@@ -145,7 +145,12 @@ impl Project {
 
     /// Starts a command in the background.
     pub fn start(&self, words: &str) -> Running {
-        let mut child = self.command(words).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        self.spawn(self.command(words))
+    }
+
+    /// Starts a command that writes to standard error as `nanotern` does.
+    pub fn spawn(&self, mut command: Command) -> Running {
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let err = BufReader::new(child.stderr.take().unwrap());
         Running { child, err, seen: String::new() }
     }
