@@ -351,7 +351,7 @@ fn documents_to_evaluate_are_those_of_training() {
 #[test]
 fn a_preset_is_no_vocabulary() {
     for preset in nanotern::model::PRESETS.iter() {
-        let config = nanotern::train::Config::load(Some(preset.name), &[]).unwrap();
+        let config = nanotern::train::Config::load(Some(preset.name.as_ref()), &[]).unwrap();
         assert_eq!(config.data.vocab_size, None, "{}", preset.name);
     }
 }

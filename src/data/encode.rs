@@ -6,7 +6,7 @@ use super::report::Share;
 use super::text::special_bytes;
 use crate::error::Result;
 use crate::tokenizer::Tokenizer;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use rayon::prelude::*;
 
 /// Bytes after which a document is cut where its tokens allow it.
 const PIECE: usize = 1 << 16;
@@ -103,27 +103,9 @@ impl<'a> Encoder<'a> {
 
     /// Encodes the complete pieces and hands on their ids in order.
     pub fn flush(&mut self) -> Result<()> {
-        let (jobs, next) = (jobs(&self.pieces), AtomicUsize::new(0));
         let (coder, batch) = (&self.coder, self.batch.as_str());
-        let work = || {
-            let mut done = Vec::new();
-            loop {
-                let i = next.fetch_add(1, Ordering::Relaxed);
-                let Some((start, pieces)) = jobs.get(i) else { return done };
-                done.push((i, coder.encode(batch, *start, pieces)));
-            }
-        };
-        let threads = std::thread::available_parallelism().map_or(1, usize::from).min(jobs.len());
-        let mut done: Vec<(usize, Vec<Encoded>)> = std::thread::scope(|scope| {
-            let workers: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
-            let mut done = work();
-            for worker in workers {
-                done.extend(worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
-            }
-            done
-        });
-        done.sort_by_key(|(i, _)| *i);
-        for Encoded { side, ids, share } in done.into_iter().flat_map(|(_, encoded)| encoded) {
+        let done = jobs(&self.pieces).into_par_iter().map(|(start, pieces)| coder.encode(batch, start, pieces));
+        for Encoded { side, ids, share } in done.collect::<Vec<_>>().into_iter().flatten() {
             (self.out)(side, &ids)?;
             let total = if side == Side::Train { &mut self.train } else { &mut self.val };
             total.documents += share.documents;
