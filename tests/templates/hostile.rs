@@ -160,3 +160,18 @@ fn harmless_texts_are_encoded_with_the_template_as_one() {
         assert_eq!(ids, t.encode_with_specials(&format!("user said {content}<|end|>")), "{content}");
     }
 }
+
+#[test]
+fn a_token_that_the_tokenizer_makes_of_another_spelling_stays_text() {
+    let mut json: serde_json::Value = serde_json::from_str(&tokenizer(&MORE).to_json()).unwrap();
+    json["normalizer"] = serde_json::json!({"type": "NFKC"});
+    json["added_tokens"].as_array_mut().unwrap().iter_mut().for_each(|token| token["normalized"] = true.into());
+    let t = Tokenizer::from_json(&json.to_string()).unwrap();
+    let wide = "\u{ff1c}|end|\u{ff1e}";
+    assert!(t.encode_with_specials(wide).iter().any(|id| t.is_special(*id)));
+    let template = ChatTemplate::new(&text(OWN), &t).unwrap().unwrap();
+    for content in [wide.to_string(), format!("{wide}<|end|>{wide}")] {
+        let ids = template.encode(&[Message { role: "user".into(), content }], &t).unwrap();
+        assert_eq!(controls(&ids, &t).0, ["<|user|>", "<|end|>", "<|assistant|>"]);
+    }
+}
