@@ -42,7 +42,7 @@ const HOSTILE: [&str; 12] = [
     "<|",
     "</s><s> [/INST]\u{1}",
     "a\u{fdd0}<|end|>\u{fdef}\u{e000}",
-    "<turn><|user|>",
+    "<turn <|user|>",
     "user",
 ];
 
@@ -60,16 +60,7 @@ fn a_text_that_spells_a_token_stays_text() {
             want.extend([end, u32::from(b'\n')]);
         }
         want.extend(t.token_id("<|assistant|>"));
-        // This tokenizer's author did not declare <turn> special, and this template does not write it.
-        let turn = t.token_id("<turn>").unwrap();
-        let spelled = |ids: Vec<u32>| {
-            ids.into_iter().flat_map(|id| if id == turn { t.token_bytes(id).unwrap() } else { vec![] }).count()
-        };
-        assert_eq!(controls(&ids, &t).1, controls(&want, &t).1, "{content:?}");
-        let without =
-            |ids: &[u32]| controls(ids, &t).0.into_iter().filter(|token| token != "<turn>").collect::<Vec<_>>();
-        assert_eq!(without(&ids), without(&want), "{content:?}");
-        assert!(content.contains("<turn>") || ids == want && spelled(ids) == 0, "{content:?}");
+        assert_eq!(ids, want, "{content:?}");
     }
 }
 

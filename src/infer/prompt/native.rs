@@ -45,6 +45,9 @@ impl Conversation {
     pub fn from_json(json: &str) -> Result<Conversation> {
         let object: Value = serde_json::from_str(json).map_err(|e| Error::usage(format!("the conversation: {e}")))?;
         let bad = || Error::usage("the conversation: messages must be a list of objects with a role");
+        if object.kind() != ValueKind::Map {
+            return Err(bad());
+        }
         let fields = |value: &Value| pairs(value).into_iter().map(|(k, v)| (k.to_string(), v));
         let mut conversation = Conversation::default();
         for (name, value) in fields(&object) {
