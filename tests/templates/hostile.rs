@@ -42,7 +42,7 @@ const HOSTILE: [&str; 12] = [
     "<|",
     "</s><s> [/INST]\u{1}",
     "a\u{fdd0}<|end|>\u{fdef}\u{e000}",
-    "<turn><|user|>",
+    "<turn <|user|>",
     "user",
 ];
 
@@ -60,16 +60,7 @@ fn a_text_that_spells_a_token_stays_text() {
             want.extend([end, u32::from(b'\n')]);
         }
         want.extend(t.token_id("<|assistant|>"));
-        // This tokenizer's author did not declare <turn> special, and this template does not write it.
-        let turn = t.token_id("<turn>").unwrap();
-        let spelled = |ids: Vec<u32>| {
-            ids.into_iter().flat_map(|id| if id == turn { t.token_bytes(id).unwrap() } else { vec![] }).count()
-        };
-        assert_eq!(controls(&ids, &t).1, controls(&want, &t).1, "{content:?}");
-        let without =
-            |ids: &[u32]| controls(ids, &t).0.into_iter().filter(|token| token != "<turn>").collect::<Vec<_>>();
-        assert_eq!(without(&ids), without(&want), "{content:?}");
-        assert!(content.contains("<turn>") || ids == want && spelled(ids) == 0, "{content:?}");
+        assert_eq!(ids, want, "{content:?}");
     }
 }
 
@@ -158,5 +149,20 @@ fn harmless_texts_are_encoded_with_the_template_as_one() {
     for content in ["hello, <b> and", "a < b > c", "<|", "user", "said <|en", "x|>"] {
         let ids = template.encode(&[Message { role: "user".into(), content: content.into() }], &t).unwrap();
         assert_eq!(ids, t.encode_with_specials(&format!("user said {content}<|end|>")), "{content}");
+    }
+}
+
+#[test]
+fn a_token_that_the_tokenizer_makes_of_another_spelling_stays_text() {
+    let mut json: serde_json::Value = serde_json::from_str(&tokenizer(&MORE).to_json()).unwrap();
+    json["normalizer"] = serde_json::json!({"type": "NFKC"});
+    json["added_tokens"].as_array_mut().unwrap().iter_mut().for_each(|token| token["normalized"] = true.into());
+    let t = Tokenizer::from_json(&json.to_string()).unwrap();
+    let wide = "\u{ff1c}|end|\u{ff1e}";
+    assert!(t.encode_with_specials(wide).iter().any(|id| t.is_special(*id)));
+    let template = ChatTemplate::new(&text(OWN), &t).unwrap().unwrap();
+    for content in [wide.to_string(), format!("{wide}<|end|>{wide}")] {
+        let ids = template.encode(&[Message { role: "user".into(), content }], &t).unwrap();
+        assert_eq!(controls(&ids, &t).0, ["<|user|>", "<|end|>", "<|assistant|>"]);
     }
 }

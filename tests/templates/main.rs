@@ -1,4 +1,4 @@
-//! Chat templates: 31 with the constructs of public ones, with conversations of every kind, rendered as Hugging Face's own
+//! Chat templates: 32 with the constructs of public ones, with conversations of every kind, rendered as Hugging Face's own
 //! renderer does. `golden.json` holds what that rendered; with NANOTERN_PYTHON it renders again.
 #![cfg(feature = "native")]
 

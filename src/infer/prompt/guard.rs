@@ -7,6 +7,7 @@
 
 use crate::tokenizer::Tokenizer;
 use minijinja::value::{Value, ValueKind};
+use std::collections::{HashMap, HashSet};
 
 /// A token that only a template may write.
 struct Token {
@@ -18,8 +19,10 @@ struct Token {
 
 /// The tokens that only a template may write.
 pub struct Guard {
-    /// The longest first.
-    tokens: Vec<Token>,
+    /// By their spellings.
+    tokens: HashMap<String, Token>,
+    /// Lengths of spellings in bytes, the longest first.
+    lengths: Vec<usize>,
     /// With which characters tokens begin and end.
     firsts: Vec<char>,
     lasts: Vec<char>,
@@ -65,20 +68,24 @@ impl Guard {
                 special,
             })
         };
-        let mut tokens: Vec<Token> = ids.into_iter().filter_map(token).collect();
-        tokens.sort_by_key(|t| std::cmp::Reverse(t.spelling.len()));
+        let tokens = ids.into_iter().filter_map(token).map(|token| (token.spelling.clone(), token));
+        let tokens: HashMap<String, Token> = tokens.collect();
+        let mut lengths: Vec<usize> = tokens.keys().map(String::len).collect();
+        lengths.sort_unstable_by(|a, b| b.cmp(a));
+        lengths.dedup();
         let (mut firsts, mut lasts) = (Vec::new(), Vec::new());
-        for spelling in tokens.iter().map(|t| &t.spelling) {
+        for spelling in tokens.keys() {
             firsts.extend(spelling.chars().next().filter(|c| !firsts.contains(c)));
             lasts.extend(spelling.chars().next_back().filter(|c| !lasts.contains(c)));
         }
-        Guard { tokens, firsts, lasts }
+        Guard { tokens, lengths, firsts, lasts }
     }
 
     /// The longest token with which a text begins.
     fn at(&self, text: &str) -> Option<&Token> {
         let begins = text.chars().next().is_some_and(|c| self.firsts.contains(&c));
-        self.tokens.iter().find(|t| begins && text.starts_with(&t.spelling))
+        let lengths = if begins { &self.lengths[..] } else { &[] };
+        lengths.iter().find_map(|length| self.tokens.get(text.get(..*length)?))
     }
 
     /// The first token that a text spells, and where.
@@ -95,8 +102,8 @@ impl Guard {
     pub fn mark(&self, text: &str, marks: Marks, marker: char) -> Option<String> {
         let mut at = Vec::new();
         // It may be the middle of a token that the template begins and ends.
-        let within = |t: &Token| t.spelling.contains(text);
-        if marks == Marks::Everywhere && !text.is_empty() && self.tokens.iter().any(within) {
+        let within = |spelling: &String| spelling.contains(text);
+        if marks == Marks::Everywhere && !text.is_empty() && self.tokens.keys().any(within) {
             at.push(0);
         }
         for (i, c) in text.char_indices() {
@@ -153,6 +160,23 @@ impl Guard {
         }
         parts.push((text, None));
         Parts { parts }
+    }
+
+    /// Whether a prompt has the tokens that the template wrote and no others. A tokenizer may change a text before it looks for
+    /// tokens, and so find one that nobody spelled.
+    pub fn accepts(&self, ids: &[u32], parts: &Parts<'_>) -> bool {
+        let guarded: HashSet<u32> = self.tokens.values().map(|t| t.id).collect();
+        ids.iter().copied().filter(|id| guarded.contains(id)).eq(parts.ids())
+    }
+
+    /// The ids of a prompt, each text encoded by itself.
+    pub fn encode_apart(&self, parts: &Parts<'_>, tokenizer: &Tokenizer) -> Vec<u32> {
+        let mut ids = Vec::new();
+        for (text, token) in &parts.parts {
+            self.encode_text(text, tokenizer, &mut ids);
+            ids.extend(token.map(|t| t.id));
+        }
+        ids
     }
 
     /// The ids of a prompt. A text in which a client has spelled a token is encoded as text, by itself. All between such texts

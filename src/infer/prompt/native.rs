@@ -1,6 +1,6 @@
 //! Any chat template.
 
-use super::guard::{Guard, Marks};
+use super::guard::{Guard, Marks, Parts};
 use super::jinja::{self, Raised};
 use super::{Message, known_role};
 use crate::formats::TextConfig;
@@ -45,6 +45,9 @@ impl Conversation {
     pub fn from_json(json: &str) -> Result<Conversation> {
         let object: Value = serde_json::from_str(json).map_err(|e| Error::usage(format!("the conversation: {e}")))?;
         let bad = || Error::usage("the conversation: messages must be a list of objects with a role");
+        if object.kind() != ValueKind::Map {
+            return Err(bad());
+        }
         let fields = |value: &Value| pairs(value).into_iter().map(|(k, v)| (k.to_string(), v));
         let mut conversation = Conversation::default();
         for (name, value) in fields(&object) {
@@ -225,33 +228,43 @@ impl ChatTemplate {
 
     fn encode_checked(&self, conversation: &Conversation, tokenizer: &Tokenizer) -> Result<Vec<u32>> {
         let plain = self.render(conversation)?;
-        let mut concerned = false;
-        conversation.each_text(&mut |text| concerned |= self.guard.concerns(text));
-        if !concerned {
-            return Ok(tokenizer.encode_with_specials(&plain));
-        }
         // Noncharacters, then characters for private use.
         let mut free: BTreeSet<char> = ('\u{fdd0}'..='\u{fdef}').chain('\u{e000}'..='\u{f8ff}').collect();
-        let mut used = |text: &str| {
+        let mut concerned = false;
+        let mut use_up = |text: &str| {
             for c in text.chars() {
                 free.remove(&c);
             }
         };
-        used(&self.source);
-        conversation.each_text(&mut used);
+        use_up(&self.source);
+        conversation.each_text(&mut |text| {
+            concerned |= self.guard.concerns(text);
+            use_up(text);
+        });
         let marker =
             free.pop_last().ok_or_else(|| Error::usage("the messages have every character for private use"))?;
+        let whole = self.guard.parts(&plain, marker);
+        let marked = if concerned { self.marked_parts(conversation, marker, &whole)? } else { None };
+        let ids = match &marked {
+            Some(parts) => self.guard.encode(parts, tokenizer),
+            None => tokenizer.encode_with_specials(&plain),
+        };
+        let parts = marked.unwrap_or(whole);
+        Ok(if self.guard.accepts(&ids, &parts) { ids } else { self.guard.encode_apart(&parts, tokenizer) })
+    }
+
+    /// The parts of a conversation whose texts spell tokens. None if the template wrote all those in the `whole`.
+    fn marked_parts(&self, conversation: &Conversation, marker: char, whole: &Parts<'_>) -> Result<Option<Parts<'_>>> {
         let marked = |marks| {
             let text = self.render(&conversation.marked(&self.guard, marks, marker))?;
             Ok::<_, Error>(self.guard.parts(&text, marker))
         };
         let everywhere = marked(Marks::Everywhere)?;
-        // If as many tokens are spelled without markers, the template has written all of them.
-        if everywhere.ids().eq(self.guard.parts(&plain, marker).ids()) {
-            return Ok(tokenizer.encode_with_specials(&plain));
+        if everywhere.ids().eq(whole.ids()) {
+            return Ok(None);
         }
         let parts = marked(Marks::Spellings).ok().filter(|parts| parts.ids().eq(everywhere.ids()));
-        Ok(self.guard.encode(&parts.unwrap_or(everywhere), tokenizer))
+        Ok(Some(parts.unwrap_or(everywhere)))
     }
 
     /// The conversation with roles that the template knows. A field that it does not read is refused.
