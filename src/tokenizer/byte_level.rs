@@ -64,6 +64,7 @@ pub(super) struct ByteLevel {
     /// A pre-token that is in the vocabulary becomes that token without merging.
     whole_words: bool,
     /// Text is brought to Unicode's normal form C first.
+    #[cfg(feature = "native")]
     pub(super) nfc: bool,
     /// Work spaces that are not in use.
     idle: Arc<Mutex<Vec<Work>>>,
@@ -156,6 +157,7 @@ impl ByteLevel {
             starts,
             cuts,
             whole_words: model["ignore_merges"] == true,
+            #[cfg(feature = "native")]
             nfc: false,
             idle: Arc::default(),
         })
