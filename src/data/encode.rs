@@ -132,18 +132,15 @@ fn jobs(pieces: &[Piece]) -> Vec<(usize, &[Piece])> {
 }
 
 impl Coder<'_> {
-    /// The ids of some pieces, those of one side after another together.
-    fn encode(&self, batch: &str, mut start: usize, pieces: &[Piece]) -> Vec<Encoded> {
-        let mut all: Vec<Encoded> = Vec::new();
+    /// The ids of some pieces, by their side.
+    fn encode(&self, batch: &str, mut start: usize, pieces: &[Piece]) -> [Encoded; 2] {
+        let mut all = [Side::Train, Side::Val].map(|side| Encoded { side, ids: Vec::new(), share: Share::default() });
         for &Piece { end, side, last } in pieces {
             let text = &batch[start..end];
             start = end;
             let ids =
                 if self.specials { self.tokenizer.encode_with_specials(text) } else { self.tokenizer.encode(text) };
-            if all.last().is_none_or(|e| e.side != side) {
-                all.push(Encoded { side, ids: Vec::new(), share: Share::default() });
-            }
-            let Some(to) = all.last_mut() else { continue };
+            let to = &mut all[side as usize];
             to.share.documents += u64::from(last);
             to.share.bytes += text.len() as u64;
             if self.specials {
