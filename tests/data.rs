@@ -291,12 +291,12 @@ fn the_spelling_of_a_special_token_is_text_unless_told() {
         let plain = load(false);
         let (of, ids) = (plain.tokenizer.unwrap(), plain.val.as_slice());
         assert_eq!(ids.iter().filter(|id| of.is_special(**id)).count(), 1);
-        assert_eq!(of.decode(ids), text.repeat(9) + EOS);
+        assert_eq!(of.decode_with_specials(ids), text.repeat(9) + EOS);
         assert_eq!(plain.val_bytes, Some(text.len() as u64 * 9));
         let special = load(true);
         let (of, ids) = (special.tokenizer.unwrap(), special.val.as_slice());
         assert_eq!(ids.iter().filter(|id| of.is_special(**id)).count(), 19);
-        assert_eq!(of.decode(ids), text.repeat(9) + EOS);
+        assert_eq!(of.decode_with_specials(ids), text.repeat(9) + EOS);
         let spelled = (EOS.len() + "<|user|>".len()) as u64;
         assert_eq!(special.val_bytes, Some((text.len() as u64 - spelled) * 9));
         assert_eq!(special.report.unwrap().val.documents, 10);

@@ -333,6 +333,10 @@ const KEYS: &[(&str, &str, Change)] = &[
     // A limit that the tokenizer keeps.
     ("data.vocab_size", "300", Silent),
     ("data.tokenizer", "bpe", Refused),
+    ("data.separate_documents", "true", Refused),
+    // The text is no JSON and spells no special token.
+    ("data.field", "body", Silent),
+    ("data.special_tokens", "true", Silent),
     ("data.val_fraction", "0.3", Refused),
     // Of the synthetic text only.
     ("data.seed", "1", Silent),

@@ -113,6 +113,7 @@ const KEYS: &[(&str, &str, &str)] = &[
     ("data.val_fraction", "0.3", ""),
     ("data.field", "other", "--data-path lines.jsonl"),
     ("data.special_tokens", "true", "--data-path marked.txt"),
+    ("data.separate_documents", "true", "--data-path lines.jsonl"),
     ("data.seed", "1", "--dataset synthetic"),
     ("train.batch_size", "3", ""),
     ("train.grad_accum", "2", ""),

@@ -96,7 +96,11 @@ fn data_that_cannot_be() {
         ("--dataset tokens --set data.path=x.bin", 1, &["x.bin"]),
         ("--dataset web", 2, &["web", "`synthetic`"]),
         ("--set data.val_fraction=1.0", 2, &["val_fraction is 1", "below 1"]),
-        ("--set data.separate_documents=true", 2, &["data.separate_documents", "text.txt"]),
+        (
+            "--data-path large.bin --vocab-size 2000 --set data.separate_documents=true",
+            2,
+            &["data.separate_documents", "large.bin"],
+        ),
     ] {
         fails(&p, &fresh("run", words), code, parts);
     }

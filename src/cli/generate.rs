@@ -243,7 +243,7 @@ pub fn chat(args: &ChatArgs) -> Result<ExitCode> {
         match turn {
             Ok(kept) => messages = kept,
             // The conversation goes on without a turn that cannot be.
-            Err(error @ (Error::Usage(_) | Error::Model(_))) => {
+            Err(error @ Error::Usage(_)) => {
                 say(&format!("error: {error}"));
                 messages.pop_if(|m| m.role == "user");
             }

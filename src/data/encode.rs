@@ -212,7 +212,7 @@ mod tests {
         let bpe = Tokenizer::train_bpe("漢字 and words", 280).unwrap();
         let text = "漢".repeat(LONGEST);
         let (ids, share, forced) = encode(&bpe, false, &[&text], 400_000);
-        assert_eq!(bpe.decode(&ids), text.clone() + "<|eos|>");
+        assert_eq!(bpe.decode_with_specials(&ids), text.clone() + "<|eos|>");
         assert_eq!(share.bytes, text.len() as u64);
         assert!((3..6).contains(&forced), "{forced}");
     }

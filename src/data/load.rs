@@ -77,6 +77,8 @@ pub(super) struct TextData<'a> {
     val: Option<Documents>,
     split: Split,
     said: String,
+    /// Bounds that the training of the tokenizer met.
+    notes: Vec<String>,
     pub tokenizer: Tokenizer,
 }
 
@@ -93,16 +95,16 @@ impl<'a> TextData<'a> {
             Some(path) => (Split::All(Side::Train), format!("validation documents are those of {}", path.display())),
             None => train.split(),
         };
-        let tokenizer = match given {
-            Some(tokenizer) => tokenizer,
-            None => train_bpe(&train, split, cfg.vocab_size.unwrap_or(DEFAULT_VOCAB_SIZE))?,
+        let (tokenizer, notes) = match given {
+            Some(tokenizer) => (tokenizer, Vec::new()),
+            None => train_bpe(&train, split, cfg)?,
         };
-        Ok(TextData { cfg, format, path, train, val, split, said, tokenizer })
+        Ok(TextData { cfg, format, path, train, val, split, said, notes, tokenizer })
     }
 
     /// Encodes all documents.
     pub fn encode(&self, out: &mut Out<'_>) -> Result<Report> {
-        let mut report = Report { split: self.said.clone(), ..Report::default() };
+        let mut report = Report { split: self.said.clone(), notes: self.notes.clone(), ..Report::default() };
         let val = self.val.iter().map(|val| (val, Split::All(Side::Val)));
         let parts: Vec<_> = std::iter::once((&self.train, self.split)).chain(val).collect();
         encode(&parts, self.cfg, &self.format.spellings, &self.tokenizer, &mut report, out)?;
@@ -114,11 +116,12 @@ impl<'a> TextData<'a> {
     }
 }
 
-/// Trains a BPE on the training documents.
-pub(super) fn train_bpe(documents: &Documents, split: Split, vocab_size: usize) -> Result<Tokenizer> {
+/// Trains a BPE on the training documents. Also returns the bounds that were met, in words.
+pub(super) fn train_bpe(documents: &Documents, split: Split, cfg: &DataConfig) -> Result<(Tokenizer, Vec<String>)> {
     /// Bytes of a long document added at once.
     const PART: usize = 1 << 20;
-    let mut trainer = BpeTrainer::new(vocab_size)?;
+    let mut trainer = BpeTrainer::new(cfg.vocab_size.unwrap_or(DEFAULT_VOCAB_SIZE))?;
+    let add = if cfg.special_tokens { BpeTrainer::add_with_specials } else { BpeTrainer::add };
     let (mut text, spellings) = (String::new(), SPECIALS.map(String::from));
     documents.each("training the tokenizer", split, &mut |side, chunk| {
         match (side, chunk) {
@@ -129,18 +132,19 @@ pub(super) fn train_bpe(documents: &Documents, split: Split, vocab_size: usize) 
                     && let Some(at) = cut_near(&text, text.len(), PART / 16)
                     && let Some(at) = clear_of(&text, at, &spellings)
                 {
-                    trainer.add(&text[..at]);
+                    add(&mut trainer, &text[..at]);
                     text.drain(..at);
                 }
             }
             (Side::Train, Chunk::End) => {
-                trainer.add(&text);
+                add(&mut trainer, &text);
                 text.clear();
             }
         }
         Ok(())
     })?;
-    trainer.finish()
+    let notes = trainer.notes();
+    Ok((trainer.finish()?, notes))
 }
 
 /// Encodes documents by their split, and adds what there is to say to `report`.
@@ -302,7 +306,7 @@ fn tokenizer_beside(cfg: &DataConfig, base_dir: &Path, bin: &Path) -> Result<(Op
     let path = match cfg.tokenizer.as_str() {
         "bytes" => return Ok((Some(Tokenizer::bytes()), "bytes".to_string())),
         "bpe" => bin.with_file_name("tokenizer.json"),
-        path => base_dir.join(path),
+        path => base_dir.join(path_of(path)),
     };
     let missing = cfg.tokenizer == "bpe" && !path.exists();
     let tokenizer = if missing { None } else { Some(Tokenizer::load(&path)?) };

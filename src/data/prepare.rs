@@ -4,7 +4,7 @@ use super::documents::{Documents, Side, Split};
 use super::load::{TextData, format, train_bpe};
 use super::report::{Report, Share};
 use super::tokens::TokenWriter;
-use super::{DEFAULT_VOCAB_SIZE, DataConfig, TokenMeta};
+use super::{DataConfig, TokenMeta};
 use crate::error::{Error, Result};
 use crate::tokenizer::Tokenizer;
 use serde::Serialize;
@@ -35,7 +35,8 @@ fn check_folder(folder: &Path) -> Result<()> {
     let names = NAMES.iter().copied().chain(["train.json", "val.json"]);
     match names.map(|name| folder.join(name)).find(|path| path.symlink_metadata().is_ok()) {
         Some(path) => {
-            Err(Error::invalid(&path, "is not of prepared data and would be replaced: choose another folder"))
+            let what = "is not of prepared data and would be replaced: choose another folder";
+            Err(Error::usage(format!("{}: {what}", path.display())))
         }
         None => Ok(()),
     }
@@ -76,11 +77,10 @@ pub fn prepare(cfg: &DataConfig, output: &Path) -> Result<Summary> {
 pub fn train_tokenizer(cfg: &DataConfig, output: &Path) -> Result<(Tokenizer, Report)> {
     let path = cfg.path.as_deref().ok_or_else(|| Error::usage("training a tokenizer needs a path"))?;
     let documents = Documents::open(path, format(cfg, None), cfg.val_fraction)?;
-    let vocab_size = cfg.vocab_size.unwrap_or(DEFAULT_VOCAB_SIZE);
-    let tokenizer = train_bpe(&documents, Split::All(Side::Train), vocab_size)?;
+    let (tokenizer, notes) = train_bpe(&documents, Split::All(Side::Train), cfg)?;
     tokenizer.save(output)?;
     let split = "all documents are for training".to_string();
-    let mut report = Report { train: documents.share(), split, ..Report::default() };
+    let mut report = Report { train: documents.share(), split, notes, ..Report::default() };
     documents.report(&mut report);
     Ok((tokenizer, report))
 }

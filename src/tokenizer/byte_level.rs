@@ -75,7 +75,7 @@ impl ByteLevel {
     pub(super) fn parse(text: &str) -> Result<Self, String> {
         let json: Value = serde_json::from_str(text).map_err(|e| e.to_string())?;
         if !json["normalizer"].is_null() {
-            return Err("`normalizer` is not supported".into());
+            return Err(format!("the normalizer {} is not supported", json["normalizer"]["type"]));
         }
         let mut tokenizer = Self::new(&json, cuts(&json["pre_tokenizer"])?)?;
         tokenizer.json = text.to_string();
@@ -424,7 +424,7 @@ fn check(json: &Value) -> Result<(), String> {
     // Older files do not name the type of a BPE.
     let bpe = model["type"].is_null() || model["type"] == "BPE";
     let byte_level = json["decoder"]["type"] == "ByteLevel";
-    for (part, fits) in [("model", bpe), ("decoder", byte_level), ("normalizer", json["normalizer"].is_null())] {
+    for (part, fits) in [("model", bpe), ("decoder", byte_level)] {
         if !fits {
             return Err(format!("the {part} {} is not supported", json[part]["type"]));
         }
