@@ -28,14 +28,13 @@ const NAMES: [&str; 3] = ["train.bin", "val.bin", "tokenizer.json"];
 
 /// Refuses a folder with files of these names that are not prepared data.
 fn check_folder(folder: &Path) -> Result<()> {
-    let train = folder.join("train.bin");
-    if train.exists() && TokenMeta::path(&train).exists() {
+    if ["train.bin", "val.bin"].iter().any(|name| matches!(TokenMeta::read(&folder.join(name)), Ok(Some(_)))) {
         return Ok(());
     }
     let names = NAMES.iter().copied().chain(["train.json", "val.json"]);
     match names.map(|name| folder.join(name)).find(|path| path.symlink_metadata().is_ok()) {
         Some(path) => {
-            let what = "is not of prepared data and would be replaced: choose another folder";
+            let what = "is a file that nanotern did not write, and would be replaced: choose another folder";
             Err(Error::usage(format!("{}: {what}", path.display())))
         }
         None => Ok(()),
