@@ -84,7 +84,8 @@ fn has_possessive(expression: &str) -> bool {
         match (c, class) {
             // `\p{L}` as a whole: its last character repeats nothing.
             ('\\', _) => {
-                if matches!(chars.next(), Some('p' | 'P')) && chars.as_str().starts_with('{') {
+                let braced = matches!(chars.next(), Some('p' | 'P')) && chars.as_str().starts_with('{');
+                if braced {
                     chars.find(|&c| c == '}');
                 }
             }
