@@ -4,6 +4,7 @@
 mod common;
 
 use common::cli::{Project, fresh, resume};
+use common::hangup;
 use nanotern::checkpoint;
 use nanotern::rng::Rng;
 use nanotern::train::Config;
@@ -148,7 +149,7 @@ fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
 fn a_signal_ends_a_long_step_which_is_then_repeated() {
     let p = Project::new();
     p.train("whole", "--total-steps 2 --grad-accum 1000");
-    for (signal, code) in [(Signal::INT, 130), (Signal::TERM, 143), (Signal::HUP, 129)] {
+    for (signal, code) in [(Signal::INT, 130), (Signal::TERM, 143), hangup()] {
         let dir = format!("run{code}");
         let mut run = p.start(&fresh(&dir, "--total-steps 2 --grad-accum 1000"));
         run.wait_for("step 1/");
@@ -196,9 +197,10 @@ fn a_signal_ends_an_evaluation_which_is_then_made_up_for() {
     let mut run = p.start(&resume("run", "--threads 1"));
     run.wait_for("step 2: validation loss");
     wait_until("final", || p.path("run/final").exists());
-    run.signal(Signal::HUP);
+    let (signal, code) = hangup();
+    run.signal(signal);
     let ended = run.end();
-    assert_eq!(ended.code, Some(129), "{}", ended.stderr);
+    assert_eq!(ended.code, Some(code), "{}", ended.stderr);
     assert!(p.meta("run/final")["step"] == 4 && p.metrics("run").last().unwrap().get("val_loss").is_none());
     p.ok(&resume("run", "--threads 1"));
     p.assert_same("whole", "run");
