@@ -50,7 +50,10 @@ fn program(op: &Op, args: &impl Args, elements: &[usize], level: Level) -> CpuPr
             DType::U8 => {
                 program.bytes_mut(i).iter_mut().for_each(|x| *x = (0..4).fold(0, |x, _| x << 2 | rng.below(3) as u8))
             }
-            DType::U32 => unreachable!("no op here reads ids"),
+            // Positions in one sequence after another.
+            DType::U32 => program.bytes_mut(i).chunks_exact_mut(4).enumerate().for_each(|(row, x)| {
+                x.copy_from_slice(&((row % SEQ) as u32).to_ne_bytes());
+            }),
         }
     }
     program
@@ -91,11 +94,11 @@ fn attention(c: &mut Criterion) {
     let (kv_heads, scale) = (heads, (HEAD_DIM as f32).sqrt().recip());
     let (x, lse) = (ROWS * DIM, ROWS * HEADS);
     let args = AttentionArgs { batch, seq, heads, kv_heads, head_dim, scale };
-    op(c, "attention", &ops::ATTENTION, args, &[x, x, x, x, lse]);
+    op(c, "attention", &ops::ATTENTION, args, &[x, x, x, ROWS, x, lse]);
     let args = AttentionBackwardQArgs { batch, seq, heads, kv_heads, head_dim, scale };
-    op(c, "attention_backward_q", &ops::ATTENTION_BACKWARD_Q, args, &[x, x, x, x, lse, lse, x]);
+    op(c, "attention_backward_q", &ops::ATTENTION_BACKWARD_Q, args, &[x, x, x, x, 2 * lse, ROWS, x]);
     let args = AttentionBackwardKvArgs { batch, seq, heads, kv_heads, head_dim, scale };
-    op(c, "attention_backward_kv", &ops::ATTENTION_BACKWARD_KV, args, &[x, x, x, x, lse, lse, x, x]);
+    op(c, "attention_backward_kv", &ops::ATTENTION_BACKWARD_KV, args, &[x, x, x, x, 2 * lse, ROWS, x, x]);
 }
 
 /// Forward, backward and update. Reading the loss back waits for the step.
@@ -106,7 +109,7 @@ fn train_step(c: &mut Criterion) {
     let shape = StepShape { batch: BATCH, seq: SEQ, accum: 1, recompute: false };
     let mut rng = Rng::new(1);
     let mut ids = || (0..ROWS).map(|_| rng.below(VOCAB as u64) as u32).collect::<Vec<_>>();
-    let batch = Batch { inputs: ids(), targets: ids() };
+    let batch = Batch::new(ids(), ids(), SEQ);
     for level in Level::available() {
         let backend = Backend::Cpu(Cpu::new(level, None).expect("the level is available"));
         let step = TrainStep::build(&config.model, VOCAB, shape, &config.optim);

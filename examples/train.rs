@@ -8,7 +8,7 @@ use std::path::Path;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let path = std::env::args().nth(1).ok_or("FILE")?;
-    let mut config = Config::load(Some("tiny"), &[])?;
+    let mut config = Config::load(None, &[])?;
     config.train.total_steps = 10;
     config.train.eval_windows = 8;
     let corpus = data::load(&config.data, Path::new(""), Path::new(""))?;

@@ -1,5 +1,6 @@
 // Causal grouped-query attention: y = softmax(scale * q k^T) v. Query head h reads key-value head h / (heads /
-// kv_heads). Keeps lse = log(sum(exp(scores))) for backward.
+// kv_heads). Row t of a sequence sees its document, the rows from t - positions[t] (0 if that is before the sequence) to t.
+// Keeps lse = log(sum(exp(scores))) for backward.
 //
 // Flash-style (Dao et al. 2022): a workgroup takes 16 queries of one head, four threads each, and walks the keys 16 at
 // a time with a running maximum. A thread makes the scores of four keys, then adds up every fourth vec4 of the weighted
@@ -11,8 +12,9 @@ struct Args { batch: u32, seq: u32, heads: u32, kv_heads: u32, head_dim: u32, sc
 @group(0) @binding(1) var<storage, read> q: array<vec4<f32>>; // (batch, seq, heads, head_dim)
 @group(0) @binding(2) var<storage, read> k: array<vec4<f32>>; // (batch, seq, kv_heads, head_dim)
 @group(0) @binding(3) var<storage, read> v: array<vec4<f32>>; // (batch, seq, kv_heads, head_dim)
-@group(0) @binding(4) var<storage, read_write> y: array<vec4<f32>>; // (batch, seq, heads, head_dim)
-@group(0) @binding(5) var<storage, read_write> lse: array<f32>; // (batch, heads, seq)
+@group(0) @binding(4) var<storage, read> positions: array<u32>; // (batch, seq)
+@group(0) @binding(5) var<storage, read_write> y: array<vec4<f32>>; // (batch, seq, heads, head_dim)
+@group(0) @binding(6) var<storage, read_write> lse: array<f32>; // (batch, heads, seq)
 
 var<workgroup> queries: array<vec4<f32>, 512>; // (16, head_dim / 4)
 var<workgroup> scores: array<f32, 512>; // (2, 16 queries, 16 keys), used in turn
@@ -24,6 +26,8 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     let query = lane / 4u;
     let part = lane % 4u;
     let t = first + query;
+    let sequence = wid.z * args.seq;
+    let start = t - min(t, positions[sequence + min(t, args.seq - 1u)]);
     let head = (wid.z * args.seq * args.heads + wid.y) * dim;
     let kv_head = (wid.z * args.seq * args.kv_heads + wid.y / (args.heads / args.kv_heads)) * dim;
     let kv_stride = args.kv_heads * dim;
@@ -36,10 +40,10 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     var total = 0.0;
     var acc = array<vec4<f32>, 8>();
     var buffer = 0u;
-    for (var base = 0u; base < min(first + 16u, args.seq); base += 16u) {
+    for (var base = first - min(first, positions[sequence + first]); base < min(first + 16u, args.seq); base += 16u) {
         for (var i = part; i < 16u; i += 4u) {
             var score = -1e30;
-            if base + i <= t && base + i < args.seq {
+            if base + i >= start && base + i <= t && base + i < args.seq {
                 let key = kv_head + (base + i) * kv_stride;
                 var sum = vec4<f32>();
                 for (var c = 0u; c < dim; c++) {
@@ -60,7 +64,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
         for (var c = 0u; c < 8u; c++) {
             acc[c] *= decay;
         }
-        for (var i = 0u; i < min(16u, args.seq - base); i++) {
+        for (var i = max(start, base) - base; i < min(16u, args.seq - base); i++) {
             let weight = exp(scores[buffer + query * 16u + i] - top);
             total += weight;
             let value = kv_head + (base + i) * kv_stride + part;

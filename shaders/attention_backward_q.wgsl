@@ -1,4 +1,5 @@
 // Gradient of `attention` with respect to q: p = exp(scale * q k - lse), ds = p * (dy v - delta), dq = scale * ds k.
+// stats are lse and delta.
 //
 // A workgroup takes 8 queries of one head, eight threads each, and walks the keys 16 at a time: a thread makes ds of
 // two keys, then adds up every eighth vec4 of dq. head_dim is a multiple of 4, at most 128.
@@ -10,8 +11,8 @@ struct Args { batch: u32, seq: u32, heads: u32, kv_heads: u32, head_dim: u32, sc
 @group(0) @binding(2) var<storage, read> k: array<vec4<f32>>; // (batch, seq, kv_heads, head_dim)
 @group(0) @binding(3) var<storage, read> v: array<vec4<f32>>; // (batch, seq, kv_heads, head_dim)
 @group(0) @binding(4) var<storage, read> dy: array<vec4<f32>>; // (batch, seq, heads, head_dim)
-@group(0) @binding(5) var<storage, read> lse: array<f32>; // (batch, heads, seq)
-@group(0) @binding(6) var<storage, read> delta: array<f32>; // (batch, heads, seq)
+@group(0) @binding(5) var<storage, read> stats: array<f32>; // (2, batch, heads, seq)
+@group(0) @binding(6) var<storage, read> positions: array<u32>; // (batch, seq)
 @group(0) @binding(7) var<storage, read_write> dq: array<vec4<f32>>; // (batch, seq, heads, head_dim)
 
 var<workgroup> queries: array<vec4<f32>, 256>; // (8, head_dim / 4), times scale
@@ -25,6 +26,8 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     let query = lane / 8u;
     let part = lane % 8u;
     let t = first + query;
+    let sequence = wid.z * args.seq;
+    let start = t - min(t, positions[sequence + min(t, args.seq - 1u)]);
     let head = (wid.z * args.seq * args.heads + wid.y) * dim;
     let kv_head = (wid.z * args.seq * args.kv_heads + wid.y / (args.heads / args.kv_heads)) * dim;
     let kv_stride = args.kv_heads * dim;
@@ -34,15 +37,15 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
         dys[i] = dy[at];
     }
     let row = (wid.z * args.heads + wid.y) * args.seq + min(t, args.seq - 1u);
-    let row_lse = lse[row];
-    let row_delta = delta[row];
+    let row_lse = stats[row];
+    let row_delta = stats[args.heads * args.seq * args.batch + row];
     workgroupBarrier();
     var acc = array<vec4<f32>, 4>();
     var buffer = 0u;
-    for (var base = 0u; base < min(first + 8u, args.seq); base += 16u) {
+    for (var base = first - min(first, positions[sequence + first]); base < min(first + 8u, args.seq); base += 16u) {
         for (var i = part; i < 16u; i += 8u) {
             var ds = 0.0;
-            if base + i <= t && base + i < args.seq {
+            if base + i >= start && base + i <= t && base + i < args.seq {
                 let key = kv_head + (base + i) * kv_stride;
                 var score = vec4<f32>();
                 var dp = vec4<f32>();

@@ -1,7 +1,8 @@
-// Draws a token for each row of logits, and marks it as seen.
+// Draws a token for each row of logits, and marks it as seen. A row with a logit that is not finite gives 0xffffffff.
 //
-// params[r] are eight words: slot (one beyond `bias`, such as 0xffffffff, or of a row before: draw nothing), temperature, top_k, top_p, min_p, repetition penalty, seed,
-// counter; floats by their bits. l = logits + bias[slot]; for seen tokens l / penalty where positive, else l * penalty.
+// params[r] are eight words: slot (one beyond `bias`, such as 0xffffffff, or of a row before: draw nothing), temperature,
+// top_k, top_p, min_p, repetition penalty, seed, counter; floats by their bits. l = logits + bias[slot]; for seen tokens
+// l / penalty where positive, else l * penalty.
 // Temperature 0 takes the largest, the first of equals; otherwise p = exp((l - max) / temperature), cut to those of at
 // least min_p, then to the top_k largest, then to the fewest largest that hold top_p of what is left. The token is the
 // first whose running sum of kept p exceeds u times their sum, u a hash of seed and counter.
@@ -65,17 +66,23 @@ fn group(row: u32, lane: u32) {
     let last = min(first + stretch, args.vocab);
     values[lane] = -3.0e38;
     places[lane] = first;
+    var finite = true;
     for (var i = first; i < last; i++) {
+        // By its bits, since compilers may assume that floats are finite.
+        finite &= (bitcast<u32>(logits[row * args.vocab + i]) & 0x7f800000u) != 0x7f800000u;
         let l = adjusted(row, slot, penalty, i);
         if l > values[lane] {
             values[lane] = l;
             places[lane] = i;
         }
     }
+    if !finite { places[lane] = 0xffffffffu; }
     workgroupBarrier();
     var best = 0u;
+    var all_finite = places[0] != 0xffffffffu;
     for (var i = 1u; i < 64u; i++) {
         if values[i] > values[best] { best = i; }
+        all_finite &= places[i] != 0xffffffffu;
     }
     let top = values[best];
     var token = places[best];
@@ -143,7 +150,7 @@ fn group(row: u32, lane: u32) {
         }
     }
     if lane == 0u {
-        tokens[row] = token;
-        seen[slot * args.vocab + token] = 1u;
+        tokens[row] = select(0xffffffffu, token, all_finite);
+        if all_finite { seen[slot * args.vocab + token] = 1u; }
     }
 }

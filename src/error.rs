@@ -43,6 +43,9 @@ pub enum Error {
     /// A checkpoint could not be saved. Earlier ones are untouched; the message names the newest.
     #[error("{0}")]
     Checkpoint(String),
+    /// Work was told to stop before it was done.
+    #[error("stopped by a signal")]
+    Stopped,
     /// Training cannot start or continue.
     #[error("{0}")]
     Training(String),

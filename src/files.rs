@@ -1,15 +1,19 @@
 //! Reads and writes whole files. Writes are atomic: the file has either its old contents or all of the new ones.
 
 use crate::error::{Error, Result};
-use std::fs::{self, File};
+use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, percent_encode};
+use std::borrow::Cow;
+use std::ffi::OsString;
+use std::fs::{self, File, FileType, Metadata};
 use std::io::{BufWriter, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Writes `bytes` to a temporary file beside `path`, flushes it to the disk and renames it to `path`. Creates missing
-/// parent folders.
+/// parent folders. A link stays, and its target is replaced. A file that is replaced keeps its mode and, where the system
+/// allows, its owner.
 ///
 /// # Errors
-/// When a step fails; the file then keeps its old contents.
+/// When a step fails; the file then keeps its old contents. When `path` is a folder, device, pipe or socket.
 pub(crate) fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
     write_atomic_with(path, |out| out.write_all(bytes))
 }
@@ -19,25 +23,135 @@ pub(crate) fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
 /// # Errors
 /// As [`write_atomic`], and those of `fill`.
 pub(crate) fn write_atomic_with(path: &Path, fill: impl FnOnce(&mut dyn Write) -> std::io::Result<()>) -> Result<()> {
-    let name = path.file_name().ok_or_else(|| Error::invalid(path, "is not the name of a file"))?;
-    let folder = match path.parent() {
+    let old = check_output(path)?;
+    let target = follow(path)?;
+    target.file_name().ok_or_else(|| Error::invalid(path, "is not the name of a file"))?;
+    let folder = match target.parent() {
         Some(parent) if parent != Path::new("") => parent,
         _ => Path::new("."),
     };
     fs::create_dir_all(folder).map_err(|e| Error::io(folder, e))?;
-    let temporary = folder.join(format!(".{}.{}.tmp", name.to_string_lossy(), std::process::id()));
+    let mut options = tempfile::Builder::new();
+    options.prefix(".nanotern-").suffix(".tmp");
+    #[cfg(unix)]
+    options.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666)); // less the umask
     let write = || {
-        let mut out = BufWriter::new(File::create(&temporary)?);
+        let temporary = options.tempfile_in(folder)?;
+        let mut out = BufWriter::new(temporary);
         fill(&mut out)?;
-        out.into_inner().map_err(std::io::IntoInnerError::into_error)?.sync_all()
+        let temporary = out.into_inner().map_err(std::io::IntoInnerError::into_error)?;
+        if let Some(old) = old {
+            take_after(temporary.as_file(), &old)?;
+        }
+        temporary.as_file().sync_all()?;
+        temporary.persist(&target).map_err(|e| e.error).map(|_| ())
     };
-    let written = write()
-        .map_err(|e| Error::io(&temporary, e))
-        .and_then(|()| fs::rename(&temporary, path).map_err(|e| Error::io(path, e)));
-    if written.is_err() {
-        let _ = fs::remove_file(&temporary); // the first error is reported
+    write().map_err(|e| Error::io(path, e))
+}
+
+/// Checks that `path`, with links followed, can be written: it is a regular file or does not exist. Returns what is known of
+/// the file.
+///
+/// # Errors
+/// [`Error::Invalid`] names what else it is.
+pub fn check_output(path: &Path) -> Result<Option<Metadata>> {
+    match fs::metadata(path) {
+        Ok(old) if old.is_file() => Ok(Some(old)),
+        Ok(old) => {
+            let what = format!("is a {}: only a regular file can be replaced", kind(old.file_type()));
+            Err(Error::invalid(path, what))
+        }
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(Error::io(path, e)),
     }
-    written
+}
+
+/// What something is that is no regular file.
+fn kind(of: FileType) -> &'static str {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::FileTypeExt;
+        match of {
+            _ if of.is_fifo() => return "pipe",
+            _ if of.is_socket() => return "socket",
+            _ if of.is_char_device() || of.is_block_device() => return "device",
+            _ => {}
+        }
+    }
+    if of.is_dir() { "folder" } else { "special file" }
+}
+
+/// Most links that lead to a file, as on Linux.
+const MAX_LINKS: usize = 40;
+
+/// The file that `path` leads to through links, whether it exists or not.
+fn follow(path: &Path) -> Result<PathBuf> {
+    let mut target = path.to_path_buf();
+    for _ in 0..MAX_LINKS {
+        match fs::read_link(&target) {
+            Ok(next) => target = target.parent().unwrap_or(Path::new("")).join(next),
+            Err(_) => return Ok(target), // not a link
+        }
+    }
+    Err(Error::invalid(path, format!("leads through more than {MAX_LINKS} links")))
+}
+
+/// Gives a new file the mode of the one that it replaces, and its owner and group if this user may.
+#[cfg(unix)]
+fn take_after(new: &File, old: &Metadata) -> std::io::Result<()> {
+    use std::os::unix::fs::{MetadataExt, fchown};
+    let made = new.metadata()?;
+    if made.gid() != old.gid() {
+        let _ = fchown(new, None, Some(old.gid()));
+    }
+    if made.uid() != old.uid() {
+        let _ = fchown(new, Some(old.uid()), None);
+    }
+    new.set_permissions(old.permissions())
+}
+
+#[cfg(not(unix))]
+fn take_after(_new: &File, _old: &Metadata) -> std::io::Result<()> {
+    Ok(())
+}
+
+/// How the text of a path begins that is not UTF-8.
+const URL: &str = "file://";
+
+/// What stays as it is in a path of a URL.
+const KEPT: &AsciiSet = &CONTROLS.add(b' ').add(b'"').add(b'#').add(b'%').add(b'<').add(b'>').add(b'?').add(b'`');
+
+/// A path as text, for files that hold text only. A path that is not UTF-8 becomes a `file://` URL, which [`path_of`] reads.
+pub fn path_text(path: &Path) -> Cow<'_, str> {
+    match path.to_str() {
+        Some(text) if !text.starts_with(URL) => text.into(),
+        _ => format!("{URL}{}", percent_encode(path.as_os_str().as_encoded_bytes(), KEPT)).into(),
+    }
+}
+
+/// The path that a text stands for: itself, or what a `file://` URL spells.
+pub fn path_of(text: &str) -> PathBuf {
+    let Some(url) = text.strip_prefix(URL) else { return text.into() };
+    let bytes: Vec<u8> = percent_decode_str(url).collect();
+    #[cfg(unix)]
+    let path = <OsString as std::os::unix::ffi::OsStringExt>::from_vec(bytes);
+    #[cfg(not(unix))]
+    let path = OsString::from(String::from_utf8_lossy(&bytes).into_owned());
+    PathBuf::from(path)
+}
+
+/// Serialises an optional path by [`path_text`] and [`path_of`].
+pub(crate) mod path_as_text {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+    use std::path::PathBuf;
+
+    pub(crate) fn serialize<S: Serializer>(path: &Option<PathBuf>, to: S) -> Result<S::Ok, S::Error> {
+        path.as_deref().map(super::path_text).serialize(to)
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<PathBuf>, D::Error> {
+        Ok(Option::<String>::deserialize(from)?.map(|text| super::path_of(&text)))
+    }
 }
 
 /// Reads a whole UTF-8 file.
@@ -93,6 +207,62 @@ mod tests {
         write_atomic(&path, b"two").unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"two");
         assert!(write_atomic(&dir.path().join("x/y"), b"").is_err());
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+        let full = write_atomic_with(&path, |_| Err(std::io::ErrorKind::StorageFull.into()));
+        assert!(full.unwrap_err().to_string().starts_with(&path.display().to_string()));
+        assert_eq!((fs::read(&path).unwrap(), fs::read_dir(dir.path()).unwrap().count()), (b"two".to_vec(), 1));
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn links_stay_and_modes_are_kept() {
+        use std::os::unix::fs::{PermissionsExt, symlink};
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        fs::create_dir(at("sub")).unwrap();
+        symlink("sub", at("folder")).unwrap();
+        // A link to a link that is relative to a linked folder, and one to a file that is yet to be.
+        for (link, to) in [("link", "folder/inner"), ("sub/inner", "../sub/real"), ("dangling", "sub/new")] {
+            symlink(to, at(link)).unwrap();
+        }
+        fs::write(at("sub/real"), "old").unwrap();
+        fs::set_permissions(at("sub/real"), PermissionsExt::from_mode(0o640)).unwrap();
+        for (link, real) in [("link", "sub/real"), ("dangling", "sub/new"), ("folder/plain", "sub/plain")] {
+            write_atomic(&at(link), link.as_bytes()).unwrap();
+            assert_eq!(fs::read(at(real)).unwrap(), link.as_bytes());
+        }
+        assert!(["link", "sub/inner", "dangling", "folder"].iter().all(|name| at(name).is_symlink()));
+        let mode = |name: &str| fs::metadata(at(name)).unwrap().permissions().mode() & 0o777;
+        fs::write(at("usual"), "").unwrap();
+        assert_eq!((mode("sub/real"), mode("sub/new")), (0o640, mode("usual")));
+        symlink("b", at("a")).unwrap();
+        symlink("a", at("b")).unwrap();
+        assert!(write_atomic(&at("a"), b"").is_err());
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn what_is_no_file_is_refused_by_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("socket");
+        let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        for (path, what) in [(dir.path(), "folder"), (&socket, "socket"), (Path::new("/dev/null"), "device")] {
+            let message = write_atomic(path, b"").unwrap_err().to_string();
+            assert_eq!(message, format!("{}: is a {what}: only a regular file can be replaced", path.display()));
+        }
+        assert!(socket.exists() && fs::read_dir(dir.path()).unwrap().count() == 1);
+    }
+
+    #[test]
+    fn a_path_as_text_and_back() {
+        for path in ["data/a b%20.txt", "file:///x", "ein Käfer"] {
+            assert_eq!(path_of(&path_text(Path::new(path))), Path::new(path));
+        }
+        assert_eq!(path_text(Path::new("a b%20")), "a b%20");
+        #[cfg(unix)]
+        {
+            let path = PathBuf::from(<OsString as std::os::unix::ffi::OsStringExt>::from_vec(b"/t/p\xff% q".to_vec()));
+            assert_eq!(path_text(&path), "file:///t/p%FF%25%20q");
+            assert_eq!(path_of("file:///t/p%FF%25%20q"), path);
+        }
     }
 }

@@ -32,9 +32,9 @@
 //! let mut engine = Engine::new(&file, &device, EngineOptions::default())?;
 //!
 //! let sampling = Sampling { temperature: 0.0, max_tokens: 20, ..Sampling::default() };
-//! let (tokens, why) = engine.generate(&tokenizer.encode("the quick"), sampling)?;
-//! println!("{} ({why:?})", tokenizer.decode(&tokens));
-//! # assert!(!tokens.is_empty());
+//! let prompt = tokenizer.encode("the quick");
+//! let (tokens, why) = engine.generate(&prompt, sampling)?;
+//! println!("{} ({why:?})", tokenizer.decode(&[prompt, tokens].concat()));
 //! # Ok(())
 //! # }
 //! ```
@@ -87,6 +87,7 @@
 //! | `download` | fetching the data set `shakespeare` | yes |
 //! | `serve` | [`serve`]: the OpenAI API and a chat page over HTTP | yes |
 //! | `cli` | the program `nanotern`, with all of these | yes |
+//! | `parquet` | corpora in columns of Parquet files | no |
 //! | `cuda` | NVIDIA GPUs through CUDA; the driver is loaded at run time | no |
 //!
 //! # Floors

@@ -10,13 +10,20 @@ use serde_json::{Map, Value, json};
 
 #[cfg(feature = "native")]
 mod bpe;
-#[cfg(any(test, not(feature = "native")))]
 mod byte_level;
-#[cfg(any(test, not(feature = "native")))]
+mod decode;
 mod letters;
+#[cfg(feature = "native")]
+mod split;
+#[cfg(feature = "native")]
+mod train;
+#[cfg(feature = "native")]
+mod words;
 
 #[cfg(feature = "native")]
-pub use native::BpeTrainer;
+pub use train::BpeTrainer;
+
+pub(crate) use decode::{Decoder, overlap};
 
 /// The reader of a `tokenizer.json`: the `tokenizers` crate, or our own byte-level BPE in builds for which it is too large.
 #[cfg(feature = "native")]
@@ -108,29 +115,34 @@ impl Tokenizer {
         }
     }
 
-    /// The text of `ids`, including special tokens. Invalid UTF-8 becomes U+FFFD; unknown ids are skipped.
+    /// The text of `ids`, without special tokens. Invalid UTF-8 becomes U+FFFD; unknown ids are skipped.
     pub fn decode(&self, ids: &[u32]) -> String {
-        match &self.kind {
-            Kind::Bytes => self.decode_bytes(ids),
-            #[cfg(feature = "native")]
-            Kind::Json(json) => json.decode(ids),
-            #[cfg(not(feature = "native"))]
-            Kind::Json(_) => self.decode_bytes(ids),
-        }
+        self.decode_by(Decoder::new(self, false), ids)
     }
 
-    fn decode_bytes(&self, ids: &[u32]) -> String {
-        let bytes: Vec<u8> = ids.iter().filter_map(|&id| self.token_bytes(id)).flatten().collect();
-        String::from_utf8_lossy(&bytes).into_owned()
+    /// The text of `ids`, in which special tokens are spelled.
+    pub fn decode_with_specials(&self, ids: &[u32]) -> String {
+        self.decode_by(Decoder::new(self, true), ids)
     }
 
-    /// The bytes of one token, which may be part of a character; `None` for an unknown id.
+    fn decode_by(&self, mut decoder: Decoder, ids: &[u32]) -> String {
+        let mut text: String = ids.iter().map(|&id| decoder.push(self, id)).collect();
+        text.push_str(&decoder.finish());
+        text
+    }
+
+    /// The bytes of one token, which may be part of a character. A special token is spelled. If the tokenizer is not
+    /// byte-level, these are the bytes of a text of this token alone. `None` for an unknown id.
     pub fn token_bytes(&self, id: u32) -> Option<Vec<u8>> {
         match &self.kind {
             Kind::Bytes => match id {
                 0..256 => Some(vec![id as u8]),
                 _ => SPECIALS.get(id as usize - 256).map(|s| s.as_bytes().to_vec()),
             },
+            #[cfg(feature = "native")]
+            Kind::Json(json) if !json.byte_level => {
+                json.token(id).map(|_| self.decode_with_specials(&[id]).into_bytes())
+            }
             Kind::Json(json) => json.token_bytes(id),
         }
     }
@@ -177,50 +189,20 @@ impl Tokenizer {
 
 #[cfg(feature = "native")]
 mod native {
-    use super::{Kind, Tokenizer, bpe};
+    use super::{BpeTrainer, Kind, Tokenizer};
     use crate::error::{Error, Result};
     use crate::files;
     use std::path::Path;
 
-    /// Trains a byte-level BPE on text that comes in parts.
-    pub struct BpeTrainer {
-        text: String,
-        vocab_size: usize,
-    }
-
-    impl BpeTrainer {
-        /// A trainer of a vocabulary of at most `vocab_size` tokens.
-        ///
-        /// # Errors
-        /// When `vocab_size` is below 262 (256 bytes and the special tokens).
-        pub fn new(vocab_size: usize) -> Result<Self> {
-            bpe::check_size(vocab_size)?;
-            Ok(Self { text: String::new(), vocab_size })
-        }
-
-        /// Adds a text. No token spans two texts.
-        pub fn add(&mut self, text: &str) {
-            self.text.push_str(text);
-        }
-
-        /// The tokenizer.
-        ///
-        /// # Errors
-        /// When there was no text.
-        pub fn finish(self) -> Result<Tokenizer> {
-            Tokenizer::from_json(&bpe::train(&self.text, self.vocab_size)?)
-        }
-    }
-
     impl Tokenizer {
-        /// Trains a byte-level BPE on `text`. The vocabulary has at most `vocab_size` tokens. It has fewer if training ends
+        /// Trains a byte-level BPE on `text`, in which the special tokens are tokens: no other token spans them. The vocabulary has at most `vocab_size` tokens. It has fewer if training ends
         /// early because no pair of tokens occurs twice.
         ///
         /// # Errors
         /// When `text` is empty or `vocab_size` is below 262 (256 bytes and the special tokens).
         pub fn train_bpe(text: &str, vocab_size: usize) -> Result<Self> {
             let mut trainer = BpeTrainer::new(vocab_size)?;
-            trainer.add(text);
+            trainer.add_with_specials(text);
             trainer.finish()
         }
 
@@ -231,6 +213,18 @@ mod native {
                 Kind::Bytes => (from.max(1)..text.len()).find(|&at| text.is_char_boundary(at)),
                 Kind::Json(json) => json.cut(text, from),
             }
+        }
+
+        /// Bytes of the text of `ids`, in which each special token ends a text and counts nothing. Ids of a byte-level
+        /// tokenizer may begin and end within a character.
+        pub fn text_bytes(&self, ids: &[u32]) -> u64 {
+            if matches!(&self.kind, Kind::Json(json) if !json.byte_level) {
+                let texts = ids.split(|&id| self.is_special(id));
+                return texts.map(|text| self.decode(text).len() as u64).sum();
+            }
+            let bytes = |id| self.token_bytes(id).filter(|_| !self.is_special(id)).map_or(0, |b| b.len() as u64);
+            let lengths: Vec<u64> = (0..self.vocab_size() as u32).map(bytes).collect();
+            ids.iter().filter_map(|&id| lengths.get(id as usize)).sum()
         }
 
         /// Reads a `tokenizer.json` file.

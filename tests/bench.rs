@@ -125,7 +125,7 @@ fn train_steps_are_reported() {
     let project = Project::new();
     let report = json(&project, "train-step --config config.toml --steps 3");
     assert_eq!((&report["tokens_per_step"], report["seconds"].as_array().unwrap().len()), (&64.into(), 3));
-    for key in ["tok_per_s", "mfu", "matmul_flops_per_s", "buffer_bytes"] {
+    for key in ["tok_per_s", "mfu", "peak_flops_per_s", "buffer_bytes"] {
         assert!(report[key].as_f64().unwrap() > 0.0, "{key} in {report}");
     }
 }

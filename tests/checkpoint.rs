@@ -255,6 +255,21 @@ fn a_kill_while_replacing_final_leaves_one_valid_copy() {
 }
 
 #[test]
+fn a_final_is_kept_before_one_of_another_step_replaces_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = dir.path();
+    ck::keep_final(run, 5).unwrap();
+    save(run, "final", 5).unwrap();
+    ck::keep_final(run, 5).unwrap();
+    assert_eq!(names(run), ["final"]);
+    ck::keep_final(run, 9).unwrap();
+    assert_eq!((newest(run), names(run)), (Some((5, 0)), vec!["step_5".to_string()]));
+    save(run, "final", 5).unwrap();
+    ck::keep_final(run, 9).unwrap();
+    assert_eq!(names(run), ["final", "step_5"]);
+}
+
+#[test]
 fn prune_keeps_the_last_and_the_newest_valid() {
     let dir = tempfile::tempdir().unwrap();
     let run = dir.path();

@@ -4,7 +4,8 @@
 use nanotern::Result;
 use nanotern::data::sampler::Sampler;
 use nanotern::data::{self, Corpus, DataConfig, Dataset, TokenMeta, load, prepare};
-use nanotern::tokenizer::{SPECIALS, Tokenizer};
+use nanotern::tokenizer::{EOS, SPECIALS, Tokenizer};
+use ruzstd::encoding::CompressionLevel;
 use std::fs;
 use std::path::Path;
 
@@ -17,6 +18,11 @@ fn load_in(dir: &Path, toml: &str) -> Result<Corpus> {
 
 fn message(dir: &Path, toml: &str) -> String {
     load_in(dir, toml).expect_err("the data are wrong").to_string()
+}
+
+/// A text data set at `path`.
+fn text(path: impl AsRef<Path>) -> DataConfig {
+    DataConfig { dataset: Dataset::Text, path: Some(path.as_ref().to_path_buf()), ..DataConfig::default() }
 }
 
 fn write_ids(path: &Path, ids: &[u32]) {
@@ -42,11 +48,11 @@ fn text_is_cut_at_a_character() {
     let text = "é".repeat(105);
     fs::write(dir.path().join("t.txt"), &text).unwrap();
     let corpus = load_in(dir.path(), "dataset = \"text\"\npath = \"t.txt\"\ntokenizer = \"bytes\"").unwrap();
-    assert_eq!((corpus.train.len(), corpus.val.len()), (2 * 94, 2 * 11)); // floor(0.9 * 105) characters
+    assert_eq!((corpus.train.len(), corpus.val.len()), (2 * 94 + 1, 2 * 11 + 1)); // floor(0.9 * 105) characters
     assert_eq!((corpus.val_bytes, corpus.vocab_size), (Some(22), 256 + SPECIALS.len()));
     let tokenizer = corpus.tokenizer.unwrap();
     let back = tokenizer.decode(corpus.train.as_slice()) + &tokenizer.decode(corpus.val.as_slice());
-    assert_eq!(back, text);
+    assert_eq!(back.replace(EOS, ""), text);
 }
 
 #[test]
@@ -72,10 +78,10 @@ fn a_given_tokenizer_and_validation_file_are_used() {
     let keys = "dataset = \"text\"\npath = \"texts\"\nval_path = \"val.txt\"\ntokenizer = \"tok/t.json\"";
     let corpus = load_in(dir.path(), keys).unwrap();
     let tokenizer = corpus.tokenizer.unwrap();
-    assert_eq!(tokenizer.decode(corpus.train.as_slice()), "one<|eos|>two");
+    assert_eq!(tokenizer.decode_with_specials(corpus.train.as_slice()), "one<|eos|>two<|eos|>");
     assert_eq!((tokenizer.decode(corpus.val.as_slice()).as_str(), corpus.val_bytes), ("three", Some(5)));
-    let limit = message(dir.path(), &format!("{keys}\nvocab_size = 262"));
-    assert!(limit.contains("262") && limit.contains("tok/t.json"), "{limit}");
+    let (limit, size) = (message(dir.path(), &format!("{keys}\nvocab_size = 262")), tokenizer.vocab_size().to_string());
+    assert!(["262 (data.vocab_size)", "tok/t.json", &size].iter().all(|part| limit.contains(part)), "{limit}");
 }
 
 #[test]
@@ -140,7 +146,7 @@ fn prepared_data_load_as_the_text_does() {
     let dir = tempfile::tempdir().unwrap();
     let input = dir.path().join("t.txt");
     fs::write(&input, TEXT.repeat(10)).unwrap();
-    let summary = prepare(&input, &dir.path().join("out"), "bpe", 320, 0.1).unwrap();
+    let summary = prepare(&DataConfig { vocab_size: Some(320), ..text(&input) }, &dir.path().join("out")).unwrap();
     let prepared =
         load_in(dir.path(), "dataset = \"tokens\"\npath = \"out/train.bin\"\nval_path = \"out/val.bin\"").unwrap();
     let direct = load_in(dir.path(), "dataset = \"text\"\npath = \"t.txt\"\nvocab_size = 320").unwrap();
@@ -149,15 +155,34 @@ fn prepared_data_load_as_the_text_does() {
     assert_eq!(prepared.val_bytes, direct.val_bytes);
     assert_eq!(prepared.vocab_size, direct.vocab_size);
     assert_eq!(prepared.tokenizer.unwrap().hash(), direct.tokenizer.unwrap().hash());
-    assert_eq!((summary.train_tokens, summary.val_tokens), (direct.train.len() as u64, direct.val.len() as u64));
-    assert_eq!(summary.train_bytes + summary.val_bytes, 10 * TEXT.len() as u64);
+    let (report, direct_report) = (summary.report, direct.report.unwrap());
+    assert_eq!(report, direct_report);
+    assert_eq!((report.train.tokens, report.val.tokens), (direct.train.len() as u64, direct.val.len() as u64));
+    assert_eq!(report.train.bytes + report.val.bytes, 10 * TEXT.len() as u64);
     let mut names: Vec<_> = fs::read_dir(dir.path().join("out")).unwrap().map(|e| e.unwrap().file_name()).collect();
     names.sort();
     assert_eq!(names, ["tokenizer.json", "train.bin", "train.json", "val.bin", "val.json"]);
     // If the validation tokens are held back from one file, their bytes are counted by the tokenizer.
     let cut = load_in(dir.path(), "dataset = \"tokens\"\npath = \"out/train.bin\"\nval_fraction = 0.5").unwrap();
     let text = cut.tokenizer.unwrap().decode(cut.val.as_slice());
-    assert_eq!(cut.val_bytes, Some(text.len() as u64));
+    assert_eq!(cut.val_bytes, Some(text.trim_end_matches(EOS).len() as u64));
+}
+
+#[test]
+fn files_that_are_not_of_prepared_data_are_not_replaced() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("t.txt"), TEXT).unwrap();
+    let cfg = DataConfig { tokenizer: "bytes".into(), ..text(dir.path().join("t.txt")) };
+    for name in ["tokenizer.json", "val.json"] {
+        let path = dir.path().join(name);
+        fs::write(&path, "mine").unwrap();
+        let message = prepare(&cfg, dir.path()).unwrap_err().to_string();
+        assert!(message.contains(name) && message.contains("replaced"), "{message}");
+        assert_eq!(fs::read(&path).unwrap(), b"mine");
+        fs::remove_file(&path).unwrap();
+    }
+    prepare(&cfg, dir.path()).unwrap();
+    prepare(&cfg, dir.path()).unwrap();
 }
 
 #[test]
@@ -167,8 +192,9 @@ fn a_description_that_does_not_fit_is_refused() {
     fs::write(&input, TEXT.repeat(10)).unwrap();
     let keys = "dataset = \"tokens\"\npath = \"train.bin\"\nval_path = \"val.bin\"";
     let bin = dir.path().join("train.bin");
+    let cfg = DataConfig { vocab_size: Some(320), ..text(&input) };
     let describe = |change: &dyn Fn(&mut TokenMeta)| {
-        prepare(&input, dir.path(), "bpe", 320, 0.1).unwrap();
+        prepare(&cfg, dir.path()).unwrap();
         let mut meta = TokenMeta::read(&bin).unwrap().unwrap();
         change(&mut meta);
         fs::write(TokenMeta::path(&bin), serde_json::to_string(&meta).unwrap()).unwrap();
@@ -178,9 +204,14 @@ fn a_description_that_does_not_fit_is_refused() {
     assert!(tokens.contains("train.bin") && tokens.contains("train.json says"), "{tokens}");
     let hash = describe(&|meta| meta.tokenizer_hash = "0".repeat(8));
     assert!(hash.contains("00000000"), "{hash}");
-    prepare(&input, dir.path(), "bpe", 320, 0.1).unwrap();
+    prepare(&cfg, dir.path()).unwrap();
     let small = message(dir.path(), &format!("{keys}\nvocab_size = 300"));
-    assert!(small.contains("300"), "{small}");
+    let tokenizer = Tokenizer::load(&dir.path().join("tokenizer.json")).unwrap();
+    let parts = ["300 (data.vocab_size)", "tokenizer.json", &tokenizer.vocab_size().to_string()];
+    assert!(parts.iter().all(|part| small.contains(part)), "{small}");
+    fs::rename(dir.path().join("tokenizer.json"), dir.path().join("other.json")).unwrap();
+    let small = message(dir.path(), &format!("{keys}\nvocab_size = 300"));
+    assert!(small.contains("train.bin") && small.contains("300"), "{small}");
     fs::write(TokenMeta::path(&bin), "{\"tokens\": \"many\"}").unwrap();
     let broken = message(dir.path(), keys);
     assert!(broken.contains("train.json"), "{broken}");
@@ -192,7 +223,135 @@ fn training_from_a_folder() {
     fs::write(dir.path().join("a.txt"), "one one one one").unwrap();
     fs::write(dir.path().join("b.txt"), "two two two two").unwrap();
     let out = tempfile::tempdir().unwrap();
-    let t = data::train_tokenizer(dir.path(), 280, &out.path().join("sub/t.json")).unwrap();
+    let cfg = DataConfig { vocab_size: Some(280), ..text(dir.path()) };
+    fs::write(dir.path().join("c.bin"), [0; 9]).unwrap();
+    let (t, report) = data::train_tokenizer(&cfg, &out.path().join("sub/t.json")).unwrap();
+    assert_eq!((report.train.documents, report.train.bytes, report.left_out.count), (2, 30, 1), "{report}");
     assert_eq!((t.encode(" one").len(), t.encode(" two").len()), (1, 1));
     assert!(out.path().join("sub/t.json").exists());
+}
+
+/// Lines of JSON with these texts.
+fn lines(texts: impl IntoIterator<Item = String>) -> String {
+    texts.into_iter().map(|text| serde_json::json!({ "body": text }).to_string() + "\n").collect()
+}
+
+/// Documents of different lengths.
+fn documents(n: usize) -> impl Iterator<Item = String> {
+    (0..n).map(|i| format!("Document {i}: {}\n", "gull ".repeat(i * 7 % 23)))
+}
+
+/// The documents of tokens: the texts between end-of-document tokens, of which there is one after each.
+fn documents_of(tokenizer: &Tokenizer, ids: &[u32]) -> Vec<String> {
+    let eos = tokenizer.eos().unwrap();
+    assert_eq!(ids.last(), Some(&eos));
+    ids[..ids.len() - 1].split(|id| *id == eos).map(|ids| tokenizer.decode(ids)).collect()
+}
+
+#[test]
+fn every_form_of_a_corpus_gives_the_same_documents() {
+    let dir = tempfile::tempdir().unwrap();
+    let (texts, at): (Vec<String>, _) = (documents(300).collect(), |name: &str| dir.path().join(name));
+    fs::create_dir(at("folder")).unwrap();
+    texts.iter().enumerate().for_each(|(i, text)| fs::write(at(&format!("folder/{:03}.txt", 299 - i)), text).unwrap());
+    let json = lines(texts.clone());
+    fs::write(at("a.jsonl"), &json).unwrap();
+    fs::write(at("a.ndjson.zst"), ruzstd::encoding::compress_to_vec(json.as_bytes(), CompressionLevel::Fastest))
+        .unwrap();
+    let spelled = texts.join(EOS);
+    fs::write(at("spelled.txt"), format!("{spelled}{EOS}")).unwrap();
+    let sides = |name: &str, more: &str| {
+        let keys = format!("dataset = \"text\"\npath = \"{name}\"\ntokenizer = \"bytes\"\n{more}");
+        let corpus = load_in(dir.path(), &keys).unwrap();
+        let tokenizer = corpus.tokenizer.unwrap();
+        let [mut train, mut val] = [&corpus.train, &corpus.val].map(|t| documents_of(&tokenizer, t.as_slice()));
+        assert_eq!(corpus.val_bytes, Some(val.concat().len() as u64), "{name}");
+        train.sort();
+        val.sort();
+        (train, val)
+    };
+    let folder = sides("folder", "");
+    assert_eq!(folder.0.len() + folder.1.len(), 300);
+    assert!(folder.1.iter().all(|text| texts.contains(text)) && (15..50).contains(&folder.1.len()));
+    assert_eq!(sides("a.jsonl", "field = \"body\""), folder);
+    assert_eq!(sides("a.ndjson.zst", "field = \"body\""), folder);
+    assert_eq!(sides("spelled.txt", "special_tokens = true"), folder);
+}
+
+#[test]
+fn the_spelling_of_a_special_token_is_text_unless_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = format!("a {EOS} b <|user|> c\n");
+    fs::write(dir.path().join("t.txt"), text.repeat(9)).unwrap();
+    for tokenizer in ["bytes", "bpe"] {
+        let load = |special: bool| {
+            let keys = "dataset = \"text\"\npath = \"t.txt\"\nval_path = \"t.txt\"\nvocab_size = 290";
+            load_in(dir.path(), &format!("{keys}\ntokenizer = \"{tokenizer}\"\nspecial_tokens = {special}")).unwrap()
+        };
+        let plain = load(false);
+        let (of, ids) = (plain.tokenizer.unwrap(), plain.val.as_slice());
+        assert_eq!(ids.iter().filter(|id| of.is_special(**id)).count(), 1);
+        assert_eq!(of.decode_with_specials(ids), text.repeat(9) + EOS);
+        assert_eq!(plain.val_bytes, Some(text.len() as u64 * 9));
+        let special = load(true);
+        let (of, ids) = (special.tokenizer.unwrap(), special.val.as_slice());
+        assert_eq!(ids.iter().filter(|id| of.is_special(**id)).count(), 19);
+        assert_eq!(of.decode_with_specials(ids), text.repeat(9) + EOS);
+        let spelled = (EOS.len() + "<|user|>".len()) as u64;
+        assert_eq!(special.val_bytes, Some((text.len() as u64 - spelled) * 9));
+        assert_eq!(special.report.unwrap().val.documents, 10);
+        // A tokenizer is not trained on the spelling.
+        let mut texts =
+            (0..of.vocab_size() as u32).filter(|id| !of.is_special(*id)).filter_map(|id| of.token_bytes(id));
+        assert!(!texts.any(|text| text.windows(2).any(|two| two == b"us")), "{tokenizer}");
+    }
+}
+
+#[test]
+fn bytes_of_the_built_in_text_are_of_text_alone() {
+    let corpus = load_in(Path::new(""), "tokenizer = \"bytes\"").unwrap();
+    let text = corpus.val.as_slice().iter().filter(|id| **id < 256).count() as u64;
+    assert_eq!(corpus.val_bytes, Some(text));
+    assert!((text as usize) < corpus.val.len());
+}
+
+#[test]
+fn token_files_are_cut_between_documents() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("t.jsonl"), lines(documents(40))).unwrap();
+    let cfg = DataConfig { field: "body".into(), tokenizer: "bytes".into(), ..text(dir.path().join("t.jsonl")) };
+    prepare(&cfg, &dir.path().join("out")).unwrap();
+    let corpus = load_in(dir.path(), "dataset = \"tokens\"\npath = \"out/train.bin\"\nval_fraction = 0.2").unwrap();
+    let of = corpus.tokenizer.unwrap();
+    let (train, val) = (documents_of(&of, corpus.train.as_slice()), documents_of(&of, corpus.val.as_slice()));
+    assert_eq!(train.len() + val.len(), 40);
+    assert!(val.iter().all(|text| text.starts_with("Document")) && val.len() > 3);
+    let report = corpus.report.unwrap();
+    assert!(report.split.contains("end of a document"), "{report}");
+    assert_eq!((report.val.documents, report.val.bytes), (val.len() as u64, val.concat().len() as u64));
+}
+
+#[test]
+fn documents_to_evaluate_are_those_of_training() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("t.jsonl"), lines(documents(120))).unwrap();
+    fs::create_dir(dir.path().join("val")).unwrap();
+    fs::write(dir.path().join("val/a.jsonl"), lines(documents(9))).unwrap();
+    fs::write(dir.path().join("val/b.txt"), TEXT).unwrap();
+    let keys = "dataset = \"text\"\npath = \"t.jsonl\"\nfield = \"body\"\nval_path = \"val\"\nvocab_size = 300";
+    let corpus = load_in(dir.path(), keys).unwrap();
+    let cfg: DataConfig = toml::from_str(keys).unwrap();
+    let (tokens, report) =
+        data::load_documents(&cfg, &dir.path().join("val"), corpus.tokenizer.as_ref().unwrap()).unwrap();
+    assert_eq!(tokens.as_slice(), corpus.val.as_slice());
+    assert_eq!((Some(report.val.bytes), report.val.documents), (corpus.val_bytes, 10));
+    assert_eq!(report.val, corpus.report.unwrap().val);
+}
+
+#[test]
+fn a_preset_is_no_vocabulary() {
+    for preset in nanotern::model::PRESETS.iter() {
+        let config = nanotern::train::Config::load(Some(preset.name.as_ref()), &[]).unwrap();
+        assert_eq!(config.data.vocab_size, None, "{}", preset.name);
+    }
 }

@@ -95,7 +95,7 @@ fn batches(golden: &Golden) -> Vec<Batch> {
         let row = |r: usize| ids[(s * rows + r) * width..][from..from + width - 1].to_vec();
         (0..rows).flat_map(row).collect()
     };
-    (0..steps).map(|s| Batch { inputs: window(s, 0), targets: window(s, 1) }).collect()
+    (0..steps).map(|s| Batch::new(window(s, 0), window(s, 1), width - 1)).collect()
 }
 
 /// Runs step 0 up to the update, op by op. Returns the largest distance of an activation, and the fraction of rows that

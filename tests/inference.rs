@@ -6,7 +6,8 @@ mod common;
 use common::{backends, fastest, on_gpu, relative, scalar};
 use nanotern::backend::Backend;
 use nanotern::checkpoint::{self, Meta};
-use nanotern::formats::{Format, ModelFile};
+use nanotern::eval;
+use nanotern::formats::{Format, ModelFile, TensorData};
 use nanotern::infer::{Engine, EngineOptions, FinishReason, Sampling};
 use nanotern::model::ModelConfig;
 use nanotern::rng::Rng;
@@ -44,7 +45,7 @@ fn train(config: &ModelConfig, dir: &Path) -> Vec<f32> {
     let mut trainer = Trainer::new(step, &fastest()).unwrap();
     trainer.init(3);
     for step in 0..12 {
-        let batch = Batch { inputs: ids(step), targets: ids(step + 1) };
+        let batch = Batch::new(ids(step), ids(step + 1), SEQ);
         trainer.submit(step, 1.0, [batch]).unwrap();
     }
     let whole = Config { model: config.clone(), ..Config::default() };
@@ -53,7 +54,7 @@ fn train(config: &ModelConfig, dir: &Path) -> Vec<f32> {
     let tokenizer = Tokenizer::bytes().to_json();
     checkpoint::save(dir, "final", &meta, &model, &optimizer, Some(&tokenizer)).unwrap();
 
-    trainer.feed(&Batch { inputs: ids(0), targets: ids(1) });
+    trainer.feed(&Batch::new(ids(0), ids(1), SEQ));
     trainer.program.run_section(trainer.step.sections.begin).unwrap();
     let graph = &trainer.step.plan.graph;
     let nodes = trainer.step.sections.eval.nodes();
@@ -108,11 +109,11 @@ fn best() -> String {
     cpu_kernels::Level::detect().to_string()
 }
 
-/// Generates tokens for several prompts at once.
-fn together(engine: &mut Engine, prompts: &[Vec<u32>], sampling: &Sampling) -> Vec<Vec<u32>> {
+/// Generates tokens for several prompts at once; also gives why a prompt failed.
+fn together(engine: &mut Engine, prompts: &[Vec<u32>], sampling: &Sampling) -> (Vec<Vec<u32>>, Vec<Option<String>>) {
     use nanotern::infer::Event;
     let ids: Vec<_> = prompts.iter().map(|p| engine.start(p, sampling.clone(), Default::default()).unwrap()).collect();
-    let mut tokens = vec![Vec::new(); prompts.len()];
+    let (mut tokens, mut failed) = (vec![Vec::new(); prompts.len()], vec![None; prompts.len()]);
     let mut running = prompts.len();
     while running > 0 {
         for (id, event) in pollster::block_on(engine.step()).unwrap() {
@@ -120,10 +121,14 @@ fn together(engine: &mut Engine, prompts: &[Vec<u32>], sampling: &Sampling) -> V
             match event {
                 Event::Token(token) => tokens[which].push(token),
                 Event::Finished(_) => running -= 1,
+                Event::Failed(why) => {
+                    failed[which] = Some(why);
+                    running -= 1;
+                }
             }
         }
     }
-    tokens
+    (tokens, failed)
 }
 
 #[test]
@@ -148,7 +153,7 @@ fn sequences_side_by_side_get_what_they_get_alone() {
             let alone: Vec<Vec<u32>> =
                 prompts.iter().map(|p| engine.generate(p, sampling.clone()).unwrap().0).collect();
             assert!(alone.iter().any(|a| a.len() == 12) && alone[0] != alone[1]);
-            let together = together(&mut engine, &prompts, &sampling);
+            let (together, _) = together(&mut engine, &prompts, &sampling);
             // A GPU sums few rows and many rows in different orders: the most likely token is the same, a sampled one may
             // differ.
             if temperature == 0.0 || !on_gpu(&name) {
@@ -156,6 +161,48 @@ fn sequences_side_by_side_get_what_they_get_alone() {
             }
             assert_eq!(engine.free_slots(), 6);
         }
+    }
+}
+
+/// Sets values of an f32 weight to one at which what is made of them overflows.
+fn overflow(file: &mut ModelFile, weight: &str, count: usize) {
+    let tensor = file.tensors.iter_mut().find(|t| t.name == weight).unwrap();
+    let TensorData::F32(values) = &mut tensor.data else { panic!("{weight} is not f32") };
+    values[..count].fill(3e38);
+}
+
+#[test]
+fn logits_that_are_not_finite_end_their_sequence_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    train(&config(true, 2, 2), dir.path());
+    let (mut some, mut all) = (served(dir.path()), served(dir.path()));
+    // One factor of the last norm overflows for some tokens only.
+    overflow(&mut some, "norm.weight", 1);
+    overflow(&mut all, "layers.1.ffn.norm.weight", 64);
+    let prompts: Vec<Vec<u32>> = (0..12).map(|i| ids(i)[..1 + 3 * i as usize].to_vec()).collect();
+    let sampling = Sampling { temperature: 0.0, max_tokens: 3, ..Sampling::default() };
+    let options = EngineOptions { slots: prompts.len(), ..EngineOptions::default() };
+    for (name, backend) in backends() {
+        let mut engine = Engine::new(&some, &backend, options).unwrap();
+        let alone: Vec<_> = prompts.iter().map(|p| engine.generate(p, sampling.clone())).collect();
+        let failed = alone.iter().filter(|r| r.is_err()).count();
+        assert!(failed > 0 && failed < alone.len(), "{name}: {failed} of {} fail", alone.len());
+        let (tokens, why) = together(&mut engine, &prompts, &sampling);
+        for (i, alone) in alone.into_iter().enumerate() {
+            match alone {
+                Ok((alone, _)) => assert!(why[i].is_none() && tokens[i] == alone, "{name}, prompt {i}"),
+                Err(error) => {
+                    let (error, why) = (error.to_string(), why[i].clone());
+                    assert!(error.contains("not finite") && error.ends_with("rms_norm at norm.weight"), "{error}");
+                    assert_eq!(why, Some(error), "{name}, prompt {i}");
+                }
+            }
+        }
+        assert_eq!(engine.free_slots(), prompts.len());
+        let error = Engine::new(&all, &backend, options).unwrap().generate_all(&prompts, &sampling).unwrap_err();
+        assert!(error.to_string().ends_with("rms_norm at layers.1.ffn.norm.weight"), "{name}: {error}");
+        let error = eval::perplexity(&all, &backend, &ids(0), None).unwrap_err().to_string();
+        assert!(error.contains("loss is not") && error.ends_with("rms_norm at layers.1.ffn.norm.weight"), "{error}");
     }
 }
 

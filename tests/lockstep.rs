@@ -40,7 +40,7 @@ fn losses(backend: &Backend, quantize: Quantize, embeddings: Embeddings) -> Vec<
         let micro = (0..shape.accum).map(|_| {
             let start = rng.below(60) as u32;
             let ids = |from: u32| (0..shape.rows() as u32).map(|i| (start + from + i * 7) % 60).collect();
-            Batch { inputs: ids(0), targets: ids(7) }
+            Batch::new(ids(0), ids(7), shape.seq)
         });
         trainer.submit(step, optim.schedule(step, 100), micro.collect::<Vec<_>>()).unwrap();
     }

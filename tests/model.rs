@@ -4,16 +4,17 @@
 
 mod common;
 
-use common::{fastest, relative, scalar};
+use common::{backends, fastest, on_gpu, relative, scalar};
 use nanotern::backend::{Backend, Program};
 use nanotern::data::synthetic;
 use nanotern::graph::{DType, Graph, Plan, Section, TensorId};
 use nanotern::model::{
     Context, Embeddings, Inputs, Model, ModelConfig, PRESETS, Preset, Quantize, Role, mixing_params,
 };
-use nanotern::ops::{Muon, Targets};
+use nanotern::ops::{IGNORE, Muon, Targets};
 use nanotern::rng::Rng;
 use nanotern::train::{Batch, OptimConfig, StepShape, TrainStep, Trainer};
+use std::ops::Range;
 use std::sync::Arc;
 
 fn small() -> ModelConfig {
@@ -55,10 +56,10 @@ fn trainer(config: &ModelConfig, vocab: usize, shape: StepShape, backend: &Backe
     trainer
 }
 
-fn random_batch(rows: usize, vocab: usize, seed: u64) -> Batch {
+fn random_batch(shape: StepShape, vocab: usize, seed: u64) -> Batch {
     let mut rng = Rng::new(seed);
-    let mut ids = || (0..rows).map(|_| rng.below(vocab as u64) as u32).collect();
-    Batch { inputs: ids(), targets: ids() }
+    let mut ids = || (0..shape.rows()).map(|_| rng.below(vocab as u64) as u32).collect();
+    Batch::new(ids(), ids(), shape.seq)
 }
 
 /// Windows of text with bytes as ids.
@@ -69,7 +70,7 @@ fn text_batch(shape: StepShape, step: usize) -> Batch {
         let cut = |i: usize| text[window(i) + from..][..shape.seq].iter().map(|b| u32::from(*b));
         (0..shape.batch).flat_map(cut).collect()
     };
-    Batch { inputs: ids(0), targets: ids(1) }
+    Batch::new(ids(0), ids(1), shape.seq)
 }
 
 fn as_f64(x: &[f32]) -> Vec<f64> {
@@ -89,6 +90,15 @@ fn count(c: &ModelConfig, vocab: usize) -> usize {
     let norms = 2 * c.dim + if c.sub_norm { c.dim + c.ffn } else { 0 };
     let layer = 2 * c.dim * c.dim + 2 * c.dim * kv + 3 * c.dim * c.ffn + norms + 2 * mixing_params(c.mhc_streams);
     vocab * c.dim * if c.tie_embeddings { 1 } else { 2 } + c.layers * layer + c.dim
+}
+
+#[test]
+fn a_large_vocabulary_has_rows_of_logits() {
+    for (vocab, chunk) in [(300, 500), (1 << 21, 64), (1 << 22, 64), (1 << 24, 64)] {
+        let mut g = Graph::new();
+        let model = Model::for_inference(&mut g, &ModelConfig::default(), vocab);
+        assert_eq!((model.head_chunk(500), model.head_chunk(3)), (chunk, 3), "{vocab}");
+    }
 }
 
 #[test]
@@ -122,7 +132,7 @@ fn presets_have_the_parameters_their_names_say() {
 /// The loss before the first step is that of a uniform guess.
 fn assert_first_loss(config: &ModelConfig, vocab: usize, shape: StepShape) {
     let mut trainer = trainer(config, vocab, shape, &fastest());
-    let loss = trainer.evaluate([random_batch(shape.rows(), vocab, 5)]).unwrap();
+    let loss = trainer.evaluate([random_batch(shape, vocab, 5)]).unwrap();
     println!("vocab {vocab}: first loss {loss:.4}, ln(vocab) {:.4}", (vocab as f64).ln());
     assert!((loss - (vocab as f64).ln()).abs() < 0.3, "first loss {loss} of vocabulary {vocab}: {config:?}");
 }
@@ -191,7 +201,7 @@ fn a_token_changes_no_logits_before_it() {
     let groups = [1, 2, 4].map(|kv_heads| ModelConfig { kv_heads, ..small() });
     for config in every_option().into_iter().chain(groups) {
         let mut model = Forward::new(&config, vocab, 2, &fastest());
-        let ids = random_batch(2 * seq, vocab, 11).inputs;
+        let ids = random_batch(shape(2, seq), vocab, 11).inputs;
         let before = model.logits(&ids);
         for t in [0, 7, seq - 1, seq + 13] {
             let mut changed = ids.clone();
@@ -203,6 +213,78 @@ fn a_token_changes_no_logits_before_it() {
             assert!(outside.is_empty(), "token {t} changed the logits of rows {outside:?}: {config:?}");
             assert!(differs(t), "token {t} changed nothing: {config:?}");
             assert!(t + 1 == end || (t + 1..end).any(differs), "token {t} is seen by none after it: {config:?}");
+        }
+    }
+}
+
+/// The losses of each row of a batch, and the gradients of all parameters with a mask on the targets.
+fn losses_and_gradients(trainer: &mut Trainer, batch: Batch, counted: Range<usize>) -> (Vec<f32>, Vec<Vec<f32>>) {
+    trainer.evaluate([batch.clone()]).unwrap();
+    let losses = trainer.program.read::<f32>(trainer.step.targets.losses).unwrap()[counted.clone()].to_vec();
+    let kept = |(row, target): (usize, &u32)| if counted.contains(&row) { *target } else { IGNORE };
+    let targets = batch.targets.iter().enumerate().map(kept).collect();
+    trainer.submit(0, 0.0, [Batch { targets, ..batch }]).unwrap();
+    (losses, gradients(trainer).into_iter().map(|(_, g)| g).collect())
+}
+
+/// Losses of a document, and their gradients, do not depend on the documents before and behind it in the window.
+#[test]
+fn separated_documents_do_not_see_each_other() {
+    const END: u32 = 69;
+    let rows = 37..52; // in the second window, which starts at row 32
+    let document = |seed: u64| {
+        let mut batch = random_batch(shape(2, 32), 69, seed);
+        for end in [rows.start - 1, rows.end - 1] {
+            batch.inputs[end] = END;
+        }
+        batch
+    };
+    let (first, mut second) = (document(1), document(2));
+    second.inputs[rows.clone()].copy_from_slice(&first.inputs[rows.clone()]);
+    second.targets[rows.clone()].copy_from_slice(&first.targets[rows.clone()]);
+    for (name, backend) in backends() {
+        for config in [small(), ModelConfig { mhc_streams: 2, quantize: Quantize::None, kv_heads: 1, ..small() }] {
+            let mut trainer = trainer(&config, 70, shape(2, 32), &backend);
+            let mut results = |separate: bool| {
+                [&first, &second].map(|batch| {
+                    let batch = if separate { batch.clone().separate(END) } else { batch.clone() };
+                    losses_and_gradients(&mut trainer, batch, rows.clone())
+                })
+            };
+            let [a, b] = results(true);
+            assert!(a.0.iter().all(|l| *l > 0.0) && a.1.iter().any(|g| g.iter().any(|v| *v != 0.0)));
+            assert!(a == b, "{name}: a document depends on others: {config:?}");
+            let [a, b] = results(false);
+            assert!(a.0 != b.0 && a.1 != b.1, "{name}: without separation they see each other");
+        }
+    }
+}
+
+/// A separated document has the losses that it has alone in a window: on a CPU, bit for bit.
+#[test]
+fn a_separated_document_is_read_as_if_alone() {
+    const END: u32 = 69;
+    for (name, backend) in backends() {
+        let mut trainer = trainer(&small(), 70, shape(2, 32), &backend);
+        let mut batch = random_batch(shape(2, 32), 69, 5);
+        let documents = [0..3, 3..4, 4..29, 29..32, 32..64];
+        documents.iter().for_each(|rows| batch.inputs[rows.end - 1] = END);
+        let mut losses = |batch: Batch| {
+            trainer.evaluate([batch]).unwrap();
+            trainer.program.read::<f32>(trainer.step.targets.losses).unwrap()
+        };
+        let together = losses(batch.clone().separate(END));
+        for rows in documents {
+            let mut alone = random_batch(shape(2, 32), 69, 6);
+            alone.inputs[..rows.len()].copy_from_slice(&batch.inputs[rows.clone()]);
+            alone.targets[..rows.len()].copy_from_slice(&batch.targets[rows.clone()]);
+            let (have, want) = (&together[rows.clone()], &losses(alone)[..rows.len()]);
+            if on_gpu(&name) {
+                // An activation within float error of a tie may get the neighbouring code.
+                assert!(relative(have, &as_f64(want)) < 3e-2, "rows {rows:?} on {name}: {have:?}, alone {want:?}");
+            } else {
+                assert_eq!(have, want, "rows {rows:?} on {name}");
+            }
         }
     }
 }
@@ -279,15 +361,17 @@ fn gradients_agree_with_central_differences() {
                 embeddings: Embeddings::F32,
                 ..small()
             };
-            check_gradients(&config);
+            let batch = random_batch(shape(2, 8), 40, 3);
+            let end = batch.inputs[3];
+            check_gradients(&config, batch.clone());
+            check_gradients(&config, batch.separate(end));
         }
     }
 }
 
-fn check_gradients(config: &ModelConfig) {
+fn check_gradients(config: &ModelConfig, batch: Batch) {
     let shape = shape(2, 8);
     let mut t = trainer(config, 40, shape, &scalar());
-    let batch = random_batch(shape.rows(), 40, 3);
     // At the start residual streams are equal; after a few steps they differ.
     for step in 0..3 {
         t.submit(step, 1.0, [batch.clone()]).unwrap();
@@ -345,9 +429,10 @@ fn head(config: &ModelConfig, vocab: usize, chunk: usize) -> [Vec<f32>; 3] {
     for (i, (w, param)) in model.params().enumerate() {
         program.write(param, &w.init.values(w.elements(), &mut Rng::new(i as u64)));
     }
-    let batch = random_batch(rows, vocab, 2);
+    let batch = random_batch(shape(4, config.seq_len), vocab, 2);
     program.write(ids, &batch.inputs);
     program.write(targets.ids, &batch.targets);
+    program.write(positions, &batch.positions);
     program.run_section(all).unwrap();
     [targets.losses, dx, dw].map(|t| program.read(t).unwrap())
 }
@@ -369,7 +454,7 @@ fn evaluation_measures_the_loss_that_training_does() {
     for config in every_option() {
         let shape = shape(2, 32);
         let mut trainer = trainer(&config, 300, shape, &fastest());
-        let batch = random_batch(shape.rows(), 300, 4);
+        let batch = random_batch(shape, 300, 4);
         let eval = trainer.evaluate([batch.clone()]).unwrap();
         trainer.submit(0, 1.0, [batch]).unwrap();
         let train = f64::from(trainer.stats(0..1).unwrap()[0].loss);
@@ -381,10 +466,11 @@ fn evaluation_measures_the_loss_that_training_does() {
 fn accumulated_micro_batches_equal_one_large_batch() {
     for streams in [1, 4] {
         let config = ModelConfig { mhc_streams: streams, ..small() };
-        let batch = random_batch(4 * 32, 300, 8);
+        let batch = random_batch(shape(4, 32), 300, 8);
         let half = |i: usize| Batch {
             inputs: batch.inputs[i * 64..][..64].to_vec(),
             targets: batch.targets[i * 64..][..64].to_vec(),
+            positions: batch.positions[i * 64..][..64].to_vec(),
         };
         let mut whole = trainer(&config, 300, shape(4, 32), &fastest());
         let mut halves = trainer(&config, 300, StepShape { accum: 2, ..shape(2, 32) }, &fastest());
@@ -402,10 +488,10 @@ fn accumulated_micro_batches_equal_one_large_batch() {
 
 #[test]
 fn an_id_beyond_the_vocabulary_is_refused() {
-    for (name, backend) in common::backends() {
+    for (name, backend) in backends() {
         let mut trainer = trainer(&small(), 300, shape(2, 32), &backend);
         for id in [300, 999_999, u32::MAX - 1] {
-            let (mut inputs, mut targets) = (random_batch(64, 300, 8), random_batch(64, 300, 8));
+            let (mut inputs, mut targets) = (random_batch(shape(2, 32), 300, 8), random_batch(shape(2, 32), 300, 8));
             (inputs.inputs[5], targets.targets[7]) = (id, id);
             for batch in [inputs, targets] {
                 let errors = [trainer.submit(0, 1.0, [batch.clone()]), trainer.evaluate([batch]).map(|_| ())];
@@ -418,7 +504,7 @@ fn an_id_beyond_the_vocabulary_is_refused() {
                 }
             }
         }
-        let mut ignored = random_batch(64, 300, 8);
+        let mut ignored = random_batch(shape(2, 32), 300, 8);
         ignored.targets[7] = u32::MAX;
         trainer.submit(0, 1.0, [ignored]).unwrap();
     }

@@ -13,6 +13,14 @@ fn keys(record: &Value) -> Vec<&str> {
     record.as_object().unwrap().keys().map(String::as_str).collect()
 }
 
+/// Bytes of the end of `text.txt` that are held back: a tenth, from the line end that is nearest.
+fn bytes_held_back(p: &Project) -> usize {
+    let text = String::from_utf8(p.read("text.txt")).unwrap();
+    let target = text.len() * 9 / 10;
+    let ends = text.match_indices('\n').map(|(i, _)| i + 1);
+    text.len() - ends.min_by_key(|i| i.abs_diff(target)).unwrap()
+}
+
 #[test]
 fn files_of_a_run() {
     let p = Project::new();
@@ -30,9 +38,13 @@ fn files_of_a_run() {
     }
     for record in &val {
         assert_eq!(keys(record), ["step", "tokens", "val_bits_per_byte", "val_loss"]);
-        // In the byte tokenizer each token is one byte.
+        // In the byte tokenizer each token is one byte, but for the end of the document.
+        let bytes = bytes_held_back(&p) as f64;
         let [nats, bits] = ["val_loss", "val_bits_per_byte"].map(|k| record[k].as_f64().unwrap());
-        assert!((nats / std::f64::consts::LN_2 - bits).abs() < 1e-9, "{nats} nats, {bits} bits");
+        assert!(
+            (nats / std::f64::consts::LN_2 * (bytes + 1.0) / bytes - bits).abs() < 1e-9,
+            "{nats} nats, {bits} bits"
+        );
     }
     let meta = p.meta("run/final");
     assert_eq!((&meta["step"], &meta["tokens"], &meta["data_cursor"]), (&9.into(), &(9 * 64).into(), &18.into()));
@@ -99,6 +111,9 @@ const KEYS: &[(&str, &str, &str)] = &[
     ("data.vocab_size", "275", "--tokenizer bpe --vocab-size 270"),
     ("data.tokenizer", "bpe", "--vocab-size 300"),
     ("data.val_fraction", "0.3", ""),
+    ("data.field", "other", "--data-path lines.jsonl"),
+    ("data.special_tokens", "true", "--data-path marked.txt"),
+    ("data.separate_documents", "true", "--data-path lines.jsonl"),
     ("data.seed", "1", "--dataset synthetic"),
     ("train.batch_size", "3", ""),
     ("train.grad_accum", "2", ""),
@@ -134,6 +149,8 @@ fn every_key_does_something() {
 
     let p = Project::new();
     p.write("other.txt", "Nothing here is as it is in the other text, not one line of it. ".repeat(300));
+    p.write("lines.jsonl", "{\"text\": \"a text of one kind\", \"other\": \"this is of another\"}\n".repeat(40));
+    p.write("marked.txt", "A line with <|user|> in it.\n".repeat(60));
     let mut plain: BTreeMap<&str, Observed> = BTreeMap::new();
     for (i, (key, value, base)) in KEYS.iter().enumerate() {
         let base = &format!("--total-steps 6 {base}");
@@ -296,6 +313,54 @@ fn prepared_tokens_train_as_the_text_does() {
     p.train("text", "--tokenizer bpe.json");
     p.assert_same("tokens", "text");
     assert_eq!(p.exact_metrics("tokens"), p.exact_metrics("text"));
+}
+
+#[test]
+fn bits_per_byte_are_those_of_an_evaluation() {
+    let p = Project::new();
+    std::fs::create_dir(p.path("val")).unwrap();
+    let text = String::from_utf8(p.read("text.txt")).unwrap();
+    p.write("val/a.txt", &text[..3000]);
+    p.write("val/b.jsonl", "{\"text\": \"a <|user|> line of ümlauts\"}\n".repeat(70));
+    p.write("val/c.png", b"\x89PNG\0");
+    for (dir, words, special) in [
+        ("bytes", "--tokenizer bytes", ""),
+        ("bpe", "--tokenizer bpe --vocab-size 300", ""),
+        ("special", "--tokenizer bytes --set data.special_tokens=true", "--special-tokens"),
+    ] {
+        let words = format!("{words} --val-data-path val --set train.eval_windows=999999 --total-steps 3");
+        let ended = p.nanotern(&fresh(dir, &words));
+        assert!(ended.stderr.contains("71 documents") && ended.stderr.contains("c.png"), "{}", ended.stderr);
+        let trained = p.metrics(dir).last().unwrap()["val_bits_per_byte"].as_f64().unwrap();
+        let json = p.ok(&format!("eval perplexity --model {dir} --backend cpu --data-path val --json {special}"));
+        let json: Value = serde_json::from_str(&json).unwrap();
+        let bits = json["bits_per_byte"].as_f64().unwrap();
+        assert!((bits - trained).abs() < 1e-5 * bits, "{dir}: {bits}, {trained} in training");
+    }
+}
+
+#[test]
+fn other_data_do_not_keep_the_validation_data_of_the_file() {
+    let p = Project::new();
+    p.write("other.txt", "Other words are here, and here again. ".repeat(99));
+    let with_val =
+        String::from_utf8(p.read("config.toml")).unwrap().replace("[train]", "val_path = \"text.txt\"\n[train]");
+    p.write("val.toml", with_val);
+    let run = |dir: &str, words: &str| {
+        let ended = p
+            .nanotern(&format!("train --config val.toml --backend cpu --total-steps 1 --checkpoint-dir {dir} {words}"));
+        assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+        let kept = ended.stderr.contains("validation documents are those of");
+        let said = ended.stderr.contains("text.txt is of other data and not used");
+        assert_eq!(kept, p.meta(&format!("{dir}/final"))["config"]["data"]["val_path"].is_string());
+        (kept, said)
+    };
+    assert_eq!(run("as-it-is", ""), (true, false));
+    assert_eq!(run("same", "--data-path text.txt"), (true, false));
+    assert_eq!(run("other", "--data-path other.txt"), (false, true));
+    assert_eq!(run("set", &format!("--set data.path={}", p.path("other.txt").display())), (false, true));
+    assert_eq!(run("dataset", "--dataset synthetic --vocab-size 300"), (false, true));
+    assert_eq!(run("both", "--data-path other.txt --val-data-path other.txt"), (true, false));
 }
 
 #[test]

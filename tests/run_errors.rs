@@ -4,6 +4,7 @@
 mod common;
 
 use common::cli::{Project, fresh, resume};
+use std::path::PathBuf;
 
 /// Runs `words`, which must fail with `code` and a message that contains each of `parts`.
 fn fails(p: &Project, words: &str, code: i32, parts: &[&str]) {
@@ -66,6 +67,7 @@ fn configurations_that_cannot_be() {
     let giant =
         "train --config config.toml --backend cpu --set model.dim=16384 --set model.heads=128 --set model.ffn=65536";
     fails(&p, &format!("{giant} --set model.layers=256"), 1, &["MiB of memory", "are free", "smaller batch or model"]);
+    assert!(p.path("runs").read_dir().unwrap().next().is_none(), "a refused run leaves nothing behind");
 }
 
 #[test]
@@ -83,16 +85,22 @@ fn data_that_cannot_be() {
         ("--tokenizer missing.json", 1, &["missing.json"]),
         ("--tokenizer text.txt", 1, &["text.txt"]),
         ("--data-path missing.txt", 1, &["missing.txt", "No such file"]),
-        ("--data-path short.txt", 2, &["14 tokens", "sequence length 32 needs 33"]),
+        ("--data-path short.txt", 2, &["15 tokens", "sequence length 32 needs 33"]),
         ("--data-path empty.txt", 1, &["empty.txt", "empty"]),
         ("--data-path latin.txt", 1, &["latin.txt", "UTF-8", "offset 3"]),
         ("--data-path odd.bin", 1, &["odd.bin", "multiple of 4"]),
         ("--data-path large.bin --vocab-size 300", 1, &["large.bin", "1000", "300"]),
-        ("--val-data-path val.txt", 2, &["20 validation tokens", "33"]),
+        ("--data-path large.bin --vocab-size 40000000", 2, &["40000000", "at most 33554432", "dim = 64"]),
+        ("--val-data-path val.txt", 2, &["21 validation tokens", "33"]),
         ("--val-data-path missing.txt", 1, &["missing.txt"]),
         ("--dataset tokens --set data.path=x.bin", 1, &["x.bin"]),
         ("--dataset web", 2, &["web", "`synthetic`"]),
         ("--set data.val_fraction=1.0", 2, &["val_fraction is 1", "below 1"]),
+        (
+            "--data-path large.bin --vocab-size 2000 --set data.separate_documents=true",
+            2,
+            &["data.separate_documents", "large.bin"],
+        ),
     ] {
         fails(&p, &fresh("run", words), code, parts);
     }
@@ -150,17 +158,24 @@ fn runs_that_cannot_be_taken_up() {
     for (words, parts) in [
         (fresh("run", ""), &["run already contains a run", "--resume"][..]),
         (resume("run", "--total-steps 4"), &["total_steps = 4", "6 steps"]),
-        (resume("run", "--set model.dim=128"), &["embed.weight", "[262, 64]", "[262, 128]"]),
-        (resume("run", "--set model.layers=2"), &["layers.1.", "lacks"]),
-        (resume("run", "--set model.mhc_streams=2"), &["mhc", "lacks"]),
-        (resume("run", "--set optim.aux=lion"), &["optimizer has a tensor", ".v"]),
+        (
+            resume("run", "--set model.dim=128 --seed 7"),
+            &["model.dim = 64, not 128", "train.seed = 0, not 7", "--fork"],
+        ),
         (resume("run", "--checkpoint-dir other"), &["--resume run", "--checkpoint-dir other", "one of them"]),
-        (resume("run", "--seed 7"), &["seed 0, not 7"]),
-        (resume("run", "--data-path other.txt"), &["data that differs from other.txt"]),
-        (resume("run", "--tokenizer bpe --vocab-size 262"), &["another tokenizer"]),
+        (resume("run", "--fork new --checkpoint-dir run"), &["--fork", "--checkpoint-dir run"]),
+        (resume("run", "--fork run"), &["run already contains a run"]),
+        (resume("run", "--fork new --set model.dim=128"), &["embed.weight", "[262, 64]", "[262, 128]"]),
+        (resume("run", "--fork new --set model.layers=2"), &["layers.1.", "lacks"]),
+        (resume("run", "--fork new --tokenizer bpe --vocab-size 270"), &["embed.weight", "[262, 64]", "[270, 64]"]),
+        (
+            resume("run", "--data-path other.txt"),
+            &["data that differs from other.txt", "data.path was", "other.txt\")"],
+        ),
+        (resume("run", "--tokenizer bpe --vocab-size 262"), &["another tokenizer", "data.tokenizer was \"bytes\""]),
     ] {
         fails(&p, &words, 2, parts);
-        assert!(saved() == before, "{words}: a refused run was changed");
+        assert!(saved() == before && !p.path("new").exists(), "{words}: a refused run was changed");
     }
     std::fs::remove_dir_all(p.path("run/final")).unwrap();
     std::fs::create_dir(p.path("run/step_4")).unwrap();
@@ -176,11 +191,211 @@ fn places_that_cannot_be_written() {
         fails(&p, &fresh("/proc/run", ""), 1, &["/proc/run"]);
     }
     // A save fails half-way through a run because a file has the name of the checkpoint.
-    std::fs::create_dir(p.path("run")).unwrap();
+    p.train("run", "--total-steps 6 --checkpoint-interval 2");
+    for name in ["final", "step_4"] {
+        std::fs::remove_dir_all(p.path("run").join(name)).unwrap();
+    }
     p.write("run/.tmp-step_4", "");
-    let words = "--total-steps 6 --checkpoint-interval 2";
-    fails(&p, &fresh("run", words), 1, &["run/step_4 not saved", "kept: step_2"]);
+    fails(&p, &resume("run", ""), 1, &["run/step_4 not saved", "kept: step_2"]);
     p.ok(&resume("run", "--checkpoint-interval 0"));
     p.train("whole", "--total-steps 6");
     p.assert_same("whole", "run");
+}
+
+/// Every file and folder under `dir`, with the contents.
+fn tree(dir: &std::path::Path) -> Vec<(PathBuf, Option<Vec<u8>>)> {
+    let mut found = Vec::new();
+    for path in dir.read_dir().unwrap().map(|e| e.unwrap().path()) {
+        found.extend(if path.is_dir() { tree(&path) } else { vec![(path.clone(), std::fs::read(&path).ok())] });
+        found.push((path, None));
+    }
+    found.sort();
+    found
+}
+
+#[test]
+fn a_folder_of_somebody_else_stays_as_it_is() {
+    let p = Project::new();
+    p.train("run", "--total-steps 2");
+    for (folder, file, text) in [
+        ("project", "config.toml", "title = \"mine\"\n".to_string()),
+        ("own_config", "config.toml", String::from_utf8(p.read("config.toml")).unwrap()),
+        ("notes", "notes.txt", "mine".to_string()),
+        ("other_trainer", "metrics.jsonl", "{}\n".to_string()),
+        ("hidden", ".git", "x".to_string()),
+        ("other_lock", ".lock", "host 17".to_string()),
+    ] {
+        std::fs::create_dir(p.path(folder)).unwrap();
+        p.write(&format!("{folder}/{file}"), text);
+        let before = tree(&p.path(folder));
+        let refused = [folder, "not a run of nanotern", "new or an empty folder"];
+        fails(&p, &fresh(folder, ""), 2, &refused);
+        fails(&p, &resume("run", &format!("--fork {folder}")), 2, &refused);
+        let words = resume(folder, "--dataset text --data-path text.txt --tokenizer bytes");
+        assert_eq!(p.nanotern(&words).code, Some(2), "{folder}");
+        assert_eq!(tree(&p.path(folder)), before, "{folder}");
+    }
+    std::fs::create_dir(p.path("empty")).unwrap();
+    p.train("empty", "--total-steps 2");
+    p.assert_same("run", "empty");
+}
+
+#[test]
+fn prepared_files_of_somebody_else_stay_as_they_are() {
+    let p = Project::new();
+    let words = "data prepare --input text.txt --tokenizer bytes --output";
+    for file in ["train.bin", "val.bin", "train.json", "val.json", "tokenizer.json"] {
+        std::fs::create_dir_all(p.path("other")).unwrap();
+        p.write("other/mine.txt", "stays");
+        p.write(&format!("other/{file}"), "{}");
+        let before = tree(&p.path("other"));
+        fails(&p, &format!("{words} other"), 2, &[&format!("other/{file}"), "nanotern did not write"]);
+        assert_eq!(tree(&p.path("other")), before, "{file}");
+        std::fs::remove_dir_all(p.path("other")).unwrap();
+    }
+    p.ok(&format!("{words} ours"));
+    let before = tree(&p.path("ours"));
+    p.ok(&format!("{words} ours"));
+    assert_eq!(tree(&p.path("ours")), before);
+}
+
+#[test]
+fn three_runs_at_once_have_three_folders() {
+    let p = Project::new();
+    let words = "train --config config.toml --backend cpu --threads 1 --total-steps 2";
+    let runs: Vec<_> = (0..3).map(|_| p.start(words)).collect();
+    for run in runs {
+        let ended = run.end();
+        assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    }
+    assert_eq!(p.path("runs").read_dir().unwrap().count(), 3);
+}
+
+#[test]
+#[cfg(unix)]
+fn an_output_that_is_no_file_is_refused() {
+    use std::os::unix::fs::symlink;
+    let p = Project::new();
+    p.train("run", "--total-steps 2 --set model.mhc_streams=2");
+    let made = std::process::Command::new("mkfifo").arg(p.path("pipe")).status().unwrap();
+    assert!(made.success());
+    let socket = std::os::unix::net::UnixListener::bind(p.path("socket")).unwrap();
+    symlink("/dev/null", p.path("null")).unwrap();
+    for (output, what) in [("pipe", "pipe"), ("socket", "socket"), ("null", "device"), ("run", "folder")] {
+        let part = format!("{output}: is a {what}");
+        fails(&p, &format!("export --checkpoint run --output {output}"), 1, &[&part]);
+        fails(&p, &format!("export --checkpoint run --output x.gguf --mhc {output}"), 1, &[&part]);
+        fails(&p, &format!("tokenizer train --input text.txt --vocab-size 270 --output {output}"), 1, &[&part]);
+        assert!(p.path(output).symlink_metadata().is_ok() && !p.path("x.gguf").exists());
+    }
+    drop(socket);
+    symlink("sub/model.gguf", p.path("link.gguf")).unwrap();
+    p.ok("export --checkpoint run --output link.gguf");
+    assert!(p.path("link.gguf").is_symlink() && p.path("sub/model.gguf").is_file());
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_full_disk_behind_standard_output_is_an_error() {
+    let p = Project::new();
+    p.train("run", "--total-steps 2");
+    p.ok("export --checkpoint run --output model.gguf");
+    for words in [
+        "--help",
+        "--version",
+        "train --help",
+        "completions zsh",
+        "devices",
+        "devices --json",
+        "doctor --json",
+        "inspect model.gguf",
+        "inspect run/final --json",
+        "export --checkpoint run --output again.gguf",
+        "eval perplexity --backend cpu --model run --data-path text.txt",
+        "bench decode --backend cpu --model run --tokens 2 --repeats 1",
+        "bench train-step --config config.toml --backend cpu --steps 1 --profile",
+        "generate --backend cpu --model run --max-tokens 2 --prompt x",
+        "data prepare --input text.txt --output d --tokenizer bytes",
+        "tokenizer train --input text.txt --vocab-size 270 --output t.json",
+    ] {
+        let full = std::fs::File::create("/dev/full").unwrap();
+        let out = p.command(words).stdout(full).output().unwrap();
+        let err = String::from_utf8_lossy(&out.stderr);
+        let last = err.lines().last().unwrap_or_default();
+        assert!(out.status.code() == Some(1) && !err.contains("panicked"), "{words}: {:?}\n{err}", out.status);
+        assert!(last.starts_with("error: standard output: No space left"), "{words}:\n{err}");
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let out = p.command(words).stdout(writer).output().unwrap();
+        let err = String::from_utf8_lossy(&out.stderr);
+        assert!(out.status.code() == Some(141) && !err.contains("error"), "{words}: {:?}\n{err}", out.status);
+    }
+}
+
+#[test]
+fn variables_that_are_empty_or_unknown() {
+    let p = Project::new();
+    let run = |name: &str, value: &str| {
+        let out = p.command("train --config config.toml --total-steps 1").env(name, value).output().unwrap();
+        (out.status.code(), String::from_utf8(out.stderr).unwrap())
+    };
+    let help = p.ok("train --help");
+    let names = help.split("[env: ").skip(1).map(|rest| rest.split('=').next().unwrap());
+    let mut count = 0;
+    for name in names {
+        let (code, err) = run(name, "");
+        assert!(code == Some(0) && !err.contains("warning"), "{name}: {err}");
+        count += 1;
+    }
+    assert!(count > 15, "{count} variables");
+    let (code, err) = run("NANOTERN_TOTAL_STEP", "3");
+    let warning = "NANOTERN_TOTAL_STEP is unknown and has no effect; the nearest name is NANOTERN_TOTAL_STEPS\n";
+    assert!(code == Some(0) && err.contains(warning), "{err}");
+    let (code, err) = run("NANOTERN_REQUIRE_GPU", "1");
+    assert!(code == Some(0) && !err.contains("unknown"), "{err}");
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn paths_need_not_be_utf8() {
+    use std::ffi::{OsStr, OsString};
+    use std::os::unix::ffi::OsStrExt;
+    let p = Project::new();
+    let at = |name: &str| {
+        let mut path = p.path("").into_os_string();
+        path.push(OsStr::from_bytes(b"p\xff %q"));
+        PathBuf::from(path).join(name)
+    };
+    std::fs::create_dir(at("")).unwrap();
+    for name in ["text.txt", "config.toml"] {
+        std::fs::copy(p.path(name), at(name)).unwrap();
+    }
+    let run = |words: &str, paths: &[(&str, PathBuf)]| {
+        let mut command = p.command(words);
+        for (flag, path) in paths {
+            command.args([OsString::from(flag), path.clone().into_os_string()]);
+        }
+        let out = command.output().unwrap();
+        assert!(out.status.success(), "{words}: {}", String::from_utf8_lossy(&out.stderr));
+    };
+    run("tokenizer train --vocab-size 270", &[("--input", at("text.txt")), ("--output", at("t.json"))]);
+    let files = [("--input", at("text.txt")), ("--output", at("data")), ("--tokenizer", at("t.json"))];
+    run("data prepare", &files);
+    let train = "train --backend cpu --threads 1 --total-steps 2";
+    let (data, tokenizer) = (("--data-path", at("text.txt")), ("--tokenizer", at("t.json")));
+    run(train, &[("--config", at("config.toml")), data, tokenizer.clone(), ("--checkpoint-dir", at("run"))]);
+    let text = String::from_utf8(std::fs::read(at("run/config.toml")).unwrap()).unwrap();
+    assert!(text.contains("p%FF%20%25q/text.txt\"") && text.contains("p%FF%20%25q/t.json\""), "{text}");
+    run("train --backend cpu --total-steps 3", &[("--resume", at("run"))]);
+    run("train --backend cpu", &[("--resume", at("run")), ("--fork", at("fork"))]);
+    let tokens = [("--data-path", at("data/train.bin")), ("--val-data-path", at("data/val.bin")), tokenizer.clone()];
+    run(&format!("{train} --config config.toml --checkpoint-dir tokens"), &tokens);
+    let files = [("--checkpoint", at("run")), ("--output", at("m.gguf"))];
+    run("export", &files);
+    run("generate --backend cpu --prompt x --max-tokens 2", &[("--model", at("m.gguf")), tokenizer]);
+    run("eval perplexity --backend cpu", &[("--model", at("run")), ("--data-path", at("text.txt"))]);
+    let mut inspect = p.command("inspect");
+    assert!(inspect.arg(at("m.gguf")).output().unwrap().status.success());
+    let missing = p.command("inspect").arg(at("missing")).output().unwrap();
+    assert!(missing.status.code() == Some(1) && String::from_utf8_lossy(&missing.stderr).contains("%q/missing"));
 }

@@ -1,6 +1,9 @@
-//! The first signal is recorded, the second ends the process. The exit code tells SIGINT from SIGTERM.
+//! The first signal is recorded, the second ends the process. The exit code tells which it was.
 #![cfg(all(feature = "native", unix))]
 
+mod common;
+
+use common::hangup;
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -52,7 +55,7 @@ fn child_waits() {
 
 #[test]
 fn the_first_signal_is_left_to_the_program() {
-    for (signal, code) in [(Signal::INT, 130), (Signal::TERM, 143)] {
+    for (signal, code) in [(Signal::INT, 130), (Signal::TERM, 143), hangup()] {
         let (mut child, _out) = child("obeys");
         send(&child, signal);
         assert_eq!(child.wait().unwrap().code(), Some(code));
@@ -61,10 +64,11 @@ fn the_first_signal_is_left_to_the_program() {
 
 #[test]
 fn the_second_signal_ends_the_process() {
-    for (first, second, code) in [(Signal::INT, Signal::INT, 130), (Signal::INT, Signal::TERM, 143)] {
+    let pairs = [(Signal::INT, Signal::INT, 130), (Signal::INT, Signal::TERM, 143), (hangup().0, Signal::INT, 130)];
+    for (first, second, code) in pairs {
         let (mut child, mut out) = child("ignores");
         send(&child, first);
-        wait_for(&mut out, "noted 2");
+        wait_for(&mut out, if first == Signal::HUP { "noted 1" } else { "noted 2" });
         send(&child, second);
         assert_eq!(child.wait().unwrap().code(), Some(code));
     }

@@ -4,6 +4,9 @@
 mod common;
 
 use common::cli::Project;
+use nanotern::backend;
+use nanotern::formats::{Format, ModelFile};
+use nanotern::infer::{Engine, EngineOptions, Sampling};
 use serde_json::Value;
 use std::io::Write;
 use std::process::Stdio;
@@ -17,10 +20,10 @@ fn trained() -> Project {
 }
 
 /// Runs a command with standard input.
-fn piped(p: &Project, words: &str, input: &str) -> (String, String) {
+fn piped(p: &Project, words: &str, input: impl AsRef<[u8]>) -> (String, String) {
     let mut command = p.command(words);
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    child.stdin.take().unwrap().write_all(input.as_ref()).unwrap();
     let out = child.wait_with_output().unwrap();
     let [text, err] = [out.stdout, out.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
     assert!(out.status.success() && !err.contains("panicked"), "{words}:\n{err}");
@@ -29,11 +32,12 @@ fn piped(p: &Project, words: &str, input: &str) -> (String, String) {
 
 #[test]
 fn the_exported_model_has_the_loss_that_training_measured() {
-    let p = trained();
-    let measured = p.metrics("run").iter().rev().find_map(|r| r["val_loss"].as_f64()).unwrap();
-    // The validation part of the text, which starts at a character.
+    let p = Project::new();
     let text = String::from_utf8(p.read("text.txt")).unwrap();
     p.write("val.txt", &text[(text.len() as f64 * 0.9) as usize..]);
+    p.train("run", "--total-steps 50 --set train.eval_windows=100000 --val-data-path val.txt");
+    p.ok("export --checkpoint run --output model.gguf");
+    let measured = p.metrics("run").iter().rev().find_map(|r| r["val_loss"].as_f64()).unwrap();
     for model in ["model.gguf", "run", "run/final"] {
         let json = p.ok(&format!("eval perplexity --backend cpu --model {model} --data-path val.txt --json"));
         let json: Value = serde_json::from_str(&json).unwrap();
@@ -70,6 +74,13 @@ fn generate_goes_on_from_a_text() {
         let ended = p.nanotern(&format!("generate --backend cpu --model model.gguf --prompt x {bad}"));
         assert!(ended.code == Some(2) && ended.stderr.contains(word), "{bad}: {}", ended.stderr);
     }
+    // The context has 32 tokens.
+    let special = format!("{words} --prompt <|assistant|><|assistant|><|assistant|>");
+    let (spelled, tokens) = (p.nanotern(&special), p.nanotern(&format!("{special} --special-tokens")));
+    assert!(spelled.code == Some(2) && spelled.stderr.contains("39"), "as text: {}", spelled.stderr);
+    assert!(tokens.code == Some(0) && tokens.stdout.starts_with("<|assistant|>"), "as tokens: {}", tokens.stderr);
+    let forced = p.ok(&format!("{words} --prompt x --temperature 0 --logit-bias {{\"258\":100}}"));
+    assert_eq!(forced, "x\n", "a special token is not text");
     let missing = p.nanotern("generate --model nothing.gguf --prompt x");
     assert!(missing.code == Some(1) && missing.stderr.contains("nothing.gguf"), "{}", missing.stderr);
 }
@@ -88,12 +99,63 @@ fn chat_takes_turns() {
     let (text, err) = piped(&p, &words, "say 7: 10 cats\nand something\nfifteen letters\n");
     assert!(text.ends_with(&last) && text.len() > last.len(), "{text:?} does not end with {last:?}");
     assert_eq!(err.matches("the oldest turns are forgotten, 1 of them").count(), 2, "{err}");
-    for (line, part) in [("say <|end|>", "special tokens"), ("a line that is longer than the context", "context of 32")]
-    {
-        let mut command = p.command(&words);
-        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-        child.stdin.take().unwrap().write_all(line.as_bytes()).unwrap();
+    // A special token that somebody writes is text.
+    let (text, _) = piped(&p, &words, "<|end|>\n");
+    assert_eq!(text.matches('\n').count(), 1, "{text:?}");
+    // A line that cannot be a turn is said, and the conversation goes on.
+    for (line, part) in [
+        (&b"a line that is longer than the context"[..], "error: "),
+        (b"caf\xe9", "error: the line is not UTF-8 from byte 3 on"),
+    ] {
+        let (text, err) = piped(&p, &words, [line, b"\n", b"fifteen letters\n"].concat());
+        assert!(err.matches("error: ").count() == 1 && err.contains(part), "{err}");
+        assert_eq!(text, last, "the next line is answered as if it were the first");
+    }
+}
+
+#[test]
+fn a_prompt_begins_with_bos_if_the_file_says_so() {
+    let p = trained();
+    let mut file = ModelFile::open(&p.path("model.gguf")).unwrap();
+    assert_eq!((file.text.add_bos, file.text.bos), (false, Some(256)), "no model of ours was trained so");
+    let engine = |file: &ModelFile, prompt: &[u32]| {
+        let mut engine =
+            Engine::new(file, &backend::open("cpu", &Default::default()).unwrap(), EngineOptions::default()).unwrap();
+        let greedy = Sampling { temperature: 0.0, max_tokens: 12, ..Sampling::default() };
+        file.tokenizer().unwrap().unwrap().decode(&engine.generate(prompt, greedy).unwrap().0)
+    };
+    let prompt = "7: 10";
+    let bytes = || prompt.bytes().map(u32::from);
+    for add_bos in [true, false] {
+        file.text.add_bos = add_bos;
+        file.save_gguf(&p.path("other.gguf"), Format::Q1_58).unwrap();
+        let words = "generate --backend cpu --model other.gguf --temperature 0 --max-tokens 12 --prompt";
+        let out = p.command(words).arg(prompt).output().unwrap();
+        let ids: Vec<u32> = [256].into_iter().filter(|_| add_bos).chain(bytes()).collect();
+        assert_eq!(
+            String::from_utf8(out.stdout).unwrap().trim_end_matches('\n'),
+            format!("{prompt}{}", engine(&file, &ids)).trim_end_matches('\n')
+        );
+    }
+    assert_ne!(
+        engine(&file, &bytes().collect::<Vec<_>>()),
+        engine(&file, &[256].into_iter().chain(bytes()).collect::<Vec<_>>())
+    );
+}
+
+/// A model whose results overflow answers nothing: every command says which op began.
+#[test]
+fn logits_that_are_not_finite_are_an_error() {
+    let p = trained();
+    p.overflowing("model.gguf", "overflow.gguf");
+    p.write("val.txt", "7: 10 cats saw 3 dogs near 901\n".repeat(10));
+    for words in ["generate --prompt x", "chat", "eval perplexity --data-path val.txt --json"] {
+        let mut command = p.command(&format!("{words} --backend cpu --model overflow.gguf"));
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let _ = child.stdin.take().unwrap().write_all(b"hi\nhi\n");
         let out = child.wait_with_output().unwrap();
-        assert!(out.status.code() == Some(2) && String::from_utf8_lossy(&out.stderr).contains(part), "{line}");
+        let [text, err] = [out.stdout, out.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+        assert!(out.status.code() == Some(1) && err.contains("rms_norm at norm.weight"), "{words}: {err}");
+        assert!(text.trim() == if words.starts_with("generate") { "x" } else { "" }, "{words}: {text:?}");
     }
 }

@@ -1,4 +1,4 @@
-//! Any JSON is a tokenizer or an error. A tokenizer encodes and decodes any text.
+//! Any JSON is a tokenizer or an error. A tokenizer encodes and decodes any text, and any ids.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -9,5 +9,6 @@ fuzz_target!(|json: &str| {
     let Ok(tokenizer) = Tokenizer::from_json(json) else { return };
     let ids = tokenizer.encode_with_specials("a 1\u{20ac}<|end|>\n");
     assert!(ids.iter().all(|id| (*id as usize) < tokenizer.vocab_size()));
-    let _ = (tokenizer.decode(&ids), TextConfig::new(&tokenizer));
+    let all: Vec<u32> = (0..1000).rev().collect();
+    let _ = (tokenizer.decode(&ids), tokenizer.text_bytes(&all), TextConfig::new(&tokenizer));
 });

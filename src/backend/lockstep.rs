@@ -1,7 +1,10 @@
-//! Runs one plan on two backends node by node, with equal inputs, and finds the nodes whose outputs differ.
+//! Runs a plan node by node: on two backends with equal inputs, to find the nodes whose outputs differ, or on one, to find the
+//! first whose output is not finite.
 
 use super::Program;
 use crate::Result;
+#[cfg(feature = "native")]
+use crate::graph::Kind;
 use crate::graph::{Access, DType, TensorId};
 use std::ops::Range;
 
@@ -63,6 +66,32 @@ pub async fn lockstep(
         }
     }
     Ok(found)
+}
+
+/// Runs `nodes` one by one up to the first that writes a float which is not finite to a temporary; `None` if none does. The text
+/// names its op, and its weight or its output.
+///
+/// # Errors
+/// When the device fails.
+#[cfg(feature = "native")]
+pub async fn first_not_finite(program: &mut Program, nodes: Range<usize>) -> Result<Option<String>> {
+    for i in nodes {
+        program.run(i..i + 1)?;
+        let node = program.plan().graph.nodes[i].clone();
+        for (t, b) in node.tensors.iter().zip(node.op.bindings) {
+            let temporary = program.plan().graph.tensor(*t).kind == Kind::Temp;
+            if b.access == Access::Read || b.dtype != DType::F32 || !temporary {
+                continue;
+            }
+            if !program.fetch::<f32>(*t).await?.iter().all(|v| v.is_finite()) {
+                let names = || node.tensors.iter().map(|t| program.plan().graph.tensor(*t).name.as_str());
+                let weight = names().find_map(|name| Some(&name[..name.find(".weight")? + ".weight".len()]));
+                let at = weight.unwrap_or(&program.plan().graph.tensor(*t).name);
+                return Ok(Some(format!("the first op whose result is not finite is {} at {at}", node.op.name)));
+            }
+        }
+    }
+    Ok(None)
 }
 
 async fn copy(from: &mut Program, to: &mut Program, t: TensorId) -> Result<()> {

@@ -14,12 +14,16 @@ use crate::Result;
 use crate::graph::{Plan, Section, TensorId};
 use std::ops::Range;
 use std::sync::Arc;
+#[cfg(feature = "native")]
+use std::time::Instant;
 
 pub use cpu::Cpu;
 pub use cpu_kernels::Level;
 pub use cpu_kernels::matrix::ternary_gemv::Layout;
 #[cfg(feature = "cuda")]
 pub use cuda::Cuda;
+#[cfg(feature = "native")]
+pub use lockstep::first_not_finite;
 pub use lockstep::{Difference, float_error, lockstep, parity_limit};
 #[cfg(feature = "native")]
 pub use wgpu::adapters;
@@ -58,7 +62,12 @@ impl Backend {
             #[cfg(feature = "cuda")]
             Backend::Cuda(cuda) => Device::Cuda(cuda.prepare(&plan)?),
         };
-        Ok(Program { plan, device })
+        Ok(Program {
+            plan,
+            device,
+            #[cfg(feature = "native")]
+            stop: None,
+        })
     }
 }
 
@@ -73,6 +82,19 @@ enum Device {
 pub struct Program {
     plan: Arc<Plan>,
     device: Device,
+    #[cfg(feature = "native")]
+    stop: Option<Stop>,
+}
+
+/// What may end work early.
+#[cfg(feature = "native")]
+struct Stop {
+    asked: fn() -> bool,
+    /// Sections submitted since `since`, when the device had nothing to do.
+    queued: u32,
+    since: Instant,
+    /// Most sections to submit before waiting for the device.
+    most: u32,
 }
 
 impl Program {
@@ -109,6 +131,47 @@ impl Program {
     /// [`Program::run`] over the nodes of a section of the graph.
     pub fn run_section(&mut self, section: Section) -> Result<()> {
         self.run(section.nodes())
+    }
+
+    /// [`Program::run_section`] for work that is of no use unless it is complete. It ends early once the program is told to
+    /// stop, on the CPU between ops. A GPU finishes what it was given, which is little enough to wait for.
+    ///
+    /// # Errors
+    /// [`Error::Stopped`] if it ended early, and as [`Program::run`].
+    pub fn run_unless_stopped(&mut self, section: Section) -> Result<()> {
+        #[cfg(feature = "native")]
+        if let Some(Stop { asked, .. }) = self.stop {
+            if let Device::Cpu(program) = &mut self.device {
+                return program.run_unless(section.nodes(), &asked).then_some(()).ok_or(Error::Stopped);
+            }
+            if asked() {
+                return Err(Error::Stopped);
+            }
+            self.keep_queue_short()?;
+        }
+        self.run_section(section)
+    }
+
+    /// Lets `asked` end [`Program::run_unless_stopped`].
+    #[cfg(feature = "native")]
+    pub fn stop_if(&mut self, asked: fn() -> bool) {
+        self.stop = Some(Stop { asked, queued: 0, most: 1, since: Instant::now() });
+    }
+
+    /// Counts a section that is about to be submitted; waits for those before it when they take half a second.
+    #[cfg(feature = "native")]
+    fn keep_queue_short(&mut self) -> Result<()> {
+        if self.stop.as_ref().is_some_and(|stop| stop.queued >= stop.most) {
+            pollster::block_on(self.ready())?;
+        }
+        let Some(stop) = &mut self.stop else { return Ok(()) };
+        if stop.queued >= stop.most {
+            let each = stop.since.elapsed().as_secs_f64() / f64::from(stop.queued);
+            stop.most = (0.5 / each).clamp(1.0, 1024.0) as u32;
+            (stop.queued, stop.since) = (0, Instant::now());
+        }
+        stop.queued += 1;
+        Ok(())
     }
 
     /// Sets a whole tensor.

@@ -170,6 +170,13 @@ fn start(engine: &mut Engine, prompt: &[u32], tokens: usize) -> Result<()> {
 
 /// Runs one step; returns the number of sampled tokens.
 fn draw(engine: &mut Engine) -> Result<usize> {
-    let events = pollster::block_on(engine.step())?;
-    Ok(events.iter().filter(|(_, event)| matches!(event, Event::Token(_))).count())
+    let mut tokens = 0;
+    for (_, event) in pollster::block_on(engine.step())? {
+        match event {
+            Event::Token(_) => tokens += 1,
+            Event::Finished(_) => {}
+            Event::Failed(why) => return Err(Error::Model(why)),
+        }
+    }
+    Ok(tokens)
 }

@@ -25,7 +25,7 @@ fn trainer(config: &Config, vocab: usize, backend: &Backend) -> Result<(Trainer,
     trainer.init(0);
     let mut rng = Rng::new(1);
     let mut ids = || (0..shape.rows()).map(|_| rng.below(vocab as u64) as u32).collect::<Vec<_>>();
-    let batches = (0..accum).map(|_| Batch { inputs: ids(), targets: ids() }).collect();
+    let batches = (0..accum).map(|_| Batch::new(ids(), ids(), shape.seq)).collect();
     Ok((trainer, batches))
 }
 

@@ -15,6 +15,9 @@ pub struct RunLock {
 }
 
 impl RunLock {
+    /// The file name inside a run directory.
+    pub const FILE_NAME: &str = ".lock";
+
     /// Locks `run_dir`, creating it if needed.
     ///
     /// # Errors
@@ -22,7 +25,7 @@ impl RunLock {
     /// and the holder's pid. [`Error::Io`] if the lock file cannot be written or the file system does not support locks.
     pub fn acquire(run_dir: &Path) -> Result<Self> {
         fs::create_dir_all(run_dir).map_err(|e| Error::io(run_dir, e))?;
-        let path = run_dir.join(".lock");
+        let path = run_dir.join(Self::FILE_NAME);
         // Not truncated on open: until the lock is ours, it contains the holder's pid.
         let mut file = OpenOptions::new()
             .read(true)

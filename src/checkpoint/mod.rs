@@ -22,7 +22,7 @@ mod tensors;
 #[cfg(feature = "native")]
 pub use {
     lock::RunLock,
-    store::{Checkpoint, FORMAT_VERSION, Meta, load, newest_valid, prune, save, step_name, verify},
+    store::{Checkpoint, FORMAT_VERSION, Meta, keep_final, load, newest_valid, prune, save, step_name, verify},
 };
 
 /// A named f32 array.

@@ -186,6 +186,21 @@ fn publish(run_dir: &Path, name: &str) -> Result<()> {
     Ok(())
 }
 
+/// Keeps a `final` that is not of `step` as the `step_N` that it is, before the `final` of a longer run takes its place.
+///
+/// # Errors
+/// [`Error::Io`] if it cannot be renamed.
+pub fn keep_final(run_dir: &Path, step: u64) -> Result<()> {
+    let fin = run_dir.join("final");
+    let Some(old) = peek_step(&fin).filter(|old| *old != step) else { return Ok(()) };
+    let kept = run_dir.join(step_name(old));
+    if !kept.exists() {
+        rename(&fin, &kept)?;
+        sync_dir(run_dir)?;
+    }
+    Ok(())
+}
+
 /// Cleans up after a killed process: deletes half-written and half-deleted directories, and restores a replaced checkpoint
 /// unless its replacement is complete.
 fn tidy(run_dir: &Path) -> Result<()> {

@@ -1,14 +1,16 @@
 //! `nanotern bench`.
 
 use super::model::ModelArgs;
+use super::out::outln;
 use super::{DeviceArgs, bench_kernels};
 use nanotern::backend::Backend;
 use nanotern::bench::{self, InferenceBench, OpTime, Shape};
 use nanotern::error::mib;
 use nanotern::formats::ModelFile;
-use nanotern::train::{Config, matmul_peak};
+use nanotern::train::{Config, matmul_peak, utilisation};
 use nanotern::{Result, data};
 use serde_json::json;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 #[derive(clap::Subcommand)]
@@ -27,7 +29,7 @@ pub enum BenchCommand {
 pub struct TrainStepArgs {
     /// A preset or a TOML file.
     #[arg(long, default_value = "tiny")]
-    config: String,
+    config: PathBuf,
     #[command(flatten)]
     device: DeviceArgs,
     /// Steps to time.
@@ -104,15 +106,15 @@ pub fn run(command: &BenchCommand) -> Result<ExitCode> {
         BenchCommand::Prefill(PrefillArgs { common, tokens }) => {
             let (file, name, backend) = common.open()?;
             let bench = bench::bench_prefill(&file, &backend, *tokens, common.repeats)?;
-            report(common, ("prefill", None), &name, &backend, &bench);
+            report(common, ("prefill", None), &name, &backend, &bench)?;
         }
         BenchCommand::Decode(DecodeArgs { common, tokens, prompt, profile }) => {
             let (file, name, backend) = common.open()?;
             if *profile {
-                print_ops(&bench::profile_decode(&file, &backend, *prompt, common.repeats)?, common.json);
+                print_ops(&bench::profile_decode(&file, &backend, *prompt, common.repeats)?, common.json)?;
             } else {
                 let bench = bench::bench_decode(&file, &backend, (*prompt, *tokens), common.repeats)?;
-                report(common, ("decode", Some(*prompt)), &name, &backend, &bench);
+                report(common, ("decode", Some(*prompt)), &name, &backend, &bench)?;
             }
         }
     }
@@ -120,7 +122,13 @@ pub fn run(command: &BenchCommand) -> Result<ExitCode> {
 }
 
 /// Prints a measurement. `work` is the name of the bench and, for decoding, the tokens of the prompt.
-fn report(args: &InferenceArgs, work: (&str, Option<usize>), model: &str, backend: &Backend, bench: &InferenceBench) {
+fn report(
+    args: &InferenceArgs,
+    work: (&str, Option<usize>),
+    model: &str,
+    backend: &Backend,
+    bench: &InferenceBench,
+) -> Result<()> {
     let ((name, prompt), timing) = (work, &bench.timing);
     let (rate, (least, most)) = (timing.tokens_per_second(), timing.range());
     let (ops, bytes) = (bench.ternary_ops_per_second(), bench.weight_bytes_per_second());
@@ -135,33 +143,33 @@ fn report(args: &InferenceArgs, work: (&str, Option<usize>), model: &str, backen
             "seconds_per_token": 1.0 / rate, "ternary_weights": bench.ternary_weights, "ternary_ops_per_s": ops,
             "weight_bytes": bench.weight_bytes, "weight_bytes_per_s": bytes, "buffer_bytes": bench.buffer_bytes,
         });
-        return println!("{object}");
+        return outln!("{object}");
     }
-    println!("device   {}", backend.describe());
-    println!("model    {model}");
-    println!(
+    outln!("device   {}", backend.describe())?;
+    outln!("model    {model}")?;
+    outln!(
         "{name:8} {rate:.0} tok/s (median of {}; {least:.0} to {most:.0}), {:.3} ms a token",
         args.repeats,
         1e3 / rate
-    );
-    println!("layers   {:.1} GOPS over {:.1} M ternary weights", ops * 1e-9, bench.ternary_weights as f64 * 1e-6);
-    println!("weights  {:.2} GB/s read", bytes * 1e-9);
-    println!("memory   {:.1} MiB of buffers", mib(bench.buffer_bytes as u64));
+    )?;
+    outln!("layers   {:.1} GOPS over {:.1} M ternary weights", ops * 1e-9, bench.ternary_weights as f64 * 1e-6)?;
+    outln!("weights  {:.2} GB/s read", bytes * 1e-9)?;
+    outln!("memory   {:.1} MiB of buffers", mib(bench.buffer_bytes as u64))
 }
 
-fn print_ops(ops: &[OpTime], as_json: bool) {
+fn print_ops(ops: &[OpTime], as_json: bool) -> Result<()> {
     if as_json {
         let op = |t: &OpTime| json!({ "op": t.op, "calls": t.calls, "seconds": t.seconds, "flops": t.flops });
-        return println!("{}", json!({ "ops": ops.iter().map(op).collect::<Vec<_>>() }));
+        return outln!("{}", json!({ "ops": ops.iter().map(op).collect::<Vec<_>>() }));
     }
     let all: f64 = ops.iter().map(|t| t.seconds).sum();
     for t in ops {
         let rate =
             if t.flops > 0 { format!("{:8.1} GFLOP/s", t.flops as f64 / t.seconds * 1e-9) } else { String::new() };
         let (ms, percent) = (1e3 * t.seconds, 100.0 * t.seconds / all);
-        println!("{:32} {:4} calls {ms:9.3} ms {percent:5.1} % {rate}", t.op, t.calls);
+        outln!("{:32} {:4} calls {ms:9.3} ms {percent:5.1} % {rate}", t.op, t.calls)?;
     }
-    println!("{:32} {:4} calls {:9.3} ms", "all", ops.iter().map(|t| t.calls).sum::<usize>(), 1e3 * all);
+    outln!("{:32} {:4} calls {:9.3} ms", "all", ops.iter().map(|t| t.calls).sum::<usize>(), 1e3 * all)
 }
 
 fn train_step(args: &TrainStepArgs) -> Result<()> {
@@ -171,13 +179,13 @@ fn train_step(args: &TrainStepArgs) -> Result<()> {
     let backend = args.device.open()?;
     let steps = args.steps.max(1);
     if args.profile {
-        print_ops(&bench::profile_step(&config, vocab, &backend, steps)?, args.json);
-        return Ok(());
+        return print_ops(&bench::profile_step(&config, vocab, &backend, steps)?, args.json);
     }
-    let peak = matmul_peak(&backend)?;
+    let mut peak = matmul_peak(&backend)?;
     let bench = bench::bench_step(&config, vocab, &backend, steps)?;
     let (timing, device) = (&bench.timing, backend.describe());
-    let (rate, mfu) = (timing.tokens_per_second(), bench.model_flops as f64 / timing.median() / peak);
+    let mfu = utilisation(&mut peak, bench.model_flops as f64 / timing.median()).unwrap_or_default();
+    let rate = timing.tokens_per_second();
     if args.json {
         let report = json!({
             "device": device,
@@ -185,17 +193,15 @@ fn train_step(args: &TrainStepArgs) -> Result<()> {
             "seconds": timing.seconds,
             "tok_per_s": rate,
             "mfu": mfu,
-            "matmul_flops_per_s": peak,
+            "peak_flops_per_s": peak,
             "buffer_bytes": bench.buffer_bytes,
         });
-        println!("{report}");
-        return Ok(());
+        return outln!("{report}");
     }
     let (ms, percent, peak) = (1e3 * timing.median(), 100.0 * mfu, peak * 1e-9);
-    println!("device  {device}");
-    println!(
-        "step    {ms:.1} ms (median of {steps}), {rate:.0} tok/s, {percent:.0} % of the {peak:.0} GFLOP/s of a matrix product"
-    );
-    println!("memory  {:.1} MiB of buffers", mib(bench.buffer_bytes as u64));
-    Ok(())
+    outln!("device  {device}")?;
+    outln!(
+        "step    {ms:.1} ms (median of {steps}), {rate:.0} tok/s, {percent:.0} % of {peak:.0} GFLOP/s, the best of a matrix product and of these"
+    )?;
+    outln!("memory  {:.1} MiB of buffers", mib(bench.buffer_bytes as u64))
 }

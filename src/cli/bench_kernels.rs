@@ -1,6 +1,7 @@
 //! `nanotern bench kernels`: times the ternary products of decoding and of prefill, compares each with its roofline, and
 //! prints the layout that decoding would choose.
 
+use super::out::outln;
 use cpu_kernels::matrix::bench::{Place, Record, gemm, gemv, peak_gops, read_bandwidth};
 use cpu_kernels::matrix::ternary_gemv::{Layout, Layouts};
 use nanotern::backend::Level;
@@ -73,33 +74,33 @@ pub fn run(args: &KernelArgs) -> Result<()> {
     };
     let [cache, dram] = [8 << 20, 512 << 20].map(read_bandwidth);
     if !args.json {
-        println!("one thread reads {cache:.1} GB/s of 8 MiB, {dram:.1} GB/s of 512 MiB");
+        outln!("one thread reads {cache:.1} GB/s of 8 MiB, {dram:.1} GB/s of 512 MiB")?;
     }
     for level in levels {
         let limits = Limits { cache, dram, compute: peak_gops(level) };
         if let (Some(peak), false) = (limits.compute, args.json) {
-            println!("{level}: {peak:.0} GOPS of byte multiply-adds");
+            outln!("{level}: {peak:.0} GOPS of byte multiply-adds")?;
         }
         for shape in &args.shapes {
-            measure(args, level, *shape, &limits);
+            measure(args, level, *shape, &limits)?;
         }
     }
     Ok(())
 }
 
-fn measure(args: &KernelArgs, level: Level, shape: (usize, usize), limits: &Limits) {
+fn measure(args: &KernelArgs, level: Level, shape: (usize, usize), limits: &Limits) -> Result<()> {
     let chosen = Layouts::new(level, None).choose(shape.0, shape.1, args.group);
     for layout in Layout::of(level) {
         for place in [Place::Cache, Place::Dram] {
             let record = gemv(level, *layout, 1, shape, args.group, place);
-            report(args, &record, Some(*layout == chosen), limits.roofline(&record));
+            report(args, &record, Some(*layout == chosen), limits.roofline(&record))?;
         }
     }
     let record = gemm(level, args.rows, shape, args.group);
-    report(args, &record, None, limits.roofline(&record));
+    report(args, &record, None, limits.roofline(&record))
 }
 
-fn report(args: &KernelArgs, r: &Record, chosen: Option<bool>, roofline: Option<f64>) {
+fn report(args: &KernelArgs, r: &Record, chosen: Option<bool>, roofline: Option<f64>) -> Result<()> {
     let (layout, place) = (r.layout.map(|l| l.to_string()), format!("{:?}", r.place).to_lowercase());
     let fraction = roofline.map(|roofline| r.gops() / roofline);
     if args.json {
@@ -108,11 +109,11 @@ fn report(args: &KernelArgs, r: &Record, chosen: Option<bool>, roofline: Option<
             "outs": r.outs, "inputs": r.dim, "group": r.group, "weights_in": place, "seconds": r.median,
             "gops": r.gops(), "gb_per_s": r.gbps(), "roofline_share": fraction,
         });
-        return println!("{object}");
+        return outln!("{object}");
     }
     let layout = layout.unwrap_or_default();
     let name = format!("{} {} {layout} {}x{}x{} {place}", r.kernel, r.level, r.rows, r.outs, r.dim);
     let percent = fraction.map_or(String::new(), |fraction| format!("{:4.0} % of the roofline", 100.0 * fraction));
     let mark = if chosen == Some(true) { "  chosen" } else { "" };
-    println!("{name:44} {:7.1} GOPS {:6.1} GB/s {percent}{mark}", r.gops(), r.gbps());
+    outln!("{name:44} {:7.1} GOPS {:6.1} GB/s {percent}{mark}", r.gops(), r.gbps())
 }

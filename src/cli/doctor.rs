@@ -1,5 +1,6 @@
 //! `nanotern devices` and `nanotern doctor`.
 
+use super::out::outln;
 use nanotern::Result;
 use nanotern::backend::{self, Backend, Cpu, Level, Wgpu};
 use nanotern::train::self_test;
@@ -34,21 +35,21 @@ pub fn devices(args: &DevicesArgs) -> Result<ExitCode> {
             |d| serde_json::json!({ "backend": "cuda", "name": d.name, "description": d.to_string(), "gpu": true }),
         ));
         let list: Vec<_> = list.collect();
-        println!("{}", serde_json::Value::Array(list));
+        outln!("{}", serde_json::Value::Array(list))?;
         return Ok(ExitCode::SUCCESS);
     }
-    println!("{:8} {}", "cpu", cpu.describe());
+    outln!("{:8} {}", "cpu", cpu.describe())?;
     for (i, adapter) in adapters.iter().enumerate() {
-        println!("{:8} {i}: {adapter}", "wgpu");
+        outln!("{:8} {i}: {adapter}", "wgpu")?;
     }
     if adapters.is_empty() {
-        println!("{:8} none: {}", "wgpu", backend::NO_ADAPTER);
+        outln!("{:8} none: {}", "wgpu", backend::NO_ADAPTER)?;
     }
     #[cfg(feature = "cuda")]
     match cuda {
-        Ok(devices) if devices.is_empty() => println!("{:8} none: {}", "cuda", backend::cuda::NO_DEVICE),
-        Ok(devices) => devices.iter().enumerate().for_each(|(i, device)| println!("{:8} {i}: {device}", "cuda")),
-        Err(error) => println!("{:8} none: {error}", "cuda"),
+        Ok(devices) if devices.is_empty() => outln!("{:8} none: {}", "cuda", backend::cuda::NO_DEVICE)?,
+        Ok(devices) => (devices.iter().enumerate()).try_for_each(|(i, device)| outln!("{:8} {i}: {device}", "cuda"))?,
+        Err(error) => outln!("{:8} none: {error}", "cuda")?,
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -81,20 +82,20 @@ pub fn doctor(args: &DoctorArgs) -> Result<ExitCode> {
             Err(error) => (false, error.to_string()),
         };
         if !args.json {
-            println!("{}  {name}: {text}", if ok { "ok  " } else { "FAIL" });
+            outln!("{}  {name}: {text}", if ok { "ok  " } else { "FAIL" })?;
         }
         reports.push(serde_json::json!({ "device": name, "ok": ok, "report": text }));
     }
     if args.json {
-        println!("{}", serde_json::Value::Array(reports.clone()));
+        outln!("{}", serde_json::Value::Array(reports.clone()))?;
     } else if adapters.is_empty() {
-        println!("no GPU: {}", backend::NO_ADAPTER);
+        outln!("no GPU: {}", backend::NO_ADAPTER)?;
     } else if !adapters.iter().any(|a| a.is_gpu()) {
-        println!("no GPU: the adapters are software devices; is the GPU vendor's driver installed?");
+        outln!("no GPU: the adapters are software devices; is the GPU vendor's driver installed?")?;
     }
     #[cfg(feature = "cuda")]
     if let (false, Err(error)) = (args.json, cuda) {
-        println!("no CUDA: {error}");
+        outln!("no CUDA: {error}")?;
     }
     let ok = reports.iter().all(|r| r["ok"] == true);
     Ok(if ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })

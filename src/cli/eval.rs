@@ -1,10 +1,12 @@
 //! `nanotern eval`.
 
-use super::DeviceArgs;
+use super::data::DocumentArgs;
 use super::model::ModelArgs;
+use super::out::outln;
+use super::{DeviceArgs, say};
 use nanotern::backend::{Backend, Cpu, Level};
 use nanotern::{Error, Result, data, eval};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 #[derive(clap::Subcommand)]
@@ -13,9 +15,11 @@ pub enum EvalCommand {
     Perplexity {
         #[command(flatten)]
         model: ModelArgs,
-        /// Text file, or token file (.bin).
+        /// File or folder of documents (text, JSON lines, Parquet), or token file (.bin). No BOS is put in front.
         #[arg(long)]
         data_path: PathBuf,
+        #[command(flatten)]
+        documents: DocumentArgs,
         #[command(flatten)]
         device: DeviceArgs,
         /// Print one JSON object.
@@ -46,36 +50,44 @@ pub enum EvalCommand {
 
 pub fn run(command: &EvalCommand) -> Result<ExitCode> {
     match command {
-        EvalCommand::Perplexity { model, data_path, device, json } => perplexity(model, data_path, device, *json),
+        EvalCommand::Perplexity { model, data_path, documents, device, json } => {
+            perplexity(model, data_path, documents, device, *json)
+        }
         EvalCommand::Synthetic { model, device, json } => synthetic(model, device, *json),
         EvalCommand::Parity { model, device, prompt } => parity(model, device, prompt),
     }
 }
 
-fn perplexity(model: &ModelArgs, data_path: &std::path::Path, device: &DeviceArgs, json: bool) -> Result<ExitCode> {
+fn perplexity(
+    model: &ModelArgs,
+    data_path: &Path,
+    documents: &DocumentArgs,
+    device: &DeviceArgs,
+    json: bool,
+) -> Result<ExitCode> {
     let (file, _) = model.open()?;
     let (tokens, bytes) = if data_path.extension().is_some_and(|e| e == "bin") {
-        let tokens = data::Tokens::open(data_path)?;
-        let bytes = data::TokenMeta::read(data_path)?.map(|m| m.bytes);
-        (tokens.as_slice().to_vec(), bytes)
+        (data::Tokens::open(data_path)?, data::TokenMeta::read(data_path)?.map(|m| m.bytes))
     } else {
-        let text = std::fs::read_to_string(data_path).map_err(|e| Error::io(data_path, e))?;
         let tokenizer = file
             .tokenizer()?
             .ok_or_else(|| Error::usage("the model has no tokenizer: --data-path must be a token file (.bin)"))?;
-        (tokenizer.encode_with_specials(&text), Some(text.len() as u64))
+        let (tokens, report) = data::load_documents(&documents.config(), data_path, &tokenizer)?;
+        say(&report.to_string());
+        (tokens, Some(report.val.bytes))
     };
-    let p = eval::perplexity(&file, &device.open()?, &tokens, bytes)?;
+    let tokens = tokens.as_slice();
+    let p = eval::perplexity(&file, &device.open()?, tokens, bytes)?;
     if json {
-        println!(
+        outln!(
             "{}",
             serde_json::json!({ "nats_per_token": p.nats_per_token, "bits_per_byte": p.bits_per_byte,
                 "perplexity": p.perplexity(), "tokens": p.tokens })
-        );
+        )?;
         return Ok(ExitCode::SUCCESS);
     }
     let bits = p.bits_per_byte.map_or(String::new(), |b| format!(", {b:.4} bits/byte"));
-    println!("{:.4} nats/token{bits}, perplexity {:.3} over {} tokens", p.nats_per_token, p.perplexity(), p.tokens);
+    outln!("{:.4} nats/token{bits}, perplexity {:.3} over {} tokens", p.nats_per_token, p.perplexity(), p.tokens)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -87,13 +99,13 @@ fn synthetic(model: &ModelArgs, device: &DeviceArgs, json: bool) -> Result<ExitC
     if json {
         let tasks: serde_json::Map<_, _> =
             scores.iter().map(|(t, s)| (t.to_string(), fraction(s.right, s.asked).into())).collect();
-        println!("{}", serde_json::json!({ "exact": fraction(right, asked), "asked": asked, "tasks": tasks }));
+        outln!("{}", serde_json::json!({ "exact": fraction(right, asked), "asked": asked, "tasks": tasks }))?;
         return Ok(ExitCode::SUCCESS);
     }
     for (task, s) in &scores {
-        println!("{task:12} {:5.1} %  ({} of {})", 100.0 * fraction(s.right, s.asked), s.right, s.asked);
+        outln!("{task:12} {:5.1} %  ({} of {})", 100.0 * fraction(s.right, s.asked), s.right, s.asked)?;
     }
-    println!("{:12} {:5.1} %  ({right} of {asked})", "all", 100.0 * fraction(right, asked));
+    outln!("{:12} {:5.1} %  ({right} of {asked})", "all", 100.0 * fraction(right, asked))?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -103,10 +115,10 @@ fn parity(model: &ModelArgs, device: &DeviceArgs, prompt: &str) -> Result<ExitCo
     let (scalar, other) = (Backend::Cpu(Cpu::new(Level::Scalar, Some(1))?), device.open()?);
     let differences = eval::parity(&file, &scalar, &other, &tokenizer.encode(prompt))?;
     for d in &differences {
-        println!("{} of {} differs by {:.1e}", d.output, d.op, d.error);
+        outln!("{} of {} differs by {:.1e}", d.output, d.op, d.error)?;
     }
     if differences.is_empty() {
-        println!("every op agrees with the scalar reference on {}", other.describe());
+        outln!("every op agrees with the scalar reference on {}", other.describe())?;
         return Ok(ExitCode::SUCCESS);
     }
     Ok(ExitCode::FAILURE)

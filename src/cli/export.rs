@@ -1,5 +1,7 @@
 //! `nanotern export`.
 
+use super::out::outln;
+use nanotern::files::check_output;
 use nanotern::formats::{Format, ModelFile, TensorData};
 use nanotern::train::newest_run;
 use nanotern::{Error, Result};
@@ -37,6 +39,9 @@ pub fn run(args: &ExportArgs) -> Result<ExitCode> {
         Some(dir) => dir.clone(),
         None => newest_run(Path::new("runs"))?,
     };
+    for output in [Some(&args.output), args.mhc.as_ref()].into_iter().flatten() {
+        check_output(output)?;
+    }
     let mut model = ModelFile::from_checkpoint(&from)?;
     if args.tables == Tables::Q8_0 {
         model.round_tables_to_int8()?;
@@ -49,16 +54,16 @@ pub fn run(args: &ExportArgs) -> Result<ExitCode> {
         None => None,
     };
     let bytes = model.save_gguf(&args.output, args.format)?;
-    println!("checkpoint  {}", from.display());
-    println!("model       {} parameters, vocabulary {}", model.param_count(), model.vocab);
+    outln!("checkpoint  {}", from.display())?;
+    outln!("model       {} parameters, vocabulary {}", model.param_count(), model.vocab)?;
     for kind in ["ternary", "int8", "f16", "f32"] {
         let of_kind = || model.tensors.iter().filter(|t| t.data.kind() == kind);
         let (tensors, bytes) = (of_kind().count(), of_kind().map(|t| TensorData::bytes(&t.data)).sum::<usize>());
-        println!("{kind:11} {tensors} tensors, {bytes} bytes unpadded in memory");
+        outln!("{kind:11} {tensors} tensors, {bytes} bytes unpadded in memory")?;
     }
-    println!("wrote       {} ({bytes} bytes, {})", args.output.display(), args.format);
+    outln!("wrote       {} ({bytes} bytes, {})", args.output.display(), args.format)?;
     if let Some((path, mhc)) = mhc {
-        println!("wrote       {} ({} bytes)", path.display(), mhc.save(path)?);
+        outln!("wrote       {} ({} bytes)", path.display(), mhc.save(path)?)?;
     }
     Ok(ExitCode::SUCCESS)
 }

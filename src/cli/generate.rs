@@ -1,15 +1,16 @@
 //! `nanotern generate` and `nanotern chat`.
 
-use super::DeviceArgs;
 use super::model::ModelArgs;
+use super::out::{self, outln};
+use super::{DeviceArgs, say};
 use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, ArgMatches};
 use nanotern::error::mib;
+use nanotern::formats::TextConfig;
 use nanotern::infer::{
     ChatTemplate, Engine, EngineOptions, Event, FinishReason, Kind, Message, PARAMETERS, Sampling, TextStream,
 };
 use nanotern::tokenizer::Tokenizer;
-use nanotern::train::Signals;
 use nanotern::{Error, Result};
 use serde_json::Value;
 use std::io::{BufRead, IsTerminal, Read, Write};
@@ -94,6 +95,9 @@ pub struct GenerateArgs {
     /// Text to go on from; standard input unless given.
     #[arg(long)]
     prompt: Option<String>,
+    /// Read the spelling of special tokens in the prompt, such as <|user|>, as these tokens; without this it is text.
+    #[arg(long)]
+    special_tokens: bool,
 }
 
 #[derive(clap::Args)]
@@ -113,11 +117,10 @@ pub struct ChatArgs {
 struct Session {
     engine: Engine,
     tokenizer: Tokenizer,
-    signals: Signals,
 }
 
 impl Session {
-    fn open(model: &ModelArgs, device: &DeviceArgs) -> Result<(Session, Option<String>)> {
+    fn open(model: &ModelArgs, device: &DeviceArgs) -> Result<(Session, TextConfig)> {
         let (file, path) = model.open()?;
         let tokenizer =
             file.tokenizer()?.ok_or_else(|| Error::usage("the model has no tokenizer: give it one by --tokenizer"))?;
@@ -125,8 +128,8 @@ impl Session {
         let engine = Engine::new(&file, &backend, EngineOptions { slots: 1, context: 0 })?;
         let (ops, mib) = (engine.dispatches_per_token(), mib(engine.device_bytes() as u64));
         let device = device.describe(&backend);
-        eprintln!("{} on {device}, {ops} ops a token, {mib:.1} MiB of buffers", path.display());
-        Ok((Session { engine, tokenizer, signals: Signals::install() }, file.text.chat_template))
+        say(&format!("{} on {device}, {ops} ops a token, {mib:.1} MiB of buffers", path.display()));
+        Ok((Session { engine, tokenizer }, file.text))
     }
 
     /// What of a conversation leaves room to answer, and its tokens: the oldest turns are dropped, and that is said.
@@ -144,49 +147,48 @@ impl Session {
             }
             let dropped = (all.len() - kept.len()) / 2;
             if dropped > 0 && ids.len() < context {
-                eprintln!(
+                say(&format!(
                     "[the context of {context} tokens is full: the oldest turns are forgotten, {dropped} of them]"
-                );
+                ));
             }
             return Ok((kept, ids));
         }
     }
 
-    /// Streams what follows `prompt` to standard output; returns it, and whether a signal cut it off.
-    fn stream(&mut self, prompt: &[u32], args: &SamplingArgs) -> Result<(String, bool)> {
+    /// A decoder of an answer.
+    fn text(&self, args: &SamplingArgs) -> TextStream {
+        TextStream::new(self.tokenizer.clone(), args.sampling.stop.clone())
+    }
+
+    /// Streams what follows `prompt` to standard output, and returns it. A signal ends the process: there is nothing to save.
+    fn stream(&mut self, prompt: &[u32], mut text: TextStream, args: &SamplingArgs) -> Result<String> {
         let start = Instant::now();
         let cancel = Arc::new(AtomicBool::new(false));
-        let sampling = args.sampling();
-        let mut text = TextStream::new(self.tokenizer.clone(), sampling.stop.clone());
-        self.engine.start(prompt, sampling, cancel.clone())?;
+        self.engine.start(prompt, args.sampling(), cancel.clone())?;
         let (mut all, mut tokens, mut first) = (String::new(), 0u32, None);
-        let mut out = std::io::stdout();
         let mut show = |piece: &str| {
             all.push_str(piece);
-            // A reader that has gone ends the process by SIGPIPE.
-            let _ = out.write_all(piece.as_bytes()).and_then(|()| out.flush());
+            out::write(format_args!("{piece}"))
         };
         let reason = 'running: loop {
-            if self.signals.pending().is_some() {
-                cancel.store(true, Ordering::Relaxed);
-            }
             for (_, event) in pollster::block_on(self.engine.step())? {
                 match event {
                     Event::Token(token) => {
                         first.get_or_insert_with(|| start.elapsed());
                         tokens += 1;
                         let piece = text.push(token);
-                        show(&piece.text);
+                        show(&piece.text)?;
                         if piece.stopped {
                             cancel.store(true, Ordering::Relaxed);
                         }
                     }
                     Event::Finished(reason) => break 'running reason,
+                    Event::Failed(why) => return Err(Error::Model(why)),
                 }
             }
         };
-        show(&text.finish().text);
-        println!();
+        show(&text.finish().text)?;
+        outln!("")?;
         let seconds = start.elapsed().as_secs_f64();
         let ended = match reason {
             FinishReason::Context => ", the context is full",
@@ -194,13 +196,13 @@ impl Session {
             _ => "",
         };
         let first = 1e3 * first.unwrap_or_default().as_secs_f64();
-        eprintln!("[{tokens} tokens{ended}; {:.0} tok/s, first after {first:.0} ms]", f64::from(tokens) / seconds);
-        Ok((all, self.signals.pending().is_some()))
+        say(&format!("[{tokens} tokens{ended}; {:.0} tok/s, first after {first:.0} ms]", f64::from(tokens) / seconds));
+        Ok(all)
     }
 }
 
 pub fn generate(args: &GenerateArgs) -> Result<ExitCode> {
-    let (mut session, _) = Session::open(&args.model, &args.device)?;
+    let (mut session, text) = Session::open(&args.model, &args.device)?;
     let prompt = match &args.prompt {
         Some(prompt) => prompt.clone(),
         None => {
@@ -209,54 +211,59 @@ pub fn generate(args: &GenerateArgs) -> Result<ExitCode> {
             text
         }
     };
-    print!("{prompt}");
-    let ids = session.tokenizer.encode(&prompt);
-    let (_, cut) = session.stream(&ids, &args.sampling)?;
-    Ok(ended(&session, cut))
+    out::write(format_args!("{prompt}"))?;
+    let ids = text.prompt(match args.special_tokens {
+        true => session.tokenizer.encode_with_specials(&prompt),
+        false => session.tokenizer.encode(&prompt),
+    });
+    let stream = session.text(&args.sampling).after(&ids);
+    session.stream(&ids, stream, &args.sampling)?;
+    Ok(ExitCode::SUCCESS)
 }
 
 pub fn chat(args: &ChatArgs) -> Result<ExitCode> {
-    let (mut session, template) = Session::open(&args.model, &args.device)?;
+    let (mut session, text) = Session::open(&args.model, &args.device)?;
     let none =
         "the model has no chat template (key \"tokenizer.chat_template\"): `nanotern generate` goes on from texts";
-    let template = template.ok_or_else(|| Error::usage(none))?;
-    let template = ChatTemplate::new(&template)?;
+    let template = ChatTemplate::new(&text, &session.tokenizer)?.ok_or_else(|| Error::usage(none))?;
     let system = args.system.iter().map(|content| Message { role: "system".into(), content: content.clone() });
     let mut messages: Vec<Message> = system.collect();
-    let terminal = std::io::stdin().is_terminal();
-    let lines = Prompted { terminal };
+    let lines = Prompted { terminal: std::io::stdin().is_terminal() };
     for line in lines {
-        let content = line.map_err(|e| Error::io("standard input".as_ref(), e))?;
-        if content.trim().is_empty() {
-            continue;
-        }
-        messages.push(Message { role: "user".into(), content });
-        let turn = session.fit(&template, &messages, &args.sampling).and_then(|(kept, ids)| {
-            let (content, cut) = session.stream(&ids, &args.sampling)?;
-            Ok((kept, content, cut))
-        });
-        match turn {
-            Ok((_, _, true)) => return Ok(ended(&session, true)),
-            Ok((kept, content, false)) => {
-                messages = kept;
-                messages.push(Message { role: "assistant".into(), content });
+        let line = line.map_err(|e| Error::io("standard input".as_ref(), e))?;
+        let turn = match String::from_utf8(line) {
+            Ok(content) if content.trim().is_empty() => continue,
+            Ok(content) => {
+                let content = content.trim_end_matches(['\r', '\n']).to_string();
+                messages.push(Message { role: "user".into(), content });
+                answer(&mut session, &template, &messages, &args.sampling)
             }
+            Err(e) => Err(Error::usage(format!("the line is not UTF-8 from byte {} on", e.utf8_error().valid_up_to()))),
+        };
+        match turn {
+            Ok(kept) => messages = kept,
             // The conversation goes on without a turn that cannot be.
-            Err(error) if terminal => {
-                eprintln!("error: {error}");
-                messages.pop();
+            Err(error @ Error::Usage(_)) => {
+                say(&format!("error: {error}"));
+                messages.pop_if(|m| m.role == "user");
             }
             Err(error) => return Err(error),
         }
     }
-    Ok(ended(&session, false))
+    Ok(ExitCode::SUCCESS)
 }
 
-fn ended(session: &Session, cut: bool) -> ExitCode {
-    match session.signals.pending() {
-        Some(signal) if cut => ExitCode::from(Signals::exit_code(signal) as u8),
-        _ => ExitCode::SUCCESS,
-    }
+/// Answers the last of `messages`; returns what of them was kept, and the answer.
+fn answer(
+    session: &mut Session,
+    template: &ChatTemplate,
+    messages: &[Message],
+    args: &SamplingArgs,
+) -> Result<Vec<Message>> {
+    let (mut kept, ids) = session.fit(template, messages, args)?;
+    let content = session.stream(&ids, session.text(args), args)?;
+    kept.push(Message { role: "assistant".into(), content });
+    Ok(kept)
 }
 
 /// Lines of standard input, asked for on a terminal.
@@ -265,13 +272,15 @@ struct Prompted {
 }
 
 impl Iterator for Prompted {
-    type Item = std::io::Result<String>;
+    type Item = std::io::Result<Vec<u8>>;
 
     fn next(&mut self) -> Option<Self::Item> {
         if self.terminal {
-            eprint!("> ");
+            let _ = write!(std::io::stderr(), "> ");
         }
-        std::io::stdin().lock().lines().next()
+        let mut line = Vec::new();
+        let read = std::io::stdin().lock().read_until(b'\n', &mut line);
+        read.map(|bytes| (bytes > 0).then_some(line)).transpose()
     }
 }
 

@@ -1,5 +1,6 @@
 //! `nanotern inspect`: shows the contents of a file, whose type follows from its first bytes, and checks it.
 
+use super::out::outln;
 use nanotern::checkpoint;
 use nanotern::data::{TokenMeta, Tokens};
 use nanotern::files::map;
@@ -8,6 +9,7 @@ use nanotern::formats::{
     gguf::{Gguf, TensorInfo},
     mhc,
 };
+use nanotern::infer::ChatTemplate;
 use nanotern::{Error, Result};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -31,9 +33,9 @@ struct Report {
 pub fn run(args: &InspectArgs) -> Result<ExitCode> {
     let report = inspect(&args.path)?;
     if args.json {
-        println!("{}", report.json);
+        outln!("{}", report.json)?;
     } else {
-        report.lines.iter().for_each(|line| println!("{line}"));
+        report.lines.iter().try_for_each(|line| outln!("{line}"))?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -83,10 +85,12 @@ fn gguf(path: &Path, bytes: &[u8]) -> Result<Report> {
         Ok(model) => format!("yes: {} parameters, vocabulary {}", model.param_count(), model.vocab),
         Err(e) => format!("no: {e}"),
     };
+    let chats = model.as_ref().ok().map(chats);
     let mut lines = vec![
         format!("GGUF        {} (version {}, {} bytes)", path.display(), file.version, bytes.len()),
         format!("serves      {serves}"),
     ];
+    lines.extend(chats.iter().map(|chats| format!("chats       {chats}")));
     lines.extend(file.keys.iter().map(|(k, v)| format!("  {k} = {v}")));
     let tensor = |t: &TensorInfo<'_>| {
         let (kind, offset) = (t.kind_name(), file.offset(t));
@@ -99,9 +103,25 @@ fn gguf(path: &Path, bytes: &[u8]) -> Result<Report> {
     let keys: serde_json::Map<_, _> = file.keys.iter().map(|(k, v)| (k.to_string(), json!(v.to_string()))).collect();
     let config = model.as_ref().ok().map(|m| json!(m.config));
     let error = model.as_ref().err().map(|e| e.to_string());
-    let json = json!({ "kind": "gguf", "version": file.version, "bytes": bytes.len(), "config": config, "error": error,
+    let json = json!({ "kind": "gguf", "version": file.version, "bytes": bytes.len(), "config": config, "error": error, "chats": chats,
         "parameters": model.as_ref().ok().map(ModelFile::param_count), "keys": keys, "tensors": tensors });
     Ok(Report { lines, json })
+}
+
+/// Whether a model that serves has a chat template that can be used, and what it refuses.
+fn chats(model: &ModelFile) -> String {
+    let template = model.tokenizer().and_then(|tokenizer| match tokenizer {
+        Some(tokenizer) => ChatTemplate::new(&model.text, &tokenizer),
+        None => Ok(None),
+    });
+    match template {
+        Ok(None) => "no: the file has no chat template, or no tokenizer".to_string(),
+        Ok(Some(template)) => {
+            let refusals = template.refusals().iter().map(|(what, why)| format!("; not {what}: {why}"));
+            format!("yes{}", refusals.collect::<String>())
+        }
+        Err(e) => format!("no: {e}"),
+    }
 }
 
 fn mixing(path: &Path) -> Result<Report> {

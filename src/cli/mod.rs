@@ -4,11 +4,13 @@ mod bench;
 mod bench_kernels;
 mod data;
 mod doctor;
+mod environment;
 mod eval;
 mod export;
 mod generate;
 mod inspect;
 mod model;
+mod out;
 mod serve;
 mod train;
 
@@ -100,21 +102,10 @@ fn say(line: &str) {
     let _ = writeln!(std::io::stderr(), "{line}");
 }
 
-/// Makes the process end quietly when standard output is closed, as in `nanotern inspect DIR | head`.
-#[cfg(unix)]
-fn end_with_the_pipe() -> Result<()> {
-    let always = std::sync::Arc::new(true.into());
-    signal_hook::flag::register_conditional_default(signal_hook::consts::SIGPIPE, always)
-        .map(|_| ())
-        .map_err(|e| Error::Device(format!("SIGPIPE: {e}")))
-}
+/// The exit code after the reader of standard output has gone: that of a program which SIGPIPE ends.
+const CLOSED: u8 = 141;
 
 fn execute(command: Command) -> Result<ExitCode> {
-    // Training and serving write only to standard error; they continue when it is closed or a client disconnects.
-    #[cfg(unix)]
-    if !matches!(command, Command::Train(_) | Command::Serve(_)) {
-        end_with_the_pipe()?;
-    }
     match command {
         Command::Train(args) => train::run(&args),
         Command::Chat(args) => generate::chat(&args),
@@ -129,15 +120,34 @@ fn execute(command: Command) -> Result<ExitCode> {
         Command::Tokenizer(command) => data::tokenizer(&command),
         Command::Data(command) => data::data(&command),
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "nanotern", &mut std::io::stdout());
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "nanotern", &mut script);
+            out::write(format_args!("{}", String::from_utf8_lossy(&script)))?;
             Ok(ExitCode::SUCCESS)
         }
     }
 }
 
-/// Runs the command line. The exit code is 2 for [`Error::Usage`] and 1 for other errors.
+/// Names of this program's environment variables that are empty.
+pub use environment::empty as empty_variables;
+
+/// Runs the command line. The exit code is 2 for [`Error::Usage`] and 1 for other errors. It ends quietly when nobody reads
+/// its output any more.
 pub fn run() -> ExitCode {
-    execute(Cli::parse().command).unwrap_or_else(|error| {
+    let ended = match Cli::try_parse() {
+        Ok(cli) => {
+            let names = std::env::vars_os().map(|(name, _)| name);
+            environment::warnings(&Cli::command(), names).iter().for_each(|warning| say(warning));
+            execute(cli.command)
+        }
+        Err(wrong) if wrong.use_stderr() => wrong.exit(),
+        // What `--help` and `--version` ask for.
+        Err(text) => out::written(text.print().and_then(|()| std::io::stdout().flush())).map(|()| ExitCode::SUCCESS),
+    };
+    ended.unwrap_or_else(|error| {
+        if out::is_closed(&error) {
+            return ExitCode::from(CLOSED);
+        }
         say(&format!("error: {error}"));
         ExitCode::from(if matches!(error, Error::Usage(_)) { 2 } else { 1 })
     })

@@ -40,7 +40,6 @@ pub fn run(args: &ServeArgs) -> Result<ExitCode> {
     if args.context == Some(0) {
         return Err(Error::usage("--context 0: at least 1 is possible"));
     }
-    let signals = Signals::install();
     let listener = listen(&args.host, args.port)?;
     let (file, path) = args.model.open()?;
     let backend = args.device.open()?;
@@ -50,6 +49,8 @@ pub fn run(args: &ServeArgs) -> Result<ExitCode> {
     let id = model_id(&path);
     let server = Server::new(listener, &file, &id, &backend, options)?;
     let address = server.address()?;
+    // From here on: before, there is nothing to finish, and a signal ends the process.
+    let signals = Signals::install();
     if !address.ip().is_loopback() {
         say("warning: everybody who can reach this machine can use the model; there is no authentication");
     }

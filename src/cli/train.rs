@@ -2,7 +2,8 @@
 
 use super::{DeviceArgs, say};
 use nanotern::data;
-use nanotern::train::{Config, Outcome, Run, Signals, matmul_peak};
+use nanotern::files::path_text;
+use nanotern::train::{Config, Outcome, Run, Signals, Start, matmul_peak, newest_run};
 use nanotern::{Error, Result};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -11,21 +12,24 @@ use std::process::ExitCode;
 pub struct TrainArgs {
     /// A preset (tiny, d20, nano-125m, small-560m) or a TOML file.
     #[arg(long, env = "NANOTERN_CONFIG")]
-    config: Option<String>,
+    config: Option<PathBuf>,
     #[command(flatten)]
     device: DeviceArgs,
     /// Data set: synthetic, shakespeare, text or tokens.
     #[arg(long, env = "NANOTERN_DATASET")]
     dataset: Option<String>,
-    /// Text file or folder, or token file (.bin).
+    /// File or folder of documents (text, JSON lines, Parquet), or token file (.bin).
     #[arg(long, env = "NANOTERN_DATA_PATH")]
     data_path: Option<PathBuf>,
     /// Validation data of the same kind; without it a part of the data is held back.
     #[arg(long, env = "NANOTERN_VAL_DATA_PATH")]
     val_data_path: Option<PathBuf>,
+    /// Field of JSON lines, or column of Parquet files, with the text.
+    #[arg(long, env = "NANOTERN_FIELD")]
+    field: Option<String>,
     /// bpe (trains a tokenizer), bytes, or a tokenizer.json.
     #[arg(long, env = "NANOTERN_TOKENIZER")]
-    tokenizer: Option<String>,
+    tokenizer: Option<PathBuf>,
     /// Vocabulary size of a token file, or of the tokenizer to train.
     #[arg(long, env = "NANOTERN_VOCAB_SIZE")]
     vocab_size: Option<i64>,
@@ -44,7 +48,7 @@ pub struct TrainArgs {
     /// Learning rate of Muon.
     #[arg(long, env = "NANOTERN_LR")]
     lr: Option<f64>,
-    /// Directory for checkpoints and logs; by default a new one under runs/.
+    /// Directory for checkpoints and logs: new, empty, or that of a run without checkpoints; by default a new one under runs/.
     #[arg(long, env = "NANOTERN_CHECKPOINT_DIR")]
     checkpoint_dir: Option<PathBuf>,
     /// Steps between checkpoints; 0 saves at the end only.
@@ -59,9 +63,13 @@ pub struct TrainArgs {
     /// Steps between evaluations; 0 evaluates at the end only.
     #[arg(long, env = "NANOTERN_EVAL_INTERVAL")]
     eval_interval: Option<i64>,
-    /// Continue from the newest valid checkpoint of a run: DIR, --checkpoint-dir, or the newest run.
+    /// Continue from the newest valid checkpoint of a run: DIR, --checkpoint-dir, or the newest run. Keys that would make
+    /// another model of it are refused.
     #[arg(long, value_name = "DIR", num_args = 0..=1)]
     resume: Option<Option<PathBuf>>,
+    /// Start a new run in DIR from the weights of a run (that of --resume, or the newest), at step 0 and with a fresh optimizer.
+    #[arg(long, value_name = "DIR")]
+    fork: Option<PathBuf>,
     /// Seed of the initial weights and of the order of the data.
     #[arg(long, env = "NANOTERN_SEED")]
     seed: Option<i64>,
@@ -77,17 +85,17 @@ impl TrainArgs {
         let mut add = |key: &str, value: Option<toml::Value>| list.extend(value.map(|v| (key.to_string(), v)));
         let path = |p: &Option<PathBuf>| -> Result<Option<toml::Value>> {
             let absolute = p.as_ref().map(|p| std::path::absolute(p).map_err(|e| Error::io(p, e))).transpose()?;
-            Ok(absolute.map(|p| p.to_string_lossy().into_owned().into()))
+            Ok(absolute.map(|p| path_text(&p).into_owned().into()))
         };
         let guessed =
             self.data_path.as_ref().map(|p| if p.extension().is_some_and(|e| e == "bin") { "tokens" } else { "text" });
         add("data.dataset", self.dataset.as_deref().or(guessed).map(Into::into));
         add("data.path", path(&self.data_path)?);
         add("data.val_path", path(&self.val_data_path)?);
-        let tokenizer = match self.tokenizer.as_deref() {
-            Some(word @ ("bpe" | "bytes")) => Some(word.into()),
-            Some(file) => path(&Some(file.into()))?,
-            None => None,
+        add("data.field", self.field.as_deref().map(Into::into));
+        let tokenizer = match self.tokenizer.as_ref().map(|t| t.to_str()) {
+            Some(Some(word @ ("bpe" | "bytes"))) => Some(word.into()),
+            _ => path(&self.tokenizer)?,
         };
         add("data.tokenizer", tokenizer);
         for (key, value) in [
@@ -112,8 +120,9 @@ impl TrainArgs {
     }
 }
 
-pub fn run(args: &TrainArgs) -> Result<ExitCode> {
-    let dir = match (&args.resume, &args.checkpoint_dir) {
+/// The run that a command goes on from.
+fn source(args: &TrainArgs) -> Result<Option<PathBuf>> {
+    Ok(match (&args.resume, &args.checkpoint_dir) {
         (Some(Some(run)), Some(dir)) if !same(run, dir) => {
             let (run, dir) = (run.display(), dir.display());
             return Err(Error::usage(format!(
@@ -121,27 +130,59 @@ pub fn run(args: &TrainArgs) -> Result<ExitCode> {
                  directory; give only one of them"
             )));
         }
-        (Some(Some(dir)), _) | (_, Some(dir)) => dir.clone(),
-        (Some(None), None) => nanotern::train::newest_run(Path::new("runs"))?,
-        (None, None) => nanotern::train::new_run(Path::new("runs")),
-    };
-    let saved = dir.join("config.toml");
-    let resume = args.resume.is_some();
-    if resume && !saved.is_file() {
+        (_, Some(dir)) if args.fork.is_some() => {
+            return Err(Error::usage(format!(
+                "--fork and --checkpoint-dir {} (or NANOTERN_CHECKPOINT_DIR): --fork names the directory of the new run, \
+                 and --resume that of the old one",
+                dir.display()
+            )));
+        }
+        (Some(Some(dir)), _) | (Some(None), Some(dir)) => Some(dir.clone()),
+        (None, _) if args.fork.is_none() => None,
+        (Some(None) | None, _) => Some(newest_run(Path::new("runs"))?),
+    })
+}
+
+pub fn run(args: &TrainArgs) -> Result<ExitCode> {
+    let source = source(args)?;
+    let saved = source.as_ref().map(|dir| dir.join("config.toml"));
+    if let (Some(dir), Some(saved)) = (&source, &saved)
+        && !saved.is_file()
+    {
         return Err(Error::usage(format!("--resume: {} is not a run: it has no config.toml", dir.display())));
     }
-    let from = match &args.config {
-        None if resume => Some(saved.to_string_lossy().into_owned()),
-        other => other.clone(),
+    let start = match (&source, &args.fork, &args.checkpoint_dir) {
+        (Some(from), Some(to), _) => Start::Fork { from, to },
+        (Some(dir), None, _) => Start::Resume(dir),
+        (None, _, Some(dir)) => Start::New(dir),
+        (None, _, None) => Start::Within(Path::new("runs")),
     };
-    let config = Config::load(from.as_deref(), &args.overrides()?)?;
+    start.check()?;
+    let config = load_config(args.config.as_deref().or(saved.as_deref()), &args.overrides()?)?;
     let backend = args.device.open()?;
     say(&format!("device   {}", args.device.describe(&backend)));
     let corpus = data::load(&config.data, Path::new(""), Path::new("runs"))?;
-    let mut run = Run::new(config, corpus, &dir, &backend, resume)?;
+    corpus.report.iter().for_each(|report| say(&report.to_string()));
+    let mut run = Run::new(config, corpus, start, &backend)?;
     say(&run.describe());
     run.set_peak(matmul_peak(&backend)?);
-    finish(&dir, run.train()?)
+    let outcome = run.train()?;
+    finish(run.dir(), outcome)
+}
+
+/// Loads the configuration. Validation data that it names are not those of another data set given now.
+fn load_config(from: Option<&Path>, overrides: &[(String, toml::Value)]) -> Result<Config> {
+    let mut config = Config::load(from, overrides)?;
+    if overrides.iter().any(|(key, _)| key == "data.val_path") {
+        return Ok(config);
+    }
+    let of = |c: &Config| (c.data.dataset, c.data.path.clone());
+    let same = Config::load(from, &[]).is_ok_and(|before| of(&before) == of(&config));
+    if let Some(old) = config.data.val_path.take_if(|_| !same) {
+        let old = old.display();
+        say(&format!("val_path {old} is of other data and not used; --val-data-path names validation data"));
+    }
+    Ok(config)
 }
 
 /// Whether two paths are of the same folder.

@@ -1,12 +1,19 @@
 //! Loads the corpus that a configuration describes.
 
+use super::documents::{Documents, Format, Side, Split, clear_of, cut_near};
+use super::encode::{Encoder, Out};
+use super::read::Chunk;
+use super::report::Report;
 use super::text::{check_fraction, split_text};
-use super::{Corpus, DEFAULT_VOCAB_SIZE, DataConfig, Dataset, TokenMeta, Tokens, files, shakespeare, synthetic};
+use super::tokens::TokenStore;
+use super::{Corpus, DEFAULT_VOCAB_SIZE, DataConfig, Dataset, TokenMeta, Tokens, shakespeare, synthetic};
 use crate::error::{Error, Result};
-use crate::tokenizer::{EOS, Tokenizer};
+use crate::files::{path_of, read_utf8};
+use crate::tokenizer::{BpeTrainer, EOS, SPECIALS, Tokenizer};
 use std::path::{Path, PathBuf};
 
-/// Loads the data set of `cfg`, whose paths are relative to `base_dir`. Downloads are kept in `cache_dir`.
+/// Loads the data set of `cfg`, whose paths are relative to `base_dir`. Downloads are kept in `cache_dir`. Tokens of a large
+/// text lie in a file without a name in the folder for temporary files.
 ///
 /// # Errors
 /// When a key is missing or out of range, a file cannot be read, a token id exceeds the vocabulary, token file and tokenizer
@@ -15,23 +22,159 @@ pub fn load(cfg: &DataConfig, base_dir: &Path, cache_dir: &Path) -> Result<Corpu
     match cfg.dataset {
         Dataset::Synthetic => {
             let text = synthetic::generate(cfg.seed, synthetic::TRAIN_BYTES);
-            let tokenizer = choose(cfg, base_dir, &text.train)?;
+            let tokenizer = choose(cfg, base_dir, |size| Tokenizer::train_bpe(&text.train, size))?;
             Corpus::from_text("synthetic", &text.train, &text.val, tokenizer)
         }
         Dataset::Shakespeare => {
-            let (train, val) = read_split(cfg, &shakespeare::fetch(cache_dir)?, None, base_dir)?;
-            let tokenizer = choose(cfg, base_dir, &train)?;
-            Corpus::from_text("shakespeare", &train, &val, tokenizer)
+            let text = read_utf8(&shakespeare::fetch(cache_dir)?)?;
+            let (train, val) = split_text(&text, cfg.val_fraction)?;
+            let tokenizer = choose(cfg, base_dir, |size| Tokenizer::train_bpe(train, size))?;
+            Corpus::from_text("shakespeare", train, val, tokenizer)
         }
         Dataset::Text => {
-            let path = required_path(cfg, base_dir)?;
-            let val_path = cfg.val_path.as_ref().map(|p| base_dir.join(p));
-            let (train, val) = read_split(cfg, &path, val_path.as_deref(), base_dir)?;
-            let tokenizer = choose(cfg, base_dir, &train)?;
-            Corpus::from_text(&file_name(&path), &train, &val, tokenizer)
+            let text = TextData::open(cfg, base_dir)?;
+            let (mut train, mut val) = (TokenStore::default(), TokenStore::default());
+            let report = text.encode(&mut |side, ids| match side {
+                Side::Train => train.push(ids),
+                Side::Val => val.push(ids),
+            })?;
+            Ok(Corpus {
+                name: file_name(&text.path),
+                train: train.finish()?,
+                val: val.finish()?,
+                vocab_size: text.tokenizer.vocab_size(),
+                val_bytes: Some(report.val.bytes),
+                tokenizer: Some(text.tokenizer),
+                report: Some(report),
+            })
         }
         Dataset::Tokens => load_tokens(cfg, base_dir),
     }
+}
+
+/// Encodes the documents at `path`, as training does with validation data: all of them, in their order, with the keys `field`
+/// and `special_tokens` of `cfg`. The validation part of the report describes them.
+///
+/// # Errors
+/// When a file cannot be read, or there is no document.
+pub fn load_documents(cfg: &DataConfig, path: &Path, tokenizer: &Tokenizer) -> Result<(Tokens, Report)> {
+    let format = format(cfg, Some(tokenizer));
+    let documents = Documents::open(path, format.clone(), cfg.val_fraction)?;
+    let (mut store, mut report) = (TokenStore::default(), Report::default());
+    report.split = "all documents are for validation".to_string();
+    let parts = [(&documents, Split::All(Side::Val))];
+    encode(&parts, cfg, &format.spellings, tokenizer, &mut report, &mut |_, ids| store.push(ids))?;
+    Ok((store.finish()?, report))
+}
+
+/// Documents to be encoded, with their tokenizer.
+pub(super) struct TextData<'a> {
+    cfg: &'a DataConfig,
+    format: Format,
+    pub path: PathBuf,
+    train: Documents,
+    /// Validation documents, if they are separate.
+    val: Option<Documents>,
+    split: Split,
+    said: String,
+    /// Bounds that the training of the tokenizer met.
+    notes: Vec<String>,
+    pub tokenizer: Tokenizer,
+}
+
+impl<'a> TextData<'a> {
+    /// Reads the documents of `path` and `val_path` once or twice, and makes the tokenizer.
+    pub fn open(cfg: &'a DataConfig, base_dir: &Path) -> Result<Self> {
+        let path = required_path(cfg, base_dir)?;
+        let given = given_tokenizer(cfg, base_dir)?;
+        let format = format(cfg, given.as_ref());
+        let open = |path: &Path| Documents::open(path, format.clone(), cfg.val_fraction);
+        let train = open(&path)?;
+        let val = cfg.val_path.as_ref().map(|path| open(&base_dir.join(path))).transpose()?;
+        let (split, said) = match &cfg.val_path {
+            Some(path) => (Split::All(Side::Train), format!("validation documents are those of {}", path.display())),
+            None => train.split(),
+        };
+        let (tokenizer, notes) = match given {
+            Some(tokenizer) => (tokenizer, Vec::new()),
+            None => train_bpe(&train, split, cfg)?,
+        };
+        Ok(TextData { cfg, format, path, train, val, split, said, notes, tokenizer })
+    }
+
+    /// Encodes all documents.
+    pub fn encode(&self, out: &mut Out<'_>) -> Result<Report> {
+        let mut report = Report { split: self.said.clone(), notes: self.notes.clone(), ..Report::default() };
+        let val = self.val.iter().map(|val| (val, Split::All(Side::Val)));
+        let parts: Vec<_> = std::iter::once((&self.train, self.split)).chain(val).collect();
+        encode(&parts, self.cfg, &self.format.spellings, &self.tokenizer, &mut report, out)?;
+        if report.train.tokens == 0 || report.val.tokens == 0 {
+            let what = format!("is too short to hold back {} of it for validation", self.cfg.val_fraction);
+            return Err(Error::invalid(&self.path, what));
+        }
+        Ok(report)
+    }
+}
+
+/// Trains a BPE on the training documents. Also returns the bounds that were met, in words.
+pub(super) fn train_bpe(documents: &Documents, split: Split, cfg: &DataConfig) -> Result<(Tokenizer, Vec<String>)> {
+    /// Bytes of a long document added at once.
+    const PART: usize = 1 << 20;
+    let mut trainer = BpeTrainer::new(cfg.vocab_size.unwrap_or(DEFAULT_VOCAB_SIZE))?;
+    let add = if cfg.special_tokens { BpeTrainer::add_with_specials } else { BpeTrainer::add };
+    let (mut text, spellings) = (String::new(), SPECIALS.map(String::from));
+    documents.each("training the tokenizer", split, &mut |side, chunk| {
+        match (side, chunk) {
+            (Side::Val, _) => {}
+            (Side::Train, Chunk::Text(chunk)) => {
+                text.push_str(chunk);
+                if text.len() > PART
+                    && let Some(at) = cut_near(&text, text.len(), PART / 16)
+                    && let Some(at) = clear_of(&text, at, &spellings)
+                {
+                    add(&mut trainer, &text[..at]);
+                    text.drain(..at);
+                }
+            }
+            (Side::Train, Chunk::End) => {
+                add(&mut trainer, &text);
+                text.clear();
+            }
+        }
+        Ok(())
+    })?;
+    let notes = trainer.notes();
+    Ok((trainer.finish()?, notes))
+}
+
+/// Encodes documents by their split, and adds what there is to say to `report`.
+fn encode(
+    parts: &[(&Documents, Split)],
+    cfg: &DataConfig,
+    spellings: &[String],
+    tokenizer: &Tokenizer,
+    report: &mut Report,
+    out: &mut Out<'_>,
+) -> Result<()> {
+    let mut forward = |side: Side, ids: &[u32]| out(side, ids);
+    let mut encoder = Encoder::new(tokenizer, cfg.special_tokens, spellings, &mut forward);
+    for (documents, split) in parts {
+        documents.report(report);
+        documents.each("encoding", *split, &mut |side, chunk| encoder.take(side, chunk))?;
+    }
+    encoder.flush()?;
+    (report.train, report.val) = (encoder.train, encoder.val);
+    if tokenizer.eos().is_none() {
+        let what = "the tokenizer has no end-of-document token: nothing marks where a document ends";
+        report.notes.push(what.to_string());
+    }
+    if encoder.forced > 0 {
+        let times = encoder.forced;
+        report.notes.push(format!(
+            "text was cut {times} times after 1 MiB in which no cut is free; its tokens may differ near there"
+        ));
+    }
+    Ok(())
 }
 
 fn required_path(cfg: &DataConfig, base_dir: &Path) -> Result<PathBuf> {
@@ -43,49 +186,40 @@ fn file_name(path: &Path) -> String {
     path.file_name().map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned())
 }
 
-fn read_split(cfg: &DataConfig, path: &Path, val_path: Option<&Path>, base_dir: &Path) -> Result<(String, String)> {
-    let separator = separator(&cfg.tokenizer, base_dir)?;
-    let text = files::read_text(path, &separator)?;
-    if let Some(val_path) = val_path {
-        return Ok((text, files::read_text(val_path, &separator)?));
-    }
-    let (train, val) = split_text(&text, cfg.val_fraction)?;
-    if train.is_empty() || val.is_empty() {
-        let what = format!("is too short to hold back {} of it for validation", cfg.val_fraction);
-        return Err(Error::invalid(path, what));
-    }
-    Ok((train.to_string(), val.to_string()))
+/// How the documents of `cfg` are read for a tokenizer, or for a BPE that is yet to be trained.
+pub(super) fn format(cfg: &DataConfig, tokenizer: Option<&Tokenizer>) -> Format {
+    let spelling = |t: &Tokenizer, id| t.token_bytes(id).and_then(|bytes| String::from_utf8(bytes).ok());
+    let spellings = match tokenizer {
+        None => SPECIALS.map(String::from).to_vec(),
+        Some(t) => (0..t.vocab_size() as u32).filter(|id| t.is_special(*id)).filter_map(|id| spelling(t, id)).collect(),
+    };
+    let end = match tokenizer {
+        None => Some(EOS.to_string()),
+        Some(t) => t.eos().and_then(|eos| spelling(t, eos)),
+    };
+    Format { field: cfg.field.clone(), end: end.filter(|_| cfg.special_tokens), spellings }
 }
 
-/// The separator between two files of a folder: the text of the tokenizer's end-of-document token.
-pub(super) fn separator(tokenizer: &str, base_dir: &Path) -> Result<String> {
-    if matches!(tokenizer, "bpe" | "bytes") {
-        return Ok(EOS.to_string());
-    }
-    let tokenizer = Tokenizer::load(&base_dir.join(tokenizer))?;
-    Ok(tokenizer.eos().map_or_else(|| "\n\n".to_string(), |eos| tokenizer.decode(&[eos])))
-}
-
-/// The tokenizer that a configuration names; a BPE is trained on `train`.
-fn choose(cfg: &DataConfig, base_dir: &Path, train: &str) -> Result<Tokenizer> {
-    let target = cfg.vocab_size.unwrap_or(DEFAULT_VOCAB_SIZE);
-    let tokenizer = make_tokenizer(&cfg.tokenizer, base_dir, train, target)?;
+/// The tokenizer that a configuration names, unless it is to be trained.
+fn given_tokenizer(cfg: &DataConfig, base_dir: &Path) -> Result<Option<Tokenizer>> {
+    let tokenizer = match cfg.tokenizer.as_str() {
+        "bpe" => return Ok(None),
+        "bytes" => Tokenizer::bytes(),
+        path => Tokenizer::load(&base_dir.join(path_of(path)))?,
+    };
     match cfg.vocab_size {
         Some(limit) if tokenizer.vocab_size() > limit => Err(Error::usage(format!(
-            "vocab_size is {limit}, but the tokenizer `{}` has {} tokens",
+            "vocab_size is {limit} (data.vocab_size), but the tokenizer `{}` has {} tokens",
             cfg.tokenizer,
             tokenizer.vocab_size()
         ))),
-        _ => Ok(tokenizer),
+        _ => Ok(Some(tokenizer)),
     }
 }
 
-pub(super) fn make_tokenizer(name: &str, base_dir: &Path, train: &str, vocab_size: usize) -> Result<Tokenizer> {
-    match name {
-        "bpe" => Tokenizer::train_bpe(train, vocab_size),
-        "bytes" => Ok(Tokenizer::bytes()),
-        path => Tokenizer::load(&base_dir.join(path)),
-    }
+/// The tokenizer that a configuration names, or else one that `train` makes, of at most a number of tokens.
+fn choose(cfg: &DataConfig, base_dir: &Path, train: impl FnOnce(usize) -> Result<Tokenizer>) -> Result<Tokenizer> {
+    given_tokenizer(cfg, base_dir)?.map_or_else(|| train(cfg.vocab_size.unwrap_or(DEFAULT_VOCAB_SIZE)), Ok)
 }
 
 fn load_tokens(cfg: &DataConfig, base_dir: &Path) -> Result<Corpus> {
@@ -99,53 +233,96 @@ fn load_tokens(cfg: &DataConfig, base_dir: &Path) -> Result<Corpus> {
         );
         return Err(Error::usage(what));
     };
-    tokens.check(vocab_size, &path)?;
-    let tokenizer = tokenizer_beside(cfg, base_dir, &path)?;
+    let (tokenizer, from) = tokenizer_beside(cfg, base_dir, &path)?;
     if let Some(larger) = tokenizer.as_ref().map(Tokenizer::vocab_size).filter(|&size| size > vocab_size) {
-        return Err(Error::usage(format!("vocab_size is {vocab_size}, but the tokenizer has {larger} tokens")));
+        let of = if cfg.vocab_size.is_some() { "data.vocab_size".into() } else { described(&path) };
+        let what = format!("vocab_size is {vocab_size} ({of}), but the tokenizer `{from}` has {larger} tokens");
+        return Err(Error::usage(what));
     }
     check_meta(meta.as_ref(), &path, vocab_size, tokenizer.as_ref())?;
+    tokens.check(vocab_size, &path)?;
+    let mut report = Report { files: 1, ..Report::default() };
     let (train, val, meta_bytes) = match &cfg.val_path {
         Some(val_path) => {
             let val_path = base_dir.join(val_path);
             let val = Tokens::open(&val_path)?;
-            val.check(vocab_size, &val_path)?;
             let meta = TokenMeta::read(&val_path)?;
             check_meta(meta.as_ref(), &val_path, vocab_size, tokenizer.as_ref())?;
+            val.check(vocab_size, &val_path)?;
+            report.files = 2;
+            report.split = format!("validation tokens are those of {}", val_path.display());
             (tokens, val, meta.map(|m| m.bytes))
         }
         None => {
             check_fraction(cfg.val_fraction)?;
-            let cut = (tokens.len() as f64 * (1.0 - cfg.val_fraction)) as usize;
-            if cut == 0 || cut == tokens.len() {
+            let cut = cut_tokens(tokens.as_slice(), cfg.val_fraction, tokenizer.as_ref().and_then(Tokenizer::eos));
+            if cut.at == 0 || cut.at == tokens.len() {
                 let what = format!("{} tokens are too few to hold back {} of them", tokens.len(), cfg.val_fraction);
                 return Err(Error::invalid(&path, what));
             }
-            let (train, val) = tokens.split_at(cut);
+            let how = if cut.whole { "cut at the end of a document" } else { "which may cut a document" };
+            report.split = format!("the last {} of the tokens are for validation, {how}", cfg.val_fraction);
+            let (train, val) = tokens.split_at(cut.at);
             (train, val, None)
         }
     };
-    let spelled = tokenizer.as_ref().map(|t| text_bytes(t, val.as_slice()));
-    Ok(Corpus { name: file_name(&path), train, val, vocab_size, val_bytes: meta_bytes.or(spelled), tokenizer })
+    let spelled = tokenizer.as_ref().map(|t| t.text_bytes(val.as_slice()));
+    let val_bytes = meta_bytes.or(spelled);
+    (report.train.tokens, report.val.tokens) = (train.len() as u64, val.len() as u64);
+    let eos = tokenizer.as_ref().and_then(Tokenizer::eos);
+    let documents = |tokens: &Tokens| tokens.as_slice().iter().filter(|id| Some(**id) == eos).count() as u64;
+    (report.train.documents, report.val.documents) = (documents(&train), documents(&val));
+    report.train.bytes = tokenizer.as_ref().map_or(0, |t| t.text_bytes(train.as_slice()));
+    report.val.bytes = val_bytes.unwrap_or(0);
+    if tokenizer.is_none() {
+        let what = "without a tokenizer beside the token file, documents and bytes of text are not known";
+        report.notes.push(what.to_string());
+    }
+    Ok(Corpus { name: file_name(&path), train, val, vocab_size, val_bytes, tokenizer, report: Some(report) })
 }
 
-/// The tokenizer that a configuration names. For `bpe` it is the `tokenizer.json` beside the token file, if one exists.
-fn tokenizer_beside(cfg: &DataConfig, base_dir: &Path, bin: &Path) -> Result<Option<Tokenizer>> {
-    match cfg.tokenizer.as_str() {
-        "bytes" => Ok(Some(Tokenizer::bytes())),
-        "bpe" => {
-            let beside = bin.with_file_name("tokenizer.json");
-            if beside.exists() { Tokenizer::load(&beside).map(Some) } else { Ok(None) }
-        }
-        path => Tokenizer::load(&base_dir.join(path)).map(Some),
+/// Where tokens are cut, and whether that cuts no document.
+struct Cut {
+    at: usize,
+    whole: bool,
+}
+
+/// Where to cut `ids` to hold back `fraction` of them: after an end-of-document token, the last one before that place unless
+/// this would give more than half to validation, or else the first one after it.
+fn cut_tokens(ids: &[u32], fraction: f64, eos: Option<u32>) -> Cut {
+    let target = (ids.len() as f64 * (1.0 - fraction)) as usize;
+    let ends = |at: &usize| Some(ids[at - 1]) == eos;
+    let least = target / 2;
+    let before = (least.max(1)..=target).rev().find(ends);
+    match before.or_else(|| (target + 1..ids.len()).find(ends)).filter(|_| eos.is_some()) {
+        Some(at) if at < ids.len() => Cut { at, whole: true },
+        _ => Cut { at: target, whole: false },
     }
+}
+
+/// The tokenizer that a configuration names, and its name. For `bpe` it is the `tokenizer.json` beside the token file, if one
+/// exists.
+fn tokenizer_beside(cfg: &DataConfig, base_dir: &Path, bin: &Path) -> Result<(Option<Tokenizer>, String)> {
+    let path = match cfg.tokenizer.as_str() {
+        "bytes" => return Ok((Some(Tokenizer::bytes()), "bytes".to_string())),
+        "bpe" => bin.with_file_name("tokenizer.json"),
+        path => base_dir.join(path_of(path)),
+    };
+    let missing = cfg.tokenizer == "bpe" && !path.exists();
+    let tokenizer = if missing { None } else { Some(Tokenizer::load(&path)?) };
+    Ok((tokenizer, path.display().to_string()))
+}
+
+/// The name of the description of a token file.
+fn described(bin: &Path) -> String {
+    TokenMeta::path(bin).display().to_string()
 }
 
 fn check_meta(meta: Option<&TokenMeta>, bin: &Path, vocab_size: usize, tokenizer: Option<&Tokenizer>) -> Result<()> {
     let Some(meta) = meta else { return Ok(()) };
     if meta.vocab_size > vocab_size {
-        let what =
-            format!("was made with {} tokens in the vocabulary, more than vocab_size {vocab_size}", meta.vocab_size);
+        let (of, more) = (described(bin), meta.vocab_size);
+        let what = format!("was made with a vocabulary of {more} ({of}), more than vocab_size {vocab_size}");
         return Err(Error::invalid(bin, what));
     }
     match tokenizer.map(Tokenizer::hash) {
@@ -157,9 +334,20 @@ fn check_meta(meta: Option<&TokenMeta>, bin: &Path, vocab_size: usize, tokenizer
     }
 }
 
-/// Bytes of the text of `ids`.
-fn text_bytes(tokenizer: &Tokenizer, ids: &[u32]) -> u64 {
-    let lengths: Vec<u64> =
-        (0..tokenizer.vocab_size() as u32).map(|id| tokenizer.token_bytes(id).map_or(0, |b| b.len() as u64)).collect();
-    ids.iter().map(|&id| lengths.get(id as usize).copied().unwrap_or(0)).sum()
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_are_cut_after_a_document() {
+        let cut = |ids: &[u32], fraction| {
+            let Cut { at, whole } = cut_tokens(ids, fraction, Some(9));
+            (at, whole)
+        };
+        assert_eq!(cut(&[1, 9, 1, 9, 1, 9, 1, 1, 1, 9], 0.1), (6, true));
+        assert_eq!(cut(&[1, 9, 1, 1, 1, 1, 1, 1, 9, 1], 0.2), (9, true));
+        assert_eq!(cut(&[1, 9, 1, 1, 1, 1, 1, 1, 1, 9], 0.2), (8, false));
+        assert_eq!(cut(&[1, 1, 1, 1], 0.5), (2, false));
+        assert_eq!(cut_tokens(&[1, 9, 1, 1], 0.25, None).at, 3);
+    }
 }

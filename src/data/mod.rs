@@ -1,7 +1,9 @@
 //! Data sets: training and validation tokens, and which of them each step reads.
 //!
-//! Text is split between two characters: the first part is for training, the rest for validation. A BPE is trained on the
-//! training part only. Every id is checked against the vocabulary before training starts.
+//! A corpus is documents: text files, lines of JSON, rows of Parquet. They are read from the disk as often as needed, never
+//! held in memory as a whole. Whole documents are held back for validation, chosen by a checksum of their contents; of few
+//! documents, the tail of each. After each document comes the end-of-document token. A BPE is trained on the training part
+//! only. Every id is checked against the vocabulary before training starts.
 
 pub mod sampler;
 pub mod synthetic;
@@ -10,21 +12,36 @@ mod tokens;
 mod world;
 
 #[cfg(feature = "native")]
-mod files;
+mod documents;
+#[cfg(feature = "native")]
+mod encode;
 #[cfg(feature = "native")]
 mod load;
+#[cfg(feature = "parquet")]
+mod parquet;
 #[cfg(feature = "native")]
 mod prepare;
 #[cfg(feature = "native")]
+mod progress;
+#[cfg(feature = "native")]
+mod read;
+#[cfg(feature = "native")]
+mod report;
+#[cfg(feature = "native")]
 mod shakespeare;
+#[cfg(feature = "native")]
+mod sources;
+#[cfg(feature = "native")]
+mod unpack;
 
 pub use text::split_text;
 pub use tokens::Tokens;
 
 #[cfg(feature = "native")]
 pub use {
-    load::load,
+    load::{load, load_documents},
     prepare::{Summary, prepare, train_tokenizer},
+    report::{Named, Report, Share},
     tokens::{TokenMeta, write_tokens},
 };
 
@@ -35,17 +52,22 @@ use std::path::PathBuf;
 /// Default target size of a trained vocabulary.
 pub const DEFAULT_VOCAB_SIZE: usize = 4096;
 
-/// The `[data]` section of a configuration. Paths are relative to the configuration's file.
+/// The `[data]` section of a configuration. Paths are relative to the configuration's file. One that is not UTF-8 is written as
+/// a `file://` URL.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct DataConfig {
     /// The kind of data set.
     pub dataset: Dataset,
-    /// Text file or folder (`text`), or token file (`tokens`).
+    /// For `text`, a file or a folder: text, lines of JSON (`.jsonl`, `.ndjson`, `.json`), each also as `.zst` or `.gz`, or
+    /// `.parquet` (with the feature `parquet`). For `tokens`, a token file.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "native", serde(with = "crate::files::path_as_text"))]
     pub path: Option<PathBuf>,
-    /// Validation data of the same kind. Without it, `val_fraction` of `path` is held back.
+    /// Validation data of the same kind. Without it, `val_fraction` of `path` is held back: whole documents, or of fewer than
+    /// 100 the tail of each.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "native", serde(with = "crate::files::path_as_text"))]
     pub val_path: Option<PathBuf>,
     /// For token files: the exclusive limit of the ids. For a trained tokenizer: the target size, by default
     /// [`DEFAULT_VOCAB_SIZE`]. For other tokenizers: the largest size allowed.
@@ -55,6 +77,14 @@ pub struct DataConfig {
     pub tokenizer: String,
     /// Fraction of the text or tokens held back for validation, in (0, 1).
     pub val_fraction: f64,
+    /// Field of JSON objects, or column of Parquet files, with the text.
+    pub field: String,
+    /// Whether the spelling of a special token in a text is that token, and that of the end-of-document token ends a
+    /// document. Otherwise both are text. The built-in data sets always count them.
+    pub special_tokens: bool,
+    /// Separate documents: in training and validation a token sees nothing before its own document, and positions start again
+    /// behind each token that ends one.
+    pub separate_documents: bool,
     /// Seed of the synthetic text.
     pub seed: u64,
 }
@@ -68,7 +98,7 @@ pub enum Dataset {
     Synthetic,
     /// Tiny Shakespeare, downloaded once.
     Shakespeare,
-    /// A UTF-8 file, or all files of a folder.
+    /// Documents in a file, or in all files of a folder.
     Text,
     /// A file of little-endian u32 token ids.
     Tokens,
@@ -94,6 +124,9 @@ impl Default for DataConfig {
             vocab_size: None,
             tokenizer: "bpe".to_string(),
             val_fraction: 0.1,
+            field: "text".to_string(),
+            special_tokens: false,
+            separate_documents: false,
             seed: 0,
         }
     }
@@ -110,8 +143,11 @@ pub struct Corpus {
     pub val: Tokens,
     /// Number of ids: all tokens are below it.
     pub vocab_size: usize,
-    /// Bytes of the validation text, if known: bits/byte = nats/token * tokens / bytes / ln 2.
+    /// Bytes of the validation text alone, without separators and special tokens, if known: bits/byte = nats/token * tokens / bytes / ln 2.
     pub val_bytes: Option<u64>,
     /// The tokenizer of the ids, if known.
     pub tokenizer: Option<Tokenizer>,
+    /// What was read, if it was read from files.
+    #[cfg(feature = "native")]
+    pub report: Option<Report>,
 }

@@ -24,7 +24,7 @@ pub fn split_text(text: &str, fraction: f64) -> Result<(&str, &str)> {
 }
 
 impl Corpus {
-    /// Encodes a training text and a validation text.
+    /// Encodes a training text and a validation text, in which the spelling of a special token is that token.
     ///
     /// # Errors
     /// When either has no tokens.
@@ -36,10 +36,18 @@ impl Corpus {
         Ok(Corpus {
             name: name.to_string(),
             train: train.into(),
+            val_bytes: Some(val.len() as u64 - special_bytes(&tokenizer, &val_ids)),
             val: val_ids.into(),
             vocab_size: tokenizer.vocab_size(),
-            val_bytes: Some(val.len() as u64),
             tokenizer: Some(tokenizer),
+            #[cfg(feature = "native")]
+            report: None,
         })
     }
+}
+
+/// Bytes of the spellings of the special tokens among `ids`. The rest of their text is text alone.
+pub(super) fn special_bytes(tokenizer: &Tokenizer, ids: &[u32]) -> u64 {
+    let special = ids.iter().filter(|id| tokenizer.is_special(**id));
+    special.filter_map(|id| tokenizer.token_bytes(*id)).map(|bytes| bytes.len() as u64).sum()
 }

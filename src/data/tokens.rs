@@ -6,6 +6,7 @@ use crate::error::{Error, Result};
 #[cfg(feature = "native")]
 use std::{
     fs::File,
+    io::{BufWriter, Write},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -63,7 +64,7 @@ pub struct TokenMeta {
     pub tokenizer_hash: String,
     /// Number of tokens in the file.
     pub tokens: u64,
-    /// Bytes of the encoded UTF-8 text.
+    /// Bytes of text alone, without separators and special tokens. In files of older versions, of all that was encoded.
     pub bytes: u64,
 }
 
@@ -112,16 +113,7 @@ impl Tokens {
             let what = format!("has {} tokens, but {} says {}", size / 4, TokenMeta::path(path).display(), meta.tokens);
             return Err(Error::invalid(path, what));
         }
-        #[expect(unsafe_code, reason = "a memory map cannot be made without it")]
-        // SAFETY: the map is read-only. Token files are replaced by rename, so a mapped one keeps its contents. A user who
-        // truncates one in place ends the process.
-        let map = unsafe { memmap2::Mmap::map(&file) }.map_err(|e| Error::io(path, e))?;
-        if cfg!(target_endian = "big") {
-            let ids: Vec<u32> = bytemuck::cast_slice(&map).iter().map(|&id: &u32| u32::from_le(id)).collect();
-            return Ok(ids.into());
-        }
-        let range = 0..map.len() / 4;
-        Ok(Self { store: Store::Mapped { map: Arc::new(map), range } })
+        map_ids(&file).map_err(|e| Error::io(path, e))
     }
 
     /// Checks that every id is below `vocab_size`.
@@ -166,18 +158,136 @@ impl Tokens {
 /// When a file cannot be written.
 #[cfg(feature = "native")]
 pub fn write_tokens(path: &Path, ids: &[u32], meta: &TokenMeta) -> Result<()> {
-    use crate::files::write_atomic;
-    // The old description must not stay beside new contents.
-    match std::fs::remove_file(TokenMeta::path(path)) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(Error::io(&TokenMeta::path(path), e)),
-        _ => {}
+    let mut writer = TokenWriter::create(path)?;
+    writer.push(ids)?;
+    writer.finish(meta)
+}
+
+/// Writes a token file beside its place and moves it there when it is complete.
+#[cfg(feature = "native")]
+pub(super) struct TokenWriter {
+    path: PathBuf,
+    out: BufWriter<tempfile::NamedTempFile>,
+}
+
+#[cfg(feature = "native")]
+impl TokenWriter {
+    /// Starts the file that is to be at `path`. Creates missing parent folders.
+    pub fn create(path: &Path) -> Result<Self> {
+        let folder = path.parent().filter(|p| *p != Path::new("")).unwrap_or(Path::new("."));
+        std::fs::create_dir_all(folder).map_err(|e| Error::io(folder, e))?;
+        let mut made = tempfile::Builder::new();
+        #[cfg(unix)]
+        made.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666)); // less the umask, as of any new file
+        let file = made.prefix(".tokens.").suffix(".tmp").tempfile_in(folder).map_err(|e| Error::io(folder, e))?;
+        Ok(TokenWriter { path: path.to_path_buf(), out: BufWriter::with_capacity(1 << 20, file) })
     }
+
+    pub fn push(&mut self, ids: &[u32]) -> Result<()> {
+        write_ids(&mut self.out, ids).map_err(|e| Error::io(&self.path, e))
+    }
+
+    /// Moves the file to its place and writes its description.
+    pub fn finish(self, meta: &TokenMeta) -> Result<()> {
+        let TokenWriter { path, out } = self;
+        let failed = |e| Error::io(&path, e);
+        let file = out.into_inner().map_err(|e| failed(e.into_error()))?;
+        file.as_file().sync_all().map_err(failed)?;
+        // The old description must not stay beside new contents.
+        match std::fs::remove_file(TokenMeta::path(&path)) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(Error::io(&TokenMeta::path(&path), e)),
+            _ => {}
+        }
+        file.persist(&path).map_err(|e| failed(e.error))?;
+        let json = serde_json::to_string_pretty(meta).expect("plain fields");
+        crate::files::write_atomic(&TokenMeta::path(&path), json.as_bytes())
+    }
+}
+
+/// Tokens in memory, or when they are many, in a file without a name that vanishes with them.
+#[cfg(feature = "native")]
+#[derive(Default)]
+pub(super) struct TokenStore {
+    ids: Vec<u32>,
+    file: Option<BufWriter<File>>,
+}
+
+#[cfg(feature = "native")]
+impl TokenStore {
+    /// Most tokens held in memory.
+    const IN_MEMORY: usize = 1 << 24;
+
+    pub fn push(&mut self, ids: &[u32]) -> Result<()> {
+        self.ids.extend_from_slice(ids);
+        if self.ids.len() > Self::IN_MEMORY {
+            let failed = |e| Error::io(&std::env::temp_dir(), e);
+            if self.file.is_none() {
+                self.file = Some(BufWriter::new(tempfile::tempfile().map_err(failed)?));
+            }
+            self.file.iter_mut().try_for_each(|file| write_ids(file, &self.ids)).map_err(failed)?;
+            self.ids.clear();
+        }
+        Ok(())
+    }
+
+    /// All tokens pushed.
+    pub fn finish(mut self) -> Result<Tokens> {
+        let Some(mut file) = self.file.take() else { return Ok(self.ids.into()) };
+        let failed = |e| Error::io(&std::env::temp_dir(), e);
+        write_ids(&mut file, &self.ids).map_err(failed)?;
+        map_ids(&file.into_inner().map_err(|e| failed(e.into_error()))?).map_err(failed)
+    }
+}
+
+#[cfg(feature = "native")]
+fn write_ids(out: &mut impl Write, ids: &[u32]) -> std::io::Result<()> {
     if cfg!(target_endian = "little") {
-        write_atomic(path, bytemuck::cast_slice(ids))?;
-    } else {
-        let bytes: Vec<u8> = ids.iter().flat_map(|id| id.to_le_bytes()).collect();
-        write_atomic(path, &bytes)?;
+        return out.write_all(bytemuck::cast_slice(ids));
     }
-    let json = serde_json::to_string_pretty(meta).expect("plain fields");
-    write_atomic(&TokenMeta::path(path), json.as_bytes())
+    ids.iter().try_for_each(|id| out.write_all(&id.to_le_bytes()))
+}
+
+/// Maps a file of ids.
+#[cfg(feature = "native")]
+fn map_ids(file: &File) -> std::io::Result<Tokens> {
+    #[expect(unsafe_code, reason = "a memory map cannot be made without it")]
+    // SAFETY: the map is read-only. Token files are replaced by rename, so a mapped one keeps its contents, and a file
+    // without a name has no other writer. A user who truncates a token file in place ends the process.
+    let map = unsafe { memmap2::Mmap::map(file) }?;
+    if cfg!(target_endian = "big") {
+        let ids: Vec<u32> = bytemuck::cast_slice(&map).iter().map(|&id: &u32| u32::from_le(id)).collect();
+        return Ok(ids.into());
+    }
+    let range = 0..map.len() / 4;
+    Ok(Tokens { store: Store::Mapped { map: Arc::new(map), range } })
+}
+
+#[cfg(all(test, feature = "native"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_tokens_are_kept_in_a_file() {
+        let part: Vec<u32> = (0..1 << 20).collect();
+        let mut store = TokenStore::default();
+        (0..17).for_each(|_| store.push(&part).unwrap());
+        store.push(&[7]).unwrap();
+        let tokens = store.finish().unwrap();
+        assert!(matches!(tokens.store, Store::Mapped { .. }));
+        assert_eq!((tokens.len(), tokens.as_slice()[17 << 20]), ((17 << 20) + 1, 7));
+        assert!(tokens.as_slice()[16 << 20..17 << 20] == part);
+    }
+
+    #[test]
+    fn a_writer_that_does_not_finish_leaves_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.bin");
+        let meta = TokenMeta { vocab_size: 9, tokenizer_hash: String::new(), tokens: 2, bytes: 2 };
+        write_tokens(&path, &[1, 2], &meta).unwrap();
+        let mut writer = TokenWriter::create(&path).unwrap();
+        writer.push(&[3]).unwrap();
+        drop(writer);
+        assert_eq!(Tokens::open(&path).unwrap().as_slice(), [1, 2]);
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2);
+    }
 }

@@ -1,6 +1,6 @@
 //! Evaluates a model file: perplexity, answers to the synthetic exam, and whether two backends agree on it.
 
-use crate::backend::{Backend, Difference};
+use crate::backend::{Backend, Difference, first_not_finite};
 use crate::data::{sampler, synthetic};
 use crate::formats::ModelFile;
 use crate::graph::{DType, Graph, Plan};
@@ -32,10 +32,12 @@ impl Perplexity {
     }
 }
 
-/// Scores `tokens`, the encoding of `bytes` bytes of text, in windows of the model's context that do not overlap.
+/// Scores `tokens`, the encoding of `bytes` bytes of text, in windows of the model's context that do not overlap. Documents in
+/// a window see each other, whether the model was trained so or not.
 ///
 /// # Errors
-/// When there are fewer tokens than one window needs, an id is beyond the vocabulary, or the device fails.
+/// When there are fewer tokens than one window needs, an id is beyond the vocabulary, the loss is not finite, or the device
+/// fails.
 pub fn perplexity(file: &ModelFile, backend: &Backend, tokens: &[u32], bytes: Option<u64>) -> Result<Perplexity> {
     let seq = file.config.seq_len;
     let windows = sampler::eval_windows(tokens.len(), seq, usize::MAX);
@@ -68,6 +70,11 @@ pub fn perplexity(file: &ModelFile, backend: &Backend, tokens: &[u32], bytes: Op
         program.write(targets, &wanted);
         program.run_section(score)?;
         sum += program.read::<f32>(to.losses)?.iter().map(|l| f64::from(*l)).sum::<f64>();
+        if !sum.is_finite() {
+            let op = pollster::block_on(first_not_finite(&mut program, score.nodes()))?;
+            let why = op.map_or(String::new(), |op| format!(": {op}"));
+            return Err(Error::Model(format!("the loss is not a finite number{why}")));
+        }
     }
     let scored = windows.len() * seq;
     let nats_per_token = sum / scored as f64;

@@ -87,9 +87,14 @@ impl<'a> Cursor<'a> {
 
     /// A length in u64 and that many bytes of UTF-8.
     pub fn string(&mut self, what: &str) -> Result<&'a str, String> {
-        let length = self.u64(what)?;
-        let at = self.at;
-        std::str::from_utf8(self.take(length, what)?)
+        let at = self.at + 8;
+        std::str::from_utf8(self.bytes(what)?)
             .map_err(|e| format!("{what} at offset {at} is not UTF-8 from byte {}", e.valid_up_to()))
+    }
+
+    /// A length in u64 and that many bytes.
+    pub fn bytes(&mut self, what: &str) -> Result<&'a [u8], String> {
+        let length = self.u64(what)?;
+        self.take(length, what)
     }
 }

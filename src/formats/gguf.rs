@@ -1,4 +1,4 @@
-//! GGUF v3: one file is enough to serve a model. Weights, config, tokenizer, stop tokens, chat template, residual
+//! GGUF: one file is enough to serve a model. Weights, config, tokenizer, stop tokens, chat template, residual
 //! mixing.
 //!
 //! The container knows keys and tensors. What they mean for a model is the business of `arch`.
@@ -12,6 +12,7 @@ mod tokens;
 mod write;
 
 pub use encodings::Format;
+pub(super) use read::short;
 pub use read::{Array, Gguf, TensorInfo, Value};
 pub use stream::Stream;
 pub(super) use tokens::STOP;

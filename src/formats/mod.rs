@@ -56,6 +56,12 @@ pub struct TextConfig {
     pub bos: Option<u32>,
     /// The id that ends a document.
     pub eos: Option<u32>,
+    /// The id that stands for text outside of the vocabulary.
+    pub unk: Option<u32>,
+    /// The id that fills what is no text.
+    pub pad: Option<u32>,
+    /// Whether every prompt begins with `bos`. No model of this program is trained so.
+    pub add_bos: bool,
     /// The ids at which generation stops.
     pub stop: Vec<u32>,
     /// The chat template, in Jinja.
@@ -197,7 +203,25 @@ impl TextConfig {
             eos: tokenizer.eos(),
             stop: tokenizer.stop_ids(),
             chat_template: chats.then(|| CHAT_TEMPLATE.to_string()),
+            unk: None,
+            pad: None,
+            add_bos: false,
         }
+    }
+
+    /// The id with which every prompt begins, if there is one.
+    pub fn prompt_start(&self) -> Option<u32> {
+        self.bos.filter(|_| self.add_bos)
+    }
+
+    /// The tokens of a text that the model is to go on from, with the one with which every prompt begins.
+    pub fn prompt(&self, mut ids: Vec<u32>) -> Vec<u32> {
+        if let Some(start) = self.prompt_start()
+            && ids.first() != Some(&start)
+        {
+            ids.insert(0, start);
+        }
+        ids
     }
 
     /// The tokenizer, if there is one, for an embedding of `rows` rows.
@@ -219,7 +243,8 @@ impl TextConfig {
 
     /// Checks that every id is below the size of the vocabulary.
     fn check(&self, vocab: usize) -> Result<(), String> {
-        let named = [("bos", &self.bos), ("eos", &self.eos)].into_iter().filter_map(|(n, id)| id.map(|id| (n, id)));
+        let named = [("bos", self.bos), ("eos", self.eos), ("unknown", self.unk), ("padding", self.pad)];
+        let named = named.into_iter().filter_map(|(name, id)| Some((name, id?)));
         match named.chain(self.stop.iter().map(|id| ("stop", *id))).find(|(_, id)| *id as usize >= vocab) {
             Some((name, id)) => Err(format!("{name} token {id} is not below the vocabulary size {vocab}")),
             None => Ok(()),
@@ -289,8 +314,9 @@ impl ModelFile {
         Ok(())
     }
 
-    /// Replaces the tokenizer, and with it the ids at which generation stops. A chat template stays. The new tokenizer must
-    /// have as many tokens as the old one, or a token for every row of the embedding.
+    /// Replaces the tokenizer, and with it the ids at which generation stops. A chat template stays, and so do the file's ids
+    /// of special tokens that the new tokenizer does not name, and whether prompts begin with one. The new tokenizer must have
+    /// as many tokens as the old one, or a token for every row of the embedding.
     pub fn set_tokenizer(&mut self, tokenizer: &Tokenizer) -> Result<(), String> {
         let (have, rows) = (tokenizer.vocab_size(), self.vocab);
         // The old tokenizer may be unusable.
@@ -298,9 +324,18 @@ impl ModelFile {
         if have != rows && Some(have) != own {
             return Err(format!("has {have} tokens, but the model has {}", own.unwrap_or(rows)));
         }
-        let template = self.text.chat_template.take();
-        self.text = TextConfig::new(tokenizer);
-        self.text.chat_template = template.or(self.text.chat_template.take());
+        let new = TextConfig::new(tokenizer);
+        let old = std::mem::take(&mut self.text);
+        self.text = TextConfig {
+            bos: old.bos.or(new.bos),
+            eos: new.eos.or(old.eos),
+            stop: if new.stop.is_empty() { old.stop } else { new.stop },
+            chat_template: old.chat_template.or(new.chat_template),
+            unk: old.unk,
+            pad: old.pad,
+            add_bos: old.add_bos,
+            ..new
+        };
         self.text.check(rows)
     }
 

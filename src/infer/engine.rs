@@ -9,7 +9,7 @@ use crate::backend::{Backend, Program};
 use crate::formats::{ModelFile, Tensor};
 use crate::graph::{Graph, Plan};
 use crate::model::{Model, ModelConfig};
-use crate::ops::SamplingState;
+use crate::ops::{NO_TOKEN, SamplingState};
 use crate::{Error, Result};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -47,12 +47,14 @@ pub enum FinishReason {
 }
 
 /// What happened to a sequence in a step.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
     /// The model drew this token.
     Token(u32),
     /// The sequence ended, and its slot is free.
     Finished(FinishReason),
+    /// Its logits are not finite numbers, so it ended, and its slot is free. The text says which op made the first.
+    Failed(String),
 }
 
 struct Sequence {
@@ -238,9 +240,40 @@ impl Engine {
             self.slots[slot].as_mut().expect("a sequence that was fed").fed += fed;
         }
         for (slot, token) in rows.picked.into_iter().zip(tokens) {
-            self.take(slot, token, &mut events);
+            if token != NO_TOKEN {
+                self.take(slot, token, &mut events);
+                continue;
+            }
+            #[cfg_attr(not(feature = "native"), expect(unused_mut, reason = "a browser is not told the op"))]
+            let mut why = "the logits are not finite numbers".to_string();
+            #[cfg(feature = "native")]
+            if let Some(op) = self.blame(slot).await? {
+                why += &format!(": {op}");
+            }
+            let s = self.slots[slot].take().expect("a sequence that was picked");
+            events.push((s.id, Event::Failed(why)));
         }
         Ok(events)
+    }
+
+    /// The op that made the first value of a sequence that is not finite: the sequence runs again from its start, op by op.
+    #[cfg(feature = "native")]
+    async fn blame(&mut self, slot: usize) -> Result<Option<String>> {
+        let tokens = self.slots[slot].as_ref().expect("a sequence that was picked").tokens.clone();
+        let mut first = 0;
+        while first < tokens.len() {
+            // Steps without padding, whose rows are those of the sequence alone.
+            let left = tokens.len() - first;
+            let step = self.steps.iter().rposition(|s| s.rows <= left).expect("a step has one row");
+            let DecodeStep { rows, section, .. } = self.steps[step];
+            self.write(step, slot, &tokens[first..first + rows], first);
+            let op = crate::backend::first_not_finite(&mut self.program, section.nodes()).await?;
+            if op.is_some() {
+                return Ok(op);
+            }
+            first += rows;
+        }
+        Ok(None)
     }
 
     fn drop_cancelled(&mut self) -> Vec<(SequenceId, Event)> {
@@ -311,13 +344,13 @@ impl Engine {
     }
 
     /// Generates after one prompt and waits. Returns the tokens drawn, and why the sequence ended. Errors as
-    /// [`Engine::start`].
+    /// [`Engine::start`], and [`Error::Model`] for logits that are not finite.
     #[cfg(feature = "native")]
     pub fn generate(&mut self, prompt: &[u32], sampling: Sampling) -> Result<(Vec<u32>, FinishReason)> {
         Ok(self.generate_all(&[prompt.to_vec()], &sampling)?.remove(0))
     }
 
-    /// Generates after each prompt, with as many side by side as there are slots. Errors as [`Engine::start`].
+    /// Generates after each prompt, with as many side by side as there are slots. Errors as [`Engine::generate`].
     #[cfg(feature = "native")]
     pub fn generate_all(&mut self, prompts: &[Vec<u32>], sampling: &Sampling) -> Result<Vec<(Vec<u32>, FinishReason)>> {
         let mut results: Vec<(Vec<u32>, Option<FinishReason>)> = vec![(Vec::new(), None); prompts.len()];
@@ -334,6 +367,11 @@ impl Engine {
                 match event {
                     Event::Token(token) => results[*i].0.push(token),
                     Event::Finished(reason) => results[*i].1 = Some(reason),
+                    Event::Failed(why) => {
+                        let ours = |s: &mut Sequence| running.contains_key(&s.id);
+                        self.slots.iter_mut().for_each(|slot| _ = slot.take_if(ours));
+                        return Err(Error::Model(why));
+                    }
                 }
             }
         }
@@ -378,17 +416,23 @@ impl Engine {
         let step = self.steps.iter().position(|s| s.rows >= n);
         let step = step.filter(|_| first + n <= limit && n > 0);
         let step = step.ok_or_else(|| Error::usage(format!("{n} tokens from {first}: the context holds {limit}")))?;
+        self.write(step, 0, ids, first);
+        Ok(step)
+    }
+
+    /// Writes the rows of one sequence, at most those of the step, from position `first` on.
+    fn write(&mut self, step: usize, slot: usize, ids: &[u32], first: usize) {
+        let n = ids.len();
         let mut rows = Rows {
             step,
             ids: ids.to_vec(),
             positions: (first as u32..(first + n) as u32).collect(),
-            slots: vec![0; n],
+            slots: vec![slot as u32; n],
             index: vec![n as u32 - 1],
             ..Rows::default()
         };
         rows.pad(&self.steps[step]);
         self.steps[step].write(&mut self.program, &rows);
-        Ok(step)
     }
 }
 

@@ -8,6 +8,8 @@ mod text;
 mod weights;
 
 pub use engine::{Engine, EngineOptions, Event, FinishReason, SequenceId};
+#[cfg(feature = "native")]
+pub use prompt::Conversation;
 pub use prompt::{ChatTemplate, Message};
 pub use sampling::{Kind, PARAMETERS, Parameter, Sampling};
 pub use text::{Piece, TextStream};

@@ -1,6 +1,6 @@
 //! Decodes tokens to text as they come. The text never has a broken character or a part of a stop string.
 
-use crate::tokenizer::Tokenizer;
+use crate::tokenizer::{Decoder, Tokenizer, overlap};
 use std::sync::Arc;
 
 /// The text that a token adds.
@@ -12,77 +12,76 @@ pub struct Piece {
     pub stopped: bool,
 }
 
-/// A decoder of one stream of tokens.
+/// A decoder of one stream of tokens. Its pieces, joined, are the text of [`Tokenizer::decode`] for all tokens, up to the
+/// first stop string. Special tokens are not text.
+///
+/// What a later token can still change is held back. With most tokenizers that is a part of a character. A tokenizer with
+/// byte tokens, such as `<0xE2>`, holds back a whole run of them. One whose decoder applies a regular expression to the
+/// whole text gives all of it at the end.
 pub struct TextStream {
     tokenizer: Arc<Tokenizer>,
+    decoder: Decoder,
     stops: Vec<String>,
-    /// Bytes at the end that are not a whole character yet.
-    bytes: Vec<u8>,
+    /// Special tokens that are stop strings.
+    stop_ids: Vec<u32>,
     /// Text at the end that may be the start of a stop string.
     held: String,
+    stopped: bool,
 }
 
 impl TextStream {
-    /// A decoder that ends the text at the first of `stops`. Empty strings do not count.
+    /// A decoder that ends the text at the first of `stops`, which may be the spelling of a special token. Empty strings do
+    /// not count.
     pub fn new(tokenizer: impl Into<Arc<Tokenizer>>, stops: Vec<String>) -> Self {
-        let stops = stops.into_iter().filter(|s| !s.is_empty()).collect();
-        TextStream { tokenizer: tokenizer.into(), stops, bytes: Vec::new(), held: String::new() }
+        let tokenizer = tokenizer.into();
+        let stops: Vec<String> = stops.into_iter().filter(|s| !s.is_empty()).collect();
+        let ids = stops.iter().filter_map(|stop| tokenizer.token_id(stop));
+        let stop_ids = ids.filter(|id| tokenizer.is_special(*id)).collect();
+        let decoder = Decoder::new(&tokenizer, false);
+        TextStream { tokenizer, decoder, stops, stop_ids, held: String::new(), stopped: false }
+    }
+
+    /// Makes the text go on from that of a prompt, which is not repeated: a blank between the two stays.
+    pub fn after(mut self, prompt: &[u32]) -> Self {
+        prompt.iter().for_each(|&id| drop(self.decoder.push(&self.tokenizer, id)));
+        self.decoder.skip_held();
+        self
     }
 
     /// Adds a token.
     pub fn push(&mut self, token: u32) -> Piece {
-        self.bytes.extend(self.tokenizer.token_bytes(token).unwrap_or_default());
-        let whole = whole_characters(&self.bytes);
-        let text = String::from_utf8_lossy(&self.bytes[..whole]).into_owned();
-        self.bytes.drain(..whole);
-        self.held.push_str(&text);
-        self.release(false)
+        if self.stop_ids.contains(&token) {
+            let text = self.finish().text;
+            self.stopped = true;
+            return Piece { text, stopped: true };
+        }
+        let text = self.decoder.push(&self.tokenizer, token);
+        self.add(&text, false)
     }
 
     /// Returns the rest of the text after the last token.
     pub fn finish(&mut self) -> Piece {
-        self.held.push_str(&String::from_utf8_lossy(&self.bytes));
-        self.bytes.clear();
-        self.release(true)
+        let text = self.decoder.finish();
+        self.add(&text, true)
     }
 
-    fn release(&mut self, all: bool) -> Piece {
+    /// Adds text and releases what is certain, or all.
+    fn add(&mut self, text: &str, all: bool) -> Piece {
+        if !self.stopped {
+            self.held.push_str(text);
+        }
         if let Some(at) = self.stops.iter().filter_map(|stop| self.held.find(stop.as_str())).min() {
             let text = self.held[..at].to_string();
             self.held.clear();
-            // The token may have started a character after the stop string.
-            self.bytes.clear();
+            self.stopped = true;
             return Piece { text, stopped: true };
         }
-        let keep = if all { 0 } else { self.longest_start_of_a_stop() };
+        let starts = self.stops.iter().map(|stop| overlap(&self.held, stop));
+        let keep = if all { 0 } else { starts.max().unwrap_or(0) };
         let text = self.held[..self.held.len() - keep].to_string();
         self.held.drain(..text.len());
         Piece { text, stopped: false }
     }
-
-    /// Length of the longest end of `held` that is the start of a stop string, in bytes.
-    fn longest_start_of_a_stop(&self) -> usize {
-        let starts = |stop: &String| {
-            let ends = stop.char_indices().map(|(i, _)| i).skip(1);
-            ends.filter(|end| self.held.ends_with(&stop[..*end])).max().unwrap_or(0)
-        };
-        self.stops.iter().map(starts).max().unwrap_or(0)
-    }
-}
-
-/// Length of the longest prefix of `bytes` that ends with a whole character. Bytes that cannot become one count as one.
-fn whole_characters(bytes: &[u8]) -> usize {
-    let mut at = 0;
-    while at < bytes.len() {
-        match std::str::from_utf8(&bytes[at..]) {
-            Ok(_) => return bytes.len(),
-            Err(e) => match e.error_len() {
-                Some(bad) => at += e.valid_up_to() + bad,
-                None => return at + e.valid_up_to(),
-            },
-        }
-    }
-    at
 }
 
 #[cfg(test)]
@@ -131,8 +130,26 @@ mod tests {
     fn nothing_follows_a_stop_string() {
         let mut s = TextStream::new(Tokenizer::bytes(), vec!["STOP".into()]);
         // As if one token had brought all of this: a stop string and the start of a character.
-        s.bytes.extend(b"abSTOPde");
+        s.held.push_str("abSTOPde");
         assert_eq!(s.push(0xe2), Piece { text: "ab".into(), stopped: true });
-        assert_eq!(s.finish().text, "");
+        assert_eq!((s.push(b'x'.into()).text, s.finish().text), (String::new(), String::new()));
+    }
+
+    #[test]
+    fn a_special_token_is_no_text_but_may_be_a_stop_string() {
+        let tokenizer = Tokenizer::bytes();
+        let ids = tokenizer.encode_with_specials("a<|user|>b\u{e9}<|system|>c");
+        for (stop, want) in [("<|bos|>", "abéc"), ("<|system|>", "abé"), ("<|user|>", "a"), ("b", "a")] {
+            let mut s = TextStream::new(tokenizer.clone(), vec![stop.into()]);
+            let mut text = String::new();
+            for id in &ids {
+                let piece = s.push(*id);
+                text.push_str(&piece.text);
+                if piece.stopped {
+                    break;
+                }
+            }
+            assert_eq!(text + &s.finish().text, want, "{stop}");
+        }
     }
 }

@@ -49,7 +49,7 @@ impl Attention {
         let q = g.rope(q, pass.positions, self.rope);
         let k = g.rope(k, pass.positions, self.rope);
         let y = match pass.context {
-            Context::Batch(batch) => g.attention(q, k, v, batch, self.head_dim),
+            Context::Batch(batch) => g.attention([q, k, v], pass.positions, batch, self.head_dim),
             Context::Cached { slots, state } => {
                 #[cfg_attr(not(test), expect(irrefutable_let_patterns, reason = "there is one mixer so far"))]
                 let LayerState::Attention(cache) = &state.layers[pass.layer] else { unreachable!("its own state") };

@@ -136,11 +136,11 @@ impl Default for ModelConfig {
     }
 }
 
-/// A named model with the vocabulary that it is meant for.
+/// A named model.
 pub struct Preset {
     /// What `--config` calls it.
     pub name: &'static str,
-    /// Tokens of the vocabulary.
+    /// Tokens of the vocabulary where there are no data, as in benchmarks. A run takes the vocabulary of its data.
     pub vocab: usize,
     /// The model.
     pub model: ModelConfig,

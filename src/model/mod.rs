@@ -27,6 +27,9 @@ pub use residual::mixing_params;
 pub use state::{Context, State};
 pub use weight::{Form, Role, Value, Weight};
 
+/// Least rows of logits that are held at once, where a step has as many.
+pub const LEAST_CHUNK: usize = 64;
+
 /// What a forward pass reads.
 #[derive(Clone, Copy)]
 pub struct Inputs<'a> {
@@ -165,9 +168,9 @@ impl Model {
         self.head.as_ref().unwrap_or(&self.embed).head(g, hidden)
     }
 
-    /// Rows of logits to hold at once: about 8 MiB of them.
+    /// Rows of logits to hold at once: about 8 MiB of them, or [`LEAST_CHUNK`] rows.
     pub fn head_chunk(&self, rows: usize) -> usize {
-        ((2 << 20) / self.vocab).next_multiple_of(64).min(rows)
+        ((2 << 20) / self.vocab).max(1).next_multiple_of(LEAST_CHUNK).min(rows)
     }
 
     /// The embedding's parameter, for its gradient.

@@ -103,7 +103,7 @@ macro_rules! op {
 static RUNNING_MEAN: Op = op!("running_mean", running_mean, Grad::Append(gradient),
     [x: Read F32, positions: Read U32, slots: Read U32, sum: ReadWrite F32, y: Write F32]);
 static RUNNING_MEAN_BACKWARD: Op = op!("running_mean_backward", running_mean_backward, Grad::None,
-    [dy: Read F32, dx: Write F32]);
+    [dy: Read F32, positions: Read U32, dx: Write F32]);
 
 /// # Safety
 /// See [`Kernel`].
@@ -136,26 +136,28 @@ unsafe fn running_mean(call: &Call<'_>) {
 /// See [`Kernel`].
 #[expect(unsafe_code, reason = "kernels share buffers")]
 unsafe fn running_mean_backward(call: &Call<'_>) {
-    let RunningMeanArgs { rows, dim, seq } = call.args();
-    let (rows, dim, seq) = (rows as usize, dim as usize, seq as usize);
+    let RunningMeanArgs { rows, dim, .. } = call.args();
+    let (rows, dim) = (rows as usize, dim as usize);
     if call.part != 0 {
         return;
     }
     // SAFETY: the contract of `Kernel`; only part 0 writes all of `dx`.
-    let (dy, dx) = unsafe { (call.bufs[0].read::<f32>(), call.bufs[1].write::<f32>(0..rows * dim)) };
+    let (dy, positions, dx) =
+        unsafe { (call.bufs[0].read::<f32>(), call.bufs[1].read::<u32>(), call.bufs[2].write::<f32>(0..rows * dim)) };
     for row in (0..rows).rev() {
+        let last = row + 1 == rows || positions[row + 1] == 0;
         for i in 0..dim {
-            let later = if (row + 1) % seq == 0 { 0.0 } else { dx[(row + 1) * dim + i] };
-            dx[row * dim + i] = later + dy[row * dim + i] / (row % seq + 1) as f32;
+            let later = if last { 0.0 } else { dx[(row + 1) * dim + i] };
+            dx[row * dim + i] = later + dy[row * dim + i] / (positions[row] + 1) as f32;
         }
     }
 }
 
 fn gradient(b: &mut Backward<'_>, node: &Node) {
-    let [x, _, _, _, y] = node.tensors[..] else { unreachable!("five buffers") };
+    let [x, positions, _, _, y] = node.tensors[..] else { unreachable!("five buffers") };
     let args: RunningMeanArgs = Args::from_words(&node.args);
     let (dy, dx) = (b.grad(y).expect("an output has a gradient"), b.fresh(x));
-    b.push(&RUNNING_MEAN_BACKWARD, args, &[dy, dx]);
+    b.push(&RUNNING_MEAN_BACKWARD, args, &[dy, positions, dx]);
     b.pass(x, dx, true);
 }
 
@@ -167,6 +169,7 @@ mod tests {
     use crate::data::Corpus;
     use crate::formats::{Format, ModelFile, gguf};
     use crate::infer::{Engine, EngineOptions, Sampling};
+    use crate::ops::IGNORE;
     use crate::tokenizer::Tokenizer;
     use crate::train::{Batch, Config, OptimConfig, Session, StepShape, TrainStep, Trainer};
 
@@ -223,6 +226,31 @@ mod tests {
         }
     }
 
+    /// Losses and gradients of a document do not depend on the documents around it, and its losses are those it has alone.
+    #[test]
+    fn documents_do_not_see_each_other() {
+        let shape = StepShape { batch: 1, seq: 32, accum: 1, recompute: false };
+        let step = TrainStep::build(&config(&[MixerKind::RunningMean]), 64, shape, &OptimConfig::default());
+        let mut trainer = Trainer::new(step, &scalar()).unwrap();
+        trainer.init(1);
+        let mut results = |around: u32, first: usize| {
+            let document = (0..10).map(|i| i * i % 50);
+            let ids = |n: usize| std::iter::repeat_n(around, n - 1).chain([63]);
+            let before = if first > 0 { ids(first).collect() } else { Vec::new() };
+            let inputs: Vec<u32> = before.into_iter().chain(document).chain([63]).chain(ids(21 - first)).collect();
+            let counted = |row: usize| if (first..first + 11).contains(&row) { 5 } else { IGNORE };
+            let batch = Batch::new(inputs, (0..32).map(counted).collect(), 32).separate(63);
+            trainer.submit(0, 0.0, [batch]).unwrap();
+            let losses = trainer.program.read::<f32>(trainer.step.targets.losses).unwrap();
+            let graph = &trainer.step.plan.graph;
+            let list: Vec<_> = trainer.step.model.params().map(|(_, param)| graph.gradient(param).unwrap()).collect();
+            let gradients: Vec<Vec<f32>> = list.into_iter().map(|id| trainer.program.read(id).unwrap()).collect();
+            (losses[first..first + 11].to_vec(), gradients)
+        };
+        assert!(results(1, 8) == results(2, 8));
+        assert_eq!(results(1, 8).0, results(1, 0).0);
+    }
+
     /// The gradients of one step.
     fn gradients(penalty: f32, accum: usize) -> Vec<f32> {
         let options = (penalty != 0.0).then_some(RunningMeanOptions { penalty });
@@ -233,7 +261,7 @@ mod tests {
             Trainer::new(TrainStep::build(&model, 64, shape, &OptimConfig::default()), &scalar()).unwrap();
         trainer.init(1);
         let ids = |k: u32| (0..64).map(|i| (i * i + k) % 64).collect();
-        let batch = Batch { inputs: ids(0), targets: ids(5) };
+        let batch = Batch::new(ids(0), ids(5), shape.seq);
         trainer.submit(0, 0.0, std::iter::repeat_n(batch, accum)).unwrap();
         let graph = &trainer.step.plan.graph;
         let list: Vec<_> = trainer.step.model.params().map(|(_, param)| graph.gradient(param).unwrap()).collect();

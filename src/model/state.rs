@@ -25,7 +25,8 @@ pub(super) enum LayerState {
 /// What a token can see.
 #[derive(Clone, Copy)]
 pub enum Context<'a> {
-    /// The rows are this many whole sequences of equal length. A token sees the earlier tokens of its own sequence.
+    /// The rows are this many sequences of equal length. A row at position 0 starts afresh, as in a slot: a token sees the
+    /// tokens of its own sequence from the last such row on.
     Batch(usize),
     /// Each row continues the sequence in its slot.
     Cached {

@@ -35,12 +35,18 @@ impl Graph {
         y
     }
 
-    /// softmax(q k^T / sqrt(head_dim)) v, causal within each of `batch` sequences.
-    /// q (batch * seq, heads * head_dim), k and v (batch * seq, kv_heads * head_dim) -> like q.
+    /// softmax(q k^T / sqrt(head_dim)) v, causal within each document of each of `batch` sequences: a position of 0 starts one.
+    /// q (batch * seq, heads * head_dim), k and v (batch * seq, kv_heads * head_dim), positions (batch * seq) -> like q.
     ///
     /// # Panics
     /// When head_dim is not a multiple of 4 or exceeds [`MAX_HEAD_DIM`], or the shapes do not match.
-    pub fn attention(&mut self, q: TensorId, k: TensorId, v: TensorId, batch: usize, head_dim: usize) -> TensorId {
+    pub fn attention(
+        &mut self,
+        [q, k, v]: [TensorId; 3],
+        positions: TensorId,
+        batch: usize,
+        head_dim: usize,
+    ) -> TensorId {
         let ((rows, q_dim), (_, kv_dim)) = (self.matrix(q), self.matrix(k));
         let (heads, kv_heads, seq) = (q_dim / head_dim, kv_dim / head_dim, rows / batch);
         assert!(
@@ -48,7 +54,7 @@ impl Graph {
             "attention: head_dim {head_dim} is not a multiple of 4 up to {MAX_HEAD_DIM}"
         );
         assert!(
-            heads.is_multiple_of(kv_heads) && self.shape(k) == self.shape(v),
+            heads.is_multiple_of(kv_heads) && self.shape(k) == self.shape(v) && self.shape(positions) == [rows],
             "attention: {heads}/{kv_heads} heads"
         );
         let y = self.temp("attention", &[rows, q_dim], DType::F32);
@@ -61,7 +67,7 @@ impl Graph {
             head_dim: head_dim as u32,
             scale: 1.0 / (head_dim as f32).sqrt(),
         };
-        self.push(&ATTENTION, args, &[q, k, v, y, lse]);
+        self.push(&ATTENTION, args, &[q, k, v, positions, y, lse]);
         y
     }
 }
@@ -75,16 +81,16 @@ pub(super) fn rope_grad(b: &mut Backward<'_>, node: &Node) {
 }
 
 pub(super) fn attention_grad(b: &mut Backward<'_>, node: &Node) {
-    let [q, k, v, y, lse] = node.tensors[..] else { unreachable!("five buffers") };
+    let [q, k, v, positions, y, lse] = node.tensors[..] else { unreachable!("six buffers") };
     let AttentionArgs { batch, seq, heads, kv_heads, head_dim, scale } = Args::from_words(&node.args);
     let dy = b.grad(y).expect("an output has a gradient");
-    let delta = b.fresh(lse);
-    b.push(&ATTENTION_BACKWARD_DELTA, AttentionBackwardDeltaArgs { batch, seq, heads, head_dim }, &[y, dy, delta]);
+    let stats = b.graph.temp("d.stats", &[2, batch as usize, heads as usize, seq as usize], DType::F32);
+    b.push(&ATTENTION_BACKWARD_DELTA, AttentionBackwardDeltaArgs { batch, seq, heads, head_dim }, &[y, dy, lse, stats]);
     let (dq, dk, dv) = (b.fresh(q), b.fresh(k), b.fresh(v));
     let args = AttentionBackwardQArgs { batch, seq, heads, kv_heads, head_dim, scale };
-    b.push(&ATTENTION_BACKWARD_Q, args, &[q, k, v, dy, lse, delta, dq]);
+    b.push(&ATTENTION_BACKWARD_Q, args, &[q, k, v, dy, stats, positions, dq]);
     let args = AttentionBackwardKvArgs { batch, seq, heads, kv_heads, head_dim, scale };
-    b.push(&ATTENTION_BACKWARD_KV, args, &[q, k, v, dy, lse, delta, dk, dv]);
+    b.push(&ATTENTION_BACKWARD_KV, args, &[q, k, v, dy, stats, positions, dk, dv]);
     for (t, dt) in [(q, dq), (k, dk), (v, dv)] {
         b.pass(t, dt, true);
     }

@@ -24,6 +24,7 @@ use std::ops::Range;
 pub use attention::{MAX_HEAD_DIM, rope_table};
 pub use bitlinear::{Int8Weight, MAX_GROUP, QuantRows, TernaryWeight, packed_row_bytes};
 pub use cache::{KvCache, Places};
+pub use cpu_kernels::ops::sample::NO_TOKEN;
 pub use loss::{Head, IGNORE, Targets};
 pub(crate) use optimizer::STATS_RING;
 pub use optimizer::{AdamW, Lion, Muon, MuonMatrix, StepControl};
@@ -178,19 +179,21 @@ ops! {
     ROPE = rope(RopeArgs) [x: r F32, positions: r U32, table: r F32, y: w F32]
         grid |a| elements(a.rows * a.heads * a.head_dim / 2), work |a| product(&[a.rows, a.heads, a.head_dim, 2]),
         grad Append(attention::rope_grad);
-    ATTENTION = attention(AttentionArgs) [q: r F32, k: r F32, v: r F32, y: w F32, lse: w F32]
+    ATTENTION = attention(AttentionArgs)
+        [q: r F32, k: r F32, v: r F32, positions: r U32, y: w F32, lse: w F32]
         grid |a| [a.seq.div_ceil(16), a.heads, a.batch],
         work |a| product(&[a.batch, a.seq, a.seq, a.heads, a.head_dim]),
         flops |a| product(&[2, a.batch, a.seq, a.seq, a.heads, a.head_dim]), grad Append(attention::attention_grad);
-    ATTENTION_BACKWARD_DELTA = attention_backward_delta(AttentionBackwardDeltaArgs) [y: r F32, dy: r F32, delta: w F32]
+    ATTENTION_BACKWARD_DELTA = attention_backward_delta(AttentionBackwardDeltaArgs)
+        [y: r F32, dy: r F32, lse: r F32, stats: w F32]
         grid |a| elements(a.batch * a.seq * a.heads), work |a| product(&[a.batch, a.seq, a.heads, a.head_dim]);
     ATTENTION_BACKWARD_Q = attention_backward_q(AttentionBackwardQArgs)
-        [q: r F32, k: r F32, v: r F32, dy: r F32, lse: r F32, delta: r F32, dq: w F32]
+        [q: r F32, k: r F32, v: r F32, dy: r F32, stats: r F32, positions: r U32, dq: w F32]
         grid |a| [a.seq.div_ceil(8), a.heads, a.batch],
         work |a| product(&[2, a.batch, a.seq, a.seq, a.heads, a.head_dim]),
         flops |a| product(&[2, a.batch, a.seq, a.seq, a.heads, a.head_dim]);
     ATTENTION_BACKWARD_KV = attention_backward_kv(AttentionBackwardKvArgs)
-        [q: r F32, k: r F32, v: r F32, dy: r F32, lse: r F32, delta: r F32, dk: w F32, dv: w F32]
+        [q: r F32, k: r F32, v: r F32, dy: r F32, stats: r F32, positions: r U32, dk: w F32, dv: w F32]
         grid |a| [a.seq.div_ceil(8), a.kv_heads, a.batch],
         work |a| product(&[2, a.batch, a.seq, a.seq, a.heads, a.head_dim]),
         flops |a| product(&[2, a.batch, a.seq, a.seq, a.heads, a.head_dim]);

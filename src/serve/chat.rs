@@ -15,9 +15,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
-use warp::http::StatusCode;
+use tokio::time::{Instant, sleep};
+use warp::http::{HeaderValue, StatusCode};
 use warp::reply::{Reply as _, Response};
-use warp::sse;
 
 /// After this much silence a stream sends a comment, so that the connection stays open.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
@@ -44,9 +44,12 @@ pub async fn complete(served: Arc<Served>, body: Bytes) -> Result<Response, ApiE
         return Ok(whole(generation).await?.into_response());
     }
     let chunks = Chunks::new(generation, request.include_usage);
-    let keep_alive = sse::keep_alive().interval(KEEP_ALIVE).text("");
-    let mut response = sse::reply(keep_alive.stream(chunks.into_stream())).into_response();
-    response.headers_mut().insert("x-accel-buffering", warp::http::HeaderValue::from_static("no"));
+    let mut response = warp::reply::stream(chunks.into_stream()).into_response();
+    for (name, value) in
+        [("content-type", "text/event-stream"), ("cache-control", "no-cache"), ("x-accel-buffering", "no")]
+    {
+        response.headers_mut().insert(name, HeaderValue::from_static(value));
+    }
     Ok(response)
 }
 
@@ -56,12 +59,12 @@ fn broken() -> ApiError {
 
 fn prepare(served: &Served, body: &[u8]) -> Result<Prepared, ApiError> {
     let request = ChatRequest::parse(body, &served.id, served.vocab)?;
-    let bytes: usize = request.messages.iter().map(|m| m.content.len()).sum();
+    let bytes = request.conversation.bytes();
     // No tokenizer makes this text fit the context, so it is not tokenized.
-    if bytes > 4 * served.context * served.longest_token || request.messages.len() > 4 * served.context {
+    if bytes > 4 * served.context * served.longest_token || request.conversation.len() > 4 * served.context {
         return Err(too_long(&format!("messages of {bytes} bytes"), served.context));
     }
-    let prompt = served.template.encode(&request.messages, &served.tokenizer);
+    let prompt = served.template.encode_conversation(&request.conversation, &served.tokenizer);
     let prompt = prompt.map_err(|e| ApiError::field("messages", e.to_string()))?;
     if prompt.len() >= served.context {
         return Err(too_long(&format!("a prompt of {} tokens", prompt.len()), served.context));
@@ -136,11 +139,17 @@ async fn whole(mut generation: Generation) -> Result<impl warp::Reply, ApiError>
     }
 }
 
+/// A server-sent event. The blank is optional in the standard, but clients that are written by hand expect it as OpenAI sends
+/// it. `data` is one line.
+fn event(data: &str) -> String {
+    format!("data: {data}\n\n")
+}
+
 /// The answer as server-sent events.
 struct Chunks {
     /// None once the sequence has ended.
     generation: Option<Generation>,
-    ready: VecDeque<sse::Event>,
+    ready: VecDeque<String>,
     include_usage: bool,
 }
 
@@ -153,14 +162,23 @@ impl Chunks {
     }
 
     fn say(&mut self, value: &Value) {
-        self.ready.push_back(sse::Event::default().data(value.to_string()));
+        self.ready.push_back(event(&value.to_string()));
     }
 
-    fn into_stream(mut self) -> impl Stream<Item = Result<sse::Event, Infallible>> + Send + Sync {
-        stream::poll_fn(move |cx| self.poll_event(cx).map(|event| event.map(Ok)))
+    fn into_stream(mut self) -> impl Stream<Item = Result<String, Infallible>> + Send + Sync {
+        let mut silence = Box::pin(sleep(KEEP_ALIVE));
+        stream::poll_fn(move |cx| {
+            let event = match self.poll_event(cx) {
+                Poll::Ready(event) => event,
+                Poll::Pending if silence.as_mut().poll(cx).is_ready() => Some(":\n\n".to_string()),
+                Poll::Pending => return Poll::Pending,
+            };
+            silence.as_mut().reset(Instant::now() + KEEP_ALIVE);
+            Poll::Ready(event.map(Ok))
+        })
     }
 
-    fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Option<sse::Event>> {
+    fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Option<String>> {
         loop {
             if let Some(event) = self.ready.pop_front() {
                 return Poll::Ready(Some(event));
@@ -189,12 +207,12 @@ impl Chunks {
                 if self.include_usage {
                     self.say(&reply.usage_chunk());
                 }
-                self.ready.push_back(sse::Event::default().data("[DONE]"));
+                self.ready.push_back(event("[DONE]"));
             }
             Step::Failed(error) => {
                 self.generation = None;
                 self.say(&error.body());
-                self.ready.push_back(sse::Event::default().data("[DONE]"));
+                self.ready.push_back(event("[DONE]"));
             }
         }
     }

@@ -224,6 +224,10 @@ impl Worker {
                     }
                     Update::Token(token)
                 }
+                Event::Failed(ref why) => {
+                    let status = StatusCode::INTERNAL_SERVER_ERROR;
+                    Update::Failed(ApiError::new(status, why).code("model_error"))
+                }
                 Event::Finished(reason) => {
                     self.metrics.cancelled.fetch_add(u64::from(reason == FinishReason::Cancelled), Relaxed);
                     Update::Finished(reason)
@@ -231,7 +235,7 @@ impl Worker {
             };
             let updates = running.updates.clone();
             // The slot must be free before the client learns of the end.
-            if matches!(event, Event::Finished(_)) {
+            if !matches!(event, Event::Token(_)) {
                 self.running.remove(&id);
             }
             // If the client has gone, its ticket has cancelled the sequence.

@@ -113,7 +113,7 @@ impl Server {
     /// Loads a model onto a device. Clients know the model by `id`.
     ///
     /// # Errors
-    /// When the model has no tokenizer or no chat template, or does not fit the device.
+    /// When the model has no tokenizer or no chat template that can be used, or does not fit the device.
     pub fn new(
         listener: TcpListener,
         file: &ModelFile,
@@ -123,7 +123,7 @@ impl Server {
     ) -> Result<Server> {
         let lacks = |what: &str| Error::usage(format!("{id} has no {what}: it cannot chat"));
         let tokenizer = file.tokenizer()?.ok_or_else(|| lacks("tokenizer"))?;
-        let template = file.text.chat_template.as_deref().ok_or_else(|| lacks("chat template"))?;
+        let template = ChatTemplate::new(&file.text, &tokenizer)?.ok_or_else(|| lacks("chat template"))?;
         let engine = Engine::new(file, backend, options.engine)?;
         let (context, metrics) = (engine.context(), Arc::new(Metrics::default()));
         let lengths = (0..file.vocab as u32).filter_map(|token| tokenizer.token_bytes(token).map(|b| b.len()));
@@ -131,7 +131,7 @@ impl Server {
             id: id.to_string(),
             device: backend.describe(),
             created: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
-            template: ChatTemplate::new(template)?,
+            template,
             vocab: file.vocab,
             context,
             longest_token: lengths.max().unwrap_or(1).max(1),

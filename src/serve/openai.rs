@@ -3,7 +3,7 @@
 
 use super::error::ApiError;
 use super::json::{self, Refused};
-use crate::infer::{FinishReason, Message, PARAMETERS, Parameter, Sampling};
+use crate::infer::{Conversation, FinishReason, PARAMETERS, Parameter, Sampling};
 use serde_json::{Map, Value, json};
 use std::hash::{BuildHasher, Hasher};
 use warp::http::StatusCode;
@@ -11,8 +11,8 @@ use warp::http::StatusCode;
 /// A well-formed request. Its prompt may still be too long.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ChatRequest {
-    /// The conversation; at least one message.
-    pub messages: Vec<Message>,
+    /// At least one message.
+    pub conversation: Conversation,
     /// How the answer is drawn.
     pub sampling: Sampling,
     /// Whether the answer comes as server-sent events.
@@ -20,6 +20,9 @@ pub struct ChatRequest {
     /// Whether a stream ends with a chunk that counts tokens.
     pub include_usage: bool,
 }
+
+/// The roles of OpenAI's API. A template may know fewer.
+const ROLES: [&str; 5] = ["system", "developer", "user", "assistant", "tool"];
 
 type Parsed<T> = Result<T, ApiError>;
 
@@ -42,7 +45,7 @@ impl ChatRequest {
             return Err(ApiError { param: None, ..ApiError::field("", "the body is not a JSON object") });
         };
         let mut request = ChatRequest {
-            messages: Vec::new(),
+            conversation: Conversation::default(),
             // OpenAI's API limits an answer by the context alone, unless the request has a limit of its own.
             sampling: Sampling { seed: random_seed(), max_tokens: u32::MAX as usize, ..Sampling::default() },
             stream: false,
@@ -65,7 +68,7 @@ impl ChatRequest {
                 set.map_err(|e| ApiError::field(name, format!("{name}: {e}")))?;
             }
             "model" => check_model(value, served)?,
-            "messages" => self.messages = messages(value)?,
+            "messages" => self.conversation = conversation(value)?,
             "stream" => self.stream = boolean(name, value)?,
             "stream_options" => self.include_usage = stream_options(value)?,
             "n" => {
@@ -85,7 +88,7 @@ impl ChatRequest {
 
     fn check_together(&self, fields: &Map<String, Value>, vocab: usize) -> Parsed<()> {
         let given = |name: &str| fields.get(name).filter(|v| !v.is_null());
-        if self.messages.is_empty() {
+        if self.conversation.is_empty() {
             return Err(ApiError::field("messages", "messages is empty: at least one is needed"));
         }
         if let (Some(a), Some(b)) = (given("max_tokens"), given("max_completion_tokens"))
@@ -132,26 +135,40 @@ pub fn model_not_found(name: &str, served: &str) -> ApiError {
     ApiError { status: StatusCode::NOT_FOUND, ..error }.code("model_not_found")
 }
 
-fn messages(value: &Value) -> Parsed<Vec<Message>> {
+fn conversation(value: &Value) -> Parsed<Conversation> {
     let list = value.as_array().ok_or_else(|| ApiError::field("messages", "messages is not a list"))?;
-    list.iter().enumerate().map(|(i, value)| message(&format!("messages[{i}]"), value)).collect()
+    let mut conversation = Conversation::default();
+    for (i, value) in list.iter().enumerate() {
+        add_message(&mut conversation, &format!("messages[{i}]"), value)?;
+    }
+    Ok(conversation)
 }
 
-fn message(at: &str, value: &Value) -> Parsed<Message> {
+fn add_message(conversation: &mut Conversation, at: &str, value: &Value) -> Parsed<()> {
     let object = value.as_object().ok_or_else(|| ApiError::field(at, format!("{at} is not an object")))?;
-    let extra = object.iter().find(|(k, v)| !v.is_null() && !["role", "content"].contains(&k.as_str()));
-    if let Some((name, _)) = extra {
-        return Err(ApiError::unsupported(&format!("{at}.{name}")));
-    }
     let role = format!("{at}.role");
     let named = object.get("role").and_then(Value::as_str);
     let named = named.ok_or_else(|| ApiError::field(&role, format!("{role} is missing or not a string")))?;
-    if !["system", "user", "assistant"].contains(&named) {
+    if !ROLES.contains(&named) {
         let short: String = named.chars().take(80).collect();
-        return Err(ApiError::field(&role, format!("{role} = {short:?}: must be system, user or assistant")));
+        let message = format!("{role} = {short:?}: must be system, developer, user, assistant or tool");
+        return Err(ApiError::field(&role, message));
     }
     let content = content(&format!("{at}.content"), object.get("content").unwrap_or(&Value::Null))?;
-    Ok(Message { role: named.to_string(), content })
+    let mut fields = vec![("content", content.into())];
+    for (name, value) in object.iter().filter(|(k, v)| !v.is_null() && !["role", "content"].contains(&k.as_str())) {
+        let field = format!("{at}.{name}");
+        match (name.as_str(), value) {
+            ("name", Value::String(text)) => fields.push(("name", text.into())),
+            ("tool_call_id", Value::String(text)) if named == "tool" => fields.push(("tool_call_id", text.into())),
+            ("name" | "tool_call_id", _) if !value.is_string() => {
+                return Err(ApiError::field(&field, format!("{field} is not a string")));
+            }
+            _ => return Err(ApiError::unsupported(&field)),
+        }
+    }
+    conversation.push(named, fields);
+    Ok(())
 }
 
 /// A string, or a list of parts that are text.

@@ -1,42 +1,46 @@
-//! Reads `tokenizer.json` and trains tokenizers with the `tokenizers` crate.
+//! Reads `tokenizer.json` with the `tokenizers` crate.
 //!
-//! Long texts are encoded in pieces on all cores. A piece ends after a single newline between two characters that are not
-//! white space. No pre-token of the byte-level expression spans such a position, so the ids equal those of the whole text.
+//! A byte-level BPE is encoded by our own code, all others by the crate. Long texts are encoded in pieces on all cores, cut
+//! where no pre-token ends otherwise, so the ids equal those of the whole text.
 
-use super::{SPECIALS, byte_char, split_specials};
-use crate::error::{Error, Result};
+use super::byte_char;
+use super::byte_level::ByteLevel;
+use super::decode::steps::{Step, steps};
+use super::split::{self, Ends};
+use rayon::iter::{IntoParallelIterator, ParallelIterator};
+use serde_json::Value;
 use std::collections::HashMap;
 use std::sync::LazyLock;
-use tokenizers::models::bpe::{BPE, BpeTrainer};
-use tokenizers::pre_tokenizers::byte_level::ByteLevel;
-use tokenizers::pre_tokenizers::digits::Digits;
-use tokenizers::pre_tokenizers::sequence::Sequence;
-use tokenizers::{
-    AddedToken, DecoderWrapper, NormalizerWrapper, PostProcessorWrapper, PreTokenizerWrapper, ProgressFormat,
-    TokenizerBuilder,
-};
+use tokenizers::DecoderWrapper;
 
 /// Least bytes of a piece, except the last.
 const PIECE: usize = 1 << 15;
 
-/// A pair of tokens seen fewer times than this is never merged.
-const MIN_FREQUENCY: u64 = 2;
-
-static CHAR_BYTE: LazyLock<HashMap<char, u8>> = LazyLock::new(|| (0..=255u8).map(|b| (byte_char(b), b)).collect());
+pub(super) static CHAR_BYTE: LazyLock<HashMap<char, u8>> =
+    LazyLock::new(|| (0..=255u8).map(|b| (byte_char(b), b)).collect());
 
 /// A loaded `tokenizer.json`.
 #[derive(Clone, Debug)]
 pub(super) struct Json {
     pub(super) inner: tokenizers::Tokenizer,
-    plain: tokenizers::Tokenizer, // for which the spelling of a special token is text
+    pub(super) encoder: Encoder,
     vocab_size: usize,
-    byte_level: bool, // tokens are spelled with `byte_char`
-    splits: bool,     // encoding in pieces gives the same ids as encoding the whole text
+    pub(super) byte_level: bool, // tokens are spelled with `byte_char`
+    pub(super) steps: Vec<Step>, // how other tokens become text
+}
+
+/// Who encodes.
+#[derive(Clone, Debug)]
+pub(super) enum Encoder {
+    /// Our own code, and where it may cut texts, if that is known.
+    Ours(Box<ByteLevel>, Option<Ends>),
+    /// The crate. For this clone of the tokenizer the spelling of a special token is text.
+    Crate(Box<tokenizers::Tokenizer>),
 }
 
 impl Json {
     pub(super) fn parse(json: &str) -> Result<Self, String> {
-        let mut inner = read(json)?;
+        let (value, mut inner) = read(json)?;
         inner.with_padding(None).with_truncation(None).map_err(|e| e.to_string())?;
         let largest = inner.get_vocab(true).into_values().max().ok_or("its vocabulary is empty")?;
         if largest as usize >= super::MAX_VOCAB {
@@ -45,10 +49,13 @@ impl Json {
         // No vocabulary contains a character of the private-use area, so a model that cannot encode every text fails here.
         inner.encode_fast("a 1\u{10fffd}\n", false).map_err(|e| format!("it cannot encode every text: {e}"))?;
         let byte_level = matches!(inner.get_decoder(), Some(DecoderWrapper::ByteLevel(_)));
-        let splits = byte_level && splits_at_newlines(&inner);
-        let mut plain = inner.clone();
-        plain.set_encode_special_tokens(true);
-        Ok(Self { inner, plain, vocab_size: largest as usize + 1, byte_level, splits })
+        let steps = steps(inner.get_decoder());
+        let encoder = ours(&value, &inner).unwrap_or_else(|| {
+            let mut plain = inner.clone();
+            plain.set_encode_special_tokens(true);
+            Encoder::Crate(Box::new(plain))
+        });
+        Ok(Self { inner, encoder, vocab_size: largest as usize + 1, byte_level, steps })
     }
 
     pub(super) fn to_json(&self) -> String {
@@ -60,36 +67,38 @@ impl Json {
     }
 
     pub(super) fn encode(&self, text: &str, specials: bool) -> Vec<u32> {
-        let inner = if specials { &self.inner } else { &self.plain };
-        let pieces = if self.splits { pieces(text) } else { vec![text] };
-        if let [piece] = pieces[..] {
-            return inner.encode_fast(piece, false).map(|e| e.get_ids().to_vec()).unwrap_or_default();
+        match &self.encoder {
+            Encoder::Ours(ours, _) => match &split::pieces(text, PIECE, |text, from| self.cut(text, from))[..] {
+                [piece] => ours.encode(piece, specials),
+                pieces => {
+                    let ids = pieces.into_par_iter().map(|piece| ours.encode(piece, specials)).collect::<Vec<_>>();
+                    ids.concat()
+                }
+            },
+            Encoder::Crate(plain) => {
+                let tokenizer = if specials { &self.inner } else { plain };
+                // `parse` encoded a character that no vocabulary contains, so no text makes the encoder fail.
+                tokenizer.encode_fast(text, false).map(|e| e.get_ids().to_vec()).unwrap_or_default()
+            }
         }
-        // `parse` encoded a character that no vocabulary contains, so no text makes the encoder fail.
-        let encodings = inner.encode_batch_fast(pieces, false).unwrap_or_default();
-        encodings.iter().flat_map(|e| e.get_ids().iter().copied()).collect()
     }
 
     pub(super) fn cut(&self, text: &str, from: usize) -> Option<usize> {
-        if self.splits { lone_newline(text, from.max(2)) } else { None }
+        let Encoder::Ours(ours, Some(ends)) = &self.encoder else { return None };
+        ends.cuts(text, from).find(|&at| !ours.added_spans(text, at))
     }
 
-    pub(super) fn decode(&self, ids: &[u32]) -> String {
-        if !self.byte_level {
-            return self.inner.decode(ids, false).unwrap_or_default();
-        }
-        let bytes: Vec<u8> = ids.iter().filter_map(|&id| self.token_bytes(id)).flatten().collect();
-        String::from_utf8_lossy(&bytes).into_owned()
+    /// The token as the vocabulary spells it.
+    pub(super) fn token(&self, id: u32) -> Option<String> {
+        self.inner.id_to_token(id)
     }
 
+    /// The bytes of a token of a byte-level vocabulary.
     pub(super) fn token_bytes(&self, id: u32) -> Option<Vec<u8>> {
-        let token = self.inner.id_to_token(id)?;
-        if self.inner.get_added_vocabulary().get_added_tokens_decoder().contains_key(&id) {
-            return Some(token.into_bytes());
+        if let Some(added) = self.inner.get_added_vocabulary().get_added_tokens_decoder().get(&id) {
+            return Some(added.content.clone().into_bytes());
         }
-        if !self.byte_level {
-            return Some(self.inner.decode(&[id], false).unwrap_or_default().into_bytes());
-        }
+        let token = self.token(id)?;
         let bytes: Option<Vec<u8>> = token.chars().map(|c| CHAR_BYTE.get(&c).copied()).collect();
         Some(bytes.unwrap_or_else(|| token.into_bytes()))
     }
@@ -99,98 +108,33 @@ impl Json {
     }
 
     pub(super) fn is_special(&self, id: u32) -> bool {
-        self.inner.get_added_vocabulary().get_added_tokens_decoder().get(&id).is_some_and(|t| t.special)
+        let added = self.inner.get_added_vocabulary();
+        // A vocabulary may have the same token twice.
+        added.get_added_tokens_decoder().get(&id).is_some_and(|t| t.special)
+            || self.token(id).is_some_and(|token| added.is_special_token(&token))
     }
 }
 
 /// Parses with the `tokenizers` crate. That panics at some inputs, such as a decoder that is not JSON or a broken table of
 /// normalisations; panics become errors.
-fn read(json: &str) -> Result<tokenizers::Tokenizer, String> {
-    serde_json::from_str::<serde_json::Value>(json).map_err(|e| e.to_string())?;
+fn read(json: &str) -> Result<(Value, tokenizers::Tokenizer), String> {
+    let value = serde_json::from_str(json).map_err(|e| e.to_string())?;
     std::panic::catch_unwind(|| tokenizers::Tokenizer::from_bytes(json.as_bytes()).map_err(|e| e.to_string()))
         .unwrap_or_else(|_| Err("one of its parts is damaged".to_string()))
+        .map(|tokenizer| (value, tokenizer))
 }
 
-/// Whether no token can span a single newline: the byte-level expression splits the text, and no normalizer changes it
-/// before.
-fn splits_at_newlines(tokenizer: &tokenizers::Tokenizer) -> bool {
-    let cuts =
-        |p: &PreTokenizerWrapper| matches!(p, PreTokenizerWrapper::ByteLevel(b) if b.use_regex && !b.add_prefix_space);
-    let pre_tokenizer = match tokenizer.get_pre_tokenizer() {
-        Some(PreTokenizerWrapper::Sequence(steps)) => {
-            steps.as_ref().iter().all(|p| cuts(p) || matches!(p, PreTokenizerWrapper::Digits(_)))
-                && steps.as_ref().iter().any(cuts)
-        }
-        Some(p) => cuts(p),
-        None => false,
+/// Our own encoder, if it does all that this tokenizer needs.
+fn ours(json: &Value, inner: &tokenizers::Tokenizer) -> Option<Encoder> {
+    let mut ours = ByteLevel::new(json, split::cuts(&json["pre_tokenizer"]).ok()?).ok()?;
+    ours.nfc = match &json["normalizer"] {
+        Value::Null => false,
+        normalizer => normalizer["type"] == "NFC" && !ours.added.iter().any(|a| a.normalized),
     };
-    let added = tokenizer.get_added_vocabulary().get_added_tokens_decoder();
-    pre_tokenizer
-        && tokenizer.get_normalizer().is_none()
-        && !added.values().any(|t| t.lstrip || t.content.contains('\n'))
-}
-
-/// Splits `text` after single newlines into pieces of about [`PIECE`] bytes.
-fn pieces(text: &str) -> Vec<&str> {
-    let (mut pieces, mut rest) = (Vec::with_capacity(text.len() / PIECE + 1), text);
-    while rest.len() > PIECE
-        && let Some(cut) = lone_newline(rest, PIECE)
-    {
-        let (piece, tail) = rest.split_at(cut);
-        pieces.push(piece);
-        rest = tail;
-    }
-    pieces.push(rest);
-    pieces
-}
-
-/// The first byte position from `from` on that follows a newline between two graphic ASCII characters.
-fn lone_newline(text: &str, from: usize) -> Option<usize> {
-    let b = text.as_bytes();
-    (from..b.len()).find(|&i| b[i - 1] == b'\n' && b[i - 2].is_ascii_graphic() && b[i].is_ascii_graphic())
-}
-
-/// Refuses a vocabulary without room for the bytes and the special tokens.
-pub(super) fn check_size(vocab_size: usize) -> Result<()> {
-    let smallest = SPECIALS.len() + 256;
-    if vocab_size < smallest {
-        return Err(Error::usage(format!(
-            "a vocabulary of {vocab_size} is too small: 256 bytes and {} special tokens need at least {smallest}",
-            SPECIALS.len()
-        )));
-    }
-    Ok(())
-}
-
-/// Trains on `text` and returns the `tokenizer.json`. Special tokens in the text separate pre-tokens and are not trained on.
-pub(super) fn train(text: &str, vocab_size: usize) -> Result<String> {
-    if text.is_empty() {
-        return Err(Error::usage("cannot train a tokenizer on an empty text"));
-    }
-    let level = ByteLevel::new(false, true, true);
-    let split = Sequence::new(vec![Digits::new(true).into(), level.into()]);
-    let mut tokenizer =
-        TokenizerBuilder::<BPE, NormalizerWrapper, PreTokenizerWrapper, PostProcessorWrapper, DecoderWrapper>::new()
-            .with_model(BPE::default())
-            .with_normalizer(None)
-            .with_pre_tokenizer(Some(split.into()))
-            .with_post_processor(None)
-            .with_decoder(Some(level.into()))
-            .build()
-            .map_err(training_error)?;
-    let mut trainer = BpeTrainer::builder()
-        .vocab_size(vocab_size)
-        .min_frequency(MIN_FREQUENCY)
-        .show_progress(false)
-        .progress_format(ProgressFormat::Silent)
-        .special_tokens(SPECIALS.iter().map(|&s| AddedToken::from(s, true)).collect())
-        .initial_alphabet((0..=255).map(byte_char).collect())
-        .build();
-    let plain: Vec<&str> = split_specials(text).into_iter().flat_map(|(plain, _)| pieces(plain)).collect();
-    tokenizer.train(&mut trainer, plain.into_iter()).map_err(training_error)?;
-    tokenizer.to_string(false).map_err(training_error)
-}
-
-fn training_error(e: tokenizers::Error) -> Error {
-    Error::usage(format!("training the tokenizer failed: {e}"))
+    // The crate may give an added token another id than the file says.
+    let added = inner.get_added_vocabulary().get_added_tokens_decoder();
+    let same = ours.added.iter().all(|a| added.get(&a.id).is_some_and(|t| t.content == a.content));
+    let does_all = same && added.len() == ours.added.len() && ours.nfc != json["normalizer"].is_null();
+    let ends = Ends::new(&ours.cuts, ours.nfc);
+    does_all.then(|| Encoder::Ours(Box::new(ours), ends))
 }

@@ -1,90 +1,85 @@
-//! A byte-level BPE without dependencies, for builds in which the `tokenizers` crate would be too large. It reads the same
-//! `tokenizer.json` and gives the same ids; tests compare the two. A file that needs an unsupported feature is rejected with
-//! the feature's name.
+//! A byte-level BPE. It reads a `tokenizer.json` and gives the ids that the `tokenizers` crate gives, many times as fast;
+//! tests compare the two. It is also what a browser has, for which that crate would be too large. A file that needs an
+//! unsupported feature is rejected with the feature's name.
 //!
-//! Encoding has three steps. Added tokens are extracted; the text between them is split into pre-tokens, by GPT-2's
-//! expression and by digits; in each pre-token, pairs are merged, the lowest rank first, the leftmost of equal ranks first.
+//! Encoding has three steps. Added tokens are extracted; the text between them is split into pre-tokens, by digits and by
+//! expressions; in each pre-token, pairs are merged, the lowest rank first, the leftmost of equal ranks first. The time is
+//! near linear in the length of the longest pre-token, and the memory at most 32 bytes for each of its bytes.
 
 use super::byte_char;
+#[cfg(any(test, not(feature = "native")))]
 use super::letters::is_letter;
+#[cfg(feature = "native")]
+use super::{split::Expression, words::Words};
 use serde_json::Value;
+use std::borrow::Cow;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
+use std::hash::{BuildHasherDefault, Hasher};
+use std::sync::{Arc, Mutex};
 
 /// A token that is matched verbatim in the text.
 #[derive(Clone, Debug)]
-struct Added {
-    content: String,
-    id: u32,
-    special: bool,
+pub(super) struct Added {
+    pub(super) content: String,
+    pub(super) id: u32,
+    pub(super) special: bool,
     /// Normalized tokens are matched after all others.
-    normalized: bool,
+    pub(super) normalized: bool,
 }
 
 /// How text between added tokens is split.
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Cut {
+#[derive(Clone, Debug)]
+pub(super) enum Cut {
     /// Each digit is a pre-token.
     EachDigit,
     /// Each run of digits is a pre-token.
     Digits,
     /// `'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+`
+    #[cfg(any(test, not(feature = "native")))]
     Gpt2,
+    /// Each match of an expression is a pre-token, and so is what lies between two.
+    #[cfg(feature = "native")]
+    Expression(Box<Expression>),
 }
 
 /// A loaded `tokenizer.json`.
 #[derive(Clone, Debug)]
 pub(super) struct ByteLevel {
+    #[cfg(any(test, not(feature = "native")))]
     json: String,
     /// The bytes of each id.
+    #[cfg(any(test, not(feature = "native")))]
     tokens: Vec<Option<Box<[u8]>>>,
     /// Ids of the tokens of the model's vocabulary, by their bytes.
     ids: HashMap<Box<[u8]>, u32>,
     /// Ids of the 256 bytes.
     bytes: Vec<u32>,
-    /// (left, right) -> (rank, merged token).
-    merges: HashMap<(u32, u32), (u32, u32)>,
-    added: Vec<Added>,
-    cuts: Vec<Cut>,
+    /// [`pair`] -> (rank, merged token).
+    merges: HashMap<u64, (u32, u32), BuildHasherDefault<PairHasher>>,
+    pub(super) added: Vec<Added>,
+    /// Whether an added token begins with this byte.
+    starts: Vec<bool>,
+    pub(super) cuts: Vec<Cut>,
     /// A pre-token that is in the vocabulary becomes that token without merging.
     whole_words: bool,
+    /// Text is brought to Unicode's normal form C first.
+    #[cfg(feature = "native")]
+    pub(super) nfc: bool,
+    /// Work spaces that are not in use.
+    idle: Arc<Mutex<Vec<Work>>>,
 }
 
+#[cfg(any(test, not(feature = "native")))]
 impl ByteLevel {
     pub(super) fn parse(text: &str) -> Result<Self, String> {
         let json: Value = serde_json::from_str(text).map_err(|e| e.to_string())?;
-        let model = &json["model"];
-        check(&json)?;
-        let char_byte: HashMap<char, u8> = (0..=255u8).map(|b| (byte_char(b), b)).collect();
-        let spelled = |token: &str| token.chars().map(|c| char_byte.get(&c).copied()).collect::<Option<Box<[u8]>>>();
-        let added = added_tokens(&json["added_tokens"])?;
-        let (mut tokens, mut ids) = (Vec::new(), HashMap::new());
-        for (token, id) in model["vocab"].as_object().ok_or("it has no vocabulary")? {
-            let id = token_id(id)?;
-            let bytes = spelled(token);
-            if let Some(bytes) = &bytes {
-                ids.insert(bytes.clone(), id);
-            }
-            put(&mut tokens, id, bytes.unwrap_or_else(|| token.as_bytes().into()));
+        if !json["normalizer"].is_null() {
+            return Err(format!("the normalizer {} is not supported", json["normalizer"]["type"]));
         }
-        added.iter().for_each(|a| put(&mut tokens, a.id, a.content.as_bytes().into()));
-        let bytes = (0..=255u8).map(|b| ids.get(&[b][..]).copied().ok_or(format!("it has no token for the byte {b}")));
-        let bytes = bytes.collect::<Result<_, _>>()?;
-        let mut merges = HashMap::new();
-        for (rank, merge) in model["merges"].as_array().ok_or("it has no merges")?.iter().enumerate() {
-            let bad = || format!("merge {rank} is {merge}: it must join two tokens into one");
-            let id = |token: &str| spelled(token).and_then(|bytes| ids.get(&bytes).copied().map(|id| (bytes, id)));
-            let (left, right) = match merge.as_str() {
-                Some(both) => both.split_once(' ').ok_or_else(bad)?,
-                None => merge[0].as_str().zip(merge[1].as_str()).ok_or_else(bad)?,
-            };
-            let ((left, l), (right, r)) = id(left).zip(id(right)).ok_or_else(bad)?;
-            let both = ids.get(&[left, right].concat()[..]).ok_or_else(bad)?;
-            merges.insert((l, r), (rank as u32, *both));
-        }
-        let whole_words = model["ignore_merges"] == true;
-        let cuts = cuts(&json["pre_tokenizer"])?;
-        Ok(ByteLevel { json: text.to_string(), tokens, ids, bytes, merges, added, cuts, whole_words })
+        let mut tokenizer = Self::new(&json, cuts(&json["pre_tokenizer"])?)?;
+        tokenizer.json = text.to_string();
+        Ok(tokenizer)
     }
 
     pub(super) fn to_json(&self) -> String {
@@ -110,115 +105,290 @@ impl ByteLevel {
     pub(super) fn is_special(&self, id: u32) -> bool {
         self.added.iter().any(|a| a.id == id && a.special)
     }
+}
+
+impl ByteLevel {
+    /// The tokenizer of a `tokenizer.json` whose pre-tokenizer is `cuts`.
+    pub(super) fn new(json: &Value, cuts: Vec<Cut>) -> Result<Self, String> {
+        let model = &json["model"];
+        check(json)?;
+        let char_byte: HashMap<char, u8> = (0..=255u8).map(|b| (byte_char(b), b)).collect();
+        let spelled = |token: &str| token.chars().map(|c| char_byte.get(&c).copied()).collect::<Option<Box<[u8]>>>();
+        let added = added_tokens(&json["added_tokens"])?;
+        let mut ids = HashMap::new();
+        #[cfg(any(test, not(feature = "native")))]
+        let mut tokens = Vec::new();
+        for (token, id) in model["vocab"].as_object().ok_or("it has no vocabulary")? {
+            let id = token_id(id)?;
+            let bytes = spelled(token);
+            if let Some(bytes) = &bytes {
+                ids.insert(bytes.clone(), id);
+            }
+            #[cfg(any(test, not(feature = "native")))]
+            put(&mut tokens, id, bytes.unwrap_or_else(|| token.as_bytes().into()));
+        }
+        #[cfg(any(test, not(feature = "native")))]
+        added.iter().for_each(|a| put(&mut tokens, a.id, a.content.as_bytes().into()));
+        let bytes = (0..=255u8).map(|b| ids.get(&[b][..]).copied().ok_or(format!("it has no token for the byte {b}")));
+        let bytes = bytes.collect::<Result<_, _>>()?;
+        let mut merges = HashMap::default();
+        for (rank, merge) in model["merges"].as_array().ok_or("it has no merges")?.iter().enumerate() {
+            let bad = || format!("merge {rank} is {merge}: it must join two tokens into one");
+            let id = |token: &str| spelled(token).and_then(|bytes| ids.get(&bytes).copied().map(|id| (bytes, id)));
+            let (left, right) = match merge.as_str() {
+                Some(both) => both.split_once(' ').ok_or_else(bad)?,
+                None => merge[0].as_str().zip(merge[1].as_str()).ok_or_else(bad)?,
+            };
+            let ((left, l), (right, r)) = id(left).zip(id(right)).ok_or_else(bad)?;
+            let both = ids.get(&[left, right].concat()[..]).ok_or_else(bad)?;
+            merges.insert(pair(l, r), (rank as u32, *both));
+        }
+        let mut starts = vec![false; 256];
+        added.iter().for_each(|a| starts[usize::from(a.content.as_bytes()[0])] = true);
+        Ok(ByteLevel {
+            #[cfg(any(test, not(feature = "native")))]
+            json: String::new(),
+            #[cfg(any(test, not(feature = "native")))]
+            tokens,
+            ids,
+            bytes,
+            merges,
+            added,
+            starts,
+            cuts,
+            whole_words: model["ignore_merges"] == true,
+            #[cfg(feature = "native")]
+            nfc: false,
+            idle: Arc::default(),
+        })
+    }
 
     pub(super) fn encode(&self, text: &str, specials: bool) -> Vec<u32> {
+        let idle = || self.idle.lock().unwrap_or_else(|e| e.into_inner());
+        let mut work = idle().pop().unwrap_or_else(|| Work { caches: caches(&self.cuts), space: Space::default() });
         let mut ids = Vec::new();
-        self.take_added(text, false, specials, &mut ids);
+        self.take_added(text, false, specials, &mut work, &mut ids);
+        if work.space.ids.capacity() <= KEPT {
+            idle().push(work);
+        }
         ids
     }
 
     /// Extracts the added tokens with this `normalized` flag and encodes the text between them.
-    fn take_added(&self, text: &str, normalized: bool, specials: bool, ids: &mut Vec<u32>) {
-        let mut rest = text;
-        while let Some((at, added)) = self.first_added(rest, normalized, specials) {
-            self.encode_plain(&rest[..at], normalized, specials, ids);
+    fn take_added(&self, text: &str, normalized: bool, specials: bool, work: &mut Work, ids: &mut Vec<u32>) {
+        let (mut rest, mut from) = (text, 0);
+        while let Some((at, added)) = self.first_added(&rest.as_bytes()[from..], normalized) {
+            let (at, end) = (from + at, from + at + added.content.len());
+            if added.special && !specials {
+                from = end; // it is text, but no token may begin within it
+                continue;
+            }
+            self.encode_plain(&rest[..at], normalized, specials, work, ids);
             ids.push(added.id);
-            rest = &rest[at + added.content.len()..];
+            (rest, from) = (&rest[end..], 0);
         }
-        self.encode_plain(rest, normalized, specials, ids);
+        self.encode_plain(rest, normalized, specials, work, ids);
     }
 
     /// The leftmost added token; the longest if several start there.
-    fn first_added(&self, text: &str, normalized: bool, specials: bool) -> Option<(usize, &Added)> {
-        let wanted = |a: &&Added| a.normalized == normalized && (specials || !a.special);
+    fn first_added(&self, text: &[u8], normalized: bool) -> Option<(usize, &Added)> {
         let longest_at = |at: usize| {
-            let found = self.added.iter().filter(wanted).filter(|a| text[at..].starts_with(&a.content));
-            found.max_by_key(|a| a.content.len()).map(|a| (at, a))
+            let here = |a: &&Added| a.normalized == normalized && text[at..].starts_with(a.content.as_bytes());
+            self.added.iter().filter(here).max_by_key(|a| a.content.len()).map(|a| (at, a))
         };
-        text.char_indices().find_map(|(at, _)| longest_at(at))
+        (0..text.len()).filter(|&at| self.starts[usize::from(text[at])]).find_map(longest_at)
     }
 
-    fn encode_plain(&self, text: &str, normalized: bool, specials: bool, ids: &mut Vec<u32>) {
+    /// Whether the spelling of an added token begins before `at` and ends after it.
+    #[cfg(feature = "native")]
+    pub(super) fn added_spans(&self, text: &str, at: usize) -> bool {
+        let text = text.as_bytes();
+        let spans =
+            |a: &Added| (1..a.content.len().min(at + 1)).any(|i| text[at - i..].starts_with(a.content.as_bytes()));
+        self.added.iter().any(spans)
+    }
+
+    fn encode_plain(&self, text: &str, normalized: bool, specials: bool, work: &mut Work, ids: &mut Vec<u32>) {
         match normalized {
             _ if text.is_empty() => {}
-            false => self.take_added(text, true, specials, ids),
-            true => self.cut(text, &self.cuts, ids),
+            false => self.take_added(&self.normal(text), true, specials, work, ids),
+            true => {
+                let Work { caches, space } = work;
+                split(&self.cuts, caches, text, &mut |word| self.word(word.as_bytes(), space, ids));
+            }
         }
     }
 
-    fn cut(&self, text: &str, cuts: &[Cut], ids: &mut Vec<u32>) {
-        let Some((cut, later)) = cuts.split_first() else { return self.merge(text.as_bytes(), ids) };
-        let mut rest = text;
-        while !rest.is_empty() {
-            let (part, tail) = rest.split_at(cut.first_part(rest));
-            self.cut(part, later, ids);
-            rest = tail;
+    fn normal<'t>(&self, text: &'t str) -> Cow<'t, str> {
+        #[cfg(feature = "native")]
+        if self.nfc {
+            return super::split::nfc(text);
         }
+        text.into()
     }
 
     /// Appends the tokens of a pre-token.
-    fn merge(&self, word: &[u8], ids: &mut Vec<u32>) {
+    fn word(&self, word: &[u8], space: &mut Space, ids: &mut Vec<u32>) {
+        #[cfg(feature = "native")]
+        {
+            let Some(key) = Words::key(word) else { return self.merge(word, space, ids) };
+            if let Some(known) = space.words.get(key) {
+                return ids.extend(known);
+            }
+            let from = ids.len();
+            self.merge(word, space, ids);
+            space.words.put(key, &ids[from..]);
+        }
+        #[cfg(not(feature = "native"))]
+        self.merge(word, space, ids)
+    }
+
+    fn merge(&self, word: &[u8], space: &mut Space, ids: &mut Vec<u32>) {
         if self.whole_words
             && let Some(id) = self.ids.get(word)
         {
             return ids.push(*id);
         }
-        let mut parts: Vec<Part> =
-            word.iter().enumerate().map(|(i, b)| Part::new(self.bytes[usize::from(*b)], i)).collect();
-        let end = parts.len();
-        let pair = |parts: &[Part], left: usize| {
-            let right = parts[left].next;
-            let merge = (right < end).then(|| self.merges.get(&(parts[left].id, parts[right].id)))?;
-            merge.map(|(rank, id)| Reverse((*rank, left, *id)))
+        word.chunks(u32::MAX as usize).for_each(|word| self.merge_pairs(word, space, ids));
+    }
+
+    fn merge_pairs(&self, word: &[u8], space: &mut Space, ids: &mut Vec<u32>) {
+        let Space { ids: parts, spans, queue, .. } = space;
+        parts.clear();
+        parts.extend(word.iter().map(|b| self.bytes[usize::from(*b)]));
+        spans.clear();
+        spans.resize(word.len(), 1);
+        let entry = |parts: &[u32], left: usize, right: usize| {
+            self.merges.get(&pair(parts[left], parts[right])).map(|(rank, _)| Reverse(pair(*rank, left as u32)))
         };
-        let mut heap: BinaryHeap<_> = (0..end).filter_map(|i| pair(&parts, i)).collect();
-        while let Some(Reverse((rank, left, id))) = heap.pop() {
-            // The entry is stale if one of its halves was merged into another pair meanwhile.
-            if parts[left].gone || pair(&parts, left) != Some(Reverse((rank, left, id))) {
+        let mut entries = std::mem::take(queue).into_vec();
+        entries.extend((1..word.len()).filter_map(|right| entry(parts, right - 1, right)));
+        let mut heap = BinaryHeap::from(entries);
+        while let Some(Reverse(next)) = heap.pop() {
+            let (rank, left) = ((next >> 32) as u32, next as u32 as usize);
+            let right = left + spans[left] as usize;
+            if parts[left] == GONE || right >= word.len() {
                 continue;
             }
-            let right = parts[left].next;
-            let after = parts[right].next;
-            parts[right].gone = true;
-            parts[left].id = id;
-            parts[left].next = after;
-            if after < end {
-                parts[after].previous = left;
+            // The entry is stale if one of its halves was merged into another pair meanwhile.
+            let Some((_, id)) = self.merges.get(&pair(parts[left], parts[right])).filter(|m| m.0 == rank) else {
+                continue;
+            };
+            let end = right + spans[right] as usize;
+            (parts[left], parts[right]) = (*id, GONE);
+            spans[left] = (end - left) as u32;
+            spans[end - 1] = spans[left];
+            if end < word.len() {
+                heap.extend(entry(parts, left, end));
             }
-            heap.extend(pair(&parts, left));
-            let previous = parts[left].previous;
-            if previous < end {
-                heap.extend(pair(&parts, previous));
+            if left > 0 {
+                heap.extend(entry(parts, left - spans[left - 1] as usize, left));
             }
         }
-        ids.extend(parts.iter().filter(|p| !p.gone).map(|p| p.id));
+        *queue = heap;
+        let mut at = 0;
+        while at < word.len() {
+            ids.push(parts[at]);
+            at += spans[at] as usize;
+        }
     }
 }
 
-/// A token of a pre-token during merging, in a linked list by index. An index past the end means none.
-struct Part {
-    id: u32,
-    previous: usize,
-    next: usize,
-    gone: bool,
+/// The right half of a merged pair.
+const GONE: u32 = u32::MAX;
+
+/// A work space that merged a longer pre-token than this is not kept.
+const KEPT: usize = 1 << 16;
+
+/// What encoding needs room for.
+#[derive(Debug)]
+struct Work {
+    caches: Vec<Cache>,
+    space: Space,
 }
 
-impl Part {
-    fn new(id: u32, at: usize) -> Part {
-        Part { id, previous: at.wrapping_sub(1), next: at + 1, gone: false }
+#[derive(Debug, Default)]
+struct Space {
+    /// At the first byte of each part of a pre-token its id, and [`GONE`] where one began.
+    ids: Vec<u32>,
+    /// At the first and the last byte of each part the number of its bytes.
+    spans: Vec<u32>,
+    /// Pairs that may be merged: [`pair`] of the rank and the first byte.
+    queue: BinaryHeap<Reverse<u64>>,
+    #[cfg(feature = "native")]
+    words: Words,
+}
+
+/// Calls `each` with the pre-tokens of a text. There is one cache for each cut.
+pub(super) fn split<'t>(cuts: &[Cut], caches: &mut [Cache], text: &'t str, each: &mut impl FnMut(&'t str)) {
+    let (Some((cut, cuts)), Some((cache, caches))) = (cuts.split_first(), caches.split_first_mut()) else {
+        return each(text);
+    };
+    let mut rest = text;
+    while !rest.is_empty() {
+        let (part, tail) = rest.split_at(cut.first_part(rest, cache));
+        split(cuts, caches, part, each);
+        rest = tail;
+    }
+}
+
+/// What the cuts remember while they split.
+pub(super) fn caches(cuts: &[Cut]) -> Vec<Cache> {
+    cuts.iter().map(Cut::cache).collect()
+}
+
+/// What a [`Cut`] remembers.
+#[cfg(feature = "native")]
+pub(super) type Cache = Option<regex_automata::meta::Cache>;
+#[cfg(not(feature = "native"))]
+type Cache = ();
+
+/// Two numbers in one, ordered by the first.
+pub(super) fn pair(left: u32, right: u32) -> u64 {
+    u64::from(left) << 32 | u64::from(right)
+}
+
+/// A hash of one [`pair`].
+#[derive(Clone, Debug, Default)]
+pub(super) struct PairHasher(u64);
+
+impl Hasher for PairHasher {
+    fn write(&mut self, _: &[u8]) {
+        unreachable!("a pair is one number");
+    }
+
+    fn write_u64(&mut self, pair: u64) {
+        let mixed = (pair ^ pair >> 29).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        self.0 = mixed ^ mixed >> 32;
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
     }
 }
 
 impl Cut {
     /// Bytes of the first part of a non-empty text.
-    fn first_part(self, text: &str) -> usize {
+    #[cfg_attr(not(feature = "native"), expect(unused_variables, reason = "nothing is remembered"))]
+    fn first_part(&self, text: &str, cache: &mut Cache) -> usize {
         let first = text.chars().next().expect("there is text");
         match self {
             Cut::EachDigit if first.is_numeric() => first.len_utf8(),
             Cut::Digits if first.is_numeric() => run(text, char::is_numeric),
             Cut::EachDigit | Cut::Digits => run(text, |c| !c.is_numeric()),
+            #[cfg(any(test, not(feature = "native")))]
             Cut::Gpt2 => gpt2(text),
+            #[cfg(feature = "native")]
+            Cut::Expression(expression) => expression.first_part(text, cache.as_mut().expect("its cache")),
         }
+    }
+
+    fn cache(&self) -> Cache {
+        #[cfg(feature = "native")]
+        return match self {
+            Cut::Expression(expression) => Some(expression.cache()),
+            _ => None,
+        };
     }
 }
 
@@ -228,6 +398,7 @@ fn run(text: &str, belongs: impl Fn(char) -> bool) -> usize {
 }
 
 /// Bytes of the first match of GPT-2's expression.
+#[cfg(any(test, not(feature = "native")))]
 fn gpt2(text: &str) -> usize {
     const ENDINGS: [&str; 7] = ["'s", "'t", "'re", "'ve", "'m", "'ll", "'d"];
     if let Some(ending) = ENDINGS.iter().find(|e| text.starts_with(**e)) {
@@ -250,14 +421,15 @@ fn gpt2(text: &str) -> usize {
 /// Rejects features that this encoder does not support.
 fn check(json: &Value) -> Result<(), String> {
     let model = &json["model"];
-    let byte_level = |part: &Value| part["type"] == "ByteLevel";
-    if !model["type"].is_null() && model["type"] != "BPE" || !byte_level(&json["decoder"]) {
-        return Err("it is not a byte-level BPE".into());
+    // Older files do not name the type of a BPE.
+    let bpe = model["type"].is_null() || model["type"] == "BPE";
+    let byte_level = json["decoder"]["type"] == "ByteLevel";
+    for (part, fits) in [("model", bpe), ("decoder", byte_level)] {
+        if !fits {
+            return Err(format!("the {part} {} is not supported", json[part]["type"]));
+        }
     }
-    if !json["normalizer"].is_null() {
-        return Err("`normalizer` is not supported".into());
-    }
-    for key in ["dropout", "unk_token", "continuing_subword_prefix", "end_of_word_suffix"] {
+    for key in ["dropout", "continuing_subword_prefix", "end_of_word_suffix"] {
         if !(model[key].is_null() || model[key] == "") {
             return Err(format!("`{key}` is not supported"));
         }
@@ -274,6 +446,7 @@ fn token_id(id: &Value) -> Result<u32, String> {
     known.map(|id| id as u32).ok_or_else(beyond)
 }
 
+#[cfg(any(test, not(feature = "native")))]
 fn put(tokens: &mut Vec<Option<Box<[u8]>>>, id: u32, bytes: Box<[u8]>) {
     if tokens.len() <= id as usize {
         tokens.resize(id as usize + 1, None);
@@ -298,6 +471,7 @@ fn added_tokens(list: &Value) -> Result<Vec<Added>, String> {
     Ok(added)
 }
 
+#[cfg(any(test, not(feature = "native")))]
 fn cuts(json: &Value) -> Result<Vec<Cut>, String> {
     let unsupported = || Err(format!("the pre-tokenizer {json} is not supported"));
     match json["type"].as_str() {

@@ -14,7 +14,8 @@ const SAMPLES: [&str; 7] = [
 fn bytes_round_trip() {
     let t = Tokenizer::bytes();
     for text in SAMPLES {
-        assert_eq!(t.decode(&t.encode_with_specials(text)), text);
+        assert_eq!(t.decode_with_specials(&t.encode_with_specials(text)), text);
+        assert_eq!(t.decode(&t.encode(text)), text);
     }
     assert_eq!(t.encode_with_specials("A<|eos|>é"), [65, 257, 0xc3, 0xa9]);
     assert_eq!(t.vocab_size(), 262);
@@ -52,7 +53,8 @@ mod native {
     fn trained_round_trip() {
         let t = trained();
         for text in SAMPLES {
-            assert_eq!(t.decode(&t.encode_with_specials(text)), text);
+            assert_eq!(t.decode_with_specials(&t.encode_with_specials(text)), text);
+            assert_eq!(t.decode(&t.encode(text)), text);
         }
         let all: String = (0..0x3000u32).filter_map(char::from_u32).collect();
         assert_eq!(t.decode(&t.encode(&all)), all);
@@ -79,6 +81,7 @@ mod native {
         let text = "The café 🦀 <|end|>\n";
         let bytes: Vec<u8> = t.encode_with_specials(text).iter().flat_map(|&id| t.token_bytes(id).unwrap()).collect();
         assert_eq!(bytes, text.as_bytes());
+        assert_eq!(t.text_bytes(&[&t.encode_with_specials(text)[..], &[9999]].concat()), "The café 🦀 \n".len() as u64);
         assert_eq!(t.token_bytes(9999), None);
         assert_eq!(t.decode(&[9999]), "");
     }
@@ -98,10 +101,168 @@ mod native {
 
     #[test]
     fn other_programs_read_the_bytes_json() {
-        let json = Json::parse(&bytes_json()).unwrap();
+        let read = Tokenizer { kind: Kind::Json(Box::new(Json::parse(&bytes_json()).unwrap())) };
         for text in SAMPLES {
-            assert_eq!(json.encode(text, true), encode_bytes(text));
-            assert_eq!(json.decode(&json.encode(text, true)), text);
+            assert_eq!(read.encode_with_specials(text), encode_bytes(text));
+            assert_eq!(read.decode_with_specials(&encode_bytes(text)), text);
+        }
+    }
+
+    /// The ids that the crate gives.
+    fn theirs(json: &Json, specials: bool) -> impl Fn(&str) -> Vec<u32> {
+        let mut tokenizer = json.inner.clone();
+        tokenizer.set_encode_special_tokens(!specials);
+        move |text| tokenizer.encode_fast(text, false).unwrap().get_ids().to_vec()
+    }
+
+    /// Tokenizers that our own code encodes: the pre-tokenizers of published ones, and what else a file may hold.
+    fn variants() -> Vec<String> {
+        let world = crate::data::synthetic::generate(0, 60_000).train;
+        let hard = hard_texts().concat();
+        let mut trainer = BpeTrainer::new(1200).unwrap();
+        trainer.add(&world);
+        trainer.add(&hard);
+        let trained: Value = serde_json::from_str(&trainer.finish().unwrap().to_json()).unwrap();
+        let digits = json!({"type": "Digits", "individual_digits": false});
+        let bytes = json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false});
+        let split = |expression: &str| json!({"type": "Split", "pattern": {"Regex": expression}, "behavior": "Isolated", "invert": false});
+        let sequence = |steps: &[Value]| json!({"type": "Sequence", "pretokenizers": steps});
+        let vocab = trained["model"]["vocab"].as_object().unwrap();
+        let mut next = vocab.len();
+        let mut added = |content: &str, special: bool, normalized: bool| {
+            let id = vocab.get(content).cloned().unwrap_or_else(|| next.into());
+            next = next.max(id.as_u64().unwrap() as usize + 1);
+            json!({"id": id, "content": content, "single_word": false, "lstrip": false, "rstrip": false,
+                "normalized": normalized, "special": special})
+        };
+        let with = |changes: &[(&str, Value)]| {
+            let mut changed = trained.clone();
+            changes.iter().for_each(|(at, value)| *changed.pointer_mut(at).unwrap() = value.clone());
+            changed.to_string()
+        };
+        let pre = |value: Value| ("/pre_tokenizer", value);
+        let nfc = || ("/normalizer", json!({"type": "NFC"}));
+        let tokens: Vec<Value> = trained["added_tokens"].as_array().unwrap().clone();
+        let more = [
+            added("the cat", false, false),
+            added("cat", false, true),
+            added("  ", false, true),
+            added("\n\n", true, true),
+            added("|>", false, false),
+            added("<|end", false, false),
+        ];
+        vec![
+            with(&[]),
+            with(&[pre(level(true))]),
+            with(&[("/model/ignore_merges", true.into())]),
+            with(&[("/added_tokens", [&tokens[..], &more].concat().into())]),
+            with(&[pre(sequence(&[digits.clone(), level(true)]))]),
+            with(&[pre(sequence(&[split(split::LLAMA3), bytes.clone()])), ("/model/ignore_merges", true.into())]),
+            with(&[pre(sequence(&[split(split::QWEN2), bytes.clone()])), nfc()]),
+            with(&[pre(sequence(&[split(split::O200K), bytes.clone()]))]),
+            with(&[pre(sequence(&[
+                split(r"\p{N}{1,3}"),
+                split("[一-龥]+"),
+                split(r" ?\p{L}+|\s+(?!\S)|\s+"),
+                bytes.clone(),
+            ]))]),
+        ]
+    }
+
+    fn ours(json: &Json) -> bool {
+        matches!(json.encoder, bpe::Encoder::Ours(..))
+    }
+
+    #[test]
+    fn our_code_gives_the_ids_of_the_tokenizers_crate() {
+        let texts = hard_texts();
+        let shared = std::fs::read_to_string("../shared/data/gpt2-tokenizer.json").ok();
+        for (i, json) in variants().into_iter().chain(shared).enumerate() {
+            let json = Json::parse(&json).unwrap();
+            assert!(ours(&json), "variant {i}");
+            for specials in [false, true] {
+                let theirs = theirs(&json, specials);
+                for text in &texts {
+                    assert!(
+                        json.encode(text, specials) == theirs(text),
+                        "variant {i}: {:?}",
+                        text.chars().take(80).collect::<String>()
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_crate_encodes_what_our_code_does_not() {
+        let json = trained().to_json();
+        for (from, to) in [
+            ("\"normalizer\":null", "\"normalizer\":{\"type\":\"NFKC\"}"),
+            ("\"lstrip\":false", "\"lstrip\":true"),
+            ("\"single_word\":false", "\"single_word\":true"),
+            (
+                "\"pre_tokenizer\":{\"type\":\"Sequence\",\"pretokenizers\":[",
+                "\"pre_tokenizer\":{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":\"Split\",\"pattern\":{\"Regex\":\" ++\"},\"behavior\":\"Isolated\",\"invert\":false},",
+            ),
+            ("\"id\":3,\"content\":\"<|user|>\"", "\"id\":9,\"content\":\"<|user|>\""),
+        ] {
+            let changed = json.replace(from, to);
+            assert_ne!(changed, json, "{from}");
+            let json = Json::parse(&changed).unwrap();
+            assert!(!ours(&json), "{to}");
+            let text = "the  cat\n<|user|> sat";
+            assert_eq!((json.encode(text, true), json.cut(text, 1)), (theirs(&json, true)(text), None));
+        }
+    }
+
+    #[test]
+    fn cuts_keep_the_ids() {
+        let texts = hard_texts();
+        for (i, json) in variants().into_iter().enumerate() {
+            let json = Json::parse(&json).unwrap();
+            let mut cuts = 0;
+            for specials in [false, true] {
+                let theirs = theirs(&json, specials);
+                for text in texts.iter().filter(|text| text.len() < 600) {
+                    let (whole, mut from) = (theirs(text), 0);
+                    while let Some(at) = json.cut(text, from) {
+                        let (left, right) = text.split_at(at);
+                        assert!(
+                            at > 0 && [theirs(left), theirs(right)].concat() == whole,
+                            "variant {i}: {left:?} and {right:?}"
+                        );
+                        (from, cuts) = (at + 1, cuts + 1);
+                    }
+                }
+            }
+            assert!(i == 8 || cuts > 1000, "variant {i}: {cuts}");
+            let line = |end: &str| format!("{}{end}", "It's 12 cats, 3.5 rats");
+            for text in [line("\n"), line("\r\n"), line(" "), "中文，中文。".to_string()] {
+                let known = i != 8 && (i != 6 || text.is_ascii());
+                assert_eq!(
+                    json.cut(&text.repeat(9), 2 * text.len()).is_some_and(|at| at < 4 * text.len()),
+                    known,
+                    "{i}: {text:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn letters_are_those_of_expressions() {
+        let letter = regex_automata::meta::Regex::new(r"^\p{L}$").unwrap();
+        for c in (0..=0x10_ffff).filter_map(char::from_u32) {
+            assert_eq!(letters::is_letter(c), letter.is_match(&*c.encode_utf8(&mut [0; 4])), "{c:?}");
+        }
+    }
+
+    #[test]
+    fn long_words_are_encoded_in_little_time() {
+        // Time and memory that grow with the square of the length would not end.
+        let json = Json::parse(&variants()[0]).unwrap();
+        for text in [" ".repeat(1 << 22), "ab".repeat(1 << 21), "東".repeat(1 << 20)] {
+            let tokenizer = Tokenizer { kind: Kind::Json(Box::new(json.clone())) };
+            assert!(tokenizer.decode(&tokenizer.encode(&text)) == text);
         }
     }
 
@@ -194,25 +355,26 @@ mod native {
         ];
         let texts = hard_texts();
         for (i, json) in variants.iter().enumerate() {
-            let (theirs, ours) = (Json::parse(json).unwrap(), byte_level::ByteLevel::parse(json).unwrap());
-            for text in &texts {
-                for specials in [false, true] {
+            let (crates, ours) = (Json::parse(json).unwrap(), byte_level::ByteLevel::parse(json).unwrap());
+            for specials in [false, true] {
+                let theirs = theirs(&crates, specials);
+                for text in &texts {
                     assert!(
-                        theirs.encode(text, specials) == ours.encode(text, specials),
+                        theirs(text) == ours.encode(text, specials),
                         "variant {i}: {:?}",
                         text.chars().take(80).collect::<String>()
                     );
                 }
             }
-            assert_eq!((ours.vocab_size(), ours.to_json()), (theirs.vocab_size(), json.clone()));
+            assert_eq!((ours.vocab_size(), ours.to_json()), (crates.vocab_size(), json.clone()));
             for id in 0..ours.vocab_size() as u32 + 2 {
                 assert_eq!(
                     (ours.token_bytes(id), ours.is_special(id)),
-                    (theirs.token_bytes(id), theirs.is_special(id))
+                    (crates.token_bytes(id), crates.is_special(id))
                 );
             }
             for token in SPECIALS.into_iter().chain(["Ġthe", "a", "é", "nothing of it"]) {
-                assert_eq!(ours.token_id(token), theirs.token_id(token), "{token}");
+                assert_eq!(ours.token_id(token), crates.token_id(token), "{token}");
             }
         }
     }
@@ -221,11 +383,12 @@ mod native {
     fn our_bpe_refuses_what_it_does_not_do() {
         let json = trained().to_json();
         let refused = [
-            ("\"normalizer\":null", "\"normalizer\":{\"type\":\"NFC\"}", "normalizer"),
+            ("\"normalizer\":null", "\"normalizer\":{\"type\":\"NFC\"}", "the normalizer \"NFC\""),
             ("\"lstrip\":false", "\"lstrip\":true", "lstrip"),
             ("\"add_prefix_space\":false", "\"add_prefix_space\":true", "pre-tokenizer"),
             ("\"byte_fallback\":false", "\"byte_fallback\":true", "byte_fallback"),
-            ("\"decoder\":{\"type\":\"ByteLevel\"", "\"decoder\":{\"type\":\"Fuse\"", "byte-level"),
+            ("\"decoder\":{\"type\":\"ByteLevel\"", "\"decoder\":{\"type\":\"Fuse\"", "the decoder \"Fuse\""),
+            ("\"type\":\"BPE\"", "\"type\":\"WordPiece\"", "the model \"WordPiece\""),
             ("\"id\":5,", "\"id\":4294967295,", "4294967295"),
         ];
         for (from, to, what) in refused {

@@ -1,10 +1,15 @@
 //! The configuration of a run: sections `[model]`, `[data]`, `[train]` and `[optim]` of a TOML file. Unknown keys are errors.
 
 use crate::data::DataConfig;
-use crate::model::{Embeddings, ModelConfig, Preset};
+use crate::model::{Embeddings, ModelConfig};
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
-use std::path::{Path, PathBuf};
+#[cfg(feature = "native")]
+use {
+    crate::files::{path_of, path_text},
+    crate::model::Preset,
+    std::path::{Path, PathBuf},
+};
 
 /// The resolved configuration of a run.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -119,9 +124,14 @@ impl Default for OptimConfig {
 }
 
 impl OptimConfig {
+    /// Steps of `total` in which the learning rate falls.
+    pub(super) fn decay_steps(&self, total: u64) -> u64 {
+        (total as f64 * self.decay_fraction).round_ties_even() as u64
+    }
+
     /// Learning-rate factor of update `step` (from 0) of `total`: warm-up, stable, decay (WSD, Hu et al. 2024).
     pub fn schedule(&self, step: u64, total: u64) -> f64 {
-        let decay = (total as f64 * self.decay_fraction).round_ties_even() as u64;
+        let decay = self.decay_steps(total);
         let warm = if step < self.warmup_steps { (step + 1) as f64 / self.warmup_steps as f64 } else { 1.0 };
         let left = total.saturating_sub(step);
         if left <= decay { warm.min(left as f64 / decay as f64) } else { warm }
@@ -134,13 +144,14 @@ impl Config {
     ///
     /// # Errors
     /// [`Error::Io`] or [`Error::Invalid`] for a file that cannot be read; [`Error::Usage`] names a key and its limit.
-    pub fn load(from: Option<&str>, overrides: &[(String, toml::Value)]) -> Result<Config> {
-        let (mut table, base) = match from.unwrap_or("tiny") {
-            name if Preset::find(name).is_some() => (preset_table(name)?, PathBuf::new()),
-            file => {
-                let path = Path::new(file);
+    #[cfg(feature = "native")]
+    pub fn load(from: Option<&Path>, overrides: &[(String, toml::Value)]) -> Result<Config> {
+        let path = from.unwrap_or(Path::new("tiny"));
+        let (mut table, base) = match path.to_str().and_then(Preset::find) {
+            Some(preset) => (preset_table(preset)?, PathBuf::new()),
+            None => {
                 let text = std::fs::read_to_string(path).map_err(|e| match e.kind() {
-                    std::io::ErrorKind::NotFound => unknown_config(file),
+                    std::io::ErrorKind::NotFound => unknown_config(path),
                     _ => Error::io(path, e),
                 })?;
                 let table = text.parse::<toml::Table>().map_err(|e| Error::invalid(path, e.to_string()))?;
@@ -151,14 +162,15 @@ impl Config {
             set(&mut table, key, value.clone())?;
         }
         let mut config: Config = table.try_into().map_err(|e: toml::de::Error| {
-            Error::usage(format!("{}: {}", from.unwrap_or("configuration"), e.to_string().trim()))
+            let name = from.map_or("configuration".into(), Path::to_string_lossy);
+            Error::usage(format!("{name}: {}", e.to_string().trim()))
         })?;
         config.check()?;
         for path in [&mut config.data.path, &mut config.data.val_path].into_iter().flatten() {
             *path = absolute(&base, path)?;
         }
         if !["bpe", "bytes"].contains(&config.data.tokenizer.as_str()) {
-            config.data.tokenizer = absolute(&base, Path::new(&config.data.tokenizer))?.to_string_lossy().into_owned();
+            config.data.tokenizer = path_text(&absolute(&base, &path_of(&config.data.tokenizer))?).into_owned();
         }
         Ok(config)
     }
@@ -231,24 +243,27 @@ impl Config {
 }
 
 /// Largest number of elements of a tensor. Shaders and kernels count elements in 32 bits.
-const MAX_VALUES: u64 = 1 << 31;
+pub(super) const MAX_VALUES: u64 = 1 << 31;
 
-fn unknown_config(name: &str) -> Error {
+#[cfg(feature = "native")]
+fn unknown_config(name: &Path) -> Error {
     let presets: Vec<&str> = crate::model::PRESETS.iter().map(|p| p.name).collect();
+    let name = name.display();
     Error::usage(format!("--config {name}: no such file, and no such preset ({})", presets.join(", ")))
 }
 
-fn preset_table(name: &str) -> Result<toml::Table> {
-    let preset = Preset::find(name).ok_or_else(|| unknown_config(name))?;
-    let data = DataConfig { vocab_size: Some(preset.vocab), ..DataConfig::default() };
-    let config = Config { model: preset.model.clone(), data, ..Config::default() };
+#[cfg(feature = "native")]
+fn preset_table(preset: &Preset) -> Result<toml::Table> {
+    let config = Config { model: preset.model.clone(), ..Config::default() };
     toml::Table::try_from(&config).map_err(|e| Error::usage(e.to_string()))
 }
 
+#[cfg(feature = "native")]
 fn absolute(base: &Path, path: &Path) -> Result<PathBuf> {
     std::path::absolute(base.join(path)).map_err(|e| Error::io(path, e))
 }
 
+#[cfg(feature = "native")]
 fn set(table: &mut toml::Table, path: &str, value: toml::Value) -> Result<()> {
     let bad = || Error::usage(format!("{path}: a configuration key is written section.key"));
     let (section, key) = path.split_once('.').ok_or_else(bad)?;

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Number, Value};
 
 use crate::error::{Error, Result};
-use crate::files::sync_dir;
+use crate::files::{sync_dir, write_atomic};
 
 /// The file name inside a run directory.
 pub const FILE_NAME: &str = "metrics.jsonl";
@@ -68,7 +68,8 @@ impl MetricsWriter {
         let before = read_or_empty(&path)?;
         let kept = resume_step.map_or_else(Vec::new, |last| up_to_step(&before, last));
         if kept != before {
-            rewrite(run_dir, &path, &kept)?;
+            write_atomic(&path, &kept)?;
+            sync_dir(run_dir)?;
         }
         let file = OpenOptions::new().append(true).create(true).open(&path).map_err(|e| Error::io(&path, e))?;
         Ok(MetricsWriter { path, file })
@@ -175,18 +176,6 @@ fn read_or_empty(path: &Path) -> Result<Vec<u8>> {
     }
 }
 
-fn rewrite(run_dir: &Path, path: &Path, bytes: &[u8]) -> Result<()> {
-    let tmp = run_dir.join(format!(".{FILE_NAME}.tmp"));
-    let write = || -> std::io::Result<()> {
-        let mut file = File::create(&tmp)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        fs::rename(&tmp, path)
-    };
-    write().map_err(|e| Error::io(&tmp, e))?;
-    sync_dir(run_dir)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -240,7 +229,7 @@ mod tests {
         let mut log = MetricsWriter::open(dir.path(), Some(2)).unwrap();
         (3..=4).for_each(|s| log.step(&step(s, 2.0)).unwrap());
         assert_eq!(text(dir.path()), whole);
-        assert!(!dir.path().join(".metrics.jsonl.tmp").exists());
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "nothing temporary is left");
         MetricsWriter::open(dir.path(), Some(9)).unwrap();
         assert_eq!(text(dir.path()), whole);
         MetricsWriter::open(dir.path(), None).unwrap();

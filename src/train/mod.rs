@@ -5,6 +5,8 @@
 mod bar;
 mod config;
 #[cfg(feature = "native")]
+mod folder;
+#[cfg(feature = "native")]
 mod metrics;
 #[cfg(feature = "native")]
 mod peak;
@@ -12,6 +14,8 @@ mod peak;
 mod plot;
 #[cfg(feature = "native")]
 mod progress;
+#[cfg(feature = "native")]
+mod resume;
 #[cfg(feature = "native")]
 mod run;
 mod self_test;
@@ -25,9 +29,11 @@ mod trainer;
 
 pub use config::{Aux, Config, OptimConfig, TrainConfig};
 #[cfg(feature = "native")]
-pub use peak::matmul_peak;
+pub use folder::{Start, newest_run};
 #[cfg(feature = "native")]
-pub use run::{Outcome, Run, new_run, newest_run};
+pub use peak::{matmul_peak, utilisation};
+#[cfg(feature = "native")]
+pub use run::{Outcome, Run};
 pub use self_test::self_test;
 pub use session::Session;
 #[cfg(feature = "native")]

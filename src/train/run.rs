@@ -1,15 +1,18 @@
 //! A training run: data, steps, evaluations, checkpoints and logs. A run stops at a signal and can be resumed there.
 
 use super::config::Config;
+use super::folder::{Folder, Start, write_config};
 use super::metrics::{EvalRecord, MetricsWriter, StepRecord, read_losses};
+use super::peak::utilisation;
 use super::plot::loss_svg;
 use super::progress::{Progress, Status};
+use super::resume::{self, Sums};
 use super::session::Session;
 use super::signals::Signals;
 use super::tensorboard::EventWriter;
 use super::trainer::StepStats;
 use crate::backend::Backend;
-use crate::checkpoint::{self, Checkpoint, Meta, RunLock};
+use crate::checkpoint::{self, Checkpoint, Meta};
 use crate::data::Corpus;
 use crate::error::mib;
 use crate::files::write_atomic;
@@ -42,16 +45,24 @@ pub struct Outcome {
 pub struct Run {
     session: Session,
     dir: PathBuf,
-    /// Checksum of the training tokens: a resumed run must use the same tokens.
-    data_crc32c: u32,
-    /// f32 operations per second that this device reaches in a matrix product.
+    /// Checksums of the data: a resumed run must train on the same tokens.
+    sums: Sums,
+    /// What computes, as far as results depend on it.
+    device: String,
+    /// The most operations per second that this device reached, in a matrix product of floats or in this run.
     peak_flops: Option<f64>,
-    metrics: MetricsWriter,
-    events: EventWriter,
+    /// Opened when training starts.
+    logs: Option<Logs>,
     progress: Progress,
     signals: Signals,
     state: State,
-    _lock: RunLock,
+    /// The checkpoint that the run goes on from.
+    from: Option<PathBuf>,
+    /// The weights are those of another run, of which nothing is saved here yet.
+    forked: bool,
+    /// Steps whose statistics were read.
+    read: u64,
+    _folder: Folder,
 }
 
 /// The run's own state in a checkpoint.
@@ -64,49 +75,90 @@ struct State {
     val_loss: Option<f64>,
 }
 
+struct Logs {
+    metrics: MetricsWriter,
+    events: EventWriter,
+}
+
+impl Logs {
+    /// Opens the logs of a run that starts, or goes on after the step `resumed`.
+    fn open(dir: &Path, resumed: Option<u64>) -> Result<Logs> {
+        Ok(Logs { metrics: MetricsWriter::open(dir, resumed)?, events: EventWriter::create(dir, resumed)? })
+    }
+}
+
 impl Run {
-    /// Prepares a run in `dir`. With `resume` it continues from the newest valid checkpoint there, if one exists. All checks
-    /// run before any file of an earlier run is modified.
+    /// Prepares a run. Nothing but the lock is written before [`Run::train`].
     ///
     /// # Errors
-    /// When the configuration or the corpus is invalid, `dir` is locked or contains a run that is not to be resumed, the
-    /// checkpoint does not match configuration and corpus, or the device or a file fails.
-    pub fn new(config: Config, corpus: Corpus, dir: &Path, backend: &Backend, resume: bool) -> Result<Run> {
+    /// When the configuration or the corpus is invalid; the folder is locked, belongs to something else, or contains a run that
+    /// is not to be resumed; the checkpoint does not match configuration and corpus; or the device or a file fails.
+    pub fn new(config: Config, corpus: Corpus, start: Start, backend: &Backend) -> Result<Run> {
         Session::check(&config, &corpus)?;
-        let lock = RunLock::acquire(dir)?;
-        let saved = checkpoint::newest_valid(dir)?;
-        if !resume && saved.is_some() {
-            let dir = dir.display();
-            return Err(Error::usage(format!(
-                "{dir} already contains a run: add --resume, or choose another directory"
-            )));
+        let folder = start.open()?;
+        let dir = folder.path().to_path_buf();
+        let here = checkpoint::newest_valid(&dir)?;
+        let saved = match start {
+            Start::Resume(_) => here,
+            _ if here.is_some() => {
+                let dir = dir.display();
+                return Err(Error::usage(format!(
+                    "{dir} already contains a run: add --resume, or choose another directory"
+                )));
+            }
+            Start::Fork { from, .. } => {
+                let none = || Error::usage(format!("--fork: {} has no checkpoint", from.display()));
+                Some(checkpoint::newest_valid(from)?.ok_or_else(none)?)
+            }
+            Start::Within(_) | Start::New(_) => None,
+        };
+        let forked = matches!(start, Start::Fork { .. });
+        let (sums, device) = (Sums::new(&corpus), identity(backend));
+        let mut said = Vec::new();
+        if let Some((saved, warnings)) = &saved {
+            said.extend_from_slice(warnings);
+            let what = if forked { "a new run from the weights of" } else { "resumed from" };
+            said.push(format!("{what} {} (step {})", saved.dir.display(), saved.meta.step));
+            if !forked {
+                said.extend(resume::check(saved, &config, &corpus, &sums)?);
+                let before = saved.meta.state["device"].as_str().filter(|before| *before != device);
+                said.extend(before.map(|b| format!("steps so far ran on {b}; on {device} they may round differently")));
+            } else if saved.meta.tokenizer_hash != corpus.tokenizer.as_ref().map(|t| t.hash()) {
+                said.push(format!("warning: they were trained with another tokenizer than that of {}", corpus.name));
+            }
+        } else if dir.join("config.toml").exists() {
+            said.push(format!("{} has no checkpoint: the run starts over at step 0", dir.display()));
         }
-        let data_crc32c = crc32c::crc32c(bytemuck::cast_slice(corpus.train.as_slice()));
         let mut session = Session::new(config, corpus, backend)?;
+        session.trainer.program.stop_if(Signals::arrived);
         let mut state = State::default();
-        if let Some((saved, _)) = &saved {
-            check_resumable(saved, &session.config, &session.corpus, data_crc32c)?;
-            state = restore(&mut session, saved)?;
+        match &saved {
+            Some((saved, _)) if forked => session.trainer.load_model(&saved.model)?,
+            Some((saved, _)) => state = restore(&mut session, saved)?,
+            None => {}
         }
-        write_config(&session.config, dir)?;
-        let resumed = saved.as_ref().map(|(saved, _)| saved.meta.step);
         let run = Run {
-            data_crc32c,
+            sums,
+            device,
             peak_flops: None,
-            metrics: MetricsWriter::open(dir, resumed)?,
-            events: EventWriter::create(dir, resumed)?,
+            logs: None,
             progress: Progress::new(session.config.train.total_steps, session.step),
             signals: Signals::install(),
             state,
-            dir: dir.to_path_buf(),
+            from: saved.map(|(saved, _)| saved.dir).filter(|_| !forked),
+            forked,
+            read: session.step,
+            dir,
             session,
-            _lock: lock,
+            _folder: folder,
         };
-        if let Some((saved, warnings)) = saved {
-            warnings.iter().for_each(|w| run.progress.message(w));
-            run.progress.message(&format!("resumed from {} (step {})", saved.dir.display(), saved.meta.step));
-        }
+        said.iter().for_each(|line| run.progress.message(line));
         Ok(run)
+    }
+
+    /// The folder of the run.
+    pub fn dir(&self) -> &Path {
+        &self.dir
     }
 
     /// One paragraph about the run, for the terminal.
@@ -133,29 +185,59 @@ impl Run {
         )
     }
 
-    /// Sets the peak f32 operations per second to which model FLOP utilisation is relative.
+    /// Sets the operations per second to which model FLOP utilisation is relative. Faster steps raise them.
     pub fn set_peak(&mut self, flops: f64) {
         self.peak_flops = Some(flops);
     }
 
-    /// Trains until the last step or a signal. In both cases it leaves a checkpoint and a plot.
+    /// Trains until the last step or a signal. In both cases it leaves a checkpoint and a plot. A signal ends a step or an
+    /// evaluation in progress, which a resumed run repeats. A run that is complete already stays as it is.
     ///
     /// # Errors
     /// When the device or a file fails, or too many steps had to be skipped.
     pub fn train(&mut self) -> Result<Outcome> {
+        let (step, total) = (self.session.step, self.session.config.train.total_steps);
+        if let Some(fin) = self.from.clone().filter(|dir| step == total && dir.ends_with("final"))
+            && self.recorded()?.is_some()
+        {
+            self.progress
+                .message(&format!("nothing to do: all {total} steps are done; a larger --total-steps goes on"));
+            return Ok(self.outcome(fin));
+        }
+        write_config(&self.session.config, &self.dir)?;
+        self.logs()?;
+        if self.forked {
+            self.save(&checkpoint::step_name(step))?;
+        }
+        match self.steps() {
+            Err(Error::Stopped) => {}
+            ended => ended?,
+        }
+        let unread = self.session.trainer.stats(self.read..self.session.step)?;
+        self.take_stats(&unread);
+        self.finish()
+    }
+
+    fn steps(&mut self) -> Result<()> {
         let total = self.session.config.train.total_steps;
-        let mut read = self.session.step;
+        let due = |interval: u64, step: u64| interval != 0 && step != 0 && step.is_multiple_of(interval);
+        let at = self.session.step;
+        // An evaluation that a signal ended.
+        if due(self.session.config.train.eval_interval, at) && at != total && self.recorded()?.is_none() {
+            self.evaluate()?;
+        }
         let mut since = Instant::now();
-        let mut logged = self.session.step;
+        let mut logged = at;
         while self.session.step < total && self.signals.pending().is_none() {
             self.session.submit()?;
             let step = self.session.step;
-            let due = |interval: u64| interval != 0 && step.is_multiple_of(interval);
+            let due = |interval: u64| due(interval, step);
             let log = due(self.session.config.train.log_interval) || step == total || step == 1;
-            if log || step - read >= STATS_RING as u64 / 2 || due(self.session.config.train.checkpoint_interval) {
-                let stats = self.session.trainer.stats(read..step)?;
+            let full = step - self.read >= STATS_RING as u64 / 2;
+            if log || full || due(self.session.config.train.checkpoint_interval) {
+                let stats = self.session.trainer.stats(self.read..step)?;
                 self.take_stats(&stats);
-                read = step;
+                self.read = step;
                 if log {
                     let seconds = since.elapsed().as_secs_f64();
                     self.log(&stats, (step - logged) as f64 / seconds.max(1e-9))?;
@@ -163,7 +245,7 @@ impl Run {
                 }
                 if self.state.skipped_in_a_row >= SKIPS_BEFORE_ROLLBACK {
                     self.roll_back()?;
-                    (read, logged) = (self.session.step, self.session.step);
+                    (self.read, logged) = (self.session.step, self.session.step);
                     continue;
                 }
             }
@@ -179,30 +261,51 @@ impl Run {
             }
             since += pause.elapsed();
         }
-        let unread = self.session.trainer.stats(read..self.session.step)?;
-        self.take_stats(&unread);
-        self.finish()
+        Ok(())
+    }
+
+    /// The validation loss that the log has for the present step.
+    fn recorded(&self) -> Result<Option<f64>> {
+        let last = read_losses(&self.dir)?.val.pop();
+        Ok(last.filter(|(step, _)| *step == self.session.step).map(|(_, loss)| loss))
     }
 
     fn finish(&mut self) -> Result<Outcome> {
-        let signal = self.signals.pending();
         let done = self.session.step == self.session.config.train.total_steps;
         let name = if done { "final".to_string() } else { checkpoint::step_name(self.session.step) };
+        if done {
+            checkpoint::keep_final(&self.dir, self.session.step)?;
+        }
         let mut saved = self.save(&name)?;
         if done {
-            // A completed run that is resumed may have been evaluated already.
-            let recorded = read_losses(&self.dir)?.val.pop().filter(|(step, _)| *step == self.session.step);
-            match recorded {
-                Some((_, val_loss)) => self.state.val_loss = Some(val_loss),
-                None => _ = self.evaluate()?,
+            let loss = match self.recorded()? {
+                Some(loss) => Ok(loss),
+                None => self.evaluate(),
+            };
+            match loss {
+                Err(Error::Stopped) => {}
+                loss => {
+                    self.state.val_loss = Some(loss?);
+                    saved = self.save(&name)?;
+                }
             }
-            saved = self.save(&name)?;
         }
         self.write_plot()?;
         self.progress.finish();
-        let step = self.session.step;
+        Ok(self.outcome(saved))
+    }
+
+    fn outcome(&self, checkpoint: PathBuf) -> Outcome {
         let State { train_loss, val_loss, .. } = self.state;
-        Ok(Outcome { step, train_loss, val_loss, checkpoint: saved, signal })
+        Outcome { step: self.session.step, train_loss, val_loss, checkpoint, signal: self.signals.pending() }
+    }
+
+    fn logs(&mut self) -> Result<&mut Logs> {
+        if self.logs.is_none() {
+            let resumed = self.from.as_ref().map(|_| self.session.step);
+            self.logs = Some(Logs::open(&self.dir, resumed)?);
+        }
+        Ok(self.logs.as_mut().expect("just opened"))
     }
 
     fn take_stats(&mut self, stats: &[StepStats]) {
@@ -231,16 +334,18 @@ impl Run {
         let tok_per_s = steps_per_s * shape.tokens() as f64;
         let (loss, grad_norm) = (f64::from(last.loss), f64::from(last.grad_norm));
         let tokens = self.session.tokens;
-        self.metrics.step(&StepRecord { step, tokens, loss, lr, grad_norm, tok_per_s, skipped: last.skipped })?;
+        let logs = self.logs()?;
+        logs.metrics.step(&StepRecord { step, tokens, loss, lr, grad_norm, tok_per_s, skipped: last.skipped })?;
         let scalars = [
             ("train/loss", last.loss),
             ("train/lr", lr as f32),
             ("train/grad_norm", last.grad_norm),
             ("train/tok_per_s", tok_per_s as f32),
         ];
-        self.events.scalars(step, &scalars)?;
-        self.events.flush()?;
-        let mfu = self.peak_flops.map(|peak| steps_per_s * self.session.trainer.step.model_flops as f64 / peak);
+        logs.events.scalars(step, &scalars)?;
+        logs.events.flush()?;
+        let flops = steps_per_s * self.session.trainer.step.model_flops as f64;
+        let mfu = self.peak_flops.as_mut().and_then(|peak| utilisation(peak, flops));
         self.progress.log(&Status { step, loss: self.state.train_loss, lr, tok_per_s, mfu });
         Ok(())
     }
@@ -255,12 +360,13 @@ impl Run {
         let bytes_per_token = corpus.val_bytes.map(|bytes| bytes as f64 / corpus.val.len() as f64);
         let bits = bytes_per_token.map(|bytes| val_loss / std::f64::consts::LN_2 / bytes);
         let (step, tokens) = (self.session.step, self.session.tokens);
-        self.metrics.eval(&EvalRecord { step, tokens, val_loss, val_bits_per_byte: bits })?;
-        self.events.scalars(step, &[("val/loss", val_loss as f32)])?;
+        let logs = self.logs()?;
+        logs.metrics.eval(&EvalRecord { step, tokens, val_loss, val_bits_per_byte: bits })?;
+        logs.events.scalars(step, &[("val/loss", val_loss as f32)])?;
         if let Some(bits) = bits {
-            self.events.scalars(step, &[("val/bits_per_byte", bits as f32)])?;
+            logs.events.scalars(step, &[("val/bits_per_byte", bits as f32)])?;
         }
-        self.events.flush()?;
+        logs.events.flush()?;
         let bits = bits.map_or(String::new(), |b| format!(", {b:.3} bits/byte"));
         self.progress.message(&format!("step {step}: validation loss {val_loss:.4} nats/token{bits}"));
         self.state.val_loss = Some(val_loss);
@@ -282,7 +388,9 @@ impl Run {
             state: serde_json::json!({
                 "skipped_in_a_row": s.skipped_in_a_row,
                 "rollbacks": s.rollbacks,
-                "data_crc32c": self.data_crc32c,
+                "data_crc32c": self.sums.train,
+                "val_crc32c": self.sums.val,
+                "device": self.device,
             }),
             ..Meta::default()
         };
@@ -308,8 +416,7 @@ impl Run {
         let state = restore(&mut self.session, &saved)?;
         self.session.cursor = cursor;
         self.state = State { skipped, rollbacks, skipped_in_a_row: 0, ..state };
-        self.metrics = MetricsWriter::open(&self.dir, Some(self.session.step))?;
-        self.events = EventWriter::create(&self.dir, Some(self.session.step))?;
+        self.logs = Some(Logs::open(&self.dir, Some(self.session.step))?);
         self.progress.message(&format!("rolled back to {} (step {})", saved.dir.display(), saved.meta.step));
         Ok(())
     }
@@ -322,25 +429,12 @@ impl Run {
     }
 }
 
-/// Rejects a checkpoint that does not fit: other data, tokenizer or seed, or more steps than `total_steps`. Batch size,
-/// schedule and learning rates may differ; the rest of the run uses the new ones.
-fn check_resumable(saved: &Checkpoint, config: &Config, corpus: &Corpus, data_crc32c: u32) -> Result<()> {
-    let (dir, meta) = (saved.dir.display(), &saved.meta);
-    let fail = |what: String| Err(Error::Usage(what));
-    if config.train.total_steps < meta.step {
-        let total = config.train.total_steps;
-        return fail(format!("total_steps = {total}, but {dir} has already completed {} steps", meta.step));
+/// The device, without what results do not depend on.
+fn identity(backend: &Backend) -> String {
+    match backend {
+        Backend::Cpu(cpu) => format!("cpu ({})", cpu.level()),
+        other => other.describe(),
     }
-    if config.train.seed != meta.seed {
-        return fail(format!("{dir} was trained with seed {}, not {}", meta.seed, config.train.seed));
-    }
-    if meta.tokenizer_hash != corpus.tokenizer.as_ref().map(|t| t.hash()) {
-        return fail(format!("{dir} was trained with another tokenizer than that of {}", corpus.name));
-    }
-    if meta.state["data_crc32c"] != data_crc32c {
-        return fail(format!("{dir} was trained on data that differs from {}", corpus.name));
-    }
-    Ok(())
 }
 
 /// Loads a checkpoint into a session.
@@ -356,33 +450,4 @@ fn restore(session: &mut Session, saved: &Checkpoint) -> Result<State> {
         train_loss: meta.train_loss.unwrap_or(f64::NAN),
         val_loss: meta.val_loss,
     })
-}
-
-fn write_config(config: &Config, dir: &Path) -> Result<()> {
-    let text = toml::to_string_pretty(config).map_err(|e| Error::usage(e.to_string()))?;
-    write_atomic(&dir.join("config.toml"), text.as_bytes())
-}
-
-/// A directory in `runs` that does not exist yet, for a new run. Its name is the Unix time in seconds.
-pub fn new_run(runs: &Path) -> PathBuf {
-    let seconds = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_secs());
-    let name = |n: u64| if n == 0 { seconds.to_string() } else { format!("{seconds}-{n}") };
-    (0..).map(|n| runs.join(name(n))).find(|dir| !dir.exists()).expect("numbers do not run out")
-}
-
-/// The run in `runs` whose log was written last.
-///
-/// # Errors
-/// When `runs` cannot be read or contains no run.
-pub fn newest_run(runs: &Path) -> Result<PathBuf> {
-    let entries = match std::fs::read_dir(runs) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(Error::io(runs, e)),
-        entries => entries.into_iter().flatten(),
-    };
-    let dated = entries.flatten().filter_map(|e| {
-        let changed = e.path().join("metrics.jsonl").metadata().and_then(|m| m.modified()).ok()?;
-        Some((changed, e.path()))
-    });
-    let none = || Error::usage(format!("there is no run in {}: start one with nanotern train", runs.display()));
-    dated.max().map(|(_, path)| path).ok_or_else(none)
 }

@@ -1,14 +1,16 @@
 //! Training without files: a trainer, and the data in the order that the configuration and the seed fix. A run adds
 //! checkpoints and logs, a browser adds a page.
 
-use super::config::Config;
+use super::config::{Config, MAX_VALUES};
 use super::step::{StepShape, TrainStep};
 use super::trainer::{Batch, Trainer};
 use crate::backend::Backend;
 use crate::data::Corpus;
 use crate::data::sampler::{self, Sampler};
 use crate::formats::{ModelFile, TextConfig};
+use crate::model::LEAST_CHUNK;
 use crate::ops::IGNORE;
+use crate::tokenizer::Tokenizer;
 use crate::{Error, Result};
 
 /// A model in training, with its data.
@@ -20,6 +22,8 @@ pub struct Session {
     /// The step on a device.
     pub trainer: Trainer,
     sampler: Sampler,
+    /// The token behind which positions start again, if documents are separated.
+    document_end: Option<u32>,
     /// Steps submitted so far.
     pub step: u64,
     /// Samples drawn so far.
@@ -29,11 +33,19 @@ pub struct Session {
 }
 
 impl Session {
-    /// Checks that training and validation data each fill a window, in this order.
+    /// Checks that the vocabulary is possible, that training and validation data each fill a window, and that documents can
+    /// be told apart if they are to be separated.
     ///
     /// # Errors
-    /// [`Error::Usage`] with both numbers of tokens.
+    /// [`Error::Usage`] with both numbers of values or tokens, or with the key `data.separate_documents`.
     pub fn check(config: &Config, corpus: &Corpus) -> Result<Sampler> {
+        let (vocab, wide) = (corpus.vocab_size as u64, config.model.dim.max(LEAST_CHUNK) as u64);
+        if vocab.saturating_mul(wide) > MAX_VALUES {
+            let most = MAX_VALUES / wide;
+            let what = format!("a vocabulary of {vocab}: at most {most} are possible with dim = {}", config.model.dim);
+            return Err(Error::usage(what));
+        }
+        document_end(config, corpus)?;
         let (seq, have) = (config.model.seq_len, corpus.val.as_slice().len());
         let sampler = Sampler::new(corpus.train.as_slice().len(), seq, config.train.seed)?;
         if have > seq {
@@ -55,10 +67,11 @@ impl Session {
             recompute: config.train.recompute,
         };
         let sampler = Session::check(&config, &corpus)?;
+        let document_end = document_end(&config, &corpus)?;
         let step = TrainStep::build(&config.model, corpus.vocab_size, shape, &config.optim);
         let mut trainer = Trainer::new(step, backend)?;
         trainer.init(config.train.seed);
-        Ok(Session { config, corpus, trainer, sampler, step: 0, cursor: 0, tokens: 0 })
+        Ok(Session { config, corpus, trainer, sampler, document_end, step: 0, cursor: 0, tokens: 0 })
     }
 
     /// Submits the next step. Does not wait for a GPU.
@@ -68,11 +81,11 @@ impl Session {
     pub fn submit(&mut self) -> Result<()> {
         let shape = self.trainer.step.shape;
         let factor = self.config.optim.schedule(self.step, self.config.train.total_steps);
-        let cursor = self.cursor;
+        let (cursor, end) = (self.cursor, self.document_end);
         let micro = (0..shape.accum).map(|i| {
             let starts = self.sampler.starts(cursor + (i * shape.batch) as u64, shape.batch);
             let (inputs, targets) = sampler::batch(self.corpus.train.as_slice(), &starts, shape.seq);
-            Batch { inputs, targets }
+            batch(inputs, targets, shape.seq, end)
         });
         self.trainer.submit(self.step, factor, micro)?;
         self.cursor += (shape.batch * shape.accum) as u64;
@@ -97,7 +110,7 @@ impl Session {
             let (mut inputs, mut targets) = sampler::batch(val, starts, shape.seq);
             inputs.resize(shape.rows(), 0);
             targets.resize(shape.rows(), IGNORE);
-            Batch { inputs, targets }
+            batch(inputs, targets, shape.seq, self.document_end)
         });
         self.trainer.fetch_loss(batches).await
     }
@@ -110,5 +123,98 @@ impl Session {
         let text = self.corpus.tokenizer.as_ref().map(TextConfig::new).unwrap_or_default();
         let latent = self.trainer.fetch_model().await?;
         ModelFile::from_latent(self.config.model.clone(), text, &latent).map_err(Error::Training)
+    }
+}
+
+/// The windows of a batch, with documents separated behind each token `end`.
+fn batch(inputs: Vec<u32>, targets: Vec<u32>, seq: usize, end: Option<u32>) -> Batch {
+    let batch = Batch::new(inputs, targets, seq);
+    match end {
+        Some(end) => batch.separate(end),
+        None => batch,
+    }
+}
+
+/// The token that ends a document, if the configuration separates them.
+fn document_end(config: &Config, corpus: &Corpus) -> Result<Option<u32>> {
+    if !config.data.separate_documents {
+        return Ok(None);
+    }
+    let end = corpus.tokenizer.as_ref().and_then(Tokenizer::eos).filter(|end| corpus.train.as_slice().contains(end));
+    let none = || format!("data.separate_documents: in {} no token is known to end a document", corpus.name);
+    end.map(Some).ok_or_else(|| Error::usage(none()))
+}
+
+#[cfg(all(test, feature = "native"))]
+mod tests {
+    use super::*;
+    use crate::backend::{Cpu, Level};
+    use crate::model::ModelConfig;
+    use crate::tokenizer::EOS;
+
+    fn corpus(end: &str) -> Corpus {
+        let text: String = (0..60).map(|i| format!("{} is {i}{end}", "a number ".repeat(i % 3))).collect();
+        Corpus::from_text("numbers", &text, &text[..text.len() / 2], Tokenizer::bytes()).unwrap()
+    }
+
+    fn config(separate_documents: bool) -> Config {
+        let mut config = Config { model: ModelConfig::self_test(), ..Config::default() };
+        config.train.batch_size = 2;
+        config.data.separate_documents = separate_documents;
+        config
+    }
+
+    /// The losses before training are those of these very batches, with documents separated or not.
+    #[test]
+    fn training_and_validation_separate_documents_if_told_to() {
+        let backend = Backend::Cpu(Cpu::new(Level::detect(), Some(1)).unwrap());
+        let losses = [false, true].map(|separate| {
+            let mut session = Session::new(config(separate), corpus(EOS), &backend).unwrap();
+            let seq = session.config.model.seq_len;
+            let end = separate.then(|| session.corpus.tokenizer.as_ref().unwrap().eos().unwrap());
+            let mut expected = |tokens: Vec<u32>, starts: &[usize]| {
+                let batches = starts.chunks(2).map(|starts| {
+                    let (mut inputs, mut targets) = sampler::batch(&tokens, starts, seq);
+                    inputs.resize(2 * seq, 0);
+                    targets.resize(2 * seq, IGNORE);
+                    batch(inputs, targets, seq, end)
+                });
+                session.trainer.evaluate(batches).unwrap()
+            };
+            let (train, val) = (corpus(EOS).train.as_slice().to_vec(), corpus(EOS).val.as_slice().to_vec());
+            let windows = sampler::eval_windows(val.len(), seq, usize::MAX);
+            let starts = session.sampler.starts(0, 2);
+            let want = [expected(val, &windows), expected(train, &starts)];
+            let validated = pollster::block_on(session.validate()).unwrap();
+            session.submit().unwrap();
+            let trained = f64::from(session.trainer.stats(0..1).unwrap()[0].loss);
+            let near = (trained - want[1]).abs() < 2e-6 * trained;
+            assert!(validated == want[0] && near, "{validated} and {trained}, not {want:?}");
+            want
+        });
+        assert!((0..2).all(|i| (losses[0][i] - losses[1][i]).abs() > 1e-4 * losses[0][i]), "{losses:?}");
+    }
+
+    #[test]
+    fn documents_that_cannot_be_told_apart_are_refused() {
+        let without = Corpus { tokenizer: None, ..corpus(EOS) };
+        for (separate, corpus, good) in [
+            (true, corpus(EOS), true),
+            (true, corpus("\n"), false),
+            (true, without.clone(), false),
+            (false, without, true),
+        ] {
+            let error = Session::check(&config(separate), &corpus).err().map(|e| e.to_string());
+            let named = |e: &String| e.contains("data.separate_documents") && e.contains("numbers");
+            assert!(if good { error.is_none() } else { error.as_ref().is_some_and(named) }, "{error:?}");
+        }
+    }
+
+    #[test]
+    fn positions_start_again_behind_each_end() {
+        let batch = |inputs: &[u32]| Batch::new(inputs.to_vec(), vec![0; inputs.len()], 6);
+        let ids = [1, 9, 2, 3, 9, 9, 4, 9, 9, 5, 6, 7];
+        assert_eq!(batch(&ids).positions, [0, 1, 2, 3, 4, 5, 0, 1, 2, 3, 4, 5]);
+        assert_eq!(batch(&ids).separate(9).positions, [0, 1, 0, 1, 2, 0, 0, 1, 0, 0, 1, 2]);
     }
 }

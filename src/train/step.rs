@@ -61,7 +61,7 @@ pub struct TrainStep {
     pub order: TensorId,
     /// (rows): the ids to predict.
     pub targets: Targets,
-    /// (rows): position of each row in its sequence.
+    /// (rows): position of each row in its sequence, or in its document.
     pub positions: TensorId,
     /// (1): mean loss of the step, in nats per token.
     pub loss: TensorId,
@@ -147,11 +147,6 @@ impl TrainStep {
             state,
             model_flops,
         }
-    }
-
-    /// Positions of the rows of a micro-batch.
-    pub fn position_values(&self) -> Vec<u32> {
-        (0..self.shape.rows()).map(|r| (r % self.shape.seq) as u32).collect()
     }
 }
 

@@ -28,6 +28,27 @@ pub struct Batch {
     pub inputs: Vec<u32>,
     /// (rows): the token that follows each of them.
     pub targets: Vec<u32>,
+    /// (rows): their positions. They rise by one from row to row, from 0 at the start of each window and, if documents are
+    /// separated, of each document.
+    pub positions: Vec<u32>,
+}
+
+impl Batch {
+    /// Windows of `seq` tokens. Documents in a window see each other.
+    pub fn new(inputs: Vec<u32>, targets: Vec<u32>, seq: usize) -> Batch {
+        let positions = (0..inputs.len()).map(|row| (row % seq) as u32).collect();
+        Batch { inputs, targets, positions }
+    }
+
+    /// Separates documents: behind each token `end`, positions start again, and nothing before is seen.
+    pub fn separate(mut self, end: u32) -> Batch {
+        for row in 1..self.inputs.len() {
+            if self.positions[row] > 0 {
+                self.positions[row] = if self.inputs[row - 1] == end { 0 } else { self.positions[row - 1] + 1 };
+            }
+        }
+        self
+    }
 }
 
 /// A training step on a device.
@@ -46,7 +67,6 @@ impl Trainer {
     pub fn new(step: TrainStep, backend: &Backend) -> Result<Self> {
         let mut program = backend.prepare(step.plan.clone())?;
         program.write(step.model.rope, &step.model.rope_table());
-        program.write(step.positions, &step.position_values());
         Ok(Trainer { step, program })
     }
 
@@ -133,10 +153,11 @@ impl Trainer {
         Ok(())
     }
 
-    /// Writes the inputs and targets of a micro-batch.
+    /// Writes the inputs, targets and positions of a micro-batch.
     pub fn feed(&mut self, batch: &Batch) {
         self.program.write(self.step.ids, &batch.inputs);
         self.program.write(self.step.targets.ids, &batch.targets);
+        self.program.write(self.step.positions, &batch.positions);
     }
 
     /// Refuses an id that no device can do anything right with.
@@ -152,7 +173,8 @@ impl Trainer {
     /// statistics for the next 64 steps.
     ///
     /// # Errors
-    /// When the device fails, or an id is beyond the vocabulary.
+    /// When the device fails, or an id is beyond the vocabulary. [`Error::Stopped`] if the program was told to stop; the
+    /// parameters are then those before the step.
     ///
     /// # Panics
     /// When the number of micro-batches is not that of the step.
@@ -168,7 +190,7 @@ impl Trainer {
             self.check(&batch)?;
             self.feed(&batch);
             self.program.write(self.step.order, &sorted_rows(&batch.inputs));
-            self.program.run_section(self.step.sections.micro)?;
+            self.program.run_unless_stopped(self.step.sections.micro)?;
             count += 1;
         }
         assert_eq!(count, self.step.shape.accum, "micro-batches of a step");
@@ -205,7 +227,7 @@ impl Trainer {
         for batch in batches {
             self.check(&batch)?;
             self.feed(&batch);
-            self.program.run_section(self.step.sections.eval)?;
+            self.program.run_unless_stopped(self.step.sections.eval)?;
             let losses: Vec<f32> = self.program.fetch(self.step.targets.losses).await?;
             sum += losses.iter().map(|l| f64::from(*l)).sum::<f64>();
             count += batch.targets.iter().filter(|t| **t != IGNORE).count() as u64;

@@ -1,5 +1,6 @@
 //! Runs the real program in a temporary directory, with a small text and a model that trains hundreds of steps per second.
 
+use nanotern::formats::{Format, ModelFile, TensorData};
 use serde_json::Value;
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -103,6 +104,15 @@ impl Project {
         fs::read(self.path(name)).unwrap_or_else(|e| panic!("{name}: {e}"))
     }
 
+    /// Writes a copy of a model whose last norm overflows.
+    pub fn overflowing(&self, from: &str, to: &str) {
+        let mut file = ModelFile::open(&self.path(from)).unwrap();
+        let norm = file.tensors.iter_mut().find(|t| t.name == "norm.weight").unwrap();
+        let TensorData::F32(values) = &mut norm.data else { panic!("the norm is not f32") };
+        values.fill(3e38);
+        file.save_gguf(&self.path(to), Format::Q1_58).unwrap();
+    }
+
     /// `nanotern` with arguments separated by spaces.
     pub fn command(&self, words: &str) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_nanotern"));
@@ -135,7 +145,12 @@ impl Project {
 
     /// Starts a command in the background.
     pub fn start(&self, words: &str) -> Running {
-        let mut child = self.command(words).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        self.spawn(self.command(words))
+    }
+
+    /// Starts a command that writes to standard error as `nanotern` does.
+    pub fn spawn(&self, mut command: Command) -> Running {
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let err = BufReader::new(child.stderr.take().unwrap());
         Running { child, err, seen: String::new() }
     }

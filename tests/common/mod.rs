@@ -114,3 +114,12 @@ pub fn relative(x: &[f32], reference: &[f64]) -> f64 {
     let distance = diff.sqrt() / norm.sqrt().max(1e-4);
     if distance.is_nan() { f64::INFINITY } else { distance }
 }
+
+/// SIGHUP and its exit code; under `nohup`, where programs ignore it, SIGTERM.
+#[cfg(unix)]
+pub fn hangup() -> (rustix::process::Signal, i32) {
+    use rustix::process::Signal;
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("SigIgn:")?.trim(), 16).ok());
+    if ignored.unwrap_or(0) & 1 == 0 { (Signal::HUP, 129) } else { (Signal::TERM, 143) }
+}

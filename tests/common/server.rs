@@ -155,7 +155,9 @@ impl Answer {
     pub fn events(&self) -> Vec<Value> {
         assert_eq!(self.status, 200, "{}", self.text());
         let text = self.text();
-        let mut data: Vec<&str> = text.lines().filter_map(|l| l.strip_prefix("data:")).map(str::trim).collect();
+        // OpenAI's events begin so, and so the simplest clients read them.
+        let lines = text.lines().filter(|l| !l.is_empty() && !l.starts_with(':'));
+        let mut data: Vec<&str> = lines.map(|l| l.strip_prefix("data: ").expect(l)).collect();
         assert_eq!(data.pop(), Some("[DONE]"));
         data.into_iter().map(|d| serde_json::from_str(d).unwrap()).collect()
     }

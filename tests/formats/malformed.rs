@@ -41,10 +41,10 @@ fn u32_key(raw: &mut Raw, name: &str, value: u32) {
 const HEADER: &[Case] = &[
     ("wrong magic", |r| r.magic = *b"GGML", "magic at offset 0"),
     ("version 0", |r| r.version = 0, "version 0"),
-    ("version 1", |r| r.version = 1, "version 1"),
-    ("version 2", |r| r.version = 2, "version 2"),
+    ("version 1", |r| r.version = 1, "version 1 at offset 4: 2 and 3 can be read"),
     ("future version", |r| r.version = 4, "version 4"),
-    ("big-endian version", |r| r.version = 3 << 24, "version"),
+    ("big-endian", |r| r.version = 3 << 24, "version 3 at offset 4 is big-endian: little-endian can be read"),
+    ("version 0 of many bytes", |r| r.version = 1 << 16, "version 65536 at offset 4: 2"),
     ("no tensors", |r| r.tensors.clear(), "\"token_embd.weight\" is missing"),
     ("too many tensors", |r| r.tensor_count = Some(1 << 40), "number of tensors"),
     ("tensor count of -1", |r| r.tensor_count = Some(u64::MAX), "number of tensors"),
@@ -57,7 +57,13 @@ const HEADER: &[Case] = &[
 
 const KEYS: &[Case] = &[
     ("empty key", |r| r.keys[1].0.clear(), "name of key 1"),
-    ("key too long", |r| r.keys[1].0 = vec![b'x'; 300], "name of key 1 at offset"),
+    ("key too long", |r| r.keys[1].0 = vec![b'x'; 1 << 16], "name of key 1 at offset"),
+    ("long key twice", |r| (0..2).for_each(|_| r.keys.push((vec![b'x'; 60_000], U32, vec![0; 4]))), "is there twice"),
+    (
+        "long option",
+        |r| r.keys.push(([&b"nanotern."[..], &[b'x'; 60_000]].concat(), U32, vec![0; 4])),
+        "is unknown to this program",
+    ),
     ("key not UTF-8", |r| r.keys[1].0 = vec![0xff; 4], "name of key 1 at offset"),
     ("key twice", |r| r.keys.push(r.keys[0].clone()), "\"general.architecture\" is there twice"),
     ("unknown value type", |r| r.keys[3].1 = 13, "value type 13"),
@@ -69,7 +75,11 @@ const KEYS: &[Case] = &[
     ),
     ("negative size", |r| r.set("nanotern.block_count", 5, &(-1i32).to_le_bytes()), "block_count\" is -1"),
     ("boolean of 2", |r| r.key("nanotern.sub_norm").2 = vec![2], "\"nanotern.sub_norm\" at offset"),
-    ("string not UTF-8", |r| r.set("nanotern.quantize", 8, &string(b"\xc3\x28")), "\"nanotern.quantize\" at offset"),
+    (
+        "string not UTF-8",
+        |r| r.set("nanotern.quantize", 8, &string(b"\xc3\x28")),
+        "\"nanotern.quantize\" is 2 bytes of text that is not UTF-8",
+    ),
     ("string longer than the file", |r| r.set("x", 8, &(1u64 << 40).to_le_bytes()), "\"x\" at offset"),
     ("string of length -1", |r| r.set("x", 8, &u64::MAX.to_le_bytes()), "\"x\" at offset"),
     (
@@ -78,9 +88,14 @@ const KEYS: &[Case] = &[
         "unknown type 99",
     ),
     (
-        "array of arrays",
-        |r| r.set("x", 9, &[9u32.to_le_bytes().as_slice(), &[1, 0, 0, 0, 0, 0, 0, 0]].concat()),
-        "arrays of arrays",
+        "arrays within each other",
+        |r| r.set("x", 9, &[[9, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0]; 1000].concat()),
+        "more than 16 arrays within each other",
+    ),
+    (
+        "array of arrays that ends early",
+        |r| r.set("x", 9, &[[9, 0, 0, 0, 255, 255, 255, 0, 0, 0, 0, 0], [4, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0]].concat()),
+        "array \"x\"",
     ),
     (
         "array of a huge length",
@@ -149,6 +164,17 @@ const CONFIG: &[Case] = &[
         "\"token_embd.weight\" has shape",
     ),
     ("more tokens than rows", |r| u32_key(r, "nanotern.vocab_size", 261), "\"tokenizer.ggml.tokens\" has 262"),
+    (
+        "tokens that are not UTF-8",
+        |r| {
+            r.set(
+                "tokenizer.ggml.tokens",
+                9,
+                &[&8u32.to_le_bytes()[..], &1u64.to_le_bytes(), &string(b"\xff")].concat(),
+            )
+        },
+        "\"tokenizer.ggml.tokens\" is 1 strings, not all of them UTF-8",
+    ),
     (
         "tokens that are numbers",
         |r| r.set("tokenizer.ggml.tokens", 9, &[4u32.to_le_bytes(), [0; 4], [0; 4]].concat()),

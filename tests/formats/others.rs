@@ -2,8 +2,8 @@
 
 use super::raw::{Raw, string};
 use super::{model, tiniest, trained_tokenizer};
-use nanotern::formats::gguf::Layout;
-use nanotern::formats::{Format, ModelFile};
+use nanotern::formats::gguf::{Gguf, Layout};
+use nanotern::formats::{Format, ModelFile, TextConfig};
 use nanotern::tokenizer::Tokenizer;
 
 const TEXTS: [&str; 6] = [
@@ -78,4 +78,100 @@ fn a_tokenizer_of_an_unknown_kind_is_refused_where_text_is_needed() {
     let mut none = raw;
     none.remove("tokenizer.ggml.tokens");
     assert_eq!(ModelFile::from_gguf(&none.bytes()).unwrap().tokenizer().unwrap().map(|t| t.hash()), None);
+}
+
+#[test]
+fn metadata_of_any_kind_is_read() {
+    let (_, raw) = bare(&Tokenizer::bytes());
+    let plain = ModelFile::from_gguf(&raw.bytes()).unwrap();
+    let array = |kind: u32, items: &[Vec<u8>]| {
+        [&kind.to_le_bytes()[..], &(items.len() as u64).to_le_bytes(), &items.concat()].concat()
+    };
+    let numbers = array(5, &[vec![1, 0, 0, 0], vec![255; 4]]);
+    let latin = string(b"caf\xe9");
+    let cases: [(&str, u32, Vec<u8>, &str); 12] = [
+        (&"k".repeat(300), 4, vec![7, 0, 0, 0], "7"),
+        (&"\u{e9}".repeat(32_000), 0, vec![200], "200"),
+        ("general.description", 8, latin.clone(), "4 bytes of text that is not UTF-8"),
+        ("general.tags", 9, array(8, &[string(b"a"), latin.clone()]), "2 strings, not all of them UTF-8"),
+        ("x.nested", 9, array(9, &[numbers.clone(), array(8, &[latin]), array(9, &[])]), "3 arrays"),
+        ("x.empty", 9, array(12, &[]), "0 numbers"),
+        ("x.deep", 9, (0..15).fold(numbers, |inner, _| array(9, &[inner])), "1 arrays"),
+        ("x.double", 12, 1.5f64.to_le_bytes().to_vec(), "1.5"),
+        ("x.long", 11, (-3i64).to_le_bytes().to_vec(), "-3"),
+        ("x.short", 3, (-2i16).to_le_bytes().to_vec(), "-2"),
+        ("x.flag", 7, vec![1], "true"),
+        ("x.flags", 9, array(7, &[vec![1], vec![0]]), "2 numbers"),
+    ];
+    for version in [2, 3] {
+        let mut other = Raw { version, ..raw.clone() };
+        cases
+            .iter()
+            .for_each(|(name, kind, value, _)| other.keys.push((name.as_bytes().to_vec(), *kind, value.clone())));
+        let bytes = other.bytes();
+        assert_eq!(ModelFile::from_gguf(&bytes).unwrap(), plain, "version {version}");
+        let file = Gguf::parse(&bytes).unwrap();
+        for (name, _, _, shown) in &cases {
+            assert_eq!(file.keys[name].to_string(), *shown, "{}", &name[..4]);
+        }
+    }
+}
+
+#[test]
+fn whether_prompts_begin_with_bos_is_read_and_written() {
+    let (_, raw) = bare(&Tokenizer::bytes());
+    let read = |raw: &Raw| ModelFile::from_gguf(&raw.bytes()).unwrap();
+    let again = |file: &ModelFile| ModelFile::from_gguf(&Layout::new(file, Format::Q1_58).unwrap().to_vec()).unwrap();
+    let start = |raw: &Raw| {
+        let file = read(raw);
+        assert_eq!(again(&file), file);
+        file.text.prompt_start()
+    };
+    let with = |change: &dyn Fn(&mut Raw)| {
+        let mut raw = raw.clone();
+        change(&mut raw);
+        raw
+    };
+    let key = "tokenizer.ggml.add_bos_token";
+    assert_eq!(start(&raw), None, "the key says so");
+    assert_eq!(start(&with(&|r| r.set(key, 7, &[1]))), Some(256));
+    assert_eq!(start(&with(&|r| r.remove(key))), None, "no byte-level BPE does");
+    assert!(ModelFile::from_gguf(&with(&|r| r.set(key, 4, &[1, 0, 0, 0])).bytes()).unwrap_err().contains(key));
+    let named = with(&|r| {
+        r.set("tokenizer.ggml.unknown_token_id", 4, &[1, 1, 0, 0]);
+        r.set("tokenizer.ggml.padding_token_id", 4, &[2, 1, 0, 0]);
+    });
+    assert_eq!((read(&named).text.unk, read(&named).text.pad), (Some(257), Some(258)));
+    // The tokenizer itself puts a token in front of every text.
+    let mut json: serde_json::Value = serde_json::from_str(&Tokenizer::bytes().to_json()).unwrap();
+    json["post_processor"] = serde_json::json!({"type": "Sequence", "processors": [{"type": "ByteLevel", "add_prefix_space": true,
+        "trim_offsets": false, "use_regex": true}, {"type": "TemplateProcessing",
+        "single": [{"SpecialToken": {"id": "<|eos|>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+        "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
+        "special_tokens": {"<|eos|>": {"id": "<|eos|>", "ids": [257], "tokens": ["<|eos|>"]}}}]});
+    let full = |r: &mut Raw| r.set("tokenizer.huggingface.json", 8, &string(json.to_string().as_bytes()));
+    let implied = with(&|r| {
+        full(r);
+        r.remove(key);
+        r.remove("tokenizer.ggml.bos_token_id");
+    });
+    assert_eq!(start(&implied), Some(257));
+    assert_eq!(start(&with(&full)), None, "what the file says counts");
+    // A tokenizer that other programs do not know, in a file of ours: trained without.
+    let mut file = read(&implied);
+    json["normalizer"] = serde_json::json!({"type": "NFC"});
+    file.text = TextConfig { tokenizer_json: Some(json.to_string()), add_bos: false, ..file.text };
+    assert_eq!(again(&file).text.prompt_start(), None);
+}
+
+#[test]
+fn another_tokenizer_keeps_what_the_file_says_of_its_ids() {
+    let (_, mut raw) = bare(&Tokenizer::bytes());
+    raw.set("tokenizer.ggml.model", 8, &string(b"llama"));
+    raw.remove("tokenizer.ggml.add_bos_token");
+    raw.set("tokenizer.ggml.bos_token_id", 4, &[2, 0, 0, 0]);
+    let mut file = ModelFile::from_gguf(&raw.bytes()).unwrap();
+    assert!(file.tokenizer().is_err() && file.text.add_bos, "this kind of tokenizer begins every text with it");
+    file.set_tokenizer(&Tokenizer::bytes()).unwrap();
+    assert_eq!((file.text.prompt_start(), file.text.eos), (Some(2), Some(257)));
 }

@@ -170,6 +170,16 @@ fn quantizers() -> Vec<Case> {
         };
         cases.push(Case { near_tie: Box::new(near_tie), ..case });
     }
+    // Rows with a value that is not finite.
+    let (rows, dim) = (5u32, 260u32);
+    let data = |r: &mut Rng| {
+        let mut x = values(r, rows * dim, 1.0);
+        for (row, at, value) in [(0, 3, f32::NAN), (1, 259, f32::INFINITY), (3, 128, f32::NEG_INFINITY)] {
+            x[row * dim as usize + at] = value;
+        }
+        vec![Data::F32(x), Data::Out((rows * dim) as usize), out(rows)]
+    };
+    cases.push(case(&ops::QUANTIZE_ROWS, quantize_rows::QuantizeRowsArgs { rows, dim }, data));
     for (rows, dim, group, scale) in [
         (1, 32, 32, 0.02),
         (3, 96, 32, 0.02),
@@ -305,7 +315,9 @@ fn attention() -> Vec<Case> {
         };
         cases.push(case(&ops::ROPE, args, data));
     }
-    for (batch, seq, heads, kv_heads, head_dim) in [
+    // Rows of a sequence at which positions start again.
+    let documents: [&[u32]; 4] = [&[], &[1], &[3, 4, 16, 20], &[15, 17, 33, 40, 41, 64, 96]];
+    let shapes = [
         (1, 1, 1, 1, 4),
         (2, 5, 2, 1, 16),
         (1, 16, 4, 4, 32),
@@ -313,18 +325,33 @@ fn attention() -> Vec<Case> {
         (1, 47, 4, 2, 20),
         (3, 17, 2, 2, 128),
         (1, 100, 2, 1, 64),
-    ] {
+    ];
+    for (i, (batch, seq, heads, kv_heads, head_dim)) in shapes.into_iter().cycle().take(4 * shapes.len()).enumerate() {
+        let starts = documents[i / shapes.len()];
+        // The first document may have started before the sequence, however far.
+        let before = [0, 7, u32::MAX - 100][i % 3];
+        let position = |row: u32| {
+            // Each sequence has its own documents.
+            let (t, shift) = (row % seq, row / seq);
+            let start = starts.iter().map(|start| start + shift).filter(|start| *start <= t).max();
+            start.map_or(t + before, |start| t - start)
+        };
+        let positions = || Data::U32((0..batch * seq).map(position).collect());
         let scale = 1.0 / (head_dim as f32).sqrt();
         let (q, kv, rows) = (batch * seq * heads * head_dim, batch * seq * kv_heads * head_dim, batch * heads * seq);
         let args = attention::AttentionArgs { batch, seq, heads, kv_heads, head_dim, scale };
-        let data = |r: &mut Rng| vec![normal(r, q, 1.0), normal(r, kv, 1.0), normal(r, kv, 1.0), out(q), out(rows)];
+        let data = |r: &mut Rng| {
+            let [k, v] = [0; 2].map(|_| normal(r, kv, 1.0));
+            vec![normal(r, q, 1.0), k, v, positions(), out(q), out(rows)]
+        };
         cases.push(case(&ops::ATTENTION, args, data));
         let args = attention_backward_delta::AttentionBackwardDeltaArgs { batch, seq, heads, head_dim };
-        let data = |r: &mut Rng| vec![normal(r, q, 1.0), normal(r, q, 1.0), out(rows)];
+        let data = |r: &mut Rng| vec![normal(r, q, 1.0), normal(r, q, 1.0), normal(r, rows, 1.0), out(2 * rows)];
         cases.push(case(&ops::ATTENTION_BACKWARD_DELTA, args, data));
         let inputs = |r: &mut Rng| {
-            let [lse, delta] = [uniform(r, rows, 2.0, 4.0), normal(r, rows, 0.5)];
-            vec![normal(r, q, 1.0), normal(r, kv, 1.0), normal(r, kv, 1.0), normal(r, q, 1.0), lse, delta]
+            let stats = (0..2 * rows).map(|i| if i < rows { 2.0 + 2.0 * r.f32() } else { 0.5 * r.normal() }).collect();
+            let [k, v] = [0; 2].map(|_| normal(r, kv, 1.0));
+            vec![normal(r, q, 1.0), k, v, normal(r, q, 1.0), Data::F32(stats), positions()]
         };
         let args = attention_backward_q::AttentionBackwardQArgs { batch, seq, heads, kv_heads, head_dim, scale };
         let data = |r: &mut Rng| [inputs(r), vec![out(q)]].into_iter().flatten().collect();
@@ -568,7 +595,7 @@ fn inference() -> Vec<Case> {
         (2.0, 20, 0.9, 0.05, 1.1),
         (1.0, 0, 1.0, 0.3, 1.0),
     ];
-    for seed in 0..4 {
+    for seed in 0..5 {
         let rows = kinds.len() as u32 + 4;
         let mut params: Vec<u32> = (0u32..)
             .zip(kinds)
@@ -594,8 +621,14 @@ fn inference() -> Vec<Case> {
         let data = |r: &mut Rng| {
             // These cases have the same `args`.
             let r = &mut Rng::stream(r.next_u64(), u64::from(seed));
+            let mut logits = values(r, rows * vocab, 3.0);
+            if seed == 4 {
+                for (row, at, value) in [(0, 149, f32::NAN), (1, 0, f32::INFINITY), (4, 70, f32::NEG_INFINITY)] {
+                    logits[row * vocab as usize + at] = value;
+                }
+            }
             vec![
-                normal(r, rows * vocab, 3.0),
+                Data::F32(logits),
                 normal(r, rows * vocab, 0.5),
                 Data::U32(params),
                 Data::U32(below(r, rows * vocab, 2)),

@@ -4,6 +4,7 @@ use super::common::cli::Project;
 use super::common::has_adapter;
 use super::common::server::Server;
 use nanotern::formats::mhc::MhcFile;
+use nanotern::formats::{Format, ModelFile};
 use nanotern::tokenizer::Tokenizer;
 use serde_json::json;
 use std::rc::Rc;
@@ -109,4 +110,76 @@ fn a_wrong_tokenizer_is_refused() {
         let ended = p.nanotern(&format!("serve --port 0 --backend cpu --model model.gguf --tokenizer {file}"));
         assert!(ended.code == Some(1) && ended.stderr.contains(word), "{file}: {}", ended.stderr);
     }
+}
+
+/// The model `model.gguf` with another chat template, as `other.gguf`.
+fn with_template(p: &Project, template: &str) {
+    let mut file = ModelFile::open(&p.path("model.gguf")).unwrap();
+    file.text.chat_template = Some(template.into());
+    file.save_gguf(&p.path("other.gguf"), Format::Q1_58).unwrap();
+}
+
+#[test]
+fn a_template_of_others_is_served_or_refused_at_the_start() {
+    let p = exported();
+    with_template(
+        &p,
+        "{{ bos_token }}{% if messages[0].role == 'system' %}{{ raise_exception('No system here!') }}{% endif %}\
+         {% for m in messages %}{{ m.role }}: {{ m.content.strip() }} ({{ m.name | default('nobody') }})\n{% endfor %}\
+         {% if messages[-1].role == 'tool' %}{{ messages[-1].tool_call_id }}{% endif %}",
+    );
+    let inspected = p.ok("inspect other.gguf");
+    assert!(
+        inspected.contains("chats       yes; not a system message and a question")
+            && inspected.contains("No system here!")
+    );
+    let server = Server::of(&p, "--model other.gguf");
+    let ask = |messages: serde_json::Value| server.chat(json!({"messages": messages, "max_tokens": 1}));
+    let refused = ask(json!([{"role": "system", "content": "x"}]));
+    assert!(refused.text().contains("No system here!"), "{}", refused.text());
+    assert_eq!(refused.refused(400, "a refusal of the template").0, "messages");
+    let tokens = |messages| ask(messages).json()["usage"]["prompt_tokens"].as_u64().unwrap() as usize;
+    assert_eq!(tokens(json!([{"role": "user", "content": "  hi "}])), 1 + "user: hi (nobody)\n".len());
+    let called = json!([{"role": "tool", "name": "f", "tool_call_id": "12", "content": "<|bos|>"}]);
+    assert_eq!(tokens(called), 1 + "tool: <|bos|> (f)\n12".len());
+    drop(server);
+    for (template, part) in
+        [("{{ messages | shout }}", "shout"), ("{% if %}", "syntax error"), ("{{ raise_exception('no') }}", "no")]
+    {
+        with_template(&p, template);
+        for words in ["serve --port 0", "chat"] {
+            let ended = p.nanotern(&format!("{words} --backend cpu --threads 1 --model other.gguf"));
+            assert_eq!(ended.code, Some(2), "{template}: {}", ended.stderr);
+            assert!(
+                ended.stderr.contains("the model's chat template") && ended.stderr.contains(part),
+                "{}",
+                ended.stderr
+            );
+        }
+        let inspected = p.ok("inspect other.gguf");
+        assert!(
+            inspected.contains("serves      yes") && inspected.contains("chats       no: the model's chat template"),
+            "{inspected}"
+        );
+    }
+}
+
+/// A request whose logits are not finite ends with an error that says why, and the server goes on.
+#[test]
+fn a_model_that_overflows_answers_with_an_error() {
+    let p = exported();
+    p.overflowing("model.gguf", "overflow.gguf");
+    let server = Server::of(&p, "--model overflow.gguf");
+    for _ in 0..3 {
+        let answer = server.chat(json!({}));
+        let error = &answer.json()["error"];
+        assert_eq!(
+            (answer.status, &error["type"], &error["code"]),
+            (500, &json!("server_error"), &json!("model_error"))
+        );
+        assert!(error["message"].as_str().unwrap().contains("rms_norm at norm.weight"), "{error}");
+        let events = server.chat(json!({"stream": true})).events();
+        assert_eq!(events.last().unwrap()["error"], *error);
+    }
+    assert_eq!(server.get("/health").json()["status"], "ok");
 }

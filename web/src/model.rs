@@ -18,6 +18,8 @@ pub struct Model {
     engine: Engine,
     tokenizer: Arc<Tokenizer>,
     template: Option<ChatTemplate>,
+    /// With which token every prompt begins.
+    start: Option<u32>,
     info: Value,
     running: Option<Running>,
 }
@@ -40,7 +42,7 @@ impl Model {
         let no_tokenizer = || Error::usage("the model has no tokenizer");
         let tokenizer = text.tokenizer(vocab).and_then(|t| t.ok_or_else(no_tokenizer)).map_err(load_error)?;
         // A model with another template can still complete texts.
-        let template = text.chat_template.as_deref().and_then(|t| ChatTemplate::new(t).ok());
+        let template = ChatTemplate::new(text, &tokenizer).ok().flatten();
         let info = json!({
             "parameters": parameters,
             "vocabulary": vocab,
@@ -51,7 +53,7 @@ impl Model {
             "backend": name(backend),
             "device": backend.describe(),
         });
-        Ok(Model { engine, tokenizer: Arc::new(tokenizer), template, info, running: None })
+        Ok(Model { engine, tokenizer: Arc::new(tokenizer), template, start: text.prompt_start(), info, running: None })
     }
 
     fn start(&mut self, prompt: &[u32], sampling: &JsValue) -> Result<()> {
@@ -104,7 +106,10 @@ impl Model {
         prompt: &str,
         #[wasm_bindgen(unchecked_param_type = "Sampling | undefined")] sampling: &JsValue,
     ) -> Result<usize> {
-        let prompt = self.tokenizer.encode(prompt);
+        let mut prompt = self.tokenizer.encode(prompt);
+        if let Some(start) = self.start {
+            prompt.insert(0, start);
+        }
         self.start(&prompt, sampling)?;
         Ok(prompt.len())
     }
@@ -135,6 +140,7 @@ impl Model {
                     }
                 }
                 Event::Finished(reason) => finished = finished.or(Some(reason)),
+                Event::Failed(why) => return Err(error(Error::Model(why))),
             }
         }
         let finish = finished.map(|reason| {

@@ -33,7 +33,11 @@ const STAGES: [Stage; 14] = [
     ("fmt", "formatting", fmt),
     ("floors", "no module imports from above", floors::check),
     ("lint", "clippy; warnings are errors", lint),
-    ("features", "each feature compiles without the others, and the library needs no server or command line", features),
+    (
+        "features",
+        "each feature compiles without the others, Parquet is read, and the library needs no server or command line",
+        features,
+    ),
     ("doc", "documentation; warnings are errors", doc),
     ("test", "the test command of the README", test),
     ("cuda", "shaders as CUDA: compiled by NVRTC, run on the CPU", cuda),
@@ -134,10 +138,10 @@ fn features() -> Result {
     }
     cargo(&format!("clippy {library} --all-targets -- -D warnings"))?;
     cargo("clippy -p nanotern --locked --no-default-features --all-targets -- -D warnings")?;
-    for feature in ["download", "serve"] {
+    for feature in ["download", "serve", "parquet"] {
         cargo(&format!("clippy -p nanotern --locked --no-default-features --features {feature} --lib -- -D warnings"))?;
     }
-    Ok(())
+    cargo("test -p nanotern --locked --no-default-features --features parquet --lib data::")
 }
 
 fn doc() -> Result {

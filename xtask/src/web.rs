@@ -116,7 +116,26 @@ fn bindgen(target: &Path, module: &Path, out: &Path) -> Result {
     let dir = target.join("bindgen");
     run(cargo_command("build --locked --manifest-path xtask/bindgen/Cargo.toml --target-dir").arg(&dir))?;
     fs::create_dir_all(out).map_err(|e| format!("{}: {e}", out.display()))?;
-    run(Command::new(dir.join(format!("debug/bindgen{}", env::consts::EXE_SUFFIX))).arg(module).arg(out))
+    run(Command::new(dir.join(format!("debug/bindgen{}", env::consts::EXE_SUFFIX))).arg(module).arg(out))?;
+    let path = out.join("nanotern_web.js");
+    let error = |e| format!("{}: {e}", path.display());
+    let code = bare(&fs::read_to_string(&path).map_err(error)?);
+    fs::write(&path, code).map_err(error)
+}
+
+/// JavaScript as wasm-bindgen writes it, without its comments and indentation.
+fn bare(code: &str) -> String {
+    let mut comment = false;
+    let mut kept = String::with_capacity(code.len());
+    for line in code.lines().map(str::trim_start) {
+        let begins = line.starts_with("/**");
+        if !(comment || begins || line.starts_with("//")) {
+            kept.push_str(line);
+            kept.push('\n');
+        }
+        comment = (comment || begins) && !line.ends_with("*/");
+    }
+    kept
 }
 
 /// The version of a package in a lock file.

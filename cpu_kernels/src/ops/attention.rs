@@ -1,12 +1,14 @@
 //! Causal grouped-query attention: y = softmax(scale * q k^T) v. Query head h reads key-value head h / (heads / kv_heads).
-//! Keeps lse = log(sum(exp(scores))) for backward.
+//! Row t of a sequence sees its document, the rows from t - positions[t] (0 if that is before the sequence) to t: all before
+//! it, unless positions start again within the sequence. Keeps lse = log(sum(exp(scores))) for backward.
 //!
 //! A score is one chain of multiply-adds over head_dim, the sum of a softmax runs in lanes over the keys (`math::sum`), and
 //! y is one chain over the keys, times 1 / sum at the end: the bits of a query depend on its keys alone, not on how
-//! many queries or later keys there are. Multiply-adds are fused at the SIMD levels, so those differ from the scalar level.
+//! many queries, later keys or other documents there are. Multiply-adds are fused at the SIMD levels, so those differ from the scalar level.
 
 use crate::matrix::panels::{Cost, Panels, ROWS, Rows, product, share};
 use crate::matrix::scratch::Scratch;
+use crate::ops::documents::Documents;
 use crate::simd::isa::Lanes;
 use crate::simd::math::{LANES, exp, max, sum};
 use crate::{Call, args, at_level};
@@ -20,21 +22,27 @@ args! {
 /// See [`crate::Kernel`].
 pub unsafe fn attention(call: &Call<'_>) {
     let a: AttentionArgs = call.args();
-    let pairs = (a.batch * a.heads) as usize;
-    for (pair, blocks) in share((call.part, call.parts), pairs, (a.seq as usize).div_ceil(ROWS), Cost::Rising) {
-        let queries = blocks.start * ROWS..(a.seq as usize).min(blocks.end * ROWS);
-        let a = &a;
-        at_level!(call.level, [head::<Plain, 2, 4>, head::<Avx2, 6, 2>, head::<Avx512, 6, 4>, head::<Neon, 6, 4>],
-            (call: &Call<'_>, a: &AttentionArgs, pair: usize, queries: Range<usize>));
+    let (pairs, seq) = ((a.batch * a.heads) as usize, a.seq as usize);
+    // SAFETY: the contract of `Kernel`.
+    let positions = unsafe { call.bufs[3].read::<u32>() };
+    for (pair, blocks) in share((call.part, call.parts), pairs, seq.div_ceil(ROWS), Cost::Rising) {
+        let positions = &positions[pair / a.heads as usize * seq..][..seq];
+        let rows = blocks.start * ROWS..seq.min(blocks.end * ROWS);
+        for (start, queries) in (Documents { positions, rows }) {
+            let a = &a;
+            at_level!(call.level, [head::<Plain, 2, 4>, head::<Avx2, 6, 2>, head::<Avx512, 6, 4>, head::<Neon, 6, 4>],
+                (call: &Call<'_>, a: &AttentionArgs, pair: usize, start: usize, queries: Range<usize>));
+        }
     }
 }
 
-/// One head of one sequence: pair = batch index * heads + head.
+/// Queries of one head of one sequence, in the document that starts at row `start`: pair = batch index * heads + head.
 #[inline(always)]
 fn head<L: Lanes, const DOWN: usize, const ACROSS: usize>(
     call: &Call<'_>,
     a: &AttentionArgs,
     pair: usize,
+    start: usize,
     queries: Range<usize>,
 ) {
     let (seq, heads, kv_heads, head_dim) = (a.seq as usize, a.heads as usize, a.kv_heads as usize, a.head_dim as usize);
@@ -42,26 +50,26 @@ fn head<L: Lanes, const DOWN: usize, const ACROSS: usize>(
     call.bufs[0].holds::<f32>(0, &[a.batch, a.seq, a.heads, a.head_dim]);
     // SAFETY: the contract of `Kernel`.
     let [q, k, v] = [0, 1, 2].map(|i| unsafe { call.bufs[i].read::<f32>() });
-    let kv_start = (b * seq * kv_heads + h / (heads / kv_heads)) * head_dim;
-    let [k, v] = [k, v].map(|x| Rows { data: &x[kv_start..], stride: kv_heads * head_dim, rows: queries.end });
+    let keys = queries.end - start;
+    let kv_start = ((b * seq + start) * kv_heads + h / (heads / kv_heads)) * head_dim;
+    let [k, v] = [k, v].map(|x| Rows { data: &x[kv_start..], stride: kv_heads * head_dim, rows: keys });
     // SAFETY: the contract of `Kernel`; these queries are this part's alone.
-    let lse = unsafe { call.bufs[4].write::<f32>(pair * seq + queries.start..pair * seq + queries.end) };
+    let lse = unsafe { call.bufs[5].write::<f32>(pair * seq + queries.start..pair * seq + queries.end) };
 
     let first = ((b * seq + queries.start) * heads + h) * head_dim;
     let q = Rows { data: &q[first..], stride: heads * head_dim, rows: queries.len() };
     let done = |r: usize, out: &[f32], of_sum: f32, of_row: f32| {
         let first = first + r * heads * head_dim;
         // SAFETY: the contract of `Kernel`; these queries are this part's alone.
-        let y = unsafe { call.bufs[3].write::<f32>(first..first + head_dim) };
+        let y = unsafe { call.bufs[4].write::<f32>(first..first + head_dim) };
         y.iter_mut().zip(out).for_each(|(y, out)| *y = out * of_sum);
         lse[r] = of_row;
     };
-    let keys = queries.end;
     let mut packed = Scratch::of_thread();
     let sizes = [Panels::size(head_dim, keys), Panels::size(keys, head_dim), scores_size(keys, head_dim)];
     let [k_pack, v_pack, scores] = packed.slices(sizes);
     let (k, v) = (Panels::transposed(k_pack, k, head_dim), Panels::copied(v_pack, v, head_dim));
-    attend::<L, DOWN, ACROSS>(a.scale, (q, queries.start), (k, v), (head_dim, scores), done);
+    attend::<L, DOWN, ACROSS>(a.scale, (q, queries.start - start), (k, v), (head_dim, scores), done);
 }
 
 /// Floats that [`attend`] works in, over so many keys.

@@ -1,4 +1,5 @@
-//! First step of the gradient of `attention`: delta = sum over head_dim of y * dy (FlashAttention, Dao et al. 2022).
+//! First step of the gradient of `attention`: delta = sum over head_dim of y * dy (FlashAttention, Dao et al. 2022). It is put
+//! behind lse, so that what follows reads both from one buffer: a browser allows an op eight.
 
 use crate::simd::math::dot;
 use crate::{Call, args, at_level};
@@ -11,9 +12,14 @@ args! {
 /// See [`crate::Kernel`].
 pub unsafe fn attention_backward_delta(call: &Call<'_>) {
     let a: AttentionBackwardDeltaArgs = call.args();
-    let part = call.share(a.batch as usize * a.heads as usize * a.seq as usize);
-    // SAFETY: the contract of `Kernel`; this part writes `part` alone.
-    let (y, dy, delta) = unsafe { (call.bufs[0].read(), call.bufs[1].read(), call.bufs[2].write(part.clone())) };
+    let rows = a.batch as usize * a.heads as usize * a.seq as usize;
+    let part = call.share(rows);
+    // SAFETY: the contract of `Kernel`; this part writes its rows alone.
+    let (y, dy, lse, [to_lse, delta]) = unsafe {
+        let stats = [0, rows].map(|first| call.bufs[3].write(first + part.start..first + part.end));
+        (call.bufs[0].read(), call.bufs[1].read(), call.bufs[2].read::<f32>(), stats)
+    };
+    to_lse.copy_from_slice(&lse[part.clone()]);
     let (a, first) = (&a, part.start);
     at_level!(call.level, body,
         (a: &AttentionBackwardDeltaArgs, first: usize, y: &[f32], dy: &[f32], delta: &mut [f32]));

@@ -1,8 +1,10 @@
 //! Gradient of `attention` with respect to k and v, summed over the query heads that share them:
 //! p = exp(scale * q k - lse), dv = p^T dy, dk = scale * ds^T q with ds = p * (dy v - delta).
+//! stats (2, batch, heads, seq) are lse and delta.
 
 use crate::matrix::panels::{Cost, Panels, ROWS, Rows, product, share};
 use crate::matrix::scratch::Scratch;
+use crate::ops::documents::{Documents, end};
 use crate::simd::isa::Lanes;
 use crate::simd::math::{LANES, exp};
 use crate::{Call, args, at_level};
@@ -16,27 +18,34 @@ args! {
 /// See [`crate::Kernel`].
 pub unsafe fn attention_backward_kv(call: &Call<'_>) {
     let a: AttentionBackwardKvArgs = call.args();
-    let pairs = (a.batch * a.kv_heads) as usize;
-    for (pair, blocks) in share((call.part, call.parts), pairs, (a.seq as usize).div_ceil(ROWS), Cost::Falling) {
-        let keys = blocks.start * ROWS..(a.seq as usize).min(blocks.end * ROWS);
-        let a = &a;
-        at_level!(call.level, [kv_head::<Plain, 2, 4>, kv_head::<Avx2, 6, 2>, kv_head::<Avx512, 6, 4>, kv_head::<Neon, 6, 4>],
-            (call: &Call<'_>, a: &AttentionBackwardKvArgs, pair: usize, keys: Range<usize>));
+    let (pairs, seq) = ((a.batch * a.kv_heads) as usize, a.seq as usize);
+    // SAFETY: the contract of `Kernel`.
+    let positions = unsafe { call.bufs[5].read::<u32>() };
+    for (pair, blocks) in share((call.part, call.parts), pairs, seq.div_ceil(ROWS), Cost::Falling) {
+        let positions = &positions[pair / a.kv_heads as usize * seq..][..seq];
+        let rows = blocks.start * ROWS..seq.min(blocks.end * ROWS);
+        for (_, keys) in (Documents { positions, rows }) {
+            let (a, end) = (&a, end(positions, keys.start));
+            at_level!(call.level, [kv_head::<Plain, 2, 4>, kv_head::<Avx2, 6, 2>, kv_head::<Avx512, 6, 4>, kv_head::<Neon, 6, 4>],
+                (call: &Call<'_>, a: &AttentionBackwardKvArgs, pair: usize, keys: Range<usize>, end: usize));
+        }
     }
 }
 
-/// One key-value head of one sequence: pair = batch index * kv_heads + head. Queries and keys count from the first key.
+/// Keys of one key-value head of one sequence, in the document that ends before row `end`: pair = batch index * kv_heads +
+/// head. Queries and keys count from the first key.
 #[inline(always)]
 fn kv_head<L: Lanes, const DOWN: usize, const ACROSS: usize>(
     call: &Call<'_>,
     a: &AttentionBackwardKvArgs,
     pair: usize,
     keys: Range<usize>,
+    end: usize,
 ) {
     let (seq, heads, kv_heads, head_dim) = (a.seq as usize, a.heads as usize, a.kv_heads as usize, a.head_dim as usize);
     let (b, kv_head) = (pair / kv_heads, pair % kv_heads);
     call.bufs[1].holds::<f32>(0, &[a.batch, a.seq, a.kv_heads, a.head_dim]);
-    let (group, n) = (heads / kv_heads, seq - keys.start);
+    let (group, n) = (heads / kv_heads, end - keys.start);
     let kv_start = ((b * seq + keys.start) * kv_heads + kv_head) * head_dim;
     let kv_stride = kv_heads * head_dim;
     // SAFETY: the contract of `Kernel`.
@@ -50,7 +59,7 @@ fn kv_head<L: Lanes, const DOWN: usize, const ACROSS: usize>(
     let [q_columns, dy_columns, q_rows, dy_rows, stats, scores, dk, dv] = scratch.slices(sizes);
     for h in kv_head * group..(kv_head + 1) * group {
         // SAFETY: the contract of `Kernel`.
-        let [q, dy, lse, delta] = [0, 3, 4, 5].map(|i| unsafe { call.bufs[i].read::<f32>() });
+        let [q, dy, row_stats] = [0, 3, 4].map(|i| unsafe { call.bufs[i].read::<f32>() });
         let [q, dy] = [q, dy].map(|x| {
             let data = &x[((b * seq + keys.start) * heads + h) * head_dim..];
             Rows { data, stride: heads * head_dim, rows: n }
@@ -62,9 +71,9 @@ fn kv_head<L: Lanes, const DOWN: usize, const ACROSS: usize>(
             dy_rows: Panels::copied(dy_rows, dy, head_dim),
             stats: {
                 stats.fill(0.0);
-                let row = (b * heads + h) * seq;
-                stats[..n].copy_from_slice(&lse[row + keys.start..row + seq]);
-                stats[width..width + n].copy_from_slice(&delta[row + keys.start..row + seq]);
+                let row = (b * heads + h) * seq + keys.start;
+                stats[..n].copy_from_slice(&row_stats[row..][..n]);
+                stats[width..][..n].copy_from_slice(&row_stats[a.batch as usize * heads * seq + row..][..n]);
                 stats
             },
             scale: a.scale,

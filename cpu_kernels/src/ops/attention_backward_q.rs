@@ -1,7 +1,9 @@
 //! Gradient of `attention` with respect to q: p = exp(scale * q k - lse), ds = p * (dy v - delta), dq = scale * ds k.
+//! stats (2, batch, heads, seq) are lse and delta.
 
 use crate::matrix::panels::{Cost, Panels, ROWS, Rows, product, share};
 use crate::matrix::scratch::Scratch;
+use crate::ops::documents::Documents;
 use crate::simd::isa::Lanes;
 use crate::simd::math::{LANES, exp};
 use crate::{Call, args, at_level};
@@ -15,31 +17,38 @@ args! {
 /// See [`crate::Kernel`].
 pub unsafe fn attention_backward_q(call: &Call<'_>) {
     let a: AttentionBackwardQArgs = call.args();
-    let pairs = (a.batch * a.heads) as usize;
-    for (pair, blocks) in share((call.part, call.parts), pairs, (a.seq as usize).div_ceil(ROWS), Cost::Rising) {
-        let queries = blocks.start * ROWS..(a.seq as usize).min(blocks.end * ROWS);
-        let a = &a;
-        at_level!(call.level, [head::<Plain, 2, 4>, head::<Avx2, 6, 2>, head::<Avx512, 6, 4>, head::<Neon, 6, 4>],
-            (call: &Call<'_>, a: &AttentionBackwardQArgs, pair: usize, queries: Range<usize>));
+    let (pairs, seq) = ((a.batch * a.heads) as usize, a.seq as usize);
+    // SAFETY: the contract of `Kernel`.
+    let positions = unsafe { call.bufs[5].read::<u32>() };
+    for (pair, blocks) in share((call.part, call.parts), pairs, seq.div_ceil(ROWS), Cost::Rising) {
+        let positions = &positions[pair / a.heads as usize * seq..][..seq];
+        let rows = blocks.start * ROWS..seq.min(blocks.end * ROWS);
+        for (start, queries) in (Documents { positions, rows }) {
+            let (a, queries) = (&a, queries.start - start..queries.end - start);
+            at_level!(call.level, [head::<Plain, 2, 4>, head::<Avx2, 6, 2>, head::<Avx512, 6, 4>, head::<Neon, 6, 4>],
+                (call: &Call<'_>, a: &AttentionBackwardQArgs, pair: usize, start: usize, queries: Range<usize>));
+        }
     }
 }
 
-/// One head of one sequence: pair = batch index * heads + head.
+/// Queries of one head of one sequence, which count from `row`, the start of their document: pair = batch index * heads +
+/// head.
 #[inline(always)]
 fn head<L: Lanes, const DOWN: usize, const ACROSS: usize>(
     call: &Call<'_>,
     a: &AttentionBackwardQArgs,
     pair: usize,
+    row: usize,
     queries: Range<usize>,
 ) {
     let (seq, heads, kv_heads, head_dim) = (a.seq as usize, a.heads as usize, a.kv_heads as usize, a.head_dim as usize);
     let (b, h) = (pair / heads, pair % heads);
     call.bufs[0].holds::<f32>(0, &[a.batch, a.seq, a.heads, a.head_dim]);
     // SAFETY: the contract of `Kernel`.
-    let [q, k, v, dy, lse, delta] = [0, 1, 2, 3, 4, 5].map(|i| unsafe { call.bufs[i].read::<f32>() });
-    let kv_start = (b * seq * kv_heads + h / (heads / kv_heads)) * head_dim;
+    let [q, k, v, dy, stats] = [0, 1, 2, 3, 4].map(|i| unsafe { call.bufs[i].read::<f32>() });
+    let kv_start = ((b * seq + row) * kv_heads + h / (heads / kv_heads)) * head_dim;
     let [k, v] = [k, v].map(|x| Rows { data: &x[kv_start..], stride: kv_heads * head_dim, rows: queries.end });
-    let [lse, delta] = [lse, delta].map(|x| &x[pair * seq..][..seq]);
+    let [lse, delta] = [pair, a.batch as usize * heads + pair].map(|pair| &stats[pair * seq + row..][..queries.end]);
 
     let width = queries.end.next_multiple_of(LANES);
     let wide = head_dim.next_multiple_of(LANES);
@@ -53,7 +62,7 @@ fn head<L: Lanes, const DOWN: usize, const ACROSS: usize>(
     for start in queries.clone().step_by(ROWS) {
         let end = queries.end.min(start + ROWS);
         let seen = |r: usize| 0..end.min(start + r + DOWN);
-        let first = ((b * seq + start) * heads + h) * head_dim;
+        let first = ((b * seq + row + start) * heads + h) * head_dim;
         let [q, dy] = [q, dy].map(|x| Rows { data: &x[first..], stride: heads * head_dim, rows: end - start });
         product::<L, DOWN, ACROSS>((q, k_columns), (p, width), false, &seen, &|_| 0..head_dim);
         product::<L, DOWN, ACROSS>((dy, v_columns), (ds, width), false, &seen, &|_| 0..head_dim);

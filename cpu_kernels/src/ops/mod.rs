@@ -13,6 +13,7 @@ pub mod attention_cached;
 pub mod clip;
 pub mod copy;
 pub mod cross_entropy;
+mod documents;
 pub mod embedding;
 pub mod embedding_backward;
 pub mod embedding_int8;

@@ -1,4 +1,5 @@
 //! Activations to int8, one step per row: step = max(max|x|, 1e-8) / 127, xq = clamp(round_half_even(x / step), -127, 127).
+//! A row with a value that is not finite has the step NaN and codes of -127.
 
 use crate::{Call, args, matrix::quantize};
 

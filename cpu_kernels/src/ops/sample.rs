@@ -1,11 +1,12 @@
-//! Draws a token for each row of logits, and notes it as seen.
+//! Draws a token for each row of logits, and notes it as seen. A row with a logit that is not finite gives 0xffffffff.
 //!
-//! params[r] are eight words: slot (one beyond `bias`, such as 0xffffffff, or of a row before: draw nothing), temperature, top_k, top_p, min_p, repetition penalty, seed,
-//! counter; floats by their bits. In order: l = logits + bias[slot]; for seen tokens l / penalty where positive, else
-//! l * penalty (Keskar et al. 2019); temperature 0 takes the largest, the first of equals; otherwise
-//! p = exp((l - max) / temperature), of which those are kept that are at least min_p, among the top_k largest (0: all), and
-//! among the fewest largest that hold top_p of what is left (Holtzman et al. 2020). Equals stay or go together. The token is
-//! the first whose running sum of kept p exceeds u times their sum, u in [0, 1) a hash of seed and counter.
+//! params[r] are eight words: slot (one beyond `bias`, such as 0xffffffff, or of a row before: draw nothing), temperature,
+//! top_k, top_p, min_p, repetition penalty, seed, counter; floats by their bits. In order: l = logits + bias[slot]; for seen
+//! tokens l / penalty where positive, else l * penalty (Keskar et al. 2019); temperature 0 takes the largest, the first of
+//! equals; otherwise p = exp((l - max) / temperature), of which those are kept that are at least min_p, among the top_k
+//! largest (0: all), and among the fewest largest that hold top_p of what is left (Holtzman et al. 2020). Equals stay or go
+//! together. The token is the first whose running sum of kept p exceeds u times their sum, u in [0, 1) a hash of seed and
+//! counter.
 //!
 //! Thresholds are found by bisection over the bits of p, which orders it: no sorting. Sums run in lanes; the running sum is
 //! that of whole blocks, then of single tokens.
@@ -17,6 +18,9 @@ use crate::{Call, args, at_level};
 args! {
     pub struct SampleArgs { rows: u32, vocab: u32 }
 }
+
+/// What a row gives that draws nothing, or has a logit that is not finite.
+pub const NO_TOKEN: u32 = u32::MAX;
 
 /// Words of one row of parameters.
 pub const SAMPLE_PARAMS: usize = 8;
@@ -34,19 +38,18 @@ pub unsafe fn sample(call: &Call<'_>) {
     let taken = |p: &Params, r: usize| (0..r).any(|before| row(before)[0] as usize == p.slot);
     for r in call.share(a.rows as usize) {
         let params = Params::new(row(r), slots).filter(|p| !taken(p, r));
-        let token = params.map_or(u32::MAX, |p| {
+        let token = params.and_then(|p| {
             let row = p.slot * vocab;
             // SAFETY: the contract of `Kernel`; no other row has this slot.
             let seen = unsafe { call.bufs[3].write::<u32>(row..row + vocab) };
-            let mut token = 0;
+            let mut token = None;
             let (to, p, of) = (&mut token, &p, [&logits[r * vocab..][..vocab], &bias[row..][..vocab]]);
             let known = &*seen;
-            at_level!(call.level, draw, (to: &mut usize, p: &Params, of: [&[f32]; 2], known: &[u32]));
-            seen[token] = 1;
-            token as u32
+            at_level!(call.level, draw, (to: &mut Option<usize>, p: &Params, of: [&[f32]; 2], known: &[u32]));
+            token.inspect(|token| seen[*token] = 1)
         });
         // SAFETY: this row's place alone.
-        unsafe { call.bufs[4].write::<u32>(r..r + 1)[0] = token };
+        unsafe { call.bufs[4].write::<u32>(r..r + 1)[0] = token.map_or(NO_TOKEN, |token| token as u32) };
     }
 }
 
@@ -73,7 +76,7 @@ impl Params {
 
 /// Draws from (logits, bias).
 #[inline(always)]
-fn draw(token: &mut usize, p: &Params, of: [&[f32]; 2], seen: &[u32]) {
+fn draw(token: &mut Option<usize>, p: &Params, of: [&[f32]; 2], seen: &[u32]) {
     let mut scratch = Scratch::of_thread();
     let [weights] = scratch.slices([seen.len()]);
     *token = p.draw(of, seen, weights);
@@ -81,18 +84,23 @@ fn draw(token: &mut usize, p: &Params, of: [&[f32]; 2], seen: &[u32]) {
 
 impl Params {
     #[inline(always)]
-    fn draw(&self, [logits, bias]: [&[f32]; 2], seen: &[u32], weights: &mut [f32]) -> usize {
+    fn draw(&self, [logits, bias]: [&[f32]; 2], seen: &[u32], weights: &mut [f32]) -> Option<usize> {
+        let mut finite = true;
         for (((w, l), b), seen) in weights.iter_mut().zip(logits).zip(bias).zip(seen) {
+            finite &= l.is_finite();
             let penalty = if *seen != 0 { self.penalty } else { 1.0 };
             let l = l + b;
             *w = if l > 0.0 { l / penalty } else { l * penalty };
+        }
+        if !finite {
+            return None;
         }
         let top = max(weights);
         // A vectoriser stops at a search; this way it is short.
         let block = weights.chunks(BLOCK).position(|w| max(w) == top).unwrap_or(0) * BLOCK;
         let best = block + weights[block..].iter().position(|w| *w == top).unwrap_or(0);
         if self.temperature == 0.0 {
-            return best;
+            return Some(best);
         }
         for w in weights.iter_mut() {
             let p = exp((*w - top) / self.temperature);
@@ -105,7 +113,7 @@ impl Params {
             cut(weights, self.top_p * sum(weights), |p| p);
         }
         let goal = uniform(self.seed, self.counter) * sum(weights);
-        pick(weights, goal).unwrap_or(best)
+        pick(weights, goal).or(Some(best))
     }
 }
 
@@ -162,14 +170,18 @@ fn hash(x: u32) -> u32 {
 mod tests {
     use super::*;
 
+    fn params() -> Params {
+        Params { slot: 0, temperature: 1.0, top_k: 0, top_p: 1.0, min_p: 0.0, penalty: 1.0, seed: 7, counter: 0 }
+    }
+
     fn draw(logits: &[f32], set: impl FnOnce(&mut Params)) -> Vec<usize> {
-        let mut p =
-            Params { slot: 0, temperature: 1.0, top_k: 0, top_p: 1.0, min_p: 0.0, penalty: 1.0, seed: 7, counter: 0 };
+        let mut p = params();
         set(&mut p);
         let (bias, seen) = (vec![0.0; logits.len()], vec![0; logits.len()]);
         let mut counts = vec![0; logits.len()];
         for counter in 0..4000 {
-            counts[Params { counter, ..p }.draw([logits, &bias], &seen, &mut vec![0.0; logits.len()])] += 1;
+            let token = Params { counter, ..p }.draw([logits, &bias], &seen, &mut vec![0.0; logits.len()]);
+            counts[token.unwrap()] += 1;
         }
         counts
     }
@@ -190,10 +202,24 @@ mod tests {
     }
 
     #[test]
+    fn a_logit_that_is_not_finite_draws_nothing() {
+        for wrong in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            for (temperature, at) in [(0.0, 0), (0.0, 39), (1.0, 17)] {
+                let mut p = params();
+                p.temperature = temperature;
+                let mut logits = [1.0; 40];
+                assert!(p.draw([&logits, &[0.0; 40]], &[0; 40], &mut [0.0; 40]).is_some());
+                logits[at] = wrong;
+                assert_eq!(p.draw([&logits, &[0.0; 40]], &[0; 40], &mut [0.0; 40]), None);
+            }
+        }
+    }
+
+    #[test]
     fn penalty_and_bias_change_the_choice() {
         let p =
             Params { slot: 0, temperature: 0.0, top_k: 0, top_p: 1.0, min_p: 0.0, penalty: 2.0, seed: 0, counter: 0 };
-        assert_eq!(p.draw([&[2.0, 1.5, -1.0], &[0.0; 3]], &[1, 0, 0], &mut [0.0; 3]), 1);
-        assert_eq!(p.draw([&[2.0, 1.5, -1.0], &[0.0, 0.0, 9.0]], &[0; 3], &mut [0.0; 3]), 2);
+        assert_eq!(p.draw([&[2.0, 1.5, -1.0], &[0.0; 3]], &[1, 0, 0], &mut [0.0; 3]), Some(1));
+        assert_eq!(p.draw([&[2.0, 1.5, -1.0], &[0.0, 0.0, 9.0]], &[0; 3], &mut [0.0; 3]), Some(2));
     }
 }

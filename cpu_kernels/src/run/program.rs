@@ -165,10 +165,18 @@ impl CpuProgram {
 
     /// Runs the steps of `range` as if in order.
     pub fn run(&mut self, range: Range<usize>) {
+        self.run_unless(range, &|| false);
+    }
+
+    /// Like [`CpuProgram::run`], but asks `stop` before steps and ends early if it says so. Returns whether all steps ran.
+    pub fn run_unless(&mut self, range: Range<usize>, stop: &dyn Fn() -> bool) -> bool {
         self.pack(range.clone());
         let CpuProgram { level, pool, steps, packed, .. } = self;
         let mut start = range.start;
         while start < range.end {
+            if stop() {
+                return false;
+            }
             let mut parts = steps[start].step.parts;
             let joins = |s: &&Bound| {
                 parts += s.step.parts;
@@ -183,6 +191,7 @@ impl CpuProgram {
             }
             start += together;
         }
+        true
     }
 
     /// Packs the operands that the steps of `range` need and that are not packed yet.

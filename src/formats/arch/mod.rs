@@ -7,6 +7,7 @@ mod nanotern;
 use super::MAX_VOCAB;
 use super::gguf::encodings::Format;
 use super::gguf::keys::{KeyWriter, Keys, required};
+use super::gguf::short;
 use crate::model::ModelConfig;
 use serde_json::{Map, Value as Json};
 
@@ -154,7 +155,7 @@ fn whole(keys: &Keys<'_, '_>, arch: &str, text: &str) -> Result<Map<String, Json
         }
     }
     match options(keys, arch).next() {
-        Some((key, _)) => Err(format!("key {key:?} is unknown beside {CONFIG:?}: the file may be newer")),
+        Some((key, _)) => Err(format!("key {:?} is unknown beside {CONFIG:?}: the file may be newer", short(key))),
         None => Ok(fields),
     }
 }
@@ -182,7 +183,8 @@ fn add_options(keys: &Keys<'_, '_>, arch: &str, fields: &mut Map<String, Json>) 
     }
     for (key, value) in options(keys, arch) {
         let field = &key[OWN.len()..];
-        let value = value.to_json().ok_or_else(|| format!("key {key:?} is {value}: it must be a number or a word"))?;
+        let value =
+            value.to_json().ok_or_else(|| format!("key {:?} is {value}: it must be a number or a word", short(key)))?;
         // The base of the rotary frequencies is exact here, and rounded under the standard key.
         if let Some(before) = fields.get(field)
             && before.as_f64() != value.as_f64().map(|v| f64::from(v as f32))
@@ -194,7 +196,10 @@ fn add_options(keys: &Keys<'_, '_>, arch: &str, fields: &mut Map<String, Json>) 
     }
     let known = json(&ModelConfig::default());
     match fields.keys().find(|field| !known.contains_key(*field)) {
-        Some(field) => Err(format!("key \"{OWN}{field}\" is unknown to this program: the file may be newer")),
+        Some(field) => {
+            let field = short(field);
+            Err(format!("key \"{OWN}{field}\" is unknown to this program: the file may be newer"))
+        }
         None => Ok(()),
     }
 }

@@ -24,6 +24,11 @@ impl<'a> Keys<'_, 'a> {
         self.get(key, "a finite f32", |v| if let Value::F32(v) = v { Some(*v).filter(|v| v.is_finite()) } else { None })
     }
 
+    /// A boolean.
+    pub fn bool(&self, key: &str) -> Result<Option<bool>, String> {
+        self.get(key, "a boolean", |v| if let Value::Bool(v) = v { Some(*v) } else { None })
+    }
+
     /// A string.
     pub fn str(&self, key: &str) -> Result<Option<&'a str>, String> {
         self.get(key, "a string", Value::as_str)

@@ -13,8 +13,12 @@ const MAX_ALIGNMENT: u64 = 1 << 20;
 const MAX_KEYS: usize = 1 << 16;
 const MAX_TENSORS: usize = 1 << 16;
 const MAX_DIMS: u32 = 4;
-/// Longest name of a key or tensor in bytes.
+/// Longest name of a tensor in bytes.
 const MAX_NAME: usize = 256;
+/// Longest name of a key in bytes, as the format has it.
+const MAX_KEY: usize = (1 << 16) - 1;
+/// Arrays within arrays.
+const MAX_DEPTH: usize = 16;
 
 /// The part of a file before its data.
 pub struct Gguf<'a> {
@@ -58,17 +62,21 @@ pub enum Value<'a> {
     Bool(bool),
     /// A string.
     Str(&'a str),
-    /// An array of scalars or strings.
+    /// A string that is not UTF-8, as its bytes.
+    Bytes(&'a [u8]),
+    /// An array.
     Array(Array<'a>),
 }
 
-/// Values of one scalar or string type, still encoded.
+/// Values of one type, still encoded.
 #[derive(Clone, Copy, Debug)]
 pub struct Array<'a> {
     kind: u32,
     /// Number of values.
     pub len: usize,
     bytes: &'a [u8],
+    /// Whether no string in it is broken.
+    utf8: bool,
 }
 
 const STRING: u32 = 8;
@@ -100,8 +108,11 @@ fn value<'a>(c: &mut Cursor<'a>, kind: u32, key: &str) -> Result<Value<'a>, Stri
             [1] => Value::Bool(true),
             [b] => return Err(format!("key {key:?} at offset {at}: {b} is no boolean")),
         },
-        STRING => Value::Str(c.string(&format!("key {key:?}"))?),
-        ARRAY => Value::Array(array(c, key)?),
+        STRING => {
+            let bytes = c.bytes(&format!("key {key:?}"))?;
+            std::str::from_utf8(bytes).map_or(Value::Bytes(bytes), Value::Str)
+        }
+        ARRAY => Value::Array(array(c, key, 1)?),
         10 => Value::Uint(c.u64(key)?),
         11 => Value::Int(i64::from_le_bytes(c.array(key)?)),
         12 => Value::F64(f64::from_le_bytes(c.array(key)?)),
@@ -109,33 +120,42 @@ fn value<'a>(c: &mut Cursor<'a>, kind: u32, key: &str) -> Result<Value<'a>, Stri
     })
 }
 
-fn array<'a>(c: &mut Cursor<'a>, key: &str) -> Result<Array<'a>, String> {
+fn array<'a>(c: &mut Cursor<'a>, key: &str, depth: usize) -> Result<Array<'a>, String> {
     let (at, kind) = (c.at(), c.u32(key)?);
     let size = match (kind, scalar_bytes(kind)) {
         (_, Some(size)) => size,
         (STRING, _) => 8,
-        (ARRAY, _) => return Err(format!("key {key:?} at offset {at}: arrays of arrays are not supported")),
+        // The kind of the values of an empty array, and their number.
+        (ARRAY, _) if depth < MAX_DEPTH => 4 + 8,
+        (ARRAY, _) => {
+            return Err(format!("key {key:?} at offset {at}: more than {MAX_DEPTH} arrays within each other"));
+        }
         _ => return Err(format!("key {key:?} at offset {at}: array of the unknown type {kind}")),
     };
     let what = format!("length of the array {key:?}");
     let len = c.count(size, usize::MAX, &what)?;
     let start = c.at();
     let rest = c.rest();
-    if kind == STRING {
-        for _ in 0..len {
-            c.string(key)?;
-        }
-    } else {
+    let mut utf8 = true;
+    if scalar_bytes(kind).is_some() {
         c.take((len * size) as u64, key)?;
+    } else {
+        for _ in 0..len {
+            utf8 &= if kind == STRING {
+                std::str::from_utf8(c.bytes(key)?).is_ok()
+            } else {
+                array(c, key, depth + 1)?.utf8
+            };
+        }
     }
-    Ok(Array { kind, len, bytes: &rest[..c.at() - start] })
+    Ok(Array { kind, len, bytes: &rest[..c.at() - start], utf8 })
 }
 
 impl<'a> Array<'a> {
-    /// The values, if they are strings.
+    /// The values, if they are strings of UTF-8.
     pub fn strings(&self) -> Option<impl Iterator<Item = &'a str>> {
         let mut c = Cursor::new(self.bytes, "");
-        (self.kind == STRING).then(|| (0..self.len).map_while(move |_| c.string("").ok()))
+        (self.kind == STRING && self.utf8).then(|| (0..self.len).map_while(move |_| c.string("").ok()))
     }
 
     /// The values, if they are integers of at least 0.
@@ -174,7 +194,7 @@ impl<'a> Value<'a> {
             Value::Bool(v) => Some(v.into()),
             Value::Str(v) => Some(v.into()),
             Value::F32(_) | Value::F64(_) => self.as_f64().filter(|v| v.is_finite()).map(Into::into),
-            Value::Array(_) => None,
+            Value::Bytes(_) | Value::Array(_) => None,
         }
     }
 
@@ -205,8 +225,16 @@ impl fmt::Display for Value<'_> {
             Value::Bool(v) => v.fmt(f),
             Value::Str(s) if s.len() > 60 => write!(f, "{} bytes of text", s.len()),
             Value::Str(s) => write!(f, "{s:?}"),
-            Value::Array(a) if a.kind == STRING => write!(f, "{} strings", a.len),
-            Value::Array(a) => write!(f, "{} numbers", a.len),
+            Value::Bytes(bytes) => write!(f, "{} bytes of text that is not UTF-8", bytes.len()),
+            Value::Array(a) => {
+                let what = match a.kind {
+                    STRING if !a.utf8 => "strings, not all of them UTF-8",
+                    STRING => "strings",
+                    ARRAY => "arrays",
+                    _ => "numbers",
+                };
+                write!(f, "{} {what}", a.len)
+            }
         }
     }
 }
@@ -251,8 +279,14 @@ impl<'a> Gguf<'a> {
             return Err("magic at offset 0 is not \"GGUF\": not a GGUF file".into());
         }
         let version = c.u32("version")?;
-        if version != VERSION {
-            return Err(format!("GGUF version {version} at offset 4: {VERSION} can be read"));
+        // Version 3 added nothing but big-endian files. In version 1 lengths have 32 bits.
+        if ![2, VERSION].contains(&version) {
+            let other = version.swap_bytes();
+            let (version, can) = match (1..=VERSION).contains(&other) {
+                true => (other, " is big-endian: little-endian"),
+                false => (version, ": 2 and 3"),
+            };
+            return Err(format!("GGUF version {version} at offset 4{can} can be read"));
         }
         // A description takes a name's length, a count, one dimension, a type, an offset; a key a length, a type, a byte.
         let tensors = c.count(8 + 4 + 8 + 4 + 8, MAX_TENSORS, "number of tensors")?;
@@ -317,13 +351,23 @@ impl<'a> Gguf<'a> {
     }
 }
 
+/// The front of a key, for errors.
+pub fn short(key: &str) -> &str {
+    let mut end = MAX_NAME.min(key.len());
+    while !key.is_char_boundary(end) {
+        end -= 1;
+    }
+    &key[..end]
+}
+
 fn read_keys<'a>(c: &mut Cursor<'a>, count: usize) -> Result<BTreeMap<&'a str, Value<'a>>, String> {
     let mut keys = BTreeMap::new();
     for i in 0..count {
-        let key = c.name(MAX_NAME, &format!("name of key {i}"))?;
-        let kind = c.u32(key)?;
-        if keys.insert(key, value(c, kind, key)?).is_some() {
-            return Err(format!("key {key:?} is there twice"));
+        let key = c.name(MAX_KEY, &format!("name of key {i}"))?;
+        let short = short(key);
+        let kind = c.u32(short)?;
+        if keys.insert(key, value(c, kind, short)?).is_some() {
+            return Err(format!("key {short:?} is there twice"));
         }
     }
     Ok(keys)

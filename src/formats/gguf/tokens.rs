@@ -19,6 +19,9 @@ const KINDS: &str = "tokenizer.ggml.token_type";
 const MERGES: &str = "tokenizer.ggml.merges";
 const BOS: &str = "tokenizer.ggml.bos_token_id";
 const EOS: &str = "tokenizer.ggml.eos_token_id";
+const UNK: &str = "tokenizer.ggml.unknown_token_id";
+const PAD: &str = "tokenizer.ggml.padding_token_id";
+const ADD_BOS: &str = "tokenizer.ggml.add_bos_token";
 const TEMPLATE: &str = "tokenizer.chat_template";
 const FULL: &str = "tokenizer.huggingface.json";
 /// The ids at which generation stops.
@@ -52,11 +55,16 @@ pub(super) fn write(text: &TextConfig, vocab: usize, out: &mut KeyWriter) -> Res
             out.strings(TOKENS, &bpe.tokens);
             out.i32s(KINDS, bpe.kinds.iter().map(|k| *k as i32));
             out.strings(MERGES, &bpe.merges);
-            out.bool("tokenizer.ggml.add_bos_token", false);
+            out.bool(ADD_BOS, text.add_bos);
         }
-        None => out.str(MODEL, "none"),
+        None => {
+            out.str(MODEL, "none");
+            if text.add_bos != implied_start(text.tokenizer_json.as_deref()).is_some() {
+                out.bool(ADD_BOS, text.add_bos);
+            }
+        }
     }
-    for (key, id) in [(BOS, text.bos), (EOS, text.eos)] {
+    for (key, id) in [(BOS, text.bos), (EOS, text.eos), (UNK, text.unk), (PAD, text.pad)] {
         if let Some(id) = id {
             out.u32(key, id);
         }
@@ -94,14 +102,45 @@ pub(super) fn read(file: &Gguf<'_>, vocab: usize) -> Result<TextConfig, String> 
             Err(why) => (None, Some(why)),
         },
     };
+    let implied = implied_start(tokenizer_json.as_deref());
+    // Other programs write no key where their readers know what a kind of tokenizer does.
+    let usual = || Ok::<_, String>(implied.is_some() || cfg!(feature = "native") && keys.str(MODEL)? == Some("llama"));
+    let add_bos = keys.bool(ADD_BOS)?.map_or_else(usual, Ok)?;
+    // Only the templates of others read these.
+    let named = |key| if cfg!(feature = "native") { id(key) } else { Ok(None) };
     Ok(TextConfig {
         tokenizer_json,
         no_tokenizer,
-        bos: id(BOS)?,
+        bos: id(BOS)?.or(implied),
+        unk: named(UNK)?,
+        pad: named(PAD)?,
+        add_bos,
         stop: stop.unwrap_or_else(|| eos.into_iter().collect()),
         eos,
         chat_template: keys.str(TEMPLATE)?.map(String::from),
     })
+}
+
+/// The id that the post-processor of a `tokenizer.json` puts before every text. In a browser only the key counts.
+fn implied_start(json: Option<&str>) -> Option<u32> {
+    if !cfg!(feature = "native") {
+        return None;
+    }
+    let json: Json = serde_json::from_str(json.filter(|json| json.contains("Processing\""))?).ok()?;
+    let post = &json["post_processor"];
+    let steps = post["processors"].as_array().map_or(std::slice::from_ref(post), Vec::as_slice);
+    steps
+        .iter()
+        .find_map(|step| match step["type"].as_str()? {
+            "TemplateProcessing" => {
+                let name = step["single"][0]["SpecialToken"]["id"].as_str()?;
+                step["special_tokens"][name]["ids"][0].as_u64()
+            }
+            "BertProcessing" | "RobertaProcessing" => step["cls"][1].as_u64(),
+            _ => None,
+        })?
+        .try_into()
+        .ok()
 }
 
 /// The `tokenizer.json` for the tokens and merges, if there are any. The inner error says why none can be made; the weights

@@ -1,7 +1,8 @@
 //! The two quantisers, equal bit for bit at every level.
 //!
 //! Activations (`rows`), per row: step = max(max|x|, 1e-8) / 127; xq = x / step, clamped to +-127 and rounded half to
-//! even. A true division: a reciprocal rounds differently. A NaN does not count for the maximum and becomes -127.
+//! even. A true division: a reciprocal rounds differently. A row with a value that is not finite has the step NaN and codes of
+//! -127, so that no product hides it.
 //!
 //! Weights (`ternary`), per group: s = mean|w|, at least 2^-14, rounded to f16, half to even; code = +1 if w > s / 2,
 //! -1 if w < -s / 2, else 0. The sum of |w| is taken by adding halves: padded with zeros to a power of two n, then

@@ -5,11 +5,18 @@ use crate::matrix::scratch::Scratch;
 
 /// Quantises one row of activations; returns its step.
 pub(super) fn row(x: &[f32], xq: &mut [i8]) -> f32 {
-    let step = x.iter().fold(MIN_MAX, |max, x| if x.abs() > max { x.abs() } else { max }) / 127.0;
+    let max = x.iter().fold(MIN_MAX, |max, x| if x.abs() > max { x.abs() } else { max });
+    let step = step(max, x.iter().all(|x| x.is_finite()));
     for (x, xq) in x.iter().zip(xq) {
         *xq = code(x / step);
     }
     step
+}
+
+/// The step of a row with this maximum, whose values are all finite or not.
+#[inline]
+pub(super) fn step(max: f32, finite: bool) -> f32 {
+    if finite { max / 127.0 } else { f32::NAN }
 }
 
 /// Clamps and rounds half to even.

@@ -8,15 +8,21 @@ use crate::simd::isa::{Isa, unroll};
 pub(super) fn row<S: Isa>(x: &[f32], xq: &mut [i8]) -> f32 {
     assert_eq!(x.len(), xq.len());
     let whole = x.len() / (2 * S::WIDTH) * (2 * S::WIDTH);
-    let mut max = [S::splat(MIN_MAX); 2];
+    let (mut max, mut zero) = ([S::splat(MIN_MAX); 2], [S::splat(0.0); 2]);
     for i in (0..whole).step_by(2 * S::WIDTH) {
-        for (v, max) in max.iter_mut().enumerate() {
-            // SAFETY: a register of values. A NaN does not count: the second operand is the maximum of one.
-            *max = S::max(S::abs(unsafe { S::load(x.as_ptr().add(i + v * S::WIDTH)) }), *max);
+        for (v, (max, zero)) in max.iter_mut().zip(&mut zero).enumerate() {
+            // SAFETY: a register of values.
+            let x = unsafe { S::load(x.as_ptr().add(i + v * S::WIDTH)) };
+            // The second operand is the maximum with a NaN.
+            *max = S::max(S::abs(x), *max);
+            *zero = S::add(*zero, S::mul(x, S::splat(0.0)));
         }
     }
     let max = S::max_lane(S::max(max[0], max[1]));
-    let step = x[whole..].iter().fold(max, |max, x| if x.abs() > max { x.abs() } else { max }) / 127.0;
+    let max = x[whole..].iter().fold(max, |max, x| if x.abs() > max { x.abs() } else { max });
+    // 0 * x is 0, or NaN where x is not finite.
+    let finite = S::sum_halves(S::add(zero[0], zero[1])) == 0.0 && x[whole..].iter().all(|x| x.is_finite());
+    let step = scalar::step(max, finite);
     let (low, high) = (S::splat(-127.0), S::splat(127.0));
     for i in (0..whole).step_by(2 * S::WIDTH) {
         let mut codes = [S::splat_i(0); 2];

@@ -1,0 +1,227 @@
+//! Chat templates as Hugging Face's `transformers` renders them: with the filters, functions and methods that Jinja2 and
+//! Python have there.
+
+use super::json;
+use minijinja::syntax::SyntaxConfig;
+use minijinja::value::{Kwargs, Value, ValueKind, from_args};
+use minijinja::{AutoEscape, Environment, Error, ErrorKind, State};
+use minijinja_contrib::pycompat;
+use std::fmt;
+
+/// The largest number of instructions of a rendering. The template is untrusted: it comes from a file.
+const FUEL: u64 = 1_000_000;
+
+type Made = Result<Value, Error>;
+
+/// What a template said by `raise_exception`.
+#[derive(Debug)]
+pub struct Raised(pub String);
+
+impl fmt::Display for Raised {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Raised {}
+
+pub fn failed(what: impl Into<String>) -> Error {
+    Error::new(ErrorKind::InvalidOperation, what.into())
+}
+
+/// The environment of one template, which is called `chat`.
+pub fn environment(template: &str) -> Result<Environment<'static>, Error> {
+    let mut environment = Environment::new();
+    environment.set_fuel(Some(FUEL));
+    environment.set_syntax(SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?);
+    environment.set_auto_escape_callback(|_| AutoEscape::None);
+    environment.set_unknown_method_callback(method);
+    environment.set_formatter(|out, _, value| {
+        let text = json::float_text(value).unwrap_or_else(|| value.to_string());
+        out.write_str(&text).map_err(Error::from)
+    });
+    environment.add_filter("default", default);
+    environment.add_filter("d", default);
+    environment.add_filter("indent", indent);
+    environment.add_filter("tojson", json::to_json);
+    environment.add_filter("trim", |text: &Value, chars: Option<&str>| {
+        strip(&text.to_string(), chars, true, true).to_string()
+    });
+    environment
+        .add_test("iterable", |value: &Value| value.is_undefined() || !value.is_none() && value.try_iter().is_ok());
+    environment.add_test("sequence", |value: &Value| {
+        matches!(value.kind(), ValueKind::String | ValueKind::Seq | ValueKind::Map)
+    });
+    environment.add_function("raise_exception", |message: &Value| -> Made {
+        Err(failed("the template refuses").with_source(Raised(message.to_string())))
+    });
+    environment.add_function("strftime_now", |format: &str| {
+        let now = jiff::Zoned::now();
+        jiff::fmt::strtime::format(format, &now).map_err(|e| failed(format!("strftime_now({format:?}): {e}")))
+    });
+    environment.add_template_owned("chat", source(template))?;
+    Ok(environment)
+}
+
+/// A template in the dialect of minijinja, which has no `generation` blocks (they only mark their content) and fewer escapes in
+/// strings.
+fn source(template: &str) -> String {
+    let template = template.replace("\r\n", "\n").replace('\r', "\n");
+    let (mut out, mut rest) = (String::with_capacity(template.len()), &*template);
+    while let Some(at) = ["{%", "{{", "{#"].into_iter().filter_map(|open| rest.find(open)).min() {
+        let (before, tag) = rest.split_at(at);
+        let name = tag[2..].trim_start_matches(['-', '+']).trim_start();
+        let name = &name[..name.find(|c: char| !c.is_alphanumeric()).unwrap_or(name.len())];
+        let (tag, after) = tag.split_at(match (&tag[..2], name) {
+            ("{#", _) => tag.find("#}").map_or(tag.len(), |end| end + 2),
+            ("{%", "raw") => tag.find("endraw").unwrap_or(tag.len()),
+            ("{%", _) => end_of_code(tag, "%}"),
+            _ => end_of_code(tag, "}}"),
+        });
+        out.push_str(before);
+        match (&tag[..2], name) {
+            ("{%", "generation") => out.push_str(&tag.replacen(name, "if true", 1)),
+            ("{%", "endgeneration") => out.push_str(&tag.replacen(name, "endif", 1)),
+            ("{#", _) | ("{%", "raw") => out.push_str(tag),
+            _ => out.push_str(&escapes(tag)),
+        }
+        rest = after;
+    }
+    out + rest
+}
+
+/// Length of a tag with its `close`, which does not count within a string.
+fn end_of_code(tag: &str, close: &str) -> usize {
+    let mut quote = None;
+    let mut chars = tag.char_indices().skip(2);
+    while let Some((at, c)) = chars.next() {
+        match (quote, c) {
+            (Some(_), '\\') => drop(chars.next()),
+            (Some(open), c) if open == c => quote = None,
+            (None, '"' | '\'') => quote = Some(c),
+            (None, _) if tag[at..].starts_with(close) => return at + close.len(),
+            _ => {}
+        }
+    }
+    tag.len()
+}
+
+/// A tag with the escapes of minijinja: `\U0001F600` is the character itself, and a backslash before a character that it does
+/// not escape stays.
+fn escapes(tag: &str) -> String {
+    let (mut out, mut rest) = (String::with_capacity(tag.len()), tag);
+    while let Some(at) = rest.find('\\') {
+        let (before, after) = (&rest[..at], &rest[at + 1..]);
+        out.push_str(before);
+        let wide = after.strip_prefix('U').and_then(|hex| u32::from_str_radix(hex.get(..8)?, 16).ok());
+        let next = after.chars().next().unwrap_or_default();
+        match wide.and_then(char::from_u32) {
+            Some(c) => out.push(c),
+            None if "\\\"'nrtbfux".contains(next) => out.extend(['\\', next]),
+            None => out.extend(['\\', '\\', next]),
+        }
+        rest = &after[wide.map_or(next.len_utf8().min(after.len()), |_| 9)..];
+    }
+    out + rest
+}
+
+/// Jinja's `default`, whose second argument may have its name.
+fn default(value: &Value, or: Option<Value>, boolean: Option<bool>, named: Kwargs) -> Made {
+    let or = or.map_or_else(|| named.get("default_value"), |or| Ok(Some(or)))?;
+    let falsy_too = boolean.map_or_else(|| named.get("boolean"), |b| Ok(Some(b)))?;
+    named.assert_all_used()?;
+    let missing = value.is_undefined() || falsy_too == Some(true) && !value.is_true();
+    Ok(if missing { or.unwrap_or_else(|| "".into()) } else { value.clone() })
+}
+
+/// Jinja's `indent`, which keeps the newline at the end.
+fn indent(text: &str, width: Option<Value>, first: Option<bool>, blank: Option<bool>, named: Kwargs) -> Made {
+    let width = width.map_or_else(|| named.get::<Option<Value>>("width"), |w| Ok(Some(w)))?;
+    let first = first.map_or_else(|| named.get::<Option<bool>>("first"), |f| Ok(Some(f)))?;
+    let blank = blank.map_or_else(|| named.get::<Option<bool>>("blank"), |b| Ok(Some(b)))?;
+    named.assert_all_used()?;
+    let by = indentation(&width.unwrap_or_else(|| 4.into()))?;
+    let mut out = if first == Some(true) { by.clone() } else { String::new() };
+    for (i, line) in text.split('\n').enumerate() {
+        out.push_str(if i > 0 { "\n" } else { "" });
+        out.push_str(if i > 0 && (blank == Some(true) || !line.is_empty()) { &by } else { "" });
+        out.push_str(line);
+    }
+    Ok(out.into())
+}
+
+/// A number of blanks, or a text.
+pub fn indentation(width: &Value) -> Result<String, Error> {
+    /// More would only serve to fill the memory.
+    const MOST: usize = 1024;
+    match width.as_str() {
+        Some(text) => Ok(text.to_string()),
+        None => Ok(" ".repeat(usize::try_from(width.clone())?.min(MOST))),
+    }
+}
+
+/// The methods of Python's strings that `pycompat` lacks, or in which it differs.
+fn method(state: &mut State<'_, '_>, value: &Value, name: &str, args: &[Value]) -> Made {
+    let others =
+        |state: &mut State<'_, '_>, args: &[Value]| pycompat::unknown_method_callback(state, value, name, args);
+    let Some(text) = value.as_str() else { return others(state, args) };
+    let chars = || from_args::<(Option<&str>,)>(args).map(|(chars,)| chars);
+    let part = || from_args::<(&str,)>(args).map(|(part,)| part);
+    Ok(match name {
+        "strip" => strip(text, chars()?, true, true).into(),
+        "lstrip" => strip(text, chars()?, true, false).into(),
+        "rstrip" => strip(text, chars()?, false, true).into(),
+        "removeprefix" => text.strip_prefix(part()?).unwrap_or(text).into(),
+        "removesuffix" => text.strip_suffix(part()?).unwrap_or(text).into(),
+        "partition" => match text.split_once(part()?) {
+            Some((before, after)) => [before, part()?, after],
+            None => [text, "", ""],
+        }
+        .into_iter()
+        .collect(),
+        "rpartition" => match text.rsplit_once(part()?) {
+            Some((before, after)) => [before, part()?, after],
+            None => ["", "", text],
+        }
+        .into_iter()
+        .collect(),
+        "split" => {
+            let (separator, most, named): (Option<Value>, Option<Value>, Kwargs) = from_args(args)?;
+            let separator = separator.map_or_else(|| named.get("sep"), |s| Ok(Some(s)))?;
+            let most = most.map_or_else(|| named.get("maxsplit"), |n| Ok(Some(n)))?;
+            named.assert_all_used()?;
+            others(state, &[separator.unwrap_or_default(), most.unwrap_or_default()])?
+        }
+        "rsplit" => {
+            let (separator, most): (&str, Option<usize>) = from_args(args)?;
+            let mut parts: Vec<&str> = text.rsplitn(most.map_or(usize::MAX, |n| n + 1), separator).collect();
+            parts.reverse();
+            parts.into_iter().collect()
+        }
+        "title" => title(text).into(),
+        _ => others(state, args)?,
+    })
+}
+
+/// Without the white space at its ends, or without the given characters. Python's white space has four separators more than
+/// Unicode's.
+fn strip<'a>(text: &'a str, chars: Option<&str>, left: bool, right: bool) -> &'a str {
+    let space = |c: char| c.is_whitespace() || ('\x1c'..='\x1f').contains(&c);
+    let strips = |c: char| chars.map_or_else(|| space(c), |chars| chars.contains(c));
+    let text = if left { text.trim_start_matches(strips) } else { text };
+    if right { text.trim_end_matches(strips) } else { text }
+}
+
+/// Every letter that follows no letter is a capital; all others are small.
+fn title(text: &str) -> String {
+    let (mut out, mut inside) = (String::with_capacity(text.len()), false);
+    for c in text.chars() {
+        if inside {
+            out.extend(c.to_lowercase());
+        } else {
+            out.extend(c.to_uppercase());
+        }
+        inside = c.is_alphabetic();
+    }
+    out
+}
