@@ -5,6 +5,7 @@ use crate::graph::{Access, Node, Plan};
 use crate::{Error, Result};
 use cpu_kernels::matrix::ternary_gemv::{Layout, Layouts};
 use cpu_kernels::{CpuProgram, Level, Step};
+use std::io::ErrorKind;
 use std::sync::Arc;
 
 /// Elementary operations for each thread: with fewer, another thread costs more than it saves.
@@ -63,13 +64,9 @@ impl Cpu {
     }
 
     pub(super) fn prepare(&self, plan: &Plan) -> Result<CpuProgram> {
-        let (needed, free) = (plan.bytes() as u64, free_memory());
-        if needed >= free {
-            return Err(Error::OutOfMemory(format!(
-                "this takes {} MiB of memory, and {} MiB are free: use a smaller batch or model",
-                mib(needed).ceil(),
-                mib(free).ceil()
-            )));
+        let needed = plan.bytes();
+        if needed as u64 >= free_memory() {
+            return Err(too_little(needed, ADVICE));
         }
         let sizes: Vec<usize> = plan.slots.iter().map(|s| s.bytes).collect();
         let step = |node: &Node| Step {
@@ -81,24 +78,46 @@ impl Cpu {
             parts: ((node.op.work)(&node.args) / GRAIN).clamp(1, self.threads as u64) as usize,
         };
         let steps = plan.graph.nodes.iter().map(step).collect();
-        let no_threads =
-            |e| Error::Device(format!("{} threads: {e}; fewer can be asked for by --threads", self.threads));
-        let program = CpuProgram::new(self.level, self.threads, &sizes, steps).map_err(no_threads)?;
+        let refused = |e: std::io::Error| match e.kind() {
+            ErrorKind::OutOfMemory => too_little(needed, ADVICE),
+            _ => Error::Device(format!("{} threads: {e}; fewer can be asked for by --threads", self.threads)),
+        };
+        let program = CpuProgram::new(self.level, self.threads, &sizes, steps).map_err(refused)?;
         Ok(program.with_layouts(self.layouts.clone()))
     }
 }
 
-/// Free bytes: on Linux the available memory and swap, within the limit of the container; elsewhere the address space.
+/// Gives buffers more room: (buffer, bytes).
+pub(super) fn grow(program: &mut CpuProgram, sizes: &[(usize, usize)]) -> Result<()> {
+    let more =
+        sizes.iter().map(|(b, bytes)| bytes.saturating_sub(program.bytes(*b).len())).fold(0, usize::saturating_add);
+    let too_little = || too_little(more, "use fewer slots or a smaller context");
+    if more as u64 >= free_memory() {
+        return Err(too_little());
+    }
+    program.grow(sizes).map_err(|_| too_little())
+}
+
+/// What to do about too little memory.
+const ADVICE: &str = "use a smaller batch or model";
+
+fn too_little(bytes: usize, advice: &str) -> Error {
+    let (takes, free) = (mib(bytes as u64).ceil(), mib(free_memory()).ceil());
+    Error::OutOfMemory(format!("this takes {takes} MiB of memory, and {free} MiB are free: {advice}"))
+}
+
+/// Free bytes: on Linux the available memory and swap, within the limits of the container and of the process; elsewhere the
+/// address space.
 fn free_memory() -> u64 {
     let file = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
-    let allowed = file("/sys/fs/cgroup/memory.max").trim().parse().unwrap_or(usize::MAX as u64);
-    let meminfo = file("/proc/meminfo");
-    let kib = |key: &str| {
-        let mut values = meminfo.lines().filter_map(|line| line.strip_prefix(key)?.trim().strip_suffix("kB"));
-        values.next()?.trim().parse::<u64>().ok()
+    let value = |path: &str, key: &str| {
+        let words = file(path).lines().find_map(|line| Some(line.strip_prefix(key)?.trim_start().to_string()))?;
+        words.split(' ').next()?.parse::<u64>().ok()
     };
-    match kib("MemAvailable:") {
-        Some(available) => allowed.min((available + kib("SwapFree:").unwrap_or(0)) << 10),
-        None => allowed,
-    }
+    let system = value("/proc/meminfo", "MemAvailable:")
+        .map(|kib| (kib + value("/proc/meminfo", "SwapFree:").unwrap_or(0)) << 10);
+    let container = file("/sys/fs/cgroup/memory.max").trim().parse().ok();
+    let used = || value("/proc/self/status", "VmSize:").unwrap_or(0) << 10;
+    let process = value("/proc/self/limits", "Max address space").map(|limit| limit.saturating_sub(used()));
+    [system, container, process].into_iter().flatten().fold(usize::MAX as u64, u64::min)
 }

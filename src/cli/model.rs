@@ -1,7 +1,9 @@
 //! The flags that choose a model.
 
+use super::say;
 use nanotern::formats::ModelFile;
 use nanotern::formats::mhc::MhcFile;
+use nanotern::infer::EngineOptions;
 use nanotern::tokenizer::Tokenizer;
 use nanotern::train::newest_run;
 use nanotern::{Error, Result};
@@ -19,6 +21,31 @@ pub struct ModelArgs {
     // NANOTERN_TOKENIZER belongs to `train`, where it may also be `bpe` or `bytes`.
     #[arg(long, value_name = "FILE")]
     tokenizer: Option<PathBuf>,
+}
+
+#[derive(clap::Args)]
+pub struct ContextArgs {
+    /// Most tokens that the model sees at once, of a prompt and its answer; by default what the model was made for, up to 4096.
+    #[arg(long, env = "NANOTERN_CONTEXT")]
+    context: Option<usize>,
+}
+
+impl ContextArgs {
+    /// Limits the context of a model; returns it.
+    pub fn limit(&self, file: &mut ModelFile) -> Result<usize> {
+        if self.context == Some(0) {
+            return Err(Error::usage("--context 0: at least 1 is possible"));
+        }
+        let options = EngineOptions { context: self.context.unwrap_or(0), ..EngineOptions::default() };
+        let (context, longest) = (options.context_of(&file.config)?, file.config.seq_len);
+        if self.context.is_none() && context < longest {
+            say(&format!(
+                "the context is limited to {context} tokens; with --context {longest} it is all that the model has"
+            ));
+        }
+        file.config.seq_len = context;
+        Ok(context)
+    }
 }
 
 impl ModelArgs {

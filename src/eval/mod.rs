@@ -100,7 +100,7 @@ pub fn synthetic(file: &ModelFile, backend: &Backend) -> Result<BTreeMap<&'stati
     let tokenizer = file.tokenizer()?.ok_or_else(|| Error::usage("the model has no tokenizer"))?;
     let questions = synthetic::held_out();
     let prompts: Vec<Vec<u32>> = questions.iter().map(|q| tokenizer.encode_with_specials(&q.prompt)).collect();
-    let mut engine = Engine::new(file, backend, EngineOptions { slots: 16, ..EngineOptions::default() })?;
+    let mut engine = Engine::new(file, backend, EngineOptions { slots: 16, context: file.config.seq_len })?;
     let sampling = Sampling { temperature: 0.0, max_tokens: 64, ..Sampling::default() };
     let answers = engine.generate_all(&prompts, &sampling)?;
     let mut scores: BTreeMap<&'static str, Score> = BTreeMap::new();
@@ -117,7 +117,7 @@ pub fn synthetic(file: &ModelFile, backend: &Backend) -> Result<BTreeMap<&'stati
 /// # Errors
 /// When a device fails.
 pub fn parity(file: &ModelFile, reference: &Backend, other: &Backend, prompt: &[u32]) -> Result<Vec<Difference>> {
-    let options = EngineOptions { slots: 1, ..EngineOptions::default() };
+    let options = EngineOptions { slots: 1, context: file.config.seq_len };
     let (mut reference, mut other) = (Engine::new(file, reference, options)?, Engine::new(file, other, options)?);
     reference.compare(&mut other, prompt)
 }
