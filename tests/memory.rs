@@ -9,7 +9,7 @@ use nanotern::formats::Format;
 use nanotern::model::ModelConfig;
 use nanotern::tokenizer::Tokenizer;
 use std::io::Write;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 /// Bytes of each corpus.
@@ -73,6 +73,44 @@ fn a_deep_model_takes_little_memory() {
     let peak = held(server.child.id());
     server.kill();
     assert!(peak > 1000 && peak < MOST, "serve: {peak} KiB");
+}
+
+/// A command that finds too little memory says so, wherever it finds it: in the file, the weights, their packed copies, or the
+/// keys and values of a growing sequence.
+#[test]
+fn too_little_memory_is_an_error() {
+    let p = Project::new();
+    let config = ModelConfig {
+        dim: 256,
+        layers: 8,
+        heads: 8,
+        kv_heads: 8,
+        ffn: 32,
+        seq_len: 4096,
+        group_size: 32,
+        mhc_streams: 1,
+        ..ModelConfig::default()
+    };
+    random_model(config, 100_000).save_gguf(&p.path("wide.gguf"), Format::Q1_58).unwrap();
+    let bench =
+        p.command("bench decode --backend cpu --threads 2 --model wide.gguf --prompt 600 --tokens 1 --repeats 1");
+    let mut said = String::new();
+    // The file has 52 MB, the table in f32 twice as many, its packed copy as many again, the pages 17.
+    for mib in (75..475).step_by(25) {
+        let mut command = Command::new("sh");
+        command.args(["-c", "ulimit -v $0 && exec \"$@\"", &(mib << 10).to_string()]);
+        command.arg(bench.get_program()).args(bench.get_args()).current_dir(p.path("."));
+        let out = command.output().unwrap();
+        let err = String::from_utf8_lossy(&out.stderr);
+        assert!(matches!(out.status.code(), Some(0 | 1)), "{mib} MiB: {}\n{err}", out.status);
+        let named = err.contains("MiB are free") || err.contains("Cannot allocate memory");
+        assert_eq!(named, out.status.code() == Some(1), "{mib} MiB: {err}");
+        said.push_str(&err);
+        if out.status.success() {
+            break;
+        }
+    }
+    assert!(said.contains("smaller model") && said.contains("smaller batch or model"), "{said}");
 }
 
 #[test]

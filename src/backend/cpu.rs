@@ -1,8 +1,7 @@
 //! The CPU backend: runs every op by its kernel, on a pool of threads.
 
-use crate::error::mib;
 use crate::graph::{Access, Node, Plan};
-use crate::{Error, Result};
+use crate::{Error, Result, memory};
 use cpu_kernels::matrix::ternary_gemv::{Layout, Layouts};
 use cpu_kernels::{CpuProgram, Level, Step};
 use std::io::ErrorKind;
@@ -64,10 +63,9 @@ impl Cpu {
     }
 
     pub(super) fn prepare(&self, plan: &Plan) -> Result<CpuProgram> {
-        let needed = plan.bytes();
-        if needed as u64 >= free_memory() {
-            return Err(too_little(needed, ADVICE));
-        }
+        const ADVICE: &str = "use a smaller batch or model";
+        let free = memory::free();
+        memory::check(plan.bytes(), free, ADVICE)?;
         let sizes: Vec<usize> = plan.slots.iter().map(|s| s.bytes).collect();
         let step = |node: &Node| Step {
             kernel: node.op.kernel,
@@ -79,45 +77,21 @@ impl Cpu {
         };
         let steps = plan.graph.nodes.iter().map(step).collect();
         let refused = |e: std::io::Error| match e.kind() {
-            ErrorKind::OutOfMemory => too_little(needed, ADVICE),
+            ErrorKind::OutOfMemory => memory::too_little(plan.bytes(), free, ADVICE),
             _ => Error::Device(format!("{} threads: {e}; fewer can be asked for by --threads", self.threads)),
         };
         let program = CpuProgram::new(self.level, self.threads, &sizes, steps).map_err(refused)?;
+        memory::check(plan.bytes() + program.constant_bytes(), free, ADVICE)?;
         Ok(program.with_layouts(self.layouts.clone()))
     }
 }
 
 /// Gives buffers more room: (buffer, bytes).
 pub(super) fn grow(program: &mut CpuProgram, sizes: &[(usize, usize)]) -> Result<()> {
-    let more =
-        sizes.iter().map(|(b, bytes)| bytes.saturating_sub(program.bytes(*b).len())).fold(0, usize::saturating_add);
-    let too_little = || too_little(more, "use fewer slots or a smaller context");
-    if more as u64 >= free_memory() {
-        return Err(too_little());
-    }
-    program.grow(sizes).map_err(|_| too_little())
-}
-
-/// What to do about too little memory.
-const ADVICE: &str = "use a smaller batch or model";
-
-fn too_little(bytes: usize, advice: &str) -> Error {
-    let (takes, free) = (mib(bytes as u64).ceil(), mib(free_memory()).ceil());
-    Error::OutOfMemory(format!("this takes {takes} MiB of memory, and {free} MiB are free: {advice}"))
-}
-
-/// Free bytes: on Linux the available memory and swap, within the limits of the container and of the process; elsewhere the
-/// address space.
-fn free_memory() -> u64 {
-    let file = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
-    let value = |path: &str, key: &str| {
-        let words = file(path).lines().find_map(|line| Some(line.strip_prefix(key)?.trim_start().to_string()))?;
-        words.split(' ').next()?.parse::<u64>().ok()
-    };
-    let system = value("/proc/meminfo", "MemAvailable:")
-        .map(|kib| (kib + value("/proc/meminfo", "SwapFree:").unwrap_or(0)) << 10);
-    let container = file("/sys/fs/cgroup/memory.max").trim().parse().ok();
-    let used = || value("/proc/self/status", "VmSize:").unwrap_or(0) << 10;
-    let process = value("/proc/self/limits", "Max address space").map(|limit| limit.saturating_sub(used()));
-    [system, container, process].into_iter().flatten().fold(usize::MAX as u64, u64::min)
+    const ADVICE: &str = "use fewer slots or a smaller context";
+    let more = sizes.iter().map(|(b, bytes)| bytes.saturating_sub(program.bytes(*b).len()));
+    let more = more.fold(0, usize::saturating_add);
+    let free = memory::free();
+    memory::check(more, free, ADVICE)?;
+    program.grow(sizes).map_err(|_| memory::too_little(more, free, ADVICE))
 }

@@ -19,6 +19,7 @@ pub(super) use tokens::STOP;
 pub use write::Layout;
 
 use super::{ModelFile, Tensor, TensorData, TextConfig, arch, mhc};
+use crate::memory;
 use crate::model::{Form, ModelConfig, Role, Weight};
 use half::f16;
 use keys::Keys;
@@ -99,6 +100,9 @@ impl Place {
 /// Reads a model; the error names the key or tensor, and where there is one the offset.
 pub(super) fn load(bytes: &[u8]) -> Result<ModelFile, String> {
     let head = Head::parse(bytes, bytes.len() as u64)?.expect("all its bytes are there");
+    let read = head.places.iter().fold(0, |sum: usize, p| sum.saturating_add(p.bytes as usize));
+    // Codes of five values in a byte take a fourth more in memory.
+    memory::check(read.saturating_add(read / 4), memory::free(), "use a smaller model").map_err(|e| e.to_string())?;
     let part = |p: &Place| &bytes[p.offset as usize..][..p.bytes as usize];
     let tensors = head.places.iter().map(|p| p.decode(part(p))).collect::<Result<_, _>>()?;
     Ok(ModelFile { config: head.config, vocab: head.vocab, tensors, text: head.text })

@@ -144,6 +144,11 @@ impl CpuProgram {
         self.pool.threads()
     }
 
+    /// Bytes of the operands of which packed forms will be made. These take about as much again, or less.
+    pub fn constant_bytes(&self) -> usize {
+        self.packed.iter().flat_map(|c| &c.bufs).map(|b| self.bytes(*b).len()).sum()
+    }
+
     /// Bytes of the packed forms that were made.
     pub fn packed_bytes(&self) -> usize {
         self.packed.iter().filter_map(|c| c.value.as_ref()).map(Packed::bytes).sum()

@@ -191,7 +191,7 @@ fn check_size(limits: &wgpu::Limits, plan: &Plan, slot: &Slot, bytes: u64) -> Re
     let Tensor { name, shape, .. } = largest.expect("a slot has a tensor");
     let (takes, allows) = (mib(bytes).ceil(), mib(limit).floor());
     Err(Error::Device(format!(
-        "{name} {shape:?} takes {takes} MiB, but this device allows {allows} MiB for {what}: use a smaller model, batch or chunk"
+        "{name} {shape:?} takes {takes} MiB, but this device allows {allows} MiB for {what}: use a smaller model, batch, chunk or context"
     )))
 }
 
