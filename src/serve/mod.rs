@@ -22,6 +22,8 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use metrics::Metrics;
+#[doc(hidden)]
+pub use openai::ChatRequest;
 use stall::Stalling;
 use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener};
