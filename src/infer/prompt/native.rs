@@ -1,5 +1,6 @@
 //! Any chat template.
 
+use super::budget::{self, exceeded};
 use super::guard::{Guard, Marks, Parts};
 use super::jinja::{self, Raised};
 use super::{Message, known_role};
@@ -148,7 +149,10 @@ impl ChatTemplate {
     /// When the template is malformed, needs what this program does not have, or renders no conversation.
     pub fn new(text: &TextConfig, tokenizer: &Tokenizer) -> Result<Option<Self>> {
         let Some(source) = text.chat_template.clone() else { return Ok(None) };
-        let broken = |e: &minijinja::Error| Error::usage(format!("the model's chat template cannot be used: {e}"));
+        let broken = |e: &minijinja::Error| {
+            let why = exceeded(e).map_or_else(|| e.to_string(), |what| format!("it takes too much: {what}"));
+            Error::usage(format!("the model's chat template cannot be used: {why}"))
+        };
         let ids = [("bos_token", text.bos), ("eos_token", text.eos), ("unk_token", text.unk), ("pad_token", text.pad)];
         let spelling = |id: Option<u32>| tokenizer.token_bytes(id?).map(|b| String::from_utf8_lossy(&b).into_owned());
         let mut template = ChatTemplate {
@@ -200,7 +204,7 @@ impl ChatTemplate {
         ];
         let others = conversation.others.iter().map(|(name, value)| (&**name, value.clone()));
         let context = Value::from_pairs(named.chain(usual).chain(others));
-        self.environment.get_template("chat")?.render(context)
+        budget::render(&self.environment, context)
     }
 
     /// The tokens of a conversation, up to the start of the answer.
@@ -293,8 +297,8 @@ impl ChatTemplate {
 
 /// Whether a template failed because this program does not have what it needs.
 fn lacks(error: &minijinja::Error) -> bool {
-    use ErrorKind::{OutOfFuel, UnknownFilter, UnknownFunction, UnknownMethod, UnknownTest};
-    [OutOfFuel, UnknownFilter, UnknownFunction, UnknownMethod, UnknownTest].contains(&error.kind())
+    use ErrorKind::{UnknownFilter, UnknownFunction, UnknownMethod, UnknownTest};
+    exceeded(error).is_some() || [UnknownFilter, UnknownFunction, UnknownMethod, UnknownTest].contains(&error.kind())
 }
 
 /// What the template said by `raise_exception`, if that is why it failed.
@@ -315,6 +319,9 @@ fn reason(error: &minijinja::Error) -> String {
             let said: String = said.chars().take(LONGEST_REFUSAL).collect();
             format!("the model's chat template refuses this conversation: {said}")
         }
-        None => format!("the model's chat template: {error}"),
+        None => match exceeded(error) {
+            Some(what) => format!("the model's chat template takes too much: {what}"),
+            None => format!("the model's chat template: {error}"),
+        },
     }
 }
