@@ -163,15 +163,19 @@ impl ByteLevel {
         })
     }
 
-    pub(super) fn encode(&self, text: &str, specials: bool) -> Vec<u32> {
+    pub(super) fn encode(&self, text: &str, specials: bool) -> Result<Vec<u32>, String> {
         let idle = || self.idle.lock().unwrap_or_else(|e| e.into_inner());
         let mut work = idle().pop().unwrap_or_else(|| Work { caches: caches(&self.cuts), space: Space::default() });
         let mut ids = Vec::new();
+        #[cfg(feature = "native")]
+        work.caches.iter_mut().flatten().for_each(|cache| cache.begin(text));
         self.take_added(text, false, specials, &mut work, &mut ids);
+        #[cfg(feature = "native")]
+        work.caches.iter().flatten().try_for_each(|cache| cache.in_time())?;
         if work.space.ids.capacity() <= KEPT {
             idle().push(work);
         }
-        ids
+        Ok(ids)
     }
 
     /// Extracts the added tokens with this `normalized` flag and encodes the text between them.
@@ -339,7 +343,7 @@ pub(super) fn caches(cuts: &[Cut]) -> Vec<Cache> {
 
 /// What a [`Cut`] remembers.
 #[cfg(feature = "native")]
-pub(super) type Cache = Option<regex_automata::meta::Cache>;
+pub(super) type Cache = Option<super::split::Cache>;
 #[cfg(not(feature = "native"))]
 type Cache = ();
 

@@ -191,8 +191,9 @@ fn method(state: &mut State<'_, '_>, value: &Value, name: &str, args: &[Value]) 
     match name {
         "format" => budget::check_format(text, '{', args)?,
         "split" | "rsplit" => {
-            let (at, _): (Option<Value>, Rest<ValueOrKwargs>) = from_args(args)?;
-            pay_for_pieces(state, value, at.as_ref().and_then(Value::as_str))?;
+            let named = args.first().and_then(|named| named.get_attr("sep").ok());
+            let at = args.first().into_iter().chain(&named).find_map(Value::as_str);
+            pay_for_pieces(state, value, at)?;
         }
         "splitlines" => pay_for_pieces(state, value, Some("\n"))?,
         _ => {}

@@ -250,11 +250,11 @@ impl ChatTemplate {
         let whole = self.guard.parts(&plain, marker);
         let marked = if concerned { self.marked_parts(conversation, marker, &whole)? } else { None };
         let ids = match &marked {
-            Some(parts) => self.guard.encode(parts, tokenizer),
-            None => tokenizer.encode_with_specials(&plain),
+            Some(parts) => self.guard.encode(parts, tokenizer)?,
+            None => tokenizer.try_encode_with_specials(&plain)?,
         };
         let parts = marked.unwrap_or(whole);
-        Ok(if self.guard.accepts(&ids, &parts) { ids } else { self.guard.encode_apart(&parts, tokenizer) })
+        if self.guard.accepts(&ids, &parts) { Ok(ids) } else { self.guard.encode_apart(&parts, tokenizer) }
     }
 
     /// The parts of a conversation whose texts spell tokens. None if the template wrote all those in the `whole`.
