@@ -82,7 +82,11 @@ pub(crate) fn caught<T>(work: impl FnOnce() -> T) -> Result<T, String> {
     thread_local! { static CAUGHT: Cell<bool> = const { Cell::new(false) } }
     HOOK.call_once(|| {
         let print = take_hook();
-        set_hook(Box::new(move |panic| if !CAUGHT.get() { print(panic) }));
+        set_hook(Box::new(move |panic| {
+            if !CAUGHT.get() {
+                print(panic)
+            }
+        }));
     });
     let before = CAUGHT.replace(true);
     let result = catch_unwind(AssertUnwindSafe(work));
@@ -92,4 +96,3 @@ pub(crate) fn caught<T>(work: impl FnOnce() -> T) -> Result<T, String> {
         said.unwrap_or("a panic").to_string()
     })
 }
-

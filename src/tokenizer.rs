@@ -132,9 +132,9 @@ impl Tokenizer {
         match &self.kind {
             Kind::Bytes if specials => Ok(encode_bytes(text)),
             Kind::Bytes => Ok(text.bytes().map(u32::from).collect()),
-            Kind::Json(json) => {
-                json.encode(text, specials).map_err(|e| Error::usage(format!("the tokenizer cannot encode the text: {e}")))
-            }
+            Kind::Json(json) => json
+                .encode(text, specials)
+                .map_err(|e| Error::usage(format!("the tokenizer cannot encode the text: {e}"))),
         }
     }
 

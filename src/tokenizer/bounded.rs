@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use tokenizers::normalizer::{NormalizedString, SplitDelimiterBehavior};
 use tokenizers::pattern::{Invert, Pattern};
 use tokenizers::pre_tokenizers::split::SplitPattern;
-use tokenizers::{AddedVocabulary, Model, NormalizerWrapper, Normalizer, Offsets, OffsetType, PreTokenizedString};
+use tokenizers::{AddedVocabulary, Model, Normalizer, NormalizerWrapper, OffsetType, Offsets, PreTokenizedString};
 use tokenizers::{PreTokenizer, PreTokenizerWrapper, Result as Made, Tokenizer};
 use unicode_normalization_alignments::UnicodeNormalization;
 

@@ -8,7 +8,9 @@
 //!   done with it, such as printing, comparing or dropping it, ends soon.
 //! - The same test looks at the clock.
 
-use minijinja::machinery::{Instruction, Instructions, Token, eval, get_compiled_template, make_string_output, tokenize};
+use minijinja::machinery::{
+    Instruction, Instructions, Token, eval, get_compiled_template, make_string_output, tokenize,
+};
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{ObjectRepr, Tuple, Value, ValueKind};
 use minijinja::{AutoEscape, Environment, Error, ErrorKind};
@@ -26,15 +28,14 @@ const DEEPEST: usize = 100;
 /// Most levels of macros and recursive loops, in the count of the engine: a macro is four.
 const RECURSION: usize = 200;
 
-/// An instruction costs one, and so do 64 bytes: this is 32 MB.
-const FUEL: u64 = 500_000;
+/// An instruction costs one, and so do 64 bytes: this is 16 MB.
+const FUEL: u64 = 250_000;
 
-/// Most bytes of a rendered conversation, and of what one filter makes.
+/// Most bytes of a rendered conversation, of what one filter makes, and of all texts within a value that a template makes.
 pub const LONGEST_OUTPUT: usize = 4 << 20;
 
-/// Most values within a value that a template makes, and most bytes of their texts.
-const MOST_PARTS: usize = 1 << 18;
-const MOST_BYTES: usize = 8 << 20;
+/// Most values within a value that a template makes.
+const MOST_PARTS: usize = 1 << 17;
 
 /// The longest time of a rendering.
 const LONGEST_TIME: Duration = Duration::from_secs(1);
@@ -68,10 +69,10 @@ pub fn exceeded(error: &Error) -> Option<String> {
     None
 }
 
-/// Refuses a text of more bytes than one filter may make.
+/// Refuses more bytes than [`LONGEST_OUTPUT`].
 pub fn fits(bytes: usize) -> Result<(), Error> {
     if bytes > LONGEST_OUTPUT {
-        return Err(over(format!("it makes a text of more than {} MB", LONGEST_OUTPUT >> 20)));
+        return Err(over(format!("it makes a text, or texts in a list, of more than {} MB", LONGEST_OUTPUT >> 20)));
     }
     Ok(())
 }
@@ -224,9 +225,7 @@ pub fn render(environment: &Environment<'_>, context: Value) -> Result<String, E
     UNTIL.set(Some(Instant::now() + LONGEST_TIME));
     let mut out = make_string_output(&mut text);
     eval(environment, &instructions, context, &blocks, &mut out, AutoEscape::None)?;
-    if text.len() > LONGEST_OUTPUT {
-        return Err(over(format!("it renders more than {} MB", LONGEST_OUTPUT >> 20)));
-    }
+    fits(text.len())?;
     Ok(text)
 }
 
@@ -308,9 +307,7 @@ impl Size {
     fn settle(&mut self, value: &Value, depth: usize) -> Result<Option<Value>, Error> {
         self.add(1)?;
         self.bytes += value.as_bytes().map_or(0, <[u8]>::len);
-        if self.bytes > MOST_BYTES {
-            return Err(over(format!("it makes a list or an object of more than {} MB", MOST_BYTES >> 20)));
-        }
+        fits(self.bytes)?;
         if value.kind() == ValueKind::Invalid {
             return Err(super::jinja::failed(value.to_string()));
         }
