@@ -7,6 +7,7 @@
 
 use crate::error::caught;
 use base64::prelude::{BASE64_STANDARD, Engine as _};
+use regex_automata::util::syntax;
 use serde_json::Value;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -17,8 +18,11 @@ use tokenizers::{AddedVocabulary, Model, Normalizer, NormalizerWrapper, OffsetTy
 use tokenizers::{PreTokenizer, PreTokenizerWrapper, Result as Made, Tokenizer};
 use unicode_normalization_alignments::UnicodeNormalization;
 
-/// How many times as long normalizers and pre-tokenizers may make a text, and so may decoders.
+/// How many times as long normalizers and pre-tokenizers may make a text.
 const MOST_GROWTH: usize = 16;
+
+/// How many times as long decoders may make a text, at worst. An answer is short.
+const MOST_DECODED: usize = 1024;
 
 /// Bytes that a text may grow by beyond that.
 const SLACK: usize = 256;
@@ -81,8 +85,8 @@ impl Bounded {
             return Err(format!("its pre-tokenizers can make a text more than {MOST_GROWTH} times as long"));
         }
         let decoders = steps(&json["decoder"], "decoders");
-        if decoders.into_iter().map(decoded_growth).fold(1, usize::saturating_mul) > MOST_GROWTH {
-            return Err(format!("its decoders can make a text more than {MOST_GROWTH} times as long"));
+        if decoders.into_iter().map(decoded_growth).fold(1, usize::saturating_mul) > MOST_DECODED {
+            return Err(format!("its decoders can make a text more than {MOST_DECODED} times as long"));
         }
         if let Some(longest) = json["model"]["max_input_chars_per_word"].as_u64().filter(|n| *n > LONGEST_WORD) {
             return Err(format!("max_input_chars_per_word is {longest}, and the largest possible is {LONGEST_WORD}"));
@@ -125,8 +129,10 @@ fn steps<'j>(json: &'j Value, list: &str) -> Vec<&'j Value> {
 fn decoded_growth(step: &Value) -> usize {
     let length = |text: &Value| text.as_str().map_or(0, str::len);
     let (from, to) = (&step["pattern"], length(&step["content"]));
+    let least = |regex| syntax::parse(regex).ok().and_then(|shape| shape.properties().minimum_len()).unwrap_or(0);
     match (&from["String"], &from["Regex"]) {
         (Value::String(from), _) if !from.is_empty() => to.div_ceil(from.len()).max(1),
+        (_, Value::String(from)) if least(from) > 0 => to.div_ceil(least(from)).max(1),
         (Value::Null, Value::Null) => {
             let blank = ["suffix", "word_delimiter_token"].iter().any(|key| step[*key] == "");
             if blank { 2 } else { 1 }
