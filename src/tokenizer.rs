@@ -210,6 +210,16 @@ impl Tokenizer {
     }
 }
 
+/// Checks the largest id of a vocabulary.
+fn check_ids(largest: u64, tokens: usize) -> Result<(), String> {
+    // A small file may leave out some ids, but not choose how large a table is.
+    let most = MAX_VOCAB.min(8 * tokens + (1 << 16)) as u64 - 1;
+    if largest > most {
+        return Err(format!("it has id {largest}, but the largest possible for its {tokens} tokens is {most}"));
+    }
+    Ok(())
+}
+
 #[cfg(feature = "native")]
 mod native {
     use super::{BpeTrainer, Kind, Tokenizer};

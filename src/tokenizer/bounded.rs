@@ -9,6 +9,7 @@ use crate::error::caught;
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use regex_automata::util::syntax;
 use serde_json::Value;
+use std::cell::Cell;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokenizers::normalizer::{NormalizedString, SplitDelimiterBehavior};
@@ -205,7 +206,7 @@ impl Normal {
                 let found = at.find(text.get(), until)?;
                 let made = found.iter().map(|((from, to), is)| if *is { content.len() } else { to - from });
                 fits(made.fold(0, usize::saturating_add), room)?;
-                text.replace(Found(found), content)
+                text.replace(Found(Cell::new(found)), content)
             }
             Normal::Other(step) => {
                 if text.get().len().saturating_mul(LONGEST_MAPPED) > SMALL {
@@ -323,12 +324,12 @@ impl Pattern for Timed<'_> {
     }
 }
 
-/// Matches that are known.
-struct Found(Vec<(Offsets, bool)>);
+/// Matches that are known, for one search.
+struct Found(Cell<Vec<(Offsets, bool)>>);
 
 impl Pattern for Found {
     fn find_matches(&self, _: &str) -> Made<Vec<(Offsets, bool)>> {
-        Ok(self.0.clone())
+        Ok(self.0.take())
     }
 }
 

@@ -44,10 +44,9 @@ impl Json {
     pub(super) fn parse(json: &str) -> Result<Self, String> {
         let (value, bounded, mut inner) = read(json)?;
         inner.with_padding(None).with_truncation(None).map_err(|e| e.to_string())?;
-        let largest = inner.get_vocab(true).into_values().max().ok_or("its vocabulary is empty")?;
-        if largest as usize >= super::MAX_VOCAB {
-            return Err(format!("it has id {largest}, but the largest possible is {}", super::MAX_VOCAB - 1));
-        }
+        let vocab = inner.get_vocab(true);
+        let largest = *vocab.values().max().ok_or("its vocabulary is empty")?;
+        super::check_ids(largest.into(), vocab.len())?;
         let byte_level = matches!(inner.get_decoder(), Some(DecoderWrapper::ByteLevel(_)));
         let steps = steps(inner.get_decoder());
         let encoder = ours(&value, &inner).unwrap_or_else(|| {

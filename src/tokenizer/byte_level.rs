@@ -114,12 +114,14 @@ impl ByteLevel {
         check(json)?;
         let char_byte: HashMap<char, u8> = (0..=255u8).map(|b| (byte_char(b), b)).collect();
         let spelled = |token: &str| token.chars().map(|c| char_byte.get(&c).copied()).collect::<Option<Box<[u8]>>>();
-        let added = added_tokens(&json["added_tokens"])?;
+        let vocab = model["vocab"].as_object().ok_or("it has no vocabulary")?;
+        let size = vocab.len() + json["added_tokens"].as_array().map_or(0, Vec::len);
+        let added = added_tokens(&json["added_tokens"], size)?;
         let mut ids = HashMap::new();
         #[cfg(any(test, not(feature = "native")))]
         let mut tokens = Vec::new();
-        for (token, id) in model["vocab"].as_object().ok_or("it has no vocabulary")? {
-            let id = token_id(id)?;
+        for (token, id) in vocab {
+            let id = token_id(id, size)?;
             let bytes = spelled(token);
             if let Some(bytes) = &bytes {
                 ids.insert(bytes.clone(), id);
@@ -444,10 +446,9 @@ fn check(json: &Value) -> Result<(), String> {
     Ok(())
 }
 
-fn token_id(id: &Value) -> Result<u32, String> {
-    let known = id.as_u64().filter(|id| *id < super::MAX_VOCAB as u64);
-    let beyond = || format!("it has id {id}, but the largest possible is {}", super::MAX_VOCAB - 1);
-    known.map(|id| id as u32).ok_or_else(beyond)
+fn token_id(id: &Value, size: usize) -> Result<u32, String> {
+    let known = id.as_u64().ok_or_else(|| format!("the id {id} is no number of a token"))?;
+    super::check_ids(known, size).map(|()| known as u32)
 }
 
 #[cfg(any(test, not(feature = "native")))]
@@ -458,7 +459,7 @@ fn put(tokens: &mut Vec<Option<Box<[u8]>>>, id: u32, bytes: Box<[u8]>) {
     tokens[id as usize] = Some(bytes);
 }
 
-fn added_tokens(list: &Value) -> Result<Vec<Added>, String> {
+fn added_tokens(list: &Value, size: usize) -> Result<Vec<Added>, String> {
     let mut added = Vec::new();
     for token in list.as_array().into_iter().flatten() {
         let content = token["content"].as_str().filter(|c| !c.is_empty()).ok_or("an added token has no content")?;
@@ -467,7 +468,7 @@ fn added_tokens(list: &Value) -> Result<Vec<Added>, String> {
         }
         added.push(Added {
             content: content.to_string(),
-            id: token_id(&token["id"])?,
+            id: token_id(&token["id"], size)?,
             special: token["special"] == true,
             normalized: token["normalized"] == true,
         });

@@ -49,7 +49,7 @@ fn deep() -> Vec<(&'static str, String)> {
 }
 
 /// Templates that take too much when they run.
-const GREEDY: [(&str, &str); 36] = [
+const GREEDY: [(&str, &str); 40] = [
     (
         "lists",
         "{% set n = namespace(l=[1]) %}{% for i in range(34) %}{% set n.l = n.l + n.l %}{% endfor %}{{ n.l|length }}",
@@ -115,11 +115,15 @@ const GREEDY: [(&str, &str); 36] = [
         "a loop of comparisons",
         "{% set l = range(100000)|list %}{% for i in range(10000) %}{% if l == l[::-1] %}{% endif %}{% endfor %}",
     ),
+    ("a sum of texts", "{{ (['x' * 40] * 90000)|sum(start='')|length }}"),
+    ("a sum of lists", "{{ ([[1]] * 90000)|sum(start=[])|length }}"),
+    ("mapped", "{{ (['a\nb'] * 1000)|map('indent', 'x' * 100000)|list|length }}"),
+    ("mapped replacements", "{{ (['aaa'] * 1000)|map('replace', 'a', 'x' * 30000)|list|length }}"),
     ("output", "{% for i in range(50) %}{{ 'x' * 100000 }}{% endfor %}"),
 ];
 
 /// Templates that work, though they look like the others.
-const MODEST: [(&str, &str, &str); 5] = [
+const MODEST: [(&str, &str, &str); 6] = [
     (
         "slices",
         "{% set n = namespace(x=[1, 2]) %}{% for i in range(1000) %}{% set n.x = n.x[0:] %}{% endfor %}{{ n.x }}",
@@ -129,6 +133,11 @@ const MODEST: [(&str, &str, &str); 5] = [
         "lazy steps",
         "{% set n = namespace(x=[[1], [2]]) %}{% for i in range(500) %}{% set n.x = n.x|map('reverse')|list %}{% endfor %}{{ n.x }}",
         "[[1], [2]]",
+    ),
+    (
+        "lazy chains",
+        "{% set n = namespace(x={'a': 1}) %}{% for i in range(300) %}{% set n.x = n.x|chain({'b': i}) %}{% endfor %}{{ n.x }}",
+        "{'a': 1, 'b': 299}",
     ),
     ("strip", "{{ ('ab' * 100000).strip('b' * 100000 ~ 'a') }}x", "x"),
     (

@@ -131,6 +131,7 @@ fn hostile() -> Vec<(&'static str, String, String, Does)> {
             a(),
             Refuse,
         ),
+        ("far ids", model(|j| j["model"]["vocab"]["aa"] = ((1 << 24) - 1).into()), a(), Refuse),
         ("huge ids", model(|j| j["model"]["vocab"]["aa"] = u32::MAX.into()), a(), Refuse),
         ("ids beyond", model(|j| j["model"]["vocab"]["aa"] = u64::MAX.into()), a(), Refuse),
         ("huge added ids", model(|j| j["added_tokens"][0]["id"] = u32::MAX.into()), a(), Either),

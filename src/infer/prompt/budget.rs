@@ -8,12 +8,13 @@
 //!   done with it, such as printing, comparing or dropping it, ends soon.
 //! - The same test looks at the clock.
 
+use super::jinja::{Made, failed};
 use minijinja::machinery::{
     Instruction, Instructions, Token, eval, get_compiled_template, make_string_output, tokenize,
 };
 use minijinja::syntax::SyntaxConfig;
-use minijinja::value::{ObjectRepr, Tuple, Value, ValueKind};
-use minijinja::{AutoEscape, Environment, Error, ErrorKind};
+use minijinja::value::{Kwargs, ObjectRepr, Tuple, Value, ValueKind};
+use minijinja::{AutoEscape, Environment, Error, ErrorKind, State, filters};
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -87,10 +88,23 @@ pub fn limit(environment: &mut Environment<'_>) {
         true => Err(over("it stores a namespace in a namespace")),
         false => Ok(true),
     });
+    environment.remove_global("debug"); // prints all variables at once
+    environment.add_filter("sum", sum);
     environment.add_filter(SETTLED, |value: Value| {
         let settled = Size::default().settle(&value, 0)?;
         Ok::<_, Error>(settled.unwrap_or(value))
     });
+}
+
+/// Jinja's `sum`, which copies what is not a number again and again.
+fn sum(state: &State<'_, '_>, values: Value, of: Option<&str>, start: Option<Value>, named: Kwargs) -> Made {
+    /// Most lists that are joined.
+    const MOST: usize = 1000;
+    let from = start.clone().or(named.peek("start").ok()).unwrap_or(Value::from(0));
+    if !from.is_number() && values.len().is_none_or(|n| n > MOST) {
+        return Err(over(format!("it sums more than {MOST} values that are no numbers")));
+    }
+    filters::sum(state, values, of, start, named)
 }
 
 fn in_time() -> Result<bool, Error> {
@@ -309,7 +323,7 @@ impl Size {
         self.bytes += value.as_bytes().map_or(0, <[u8]>::len);
         fits(self.bytes)?;
         if value.kind() == ValueKind::Invalid {
-            return Err(super::jinja::failed(value.to_string()));
+            return Err(failed(value.to_string()));
         }
         let Some(object) = value.as_object().filter(|object| object.repr() != ObjectRepr::Plain) else {
             return Ok(None);
@@ -321,7 +335,8 @@ impl Size {
         if depth > 0 && is_namespace(value) {
             return Err(over("it puts a namespace into a list or an object"));
         }
-        let mut changed = object.repr() == ObjectRepr::Iterable;
+        // A chain of objects is lazy, though it is an object.
+        let mut changed = object.repr() == ObjectRepr::Iterable || object.type_name().contains("::merge_object::");
         let mut item = |value: Value, size: &mut Size| {
             let settled = size.settle(&value, depth + 1)?;
             changed |= settled.is_some();

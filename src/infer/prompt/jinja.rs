@@ -13,7 +13,7 @@ use std::sync::Arc;
 /// Most bytes that one byte of a format of `strftime_now` makes.
 const LONGEST_TIME_FIELD: usize = 256;
 
-type Made = Result<Value, Error>;
+pub type Made = Result<Value, Error>;
 
 /// What a template said by `raise_exception`.
 #[derive(Debug)]

@@ -314,14 +314,10 @@ fn raised(error: &minijinja::Error) -> Option<&str> {
 }
 
 fn reason(error: &minijinja::Error) -> String {
-    match raised(error) {
-        Some(said) => {
-            let said: String = said.chars().take(LONGEST_REFUSAL).collect();
-            format!("the model's chat template refuses this conversation: {said}")
-        }
-        None => match exceeded(error) {
-            Some(what) => format!("the model's chat template takes too much: {what}"),
-            None => format!("the model's chat template: {error}"),
-        },
+    let cut = |said: &str| said.chars().take(LONGEST_REFUSAL).collect::<String>();
+    match (raised(error), exceeded(error)) {
+        (Some(said), _) => format!("the model's chat template refuses this conversation: {}", cut(said)),
+        (_, Some(what)) => format!("the model's chat template takes too much: {what}"),
+        _ => format!("the model's chat template: {}", cut(&error.to_string())),
     }
 }
