@@ -9,7 +9,7 @@
 use super::byte_level::{self, Cut, PairHasher, pair};
 use super::split::{self, Ends};
 use super::{SPECIALS, Tokenizer, byte_char, split_specials};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, caught};
 use rayon::iter::{IntoParallelIterator, ParallelIterator};
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
@@ -149,7 +149,8 @@ impl BpeTrainer {
         alphabet.sort_unstable_by_key(|&byte| byte_char(byte));
         tokens.extend(alphabet.into_iter().map(|byte| Box::from([byte])));
         let merges = Merger::new(words, &tokens).run(&mut tokens, self.vocab_size);
-        Tokenizer::from_json(&to_json(&tokens, &merges).map_err(|e| Error::usage(e.to_string()))?)
+        let json = caught(|| to_json(&tokens, &merges).map_err(|e| e.to_string()));
+        Tokenizer::from_json(&json.and_then(|json| json).map_err(Error::usage)?)
     }
 }
 

@@ -1,5 +1,6 @@
 //! Text out: what streams is what decoding at once gives, byte for byte, for every decoder of the `tokenizers` crate.
 
+mod budget;
 #[cfg(all(feature = "cli", unix))]
 #[path = "../common/mod.rs"]
 mod common;
