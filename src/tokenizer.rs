@@ -16,6 +16,8 @@ mod byte_level;
 mod decode;
 mod letters;
 #[cfg(feature = "native")]
+mod queue;
+#[cfg(feature = "native")]
 mod split;
 #[cfg(feature = "native")]
 mod train;

@@ -10,11 +10,11 @@ use super::byte_char;
 #[cfg(any(test, not(feature = "native")))]
 use super::letters::is_letter;
 #[cfg(feature = "native")]
-use super::{split::Expression, words::Words};
+use super::{queue::Queue, split::Expression, words::Words};
 use serde_json::Value;
 use std::borrow::Cow;
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap};
+use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::{Arc, Mutex};
 
@@ -267,10 +267,8 @@ impl ByteLevel {
         let entry = |parts: &[u32], left: usize, right: usize| {
             self.merges.get(&pair(parts[left], parts[right])).map(|(rank, _)| Reverse(pair(*rank, left as u32)))
         };
-        let mut entries = std::mem::take(queue).into_vec();
-        entries.extend((1..word.len()).filter_map(|right| entry(parts, right - 1, right)));
-        let mut heap = BinaryHeap::from(entries);
-        while let Some(Reverse(next)) = heap.pop() {
+        queue.extend((1..word.len()).filter_map(|right| entry(parts, right - 1, right)));
+        while let Some(Reverse(next)) = queue.pop() {
             let (rank, left) = ((next >> 32) as u32, next as u32 as usize);
             let right = left + spans[left] as usize;
             if parts[left] == GONE || right >= word.len() {
@@ -285,13 +283,12 @@ impl ByteLevel {
             spans[left] = (end - left) as u32;
             spans[end - 1] = spans[left];
             if end < word.len() {
-                heap.extend(entry(parts, left, end));
+                queue.extend(entry(parts, left, end));
             }
             if left > 0 {
-                heap.extend(entry(parts, left - spans[left - 1] as usize, left));
+                queue.extend(entry(parts, left - spans[left - 1] as usize, left));
             }
         }
-        *queue = heap;
         let mut at = 0;
         while at < word.len() {
             ids.push(parts[at]);
@@ -305,6 +302,10 @@ const GONE: u32 = u32::MAX;
 
 /// A work space that merged a longer pre-token than this is not kept.
 const KEPT: usize = 1 << 16;
+
+/// A download has no room for the faster queue.
+#[cfg(not(feature = "native"))]
+type Queue = std::collections::BinaryHeap<Reverse<u64>>;
 
 /// What encoding needs room for.
 #[derive(Debug)]
@@ -320,7 +321,7 @@ struct Space {
     /// At the first and the last byte of each part the number of its bytes.
     spans: Vec<u32>,
     /// Pairs that may be merged: [`pair`] of the rank and the first byte.
-    queue: BinaryHeap<Reverse<u64>>,
+    queue: Queue,
     #[cfg(feature = "native")]
     words: Words,
 }

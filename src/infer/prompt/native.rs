@@ -82,13 +82,6 @@ impl Conversation {
         self.messages.is_empty()
     }
 
-    /// Number of bytes of all texts.
-    pub fn bytes(&self) -> usize {
-        let mut bytes = 0;
-        self.each_text(&mut |text| bytes += text.len());
-        bytes
-    }
-
     /// Calls `f` with every text that a client chose. Roles are not of them.
     fn each_text(&self, f: &mut impl FnMut(&str)) {
         for (name, value) in self.messages.iter().flat_map(pairs) {
