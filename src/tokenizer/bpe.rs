@@ -3,14 +3,17 @@
 //! A byte-level BPE is encoded by our own code, all others by the crate. Long texts are encoded in pieces on all cores, cut
 //! where no pre-token ends otherwise, so the ids equal those of the whole text.
 
+use super::bounded::Bounded;
 use super::byte_char;
 use super::byte_level::ByteLevel;
 use super::decode::steps::{Step, steps};
 use super::split::{self, Ends};
+use crate::error::caught;
 use rayon::iter::{IntoParallelIterator, ParallelIterator};
 use serde_json::Value;
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::LazyLock;
 use tokenizers::DecoderWrapper;
 
@@ -30,35 +33,32 @@ pub(super) struct Json {
     pub(super) steps: Vec<Step>, // how other tokens become text
 }
 
-/// Before the spelling of a special token in a vocabulary for texts. No text encoded at once has a character after it.
-const HIDDEN: char = '\u{10fffe}';
-
 /// Who encodes.
 #[derive(Clone, Debug)]
 pub(super) enum Encoder {
     /// Our own code, and where it may cut texts, if that is known.
     Ours(Box<ByteLevel>, Option<Ends>),
     /// The crate. For this copy of the tokenizer the spelling of a special token is text.
-    Crate(Box<tokenizers::Tokenizer>),
+    Crate(Box<(Bounded, tokenizers::Tokenizer)>),
 }
 
 impl Json {
     pub(super) fn parse(json: &str) -> Result<Self, String> {
-        let (value, mut inner) = read(json)?;
+        let (value, bounded, mut inner) = read(json)?;
         inner.with_padding(None).with_truncation(None).map_err(|e| e.to_string())?;
-        let largest = inner.get_vocab(true).into_values().max().ok_or("its vocabulary is empty")?;
-        if largest as usize >= super::MAX_VOCAB {
-            return Err(format!("it has id {largest}, but the largest possible is {}", super::MAX_VOCAB - 1));
-        }
-        // No vocabulary contains a character of the private-use area, so a model that cannot encode every text fails here.
-        inner.encode_fast("a 1\u{10fffd}\n", false).map_err(|e| format!("it cannot encode every text: {e}"))?;
+        let vocab = inner.get_vocab(true);
+        let largest = *vocab.values().max().ok_or("its vocabulary is empty")?;
+        super::check_ids(largest.into(), vocab.len())?;
         let byte_level = matches!(inner.get_decoder(), Some(DecoderWrapper::ByteLevel(_)));
         let steps = steps(inner.get_decoder());
         let encoder = match ours(&value, &inner) {
             Some(ours) => ours,
-            None => Encoder::Crate(Box::new(plain(value, &inner)?)),
+            None => Encoder::Crate(Box::new((bounded, plain(value, &inner)?))),
         };
-        Ok(Self { inner, encoder, vocab_size: largest as usize + 1, byte_level, steps })
+        let json = Self { inner, encoder, vocab_size: largest as usize + 1, byte_level, steps };
+        // No vocabulary contains a character of the private-use area, so a model that cannot encode every text fails here.
+        json.encode("a 1\u{10fffd}\n", true).map_err(|e| format!("it cannot encode every text: {e}"))?;
+        Ok(json)
     }
 
     pub(super) fn to_json(&self) -> String {
@@ -69,24 +69,19 @@ impl Json {
         self.vocab_size
     }
 
-    pub(super) fn encode(&self, text: &str, specials: bool) -> Vec<u32> {
+    pub(super) fn encode(&self, text: &str, specials: bool) -> Result<Vec<u32>, String> {
         match &self.encoder {
             Encoder::Ours(ours, _) => match &split::pieces(text, PIECE, |text, from| self.cut(text, from))[..] {
                 [piece] => ours.encode(piece, specials),
                 pieces => {
-                    let ids = pieces.into_par_iter().map(|piece| ours.encode(piece, specials)).collect::<Vec<_>>();
-                    ids.concat()
+                    let ids = pieces.into_par_iter().map(|piece| ours.encode(piece, specials));
+                    Ok(ids.collect::<Result<Vec<_>, _>>()?.concat())
                 }
             },
-            Encoder::Crate(plain) => {
-                // `parse` encoded a character that no vocabulary contains, so no text makes the encoder fail.
-                let encode = |tokenizer: &tokenizers::Tokenizer, text| {
-                    tokenizer.encode_fast(text, false).map(|e| e.get_ids().to_vec()).unwrap_or_default()
-                };
-                match specials {
-                    true => encode(&self.inner, text),
-                    false => text.split_inclusive(HIDDEN).flat_map(|text| encode(plain, text)).collect(),
-                }
+            Encoder::Crate(both) => {
+                let (bounded, plain) = &**both;
+                let tokenizer = if specials { &self.inner } else { plain };
+                bounded.encode(text, tokenizer.get_added_vocabulary(), tokenizer)
             }
         }
     }
@@ -124,34 +119,36 @@ impl Json {
 }
 
 /// Parses with the `tokenizers` crate. That panics at some inputs, such as a decoder that is not JSON or a broken table of
-/// normalisations; panics become errors.
-fn read(json: &str) -> Result<(Value, tokenizers::Tokenizer), String> {
+/// normalisations.
+fn read(json: &str) -> Result<(Value, Bounded, tokenizers::Tokenizer), String> {
     let mut value: Value = serde_json::from_str(json).map_err(|e| e.to_string())?;
     // Dropout is for the training of a model by the crate: the same text must always give the same ids.
     let dropout = value.pointer_mut("/model/dropout").map_or(Value::Null, Value::take);
     let json: Cow<str> = if dropout.is_null() { json.into() } else { value.to_string().into() };
-    std::panic::catch_unwind(|| tokenizers::Tokenizer::from_bytes(json.as_bytes()).map_err(|e| e.to_string()))
-        .unwrap_or_else(|_| Err("one of its parts is damaged".to_string()))
-        .map(|tokenizer| (value, tokenizer))
+    let bounded = Bounded::new(&value)?;
+    let tokenizer = caught(|| tokenizers::Tokenizer::from_bytes(json.as_bytes()).map_err(|e| e.to_string()));
+    let tokenizer = tokenizer.unwrap_or_else(|_| Err("one of its parts is damaged".to_string()))?;
+    Ok((value, bounded, tokenizer))
 }
 
 /// The tokenizer for texts: the same ids, but no spelling gives a special token. A model may have its special tokens among
-/// its words; here their names begin with [`HIDDEN`]. Only one of a single character stays, as a text may have no other
-/// token for that.
+/// its words; here their names begin with what nobody can know. Only one of a single character stays, as a text may have no
+/// other token for that.
 fn plain(mut json: Value, inner: &tokenizers::Tokenizer) -> Result<tokenizers::Tokenizer, String> {
     let added = inner.get_added_vocabulary().get_added_tokens_decoder().values();
     let special: HashSet<&str> = added.filter(|t| t.special).map(|t| &*t.content).collect();
     let special = |text: &str| text.chars().nth(1).is_some() && special.contains(text);
+    let hidden = format!("\u{10fffe}{:016x}", RandomState::new().build_hasher().finish());
     let hide = |name: &mut Value| {
         if let Some(text) = name.as_str().filter(|text| special(text)) {
-            *name = format!("{HIDDEN}{text}").into();
+            *name = format!("{hidden}{text}").into();
         }
     };
     let model = &mut json["model"];
     match &mut model["vocab"] {
         Value::Object(ids) => {
-            let hidden = std::mem::take(ids).into_iter();
-            *ids = hidden.map(|(n, id)| (if special(&n) { format!("{HIDDEN}{n}") } else { n }, id)).collect();
+            let named = std::mem::take(ids).into_iter();
+            *ids = named.map(|(n, id)| (if special(&n) { format!("{hidden}{n}") } else { n }, id)).collect();
         }
         pieces => pieces.as_array_mut().into_iter().flatten().for_each(|piece| hide(&mut piece[0])),
     }
@@ -165,7 +162,7 @@ fn plain(mut json: Value, inner: &tokenizers::Tokenizer) -> Result<tokenizers::T
     hide(&mut model["unk_token"]);
     json["added_tokens"].as_array_mut().into_iter().flatten().for_each(|token| hide(&mut token["content"]));
     (json["padding"], json["truncation"], json["post_processor"]) = (Value::Null, Value::Null, Value::Null);
-    let (_, mut plain) = read(&json.to_string())?;
+    let (_, _, mut plain) = read(&json.to_string())?;
     plain.set_encode_special_tokens(true);
     Ok(plain)
 }
