@@ -99,16 +99,6 @@ fn differences(ours: &Map<String, Value>, theirs: &Map<String, Value>, but: &str
 }
 
 #[test]
-fn a_content_that_is_null_is_none_and_other_nulls_are_absent() {
-    let source = "{% for m in messages %}{{ m.content is none }}{{ m.content is defined }}{{ m.content }}{{ 'name' in m }};\
-                  {% endfor %}";
-    let messages = r#"{"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": null, "name": null},
-        {"role": "tool"}]}"#;
-    let rendered = open(source).unwrap().render(&Conversation::from_json(messages).unwrap()).unwrap();
-    assert_eq!(rendered, "FalseTrueqFalse;TrueTrueNoneFalse;FalseFalseFalse;");
-}
-
-#[test]
 fn every_template_renders_as_hugging_face_renders_it() {
     let golden = serde_json::from_slice(&fs::read(here().join("golden.json")).unwrap()).unwrap();
     let before = ours();

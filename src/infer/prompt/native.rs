@@ -38,8 +38,7 @@ impl From<&[Message]> for Conversation {
 }
 
 impl Conversation {
-    /// Reads a JSON object. `messages` is a list of objects that have a role; a field of a message that is null counts as
-    /// absent, but for `content`: templates ask whether it is none, as it is where an answer calls tools.
+    /// Reads a JSON object. `messages` is a list of objects that have a role; fields of a message that are null count as absent.
     /// The template sees every other field by its name: `tools`, `documents`, `enable_thinking`.
     ///
     /// # Errors
@@ -58,7 +57,7 @@ impl Conversation {
                 continue;
             }
             for message in value.try_iter().map_err(|_| bad())? {
-                let kept: Vec<_> = fields(&message).filter(|(name, v)| name == "content" || !v.is_none()).collect();
+                let kept: Vec<_> = fields(&message).filter(|(_, v)| !v.is_none()).collect();
                 if !kept.iter().any(|(name, role)| name == "role" && role.as_str().is_some()) {
                     return Err(bad());
                 }
