@@ -25,6 +25,9 @@ pub use {
     store::{Checkpoint, FORMAT_VERSION, Meta, keep_final, load, newest_valid, prune, save, step_name, verify},
 };
 
+#[cfg(feature = "native")]
+pub(crate) use store::{check_within, is_own};
+
 /// A named f32 array.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Array {
