@@ -113,6 +113,7 @@ fn data_that_cannot_be() {
     ] {
         fails(&p, &fresh("run", words), code, parts);
     }
+    fails(&p, "inspect sidecar.bin", 1, &["sidecar.json", "vocab_size = 1000000000", "16777216"]);
     p.write("none.toml", "[data]\ndataset = \"text\"\n");
     fails(&p, "train --config none.toml --backend cpu", 2, &["`text`", "--data-path"]);
     assert!(!p.path("run").exists() && !p.path("runs").exists(), "a refused run leaves nothing behind");

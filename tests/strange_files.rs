@@ -133,7 +133,7 @@ fn inputs_are_regular_files() {
         for beside in ["data/train.json", "data/tokenizer.json"] {
             fs::rename(p.path(beside), p.path("aside")).unwrap();
             symlink(p.path(input), p.path(beside)).unwrap();
-            let words = fresh("new", "--dataset tokens --data-path data/train.bin");
+            let words = fresh("new", "--dataset tokens --data-path data/train.bin --tokenizer bpe");
             refused(&words, &p.nanotern(&words), beside);
             fs::rename(p.path("aside"), p.path(beside)).unwrap();
         }

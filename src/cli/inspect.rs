@@ -53,7 +53,6 @@ fn inspect(path: &Path) -> Result<Report> {
     let failed = |e| Error::io(path, e);
     let total = file.metadata().map_err(failed)?.len();
     match (extension, &read_part(&file, 0, total.min(9)).map_err(failed)?[..]) {
-        (_, []) => Err(Error::invalid(path, "the file is empty")),
         (_, [b'G', b'G', b'U', b'F', ..]) | ("gguf", _) => gguf(path, &read_front(&file).map_err(failed)?, total),
         (_, [0x21, 0x43, 0x48, 0x6d, ..]) | ("mhc", _) => mixing(path),
         (_, start @ [_, _, _, _, _, _, _, _, b'{']) => safetensors(path, &file, start, total),

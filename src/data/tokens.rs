@@ -272,6 +272,11 @@ impl Tokens {
     /// # Errors
     /// As [`Tokens::read`].
     pub fn largest(&self) -> Result<u32> {
+        if let Store::File { file, range } = &self.store
+            && range.len() == file.tokens
+        {
+            return Ok(file.largest);
+        }
         let mut largest = 0;
         self.each(|ids| largest = ids.iter().copied().fold(largest, u32::max)).map(|()| largest)
     }

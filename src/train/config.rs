@@ -2,7 +2,6 @@
 
 use crate::data::DataConfig;
 use crate::model::{Embeddings, ModelConfig};
-use crate::tokenizer::MAX_VOCAB;
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 #[cfg(feature = "native")]
@@ -10,6 +9,7 @@ use {
     crate::checkpoint::Checkpoint,
     crate::files::{Links, path_of, path_text, read_utf8},
     crate::model::Preset,
+    crate::tokenizer::MAX_VOCAB,
     std::path::{Path, PathBuf},
 };
 
@@ -229,6 +229,7 @@ impl Config {
                 return fail(format!("[train] {key} = {value}: between 1 and {limit} is possible"));
             }
         }
+        #[cfg(feature = "native")] // the data of a browser are text
         if let Some(size) = self.data.vocab_size.filter(|size| !(1..=MAX_VOCAB).contains(size)) {
             return fail(format!("[data] vocab_size = {size}: between 1 and {MAX_VOCAB} is possible"));
         }
