@@ -151,8 +151,7 @@ fn what_is_read_whole_has_a_limit() {
     p.train("run", "--total-steps 2");
     p.ok("export --checkpoint run --output model.gguf");
     p.ok("data prepare --input text.txt --tokenizer bytes --output data");
-    let huge =
-        |name: &str| File::options().write(true).create(true).open(p.path(name)).unwrap().set_len(1 << 40).unwrap();
+    let huge = |name: &str| File::create(p.path(name)).unwrap().set_len(1 << 40).unwrap();
     let generate = "generate --backend cpu --prompt a --max-tokens 1 --model model.gguf";
     for (name, words, limit) in [
         ("t.json", format!("{generate} --tokenizer t.json"), 64 << 20),
