@@ -215,9 +215,9 @@ fn numbers_of_a_checkpoint_that_cannot_be() {
     p.ok(&resume("run", "--total-steps 4"));
 }
 
-/// Starts a run that does not end by itself, and waits for its first step.
-fn endless(p: &Project, words: &str) -> common::cli::Running {
-    let mut run = p.start(&fresh("run", &format!("--total-steps 100000000 {words}")));
+/// Starts a run that ends late by itself, and waits for its first step.
+fn long(p: &Project, words: &str) -> common::cli::Running {
+    let mut run = p.start(&fresh("run", &format!("--total-steps 20000 {words}")));
     run.wait_for("step");
     run.wait_for("loss");
     run
@@ -229,7 +229,7 @@ fn a_token_file_that_changes_under_a_trainer_ends_the_run() {
     p.ok("data prepare --input text.txt --tokenizer bytes --output data");
     let ids = p.read("data/train.bin");
     let change = |change: &dyn Fn(&Path)| {
-        let run = endless(&p, "--dataset tokens --data-path data/train.bin");
+        let run = long(&p, "--dataset tokens --data-path data/train.bin");
         change(&p.path("data/train.bin"));
         let ended = run.end();
         refused("a changed token file", &ended, "data/train.bin: was changed while its tokens were in use");
@@ -256,7 +256,7 @@ fn a_run_whose_folder_is_removed_ends_with_an_error() {
         },
     ];
     for (i, remove) in removals.into_iter().enumerate() {
-        let run = endless(&p, "");
+        let run = long(&p, "");
         remove();
         let ended = run.end();
         refused("a removed run", &ended, "run: the directory of the run was removed or replaced");
