@@ -9,6 +9,7 @@ use std::ffi::OsString;
 use std::fs::{self, File, FileType, Metadata, OpenOptions};
 use std::io::{self, BufWriter, ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
+use tempfile::NamedTempFile;
 
 /// Whether a name may be a link to a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -164,7 +165,7 @@ pub(crate) fn write_atomic_with(path: &Path, fill: impl FnOnce(&mut dyn Write) -
     target.file_name().ok_or_else(|| Error::invalid(path, "is not the name of a file"))?;
     let folder = folder_of(&target);
     fs::create_dir_all(folder).map_err(|e| Error::io(folder, e))?;
-    replace(&target, old, fill).map_err(|e| Error::io(path, e))
+    replace(path, &target, old, fill)
 }
 
 /// [`write_atomic`] for a file of this program's own name in a folder, which must exist.
@@ -173,28 +174,62 @@ pub(crate) fn write_atomic_with(path: &Path, fill: impl FnOnce(&mut dyn Write) -
 /// As [`write_atomic`], and when the file is a link.
 pub(crate) fn write_within(path: &Path, bytes: &[u8]) -> Result<()> {
     let old = replaceable(path, fs::symlink_metadata(path))?;
-    replace(path, old, |out| out.write_all(bytes)).map_err(|e| Error::io(path, e))
+    replace(path, path, old, |out| out.write_all(bytes))
 }
 
-fn folder_of(path: &Path) -> &Path {
+/// The folder that a file is in.
+pub(crate) fn folder_of(path: &Path) -> &Path {
     path.parent().filter(|parent| *parent != Path::new("")).unwrap_or(Path::new("."))
 }
 
-/// Replaces a file, whether it exists or not, by one that `fill` writes.
-fn replace(path: &Path, old: Option<Metadata>, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
+/// Replaces `target`, whether it exists or not, by a file that `fill` writes. Errors are about `path`.
+fn replace(
+    path: &Path,
+    target: &Path,
+    old: Option<Metadata>,
+    fill: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+) -> Result<()> {
+    let mut out = BufWriter::new(temporary(target)?);
+    let write = || {
+        fill(&mut out)?;
+        let temporary = out.into_inner().map_err(io::IntoInnerError::into_error)?;
+        if let Some(old) = old {
+            take_after(temporary.as_file(), &old)?;
+        }
+        temporary.as_file().sync_all()?;
+        temporary.persist(target).map_err(|e| e.error).map(|_| ())
+    };
+    write().map_err(|e| Error::io(path, e))
+}
+
+/// A new file beside `target`, to be moved there. Removes what killed writers of `target` have
+/// left: a writer holds a lock on its file.
+///
+/// # Errors
+/// When the folder or the file cannot be made.
+pub(crate) fn temporary(target: &Path) -> Result<NamedTempFile> {
+    let folder = folder_of(target);
+    let name = target.file_name().unwrap_or_default().as_encoded_bytes();
+    let (prefix, suffix) = (format!(".nanotern-{:08x}-", crc32c::crc32c(name)), ".tmp");
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let like = |name: &str| name.starts_with(&prefix) && name.ends_with(suffix);
+        let file = entry.file_name().to_str().is_some_and(like) && entry.file_type().is_ok_and(|of| of.is_file());
+        if file && open(&entry.path(), Links::Refuse).is_ok_and(|file| file.try_lock().is_ok()) {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
     let mut options = tempfile::Builder::new();
-    options.prefix(".nanotern-").suffix(".tmp");
+    options.prefix(&prefix).suffix(suffix);
     #[cfg(unix)]
     options.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666)); // less the umask
-    let temporary = options.tempfile_in(folder_of(path))?;
-    let mut out = BufWriter::new(temporary);
-    fill(&mut out)?;
-    let temporary = out.into_inner().map_err(io::IntoInnerError::into_error)?;
-    if let Some(old) = old {
-        take_after(temporary.as_file(), &old)?;
+    loop {
+        let made = options.tempfile_in(folder).map_err(|e| Error::io(target, e))?;
+        let _ = made.as_file().lock(); // without locks, nothing is removed
+        // Before the lock, another writer may have taken it for one that was left.
+        if made.path().exists() {
+            return Ok(made);
+        }
     }
-    temporary.as_file().sync_all()?;
-    temporary.persist(path).map_err(|e| e.error).map(|_| ())
 }
 
 /// Checks that `path`, with links followed, can be written: it is a regular file or does not exist. Returns what is known of
@@ -346,6 +381,24 @@ mod tests {
         let full = write_atomic_with(&path, |_| Err(ErrorKind::StorageFull.into()));
         assert!(full.unwrap_err().to_string().starts_with(&path.display().to_string()));
         assert_eq!((fs::read(&path).unwrap(), fs::read_dir(dir.path()).unwrap().count()), (b"two".to_vec(), 1));
+    }
+
+    #[test]
+    fn what_killed_writers_left_is_removed_and_others_write_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x");
+        let names = || fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect::<Vec<_>>();
+        let living = temporary(&path).unwrap();
+        let other = temporary(&dir.path().join("y")).unwrap().keep().unwrap().1;
+        for _ in 0..2 {
+            drop(temporary(&path).unwrap().keep().unwrap().0); // as a kill leaves it
+        }
+        assert!(names().len() > 2);
+        write_atomic(&path, b"new").unwrap();
+        assert_eq!((names().len(), fs::read(&path).unwrap()), (3, b"new".to_vec()), "{:?}", names());
+        assert!(other.exists(), "that is of another file");
+        living.persist(&path).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"");
     }
 
     #[test]
