@@ -2,7 +2,7 @@
 
 use super::config::{Aux, Config};
 use crate::checkpoint::Checkpoint;
-use crate::data::Corpus;
+use crate::data::{Corpus, Tokens};
 use crate::{Error, Result};
 use std::cmp::Ordering;
 use std::collections::BTreeSet;
@@ -96,16 +96,15 @@ pub(super) struct Sums {
 }
 
 impl Sums {
-    pub(super) fn new(corpus: &Corpus) -> Sums {
-        let [train, val] = [&corpus.train, &corpus.val].map(|t| crc32c::crc32c(bytemuck::cast_slice(t.as_slice())));
-        Sums { train, val }
+    /// # Errors
+    /// As [`Tokens::read`].
+    pub(super) fn new(corpus: &Corpus) -> Result<Sums> {
+        let sum = |tokens: &Tokens| {
+            let mut crc = 0;
+            tokens.each(|ids| crc = crc32c::crc32c_append(crc, bytemuck::cast_slice(ids))).map(|()| crc)
+        };
+        Ok(Sums { train: sum(&corpus.train)?, val: sum(&corpus.val)? })
     }
-}
-
-/// The configuration of a checkpoint.
-pub(super) fn config(saved: &Checkpoint) -> Result<Config> {
-    let unreadable = |e: serde_json::Error| Error::invalid(&saved.dir, format!("its configuration: {e}"));
-    serde_json::from_value(saved.meta.config.clone()).map_err(unreadable)
 }
 
 /// Checks that a run can go on from a checkpoint; returns what is to be said about it.
@@ -125,7 +124,7 @@ pub(super) fn check(saved: &Checkpoint, new: &Config, corpus: &Corpus, sums: &Su
             meta.step
         )));
     }
-    let old = config(saved)?;
+    let old = Config::saved(saved)?;
     let function = changes(Class::Function, &old, new)?;
     if !function.is_empty() {
         return refuse(list(&function, |c| format!("with {} = {}, not {}", c.key, c.old, c.new)));
@@ -138,8 +137,8 @@ pub(super) fn check(saved: &Checkpoint, new: &Config, corpus: &Corpus, sums: &Su
     if meta.state["data_crc32c"] != sums.train {
         return refuse(format!("on data that differs from {}{because}", corpus.name));
     }
-    let rows = saved.model.iter().find(|t| t.name == "embed.weight").map(|t| t.shape[0]);
-    if let Some(rows) = rows.filter(|rows| *rows != corpus.vocab_size) {
+    let rows = saved.model.iter().find(|t| t.name == "embed.weight").and_then(|t| t.shape.first());
+    if let Some(rows) = rows.filter(|rows| **rows != corpus.vocab_size) {
         return refuse(format!("with a vocabulary of {rows}, not {}{because}", corpus.vocab_size));
     }
     let mut said = schedule(&old, new, meta.step)?;
