@@ -356,3 +356,19 @@ fn a_preset_is_no_vocabulary() {
         assert_eq!(config.data.vocab_size, None, "{}", preset.name);
     }
 }
+
+#[test]
+fn validation_on_training_files_is_said() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir(dir.path().join("all")).unwrap();
+    for name in ["all/a.txt", "all/b.txt", "c.txt"] {
+        fs::write(dir.path().join(name), TEXT).unwrap();
+    }
+    let said = |val: &str| {
+        let keys = format!("dataset = \"text\"\npath = \"all\"\nval_path = \"{val}\"\ntokenizer = \"bytes\"");
+        load_in(dir.path(), &keys).unwrap().report.unwrap().to_string()
+    };
+    assert!(said("all/../all").contains("2 of 2 validation files are training files"), "{}", said("all/../all"));
+    assert!(said("all/b.txt").contains("1 of 1 validation files are training files"), "{}", said("all/b.txt"));
+    assert!(!said("c.txt").contains("training files"), "{}", said("c.txt"));
+}

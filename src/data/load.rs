@@ -95,10 +95,11 @@ impl<'a> TextData<'a> {
             Some(path) => (Split::All(Side::Train), format!("validation documents are those of {}", path.display())),
             None => train.split(),
         };
-        let (tokenizer, notes) = match given {
+        let (tokenizer, mut notes) = match given {
             Some(tokenizer) => (tokenizer, Vec::new()),
             None => train_bpe(&train, split, cfg)?,
         };
+        notes.extend(val.as_ref().and_then(|val| val.also_in(&train)));
         Ok(TextData { cfg, format, path, train, val, split, said, notes, tokenizer })
     }
 

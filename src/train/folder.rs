@@ -138,9 +138,18 @@ fn is_vacant(dir: &Path) -> Result<bool> {
     };
     match fs::read_dir(dir) {
         Ok(mut entries) => Ok(entries.all(|entry| entry.is_ok_and(is_lock))),
-        Err(e) if e.kind() == ErrorKind::NotFound => Ok(true),
+        Err(e) if e.kind() == ErrorKind::NotFound => match broken_link(dir) {
+            Some(link) => Err(Error::invalid(link, "is a link to nothing: a run needs a folder")),
+            None => Ok(true),
+        },
         Err(e) => Err(Error::io(dir, e)),
     }
+}
+
+/// A link to nothing, which keeps `dir` from being created.
+fn broken_link(dir: &Path) -> Option<&Path> {
+    // Without a slash at the end, which would follow the link.
+    dir.components().as_path().ancestors().find(|dir| dir.is_symlink() && !dir.exists())
 }
 
 /// Creates a folder that no other process has.
@@ -184,6 +193,20 @@ pub fn newest_run(runs: &Path) -> Result<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[cfg(unix)]
+    #[test]
+    fn a_link_to_nothing_is_said_before_anything_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let link = dir.path().join("link");
+        std::os::unix::fs::symlink(dir.path().join("target"), &link).unwrap();
+        for run in [link.clone(), link.join(""), link.join("run")] {
+            let said = Start::New(&run).check().unwrap_err().to_string();
+            assert!(said.contains("link") && said.contains("a link to nothing"), "{said}");
+        }
+        fs::create_dir(dir.path().join("target")).unwrap();
+        Start::New(&link.join("run")).check().unwrap();
+    }
 
     #[test]
     fn folders_within_another_are_unique_under_a_race() {

@@ -123,8 +123,14 @@ impl Run {
                 said.extend(resume::check(saved, &config, &corpus, &sums)?);
                 let before = saved.meta.state["device"].as_str().filter(|before| *before != device);
                 said.extend(before.map(|b| format!("steps so far ran on {b}; on {device} they may round differently")));
-            } else if saved.meta.tokenizer_hash != corpus.tokenizer.as_ref().map(|t| t.hash()) {
-                said.push(format!("warning: they were trained with another tokenizer than that of {}", corpus.name));
+            } else {
+                said.extend(resume::fork(&Config::saved(saved)?, &config)?);
+                if saved.meta.tokenizer_hash != corpus.tokenizer.as_ref().map(|t| t.hash()) {
+                    said.push(format!(
+                        "warning: they were trained with another tokenizer than that of {}",
+                        corpus.name
+                    ));
+                }
             }
         } else if dir.join("config.toml").exists() {
             said.push(format!("{} has no checkpoint: the run starts over at step 0", dir.display()));
