@@ -66,7 +66,7 @@ impl<'a> Layout<'a> {
 }
 
 /// The tensors of a safetensors file, ordered by name; every one must be f32.
-pub(super) fn parse(path: &Path, bytes: &[u8]) -> Result<Vec<Array>> {
+pub fn parse(path: &Path, bytes: &[u8]) -> Result<Vec<Array>> {
     let file = SafeTensors::deserialize(bytes).map_err(|e| Error::invalid(path, e.to_string()))?;
     memory::check(bytes.len(), memory::free(), "use a smaller model")?;
     let mut views = file.tensors();
