@@ -181,9 +181,9 @@ impl Run {
             read: session.step,
             owed: None,
             saved: saved.as_ref().map(|(saved, _)| saved.meta.step),
+            from: saved.map(|(saved, _)| saved.dir).filter(|_| !forked),
             diverged: Diverged::Unsaid,
             before_step: None,
-            from: saved.map(|(saved, _)| saved.dir).filter(|_| !forked),
             dir,
             session,
             _folder: folder,
@@ -264,7 +264,8 @@ impl Run {
             self.read = self.session.step;
             match self.finish() {
                 Err(Error::NotFinite(what)) if self.signals.pending().is_none() => self.roll_back(&what)?,
-                Err(e @ (Error::NotFinite(_) | Error::Checkpoint(_))) => return Err(self.unsaved(&e)),
+                Err(Error::NotFinite(what)) => return Err(self.unsaved(&format!("checkpoint not saved: {what}"))),
+                Err(Error::Checkpoint(what)) => return Err(self.unsaved(&what)),
                 ended => return ended,
             }
         }
@@ -333,21 +334,20 @@ impl Run {
             self.owed = Some(step + 1);
             return Ok(());
         }
-        let saved = self.save(&checkpoint::step_name(step)).and_then(|_| {
-            let keep = self.session.config.train.keep_last_checkpoints;
-            let pruned = checkpoint::prune(&self.dir, keep);
-            pruned.map(|_| ()).map_err(|e| Error::Checkpoint(format!("an old checkpoint cannot be deleted: {e}")))
-        });
         self.owed = None;
-        match saved {
+        match self.save(&checkpoint::step_name(step)) {
             Err(Error::Checkpoint(what)) => {
                 let next = step + (self.session.config.train.checkpoint_interval / 10).max(1);
                 self.progress.message(&format!("warning: {what}\nthe run goes on, and tries again at step {next}"));
                 self.owed = Some(next);
-                Ok(())
             }
-            saved => saved,
+            saved => {
+                saved?;
+                let pruned = checkpoint::prune(&self.dir, self.session.config.train.keep_last_checkpoints);
+                self.say([pruned.err().map(|e| format!("warning: an old checkpoint cannot be deleted: {e}"))]);
+            }
         }
+        Ok(())
     }
 
     /// Why the run cannot go on from here, if it cannot: a value that is not finite, or too many skipped steps.
@@ -361,13 +361,13 @@ impl Run {
     }
 
     /// The error of a run that ends without its last checkpoint.
-    fn unsaved(&self, e: &Error) -> Error {
+    fn unsaved(&self, why: &str) -> Error {
         let step = self.session.step;
         let lost = match self.saved {
             Some(saved) if saved == step => "its validation loss".to_string(),
             saved => format!("steps {} to {step}", saved.unwrap_or(0) + 1),
         };
-        Error::Checkpoint(format!("{e}\nlost: {lost}"))
+        Error::Checkpoint(format!("{why}\nlost: {lost}"))
     }
 
     /// The validation loss that the log has for the present step.
@@ -386,7 +386,7 @@ impl Run {
             return Err(Error::Checkpoint(what));
         }
         if done {
-            checkpoint::keep_final(&self.dir, step)?;
+            checkpoint::keep_final(&self.dir, step).map_err(|e| Error::Checkpoint(e.to_string()))?;
         }
         let mut saved = self.save(&name)?;
         if done {
