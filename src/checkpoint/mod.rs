@@ -27,6 +27,11 @@ pub use {
     },
 };
 
+/// What [`load`] does with the bytes of a file of tensors, for the fuzzer.
+#[cfg(feature = "native")]
+#[doc(hidden)]
+pub use tensors::parse as parse_tensors;
+
 /// A named f32 array.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Array {
