@@ -152,7 +152,7 @@ mod tests {
         let path = dir.path().join("log");
         fs::create_dir(&path).unwrap();
         let mut log = Log::open(path.clone(), lines);
-        let record = vec![b'x'; MOST_WAITING / 2];
+        let record = vec![b'x'; MOST_WAITING / 2 - 1];
         assert_eq!((0..5).filter_map(|_| log.append(&record)).count(), 1);
         assert!(log.close().unwrap().contains("lacks the end"));
         fs::remove_dir(&path).unwrap();
