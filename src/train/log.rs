@@ -140,7 +140,7 @@ mod tests {
         log.append(b"e\n");
         fs::remove_dir(&path).unwrap();
         // A record that the disk took a part of.
-        fs::write(&path, "a\nb\nc").unwrap();
+        fs::write(&path, "a\nb\nc, of which more was to come").unwrap();
         assert_eq!(log.append(b"f\n").unwrap(), format!("{} is written again; nothing is missing", path.display()));
         assert_eq!(fs::read_to_string(&path).unwrap(), "a\nb\nc\ne\nf\n");
         assert_eq!(log.close(), None);
