@@ -27,6 +27,8 @@ pub use {
     },
 };
 
+#[cfg(feature = "native")]
+pub(crate) use store::{check_within, is_own};
 /// What [`load`] does with the bytes of a file of tensors, for the fuzzer.
 #[cfg(feature = "native")]
 #[doc(hidden)]

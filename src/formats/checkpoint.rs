@@ -25,7 +25,7 @@ impl ModelFile {
     /// # Errors
     /// Names the file and what is wrong with it.
     pub fn from_checkpoint(dir: &Path, allow_older: bool) -> Result<(ModelFile, ReadFrom)> {
-        let (saved, skipped) = if dir.join("manifest.json").exists() {
+        let (saved, skipped) = if dir.join("manifest.json").symlink_metadata().is_ok() {
             (checkpoint::load(dir)?, Vec::new())
         } else {
             let found = checkpoint::newest_valid(dir)?;

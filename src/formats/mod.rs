@@ -365,7 +365,7 @@ impl ModelFile {
         if path.is_dir() {
             return Ok(ModelFile::from_checkpoint(path, false)?.0);
         }
-        ModelFile::from_gguf(&crate::files::map(path)?).map_err(|what| Error::invalid(path, what))
+        gguf::open(path)
     }
 
     /// Writes a GGUF file atomically. Returns its size in bytes.

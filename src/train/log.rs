@@ -2,12 +2,14 @@
 //! permission was lost, is kept in memory and tried again with the next record. That is said once, and so is that it works
 //! again.
 
-use crate::files::write_atomic;
+use crate::files::{self, Links, has_other_names, open_within, write_within};
 use crate::{Error, Result};
-use std::fs::{self, OpenOptions};
+use std::fs::OpenOptions;
 use std::io::{ErrorKind, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
+/// Most bytes of a log that are read.
+const MOST: u64 = 1 << 30;
 /// Most bytes that wait to be written. Records beyond them are lost, and counted.
 const MOST_WAITING: usize = 16 << 20;
 
@@ -76,14 +78,15 @@ impl Log {
         while let Some(rewrite) = self.rewrites.first() {
             let before = read_or_empty(path)?;
             let kept = rewrite(&before);
-            if kept != before {
-                write_atomic(path, &kept)?;
+            // Under another name, the log stays as it is.
+            if kept != before || files::open(path, Links::Refuse).is_ok_and(|file| has_other_names(&file)) {
+                write_within(path, &kept)?;
             }
             self.whole = kept.len() as u64;
             drop(self.rewrites.remove(0));
         }
-        let write = || -> std::io::Result<u64> {
-            let mut file = OpenOptions::new().write(true).create(true).truncate(false).open(path)?;
+        let mut file = open_within(path, OpenOptions::new().write(true).create(true).truncate(false))?;
+        let mut write = || -> std::io::Result<u64> {
             let length = file.metadata()?.len();
             if length > self.whole {
                 file.set_len(self.whole)?; // a record that was torn
@@ -102,16 +105,16 @@ impl Log {
 
 /// The contents of a file; none if it does not exist.
 pub(super) fn read_or_empty(path: &Path) -> Result<Vec<u8>> {
-    match fs::read(path) {
-        Ok(bytes) => Ok(bytes),
-        Err(e) if e.kind() == ErrorKind::NotFound => Ok(Vec::new()),
-        Err(e) => Err(Error::io(path, e)),
+    match files::read(path, Links::Refuse, MOST) {
+        Err(Error::Io { source, .. }) if source.kind() == ErrorKind::NotFound => Ok(Vec::new()),
+        read => read,
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     fn lines(log: &[u8]) -> Vec<u8> {
         let end = log.iter().rposition(|b| *b == b'\n').map_or(0, |at| at + 1);

@@ -10,7 +10,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::log::Log;
 
-const PREFIX: &str = "events.out.tfevents.";
+/// What the name of an event file begins with.
+pub(super) const PREFIX: &str = "events.out.tfevents";
 
 /// Writes scalars to the event file of a run. Every method returns what is to be said: a file that cannot be written is said
 /// once, and tried again.
@@ -22,7 +23,7 @@ impl EventWriter {
     /// Goes on with the newest event file in `dir`, from which a torn record is removed, or starts
     /// `events.out.tfevents.<unix time>.<pid>`. TensorBoard drops the points after step `after` that come before.
     pub fn open(dir: &Path, after: u64) -> (Self, Option<String>) {
-        let name = || format!("{PREFIX}{:010}.{}", now() as u64, std::process::id());
+        let name = || format!("{PREFIX}.{:010}.{}", now() as u64, std::process::id());
         let path = newest(dir).unwrap_or_else(|| dir.join(name()));
         let mut writer = EventWriter { log: Log::open(path, from_whole_records) };
         let said = writer.restart(after);
@@ -31,7 +32,7 @@ impl EventWriter {
 
     /// Makes TensorBoard drop the points after step `after` that were written so far.
     pub fn restart(&mut self, after: u64) -> Option<String> {
-        self.log.append(&record(&event(now(), after + 1, Payload::SessionStart)))
+        self.log.append(&record(&event(now(), after.saturating_add(1), Payload::SessionStart)))
     }
 
     /// Appends the scalars `(tag, value)` at `step`.
