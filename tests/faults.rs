@@ -168,7 +168,7 @@ fn event_files(dir: &Path) -> Vec<std::path::PathBuf> {
 }
 
 #[test]
-fn logs_and_saves_that_fail_do_not_end_a_run() {
+fn logs_that_fail_do_not_end_a_run() {
     let dir = tempfile::tempdir().unwrap();
     let (whole, broken) = (dir.path().join("whole"), dir.path().join("broken"));
     let config = config(0);
@@ -187,8 +187,6 @@ fn logs_and_saves_that_fail_do_not_end_a_run() {
                     std::fs::create_dir(&path).unwrap();
                 }
             }
-            // Nor can a folder be made where a file is: neither the checkpoint nor the first two further tries.
-            19 => [20, 21, 22].iter().for_each(|n| std::fs::write(at.join(format!(".tmp-step_{n}")), "").unwrap()),
             33 => {
                 std::fs::remove_dir(&metrics).unwrap();
                 std::fs::rename(metrics.with_extension("aside"), &metrics).unwrap();
@@ -202,31 +200,11 @@ fn logs_and_saves_that_fail_do_not_end_a_run() {
         }
     };
     run(&broken, &config, hook).unwrap().train().unwrap();
-    let mut saved: Vec<_> = broken.read_dir().unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
-    saved.retain(|n| n.starts_with("step_"));
-    saved.sort();
-    assert_eq!(saved, ["step_30", "step_40", "step_50"]);
     assert_eq!(exact_log(&whole), exact_log(&broken), "records are missing");
     let events = |dir: &Path| std::fs::read(event_files(dir).remove(0)).unwrap().len();
     assert_eq!(events(&whole), events(&broken));
     let model = |dir: &Path| std::fs::read(dir.join("final/model.safetensors")).unwrap();
     assert!(model(&whole) == model(&broken));
-}
-
-#[test]
-fn the_last_save_must_succeed() {
-    let dir = tempfile::tempdir().unwrap();
-    let at = dir.path().join("run");
-    let blocked = at.join(".tmp-final");
-    let hook = move |session: &mut Session| {
-        if session.step == 55 {
-            std::fs::write(&blocked, "").unwrap();
-        }
-    };
-    let message = run(&at, &config(0), hook).unwrap().train().unwrap_err().to_string();
-    for part in ["run/final not saved", "kept: step_50 and 2 earlier", "lost: steps 51 to 60"] {
-        assert!(message.contains(part), "{message}");
-    }
 }
 
 /// The disk takes 4 to 8 kB of a file.
