@@ -233,6 +233,28 @@ fn a_full_disk_is_said_once_for_each_log() {
     p.metrics("run"); // every line is whole
 }
 
+#[test]
+#[cfg(target_os = "linux")]
+fn a_disk_that_has_room_again_gets_all() {
+    use rustix::process::{Pid, Resource, Rlimit, prlimit};
+    let p = Project::new();
+    let words = fresh("run", "--total-steps 2000 --checkpoint-interval 50");
+    let mut shell = std::process::Command::new("sh");
+    let limited = "trap '' XFSZ; ulimit -S -f 8; exec \"$0\" \"$@\"";
+    shell.args(["-c", limited, env!("CARGO_BIN_EXE_nanotern")]).args(words.split_whitespace());
+    shell.current_dir(p.path(""));
+    let mut run = p.spawn(shell);
+    run.wait_for("tries again at step 65");
+    let room = Rlimit { current: None, maximum: None };
+    prlimit(Some(Pid::from_child(&run.child)), Resource::Fsize, room).unwrap();
+    let Ended { code, stderr, .. } = run.end();
+    assert_eq!(code, Some(0), "{stderr}");
+    assert_eq!(stderr.matches("is written again; nothing is missing").count(), 2, "{stderr}");
+    let steps: Vec<u64> = p.metrics("run").iter().filter_map(|r| r.get("lr").and(r["step"].as_u64())).collect();
+    assert_eq!(steps, (1..=2000).collect::<Vec<_>>());
+    assert!(p.checkpoints("run").contains(&"final".to_string()));
+}
+
 /// Writes a value into a tensor of a checkpoint, with the right checksums.
 fn poison(checkpoint: &Path, file: &str, tensor: &str, value: f32) {
     let path = checkpoint.join(file);
