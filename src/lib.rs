@@ -107,7 +107,7 @@
 //! backend           cpu, wgpu, cuda
 //! ops               one table of ops
 //! graph             nodes and tensors, gradients, the plan of memory
-//! rng, files        random numbers; files written as a whole
+//! rng, files, memory  random numbers; files written as a whole; what is free
 //! error             the one error type
 //! ```
 //!
@@ -131,6 +131,7 @@ pub mod formats;
 #[doc(hidden)]
 pub mod graph;
 pub mod infer;
+mod memory;
 pub mod model;
 #[doc(hidden)]
 pub mod ops;

@@ -3,6 +3,7 @@
 use super::say;
 use nanotern::formats::mhc::MhcFile;
 use nanotern::formats::{ModelFile, ReadFrom};
+use nanotern::infer::EngineOptions;
 use nanotern::tokenizer::Tokenizer;
 use nanotern::train::newest_run;
 use nanotern::{Error, Result};
@@ -30,6 +31,31 @@ pub fn checkpoint(dir: &Path, allow_older: bool) -> Result<(ModelFile, ReadFrom)
     let (file, read) = ModelFile::from_checkpoint(dir, allow_older)?;
     read.skipped.iter().for_each(|skipped| say(skipped));
     Ok((file, read))
+}
+
+#[derive(clap::Args)]
+pub struct ContextArgs {
+    /// Most tokens that the model sees at once, of a prompt and its answer; by default what the model was made for, up to 4096.
+    #[arg(long, env = "NANOTERN_CONTEXT")]
+    context: Option<usize>,
+}
+
+impl ContextArgs {
+    /// Limits the context of a model; returns it.
+    pub fn limit(&self, file: &mut ModelFile) -> Result<usize> {
+        if self.context == Some(0) {
+            return Err(Error::usage("--context 0: at least 1 is possible"));
+        }
+        let options = EngineOptions { context: self.context.unwrap_or(0), ..EngineOptions::default() };
+        let (context, longest) = (options.context_of(&file.config)?, file.config.seq_len);
+        if self.context.is_none() && context < longest {
+            say(&format!(
+                "the context is limited to {context} tokens; with --context {longest} it is all that the model has"
+            ));
+        }
+        file.config.seq_len = context;
+        Ok(context)
+    }
 }
 
 impl ModelArgs {

@@ -579,27 +579,32 @@ const NOWHERE: u32 = u32::MAX;
 
 fn inference() -> Vec<Case> {
     let mut cases = Vec::new();
-    for (heads, kv_heads, head_dim, context) in [(1, 1, 4, 5), (4, 2, 16, 40), (4, 4, 64, 130), (2, 1, 128, 70)] {
-        let last = context - 1;
-        // Consecutive and single rows of three sequences, an empty row, a slot and a position beyond the cache, and a slot
-        // whose place wraps at 2^32 to that of slot 1.
-        let positions = vec![0, 1, 2, 3, last, NOWHERE, 2, last, 1, last, context, 2];
-        let slots = vec![0, 0, 0, 0, 1, NOWHERE, 1, 2, 3, 0, 0, (1 << 31) + 1];
+    for (heads, kv_heads, head_dim, slot_pages) in [(1, 1, 4, 1), (4, 2, 16, 1), (4, 4, 64, 3), (2, 1, 128, 2)] {
+        let last = 64 * slot_pages - 1;
+        // Consecutive and single rows of three sequences, also over the end of a page, an empty row, a slot and positions beyond
+        // the table, a slot whose place wraps at 2^32 to that of slot 1, and sequences whose first or last page is not there.
+        let positions = vec![0, 1, 2, 3, last, NOWHERE, 2, 62, 63, 64, 65, 1, last, last + 1, NOWHERE, 2, 1, last];
+        let slots = vec![0, 0, 0, 0, 1, NOWHERE, 1, 2, 2, 2, 2, 5, 0, 0, 0, (1 << 31) + 1, 3, 4];
+        // Three sequences have pages of their own.
+        let held = 3 * slot_pages + 1;
+        let mut pages: Vec<u32> = (1..held).rev().collect();
+        pages.extend([held].into_iter().chain(0..slot_pages - 1));
+        pages.extend((0..slot_pages - 1).chain([NOWHERE]));
         let (rows, dim, kv_dim) = (positions.len() as u32, heads * head_dim, kv_heads * head_dim);
-        let append = |transposed| kv_append::KvAppendArgs { rows, kv_heads, head_dim, context, transposed };
-        let [k_len, v_len] = [append(1), append(0)].map(|args| args.cache_len(3) as u32);
-        let place = || [Data::U32(positions.clone()), Data::U32(slots.clone())];
-        for (args, len) in [(append(1), k_len), (append(0), v_len)] {
-            let [at, slot] = place();
-            let data = |r: &mut Rng| vec![normal(r, rows * kv_dim, 1.0), at, slot, normal(r, len, 1.0)];
+        let append = |transposed| kv_append::KvAppendArgs { rows, kv_heads, head_dim, slot_pages, transposed };
+        let len = append(0).cache_len(held as usize) as u32;
+        let place = || [&positions, &slots, &pages].map(|x| Data::U32(x.clone()));
+        for args in [append(1), append(0)] {
+            let [at, slot, pages] = place();
+            let data = |r: &mut Rng| vec![normal(r, rows * kv_dim, 1.0), at, slot, pages, normal(r, len, 1.0)];
             cases.push(exact(case(&ops::KV_APPEND, args, data)));
         }
         let scale = 1.0 / (head_dim as f32).sqrt();
-        let args = attention_cached::AttentionCachedArgs { rows, heads, kv_heads, head_dim, context, scale };
-        let [at, slot] = place();
+        let args = attention_cached::AttentionCachedArgs { rows, heads, kv_heads, head_dim, slot_pages, scale };
+        let [at, slot, pages] = place();
         let data = |r: &mut Rng| {
-            let [q, k, v] = [rows * dim, k_len, v_len].map(|n| normal(r, n, 1.0));
-            vec![q, k, v, at, slot, out(rows * dim)]
+            let [q, k, v] = [rows * dim, len, len].map(|n| normal(r, n, 1.0));
+            vec![q, k, v, at, slot, pages, out(rows * dim)]
         };
         cases.push(case(&ops::ATTENTION_CACHED, args, data));
     }
