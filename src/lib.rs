@@ -32,7 +32,7 @@
 //! let mut engine = Engine::new(&file, &device, EngineOptions::default())?;
 //!
 //! let sampling = Sampling { temperature: 0.0, max_tokens: 20, ..Sampling::default() };
-//! let prompt = tokenizer.encode("the quick");
+//! let prompt = tokenizer.encode("the quick")?;
 //! let (tokens, why) = engine.generate(&prompt, sampling)?;
 //! println!("{} ({why:?})", tokenizer.decode(&[prompt, tokens].concat()));
 //! # Ok(())

@@ -1,4 +1,4 @@
-//! Named f32 tensors as a safetensors file, ordered by name. Data is written and read bit for bit, including NaN payloads and
+//! Named f32 tensors as a safetensors file, ordered by name. Data is written and read bit for bit, including denormals and
 //! signed zeros. Writing makes no copy of the model in memory; reading holds the file's bytes beside it.
 
 use std::collections::HashMap;

@@ -100,8 +100,7 @@ pub struct Score {
 pub fn synthetic(file: &ModelFile, backend: &Backend) -> Result<BTreeMap<&'static str, Score>> {
     let tokenizer = file.tokenizer()?.ok_or_else(|| Error::usage("the model has no tokenizer"))?;
     let questions = synthetic::held_out();
-    let prompts =
-        questions.iter().map(|q| tokenizer.try_encode_with_specials(&q.prompt)).collect::<Result<Vec<_>>>()?;
+    let prompts = questions.iter().map(|q| tokenizer.encode_with_specials(&q.prompt)).collect::<Result<Vec<_>>>()?;
     let mut engine = Engine::new(file, backend, EngineOptions { slots: 16, context: file.config.seq_len })?;
     let sampling = Sampling { temperature: 0.0, max_tokens: 64, ..Sampling::default() };
     let answers = engine.generate_all(&prompts, &sampling)?;

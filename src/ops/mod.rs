@@ -253,7 +253,7 @@ ops! {
     SUM_SQUARES = sum_squares(SumSquaresArgs) [x: r F32, partial: rw F32]
         grid |a| groups(a.rows * a.n.div_ceil(BLOCK)), work |a| product(&[a.n, a.rows]);
     CLIP = clip(ClipArgs) [partial: r F32, loss: r F32, step: r F32, ctl: rw F32, stats: rw F32]
-        grid |_| [1, 1, 1], work |a| product(&[a.partials]);
+        grid |_| [1, 1, 1], work |a| product(&[a.partials + a.checks]);
 
     ADAMW = adamw(AdamwArgs) [g: r F32, ctl: r F32, step: r F32, w: rw F32, m: rw F32, v: rw F32]
         grid |a| elements(a.n), work |a| product(&[a.n, 8]);
