@@ -451,3 +451,6 @@ fn restore(session: &mut Session, saved: &Checkpoint) -> Result<State> {
         val_loss: meta.val_loss,
     })
 }
+
+#[cfg(test)]
+mod tests;

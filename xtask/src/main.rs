@@ -5,6 +5,7 @@
 //! a second time for another profile.
 
 mod floors;
+mod mutants;
 mod serve;
 mod web;
 
@@ -80,11 +81,16 @@ fn main() -> ExitCode {
         let args: Vec<String> = env::args().skip(2).collect();
         return web::web(&args).map_or_else(|error| fail("web", &error), |()| ExitCode::SUCCESS);
     }
+    if wanted == "mutants" {
+        let args: Vec<String> = env::args().skip(2).collect();
+        return mutants::mutants(&args).map_or_else(|error| fail("mutants", &error), |()| ExitCode::SUCCESS);
+    }
     let stages: Vec<Stage> = STAGES.into_iter().filter(|(name, ..)| wanted == "ci" || wanted == *name).collect();
     if stages.is_empty() {
         eprintln!("usage: cargo xtask CHECK\n\n  ci       all of these");
         STAGES.iter().for_each(|(name, what, _)| eprintln!("  {name:8} {what}"));
         eprintln!("\n  web      the browser demo, built and served (`--build`: only built)");
+        eprintln!("  mutants  named faults, each of which a test must notice (`--check`: only that they have their places)");
         return ExitCode::from(2);
     }
     let mut times = Vec::new();
@@ -110,6 +116,7 @@ fn fmt() -> Result {
 }
 
 fn lint() -> Result {
+    mutants::check()?;
     cargo("clippy --workspace --all-targets --features nanotern/cuda --locked -- -D warnings")?;
     cargo("clippy --workspace --lib --bins --locked -- -D warnings")?;
     if has_std(ARM) {
