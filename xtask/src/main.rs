@@ -30,7 +30,7 @@ const NOT_IN_THE_LIBRARY: [&str; 6] = ["clap", "hyper", "indicatif", "tokio", "u
 /// Cargo projects outside of the workspace.
 const APART: [&str; 3] = ["benches/peers/gemm", "fuzz", "xtask/bindgen"];
 
-const STAGES: [Stage; 14] = [
+const STAGES: [Stage; 15] = [
     ("fmt", "formatting", fmt),
     ("floors", "no module imports from above", floors::check),
     ("lint", "clippy; warnings are errors", lint),
@@ -49,6 +49,7 @@ const STAGES: [Stage; 14] = [
     ("web-test", "the browser demo, built and tested in Chromium", web::test),
     ("smoke", "the program and the examples: doctor, training on the CPU and, if there is an adapter, on wgpu", smoke),
     ("strangers", "texts, folders and habits of strangers, where their cases are beside this folder", strangers),
+    ("mutants", "faults that a test must notice: here a few, alone all (`--wide`, `--check`, `--only NAME...`)", mutants::sample),
 ];
 
 /// A configuration small enough for an unoptimised build and a software GPU.
@@ -90,7 +91,6 @@ fn main() -> ExitCode {
         eprintln!("usage: cargo xtask CHECK\n\n  ci       all of these");
         STAGES.iter().for_each(|(name, what, _)| eprintln!("  {name:8} {what}"));
         eprintln!("\n  web      the browser demo, built and served (`--build`: only built)");
-        eprintln!("  mutants  named faults, each of which a test must notice (`--check`: only that they have their places)");
         return ExitCode::from(2);
     }
     let mut times = Vec::new();
