@@ -1,6 +1,6 @@
 // Causal grouped-query attention: y = softmax(scale * q k^T) v. Query head h reads key-value head h / (heads /
-// kv_heads). Row t of a sequence sees its document, the rows from t - positions[t] to t. Keeps lse = log(sum(exp(scores)))
-// for backward.
+// kv_heads). Row t of a sequence sees its document, the rows from t - positions[t] (0 if that is before the sequence) to t.
+// Keeps lse = log(sum(exp(scores))) for backward.
 //
 // Flash-style (Dao et al. 2022): a workgroup takes 16 queries of one head, four threads each, and walks the keys 16 at
 // a time with a running maximum. A thread makes the scores of four keys, then adds up every fourth vec4 of the weighted
@@ -27,7 +27,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     let part = lane % 4u;
     let t = first + query;
     let sequence = wid.z * args.seq;
-    let start = t - positions[sequence + min(t, args.seq - 1u)];
+    let start = t - min(t, positions[sequence + min(t, args.seq - 1u)]);
     let head = (wid.z * args.seq * args.heads + wid.y) * dim;
     let kv_head = (wid.z * args.seq * args.kv_heads + wid.y / (args.heads / args.kv_heads)) * dim;
     let kv_stride = args.kv_heads * dim;
@@ -40,7 +40,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     var total = 0.0;
     var acc = array<vec4<f32>, 8>();
     var buffer = 0u;
-    for (var base = first - positions[sequence + first]; base < min(first + 16u, args.seq); base += 16u) {
+    for (var base = first - min(first, positions[sequence + first]); base < min(first + 16u, args.seq); base += 16u) {
         for (var i = part; i < 16u; i += 4u) {
             var score = -1e30;
             if base + i >= start && base + i <= t && base + i < args.seq {

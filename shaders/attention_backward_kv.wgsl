@@ -47,13 +47,13 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
         let row = (wid.z * args.heads + head) * args.seq;
         for (var base = first; base < args.seq; base += 16u) {
             // From here on, no document reaches back to these keys.
-            if base - positions[sequence + base] >= first + 8u {
+            if base - min(base, positions[sequence + base]) >= first + 8u {
                 break;
             }
             for (var i = part; i < 16u; i += 8u) {
                 var weight = vec2<f32>();
                 let query = min(base + i, args.seq - 1u);
-                if base + i >= t && query - positions[sequence + query] <= t && base + i < args.seq {
+                if base + i >= t && query - min(query, positions[sequence + query]) <= t && base + i < args.seq {
                     let at = q_head + (base + i) * args.heads * dim;
                     var score = vec4<f32>();
                     var dp = vec4<f32>();

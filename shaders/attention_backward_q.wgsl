@@ -27,7 +27,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     let part = lane % 8u;
     let t = first + query;
     let sequence = wid.z * args.seq;
-    let start = t - positions[sequence + min(t, args.seq - 1u)];
+    let start = t - min(t, positions[sequence + min(t, args.seq - 1u)]);
     let head = (wid.z * args.seq * args.heads + wid.y) * dim;
     let kv_head = (wid.z * args.seq * args.kv_heads + wid.y / (args.heads / args.kv_heads)) * dim;
     let kv_stride = args.kv_heads * dim;
@@ -42,7 +42,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     workgroupBarrier();
     var acc = array<vec4<f32>, 4>();
     var buffer = 0u;
-    for (var base = first - positions[sequence + first]; base < min(first + 8u, args.seq); base += 16u) {
+    for (var base = first - min(first, positions[sequence + first]); base < min(first + 8u, args.seq); base += 16u) {
         for (var i = part; i < 16u; i += 8u) {
             var ds = 0.0;
             if base + i >= start && base + i <= t && base + i < args.seq {

@@ -1,5 +1,6 @@
 // `attention` of rows that belong to several sequences, over cached keys and values: row r is at positions[r] of the
-// sequence in slots[r], and sees that sequence up to itself. A slot of 0xffffffff gives 0.
+// sequence in slots[r], and sees that sequence up to itself. A slot or a position beyond the
+// cache, such as a slot of 0xffffffff, gives 0.
 //
 // A workgroup takes one head of one row, and walks the keys 64 at a time with a running maximum: each thread makes the
 // score of one key, then adds up one or two elements of the weighted values. head_dim is at most 128. Keys and values have the
@@ -24,13 +25,19 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     let dim = args.head_dim;
     let out = (row * args.heads + wid.y) * dim;
     let slot = slots[row];
-    let keys = select(min(positions[row] + 1u, args.context), 0u, slot == 0xffffffffu);
+    // 16 floats of padding are behind the last slot.
+    let width = args.kv_heads * dim;
+    let blocks = (args.context + 63u) / 64u;
+    let of_k = (max(arrayLength(&k), 16u) - 16u) / (width * blocks * 64u);
+    let of_v = (max(arrayLength(&v), 16u) - 16u) / (width * args.context);
+    let held = slot < min(of_k, of_v) && positions[row] < args.context;
+    let keys = select(0u, positions[row] + 1u, held);
     for (var c = lane; c < dim; c += 64u) {
         query[c] = args.scale * q[out + c];
     }
     workgroupBarrier();
     let head = slot * args.kv_heads + wid.y / (args.heads / args.kv_heads);
-    let panels = head * ((args.context + 63u) / 64u);
+    let panels = head * blocks;
     let values = head * args.context * dim;
     var most = -1e30;
     var total = 0.0;

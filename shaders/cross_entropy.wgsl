@@ -1,5 +1,5 @@
-// Cross-entropy in nats: losses[row + r] = log(sum(exp(logits[r]))) - logits[r][target]; a target of 0xffffffff does
-// not count. Turns the logits into their gradient in place, (softmax - one_hot) * grad_scale, unless grad_scale is 0:
+// Cross-entropy in nats: losses[row + r] = log(sum(exp(logits[r]))) - logits[r][target]; a target that is no
+// token, such as 0xffffffff, does not count. Turns the logits into their gradient in place, (softmax - one_hot) * grad_scale, unless grad_scale is 0:
 // then they are kept. Targets are read, and losses written, from element `row`. One workgroup for each row.
 
 //#import groups

@@ -13,10 +13,10 @@ fn element(i: u32) {
     if i >= args.rows * args.dim {
         return;
     }
-    let at = ids[i / args.dim] * args.dim + i % args.dim;
+    let id = ids[i / args.dim];
     var value = 0.0;
-    if at < arrayLength(&table) {
-        value = table[at];
+    if id < arrayLength(&table) / args.dim {
+        value = table[id * args.dim + i % args.dim];
     }
     y[i] = value;
 }

@@ -1,6 +1,6 @@
 // Gradient of `embedding`: dtable[ids[r]] += dy[r], without atomics. One workgroup for each position in `order`, the
 // rows sorted by id. The workgroup at the first row of an id adds up all rows of that id in order, so the sum does not
-// depend on scheduling.
+// depend on scheduling. A row beyond the last one and an id beyond the table add nothing.
 
 //#import groups
 
@@ -12,28 +12,36 @@ struct Args { rows: u32, dim: u32 }
 @group(0) @binding(3) var<storage, read> dy: array<f32>; // (rows, dim)
 @group(0) @binding(4) var<storage, read_write> dtable: array<f32>; // (vocab, dim)
 
+// The id at a place in the order; for a row that is none, the largest.
+fn id_at(place: u32) -> u32 {
+    let row = order[place];
+    if row < args.rows {
+        return ids[row];
+    }
+    return 0xffffffffu;
+}
+
 fn group(first: u32, lane: u32) {
     if first >= args.rows {
         return;
     }
-    let id = ids[order[first]];
+    let id = id_at(first);
+    if id >= arrayLength(&dtable) / args.dim {
+        return;
+    }
     if first > 0u {
-        if ids[order[first - 1u]] == id {
+        if id_at(first - 1u) == id {
             return;
         }
     }
     for (var c = lane; c < args.dim; c += 64u) {
         var sum = 0.0;
         for (var i = first; i < args.rows; i++) {
-            let row = order[i];
-            if ids[row] != id {
+            if id_at(i) != id {
                 break;
             }
-            sum += dy[row * args.dim + c];
+            sum += dy[order[i] * args.dim + c];
         }
-        let at = id * args.dim + c;
-        if at < arrayLength(&dtable) {
-            dtable[at] += sum;
-        }
+        dtable[id * args.dim + c] += sum;
     }
 }

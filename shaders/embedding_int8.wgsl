@@ -15,9 +15,10 @@ fn element(i: u32) {
     if i >= args.rows * args.dim {
         return;
     }
-    let at = ids[i / args.dim] * args.dim + i % args.dim;
+    let id = ids[i / args.dim];
+    let at = id * args.dim + i % args.dim;
     var value = 0.0;
-    if at / 32u < arrayLength(&scales) {
+    if id < min(arrayLength(&codes) / (args.dim / 4u), arrayLength(&scales) / (args.dim / 32u)) {
         let code = extractBits(bitcast<i32>(codes[at / 4u]), at % 4u * 8u, 8u);
         value = scales[at / 32u] * f32(code);
     }

@@ -1,4 +1,4 @@
-// y[r] = x[index[r]]; an index of 0xffffffff gives 0.
+// y[r] = x[index[r]]; an index beyond x, such as 0xffffffff, gives 0.
 
 //#import elements
 

@@ -1,4 +1,5 @@
-// Stores keys or values in a cache, at slots[r] and positions[r] for row r; a slot of 0xffffffff stores nothing.
+// Stores keys or values in a cache, at slots[r] and positions[r] for row r; a slot or a position beyond
+// the cache, such as a slot of 0xffffffff, stores nothing.
 //
 // Values are (slots, kv_heads, context, head_dim). Keys are `transposed`, (slots, kv_heads, context / 64, head_dim, 64) with
 // context rounded up: attention reads both in the order of memory.
@@ -20,14 +21,17 @@ fn element(i: u32) {
     }
     let r = i / width;
     let position = positions[r];
-    if slots[r] == 0xffffffffu || position >= args.context {
+    let panels = (args.context + 63u) / 64u;
+    // 16 floats of padding are behind the last slot.
+    let slot_len = width * select(args.context, panels * 64u, args.transposed != 0u);
+    if slots[r] >= (max(arrayLength(&cache), 16u) - 16u) / slot_len || position >= args.context {
         return;
     }
     let head = slots[r] * args.kv_heads + i % width / args.head_dim;
     let d = i % args.head_dim;
     var at = (head * args.context + position) * args.head_dim + d;
     if args.transposed != 0u {
-        let panel = head * ((args.context + 63u) / 64u) + position / 64u;
+        let panel = head * panels + position / 64u;
         at = (panel * args.head_dim + d) * 64u + position % 64u;
     }
     cache[at] = x[i];

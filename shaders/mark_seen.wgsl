@@ -1,4 +1,5 @@
-// Marks the tokens of a sequence: seen[slots[r]][ids[r]] = 1. A slot of 0xffffffff marks nothing.
+// Marks the tokens of a sequence: seen[slots[r]][ids[r]] = 1. A slot or an id beyond `seen`, such as
+// 0xffffffff, marks nothing.
 
 struct Args { rows: u32, vocab: u32 }
 
@@ -14,7 +15,7 @@ fn main(@builtin(local_invocation_index) lane: u32) {
         return;
     }
     for (var r = 0u; r < args.rows; r++) {
-        if slots[r] != 0xffffffffu && ids[r] < args.vocab {
+        if slots[r] < arrayLength(&seen) / args.vocab && ids[r] < args.vocab {
             seen[slots[r] * args.vocab + ids[r]] = 1u;
         }
     }

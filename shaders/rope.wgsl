@@ -1,6 +1,6 @@
 // Rotary position embedding (Su et al. 2021), half-split: rotates the pairs (i, i + head_dim / 2) of every head by
 // position * theta^(-2i / head_dim). The angles' cosines and sines come from a table: a GPU's sine is not accurate at
-// large angles. sign -1 rotates back (the gradient).
+// large angles. sign -1 rotates back (the gradient). A position beyond the table is taken as its last one.
 
 //#import elements
 
@@ -19,7 +19,8 @@ fn element(pair: u32) {
     }
     let i = pair % half;
     let row = pair / half / args.heads;
-    let angle = min((positions[row] * half + i) * 2u, arrayLength(&table) - 2u);
+    let position = min(positions[row], max(arrayLength(&table) / args.head_dim, 1u) - 1u);
+    let angle = (position * half + i) * 2u;
     let c = table[angle];
     let s = args.sign * table[angle + 1u];
     let first = pair / half * args.head_dim + i;

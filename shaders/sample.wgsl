@@ -1,7 +1,8 @@
 // Draws a token for each row of logits, and marks it as seen. A row with a logit that is not finite gives 0xffffffff.
 //
-// params[r] are eight words: slot (0xffffffff: draw nothing), temperature, top_k, top_p, min_p, repetition penalty, seed,
-// counter; floats by their bits. l = logits + bias[slot]; for seen tokens l / penalty where positive, else l * penalty.
+// params[r] are eight words: slot (one beyond `bias`, such as 0xffffffff, or of a row before: draw nothing), temperature,
+// top_k, top_p, min_p, repetition penalty, seed, counter; floats by their bits. l = logits + bias[slot]; for seen tokens
+// l / penalty where positive, else l * penalty.
 // Temperature 0 takes the largest, the first of equals; otherwise p = exp((l - max) / temperature), cut to those of at
 // least min_p, then to the top_k largest, then to the fewest largest that hold top_p of what is left. The token is the
 // first whose running sum of kept p exceeds u times their sum, u a hash of seed and counter.
@@ -45,7 +46,11 @@ fn group(row: u32, lane: u32) {
     }
     let at = row * 8u;
     let slot = params[at];
-    if slot == 0xffffffffu {
+    var draws = slot < min(arrayLength(&bias), arrayLength(&seen)) / args.vocab;
+    for (var r = 0u; r < row; r++) {
+        draws = draws && params[r * 8u] != slot;
+    }
+    if !draws {
         if lane == 0u { tokens[row] = 0xffffffffu; }
         return;
     }

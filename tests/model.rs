@@ -487,6 +487,30 @@ fn accumulated_micro_batches_equal_one_large_batch() {
 }
 
 #[test]
+fn an_id_beyond_the_vocabulary_is_refused() {
+    for (name, backend) in backends() {
+        let mut trainer = trainer(&small(), 300, shape(2, 32), &backend);
+        for id in [300, 999_999, u32::MAX - 1] {
+            let (mut inputs, mut targets) = (random_batch(shape(2, 32), 300, 8), random_batch(shape(2, 32), 300, 8));
+            (inputs.inputs[5], targets.targets[7]) = (id, id);
+            for batch in [inputs, targets] {
+                let errors = [trainer.submit(0, 1.0, [batch.clone()]), trainer.evaluate([batch]).map(|_| ())];
+                for error in errors {
+                    assert_eq!(
+                        error.unwrap_err().to_string(),
+                        format!("token {id}: the model has 300 tokens"),
+                        "{name}"
+                    );
+                }
+            }
+        }
+        let mut ignored = random_batch(shape(2, 32), 300, 8);
+        ignored.targets[7] = u32::MAX;
+        trainer.submit(0, 1.0, [ignored]).unwrap();
+    }
+}
+
+#[test]
 fn the_memory_plan_is_near_the_ideal() {
     let plan = |config: &ModelConfig, recompute: bool| {
         let shape = StepShape { recompute, ..shape(8, 256) };

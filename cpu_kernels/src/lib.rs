@@ -27,7 +27,6 @@ pub mod run;
 pub mod simd;
 
 pub use run::call::{ArgWords, Args, Buf, Call, Kernel};
-pub use run::packed::{Packed, Packing};
 pub use run::pool::Pool;
 pub use run::program::{CpuProgram, Step};
 pub use simd::level::Level;

@@ -83,7 +83,7 @@ fn reference(s: Shape, q: &[f64], k: &[f64], v: &[f64]) -> (Vec<f64>, Vec<f64>) 
 }
 
 /// At one level, or at all of them, which must agree.
-fn call<A: Args + Debug>(kernel: Kernel, args: A, bufs: &[Data], at: Option<Level>) -> Vec<Vec<f32>> {
+fn call<A: Args + Debug>(kernel: &'static Kernel, args: A, bufs: &[Data], at: Option<Level>) -> Vec<Vec<f32>> {
     match at {
         Some(level) => run(kernel, args, bufs, level, 2),
         None => check_levels(kernel, args, bufs, true),
@@ -93,7 +93,7 @@ fn call<A: Args + Debug>(kernel: Kernel, args: A, bufs: &[Data], at: Option<Leve
 /// y and lse
 fn forward(s: Shape, [q, k, v]: [&[f32]; 3], at: Option<Level>) -> (Vec<f32>, Vec<f32>) {
     let bufs = [q.into(), k.into(), v.into(), (&s.positions()).into(), poison(s.q()), poison(s.rows())];
-    let mut out = call(attention::attention, s.args(), &bufs, at);
+    let mut out = call(&ATTENTION, s.args(), &bufs, at);
     let lse = out.pop().unwrap();
     (out.pop().unwrap(), lse)
 }
@@ -103,17 +103,17 @@ fn backward(s: Shape, [q, k, v, y, lse, dy]: [&[f32]; 6], at: Option<Level>) -> 
     let attention::AttentionArgs { batch, seq, heads, kv_heads, head_dim, scale } = s.args();
     let args = attention_backward_delta::AttentionBackwardDeltaArgs { batch, seq, heads, head_dim };
     let bufs = [y.into(), dy.into(), lse.into(), poison(2 * s.rows())];
-    let stats = &call(attention_backward_delta::attention_backward_delta, args, &bufs, at)[3];
+    let stats = &call(&ATTENTION_BACKWARD_DELTA, args, &bufs, at)[3];
     let inputs: [Data; 6] = [q.into(), k.into(), v.into(), dy.into(), stats.into(), (&s.positions()).into()];
 
     let args = attention_backward_q::AttentionBackwardQArgs { batch, seq, heads, kv_heads, head_dim, scale };
     let bufs: Vec<Data> = inputs.iter().cloned().chain([poison(s.q())]).collect();
-    let mut out = call(attention_backward_q::attention_backward_q, args, &bufs, at);
+    let mut out = call(&ATTENTION_BACKWARD_Q, args, &bufs, at);
     let dq = out.pop().unwrap();
 
     let args = attention_backward_kv::AttentionBackwardKvArgs { batch, seq, heads, kv_heads, head_dim, scale };
     let bufs: Vec<Data> = inputs.into_iter().chain([poison(s.kv()), poison(s.kv())]).collect();
-    let mut out = call(attention_backward_kv::attention_backward_kv, args, &bufs, at);
+    let mut out = call(&ATTENTION_BACKWARD_KV, args, &bufs, at);
     let dv = out.pop().unwrap();
     [dq, out.pop().unwrap(), dv]
 }

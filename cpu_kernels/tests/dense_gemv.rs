@@ -2,8 +2,8 @@
 
 use cpu_kernels::matrix::dense_gemv::DensePanels;
 use cpu_kernels::matrix::gemm::{Gemm, Mat};
-use cpu_kernels::ops::matmul::{self, MatmulArgs};
-use cpu_kernels::{Args, CpuProgram, Level, Step, ops::copy};
+use cpu_kernels::ops::{COPY, MATMUL, copy::CopyArgs, matmul::MatmulArgs};
+use cpu_kernels::{Args, CpuProgram, Level, Step};
 
 mod random;
 use random::Rng;
@@ -51,19 +51,13 @@ fn the_bits_are_those_of_the_large_product() {
 fn a_program_packs_constants_and_keeps_the_order() {
     let (outs, dim) = (70u32, 40u32);
     let product = Step {
-        kernel: matmul::matmul,
+        kernel: &MATMUL,
         args: MatmulArgs { m: 1, n: outs, k: dim, b_transposed: 1, ..MatmulArgs::default() }.to_words(),
         bufs: vec![(0, false), (1, false), (2, true)],
         parts: 2,
-        packing: Some(&matmul::PACKING),
     };
-    let copied = Step {
-        kernel: copy::copy,
-        args: copy::CopyArgs { n: outs }.to_words(),
-        bufs: vec![(2, false), (3, true)],
-        parts: 2,
-        packing: None,
-    };
+    let copied =
+        Step { kernel: &COPY, args: CopyArgs { n: outs }.to_words(), bufs: vec![(2, false), (3, true)], parts: 2 };
     let sizes = [4 * dim, 4 * outs * dim, 4 * outs, 4 * outs].map(|n| n as usize);
     let mut program = CpuProgram::new(Level::detect(), 2, &sizes, vec![product, copied]).unwrap();
     program.bytes_mut(0).copy_from_slice(bytemuck::cast_slice(&vec![1f32; dim as usize]));

@@ -1,7 +1,7 @@
 //! The int8 product: the same bits at every level, from its definition.
 
-use cpu_kernels::ops::int8_matmul::{self, Int8MatmulArgs};
 use cpu_kernels::ops::round_f16::round;
+use cpu_kernels::ops::{INT8_MATMUL, int8_matmul::Int8MatmulArgs};
 use cpu_kernels::{Args, CpuProgram, Level, Step};
 
 mod random;
@@ -9,13 +9,7 @@ use random::Rng;
 
 /// Runs the op, with packed weights where the level reads them.
 fn product(level: Level, parts: usize, args: Int8MatmulArgs, inputs: &[Vec<u8>], y_bytes: usize) -> Vec<u32> {
-    let step = Step {
-        kernel: int8_matmul::int8_matmul,
-        args: args.to_words(),
-        bufs: (0..5).map(|i| (i, i == 4)).collect(),
-        parts,
-        packing: Some(&int8_matmul::PACKING).filter(|p| (p.wanted)(level, &args.to_words())),
-    };
+    let step = Step { kernel: &INT8_MATMUL, args: args.to_words(), bufs: (0..5).map(|i| (i, i == 4)).collect(), parts };
     let sizes: Vec<usize> = inputs.iter().map(Vec::len).chain([y_bytes]).collect();
     let mut program = CpuProgram::new(level, 2, &sizes, vec![step]).unwrap();
     inputs.iter().enumerate().for_each(|(i, bytes)| program.bytes_mut(i).copy_from_slice(bytes));

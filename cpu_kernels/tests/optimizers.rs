@@ -10,7 +10,7 @@ fn clip_step(args: clip::ClipArgs, partial: &[f32], loss: f32, slot: f32, ctl: &
     let step = vec![1.0, 1.0, 1.0, slot];
     let args = clip::ClipArgs { partials: partial.len() as u32, ..args };
     let bufs = [partial.into(), (&vec![loss]).into(), (&step).into(), ctl.into(), (&vec![-1.0; 256]).into()];
-    let mut out = check(clip::clip, args, &bufs);
+    let mut out = check(&CLIP, args, &bufs);
     let stats = out.pop().unwrap();
     (out.pop().unwrap(), stats)
 }
@@ -56,8 +56,8 @@ fn adamw_and_lion() {
     for skip in [false, true] {
         let step = Data::F(STEP.to_vec());
         let bufs = [(&g).into(), ctl(skip), step.clone(), (&w).into(), (&m).into(), (&v).into()];
-        let out = check(adamw::adamw, adam, &bufs);
-        let lion_out = check(lion::lion, lion_args, &[(&g).into(), ctl(skip), step, (&w).into(), (&m).into()]);
+        let out = check(&ADAMW, adam, &bufs);
+        let lion_out = check(&LION, lion_args, &[(&g).into(), ctl(skip), step, (&w).into(), (&m).into()]);
         if skip {
             assert_eq!((&out[3], &out[4], &out[5]), (&w, &m, &v));
             assert_eq!((&lion_out[3], &lion_out[4]), (&w, &m));
@@ -85,7 +85,7 @@ fn lion_stays_where_nothing_pulls() {
     let args = lion::LionArgs { n: 2, lr: 1.0, beta1: 0.9, beta2: 0.99, weight_decay: 0.0 };
     let zero = vec![0.0, -0.0];
     let bufs = [(&zero).into(), ctl(false), Data::F(STEP.to_vec()), (&vec![5.0, 6.0]).into(), (&zero).into()];
-    assert_eq!(check(lion::lion, args, &bufs)[3], [5.0, 6.0]);
+    assert_eq!(check(&LION, args, &bufs)[3], [5.0, 6.0]);
 }
 
 #[test]
@@ -106,7 +106,7 @@ fn muon_moves_along_the_direction() {
                 start: start as u32,
             };
             let bufs = [(&g).into(), ctl(skip), (&m).into(), (&vec![9.0; offset + n + 2]).into()];
-            let out = check(muon_momentum::muon_momentum, args, &bufs);
+            let out = check(&MUON_MOMENTUM, args, &bufs);
             let (moved, x) = (&out[2], &out[3]);
             for i in 0..n {
                 let (g, m) = (f64::from(g[start + i] * FACTOR), f64::from(m[start + i]));
@@ -128,7 +128,7 @@ fn muon_moves_along_the_direction() {
                 start: start as u32,
             };
             let bufs = [x.into(), ctl(skip), Data::F(STEP.to_vec()), (&w).into()];
-            let moved = &check(muon_update::muon_update, args, &bufs)[3];
+            let moved = &check(&MUON_UPDATE, args, &bufs)[3];
             for i in 0..n {
                 let (w, lr) = (f64::from(w[start + i]), 0.02 * f64::from(STEP[0]));
                 let want = if skip { w } else { w * (1.0 - lr * 0.1) - lr * 1.5 * f64::from(x[place(i)]) };
@@ -145,9 +145,9 @@ fn muon_normalize_divides_by_the_norm() {
         let x = noise(1, n * batch);
         let blocks = n.div_ceil(cpu_kernels::simd::math::BLOCK);
         let args = sum_squares::SumSquaresArgs { n: n as u32, rows: batch as u32, offset: 0 };
-        let partial = &check(sum_squares::sum_squares, args, &[(&x).into(), poison(blocks * batch)])[1];
+        let partial = &check(&SUM_SQUARES, args, &[(&x).into(), poison(blocks * batch)])[1];
         let args = muon_normalize::MuonNormalizeArgs { n: n as u32, batch: batch as u32 };
-        let y = &check(muon_normalize::muon_normalize, args, &[partial.into(), (&x).into()])[1];
+        let y = &check(&MUON_NORMALIZE, args, &[partial.into(), (&x).into()])[1];
         let norm = |x: &[f32]| x.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt() + 1e-7;
         let want: Vec<f64> = x.chunks(n).flat_map(|x| x.iter().map(|v| f64::from(*v) / norm(x))).collect();
         assert_close(y, &want, 1e-12);

@@ -1,11 +1,10 @@
 //! The CPU backend: runs every op by its kernel, on a pool of threads.
 
 use crate::error::mib;
-use crate::graph::{Access, Kind, Node, Plan, TensorId};
+use crate::graph::{Access, Node, Plan};
 use crate::{Error, Result};
 use cpu_kernels::matrix::ternary_gemv::{Layout, Layouts};
 use cpu_kernels::{CpuProgram, Level, Step};
-use std::collections::HashSet;
 use std::sync::Arc;
 
 /// Elementary operations for each thread: with fewer, another thread costs more than it saves.
@@ -73,22 +72,12 @@ impl Cpu {
             )));
         }
         let sizes: Vec<usize> = plan.slots.iter().map(|s| s.bytes).collect();
-        let written: HashSet<TensorId> = plan.graph.nodes.iter().flat_map(|n| plan.graph.outputs(n)).collect();
-        let constant = |t: TensorId| {
-            let tensor = plan.graph.tensor(t);
-            tensor.kind == Kind::Persistent && !written.contains(&t)
-        };
-        let packing = |node: &Node| {
-            let packing = node.op.packing.filter(|p| (p.wanted)(self.level, &node.args))?;
-            packing.constants.iter().all(|i| constant(node.tensors[*i])).then_some(packing)
-        };
         let step = |node: &Node| Step {
             kernel: node.op.kernel,
             args: node.args,
             bufs: (node.tensors.iter().zip(node.op.bindings))
                 .map(|(t, b)| (plan.slot(*t), b.access != Access::Read))
                 .collect(),
-            packing: packing(node),
             parts: ((node.op.work)(&node.args) / GRAIN).clamp(1, self.threads as u64) as usize,
         };
         let steps = plan.graph.nodes.iter().map(step).collect();

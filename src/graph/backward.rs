@@ -46,7 +46,7 @@ impl<'g> Backward<'g> {
         seeds: &[(TensorId, TensorId)],
         accumulate: Accumulate,
     ) -> Backward<'g> {
-        let mut active: HashSet<TensorId> = graph.gradients.iter().map(|(p, _)| *p).collect();
+        let mut active: HashSet<TensorId> = graph.gradients.keys().copied().collect();
         let mut through = HashMap::new();
         for node in &graph.nodes {
             if node.tensors.iter().any(|t| active.contains(t)) {
@@ -64,10 +64,11 @@ impl<'g> Backward<'g> {
     }
 
     fn walk(&mut self, nodes: Range<usize>) {
-        let recomputed = self.graph.recomputed.clone();
+        let mut recomputed = self.graph.recomputed.clone();
         for i in nodes.rev() {
-            if let Some(range) = recomputed.iter().find(|range| range.end == i + 1) {
-                self.compute_again(range.clone());
+            while recomputed.pop_if(|range| range.end > i + 1).is_some() {}
+            if let Some(range) = recomputed.pop_if(|range| range.end == i + 1) {
+                self.compute_again(range);
             }
             let node = self.graph.nodes[i].clone();
             if let Grad::Append(grad) = node.op.grad

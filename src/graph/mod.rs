@@ -11,6 +11,7 @@ pub use op::{Access, Binding, DType, Grad, Op};
 pub use plan::{Plan, Slot};
 
 use cpu_kernels::{ArgWords, Args};
+use std::collections::HashMap;
 use std::ops::Range;
 
 /// A tensor of a [`Graph`].
@@ -94,8 +95,8 @@ pub struct Graph {
     pub nodes: Vec<Node>,
     /// All sections, in the order of their nodes.
     pub sections: Vec<Section>,
-    /// (parameter, gradient).
-    gradients: Vec<(TensorId, TensorId)>,
+    /// The gradient of each parameter that has one.
+    gradients: HashMap<TensorId, TensorId>,
     /// Ranges of nodes whose temporaries are recomputed for the backward pass instead of being kept.
     recomputed: Vec<Range<usize>>,
     prefix: String,
@@ -189,13 +190,13 @@ impl Graph {
     pub fn add_gradient(&mut self, param: TensorId) -> TensorId {
         let Tensor { name, shape, .. } = self.tensor(param).clone();
         let grad = self.add(format!("grad.{name}"), &shape, DType::F32, Kind::Persistent);
-        self.gradients.push((param, grad));
+        self.gradients.insert(param, grad);
         grad
     }
 
     /// The gradient of a parameter, if [`Graph::add_gradient`] made one.
     pub fn gradient(&self, param: TensorId) -> Option<TensorId> {
-        self.gradients.iter().find(|(p, _)| *p == param).map(|(_, g)| *g)
+        self.gradients.get(&param).copied()
     }
 
     /// The tensors that a node writes, wholly or in part.

@@ -1,7 +1,7 @@
 //! The definition of an op. [`crate::ops`] contains the table of all ops.
 
 use super::{Backward, Node};
-use cpu_kernels::{ArgWords, Kernel, Packing};
+use cpu_kernels::{ArgWords, Kernel};
 
 /// How an op uses a buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,7 +54,7 @@ pub struct Op {
     /// WGSL source. A line `//#import name` includes the snippet `shaders/shared/name.wgsl`.
     pub shader: &'static str,
     /// The CPU implementation.
-    pub kernel: Kernel,
+    pub kernel: &'static Kernel,
     /// Name and WGSL type of each field of `Args`.
     pub fields: &'static [(&'static str, &'static str)],
     /// Its buffers, in the order in which shader and kernel take them.
@@ -67,8 +67,6 @@ pub struct Op {
     pub flops: fn(&ArgWords) -> u64,
     /// Its gradient.
     pub grad: Grad,
-    /// How the kernel packs constant operands, if it does.
-    pub packing: Option<&'static Packing>,
 }
 
 /// How the gradients of an op's inputs follow from those of its outputs.

@@ -9,7 +9,7 @@ use super::weight::Builder;
 use crate::graph::{Access, Backward, Binding, DType, Grad, Graph, Node, Op, TensorId};
 use crate::ops::MATMUL;
 use cpu_kernels::ops::matmul::MatmulArgs;
-use cpu_kernels::{Args, Call};
+use cpu_kernels::{Args, Call, Kernel};
 use serde::{Deserialize, Serialize};
 
 /// The section `[model.running_mean]`.
@@ -84,14 +84,18 @@ macro_rules! op {
         Op {
             name: $name,
             shader: "", // these tests run on the CPU
-            kernel: $kernel,
+            kernel: {
+                #[expect(unsafe_code, reason = "kernels share buffers")]
+                // SAFETY: it reads and writes by slices, and only its part 0 writes.
+                static KERNEL: Kernel = unsafe { Kernel::new($kernel) };
+                &KERNEL
+            },
             fields: RunningMeanArgs::FIELDS,
             bindings: &[$(Binding { name: stringify!($buf), access: Access::$access, dtype: DType::$dtype }),*],
             grid: |_| [1, 1, 1],
             work: |_| 1,
             flops: |_| 0,
             grad: $grad,
-            packing: None,
         }
     };
 }
@@ -102,12 +106,15 @@ static RUNNING_MEAN_BACKWARD: Op = op!("running_mean_backward", running_mean_bac
     [dy: Read F32, positions: Read U32, dx: Write F32]);
 
 /// # Safety
-/// See [`cpu_kernels::Kernel`]. It is one part of work.
+/// See [`Kernel`].
 #[expect(unsafe_code, reason = "kernels share buffers")]
 unsafe fn running_mean(call: &Call<'_>) {
     let RunningMeanArgs { rows, dim, seq } = call.args();
     let (dim, b) = (dim as usize, call.bufs);
-    // SAFETY: the contract of `Kernel`; the only part writes all of `sum` and `y`.
+    if call.part != 0 {
+        return;
+    }
+    // SAFETY: the contract of `Kernel`; only part 0 writes all of `sum` and `y`.
     let (x, positions, slots, sum, y) = unsafe {
         let whole = |i: usize| b[i].write::<f32>(0..b[i].len::<f32>());
         (b[0].read::<f32>(), b[1].read::<u32>(), b[2].read::<u32>(), whole(3), whole(4))
@@ -126,12 +133,15 @@ unsafe fn running_mean(call: &Call<'_>) {
 }
 
 /// # Safety
-/// See [`cpu_kernels::Kernel`]. It is one part of work.
+/// See [`Kernel`].
 #[expect(unsafe_code, reason = "kernels share buffers")]
 unsafe fn running_mean_backward(call: &Call<'_>) {
     let RunningMeanArgs { rows, dim, .. } = call.args();
     let (rows, dim) = (rows as usize, dim as usize);
-    // SAFETY: the contract of `Kernel`; the only part writes all of `dx`.
+    if call.part != 0 {
+        return;
+    }
+    // SAFETY: the contract of `Kernel`; only part 0 writes all of `dx`.
     let (dy, positions, dx) =
         unsafe { (call.bufs[0].read::<f32>(), call.bufs[1].read::<u32>(), call.bufs[2].write::<f32>(0..rows * dim)) };
     for row in (0..rows).rev() {

@@ -86,12 +86,12 @@ macro_rules! access {
 
 macro_rules! ops {
     ($($id:ident = $name:ident($args:ident) [$($buf:ident: $access:ident $dtype:ident),* $(,)?]
-        grid $grid:expr, work $work:expr $(, flops $flops:expr)? $(, grad $grad:expr)? $(, packing $packing:expr)?;)*) => {
+        grid $grid:expr, work $work:expr $(, flops $flops:expr)? $(, grad $grad:expr)?;)*) => {
         $(#[doc = concat!("The op `", stringify!($name), "`: `shaders/", stringify!($name), ".wgsl`.")]
         pub static $id: Op = Op {
             name: stringify!($name),
             shader: include_str!(concat!("../../shaders/", stringify!($name), ".wgsl")),
-            kernel: cpu_kernels::ops::$name::$name,
+            kernel: &cpu_kernels::ops::$id,
             fields: cpu_kernels::ops::$name::$args::FIELDS,
             bindings: &[$(Binding { name: stringify!($buf), access: access!($access), dtype: DType::$dtype }),*],
             grid: |words| {
@@ -113,7 +113,6 @@ macro_rules! ops {
                 use Grad::{Append, StraightThrough};
                 [$($grad,)? Grad::None][0]
             },
-            packing: [$(Some(&$packing),)? None][0],
         };)*
 
         /// All ops.
@@ -152,8 +151,7 @@ ops! {
             _ => [a.outs.div_ceil(32), a.rows.div_ceil(32), 1],
         },
         work |a| product(&[a.rows, a.outs, a.dim]),
-        flops |a| product(&[2, a.rows, a.outs, a.dim]), grad Append(bitlinear::ternary_matmul_grad),
-        packing cpu_kernels::ops::ternary_matmul::PACKING;
+        flops |a| product(&[2, a.rows, a.outs, a.dim]), grad Append(bitlinear::ternary_matmul_grad);
     TERNARY_MATMUL_BACKWARD_INPUT = ternary_matmul_backward_input(TernaryMatmulBackwardInputArgs)
         [dy: r F32, codes: r U8, scales: r F32, dx: rw F32]
         grid |a| tiles(a.rows, a.dim, 1), work |a| product(&[a.rows, a.outs, a.dim]),
@@ -165,7 +163,7 @@ ops! {
 
     INT8_MATMUL = int8_matmul(Int8MatmulArgs) [xq: r I8, step: r F32, codes: r I8, scales: r F32, y: w F32]
         grid |a| few_rows(a.rows, a.outs, 1), work |a| product(&[a.rows, a.outs, a.dim]),
-        flops |a| product(&[2, a.rows, a.outs, a.dim]), packing cpu_kernels::ops::int8_matmul::PACKING;
+        flops |a| product(&[2, a.rows, a.outs, a.dim]);
 
     MATMUL = matmul(MatmulArgs) [a: r F32, b: r F32, d: rw F32]
         grid |a| match (a.a_transposed, a.b_transposed) {
@@ -173,8 +171,7 @@ ops! {
             _ => tiles(a.m, a.n, a.batch),
         },
         work |a| product(&[a.m, a.n, a.k, a.batch]),
-        flops |a| product(&[2, a.m, a.n, a.k, a.batch]), grad Append(matmul::matmul_grad),
-        packing cpu_kernels::ops::matmul::PACKING;
+        flops |a| product(&[2, a.m, a.n, a.k, a.batch]), grad Append(matmul::matmul_grad);
     MATMUL_ADD = matmul_add(MatmulAddArgs) [a: r F32, b: r F32, c: r F32, d: w F32]
         grid |a| tiles(a.m, a.n, a.batch), work |a| product(&[a.m, a.n, a.k, a.batch]),
         flops |a| product(&[2, a.m, a.n, a.k, a.batch]);

@@ -160,11 +160,21 @@ impl Trainer {
         self.program.write(self.step.positions, &batch.positions);
     }
 
+    /// Refuses an id that no device can do anything right with.
+    fn check(&self, batch: &Batch) -> Result<()> {
+        let (vocab, targets) = (self.step.model.vocab, batch.targets.iter().filter(|t| **t != IGNORE));
+        match batch.inputs.iter().chain(targets).find(|id| **id as usize >= vocab) {
+            Some(id) => Err(Error::usage(format!("token {id}: the model has {vocab} tokens"))),
+            None => Ok(()),
+        }
+    }
+
     /// Submits step `step` (from 0) with its micro-batches. `lr_factor` is that of the schedule. The device keeps the
     /// statistics for the next 64 steps.
     ///
     /// # Errors
-    /// When the device fails. [`Error::Stopped`] if the program was told to stop; the parameters are then those before the step.
+    /// When the device fails, or an id is beyond the vocabulary. [`Error::Stopped`] if the program was told to stop; the
+    /// parameters are then those before the step.
     ///
     /// # Panics
     /// When the number of micro-batches is not that of the step.
@@ -177,6 +187,7 @@ impl Trainer {
         self.program.run_section(self.step.sections.begin)?;
         let mut count = 0;
         for batch in micro {
+            self.check(&batch)?;
             self.feed(&batch);
             self.program.write(self.step.order, &sorted_rows(&batch.inputs));
             self.program.run_unless_stopped(self.step.sections.micro)?;
@@ -209,11 +220,12 @@ impl Trainer {
     /// is [`IGNORE`] do not count. Weights are rounded first, since they may have changed.
     ///
     /// # Errors
-    /// When the device fails.
+    /// When the device fails, or an id is beyond the vocabulary.
     pub async fn fetch_loss(&mut self, batches: impl IntoIterator<Item = Batch>) -> Result<f64> {
         self.program.run_section(self.step.sections.begin)?;
         let (mut sum, mut count) = (0.0, 0u64);
         for batch in batches {
+            self.check(&batch)?;
             self.feed(&batch);
             self.program.run_unless_stopped(self.step.sections.eval)?;
             let losses: Vec<f32> = self.program.fetch(self.step.targets.losses).await?;

@@ -91,6 +91,7 @@ pub fn all() -> Vec<Case> {
         .collect()
 }
 
+/// Ids beyond the table too: just behind it, and those whose place in it is that of another when it wraps at 2^32.
 fn embedding() -> Vec<Case> {
     let mut cases = Vec::new();
     for (rows, dim, vocab) in [(1, 1, 1), (5, 7, 3), (33, 96, 40), (64, 256, 16)] {
@@ -106,6 +107,20 @@ fn embedding() -> Vec<Case> {
         };
         cases.push(case(&ops::EMBEDDING_BACKWARD, args, data));
     }
+    let (rows, dim, vocab) = (8, 64, 10);
+    let ids = || Data::U32(vec![3, 10, 1 << 26, 9, 67_108_867, u32::MAX, 0, 3]);
+    let args = embedding::EmbeddingArgs { rows, dim };
+    cases.push(exact(case(&ops::EMBEDDING, args, |r| vec![ids(), normal(r, vocab * dim, 0.02), out(rows * dim)])));
+    let args = embedding_backward::EmbeddingBackwardArgs { rows, dim };
+    let order = Data::U32(vec![6, 0, 7, 3, 1, 4, 8, u32::MAX]);
+    let data = |r: &mut Rng| vec![ids(), order, normal(r, rows * dim, 1.0), normal(r, vocab * dim, 1.0)];
+    cases.push(case(&ops::EMBEDDING_BACKWARD, args, data));
+    let args = embedding_int8::EmbeddingInt8Args { rows, dim };
+    let data = |r: &mut Rng| {
+        let (codes, scales) = (activations(r, vocab * dim), uniform(r, vocab * dim / 32, 0.001, 0.1));
+        vec![ids(), codes, scales, out(rows * dim)]
+    };
+    cases.push(exact(case(&ops::EMBEDDING_INT8, args, data)));
     cases
 }
 
@@ -292,7 +307,11 @@ fn attention() -> Vec<Case> {
         let data = |r: &mut Rng| {
             let [x, y] = [normal(r, rows * heads * head_dim, 1.0), out(rows * heads * head_dim)];
             let table = Data::F32(rope_table(50, head_dim as usize, 10_000.0));
-            vec![x, Data::U32(below(r, rows, 50)), table, y]
+            let mut positions = below(r, rows, 50);
+            // Beyond the table: behind its end, and where its place wraps at 2^32.
+            positions.iter_mut().skip(1).step_by(3).for_each(|p| *p += 70);
+            positions.iter_mut().skip(2).step_by(3).for_each(|p| *p += 1 << 31);
+            vec![x, Data::U32(positions), table, y]
         };
         cases.push(case(&ops::ROPE, args, data));
     }
@@ -309,10 +328,13 @@ fn attention() -> Vec<Case> {
     ];
     for (i, (batch, seq, heads, kv_heads, head_dim)) in shapes.into_iter().cycle().take(4 * shapes.len()).enumerate() {
         let starts = documents[i / shapes.len()];
+        // The first document may have started before the sequence, however far.
+        let before = [0, 7, u32::MAX - 100][i % 3];
         let position = |row: u32| {
             // Each sequence has its own documents.
             let (t, shift) = (row % seq, row / seq);
-            t - starts.iter().map(|start| start + shift).filter(|start| *start <= t).max().unwrap_or(0)
+            let start = starts.iter().map(|start| start + shift).filter(|start| *start <= t).max();
+            start.map_or(t + before, |start| t - start)
         };
         let positions = || Data::U32((0..batch * seq).map(position).collect());
         let scale = 1.0 / (head_dim as f32).sqrt();
@@ -425,6 +447,7 @@ fn losses() -> Vec<Case> {
         let data = |r: &mut Rng| {
             let mut targets = below(r, row + rows + 1, vocab);
             targets[(row + rows / 2) as usize] = if rows > 1 { u32::MAX } else { 0 };
+            targets[(row + rows - 1) as usize] = if rows > 2 { vocab } else { 0 };
             vec![Data::U32(targets), normal(r, rows * vocab, 3.0), out(row + rows + 1)]
         };
         cases.push(case(&ops::CROSS_ENTROPY, args, data));
@@ -511,9 +534,10 @@ fn inference() -> Vec<Case> {
     let mut cases = Vec::new();
     for (heads, kv_heads, head_dim, context) in [(1, 1, 4, 5), (4, 2, 16, 40), (4, 4, 64, 130), (2, 1, 128, 70)] {
         let last = context - 1;
-        // Consecutive and single rows of three sequences, and an empty row.
-        let positions = vec![0, 1, 2, 3, last, NOWHERE, 2, last];
-        let slots = vec![0, 0, 0, 0, 1, NOWHERE, 1, 2];
+        // Consecutive and single rows of three sequences, an empty row, a slot and a position beyond the cache, and a slot
+        // whose place wraps at 2^32 to that of slot 1.
+        let positions = vec![0, 1, 2, 3, last, NOWHERE, 2, last, 1, last, context, 2];
+        let slots = vec![0, 0, 0, 0, 1, NOWHERE, 1, 2, 3, 0, 0, (1 << 31) + 1];
         let (rows, dim, kv_dim) = (positions.len() as u32, heads * head_dim, kv_heads * head_dim);
         let append = |transposed| kv_append::KvAppendArgs { rows, kv_heads, head_dim, context, transposed };
         let [k_len, v_len] = [append(1), append(0)].map(|args| args.cache_len(3) as u32);
@@ -552,15 +576,16 @@ fn inference() -> Vec<Case> {
         cases.push(exact(case(&ops::EMBEDDING_INT8, args, data)));
     }
     for dim in [1, 96] {
-        let index = vec![3, NOWHERE, 0, 3, 6];
+        let index = vec![3, NOWHERE, 0, 1 << 27, 6];
         let args = gather_rows::GatherRowsArgs { rows: 5, dim };
         let data = |r: &mut Rng| vec![normal(r, 7 * dim, 1.0), Data::U32(index), out(5 * dim)];
         cases.push(exact(case(&ops::GATHER_ROWS, args, data)));
     }
     let vocab = 150;
-    let (ids, slots) = (vec![5, 149, 5, 7, 0], vec![0, 1, 0, NOWHERE, 1]);
-    let data = |r: &mut Rng| vec![Data::U32(ids), Data::U32(slots), Data::U32(below(r, 2 * vocab, 2))];
-    cases.push(exact(case(&ops::MARK_SEEN, mark_seen::MarkSeenArgs { rows: 5, vocab }, data)));
+    // A slot and an id beyond `seen`, and a slot whose place wraps at 2^32 to that of slot 0.
+    let (ids, slots) = (vec![5, 149, 5, 7, 0, 9, 150, 11], vec![0, 1, 0, NOWHERE, 1, 2, 0, 1 << 31]);
+    let data = |_: &mut Rng| vec![Data::U32(ids), Data::U32(slots), Data::U32(vec![0; 2 * vocab as usize])];
+    cases.push(exact(case(&ops::MARK_SEEN, mark_seen::MarkSeenArgs { rows: 8, vocab }, data)));
     // Logits are far enough apart that rounding does not change the result; their order differs in each row.
     let kinds = [
         (0.0, 0, 1.0, 0.0, 1.0),
@@ -571,7 +596,7 @@ fn inference() -> Vec<Case> {
         (1.0, 0, 1.0, 0.3, 1.0),
     ];
     for seed in 0..5 {
-        let rows = kinds.len() as u32 + 1;
+        let rows = kinds.len() as u32 + 4;
         let mut params: Vec<u32> = (0u32..)
             .zip(kinds)
             .flat_map(|(slot, (t, top_k, top_p, min_p, penalty))| {
@@ -589,6 +614,10 @@ fn inference() -> Vec<Case> {
             })
             .collect();
         params.extend(ops::SampleRow::NOTHING);
+        // The slot of a row before, one beyond the last, and one whose place wraps at 2^32 to that of slot 9.
+        for slot in [2, rows, (1 << 31) + 9] {
+            params.extend([slot, 1f32.to_bits(), 0, 1f32.to_bits(), 0, 1f32.to_bits(), seed, 3]);
+        }
         let data = |r: &mut Rng| {
             // These cases have the same `args`.
             let r = &mut Rng::stream(r.next_u64(), u64::from(seed));

@@ -4,6 +4,7 @@
 //! each, and as f16 where every value is one, which trained tables are. An element is summed as [`Gemm`](crate::matrix::gemm::Gemm)
 //! sums it, chains of [`KC`] added in order, so it has the same bits.
 
+use crate::matrix::fits;
 use crate::matrix::gemm::KC;
 use crate::matrix::scratch::Line;
 use crate::simd::isa::{Lanes, prefetch};
@@ -30,7 +31,7 @@ pub struct DensePanels {
 impl DensePanels {
     /// Copies w (outs, dim). It takes half the memory where the level reads f16 and every value is one.
     pub fn new(level: Level, w: &[f32], outs: usize, dim: usize) -> Self {
-        assert!(dim > 0, "({outs}, {dim})");
+        assert!(dim > 0 && fits(w.len(), outs, dim, dim), "({outs}, {dim}) of {} values", w.len());
         let w = &w[..outs * dim];
         let half = reads_half(level) && w.iter().all(|x| round_f16(*x) == *x);
         let bytes = outs.next_multiple_of(PANEL) * dim * if half { 2 } else { 4 };
@@ -41,6 +42,11 @@ impl DensePanels {
             fill(bytemuck::cast_slice_mut(&mut values), w, dim, |x| x);
         }
         DensePanels { outs, dim, values, half }
+    }
+
+    /// (outs, dim)
+    pub fn shape(&self) -> (usize, usize) {
+        (self.outs, self.dim)
     }
 
     /// Memory it takes.
@@ -55,7 +61,12 @@ impl DensePanels {
     /// arguments but for `part`, and nothing else accesses y meanwhile.
     pub unsafe fn run_part(&self, level: Level, x: &[f32], rows: usize, y: *mut f32, part: usize, parts: usize) {
         level.require();
-        assert!(x.len() >= rows * self.dim && part < parts, "x: {} values for ({rows}, {})", x.len(), self.dim);
+        assert!(
+            fits(x.len(), rows, self.dim, self.dim) && part < parts,
+            "x: {} values for ({rows}, {})",
+            x.len(),
+            self.dim
+        );
         assert!(!self.half || reads_half(level), "f16 panels at level {level}");
         let panels = self.outs.div_ceil(PANEL);
         let mine = panels * part / parts..panels * (part + 1) / parts;

@@ -62,6 +62,11 @@ impl Int8Panels {
         panels
     }
 
+    /// (outs, dim)
+    pub fn shape(&self) -> (usize, usize) {
+        (self.outs, self.dim)
+    }
+
     /// Memory it takes.
     pub fn bytes(&self) -> usize {
         size_of_val(&self.bytes[..])

@@ -17,3 +17,9 @@ pub mod ternary_gemv;
 pub const fn packed_row_bytes(cols: usize) -> usize {
     cols.div_ceil(128) * 32
 }
+
+/// Whether `len` values hold `rows` rows of `width`, `stride` apart: any sizes at all, so that what follows cannot overflow.
+pub(crate) fn fits(len: usize, rows: usize, width: usize, stride: usize) -> bool {
+    let end = || (rows - 1).checked_mul(stride)?.checked_add(width);
+    rows == 0 || width == 0 || end().is_some_and(|end| end <= len)
+}

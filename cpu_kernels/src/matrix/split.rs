@@ -5,7 +5,8 @@ use std::ops::Range;
 /// The `part`-th of `parts` nearly equal runs of `0..len`, cut at multiples of `unit`.
 pub(crate) fn range(len: usize, unit: usize, part: usize, parts: usize) -> Range<usize> {
     let units = len.div_ceil(unit);
-    let cut = |p: usize| (units * p / parts * unit).min(len);
+    // units * p / parts, where the product may not fit.
+    let cut = |p: usize| ((units / parts * p + units % parts * p / parts) * unit).min(len);
     cut(part)..cut(part + 1)
 }
 

@@ -1,6 +1,6 @@
 //! Causal grouped-query attention: y = softmax(scale * q k^T) v. Query head h reads key-value head h / (heads / kv_heads).
-//! Row t of a sequence sees its document, the rows from t - positions[t] to t: all before it, unless positions start again
-//! within the sequence. Keeps lse = log(sum(exp(scores))) for backward.
+//! Row t of a sequence sees its document, the rows from t - positions[t] (0 if that is before the sequence) to t: all before
+//! it, unless positions start again within the sequence. Keeps lse = log(sum(exp(scores))) for backward.
 //!
 //! A score is one chain of multiply-adds over head_dim, the sum of a softmax runs in lanes over the keys (`math::sum`), and
 //! y is one chain over the keys, times 1 / sum at the end: the bits of a query depend on its keys alone, not on how
@@ -47,6 +47,7 @@ fn head<L: Lanes, const DOWN: usize, const ACROSS: usize>(
 ) {
     let (seq, heads, kv_heads, head_dim) = (a.seq as usize, a.heads as usize, a.kv_heads as usize, a.head_dim as usize);
     let (b, h) = (pair / heads, pair % heads);
+    call.bufs[0].holds::<f32>(0, &[a.batch, a.seq, a.heads, a.head_dim]);
     // SAFETY: the contract of `Kernel`.
     let [q, k, v] = [0, 1, 2].map(|i| unsafe { call.bufs[i].read::<f32>() });
     let keys = queries.end - start;

@@ -44,6 +44,7 @@ fn kv_head<L: Lanes, const DOWN: usize, const ACROSS: usize>(
 ) {
     let (seq, heads, kv_heads, head_dim) = (a.seq as usize, a.heads as usize, a.kv_heads as usize, a.head_dim as usize);
     let (b, kv_head) = (pair / kv_heads, pair % kv_heads);
+    call.bufs[1].holds::<f32>(0, &[a.batch, a.seq, a.kv_heads, a.head_dim]);
     let (group, n) = (heads / kv_heads, end - keys.start);
     let kv_start = ((b * seq + keys.start) * kv_heads + kv_head) * head_dim;
     let kv_stride = kv_heads * head_dim;

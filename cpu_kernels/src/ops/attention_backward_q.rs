@@ -43,6 +43,7 @@ fn head<L: Lanes, const DOWN: usize, const ACROSS: usize>(
 ) {
     let (seq, heads, kv_heads, head_dim) = (a.seq as usize, a.heads as usize, a.kv_heads as usize, a.head_dim as usize);
     let (b, h) = (pair / heads, pair % heads);
+    call.bufs[0].holds::<f32>(0, &[a.batch, a.seq, a.heads, a.head_dim]);
     // SAFETY: the contract of `Kernel`.
     let [q, k, v, dy, stats] = [0, 1, 2, 3, 4].map(|i| unsafe { call.bufs[i].read::<f32>() });
     let kv_start = ((b * seq + row) * kv_heads + h / (heads / kv_heads)) * head_dim;

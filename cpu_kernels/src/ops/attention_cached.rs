@@ -1,5 +1,6 @@
 //! `attention` of rows that belong to several sequences, over cached keys and values: row r is at positions[r] of the sequence
-//! in slots[r], and sees that sequence up to itself. A slot of 0xffffffff gives 0.
+//! in slots[r], and sees that sequence up to itself. A slot or a position beyond the cache,
+//! such as a slot of 0xffffffff, gives 0.
 //!
 //! Keys and values lie as `kv_append` leaves them, so nothing is packed. A row has the bits that `attention` gives it,
 //! whatever rows surround it.
@@ -7,6 +8,7 @@
 use crate::matrix::panels::{PANEL, Panels, ROWS, Rows};
 use crate::matrix::scratch::Scratch;
 use crate::ops::attention::{attend, scores_size};
+use crate::ops::kv_append::KvAppendArgs;
 use crate::simd::isa::Lanes;
 use crate::{Call, args, at_level};
 use std::ops::Range;
@@ -20,21 +22,27 @@ args! {
 pub unsafe fn attention_cached(call: &Call<'_>) {
     let a: AttentionCachedArgs = call.args();
     let heads = a.heads as usize;
+    call.bufs[5].holds::<f32>(0, &[a.rows, a.heads, a.head_dim]);
     // SAFETY: inputs are not written during the op, by this function's contract.
     let (positions, slots) = unsafe { (call.bufs[3].read::<u32>(), call.bufs[4].read::<u32>()) };
-    let runs = || Runs { positions: &positions[..a.rows as usize], slots, next: 0 };
+    let AttentionCachedArgs { rows, kv_heads, head_dim, context, .. } = a;
+    let held = |binding: usize, transposed: u32| {
+        KvAppendArgs { rows, kv_heads, head_dim, context, transposed }.slots(call.bufs[binding].len::<f32>())
+    };
+    let cache = (held(1, 1).min(held(2, 0)), context as usize);
+    let runs = || Runs { positions: &positions[..rows as usize], slots, cache, next: 0 };
     let mine = call.share(runs().count() * heads);
     for (i, run) in runs().enumerate() {
         let run_heads = mine.start.max(i * heads)..mine.end.min((i + 1) * heads);
         for unit in run_heads {
             let (h, run, a) = (unit - i * heads, run.clone(), &a);
-            let place = (slots[run.start], positions[run.start] as usize);
+            let place = runs().place(run.start);
             if run.len() == 1 {
                 at_level!(call.level, [head::<Plain, 1, 4>, head::<Avx2, 1, 4>, head::<Avx512, 1, 4>, head::<Neon, 1, 4>],
-                    (call: &Call<'_>, a: &AttentionCachedArgs, h: usize, run: Range<usize>, place: (u32, usize)));
+                    (call: &Call<'_>, a: &AttentionCachedArgs, h: usize, run: Range<usize>, place: Option<(usize, usize)>));
             } else {
                 at_level!(call.level, [head::<Plain, 2, 4>, head::<Avx2, 6, 2>, head::<Avx512, 6, 4>, head::<Neon, 6, 4>],
-                    (call: &Call<'_>, a: &AttentionCachedArgs, h: usize, run: Range<usize>, place: (u32, usize)));
+                    (call: &Call<'_>, a: &AttentionCachedArgs, h: usize, run: Range<usize>, place: Option<(usize, usize)>));
             }
         }
     }
@@ -44,7 +52,17 @@ pub unsafe fn attention_cached(call: &Call<'_>) {
 struct Runs<'a> {
     positions: &'a [u32],
     slots: &'a [u32],
+    /// Slots and positions that the cache holds.
+    cache: (usize, usize),
     next: usize,
+}
+
+impl Runs<'_> {
+    /// Slot and position of a row; `None` for one that sees nothing.
+    fn place(&self, row: usize) -> Option<(usize, usize)> {
+        let (slot, position) = (self.slots[row] as usize, self.positions[row] as usize);
+        (slot < self.cache.0 && position < self.cache.1).then_some((slot, position))
+    }
 }
 
 impl Iterator for Runs<'_> {
@@ -55,25 +73,22 @@ impl Iterator for Runs<'_> {
         if start == self.positions.len() {
             return None;
         }
-        let follows = |r: usize| {
-            self.slots[r] == self.slots[start]
-                && (self.slots[r] == u32::MAX
-                    || self.positions[r] as usize == self.positions[start] as usize + r - start)
-        };
+        let next = |r: usize| self.place(start).map(|(slot, position)| (slot, position + r - start));
+        let follows = |r: usize| self.place(r) == next(r);
         let limit = self.positions.len().min(start + ROWS);
         self.next = (start + 1..limit).find(|r| !follows(*r)).unwrap_or(limit);
         Some(start..self.next)
     }
 }
 
-/// One head of one run, which starts at a (slot, position).
+/// One head of one run, which starts at a (slot, position), or whose rows see nothing.
 #[inline(always)]
 fn head<L: Lanes, const DOWN: usize, const ACROSS: usize>(
     call: &Call<'_>,
     a: &AttentionCachedArgs,
     h: usize,
     run: Range<usize>,
-    (slot, first): (u32, usize),
+    place: Option<(usize, usize)>,
 ) {
     let [heads, kv_heads, head_dim, context] = [a.heads, a.kv_heads, a.head_dim, a.context].map(|n| n as usize);
     let start = (run.start * heads + h) * head_dim;
@@ -86,15 +101,11 @@ fn head<L: Lanes, const DOWN: usize, const ACROSS: usize>(
             None => y.fill(0.0),
         }
     };
-    if slot == u32::MAX {
-        (0..run.len()).for_each(|r| write(r, None, 0.0));
-        return;
-    }
+    let Some((slot, first)) = place else { return (0..run.len()).for_each(|r| write(r, None, 0.0)) };
     let keys = first + run.len();
-    assert!(keys <= context, "{keys} positions of {context}");
     // SAFETY: the contract of `Kernel`.
     let [q, k, v] = [0, 1, 2].map(|i| unsafe { call.bufs[i].read::<f32>() });
-    let kv_head = slot as usize * kv_heads + h / (heads / kv_heads);
+    let kv_head = slot * kv_heads + h / (heads / kv_heads);
     let panels = context.div_ceil(PANEL) * PANEL * head_dim;
     let k = Panels::dense(&k[kv_head * panels..][..panels], head_dim);
     let v = Rows { data: &v[kv_head * context * head_dim..], stride: head_dim, rows: keys };

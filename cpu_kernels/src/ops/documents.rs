@@ -1,4 +1,5 @@
-//! The documents of a sequence, for attention: position 0 starts one, and its rows see nothing before it.
+//! The documents of a sequence, for attention: position 0 starts one, and its rows see nothing before it. The first may have
+//! started before the sequence.
 
 use std::ops::Range;
 
@@ -18,7 +19,7 @@ impl Iterator for Documents<'_> {
             return None;
         }
         self.rows.start = self.rows.end.min(end(self.positions, first));
-        Some((first - self.positions[first] as usize, first..self.rows.start))
+        Some((first.saturating_sub(self.positions[first] as usize), first..self.rows.start))
     }
 }
 

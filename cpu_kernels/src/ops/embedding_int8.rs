@@ -1,4 +1,5 @@
-//! Token embedding from an int8 table with a scale for every 32 values: y[r] = scale * table[ids[r]].
+//! Token embedding from an int8 table with a scale for every 32 values: y[r] = scale * table[ids[r]]; an id beyond
+//! the table gives zeros.
 
 use crate::ops::int8_matmul::GROUP;
 use crate::{Call, args};
@@ -9,9 +10,6 @@ args! {
 
 /// # Safety
 /// See [`crate::Kernel`].
-///
-/// # Panics
-/// When an id is not below the number of rows of the table.
 pub unsafe fn embedding_int8(call: &Call<'_>) {
     let a: EmbeddingInt8Args = call.args();
     let dim = a.dim as usize;
@@ -22,10 +20,13 @@ pub unsafe fn embedding_int8(call: &Call<'_>) {
         (call.bufs[0].read::<u32>(), call.bufs[1].read::<i8>(), call.bufs[2].read::<f32>(), y)
     };
     for (id, y) in ids[part].iter().zip(y.chunks_exact_mut(dim)) {
-        let start = *id as usize * dim;
-        assert!(start + dim <= codes.len(), "id {id} of a table of {} rows", codes.len() / dim);
-        let row = codes[start..start + dim].chunks_exact(GROUP).zip(&scales[start / GROUP..]);
-        for (y, (codes, scale)) in y.chunks_exact_mut(GROUP).zip(row) {
+        let id = *id as usize;
+        let (codes, scales) = (codes.chunks_exact(dim).nth(id), scales.chunks_exact(dim / GROUP).nth(id));
+        let (Some(codes), Some(scales)) = (codes, scales) else {
+            y.fill(0.0);
+            continue;
+        };
+        for ((y, codes), scale) in y.chunks_exact_mut(GROUP).zip(codes.chunks_exact(GROUP)).zip(scales) {
             y.iter_mut().zip(codes).for_each(|(y, code)| *y = scale * f32::from(*code));
         }
     }

@@ -1,4 +1,4 @@
-//! y[r] = x[index[r]]; an index of 0xffffffff gives 0.
+//! y[r] = x[index[r]]; an index beyond x, such as 0xffffffff, gives 0.
 
 use crate::{Call, args};
 
@@ -20,9 +20,9 @@ pub unsafe fn gather_rows(call: &Call<'_>) {
         )
     };
     for (y, index) in y.chunks_exact_mut(dim).zip(&index[mine]) {
-        match *index {
-            u32::MAX => y.fill(0.0),
-            index => y.copy_from_slice(&x[index as usize * dim..][..dim]),
+        match x.chunks_exact(dim).nth(*index as usize) {
+            Some(row) => y.copy_from_slice(row),
+            None => y.fill(0.0),
         }
     }
 }

@@ -7,14 +7,22 @@
 pub use crate::matrix::int8_panels::GROUP;
 use crate::matrix::int8_panels::Int8Panels;
 use crate::matrix::ternary_gemv::Layouts;
-use crate::{ArgWords, Args, Buf, Call, Level, Packed, Packing, args};
+use crate::run::packed::{Packed, Packing};
+use crate::{ArgWords, Args, Buf, Call, Level, args};
 
 args! {
     pub struct Int8MatmulArgs { rows: u32, outs: u32, dim: u32, x_row: u32 }
 }
 
 /// Levels with integer products read the weights in panels.
-pub static PACKING: Packing = Packing { constants: &[2, 3], wanted: |level, _| Int8Panels::has(level), make };
+pub(crate) static PACKING: Packing =
+    Packing { constants: &[2, 3], wanted: |level, _| Int8Panels::has(level), shape, make };
+
+/// (outs, dim)
+fn shape(words: &ArgWords) -> [u32; 3] {
+    let a = Int8MatmulArgs::from_words(words);
+    [a.outs, a.dim, 0]
+}
 
 /// # Safety
 /// See [`Packing::make`].
@@ -35,13 +43,12 @@ pub unsafe fn int8_matmul(call: &Call<'_>) {
     let (xq, steps, codes, scales) =
         unsafe { (xq.read::<i8>(), step.read::<f32>(), codes.read::<i8>(), scales.read::<f32>()) };
     let (xq, steps) = (&xq[start * dim..][..rows * dim], &steps[start..][..rows]);
-    assert!(
-        dim.is_multiple_of(GROUP) && rows * outs <= y.len::<f32>(),
-        "int8_matmul: ({rows}, {outs}) of {dim} inputs"
-    );
+    assert!(dim.is_multiple_of(GROUP), "int8_matmul: {dim} inputs");
+    let y = y.array::<f32>(0, &[a.rows, a.outs]);
     if let Some(Packed::Int8(panels)) = call.packed {
-        // SAFETY: in bounds as just checked; parts compute disjoint columns.
-        return unsafe { panels.run_part(call.level, (xq, steps), y.ptr(), call.part, call.parts) };
+        assert!(panels.shape() == (outs, dim), "int8_matmul: ({outs}, {dim}) of a packed {:?}", panels.shape());
+        // SAFETY: y holds the result of this shape; parts compute disjoint columns.
+        return unsafe { panels.run_part(call.level, (xq, steps), y, call.part, call.parts) };
     }
     let groups = dim / GROUP;
     let mine = call.share(outs);
@@ -50,7 +57,7 @@ pub unsafe fn int8_matmul(call: &Call<'_>) {
         for (r, (x, step)) in xq.chunks_exact(dim).zip(steps).enumerate() {
             let sum = dot(codes, scales, x);
             // SAFETY: this part's columns alone.
-            unsafe { *y.ptr::<f32>().add(r * outs + o) = step * sum };
+            unsafe { *y.add(r * outs + o) = step * sum };
         }
     }
 }

@@ -1,4 +1,5 @@
-//! Notes the tokens that a sequence holds: seen[slots[r]][ids[r]] = 1. A slot of 0xffffffff notes nothing.
+//! Notes the tokens that a sequence holds: seen[slots[r]][ids[r]] = 1. A slot or an id beyond `seen`, such as
+//! 0xffffffff, notes nothing.
 
 use crate::{Call, args};
 
@@ -13,14 +14,15 @@ pub unsafe fn mark_seen(call: &Call<'_>) {
     if call.part != 0 {
         return; // Two rows may note the same token.
     }
-    // SAFETY: inputs are not written during the op, by this function's contract.
-    let (ids, slots) = unsafe { (call.bufs[0].read::<u32>(), call.bufs[1].read::<u32>()) };
+    // SAFETY: the contract of `Kernel`; only part 0 writes.
+    let (ids, slots, seen) = unsafe {
+        let seen = call.bufs[2].write::<u32>(0..call.bufs[2].len::<u32>());
+        (call.bufs[0].read::<u32>(), call.bufs[1].read::<u32>(), seen)
+    };
     for (id, slot) in ids.iter().zip(slots).take(a.rows as usize) {
-        if *slot != u32::MAX {
-            assert!(*id < a.vocab, "token {id} of {}", a.vocab);
-            let at = *slot as usize * a.vocab as usize + *id as usize;
-            // SAFETY: one part alone writes.
-            unsafe { call.bufs[2].write::<u32>(at..at + 1)[0] = 1 };
+        let row = seen.chunks_exact_mut(a.vocab as usize).nth(*slot as usize);
+        if let Some(seen) = row.and_then(|row| row.get_mut(*id as usize)) {
+            *seen = 1;
         }
     }
 }

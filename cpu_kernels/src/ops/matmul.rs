@@ -6,7 +6,8 @@
 use crate::matrix::dense_gemv::{DensePanels, FEW_ROWS};
 use crate::matrix::gemm::{Gemm, Mat};
 use crate::matrix::ternary_gemv::Layouts;
-use crate::{ArgWords, Args, Buf, Call, Level, Packed, Packing, args};
+use crate::run::packed::{Packed, Packing};
+use crate::{ArgWords, Args, Buf, Call, Level, args};
 
 args! {
     pub struct MatmulArgs { m: u32, n: u32, k: u32, batch: u32, a_transposed: u32, b_transposed: u32, symmetric: u32, a_offset: u32, b_offset: u32, d_offset: u32, alpha: f32, beta: f32 }
@@ -20,12 +21,18 @@ impl Default for MatmulArgs {
 }
 
 /// Few rows of x w^T with a constant w, the head of a model, read w in panels.
-pub static PACKING: Packing = Packing { constants: &[1], wanted, make };
+pub(crate) static PACKING: Packing = Packing { constants: &[1], wanted, shape, make };
 
 fn wanted(_: Level, words: &ArgWords) -> bool {
     let a = MatmulArgs::from_words(words);
     let plain = MatmulArgs { m: a.m, n: a.n, k: a.k, a_offset: a.a_offset, b_transposed: 1, ..MatmulArgs::default() };
     *words == plain.to_words() && a.m as usize <= FEW_ROWS && a.k > 0
+}
+
+/// (n, k)
+fn shape(words: &ArgWords) -> [u32; 3] {
+    let a = MatmulArgs::from_words(words);
+    [a.n, a.k, 0]
 }
 
 /// # Safety
@@ -44,11 +51,12 @@ pub unsafe fn matmul(call: &Call<'_>) {
     let [m, n, k] = [a.m, a.n, a.k].map(|n| n as usize);
     // SAFETY: inputs are not written during the op, by this function's contract.
     let (x, y) = unsafe { (x.read::<f32>(), y.read::<f32>()) };
+    let d = d.array::<f32>(a.d_offset as usize, &[a.batch, a.m, a.n]);
     if let Some(Packed::Dense(panels)) = call.packed {
-        assert!(m * n <= d.len::<f32>(), "matmul: result");
+        assert!(panels.shape() == (n, k), "matmul: ({n}, {k}) of a packed {:?}", panels.shape());
         let x = &x[a.a_offset as usize..];
-        // SAFETY: in bounds as just checked; parts compute disjoint columns.
-        return unsafe { panels.run_part(call.level, x, m, d.ptr(), call.part, call.parts) };
+        // SAFETY: d holds the result of this shape; parts compute disjoint columns.
+        return unsafe { panels.run_part(call.level, x, m, d, call.part, call.parts) };
     }
     each_matrix(call, a.batch as usize, |i, part, parts| {
         let x = &x[a.a_offset as usize + i * m * k..][..m * k];
@@ -63,10 +71,8 @@ pub unsafe fn matmul(call: &Call<'_>) {
             symmetric: a.symmetric != 0,
             ..Gemm::new((m, n, k), mat(x, a.a_transposed, m, k), mat(y, a.b_transposed, k, n))
         };
-        let start = a.d_offset as usize + i * m * n;
-        assert!(start + m * n <= d.len::<f32>(), "matmul: result");
-        // SAFETY: in bounds as just checked; parts compute disjoint tiles.
-        unsafe { gemm.run_part(call.level, d.ptr::<f32>().add(start), n, part, parts) }
+        // SAFETY: d holds `batch` results; parts compute disjoint tiles.
+        unsafe { gemm.run_part(call.level, d.add(i * m * n), n, part, parts) }
     });
 }
 

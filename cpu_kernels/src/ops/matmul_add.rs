@@ -17,6 +17,7 @@ pub unsafe fn matmul_add(call: &Call<'_>) {
     let [m, n, k] = [a.m, a.n, a.k].map(|n| n as usize);
     // SAFETY: inputs are not written during the op, by this function's contract.
     let (x, y, c) = unsafe { (x.read::<f32>(), y.read::<f32>(), c.read::<f32>()) };
+    let result = d.array::<f32>(0, &[a.batch, a.m, a.n]);
     each_matrix(call, a.batch as usize, |i, part, parts| {
         let (x, y) = (&x[i * m * k..][..m * k], &y[i * k * n..][..k * n]);
         let gemm = Gemm {
@@ -32,8 +33,7 @@ pub unsafe fn matmul_add(call: &Call<'_>) {
             let row = unsafe { d.write::<f32>(at + cols.start..at + cols.end) };
             row.copy_from_slice(&c[at + cols.start..at + cols.end]);
         }
-        assert!((i + 1) * m * n <= d.len::<f32>(), "matmul_add: result");
-        // SAFETY: in bounds as just checked; parts compute disjoint tiles.
-        unsafe { gemm.run_part(call.level, d.ptr::<f32>().add(i * m * n), n, part, parts) }
+        // SAFETY: d holds `batch` results; parts compute disjoint tiles.
+        unsafe { gemm.run_part(call.level, result.add(i * m * n), n, part, parts) }
     });
 }

@@ -1,6 +1,6 @@
 //! One file for each op, named like its shader: its `Args`, and the kernel that works on one part of the call.
 //!
-//! The scalar function *defines* the op; SIMD levels agree with it.
+//! The scalar function *defines* the op; SIMD levels agree with it. The constants name the kernels for programs.
 #![allow(rustdoc::broken_intra_doc_links, reason = "formulas have indices in brackets")]
 
 pub mod adamw;
@@ -55,3 +55,69 @@ pub mod ternary_matmul;
 pub mod ternary_matmul_backward_input;
 pub mod ternary_matmul_backward_weight;
 pub mod ternary_quantize;
+
+use crate::Kernel;
+
+macro_rules! kernels {
+    ($($id:ident = $name:ident $(packs $packing:path)?,)*) => {
+    $(
+        #[doc = concat!("The kernel of the op `", stringify!($name), "`.")]
+        pub static $id: Kernel = Kernel { run: $name::$name, packing: [$(Some(&$packing),)? None][0] };
+    )*
+    /// All kernels by name.
+    pub static ALL: &[(&str, &Kernel)] = &[$((stringify!($name), &$id)),*];
+    };
+}
+
+kernels! {
+    ADAMW = adamw,
+    ADD = add,
+    ATTENTION = attention,
+    ATTENTION_BACKWARD_DELTA = attention_backward_delta,
+    ATTENTION_BACKWARD_KV = attention_backward_kv,
+    ATTENTION_BACKWARD_Q = attention_backward_q,
+    ATTENTION_CACHED = attention_cached,
+    CLIP = clip,
+    COPY = copy,
+    CROSS_ENTROPY = cross_entropy,
+    EMBEDDING = embedding,
+    EMBEDDING_BACKWARD = embedding_backward,
+    EMBEDDING_INT8 = embedding_int8,
+    FILL = fill,
+    GATHER_ROWS = gather_rows,
+    INT8_MATMUL = int8_matmul packs int8_matmul::PACKING,
+    KV_APPEND = kv_append,
+    LION = lion,
+    MARK_SEEN = mark_seen,
+    MATMUL = matmul packs matmul::PACKING,
+    MATMUL_ADD = matmul_add,
+    MHC_COLLAPSE = mhc_collapse,
+    MHC_EXPAND = mhc_expand,
+    MHC_POST = mhc_post,
+    MHC_POST_BACKWARD = mhc_post_backward,
+    MHC_POST_BACKWARD_COEF = mhc_post_backward_coef,
+    MHC_PRE = mhc_pre,
+    MHC_PRE_BACKWARD = mhc_pre_backward,
+    MHC_PRE_BACKWARD_COEF = mhc_pre_backward_coef,
+    MHC_WEIGHTS = mhc_weights,
+    MHC_WEIGHTS_BACKWARD = mhc_weights_backward,
+    MUON_MOMENTUM = muon_momentum,
+    MUON_NORMALIZE = muon_normalize,
+    MUON_UPDATE = muon_update,
+    QUANTIZE_ROWS = quantize_rows,
+    RMS_NORM = rms_norm,
+    RMS_NORM_BACKWARD = rms_norm_backward,
+    RMS_NORM_BACKWARD_WEIGHT = rms_norm_backward_weight,
+    ROPE = rope,
+    ROUND_F16 = round_f16,
+    SAMPLE = sample,
+    SUM = sum,
+    SUM_ROWS = sum_rows,
+    SUM_SQUARES = sum_squares,
+    SWIGLU = swiglu,
+    SWIGLU_BACKWARD = swiglu_backward,
+    TERNARY_MATMUL = ternary_matmul packs ternary_matmul::PACKING,
+    TERNARY_MATMUL_BACKWARD_INPUT = ternary_matmul_backward_input,
+    TERNARY_MATMUL_BACKWARD_WEIGHT = ternary_matmul_backward_weight,
+    TERNARY_QUANTIZE = ternary_quantize,
+}

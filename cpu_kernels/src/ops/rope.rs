@@ -1,5 +1,6 @@
 //! Rotary position embedding (Su et al. 2021), half-split: rotates the pairs (i, i + head_dim/2) of every head by
-//! position * theta^(-2i/head_dim). `table` holds (cos, sin) for each position and i; sign -1 rotates back (the gradient).
+//! position * theta^(-2i/head_dim). `table` holds (cos, sin) for each position and i; sign -1 rotates back (the gradient). A
+//! position beyond the table is taken as its last one.
 
 use crate::{Call, args, at_level};
 
@@ -12,13 +13,11 @@ const MAX: usize = 256;
 
 /// # Safety
 /// See [`crate::Kernel`].
-///
-/// # Panics
-/// When a position is beyond the table.
 pub unsafe fn rope(call: &Call<'_>) {
     let a: RopeArgs = call.args();
     let dim = a.heads as usize * a.head_dim as usize;
     let part = call.share(a.rows as usize);
+    call.bufs[3].holds::<f32>(0, &[a.rows, a.heads, a.head_dim]);
     let elements = part.start * dim..part.end * dim;
     // SAFETY: the contract of `Kernel`; this part writes its rows alone.
     let (x, positions, table, y) = unsafe {
@@ -34,10 +33,10 @@ fn body(a: &RopeArgs, x: &[f32], positions: &[u32], table: &[f32], y: &mut [f32]
     let head_dim = a.head_dim as usize;
     let (half, dim) = (head_dim / 2, a.heads as usize * head_dim);
     assert!(head_dim <= MAX && head_dim.is_multiple_of(2), "head_dim {head_dim}");
+    let last = (table.len() / head_dim).saturating_sub(1);
     let (mut cos, mut sin) = ([0.0; MAX / 2], [0.0; MAX / 2]);
     for ((x, y), position) in x.chunks_exact(dim).zip(y.chunks_exact_mut(dim)).zip(positions) {
-        let angles = table.chunks_exact(head_dim).nth(*position as usize);
-        let Some(angles) = angles else { panic!("position {position} is beyond {}", table.len() / head_dim) };
+        let angles = &table[last.min(*position as usize) * head_dim..][..head_dim];
         for ((cos, sin), angle) in cos.iter_mut().zip(&mut sin).zip(angles.as_chunks::<2>().0) {
             (*cos, *sin) = (angle[0], angle[1] * a.sign);
         }

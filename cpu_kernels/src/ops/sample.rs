@@ -1,11 +1,12 @@
 //! Draws a token for each row of logits, and notes it as seen. A row with a logit that is not finite gives 0xffffffff.
 //!
-//! params[r] are eight words: slot (0xffffffff: draw nothing), temperature, top_k, top_p, min_p, repetition penalty, seed,
-//! counter; floats by their bits. In order: l = logits + bias[slot]; for seen tokens l / penalty where positive, else
-//! l * penalty (Keskar et al. 2019); temperature 0 takes the largest, the first of equals; otherwise
-//! p = exp((l - max) / temperature), of which those are kept that are at least min_p, among the top_k largest (0: all), and
-//! among the fewest largest that hold top_p of what is left (Holtzman et al. 2020). Equals stay or go together. The token is
-//! the first whose running sum of kept p exceeds u times their sum, u in [0, 1) a hash of seed and counter.
+//! params[r] are eight words: slot (one beyond `bias`, such as 0xffffffff, or of a row before: draw nothing), temperature,
+//! top_k, top_p, min_p, repetition penalty, seed, counter; floats by their bits. In order: l = logits + bias[slot]; for seen
+//! tokens l / penalty where positive, else l * penalty (Keskar et al. 2019); temperature 0 takes the largest, the first of
+//! equals; otherwise p = exp((l - max) / temperature), of which those are kept that are at least min_p, among the top_k
+//! largest (0: all), and among the fewest largest that hold top_p of what is left (Holtzman et al. 2020). Equals stay or go
+//! together. The token is the first whose running sum of kept p exceeds u times their sum, u in [0, 1) a hash of seed and
+//! counter.
 //!
 //! Thresholds are found by bisection over the bits of p, which orders it: no sorting. Sums run in lanes; the running sum is
 //! that of whole blocks, then of single tokens.
@@ -25,18 +26,21 @@ pub const NO_TOKEN: u32 = u32::MAX;
 pub const SAMPLE_PARAMS: usize = 8;
 
 /// # Safety
-/// See [`crate::Kernel`]. No two rows have one slot.
+/// See [`crate::Kernel`].
 pub unsafe fn sample(call: &Call<'_>) {
     let a: SampleArgs = call.args();
     let vocab = a.vocab as usize;
     // SAFETY: inputs are not written during the op, by this function's contract.
     let (logits, bias, params) =
         unsafe { (call.bufs[0].read::<f32>(), call.bufs[1].read::<f32>(), call.bufs[2].read::<u32>()) };
+    let slots = bias.len().min(call.bufs[3].len::<u32>()) / vocab;
+    let row = |r: usize| &params[r * SAMPLE_PARAMS..][..SAMPLE_PARAMS];
+    let taken = |p: &Params, r: usize| (0..r).any(|before| row(before)[0] as usize == p.slot);
     for r in call.share(a.rows as usize) {
-        let params = Params::new(&params[r * SAMPLE_PARAMS..][..SAMPLE_PARAMS]);
+        let params = Params::new(row(r), slots).filter(|p| !taken(p, r));
         let token = params.and_then(|p| {
             let row = p.slot * vocab;
-            // SAFETY: this slot's row alone, by this function's contract.
+            // SAFETY: the contract of `Kernel`; no other row has this slot.
             let seen = unsafe { call.bufs[3].write::<u32>(row..row + vocab) };
             let mut token = None;
             let (to, p, of) = (&mut token, &p, [&logits[r * vocab..][..vocab], &bias[row..][..vocab]]);
@@ -61,11 +65,12 @@ struct Params {
 }
 
 impl Params {
-    fn new(words: &[u32]) -> Option<Params> {
+    /// Nothing where the slot is beyond `slots`.
+    fn new(words: &[u32], slots: usize) -> Option<Params> {
         let [slot, temperature, top_k, top_p, min_p, penalty, seed, counter] = words[..] else { unreachable!() };
         let [temperature, top_p, min_p, penalty] = [temperature, top_p, min_p, penalty].map(f32::from_bits);
         let slot = slot as usize;
-        (slot != u32::MAX as usize).then_some(Params { slot, temperature, top_k, top_p, min_p, penalty, seed, counter })
+        (slot < slots).then_some(Params { slot, temperature, top_k, top_p, min_p, penalty, seed, counter })
     }
 }
 

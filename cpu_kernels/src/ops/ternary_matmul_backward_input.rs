@@ -17,7 +17,7 @@ pub unsafe fn ternary_matmul_backward_input(call: &Call<'_>) {
     let (dy, codes, scales) = unsafe { (dy.read::<f32>(), codes.read::<u8>(), scales.read::<f32>()) };
     let w_hat = Mat::Ternary { codes, scales, group: a.group as usize, cols: dim };
     let gemm = Gemm { beta: a.beta, ..Gemm::new((rows, dim, outs), Mat::row_major(dy, outs), w_hat) };
-    assert!((start + rows) * dim <= dx.len::<f32>(), "ternary_matmul_backward_input: result");
-    // SAFETY: in bounds as just checked; parts compute disjoint tiles.
-    unsafe { gemm.run_part(call.level, dx.ptr::<f32>().add(start * dim), dim, call.part, call.parts) }
+    let dx = dx.array::<f32>(start * dim, &[a.rows, a.dim]);
+    // SAFETY: dx holds the result; parts compute disjoint tiles.
+    unsafe { gemm.run_part(call.level, dx, dim, call.part, call.parts) }
 }

@@ -17,7 +17,7 @@ pub unsafe fn ternary_matmul_backward_weight(call: &Call<'_>) {
     let (dy, xq, step) = unsafe { (dy.read::<f32>(), xq.read::<i8>(), step.read::<f32>()) };
     let x_hat = Mat::Int8 { codes: &xq[start * dim..], steps: &step[start..], cols: dim };
     let gemm = Gemm { beta: 1.0, ..Gemm::new((outs, dim, rows), Mat::transposed(dy, outs), x_hat) };
-    assert!(outs * dim <= dw.len::<f32>(), "ternary_matmul_backward_weight: result");
-    // SAFETY: in bounds as just checked; parts compute disjoint tiles.
-    unsafe { gemm.run_part(call.level, dw.ptr::<f32>(), dim, call.part, call.parts) }
+    let dw = dw.array::<f32>(0, &[a.outs, a.dim]);
+    // SAFETY: dw holds the result; parts compute disjoint tiles.
+    unsafe { gemm.run_part(call.level, dw, dim, call.part, call.parts) }
 }

@@ -7,7 +7,7 @@ use crate::{ArgWords, Buf, Level};
 
 /// The packed form of a constant operand.
 #[derive(Clone, Debug)]
-pub enum Packed {
+pub(crate) enum Packed {
     /// An f32 matrix.
     Dense(DensePanels),
     /// An int8 matrix with a scale for every 32 inputs.
@@ -29,12 +29,14 @@ impl Packed {
 
 /// How an op packs its constant operands.
 #[derive(Debug)]
-pub struct Packing {
+pub(crate) struct Packing {
     /// The bindings that are packed. They must hold the same values at every call.
     pub constants: &'static [usize],
     /// Whether a call with these args reads the packed form; all that do agree on it.
     pub wanted: fn(Level, &ArgWords) -> bool,
-    /// Makes the packed form for a level; a ternary matrix takes the layout that `Layouts` chooses. Safe to call when the
-    /// buffers are those of the op's table entry and nothing writes to them meanwhile.
+    /// The shape of the operand in a call with these args: calls with another one read a packed form of their own.
+    pub shape: fn(&ArgWords) -> [u32; 3],
+    /// Makes the packed form for a level; a ternary matrix takes the layout that `Layouts` chooses. Safe to call when
+    /// nothing writes to the buffers meanwhile.
     pub make: unsafe fn(Level, &Layouts, &ArgWords, &[Buf]) -> Packed,
 }

@@ -2,7 +2,7 @@
 //! park, so that an idle or busy machine is left alone. Where another program takes a thread's core in the middle of a
 //! job, the rest would wait for whole time slices: then the caller goes on alone for a while.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::*};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::*};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -20,13 +20,13 @@ type Task = *const (dyn Fn(usize) + Sync);
 /// The job being run. The epoch counts jobs; the claims are the epoch (upper half) and the next part (lower half), so
 /// that a late thread cannot claim a part of a job it has not seen.
 struct Shared {
-    job: Mutex<(usize, Option<Job>)>,
+    job: Mutex<(u64, Option<Job>)>,
     wake: Condvar,
     /// Whether the caller sleeps until the last part is done, and what wakes it.
     sleeps: AtomicBool,
     finished: Condvar,
-    epoch: AtomicUsize,
-    next: AtomicUsize,
+    epoch: AtomicU64,
+    next: AtomicU64,
     done: AtomicUsize,
     stop: AtomicUsize,
     panicked: AtomicUsize,
@@ -60,8 +60,8 @@ impl Pool {
             wake: Condvar::new(),
             sleeps: AtomicBool::new(false),
             finished: Condvar::new(),
-            epoch: AtomicUsize::new(0),
-            next: AtomicUsize::new(0),
+            epoch: AtomicU64::new(0),
+            next: AtomicU64::new(0),
             done: AtomicUsize::new(0),
             stop: AtomicUsize::new(0),
             panicked: AtomicUsize::new(0),
@@ -183,7 +183,7 @@ fn worker(s: &Shared) {
 }
 
 /// The first job after `seen`, or nothing when the pool ends.
-fn wait(s: &Shared, seen: usize) -> Option<(usize, Job)> {
+fn wait(s: &Shared, seen: u64) -> Option<(u64, Job)> {
     spin_until(|| s.epoch.load(Acquire) != seen || s.stop.load(Relaxed) != 0);
     let mut job = s.job.lock().unwrap_or_else(|e| e.into_inner());
     loop {
@@ -200,12 +200,12 @@ fn wait(s: &Shared, seen: usize) -> Option<(usize, Job)> {
 }
 
 /// Claims and runs parts of the job of `epoch` until none is left; how many.
-fn work(s: &Shared, epoch: usize, job: Job) -> usize {
+fn work(s: &Shared, epoch: u64, job: Job) -> usize {
     for mine in 0.. {
         let mut claim = s.next.load(Acquire);
         loop {
             // The claims hold as much of the epoch as has room.
-            if claim >> 16 != epoch << 16 >> 16 || claim & 0xffff >= job.parts {
+            if claim >> 16 != epoch << 16 >> 16 || (claim & 0xffff) as usize >= job.parts {
                 return mine;
             }
             match s.next.compare_exchange_weak(claim, claim + 1, AcqRel, Acquire) {
@@ -213,10 +213,13 @@ fn work(s: &Shared, epoch: usize, job: Job) -> usize {
                 Err(now) => claim = now,
             }
         }
-        let part = claim & 0xffff;
+        let part = (claim & 0xffff) as usize;
         // SAFETY: `run` waits for `done`, which counts this part, before the task goes away.
         let task = unsafe { &*job.task };
-        if std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| task(part))).is_err() {
+        if let Err(payload) = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| task(part))) {
+            // Dropping it may panic as well, but the caller's task must outlive all parts.
+            let dropped = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(payload)));
+            dropped.unwrap_or_else(std::mem::forget);
             s.panicked.store(1, Relaxed);
         }
         s.count(job.parts);

@@ -5,7 +5,8 @@
 
 use crate::matrix::scratch::Line;
 use crate::matrix::ternary_gemv::Layouts;
-use crate::{ArgWords, Buf, Call, Kernel, Level, Packed, Packing, Pool};
+use crate::run::packed::{Packed, Packing};
+use crate::{ArgWords, Buf, Call, Kernel, Level, Pool};
 use bytemuck::Zeroable;
 use std::ops::Range;
 use std::sync::Arc;
@@ -13,18 +14,17 @@ use std::sync::Arc;
 /// Parts a thread of steps that run side by side: more would bring nothing.
 const PARTS_A_THREAD: usize = 16;
 
-/// One kernel call, resolved.
+/// One kernel call, resolved. Nothing about it is taken on trust: a kernel panics on a buffer that it would write and the
+/// step only reads, or that is too small.
 pub struct Step {
     /// The op's kernel.
-    pub kernel: Kernel,
+    pub kernel: &'static Kernel,
     /// The op's arguments.
     pub args: ArgWords,
     /// Which buffer each binding is, and whether the kernel may write it.
     pub bufs: Vec<(usize, bool)>,
     /// How many parts the work is split into.
     pub parts: usize,
-    /// Given where no step writes the bindings that it packs.
-    pub packing: Option<&'static Packing>,
 }
 
 /// A step bound to its buffers.
@@ -44,8 +44,10 @@ unsafe impl Sync for Bound {}
 
 /// A packed operand. It has no value until it is needed, and none after one of its buffers was written.
 struct Constant {
+    packing: &'static Packing,
+    shape: [u32; 3],
     bufs: Vec<usize>,
-    /// A step that says how it is made.
+    /// A step that it is made for.
     step: usize,
     value: Option<Packed>,
 }
@@ -58,16 +60,20 @@ pub struct CpuProgram {
     buffers: Vec<(Vec<Line>, usize)>,
     steps: Vec<Bound>,
     packed: Vec<Constant>,
+    /// Which of these are made from each buffer.
+    packed_from: Vec<Vec<usize>>,
 }
 
 impl CpuProgram {
-    /// A program over zeroed buffers of `sizes` bytes.
+    /// A program over zeroed buffers of `sizes` bytes. Operands that kernels read faster when packed are packed if no step
+    /// writes them.
     ///
     /// # Errors
     /// When the system gives no more threads.
     ///
     /// # Panics
-    /// When a step binds a buffer that is not there, or one that it writes twice: kernels rely on neither happening.
+    /// When the level is not available, or a step binds a buffer that is not there, or one that it writes twice: kernels
+    /// rely on none of these happening.
     pub fn new(level: Level, threads: usize, sizes: &[usize], steps: Vec<Step>) -> std::io::Result<Self> {
         assert!(level.is_available(), "this processor has no {level}");
         for step in &steps {
@@ -84,8 +90,9 @@ impl CpuProgram {
             buffers: sizes.iter().map(line).collect(),
             steps: Vec::with_capacity(steps.len()),
             packed: Vec::new(),
+            packed_from: vec![Vec::new(); sizes.len()],
         };
-        steps.into_iter().for_each(|step| program.bind(step));
+        program.bind(steps);
         Ok(program)
     }
 
@@ -95,26 +102,40 @@ impl CpuProgram {
         self
     }
 
-    fn bind(&mut self, step: Step) {
-        let mut buf = |&(b, _): &(usize, bool)| {
-            let (lines, bytes) = &mut self.buffers[b];
-            // SAFETY: owned by the program, whose steps run while it is borrowed mutably; Line is aligned to 64.
-            unsafe { Buf::new(lines.as_mut_ptr().cast(), *bytes) }
-        };
-        let bufs = step.bufs.iter().map(&mut buf).collect();
-        let packed = step.packing.map(|packing| {
-            let key: Vec<usize> = packing.constants.iter().map(|i| step.bufs[*i].0).collect();
-            let known = self.packed.iter().position(|c| c.bufs == key);
-            known.unwrap_or_else(|| {
-                self.packed.push(Constant { bufs: key, step: self.steps.len(), value: None });
-                self.packed.len() - 1
-            })
-        });
-        let disturbs = |other: &Bound| {
-            other.step.bufs.iter().any(|(b, w)| step.bufs.iter().any(|(mine, also)| b == mine && (*w || *also)))
-        };
-        let free_from = self.steps.iter().rposition(disturbs).map_or(0, |i| i + 1);
-        self.steps.push(Bound { step, bufs, packed, free_from });
+    fn bind(&mut self, steps: Vec<Step>) {
+        let count = self.buffers.len();
+        let mut written = vec![false; count];
+        steps.iter().flat_map(|step| &step.bufs).for_each(|(b, writes)| written[*b] |= writes);
+        // Steps up to the last one that uses or that writes each buffer.
+        let (mut until_use, mut until_write) = (vec![0; count], vec![0; count]);
+        for (i, step) in steps.into_iter().enumerate() {
+            let mut buf = |&(b, writes): &(usize, bool)| {
+                let (lines, bytes) = &mut self.buffers[b];
+                // SAFETY: owned by the program, whose steps run while it is borrowed mutably; Line is aligned to 64.
+                unsafe { Buf::new(lines.as_mut_ptr().cast(), *bytes, writes) }
+            };
+            let bufs = step.bufs.iter().map(&mut buf).collect();
+            let constant = |binding: &usize| step.bufs.get(*binding).is_some_and(|(b, _)| !written[*b]);
+            let packing = step.kernel.packing.filter(|p| (p.wanted)(self.level, &step.args));
+            let packed = packing.filter(|p| p.constants.iter().all(constant)).map(|packing| {
+                let from: Vec<usize> = packing.constants.iter().map(|i| step.bufs[*i].0).collect();
+                let shape = (packing.shape)(&step.args);
+                let same = |c: &Constant| std::ptr::eq(c.packing, packing) && c.shape == shape && c.bufs == from;
+                let known = self.packed_from[from[0]].iter().copied().find(|i| same(&self.packed[*i]));
+                known.unwrap_or_else(|| {
+                    from.iter().for_each(|b| self.packed_from[*b].push(self.packed.len()));
+                    self.packed.push(Constant { packing, shape, bufs: from, step: i, value: None });
+                    self.packed.len() - 1
+                })
+            });
+            let free_from = step.bufs.iter().map(|(b, writes)| if *writes { until_use[*b] } else { until_write[*b] });
+            let free_from = free_from.max().unwrap_or(0);
+            for (b, writes) in &step.bufs {
+                until_use[*b] = i + 1;
+                until_write[*b] = if *writes { i + 1 } else { until_write[*b] };
+            }
+            self.steps.push(Bound { step, bufs, packed, free_from });
+        }
     }
 
     /// Threads of the pool.
@@ -136,7 +157,7 @@ impl CpuProgram {
 
     /// The contents of a buffer, to write. Operands packed from it are packed again when they are needed.
     pub fn bytes_mut(&mut self, buffer: usize) -> &mut [u8] {
-        self.packed.iter_mut().filter(|c| c.bufs.contains(&buffer)).for_each(|c| c.value = None);
+        self.packed_from[buffer].iter().for_each(|i| self.packed[*i].value = None);
         let (lines, bytes) = &mut self.buffers[buffer];
         // SAFETY: a line is 64 bytes, any of which may be written.
         unsafe { std::slice::from_raw_parts_mut(lines.as_mut_ptr().cast(), *bytes) }
@@ -180,9 +201,8 @@ impl CpuProgram {
                 continue;
             };
             let Bound { step, bufs, .. } = &self.steps[constant.step];
-            let packing = step.packing.expect("a step that packs");
-            // SAFETY: nothing runs meanwhile, and the buffers are the step's.
-            constant.value = Some(unsafe { (packing.make)(self.level, &self.layouts, &step.args, bufs) });
+            // SAFETY: nothing runs meanwhile.
+            constant.value = Some(unsafe { (constant.packing.make)(self.level, &self.layouts, &step.args, bufs) });
         }
     }
 }
@@ -210,6 +230,27 @@ impl Job<'_> {
         let call = Call { level: self.level, args: &step.args, bufs, packed, part, parts: step.parts };
         // SAFETY: no written buffer is bound twice (checked by `new`), steps that run at once touch nothing that another of
         // them writes, each part runs once, and the program is borrowed mutably.
-        unsafe { (step.kernel)(&call) }
+        unsafe { (step.kernel.run)(&call) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::MATMUL;
+    use crate::ops::matmul::MatmulArgs;
+    use crate::{Args, Level};
+
+    #[test]
+    #[should_panic(expected = "of a packed (64, 32)")]
+    fn a_packed_operand_of_another_shape_is_refused() {
+        let args = |n, k| MatmulArgs { m: 1, n, k, b_transposed: 1, ..MatmulArgs::default() }.to_words();
+        let bufs = || vec![(0, false), (1, false), (2, true)];
+        let step = |n, k| Step { kernel: &MATMUL, args: args(n, k), bufs: bufs(), parts: 1 };
+        let sizes = [512, 8192, 256];
+        let mut program = CpuProgram::new(Level::Scalar, 1, &sizes, vec![step(64, 32), step(16, 128)]).unwrap();
+        program.run(0..2);
+        program.steps[1].packed = program.steps[0].packed;
+        program.run(0..2);
     }
 }

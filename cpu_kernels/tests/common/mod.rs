@@ -39,7 +39,13 @@ pub fn levels() -> impl Iterator<Item = Level> {
 }
 
 /// Every buffer after one run of the kernel.
-pub fn run<A: Args + Debug>(kernel: Kernel, args: A, bufs: &[Data], level: Level, parts: usize) -> Vec<Vec<f32>> {
+pub fn run<A: Args + Debug>(
+    kernel: &'static Kernel,
+    args: A,
+    bufs: &[Data],
+    level: Level,
+    parts: usize,
+) -> Vec<Vec<f32>> {
     let bytes = |data: &Data| -> Vec<u8> {
         match data {
             Data::F(x) => bytemuck::cast_slice(x).to_vec(),
@@ -48,13 +54,7 @@ pub fn run<A: Args + Debug>(kernel: Kernel, args: A, bufs: &[Data], level: Level
     };
     let contents: Vec<Vec<u8>> = bufs.iter().map(bytes).collect();
     let sizes: Vec<usize> = contents.iter().map(Vec::len).collect();
-    let step = Step {
-        kernel,
-        args: args.to_words(),
-        bufs: (0..bufs.len()).map(|b| (b, true)).collect(),
-        parts,
-        packing: None,
-    };
+    let step = Step { kernel, args: args.to_words(), bufs: (0..bufs.len()).map(|b| (b, true)).collect(), parts };
     let mut program = CpuProgram::new(level, parts.min(2), &sizes, vec![step]).unwrap();
     for (i, content) in contents.iter().enumerate() {
         program.bytes_mut(i).copy_from_slice(content);
@@ -65,7 +65,7 @@ pub fn run<A: Args + Debug>(kernel: Kernel, args: A, bufs: &[Data], level: Level
 
 /// Runs the kernel at the scalar level in one part; every other split must give the same bits, and every other level too,
 /// or, with `loose`, close to the same.
-pub fn check_levels<A: Args + Debug>(kernel: Kernel, args: A, bufs: &[Data], loose: bool) -> Vec<Vec<f32>> {
+pub fn check_levels<A: Args + Debug>(kernel: &'static Kernel, args: A, bufs: &[Data], loose: bool) -> Vec<Vec<f32>> {
     let scalar = run(kernel, args, bufs, Level::Scalar, 1);
     for level in levels() {
         let one = run(kernel, args, bufs, level, 1);
@@ -88,7 +88,7 @@ pub fn check_levels<A: Args + Debug>(kernel: Kernel, args: A, bufs: &[Data], loo
 }
 
 /// As [`check_levels`], levels bit for bit.
-pub fn check<A: Args + Debug>(kernel: Kernel, args: A, bufs: &[Data]) -> Vec<Vec<f32>> {
+pub fn check<A: Args + Debug>(kernel: &'static Kernel, args: A, bufs: &[Data]) -> Vec<Vec<f32>> {
     check_levels(kernel, args, bufs, false)
 }
 

@@ -13,7 +13,8 @@ mod pack;
 mod scalar;
 mod tile;
 
-use crate::{Level, at_level, matrix::packed_row_bytes, matrix::scratch::Scratch, matrix::split};
+use crate::matrix::{fits, packed_row_bytes, scratch::Scratch, split};
+use crate::{Level, at_level};
 use std::ops::Range;
 
 /// Length of one accumulation chain over k. Part of the numeric definition: changing it changes bits.
@@ -90,12 +91,13 @@ impl<'a> Mat<'a> {
                     group > 0 && group.is_multiple_of(32) && cols.is_multiple_of(group),
                     "{name}: group {group} of {cols} columns"
                 );
-                assert!(codes.len() >= rows * packed_row_bytes(cols), "{name}: {} bytes of codes", codes.len());
-                assert!(scales.len() >= rows * (cols / group), "{name}: {} scales", scales.len());
+                let (row_bytes, groups) = (packed_row_bytes(cols), cols / group);
+                assert!(fits(codes.len(), rows, row_bytes, row_bytes), "{name}: {} bytes of codes", codes.len());
+                assert!(fits(scales.len(), rows, groups, groups), "{name}: {} scales", scales.len());
             }
             Mat::Int8 { codes, steps, cols: stored } => {
                 assert_eq!(stored, cols, "{name}: columns");
-                assert!(codes.len() >= rows * cols, "{name}: {} codes for ({rows}, {cols})", codes.len());
+                assert!(fits(codes.len(), rows, cols, cols), "{name}: {} codes for ({rows}, {cols})", codes.len());
                 assert!(steps.len() >= rows, "{name}: {} steps for {rows} rows", steps.len());
             }
         }
@@ -147,9 +149,7 @@ impl<'a> Gemm<'a> {
 
     /// Computes the whole of C (m, n) on this thread; `c` is row-major with rows `ldc` apart.
     pub fn run(&self, level: Level, c: &mut [f32], ldc: usize) {
-        if self.m > 0 && self.n > 0 {
-            assert!(ldc >= self.n && (self.m - 1) * ldc + self.n <= c.len(), "c: ({}, {}) by {ldc}", self.m, self.n);
-        }
+        assert!(ldc >= self.n && fits(c.len(), self.m, self.n, ldc), "c: ({}, {}) by {ldc}", self.m, self.n);
         // SAFETY: `c` holds m rows of n values `ldc` apart, borrowed exclusively; there is one part.
         unsafe { self.run_part(level, c.as_mut_ptr(), ldc, 0, 1) }
     }

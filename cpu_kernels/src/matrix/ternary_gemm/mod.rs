@@ -11,8 +11,9 @@
 
 mod tile;
 
+use crate::matrix::{fits, packed_row_bytes, scratch::Scratch, split};
 use crate::simd::isa::Isa;
-use crate::{Level, at_level, matrix::packed_row_bytes, matrix::scratch::Scratch, matrix::split};
+use crate::{Level, at_level};
 use std::ops::Range;
 
 /// One product: y (rows, outs) from activations (rows, dim) and ternary weights (outs, dim).
@@ -39,9 +40,7 @@ pub struct TernaryGemm<'a> {
 impl TernaryGemm<'_> {
     /// Computes all of y on this thread, in rows `ldy >= outs` apart.
     pub fn run(&self, level: Level, y: &mut [f32], ldy: usize) {
-        if self.rows > 0 && self.outs > 0 {
-            assert!(ldy >= self.outs && (self.rows - 1) * ldy + self.outs <= y.len(), "y: {} by {ldy}", y.len());
-        }
+        assert!(ldy >= self.outs && fits(y.len(), self.rows, self.outs, ldy), "y: {} by {ldy}", y.len());
         // SAFETY: `y` holds `rows` rows of `outs` values `ldy` apart, borrowed exclusively; there is one part.
         unsafe { self.run_part(level, y.as_mut_ptr(), ldy, 0, 1) }
     }
@@ -80,10 +79,11 @@ impl TernaryGemm<'_> {
             group > 0 && group.is_multiple_of(32) && dim.is_multiple_of(group) && dim <= i32::MAX as usize / 256,
             "group {group} of {dim} inputs"
         );
-        assert!(self.xq.len() >= rows * dim, "xq: {} values for ({rows}, {dim})", self.xq.len());
+        let (row_bytes, groups) = (packed_row_bytes(dim), dim / group);
+        assert!(fits(self.xq.len(), rows, dim, dim), "xq: {} values for ({rows}, {dim})", self.xq.len());
         assert!(self.steps.len() >= rows, "steps: {} for {rows} rows", self.steps.len());
-        assert!(self.codes.len() >= outs * packed_row_bytes(dim), "codes: {} for ({outs}, {dim})", self.codes.len());
-        assert!(self.scales.len() >= outs * (dim / group), "scales: {} for ({outs}, {dim})", self.scales.len());
+        assert!(fits(self.codes.len(), outs, row_bytes, row_bytes), "codes: {} for ({outs}, {dim})", self.codes.len());
+        assert!(fits(self.scales.len(), outs, groups, groups), "scales: {} for ({outs}, {dim})", self.scales.len());
     }
 }
 

@@ -13,8 +13,9 @@ mod rows16;
 pub use choose::Layouts;
 pub use packed::{Layout, PackedTernary};
 
+use crate::Level;
+use crate::matrix::{fits, scratch::Scratch, split, ternary_gemm::TernaryGemm};
 use crate::simd::isa::Isa;
-use crate::{Level, matrix::scratch::Scratch, matrix::split, matrix::ternary_gemm::TernaryGemm};
 use std::ops::Range;
 
 /// Weights that stay in a second-level cache while rows of activations pass.
@@ -37,9 +38,7 @@ impl TernaryGemv<'_> {
     /// Computes all of y on this thread, in rows `ldy >= outs` apart.
     pub fn run(&self, level: Level, y: &mut [f32], ldy: usize) {
         let outs = self.weights.outs();
-        if self.rows > 0 && outs > 0 {
-            assert!(ldy >= outs && (self.rows - 1) * ldy + outs <= y.len(), "y: {} by {ldy}", y.len());
-        }
+        assert!(ldy >= outs && fits(y.len(), self.rows, outs, ldy), "y: {} by {ldy}", y.len());
         // SAFETY: `y` holds `rows` rows of `outs` values `ldy` apart, borrowed exclusively; there is one part.
         unsafe { self.run_part(level, y.as_mut_ptr(), ldy, 0, 1) }
     }
@@ -59,7 +58,7 @@ impl TernaryGemv<'_> {
         level.require();
         let Self { weights: w, rows, xq, steps } = *self;
         assert!(part < parts, "part {part} of {parts}");
-        assert!(xq.len() >= rows * w.dim(), "xq: {} values for ({rows}, {})", xq.len(), w.dim());
+        assert!(fits(xq.len(), rows, w.dim(), w.dim()), "xq: {} values for ({rows}, {})", xq.len(), w.dim());
         assert!(steps.len() >= rows, "steps: {} for {rows} rows", steps.len());
         if let Some((codes, scales)) = w.canonical() {
             let [outs, dim, group] = [w.outs(), w.dim(), w.group()];

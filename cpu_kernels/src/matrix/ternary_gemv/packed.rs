@@ -4,7 +4,8 @@
 //! 2 bits, value = code - 1, as in canonical packing. Scales are (tiles, groups, outputs of a tile), as f16 where that is
 //! exact: trained ones are.
 
-use crate::{Level, matrix::packed_row_bytes, matrix::scratch::Line, simd::isa::Lanes};
+use crate::matrix::{fits, packed_row_bytes, scratch::Line};
+use crate::{Level, simd::isa::Lanes};
 use half::f16;
 use std::{fmt, str::FromStr};
 
@@ -105,8 +106,8 @@ impl PackedTernary {
             "group {group} of {dim} inputs"
         );
         let (row_bytes, groups) = (packed_row_bytes(dim), dim / group);
-        assert!(codes.len() >= outs * row_bytes, "codes: {} for ({outs}, {dim})", codes.len());
-        assert!(scales.len() >= outs * groups, "scales: {} for ({outs}, {dim})", scales.len());
+        assert!(fits(codes.len(), outs, row_bytes, row_bytes), "codes: {} for ({outs}, {dim})", codes.len());
+        assert!(fits(scales.len(), outs, groups, groups), "scales: {} for ({outs}, {dim})", scales.len());
         let (codes, scales) = (&codes[..outs * row_bytes], &scales[..outs * groups]);
         let codes = match layout {
             Layout::Rows16 => rows16(codes, outs, dim),
