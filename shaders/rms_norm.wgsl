@@ -1,5 +1,5 @@
 // RMSNorm (Zhang & Sennrich 2019): y = x / sqrt(mean(x^2) + eps) * w, one workgroup for each row.
-// Keeps rstd = 1 / sqrt(mean(x^2) + eps) for backward.
+// Keeps rstd = 1 / sqrt(mean(x^2) + eps) for backward. A row whose sum of squares overflows is NaN.
 
 //#import groups
 //#import reduce
@@ -22,7 +22,10 @@ fn group(row: u32, lane: u32) {
         let v = x[start + c];
         sum += v * v;
     }
-    let scale = 1.0 / sqrt(reduce_sum(lane, sum) / f32(args.dim) + args.eps);
+    let total = reduce_sum(lane, sum);
+    let inverse = 1.0 / sqrt(total / f32(args.dim) + args.eps);
+    // By its bits, since compilers may assume that floats are finite.
+    let scale = bitcast<f32>(select(bitcast<u32>(inverse), 0x7fc00000u, bitcast<u32>(total) >= 0x7f800000u));
     for (var c = lane; c < args.dim; c += 64u) {
         y[start + c] = x[start + c] * scale * w[c];
     }

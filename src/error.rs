@@ -72,3 +72,27 @@ impl Error {
 pub fn mib(bytes: u64) -> f64 {
     bytes as f64 / f64::from(1 << 20)
 }
+/// What `work` returns, or what it said when it panicked. Such a panic is not printed. It is for calls into libraries that panic
+/// at some files.
+#[cfg(feature = "native")]
+pub(crate) fn caught<T>(work: impl FnOnce() -> T) -> Result<T, String> {
+    use std::cell::Cell;
+    use std::panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook};
+    static HOOK: std::sync::Once = std::sync::Once::new();
+    thread_local! { static CAUGHT: Cell<bool> = const { Cell::new(false) } }
+    HOOK.call_once(|| {
+        let print = take_hook();
+        set_hook(Box::new(move |panic| {
+            if !CAUGHT.get() {
+                print(panic)
+            }
+        }));
+    });
+    let before = CAUGHT.replace(true);
+    let result = catch_unwind(AssertUnwindSafe(work));
+    CAUGHT.set(before);
+    result.map_err(|panic| {
+        let said = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
+        said.unwrap_or("a panic").to_string()
+    })
+}

@@ -7,6 +7,7 @@ use std::ffi::OsString;
 use std::fs::{self, File, FileType, Metadata};
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
+use tempfile::NamedTempFile;
 
 /// Writes `bytes` to a temporary file beside `path`, flushes it to the disk and renames it to `path`. Creates missing
 /// parent folders. A link stays, and its target is replaced. A file that is replaced keeps its mode and, where the system
@@ -26,18 +27,8 @@ pub(crate) fn write_atomic_with(path: &Path, fill: impl FnOnce(&mut dyn Write) -
     let old = check_output(path)?;
     let target = follow(path)?;
     target.file_name().ok_or_else(|| Error::invalid(path, "is not the name of a file"))?;
-    let folder = match target.parent() {
-        Some(parent) if parent != Path::new("") => parent,
-        _ => Path::new("."),
-    };
-    fs::create_dir_all(folder).map_err(|e| Error::io(folder, e))?;
-    let mut options = tempfile::Builder::new();
-    options.prefix(".nanotern-").suffix(".tmp");
-    #[cfg(unix)]
-    options.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666)); // less the umask
+    let mut out = BufWriter::new(temporary(&target)?);
     let write = || {
-        let temporary = options.tempfile_in(folder)?;
-        let mut out = BufWriter::new(temporary);
         fill(&mut out)?;
         let temporary = out.into_inner().map_err(std::io::IntoInnerError::into_error)?;
         if let Some(old) = old {
@@ -47,6 +38,37 @@ pub(crate) fn write_atomic_with(path: &Path, fill: impl FnOnce(&mut dyn Write) -
         temporary.persist(&target).map_err(|e| e.error).map(|_| ())
     };
     write().map_err(|e| Error::io(path, e))
+}
+
+/// A new file beside `target`, to be moved there. Creates missing parent folders. Removes what killed writers of `target` have
+/// left: a writer holds a lock on its file.
+///
+/// # Errors
+/// When the folder or the file cannot be made.
+pub(crate) fn temporary(target: &Path) -> Result<NamedTempFile> {
+    let folder = target.parent().filter(|parent| *parent != Path::new("")).unwrap_or(Path::new("."));
+    fs::create_dir_all(folder).map_err(|e| Error::io(folder, e))?;
+    let name = target.file_name().unwrap_or_default().as_encoded_bytes();
+    let (prefix, suffix) = (format!(".nanotern-{:08x}-", crc32c::crc32c(name)), ".tmp");
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let like = |name: &str| name.starts_with(&prefix) && name.ends_with(suffix);
+        let file = entry.file_name().to_str().is_some_and(like) && entry.file_type().is_ok_and(|of| of.is_file());
+        if file && File::open(entry.path()).is_ok_and(|file| file.try_lock().is_ok()) {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+    let mut options = tempfile::Builder::new();
+    options.prefix(&prefix).suffix(suffix);
+    #[cfg(unix)]
+    options.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666)); // less the umask
+    loop {
+        let made = options.tempfile_in(folder).map_err(|e| Error::io(target, e))?;
+        let _ = made.as_file().lock(); // without locks, nothing is removed
+        // Before the lock, another writer may have taken it for one that was left.
+        if made.path().exists() {
+            return Ok(made);
+        }
+    }
 }
 
 /// Checks that `path`, with links followed, can be written: it is a regular file or does not exist. Returns what is known of
@@ -210,6 +232,24 @@ mod tests {
         let full = write_atomic_with(&path, |_| Err(std::io::ErrorKind::StorageFull.into()));
         assert!(full.unwrap_err().to_string().starts_with(&path.display().to_string()));
         assert_eq!((fs::read(&path).unwrap(), fs::read_dir(dir.path()).unwrap().count()), (b"two".to_vec(), 1));
+    }
+
+    #[test]
+    fn what_killed_writers_left_is_removed_and_others_write_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x");
+        let names = || fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect::<Vec<_>>();
+        let living = temporary(&path).unwrap();
+        let other = temporary(&dir.path().join("y")).unwrap().keep().unwrap().1;
+        for _ in 0..2 {
+            drop(temporary(&path).unwrap().keep().unwrap().0); // as a kill leaves it
+        }
+        assert!(names().len() > 2);
+        write_atomic(&path, b"new").unwrap();
+        assert_eq!((names().len(), fs::read(&path).unwrap()), (3, b"new".to_vec()), "{:?}", names());
+        assert!(other.exists(), "that is of another file");
+        living.persist(&path).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"");
     }
 
     #[test]

@@ -9,10 +9,14 @@ use crate::error::{Error, Result};
 use serde_json::{Map, Value, json};
 
 #[cfg(feature = "native")]
+mod bounded;
+#[cfg(feature = "native")]
 mod bpe;
 mod byte_level;
 mod decode;
 mod letters;
+#[cfg(feature = "native")]
+mod queue;
 #[cfg(feature = "native")]
 mod split;
 #[cfg(feature = "native")]
@@ -99,19 +103,40 @@ impl Tokenizer {
     }
 
     /// The token ids of `text`, which is anybody's: the spelling of a special token stays text. No token is added at either
-    /// end.
+    /// end. None where [`Tokenizer::try_encode`] fails.
     pub fn encode(&self, text: &str) -> Vec<u32> {
-        match &self.kind {
-            Kind::Bytes => text.bytes().map(u32::from).collect(),
-            Kind::Json(json) => json.encode(text, false),
-        }
+        self.ids(text, false).unwrap_or_default()
     }
 
-    /// The token ids of `text`, in which the spelling of a special token is that token: a rendered chat template, say.
+    /// The token ids of `text`, in which the spelling of a special token is that token: a rendered chat template, say. None where
+    /// [`Tokenizer::try_encode_with_specials`] fails.
     pub fn encode_with_specials(&self, text: &str) -> Vec<u32> {
+        self.ids(text, true).unwrap_or_default()
+    }
+
+    /// As [`Tokenizer::encode`], but says why there are no ids.
+    ///
+    /// # Errors
+    /// When the tokenizer would make the text more than 16 times as long, takes too long for its length, or is damaged.
+    pub fn try_encode(&self, text: &str) -> Result<Vec<u32>> {
+        self.ids(text, false)
+    }
+
+    /// As [`Tokenizer::encode_with_specials`], but says why there are no ids.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::try_encode`].
+    pub fn try_encode_with_specials(&self, text: &str) -> Result<Vec<u32>> {
+        self.ids(text, true)
+    }
+
+    fn ids(&self, text: &str, specials: bool) -> Result<Vec<u32>> {
         match &self.kind {
-            Kind::Bytes => encode_bytes(text),
-            Kind::Json(json) => json.encode(text, true),
+            Kind::Bytes if specials => Ok(encode_bytes(text)),
+            Kind::Bytes => Ok(text.bytes().map(u32::from).collect()),
+            Kind::Json(json) => json
+                .encode(text, specials)
+                .map_err(|e| Error::usage(format!("the tokenizer cannot encode the text: {e}"))),
         }
     }
 
@@ -185,6 +210,16 @@ impl Tokenizer {
     pub fn hash(&self) -> String {
         format!("{:08x}", crc32c::crc32c(self.to_json().as_bytes()))
     }
+}
+
+/// Checks the largest id of a vocabulary.
+fn check_ids(largest: u64, tokens: usize) -> Result<(), String> {
+    // A small file may leave out some ids, but not choose how large a table is.
+    let most = MAX_VOCAB.min(8 * tokens + (1 << 16)) as u64 - 1;
+    if largest > most {
+        return Err(format!("it has id {largest}, but the largest possible for its {tokens} tokens is {most}"));
+    }
+    Ok(())
 }
 
 #[cfg(feature = "native")]

@@ -127,10 +127,12 @@ fn a_prompt_begins_with_bos_if_the_file_says_so() {
     let prompt = "7: 10";
     let bytes = || prompt.bytes().map(u32::from);
     for add_bos in [true, false] {
-        file.text.add_bos = add_bos;
+        // A text that goes on gets no end token, which is said.
+        (file.text.add_bos, file.text.add_eos) = (add_bos, add_bos);
         file.save_gguf(&p.path("other.gguf"), Format::Q1_58).unwrap();
         let words = "generate --backend cpu --model other.gguf --temperature 0 --max-tokens 12 --prompt";
         let out = p.command(words).arg(prompt).output().unwrap();
+        assert_eq!(String::from_utf8(out.stderr).unwrap().contains("add_eos_token"), add_bos);
         let ids: Vec<u32> = [256].into_iter().filter(|_| add_bos).chain(bytes()).collect();
         assert_eq!(
             String::from_utf8(out.stdout).unwrap().trim_end_matches('\n'),

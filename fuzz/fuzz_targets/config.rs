@@ -3,9 +3,11 @@
 
 use libfuzzer_sys::fuzz_target;
 use nanotern::train::Config;
+use nanotern_fuzz as _;
 
 fuzz_target!(|text: &str| {
-    if let Ok(config) = toml::from_str::<Config>(text) {
+    let Ok(table) = text.parse::<toml::Table>() else { return };
+    if let Ok(config) = table.try_into::<Config>() {
         let _ = config.check();
     }
 });

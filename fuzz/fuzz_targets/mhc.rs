@@ -3,6 +3,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use nanotern::formats::mhc::MhcFile;
+use nanotern_fuzz as _;
 
 fuzz_target!(|bytes: &[u8]| {
     if let Ok(file) = MhcFile::parse(bytes) {

@@ -25,6 +25,11 @@ pub use {
     store::{Checkpoint, FORMAT_VERSION, Meta, keep_final, load, newest_valid, prune, save, step_name, verify},
 };
 
+/// What [`load`] does with the bytes of a file of tensors, for the fuzzer.
+#[cfg(feature = "native")]
+#[doc(hidden)]
+pub use tensors::parse as parse_tensors;
+
 /// A named f32 array.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Array {

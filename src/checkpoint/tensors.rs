@@ -65,7 +65,7 @@ impl<'a> Layout<'a> {
 }
 
 /// The tensors of a safetensors file, ordered by name; every one must be f32.
-pub(super) fn parse(path: &Path, bytes: &[u8]) -> Result<Vec<Array>> {
+pub fn parse(path: &Path, bytes: &[u8]) -> Result<Vec<Array>> {
     let file = SafeTensors::deserialize(bytes).map_err(|e| Error::invalid(path, e.to_string()))?;
     let mut views = file.tensors();
     views.sort_by(|a, b| a.0.cmp(&b.0));

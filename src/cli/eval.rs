@@ -113,7 +113,7 @@ fn parity(model: &ModelArgs, device: &DeviceArgs, prompt: &str) -> Result<ExitCo
     let (file, _) = model.open()?;
     let tokenizer = file.tokenizer()?.ok_or_else(|| Error::usage("the model has no tokenizer"))?;
     let (scalar, other) = (Backend::Cpu(Cpu::new(Level::Scalar, Some(1))?), device.open()?);
-    let differences = eval::parity(&file, &scalar, &other, &tokenizer.encode(prompt))?;
+    let differences = eval::parity(&file, &scalar, &other, &tokenizer.try_encode(prompt)?)?;
     for d in &differences {
         outln!("{} of {} differs by {:.1e}", d.output, d.op, d.error)?;
     }

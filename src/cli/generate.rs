@@ -213,8 +213,8 @@ pub fn generate(args: &GenerateArgs) -> Result<ExitCode> {
     };
     out::write(format_args!("{prompt}"))?;
     let ids = text.prompt(match args.special_tokens {
-        true => session.tokenizer.encode_with_specials(&prompt),
-        false => session.tokenizer.encode(&prompt),
+        true => session.tokenizer.try_encode_with_specials(&prompt)?,
+        false => session.tokenizer.try_encode(&prompt)?,
     });
     let stream = session.text(&args.sampling).after(&ids);
     session.stream(&ids, stream, &args.sampling)?;

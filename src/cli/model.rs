@@ -1,5 +1,6 @@
 //! The flags that choose a model.
 
+use super::say;
 use nanotern::formats::ModelFile;
 use nanotern::formats::mhc::MhcFile;
 use nanotern::tokenizer::Tokenizer;
@@ -34,6 +35,11 @@ impl ModelArgs {
         }
         if let Some(path) = &self.tokenizer {
             file.set_tokenizer(&Tokenizer::load(path)?).map_err(|what| Error::invalid(path, what))?;
+        }
+        if file.text.add_eos {
+            say(
+                "note: the model's file asks for an end token after every text (add_eos_token); none is added, for texts go on",
+            );
         }
         Ok((file, path))
     }

@@ -192,8 +192,9 @@ fn same(a: &Path, b: &Path) -> bool {
 
 fn finish(dir: &Path, outcome: Outcome) -> Result<ExitCode> {
     let Outcome { step, train_loss, val_loss, checkpoint, signal } = outcome;
-    let val = val_loss.map_or(String::new(), |l| format!(", validation {l:.4}"));
-    say(&format!("step {step}: training loss {train_loss:.4}{val}; saved {}", checkpoint.display()));
+    let shown = |loss: f64| if loss.is_finite() { format!("{loss:.4}") } else { "not a finite number".to_string() };
+    let val = val_loss.map_or(String::new(), |loss| format!(", validation {}", shown(loss)));
+    say(&format!("step {step}: training loss {}{val}; saved {}", shown(train_loss), checkpoint.display()));
     if let Some(signal) = signal {
         say(&format!("stopped by a signal; continue with: nanotern train --resume {}", dir.display()));
         return Ok(ExitCode::from(Signals::exit_code(signal) as u8));

@@ -105,7 +105,7 @@ impl<'a> Encoder<'a> {
     pub fn flush(&mut self) -> Result<()> {
         let (coder, batch) = (&self.coder, self.batch.as_str());
         let done = jobs(&self.pieces).into_par_iter().map(|(start, pieces)| coder.encode(batch, start, pieces));
-        for Encoded { side, ids, share } in done.collect::<Vec<_>>().into_iter().flatten() {
+        for Encoded { side, ids, share } in done.collect::<Result<Vec<_>>>()?.into_iter().flatten() {
             (self.out)(side, &ids)?;
             let total = if side == Side::Train { &mut self.train } else { &mut self.val };
             total.documents += share.documents;
@@ -133,13 +133,15 @@ fn jobs(pieces: &[Piece]) -> Vec<(usize, &[Piece])> {
 
 impl Coder<'_> {
     /// The ids of some pieces, by their side.
-    fn encode(&self, batch: &str, mut start: usize, pieces: &[Piece]) -> [Encoded; 2] {
+    fn encode(&self, batch: &str, mut start: usize, pieces: &[Piece]) -> Result<[Encoded; 2]> {
         let mut all = [Side::Train, Side::Val].map(|side| Encoded { side, ids: Vec::new(), share: Share::default() });
         for &Piece { end, side, last } in pieces {
             let text = &batch[start..end];
             start = end;
-            let ids =
-                if self.specials { self.tokenizer.encode_with_specials(text) } else { self.tokenizer.encode(text) };
+            let ids = match self.specials {
+                true => self.tokenizer.try_encode_with_specials(text)?,
+                false => self.tokenizer.try_encode(text)?,
+            };
             let to = &mut all[side as usize];
             to.share.documents += u64::from(last);
             to.share.bytes += text.len() as u64;
@@ -149,7 +151,7 @@ impl Coder<'_> {
             to.ids.extend(ids);
             to.ids.extend(self.eos.filter(|_| last));
         }
-        all
+        Ok(all)
     }
 }
 

@@ -174,12 +174,7 @@ pub(super) struct TokenWriter {
 impl TokenWriter {
     /// Starts the file that is to be at `path`. Creates missing parent folders.
     pub fn create(path: &Path) -> Result<Self> {
-        let folder = path.parent().filter(|p| *p != Path::new("")).unwrap_or(Path::new("."));
-        std::fs::create_dir_all(folder).map_err(|e| Error::io(folder, e))?;
-        let mut made = tempfile::Builder::new();
-        #[cfg(unix)]
-        made.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666)); // less the umask, as of any new file
-        let file = made.prefix(".tokens.").suffix(".tmp").tempfile_in(folder).map_err(|e| Error::io(folder, e))?;
+        let file = crate::files::temporary(path)?;
         Ok(TokenWriter { path: path.to_path_buf(), out: BufWriter::with_capacity(1 << 20, file) })
     }
 

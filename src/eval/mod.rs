@@ -99,7 +99,8 @@ pub struct Score {
 pub fn synthetic(file: &ModelFile, backend: &Backend) -> Result<BTreeMap<&'static str, Score>> {
     let tokenizer = file.tokenizer()?.ok_or_else(|| Error::usage("the model has no tokenizer"))?;
     let questions = synthetic::held_out();
-    let prompts: Vec<Vec<u32>> = questions.iter().map(|q| tokenizer.encode_with_specials(&q.prompt)).collect();
+    let prompts =
+        questions.iter().map(|q| tokenizer.try_encode_with_specials(&q.prompt)).collect::<Result<Vec<_>>>()?;
     let mut engine = Engine::new(file, backend, EngineOptions { slots: 16, ..EngineOptions::default() })?;
     let sampling = Sampling { temperature: 0.0, max_tokens: 64, ..Sampling::default() };
     let answers = engine.generate_all(&prompts, &sampling)?;

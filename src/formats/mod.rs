@@ -62,6 +62,8 @@ pub struct TextConfig {
     pub pad: Option<u32>,
     /// Whether every prompt begins with `bos`. No model of this program is trained so.
     pub add_bos: bool,
+    /// Whether other programs end every text with `eos`. Here a text goes on, so it gets no end: the program says so.
+    pub add_eos: bool,
     /// The ids at which generation stops.
     pub stop: Vec<u32>,
     /// The chat template, in Jinja.
@@ -206,6 +208,7 @@ impl TextConfig {
             unk: None,
             pad: None,
             add_bos: false,
+            add_eos: false,
         }
     }
 
@@ -334,6 +337,7 @@ impl ModelFile {
             unk: old.unk,
             pad: old.pad,
             add_bos: old.add_bos,
+            add_eos: old.add_eos,
             ..new
         };
         self.text.check(rows)

@@ -1,6 +1,8 @@
 //! The prompt of a conversation. A jinja template of the model file gives it the form that the model was trained on.
 
 #[cfg(feature = "native")]
+mod budget;
+#[cfg(feature = "native")]
 mod guard;
 #[cfg(feature = "native")]
 mod jinja;

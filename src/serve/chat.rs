@@ -59,10 +59,10 @@ fn broken() -> ApiError {
 
 fn prepare(served: &Served, body: &[u8]) -> Result<Prepared, ApiError> {
     let request = ChatRequest::parse(body, &served.id, served.vocab)?;
-    let bytes = request.conversation.bytes();
-    // No tokenizer makes this text fit the context, so it is not tokenized.
-    if bytes > 4 * served.context * served.longest_token || request.conversation.len() > 4 * served.context {
-        return Err(too_long(&format!("messages of {bytes} bytes"), served.context));
+    // No template makes these fit the context. Long texts may fit: a token can stand for a word of any length.
+    let messages = request.conversation.len();
+    if messages > 4 * served.context {
+        return Err(too_long(&format!("{messages} messages"), served.context));
     }
     let prompt = served.template.encode_conversation(&request.conversation, &served.tokenizer);
     let prompt = prompt.map_err(|e| ApiError::field("messages", e.to_string()))?;

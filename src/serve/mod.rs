@@ -22,6 +22,8 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use metrics::Metrics;
+#[doc(hidden)]
+pub use openai::ChatRequest;
 use stall::Stalling;
 use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener};
@@ -71,8 +73,6 @@ struct Served {
     vocab: usize,
     /// The largest number of tokens of a sequence.
     context: usize,
-    /// Length of the longest token, in bytes.
-    longest_token: usize,
     engine: EngineHandle,
     metrics: Arc<Metrics>,
     draining: AtomicBool,
@@ -126,7 +126,6 @@ impl Server {
         let template = ChatTemplate::new(&file.text, &tokenizer)?.ok_or_else(|| lacks("chat template"))?;
         let engine = Engine::new(file, backend, options.engine)?;
         let (context, metrics) = (engine.context(), Arc::new(Metrics::default()));
-        let lengths = (0..file.vocab as u32).filter_map(|token| tokenizer.token_bytes(token).map(|b| b.len()));
         let served = Served {
             id: id.to_string(),
             device: backend.describe(),
@@ -134,7 +133,6 @@ impl Server {
             template,
             vocab: file.vocab,
             context,
-            longest_token: lengths.max().unwrap_or(1).max(1),
             tokenizer: Arc::new(tokenizer),
             engine: EngineHandle::spawn(engine, options.queue, Arc::clone(&metrics))?,
             metrics,

@@ -3,15 +3,17 @@
 //! A byte-level BPE is encoded by our own code, all others by the crate. Long texts are encoded in pieces on all cores, cut
 //! where no pre-token ends otherwise, so the ids equal those of the whole text.
 
+use super::bounded::Bounded;
 use super::byte_char;
 use super::byte_level::ByteLevel;
 use super::decode::steps::{Step, steps};
 use super::split::{self, Ends};
+use crate::error::caught;
 use rayon::iter::{IntoParallelIterator, ParallelIterator};
 use serde_json::Value;
 use std::collections::HashMap;
 use std::sync::LazyLock;
-use tokenizers::DecoderWrapper;
+use tokenizers::{AddedVocabulary, DecoderWrapper};
 
 /// Least bytes of a piece, except the last.
 const PIECE: usize = 1 << 15;
@@ -34,28 +36,28 @@ pub(super) struct Json {
 pub(super) enum Encoder {
     /// Our own code, and where it may cut texts, if that is known.
     Ours(Box<ByteLevel>, Option<Ends>),
-    /// The crate. For this clone of the tokenizer the spelling of a special token is text.
-    Crate(Box<tokenizers::Tokenizer>),
+    /// The crate. For these added tokens the spelling of a special one is text.
+    Crate(Box<(Bounded, AddedVocabulary)>),
 }
 
 impl Json {
     pub(super) fn parse(json: &str) -> Result<Self, String> {
-        let (value, mut inner) = read(json)?;
+        let (value, bounded, mut inner) = read(json)?;
         inner.with_padding(None).with_truncation(None).map_err(|e| e.to_string())?;
-        let largest = inner.get_vocab(true).into_values().max().ok_or("its vocabulary is empty")?;
-        if largest as usize >= super::MAX_VOCAB {
-            return Err(format!("it has id {largest}, but the largest possible is {}", super::MAX_VOCAB - 1));
-        }
-        // No vocabulary contains a character of the private-use area, so a model that cannot encode every text fails here.
-        inner.encode_fast("a 1\u{10fffd}\n", false).map_err(|e| format!("it cannot encode every text: {e}"))?;
+        let vocab = inner.get_vocab(true);
+        let largest = *vocab.values().max().ok_or("its vocabulary is empty")?;
+        super::check_ids(largest.into(), vocab.len())?;
         let byte_level = matches!(inner.get_decoder(), Some(DecoderWrapper::ByteLevel(_)));
         let steps = steps(inner.get_decoder());
         let encoder = ours(&value, &inner).unwrap_or_else(|| {
-            let mut plain = inner.clone();
+            let mut plain = inner.get_added_vocabulary().clone();
             plain.set_encode_special_tokens(true);
-            Encoder::Crate(Box::new(plain))
+            Encoder::Crate(Box::new((bounded, plain)))
         });
-        Ok(Self { inner, encoder, vocab_size: largest as usize + 1, byte_level, steps })
+        let json = Self { inner, encoder, vocab_size: largest as usize + 1, byte_level, steps };
+        // No vocabulary contains a character of the private-use area, so a model that cannot encode every text fails here.
+        json.encode("a 1\u{10fffd}\n", true).map_err(|e| format!("it cannot encode every text: {e}"))?;
+        Ok(json)
     }
 
     pub(super) fn to_json(&self) -> String {
@@ -66,19 +68,19 @@ impl Json {
         self.vocab_size
     }
 
-    pub(super) fn encode(&self, text: &str, specials: bool) -> Vec<u32> {
+    pub(super) fn encode(&self, text: &str, specials: bool) -> Result<Vec<u32>, String> {
         match &self.encoder {
             Encoder::Ours(ours, _) => match &split::pieces(text, PIECE, |text, from| self.cut(text, from))[..] {
                 [piece] => ours.encode(piece, specials),
                 pieces => {
-                    let ids = pieces.into_par_iter().map(|piece| ours.encode(piece, specials)).collect::<Vec<_>>();
-                    ids.concat()
+                    let ids = pieces.into_par_iter().map(|piece| ours.encode(piece, specials));
+                    Ok(ids.collect::<Result<Vec<_>, _>>()?.concat())
                 }
             },
-            Encoder::Crate(plain) => {
-                let tokenizer = if specials { &self.inner } else { plain };
-                // `parse` encoded a character that no vocabulary contains, so no text makes the encoder fail.
-                tokenizer.encode_fast(text, false).map(|e| e.get_ids().to_vec()).unwrap_or_default()
+            Encoder::Crate(both) => {
+                let (bounded, plain) = &**both;
+                let added = if specials { self.inner.get_added_vocabulary() } else { plain };
+                bounded.encode(text, added, &self.inner)
             }
         }
     }
@@ -116,12 +118,13 @@ impl Json {
 }
 
 /// Parses with the `tokenizers` crate. That panics at some inputs, such as a decoder that is not JSON or a broken table of
-/// normalisations; panics become errors.
-fn read(json: &str) -> Result<(Value, tokenizers::Tokenizer), String> {
+/// normalisations.
+fn read(json: &str) -> Result<(Value, Bounded, tokenizers::Tokenizer), String> {
     let value = serde_json::from_str(json).map_err(|e| e.to_string())?;
-    std::panic::catch_unwind(|| tokenizers::Tokenizer::from_bytes(json.as_bytes()).map_err(|e| e.to_string()))
-        .unwrap_or_else(|_| Err("one of its parts is damaged".to_string()))
-        .map(|tokenizer| (value, tokenizer))
+    let bounded = Bounded::new(&value)?;
+    let tokenizer = caught(|| tokenizers::Tokenizer::from_bytes(json.as_bytes()).map_err(|e| e.to_string()));
+    let tokenizer = tokenizer.unwrap_or_else(|_| Err("one of its parts is damaged".to_string()))?;
+    Ok((value, bounded, tokenizer))
 }
 
 /// Our own encoder, if it does all that this tokenizer needs.

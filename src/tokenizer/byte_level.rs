@@ -10,11 +10,11 @@ use super::byte_char;
 #[cfg(any(test, not(feature = "native")))]
 use super::letters::is_letter;
 #[cfg(feature = "native")]
-use super::{split::Expression, words::Words};
+use super::{queue::Queue, split::Expression, words::Words};
 use serde_json::Value;
 use std::borrow::Cow;
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap};
+use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::{Arc, Mutex};
 
@@ -114,12 +114,14 @@ impl ByteLevel {
         check(json)?;
         let char_byte: HashMap<char, u8> = (0..=255u8).map(|b| (byte_char(b), b)).collect();
         let spelled = |token: &str| token.chars().map(|c| char_byte.get(&c).copied()).collect::<Option<Box<[u8]>>>();
-        let added = added_tokens(&json["added_tokens"])?;
+        let vocab = model["vocab"].as_object().ok_or("it has no vocabulary")?;
+        let size = vocab.len() + json["added_tokens"].as_array().map_or(0, Vec::len);
+        let added = added_tokens(&json["added_tokens"], size)?;
         let mut ids = HashMap::new();
         #[cfg(any(test, not(feature = "native")))]
         let mut tokens = Vec::new();
-        for (token, id) in model["vocab"].as_object().ok_or("it has no vocabulary")? {
-            let id = token_id(id)?;
+        for (token, id) in vocab {
+            let id = token_id(id, size)?;
             let bytes = spelled(token);
             if let Some(bytes) = &bytes {
                 ids.insert(bytes.clone(), id);
@@ -163,15 +165,19 @@ impl ByteLevel {
         })
     }
 
-    pub(super) fn encode(&self, text: &str, specials: bool) -> Vec<u32> {
+    pub(super) fn encode(&self, text: &str, specials: bool) -> Result<Vec<u32>, String> {
         let idle = || self.idle.lock().unwrap_or_else(|e| e.into_inner());
         let mut work = idle().pop().unwrap_or_else(|| Work { caches: caches(&self.cuts), space: Space::default() });
         let mut ids = Vec::new();
+        #[cfg(feature = "native")]
+        work.caches.iter_mut().flatten().for_each(|cache| cache.begin(text));
         self.take_added(text, false, specials, &mut work, &mut ids);
+        #[cfg(feature = "native")]
+        work.caches.iter().flatten().try_for_each(|cache| cache.in_time())?;
         if work.space.ids.capacity() <= KEPT {
             idle().push(work);
         }
-        ids
+        Ok(ids)
     }
 
     /// Extracts the added tokens with this `normalized` flag and encodes the text between them.
@@ -261,10 +267,8 @@ impl ByteLevel {
         let entry = |parts: &[u32], left: usize, right: usize| {
             self.merges.get(&pair(parts[left], parts[right])).map(|(rank, _)| Reverse(pair(*rank, left as u32)))
         };
-        let mut entries = std::mem::take(queue).into_vec();
-        entries.extend((1..word.len()).filter_map(|right| entry(parts, right - 1, right)));
-        let mut heap = BinaryHeap::from(entries);
-        while let Some(Reverse(next)) = heap.pop() {
+        queue.extend((1..word.len()).filter_map(|right| entry(parts, right - 1, right)));
+        while let Some(Reverse(next)) = queue.pop() {
             let (rank, left) = ((next >> 32) as u32, next as u32 as usize);
             let right = left + spans[left] as usize;
             if parts[left] == GONE || right >= word.len() {
@@ -279,13 +283,12 @@ impl ByteLevel {
             spans[left] = (end - left) as u32;
             spans[end - 1] = spans[left];
             if end < word.len() {
-                heap.extend(entry(parts, left, end));
+                queue.extend(entry(parts, left, end));
             }
             if left > 0 {
-                heap.extend(entry(parts, left - spans[left - 1] as usize, left));
+                queue.extend(entry(parts, left - spans[left - 1] as usize, left));
             }
         }
-        *queue = heap;
         let mut at = 0;
         while at < word.len() {
             ids.push(parts[at]);
@@ -299,6 +302,10 @@ const GONE: u32 = u32::MAX;
 
 /// A work space that merged a longer pre-token than this is not kept.
 const KEPT: usize = 1 << 16;
+
+/// A download has no room for the faster queue.
+#[cfg(not(feature = "native"))]
+type Queue = std::collections::BinaryHeap<Reverse<u64>>;
 
 /// What encoding needs room for.
 #[derive(Debug)]
@@ -314,7 +321,7 @@ struct Space {
     /// At the first and the last byte of each part the number of its bytes.
     spans: Vec<u32>,
     /// Pairs that may be merged: [`pair`] of the rank and the first byte.
-    queue: BinaryHeap<Reverse<u64>>,
+    queue: Queue,
     #[cfg(feature = "native")]
     words: Words,
 }
@@ -339,7 +346,7 @@ pub(super) fn caches(cuts: &[Cut]) -> Vec<Cache> {
 
 /// What a [`Cut`] remembers.
 #[cfg(feature = "native")]
-pub(super) type Cache = Option<regex_automata::meta::Cache>;
+pub(super) type Cache = Option<super::split::Cache>;
 #[cfg(not(feature = "native"))]
 type Cache = ();
 
@@ -440,10 +447,9 @@ fn check(json: &Value) -> Result<(), String> {
     Ok(())
 }
 
-fn token_id(id: &Value) -> Result<u32, String> {
-    let known = id.as_u64().filter(|id| *id < super::MAX_VOCAB as u64);
-    let beyond = || format!("it has id {id}, but the largest possible is {}", super::MAX_VOCAB - 1);
-    known.map(|id| id as u32).ok_or_else(beyond)
+fn token_id(id: &Value, size: usize) -> Result<u32, String> {
+    let known = id.as_u64().ok_or_else(|| format!("the id {id} is no number of a token"))?;
+    super::check_ids(known, size).map(|()| known as u32)
 }
 
 #[cfg(any(test, not(feature = "native")))]
@@ -454,7 +460,7 @@ fn put(tokens: &mut Vec<Option<Box<[u8]>>>, id: u32, bytes: Box<[u8]>) {
     tokens[id as usize] = Some(bytes);
 }
 
-fn added_tokens(list: &Value) -> Result<Vec<Added>, String> {
+fn added_tokens(list: &Value, size: usize) -> Result<Vec<Added>, String> {
     let mut added = Vec::new();
     for token in list.as_array().into_iter().flatten() {
         let content = token["content"].as_str().filter(|c| !c.is_empty()).ok_or("an added token has no content")?;
@@ -463,7 +469,7 @@ fn added_tokens(list: &Value) -> Result<Vec<Added>, String> {
         }
         added.push(Added {
             content: content.to_string(),
-            id: token_id(&token["id"])?,
+            id: token_id(&token["id"], size)?,
             special: token["special"] == true,
             normalized: token["normalized"] == true,
         });

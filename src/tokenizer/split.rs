@@ -4,12 +4,14 @@
 //! automaton can look ahead, so the rest of an expression and `\s+` are matched, and the last character is given back. Both
 //! use the tables of characters that the `tokenizers` crate uses, so the pre-tokens are the same.
 
+use super::bounded::{LATE, until};
 use super::byte_level::Cut;
 use super::letters::is_letter;
 use regex_automata::util::syntax;
 use regex_automata::{Anchored, Input, meta};
 use serde_json::Value;
 use std::borrow::Cow;
+use std::time::Instant;
 use unicode_normalization_alignments::UnicodeNormalization;
 
 /// The end of an expression that looks ahead.
@@ -27,6 +29,39 @@ enum Known {
     Gpt2,
     /// Llama 3, Qwen 2, GPT-4o.
     Later,
+}
+
+/// What an expression remembers while it splits a text.
+#[derive(Debug)]
+pub(super) struct Cache {
+    regex: meta::Cache,
+    until: Option<Instant>,
+    parts: usize,
+    late: bool,
+}
+
+impl Cache {
+    /// Parts from one look at the clock to the next.
+    const LOOK: usize = 64;
+
+    /// Begins a text.
+    pub(super) fn begin(&mut self, text: &str) {
+        (self.until, self.parts, self.late) = (Some(until(text)), 0, false);
+    }
+
+    /// Whether it is too late for one part more.
+    fn count_part(&mut self) -> bool {
+        self.parts += 1;
+        if self.parts % Self::LOOK == 0 {
+            self.late |= self.until.is_some_and(|until| Instant::now() > until);
+        }
+        self.late
+    }
+
+    /// Whether the text was split in time.
+    pub(super) fn in_time(&self) -> Result<(), String> {
+        if self.late { Err(LATE.to_string()) } else { Ok(()) }
+    }
 }
 
 /// An expression whose matches are pre-tokens.
@@ -59,12 +94,17 @@ impl Expression {
         Ok(Self { regex, known })
     }
 
-    pub(super) fn cache(&self) -> meta::Cache {
-        self.regex.create_cache()
+    pub(super) fn cache(&self) -> Cache {
+        Cache { regex: self.regex.create_cache(), until: None, parts: 0, late: false }
     }
 
     /// Bytes of the first match, or of the text before it, in a text that is not empty.
-    pub(super) fn first_part(&self, text: &str, cache: &mut meta::Cache) -> usize {
+    pub(super) fn first_part(&self, text: &str, cache: &mut Cache) -> usize {
+        // Each part may take as long as the rest of the text is.
+        if self.known.is_none() && cache.count_part() {
+            return text.len();
+        }
+        let cache = &mut cache.regex;
         let Some(found) = self.regex.search_half_with(cache, &Input::new(text).anchored(Anchored::Yes)) else {
             return self.regex.search_with(cache, &Input::new(text)).map_or(text.len(), |found| found.start());
         };

@@ -122,7 +122,11 @@ mod native {
         let mut trainer = BpeTrainer::new(1200).unwrap();
         trainer.add(&world);
         trainer.add(&hard);
-        let trained: Value = serde_json::from_str(&trainer.finish().unwrap().to_json()).unwrap();
+        let mut trained: Value = serde_json::from_str(&trainer.finish().unwrap().to_json()).unwrap();
+        // A token with a contraction, which GPT-4o's expression keeps in the word.
+        let model = &mut trained["model"];
+        model["vocab"]["the's"] = model["vocab"].as_object().unwrap().len().into();
+        model["merges"].as_array_mut().unwrap().push(json!(["the", "'s"]));
         let digits = json!({"type": "Digits", "individual_digits": false});
         let bytes = json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false});
         let split = |expression: &str| json!({"type": "Split", "pattern": {"Regex": expression}, "behavior": "Isolated", "invert": false});
@@ -184,7 +188,7 @@ mod native {
                 let theirs = theirs(&json, specials);
                 for text in &texts {
                     assert!(
-                        json.encode(text, specials) == theirs(text),
+                        json.encode(text, specials).unwrap() == theirs(text),
                         "variant {i}: {:?}",
                         text.chars().take(80).collect::<String>()
                     );
@@ -211,7 +215,7 @@ mod native {
             let json = Json::parse(&changed).unwrap();
             assert!(!ours(&json), "{to}");
             let text = "the  cat\n<|user|> sat";
-            assert_eq!((json.encode(text, true), json.cut(text, 1)), (theirs(&json, true)(text), None));
+            assert_eq!((json.encode(text, true).unwrap(), json.cut(text, 1)), (theirs(&json, true)(text), None));
         }
     }
 
@@ -236,6 +240,7 @@ mod native {
                 }
             }
             assert!(i == 8 || cuts > 1000, "variant {i}: {cuts}");
+            assert_eq!(json.encode("the's", true).unwrap().len() == 1, i == 7, "variant {i}");
             let line = |end: &str| format!("{}{end}", "It's 12 cats, 3.5 rats");
             for text in [line("\n"), line("\r\n"), line(" "), "中文，中文。".to_string()] {
                 let known = i != 8 && (i != 6 || text.is_ascii());
@@ -360,7 +365,7 @@ mod native {
                 let theirs = theirs(&crates, specials);
                 for text in &texts {
                     assert!(
-                        theirs(text) == ours.encode(text, specials),
+                        theirs(text) == ours.encode(text, specials).unwrap(),
                         "variant {i}: {:?}",
                         text.chars().take(80).collect::<String>()
                     );

@@ -2,13 +2,14 @@
 //!
 //! Texts are counted into words, which are GPT-2's pre-tokens with every digit split off. On the words, the most frequent
 //! pair of tokens becomes a token, again and again; of equally frequent pairs the one with the lower ids goes first. Each
-//! pair has a list of the places where it came up, so a merge costs only what it changes. The result is that of the
+//! pair has a list of the places where it came up, so a merge costs only what it changes. It comes up once: the bytes of a
+//! token were merged in the same way wherever it is, so all its places came from one merge. The result is that of the
 //! trainer of the `tokenizers` crate, to the byte, unless a bound of [`BpeTrainer`] was met.
 
 use super::byte_level::{self, Cut, PairHasher, pair};
 use super::split::{self, Ends};
 use super::{SPECIALS, Tokenizer, byte_char, split_specials};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, caught};
 use rayon::iter::{IntoParallelIterator, ParallelIterator};
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
@@ -148,7 +149,8 @@ impl BpeTrainer {
         alphabet.sort_unstable_by_key(|&byte| byte_char(byte));
         tokens.extend(alphabet.into_iter().map(|byte| Box::from([byte])));
         let merges = Merger::new(words, &tokens).run(&mut tokens, self.vocab_size);
-        Tokenizer::from_json(&to_json(&tokens, &merges).map_err(|e| Error::usage(e.to_string()))?)
+        let json = caught(|| to_json(&tokens, &merges).map_err(|e| e.to_string()));
+        Tokenizer::from_json(&json.and_then(|json| json).map_err(Error::usage)?)
     }
 }
 
@@ -186,20 +188,14 @@ struct Merger {
     spans: Vec<u32>,
     /// The word of each byte.
     owners: Vec<u32>,
-    /// How often each word came, and its first byte.
-    words: Vec<(u64, u32)>,
-    pairs: Pairs<Pair>,
+    /// How often each word came.
+    words: Vec<u64>,
+    /// How often each pair is there.
+    pairs: Pairs<u64>,
     /// Pairs with the count that they had, the most frequent first, and their list of places.
     queue: BinaryHeap<(u64, Reverse<u64>, usize)>,
     /// The first bytes of pairs, ascending; some are outdated.
     places: Vec<Vec<u32>>,
-}
-
-#[derive(Default)]
-struct Pair {
-    count: u64,
-    /// Number of lists of places.
-    lists: u32,
 }
 
 const END: u32 = u32::MAX;
@@ -219,7 +215,7 @@ impl Merger {
         owners.push(0);
         let mut counts = Vec::with_capacity(words.len());
         for (owner, (bytes, word)) in words.into_iter().enumerate() {
-            counts.push((word.count, ids.len() as u32));
+            counts.push(word.count);
             ids.extend(bytes.iter().map(|byte| byte_ids[usize::from(*byte)]));
             ids.push(END);
             owners.resize(ids.len(), owner as u32);
@@ -242,9 +238,9 @@ impl Merger {
         while tokens.len() < size
             && let Some((count, Reverse(both), list)) = self.queue.pop()
         {
-            let pair = &self.pairs[&both];
-            if count != pair.count {
-                self.queue.push((pair.count, Reverse(both), list));
+            let now = self.pairs[&both];
+            if count != now {
+                self.queue.push((now, Reverse(both), list));
                 continue;
             }
             if count < MIN_FREQUENCY {
@@ -257,32 +253,12 @@ impl Merger {
                 tokens.len() as u32 - 1
             });
             merges.push((left, right));
-            let mut places = std::mem::take(&mut self.places[list]);
-            if pair.lists > 1 {
-                places = self.whole_words(&places);
-            }
+            let places = std::mem::take(&mut self.places[list]);
             let mut new = Pairs::default();
             places.into_iter().for_each(|place| self.merge(place as usize, left, right, id, &mut new));
             self.enqueue(new);
         }
         merges
-    }
-
-    /// The starts of all tokens of the words of some places. A pair that came up at several times is merged in whole words,
-    /// as it is in the `tokenizers` crate.
-    fn whole_words(&self, places: &[u32]) -> Vec<u32> {
-        let mut owners: Vec<u32> = places.iter().map(|&place| self.owners[place as usize]).collect();
-        owners.sort_unstable();
-        owners.dedup();
-        let mut starts = Vec::new();
-        for owner in owners {
-            let mut at = self.words[owner as usize].1;
-            while self.ids[at as usize] != END {
-                starts.push(at);
-                at += self.spans[at as usize];
-            }
-        }
-        starts
     }
 
     /// Merges the pair at `at`, if it is there.
@@ -315,22 +291,21 @@ impl Merger {
     fn found(&mut self, left: usize, right: usize, new: &mut Pairs<Vec<u32>>) {
         if self.ids[left] != END && self.ids[right] != END {
             let both = pair(self.ids[left], self.ids[right]);
-            self.pairs.entry(both).or_default().count += self.words[self.owners[left] as usize].0;
+            *self.pairs.entry(both).or_default() += self.words[self.owners[left] as usize];
             new.entry(both).or_default().push(left as u32);
         }
     }
 
     fn lost(&mut self, left: usize, right: usize) {
         let both = pair(self.ids[left], self.ids[right]);
-        self.pairs.entry(both).or_default().count -= self.words[self.owners[left] as usize].0;
+        *self.pairs.entry(both).or_default() -= self.words[self.owners[left] as usize];
     }
 
     fn enqueue(&mut self, new: Pairs<Vec<u32>>) {
         for (both, places) in new {
-            let pair = self.pairs.entry(both).or_default();
-            if pair.count > 0 {
-                pair.lists += 1;
-                self.queue.push((pair.count, Reverse(both), self.places.len()));
+            let count = self.pairs[&both];
+            if count > 0 {
+                self.queue.push((count, Reverse(both), self.places.len()));
                 self.places.push(places);
             }
         }
@@ -401,7 +376,7 @@ mod tests {
     fn vocabularies_are_those_of_the_tokenizers_crate() {
         let mut rng = Rng::new(7);
         let mut random = |chars: &[char], length: usize| (0..length).map(|_| *rng.pick(chars)).collect::<String>();
-        // Few characters in long words: pairs overlap, and one token comes from different pairs.
+        // Few characters in long words: pairs overlap.
         let runs: Vec<String> = (0..60).map(|i| random(&['a', 'b', '-', ' '][..2 + i % 3], 20 + 10 * i)).collect();
         let runs: Vec<&str> = runs.iter().map(String::as_str).collect();
         let mixed = random(&['e', 't', ' ', ' ', 'é', '東', '\u{301}', '1', '\n', '.', '\'', 's'], 20_000);

@@ -367,8 +367,7 @@ impl Run {
             logs.events.scalars(step, &[("val/bits_per_byte", bits as f32)])?;
         }
         logs.events.flush()?;
-        let bits = bits.map_or(String::new(), |b| format!(", {b:.3} bits/byte"));
-        self.progress.message(&format!("step {step}: validation loss {val_loss:.4} nats/token{bits}"));
+        self.progress.message(&format!("step {step}: {}", validation(val_loss, bits)));
         self.state.val_loss = Some(val_loss);
         Ok(val_loss)
     }
@@ -429,6 +428,15 @@ impl Run {
     }
 }
 
+/// A validation loss in words.
+fn validation(loss: f64, bits_per_byte: Option<f64>) -> String {
+    if !loss.is_finite() {
+        return "the validation loss is not a finite number: the model overflows on the validation text".to_string();
+    }
+    let bits = bits_per_byte.map_or(String::new(), |b| format!(", {b:.3} bits/byte"));
+    format!("validation loss {loss:.4} nats/token{bits}")
+}
+
 /// The device, without what results do not depend on.
 fn identity(backend: &Backend) -> String {
     match backend {
@@ -453,4 +461,19 @@ fn restore(session: &mut Session, saved: &Checkpoint) -> Result<State> {
 }
 
 #[cfg(test)]
-mod tests;
+mod kept;
+
+#[cfg(test)]
+mod tests {
+    use super::validation;
+
+    #[test]
+    fn a_validation_loss_that_is_no_number_is_said_in_words() {
+        assert_eq!(validation(1.0, None), "validation loss 1.0000 nats/token");
+        assert_eq!(validation(1.0, Some(2.0)), "validation loss 1.0000 nats/token, 2.000 bits/byte");
+        for loss in [f64::NAN, f64::INFINITY] {
+            let text = validation(loss, Some(loss));
+            assert!(text.contains("not a finite number") && !text.contains("NaN") && !text.contains("inf"), "{text}");
+        }
+    }
+}

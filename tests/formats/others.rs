@@ -137,6 +137,10 @@ fn whether_prompts_begin_with_bos_is_read_and_written() {
     assert_eq!(start(&with(&|r| r.set(key, 7, &[1]))), Some(256));
     assert_eq!(start(&with(&|r| r.remove(key))), None, "no byte-level BPE does");
     assert!(ModelFile::from_gguf(&with(&|r| r.set(key, 4, &[1, 0, 0, 0])).bytes()).unwrap_err().contains(key));
+    for (value, ends) in [(0, false), (1, true)] {
+        let file = read(&with(&|r| r.set("tokenizer.ggml.add_eos_token", 7, &[value])));
+        assert_eq!((file.text.add_eos, again(&file)), (ends, file));
+    }
     let named = with(&|r| {
         r.set("tokenizer.ggml.unknown_token_id", 4, &[1, 1, 0, 0]);
         r.set("tokenizer.ggml.padding_token_id", 4, &[2, 1, 0, 0]);

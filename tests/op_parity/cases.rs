@@ -145,6 +145,14 @@ fn norms() -> Vec<Case> {
         };
         cases.push(case(&ops::RMS_NORM_BACKWARD_WEIGHT, args, data));
     }
+    // The squares of some rows overflow.
+    let (rows, dim) = (4, 96);
+    let data = |r: &mut Rng| {
+        let mut x = values(r, rows * dim, 1.0);
+        x.chunks_mut(dim as usize).step_by(2).for_each(|row| row.iter_mut().for_each(|x| *x *= 1e30));
+        vec![Data::F32(x), normal(r, dim, 1.0), out(rows * dim), out(rows)]
+    };
+    cases.push(case(&ops::RMS_NORM, rms_norm::RmsNormArgs { rows, dim, eps: 1e-5 }, data));
     for (rows, cols, offset, beta) in [(1, 1, 0, 0.0), (9, 130, 0, 1.0), (3, 20, 4, 0.0), (70, 64, 3, 1.0)] {
         let args = sum_rows::SumRowsArgs { rows, cols, offset, beta };
         let data = |r: &mut Rng| vec![normal(r, rows * cols, 1.0), target(r, beta, offset + cols + 2)];

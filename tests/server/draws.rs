@@ -67,7 +67,8 @@ fn distribution(fields: &Value, seen: &[u8]) -> [f64; LETTERS.len()] {
     let field = |name: &str, default: f64| fields.get(name).map_or(default, |v| v.as_f64().unwrap());
     let (temperature, penalty) = (field("temperature", 0.8), field("repetition_penalty", 1.0));
     let mut logits = LETTERS.map(|(letter, logit)| {
-        let bias = fields.get("logit_bias").and_then(|b| b.get(letter.to_string())).map_or(0.0, |v| v.as_f64().unwrap());
+        let bias =
+            fields.get("logit_bias").and_then(|b| b.get(letter.to_string())).map_or(0.0, |v| v.as_f64().unwrap());
         let logit = f64::from(logit) + bias;
         match seen.contains(&letter) {
             true if logit > 0.0 => logit / penalty,
@@ -124,7 +125,10 @@ fn assert_chi_square(case: &str, counted: &[f64], expected: &[f64]) {
     let free = f64::from(cells) - 1.0;
     let part = 2.0 / (9.0 * free.max(1.0));
     let limit = free.max(1.0) * (1.0 - part + Z * part.sqrt()).powi(3);
-    assert!(sum <= limit, "{case}: chi-square {sum:.1}, at most {limit:.1} of {free} is chance\n{counted:?}\n{expected:?}");
+    assert!(
+        sum <= limit,
+        "{case}: chi-square {sum:.1}, at most {limit:.1} of {free} is chance\n{counted:?}\n{expected:?}"
+    );
 }
 
 /// A server of the model.

@@ -2,6 +2,10 @@
 //! renderer does. `golden.json` holds what that rendered; with NANOTERN_PYTHON it renders again.
 #![cfg(feature = "native")]
 
+mod budget;
+#[cfg(all(feature = "cli", unix))]
+#[path = "../common/mod.rs"]
+mod common;
 mod hostile;
 mod opening;
 

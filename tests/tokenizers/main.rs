@@ -1,5 +1,6 @@
 //! Text out: what streams is what decoding at once gives, byte for byte, for every decoder of the `tokenizers` crate.
 
+mod budget;
 #[cfg(all(feature = "cli", unix))]
 #[path = "../common/mod.rs"]
 mod common;
@@ -7,12 +8,14 @@ mod decoders;
 mod families;
 #[cfg(all(feature = "cli", unix))]
 mod program;
+mod texts;
 
 use nanotern::infer::TextStream;
 use nanotern::rng::Rng;
 use nanotern::tokenizer::Tokenizer;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use texts::random_text;
 
 /// The pieces of a text that come with each token, and the rest.
 fn pieces(tokenizer: &Arc<Tokenizer>, ids: &[u32]) -> Vec<String> {
@@ -25,87 +28,6 @@ fn pieces(tokenizer: &Arc<Tokenizer>, ids: &[u32]) -> Vec<String> {
 /// What the `tokenizers` crate makes of all ids; None where it panics, as some of its decoders do when there are no tokens.
 fn at_once(theirs: &tokenizers::Tokenizer, ids: &[u32], skip_specials: bool) -> Option<String> {
     std::panic::catch_unwind(AssertUnwindSafe(|| theirs.decode(ids, skip_specials).unwrap())).ok()
-}
-
-/// Pieces of texts that tokenizers treat in a special way.
-const PIECES: [&str; 72] = [
-    "the",
-    " fox",
-    "The quick",
-    " jump",
-    "s",
-    "12",
-    " 3456",
-    "é",
-    "ü",
-    " über",
-    "Съешь",
-    " ещё",
-    "敏捷",
-    "的棕色",
-    "狐狸",
-    "日本語",
-    "テスト",
-    "한국어",
-    "ไทย",
-    "हिन्दी",
-    "العربية",
-    "עברית",
-    "Ελλάδα",
-    "ß",
-    "İ",
-    "ﬁ",
-    "e\u{301}",
-    "a\u{308}\u{323}",
-    "🦊",
-    "🦀",
-    "👩\u{200d}👩\u{200d}👧\u{200d}👦",
-    "🏳\u{fe0f}\u{200d}🌈",
-    "👍🏽",
-    "🇩🇪",
-    "1\u{fe0f}\u{20e3}",
-    " ",
-    "  ",
-    "       ",
-    "\t",
-    "\t\t",
-    "\n",
-    "\n\n",
-    "\r\n",
-    "\u{a0}",
-    "\u{3000}",
-    "\u{2028}",
-    "\u{0}",
-    "\u{1}",
-    "\u{1b}[0m",
-    "\u{7f}",
-    "\u{85}",
-    "\u{200b}",
-    "\u{feff}",
-    "\u{fffd}",
-    "\u{10fffd}",
-    ".",
-    " .",
-    ",",
-    " !",
-    "?",
-    " ' ",
-    "'s",
-    " n't",
-    " do not",
-    "don't",
-    "▁",
-    "##",
-    "</w>",
-    "<0xE2>",
-    "<|end|>",
-    "</s>",
-    "|",
-];
-
-fn random_text(rng: &mut Rng) -> String {
-    let length = rng.below(12);
-    (0..length).map(|_| *rng.pick(&PIECES)).collect()
 }
 
 #[test]

@@ -10,12 +10,17 @@ mod common;
 #[allow(dead_code, reason = "the tests of the chat page use all of it")]
 #[path = "../browser/driver.rs"]
 mod driver;
+#[path = "../tokenizers/families.rs"]
+mod families;
 mod limits;
 #[path = "../browser/list.rs"]
 mod list;
 mod page;
 mod sampling;
 mod site;
+mod streams;
+#[path = "../tokenizers/texts.rs"]
+mod texts;
 
 use driver::Browser;
 use nanotern::backend::Backend;

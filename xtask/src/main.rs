@@ -5,6 +5,7 @@
 //! a second time for another profile.
 
 mod floors;
+mod fuzz;
 mod mutants;
 mod serve;
 mod web;
@@ -13,7 +14,7 @@ use std::env::consts::EXE_SUFFIX;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::Instant;
-use std::{env, fs};
+use std::{env, fs, iter};
 
 type Result<T = ()> = std::result::Result<T, String>;
 type Stage = (&'static str, &'static str, fn() -> Result);
@@ -30,7 +31,7 @@ const NOT_IN_THE_LIBRARY: [&str; 6] = ["clap", "hyper", "indicatif", "tokio", "u
 /// Cargo projects outside of the workspace.
 const APART: [&str; 3] = ["benches/peers/gemm", "fuzz", "xtask/bindgen"];
 
-const STAGES: [Stage; 15] = [
+const STAGES: [Stage; 18] = [
     ("fmt", "formatting", fmt),
     ("floors", "no module imports from above", floors::check),
     ("lint", "clippy; warnings are errors", lint),
@@ -39,17 +40,28 @@ const STAGES: [Stage; 15] = [
         "each feature compiles without the others, Parquet is read, and the library needs no server or command line",
         features,
     ),
+    ("deny", "licences, sources and duplicates of the dependencies", deny),
     ("doc", "documentation; warnings are errors", doc),
     ("test", "the test command of the README", test),
     ("cuda", "shaders as CUDA: compiled by NVRTC, run on the CPU", cuda),
     ("arm", "the kernels of the CPU on 64-bit Arm, with and without products of bytes, under qemu", arm),
+    ("asan", "the kernels of the CPU under AddressSanitizer", asan),
+    (
+        "fuzz",
+        "the parsers, each fuzzed for a minute (`fuzz TARGET [ARGUMENT]...`: that one, with arguments of libFuzzer)",
+        fuzz::check,
+    ),
     ("wasm", "library and demo compile for browsers: wasm32, default features off", wasm),
-    ("apart", "the fuzzer, the peers' benchmark and bindgen compile", apart),
+    ("apart", "the peers' benchmark and bindgen compile", apart),
     ("package", "the published crates build from their packages alone", package),
     ("web-test", "the browser demo, built and tested in Chromium", web::test),
     ("smoke", "the program and the examples: doctor, training on the CPU and, if there is an adapter, on wgpu", smoke),
     ("strangers", "texts, folders and habits of strangers, where their cases are beside this folder", strangers),
-    ("mutants", "faults that a test must notice: here a few, alone all (`--wide`, `--check`, `--only NAME...`)", mutants::sample),
+    (
+        "mutants",
+        "faults that a test must notice: here a few, alone all (`--wide`, `--check`, `--only NAME...`)",
+        mutants::sample,
+    ),
 ];
 
 /// A configuration small enough for an unoptimised build and a software GPU.
@@ -78,13 +90,15 @@ fn main() -> ExitCode {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask lies in the workspace");
     env::set_current_dir(root).expect("the workspace is there");
     let wanted = env::args().nth(1).unwrap_or_default();
-    if wanted == "web" {
-        let args: Vec<String> = env::args().skip(2).collect();
-        return web::web(&args).map_or_else(|error| fail("web", &error), |()| ExitCode::SUCCESS);
-    }
-    if wanted == "mutants" {
-        let args: Vec<String> = env::args().skip(2).collect();
-        return mutants::mutants(&args).map_or_else(|error| fail("mutants", &error), |()| ExitCode::SUCCESS);
+    let args: Vec<String> = env::args().skip(2).collect();
+    let alone: Option<fn(&[String]) -> Result> = match &*wanted {
+        "web" => Some(web::web),
+        "mutants" => Some(mutants::mutants),
+        "fuzz" if !args.is_empty() => Some(fuzz::one),
+        _ => None,
+    };
+    if let Some(run) = alone {
+        return run(&args).map_or_else(|error| fail(&wanted, &error), |()| ExitCode::SUCCESS);
     }
     let stages: Vec<Stage> = STAGES.into_iter().filter(|(name, ..)| wanted == "ci" || wanted == *name).collect();
     if stages.is_empty() {
@@ -151,6 +165,30 @@ fn features() -> Result {
     cargo("test -p nanotern --locked --no-default-features --features parquet --lib data::")
 }
 
+/// The workspace and the projects apart, by `deny.toml`. The database of advisories is fetched only if that is asked for.
+fn deny() -> Result {
+    let required = |name: &str| env::var(name).as_deref() == Ok("1");
+    if !cargo_command("deny --version").output().is_ok_and(|o| o.status.success()) {
+        if required("NANOTERN_REQUIRE_DENY") {
+            return Err("this machine has no cargo-deny".into());
+        }
+        println!("NOT CHECKED: this machine has no cargo-deny.");
+        return Ok(());
+    }
+    let audit = required("NANOTERN_REQUIRE_AUDIT");
+    let checks = if audit { "advisories bans licenses sources" } else { "bans licenses sources" };
+    for dir in iter::once(".").chain(APART) {
+        // A project apart does not need all that is listed for the workspace.
+        let fewer = if dir == "." { "" } else { " -A unmatched-skip -A unnecessary-skip" };
+        let from = format!("--manifest-path {dir}/Cargo.toml --config deny.toml");
+        cargo(&format!("deny --locked --all-features {from} check {checks}{fewer}"))?;
+    }
+    if !audit {
+        println!("NOT AUDITED: the advisories of RustSec are fetched with NANOTERN_REQUIRE_AUDIT=1 only.");
+    }
+    Ok(())
+}
+
 fn doc() -> Result {
     let doc = "doc -p nanotern -p cpu_kernels --no-deps --features nanotern/cuda --locked";
     run(cargo_command(doc).env("RUSTDOCFLAGS", "-D warnings"))
@@ -212,6 +250,21 @@ fn arm() -> Result {
     Ok(())
 }
 
+/// Stable Rust has AddressSanitizer but does not offer it, hence `RUSTC_BOOTSTRAP`.
+fn asan() -> Result {
+    let host = host()?;
+    if !cfg!(all(target_os = "linux", target_arch = "x86_64")) {
+        println!("NOT SANITIZED: this is done on 64-bit x86 Linux only.");
+        return Ok(());
+    }
+    // Given a target, cargo leaves build scripts and macros alone.
+    let test = format!("test -p cpu_kernels --lib --tests --locked --target {host} --target-dir");
+    let mut command = cargo_command(&test);
+    command.arg(web::target()?.join("asan"));
+    command.env("RUSTC_BOOTSTRAP", "1").env("RUSTFLAGS", "-Zsanitizer=address");
+    run(&mut command)
+}
+
 fn wasm() -> Result {
     let check = "check -p nanotern -p nanotern-web --lib --locked --no-default-features";
     if web::can_compile() {
@@ -222,9 +275,9 @@ fn wasm() -> Result {
     cargo(check)
 }
 
-/// They share the build folder, and with it what they have in common with the workspace.
+/// They share the build folder, and with it what they have in common with the workspace. `fuzz` builds the fuzzer.
 fn apart() -> Result {
-    for dir in APART {
+    for dir in APART.into_iter().filter(|dir| *dir != "fuzz") {
         let check = format!("check --locked --manifest-path {dir}/Cargo.toml --target-dir");
         run(cargo_command(&check).arg(web::target()?))?;
     }
@@ -262,6 +315,12 @@ fn empty(dir: &Path) -> Result {
         fs::remove_dir_all(dir).map_err(error)?;
     }
     fs::create_dir_all(dir).map_err(error)
+}
+
+/// The target of this machine, as `rustc` names it.
+fn host() -> Result<String> {
+    let output = Command::new("rustc").args(["--print", "host-tuple"]).output().map_err(|e| format!("rustc: {e}"))?;
+    Ok(String::from_utf8_lossy(&output.stdout).trim().to_string())
 }
 
 /// Whether the toolchain has a standard library for wasm32.

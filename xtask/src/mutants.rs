@@ -151,14 +151,15 @@ fn read() -> Result<(Vec<Place>, Vec<Mutant>)> {
     let dir = fs::read_dir(TABLES).map_err(|e| format!("{TABLES}: {e}"))?;
     let mut files: Vec<PathBuf> = dir.flatten().map(|entry| entry.path()).collect();
     files.sort();
-    let (mut loaders, mut mutants) = (Vec::new(), Vec::<Mutant>::new());
+    let (mut loaders, mut mutants, mut lost) = (Vec::new(), Vec::<Mutant>::new(), Vec::new());
     for file in files {
         let wrong = |e: String| format!("{}: {e}", file.display());
         let table: Table = fs::read_to_string(&file)
             .map_err(|e| e.to_string())
             .and_then(|text| text.parse().map_err(|e: toml::de::Error| e.to_string()))
             .map_err(wrong)?;
-        let list = |key: &str| table.get(key).and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_table);
+        let list =
+            |key: &str| table.get(key).and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_table);
         for entry in list("loader") {
             loaders.extend(places(entry).map_err(wrong)?);
         }
@@ -168,14 +169,18 @@ fn read() -> Result<(Vec<Place>, Vec<Mutant>)> {
             let within = |e: String| wrong(format!("{name}: {e}"));
             let tests = entry.get("tests").and_then(Value::as_array).into_iter().flatten();
             let tests: Vec<String> = tests.filter_map(Value::as_str).map(String::from).collect();
-            let (survives, places) = (text("survives"), places(entry).map_err(within)?);
-            if tests.is_empty() || places.is_empty() || mutants.iter().any(|m| m.name == name) {
+            let places = places(entry).unwrap_or_else(|e| {
+                lost.push(format!("{name}: {e}"));
+                Vec::new()
+            });
+            let survives = text("survives");
+            if tests.is_empty() || places.is_empty() && lost.is_empty() || mutants.iter().any(|m| m.name == name) {
                 return Err(within("a mutant has tests, a place and a name of its own".into()));
             }
             mutants.push(Mutant { name, tests, survives, places });
         }
     }
-    Ok((loaders, mutants))
+    if lost.is_empty() { Ok((loaders, mutants)) } else { Err(format!("{TABLES}:\n{}", lost.join("\n"))) }
 }
 
 /// The places of a table's entry: the keys that are names of files.
@@ -298,6 +303,7 @@ fn fails(tree: &Path, programs: &BTreeMap<String, PathBuf>, tests: &str, mutant:
         let none = !filter.is_empty() && said.contains("running 0 tests");
         return if none { Err(format!("no test is called {tests}")) } else { Ok(None) };
     }
-    let failed = said.lines().find_map(|line| line.strip_prefix("test ")?.strip_suffix(" ... FAILED").map(String::from));
+    let failed =
+        said.lines().find_map(|line| line.strip_prefix("test ")?.strip_suffix(" ... FAILED").map(String::from));
     Ok(Some(failed.unwrap_or_else(|| format!("the program ended with {}", output.status))))
 }

@@ -1,4 +1,5 @@
-//! RMSNorm (Zhang & Sennrich 2019): y = x / sqrt(mean(x^2) + eps) * w. Keeps rstd = 1 / sqrt(...) for backward.
+//! RMSNorm (Zhang & Sennrich 2019): y = x / sqrt(mean(x^2) + eps) * w. Keeps rstd = 1 / sqrt(...) for backward. A row whose
+//! sum of squares overflows is NaN.
 
 use crate::simd::math::dot;
 use crate::{Call, args, at_level};
@@ -28,6 +29,8 @@ fn body(eps: f32, x: &[f32], w: &[f32], y: &mut [f32], rstd: &mut [f32]) {
     let dim = w.len();
     for ((x, y), rstd) in x.chunks_exact(dim).zip(y.chunks_exact_mut(dim)).zip(rstd) {
         let r = 1.0 / (dot(x, x) / dim as f32 + eps).sqrt();
+        // Only an infinite sum gives 0, and a row of zeros would hide it.
+        let r = if r == 0.0 { f32::NAN } else { r };
         for ((y, x), w) in y.iter_mut().zip(x).zip(w) {
             *y = x * r * w;
         }

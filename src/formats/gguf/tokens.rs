@@ -22,6 +22,7 @@ const EOS: &str = "tokenizer.ggml.eos_token_id";
 const UNK: &str = "tokenizer.ggml.unknown_token_id";
 const PAD: &str = "tokenizer.ggml.padding_token_id";
 const ADD_BOS: &str = "tokenizer.ggml.add_bos_token";
+const ADD_EOS: &str = "tokenizer.ggml.add_eos_token";
 const TEMPLATE: &str = "tokenizer.chat_template";
 const FULL: &str = "tokenizer.huggingface.json";
 /// The ids at which generation stops.
@@ -63,6 +64,9 @@ pub(super) fn write(text: &TextConfig, vocab: usize, out: &mut KeyWriter) -> Res
                 out.bool(ADD_BOS, text.add_bos);
             }
         }
+    }
+    if text.add_eos {
+        out.bool(ADD_EOS, true);
     }
     for (key, id) in [(BOS, text.bos), (EOS, text.eos), (UNK, text.unk), (PAD, text.pad)] {
         if let Some(id) = id {
@@ -106,6 +110,7 @@ pub(super) fn read(file: &Gguf<'_>, vocab: usize) -> Result<TextConfig, String> 
     // Other programs write no key where their readers know what a kind of tokenizer does.
     let usual = || Ok::<_, String>(implied.is_some() || cfg!(feature = "native") && keys.str(MODEL)? == Some("llama"));
     let add_bos = keys.bool(ADD_BOS)?.map_or_else(usual, Ok)?;
+    let add_eos = cfg!(feature = "native") && keys.bool(ADD_EOS)?.unwrap_or(false);
     // Only the templates of others read these.
     let named = |key| if cfg!(feature = "native") { id(key) } else { Ok(None) };
     Ok(TextConfig {
@@ -115,6 +120,7 @@ pub(super) fn read(file: &Gguf<'_>, vocab: usize) -> Result<TextConfig, String> 
         unk: named(UNK)?,
         pad: named(PAD)?,
         add_bos,
+        add_eos,
         stop: stop.unwrap_or_else(|| eos.into_iter().collect()),
         eos,
         chat_template: keys.str(TEMPLATE)?.map(String::from),

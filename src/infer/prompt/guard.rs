@@ -5,6 +5,7 @@
 //! text of the client at which a special token could begin or end. A special token that is spelled without a marker is the
 //! template's. All other text is encoded as text.
 
+use crate::Result;
 use crate::tokenizer::Tokenizer;
 use minijinja::value::{Value, ValueKind};
 use std::collections::{HashMap, HashSet};
@@ -170,43 +171,44 @@ impl Guard {
     }
 
     /// The ids of a prompt, each text encoded by itself.
-    pub fn encode_apart(&self, parts: &Parts<'_>, tokenizer: &Tokenizer) -> Vec<u32> {
+    pub fn encode_apart(&self, parts: &Parts<'_>, tokenizer: &Tokenizer) -> Result<Vec<u32>> {
         let mut ids = Vec::new();
         for (text, token) in &parts.parts {
-            self.encode_text(text, tokenizer, &mut ids);
+            self.encode_text(text, tokenizer, &mut ids)?;
             ids.extend(token.map(|t| t.id));
         }
-        ids
+        Ok(ids)
     }
 
     /// The ids of a prompt. A text in which a client has spelled a token is encoded as text, by itself. All between such texts
     /// is encoded as one.
-    pub fn encode(&self, parts: &Parts<'_>, tokenizer: &Tokenizer) -> Vec<u32> {
+    pub fn encode(&self, parts: &Parts<'_>, tokenizer: &Tokenizer) -> Result<Vec<u32>> {
         let (mut ids, mut run) = (Vec::new(), String::new());
         for (i, (text, token)) in parts.parts.iter().enumerate() {
             if self.find(text).is_some() {
                 let before = i.checked_sub(1).and_then(|i| parts.parts[i].1);
-                ids.extend(tokenizer.encode_with_specials(&std::mem::take(&mut run)));
-                self.encode_text(trimmed(text, before, *token, tokenizer), tokenizer, &mut ids);
+                ids.extend(tokenizer.try_encode_with_specials(&std::mem::take(&mut run))?);
+                self.encode_text(trimmed(text, before, *token, tokenizer), tokenizer, &mut ids)?;
             } else {
                 run.push_str(text);
             }
             run.push_str(token.map_or("", |t| &t.spelling));
         }
-        ids.extend(tokenizer.encode_with_specials(&run));
-        ids
+        ids.extend(tokenizer.try_encode_with_specials(&run)?);
+        Ok(ids)
     }
 
-    fn encode_text(&self, text: &str, tokenizer: &Tokenizer, ids: &mut Vec<u32>) {
+    fn encode_text(&self, text: &str, tokenizer: &Tokenizer, ids: &mut Vec<u32>) -> Result<()> {
         let (mut from, mut rest) = (0, text);
         while let Some((at, token)) = self.find(&rest[from..]) {
             from += at + token.spelling.chars().next().map_or(1, char::len_utf8);
             if !token.special {
-                ids.extend(tokenizer.encode(&rest[..from]));
+                ids.extend(tokenizer.try_encode(&rest[..from])?);
                 (from, rest) = (0, &rest[from..]);
             }
         }
-        ids.extend(tokenizer.encode(rest));
+        ids.extend(tokenizer.try_encode(rest)?);
+        Ok(())
     }
 }
 

@@ -1,17 +1,19 @@
 //! Chat templates as Hugging Face's `transformers` renders them: with the filters, functions and methods that Jinja2 and
 //! Python have there.
 
-use super::json;
+use super::{budget, json};
 use minijinja::syntax::SyntaxConfig;
-use minijinja::value::{Kwargs, Value, ValueKind, from_args};
-use minijinja::{AutoEscape, Environment, Error, ErrorKind, State};
+use minijinja::value::{Kwargs, Rest, Value, ValueKind, ValueOrKwargs, from_args};
+use minijinja::{AutoEscape, Environment, Error, ErrorKind, State, filters};
 use minijinja_contrib::pycompat;
+use std::collections::HashSet;
 use std::fmt;
+use std::sync::Arc;
 
-/// The largest number of instructions of a rendering. The template is untrusted: it comes from a file.
-const FUEL: u64 = 1_000_000;
+/// Most bytes that one byte of a format of `strftime_now` makes.
+const LONGEST_TIME_FIELD: usize = 256;
 
-type Made = Result<Value, Error>;
+pub type Made = Result<Value, Error>;
 
 /// What a template said by `raise_exception`.
 #[derive(Debug)]
@@ -31,9 +33,13 @@ pub fn failed(what: impl Into<String>) -> Error {
 
 /// The environment of one template, which is called `chat`.
 pub fn environment(template: &str) -> Result<Environment<'static>, Error> {
+    let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?;
+    budget::check_length(template)?;
+    let source = source(template);
+    budget::check_depth(&source, syntax.clone())?;
     let mut environment = Environment::new();
-    environment.set_fuel(Some(FUEL));
-    environment.set_syntax(SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?);
+    budget::limit(&mut environment);
+    environment.set_syntax(syntax);
     environment.set_auto_escape_callback(|_| AutoEscape::None);
     environment.set_unknown_method_callback(method);
     environment.set_formatter(|out, _, value| {
@@ -42,7 +48,20 @@ pub fn environment(template: &str) -> Result<Environment<'static>, Error> {
     });
     environment.add_filter("default", default);
     environment.add_filter("d", default);
+    environment.add_filter("format", |state: &mut State<'_, '_>, text: &Value, args: Rest<ValueOrKwargs>| {
+        let values: Vec<Value> = args.iter().map(|arg| (**arg).clone()).collect();
+        budget::check_format(text.as_str().unwrap_or_default(), '%', &values)?;
+        filters::format(state, text, args)
+    });
     environment.add_filter("indent", indent);
+    environment.add_filter("lines", |state: &State<'_, '_>, text: &Value| {
+        pay_for_pieces(state, text, Some("\n"))?;
+        filters::lines(text)
+    });
+    environment.add_filter("split", |state: &State<'_, '_>, text: &Value, at: Option<Arc<str>>, most: Option<i64>| {
+        pay_for_pieces(state, text, at.as_deref())?;
+        filters::split(text, at, most)
+    });
     environment.add_filter("tojson", json::to_json);
     environment.add_filter("trim", |text: &Value, chars: Option<&str>| {
         strip(&text.to_string(), chars, true, true).to_string()
@@ -57,9 +76,10 @@ pub fn environment(template: &str) -> Result<Environment<'static>, Error> {
     });
     environment.add_function("strftime_now", |format: &str| {
         let now = jiff::Zoned::now();
+        budget::fits(format.len().saturating_mul(LONGEST_TIME_FIELD))?;
         jiff::fmt::strtime::format(format, &now).map_err(|e| failed(format!("strftime_now({format:?}): {e}")))
     });
-    environment.add_template_owned("chat", source(template))?;
+    environment.add_template_owned("chat", source)?;
     Ok(environment)
 }
 
@@ -141,6 +161,7 @@ fn indent(text: &str, width: Option<Value>, first: Option<bool>, blank: Option<b
     let blank = blank.map_or_else(|| named.get::<Option<bool>>("blank"), |b| Ok(Some(b)))?;
     named.assert_all_used()?;
     let by = indentation(&width.unwrap_or_else(|| 4.into()))?;
+    budget::fits(text.len().saturating_add(by.len().saturating_mul(text.split('\n').count())))?;
     let mut out = if first == Some(true) { by.clone() } else { String::new() };
     for (i, line) in text.split('\n').enumerate() {
         out.push_str(if i > 0 { "\n" } else { "" });
@@ -167,6 +188,16 @@ fn method(state: &mut State<'_, '_>, value: &Value, name: &str, args: &[Value]) 
     let Some(text) = value.as_str() else { return others(state, args) };
     let chars = || from_args::<(Option<&str>,)>(args).map(|(chars,)| chars);
     let part = || from_args::<(&str,)>(args).map(|(part,)| part);
+    match name {
+        "format" => budget::check_format(text, '{', args)?,
+        "split" | "rsplit" => {
+            let named = args.first().and_then(|named| named.get_attr("sep").ok());
+            let at = args.first().into_iter().chain(&named).find_map(Value::as_str);
+            pay_for_pieces(state, value, at)?;
+        }
+        "splitlines" => pay_for_pieces(state, value, Some("\n"))?,
+        _ => {}
+    }
     Ok(match name {
         "strip" => strip(text, chars()?, true, true).into(),
         "lstrip" => strip(text, chars()?, true, false).into(),
@@ -203,11 +234,19 @@ fn method(state: &mut State<'_, '_>, value: &Value, name: &str, args: &[Value]) 
     })
 }
 
+/// Pays for the pieces of a text before it is split.
+fn pay_for_pieces(state: &State<'_, '_>, text: &Value, at: Option<&str>) -> Result<(), Error> {
+    let text = text.as_str().unwrap_or_default();
+    let pieces = at.map_or_else(|| text.split_whitespace().count(), |at| text.matches(at).count());
+    state.consume_fuel(pieces as u64)
+}
+
 /// Without the white space at its ends, or without the given characters. Python's white space has four separators more than
 /// Unicode's.
 fn strip<'a>(text: &'a str, chars: Option<&str>, left: bool, right: bool) -> &'a str {
     let space = |c: char| c.is_whitespace() || ('\x1c'..='\x1f').contains(&c);
-    let strips = |c: char| chars.map_or_else(|| space(c), |chars| chars.contains(c));
+    let chars: Option<HashSet<char>> = chars.map(|chars| chars.chars().collect());
+    let strips = |c: char| chars.as_ref().map_or_else(|| space(c), |chars| chars.contains(&c));
     let text = if left { text.trim_start_matches(strips) } else { text };
     if right { text.trim_end_matches(strips) } else { text }
 }

@@ -1,5 +1,6 @@
 //! JSON and numbers in templates, as Python writes them.
 
+use super::budget::{self, LONGEST_OUTPUT};
 use super::jinja::{failed, indentation};
 use minijinja::Error;
 use minijinja::value::{Kwargs, Rest, Value, ValueOrKwargs, from_args};
@@ -30,15 +31,32 @@ pub fn to_json(value: &Value, options: Rest<ValueOrKwargs>) -> std::result::Resu
     if value.is_undefined() {
         return Err(failed("tojson: the value is undefined"));
     }
-    let mut out = Vec::new();
+    let mut out = Short(Vec::new());
     let mut to = Serializer::with_formatter(&mut out, Python { item, key, indent, ascii, depth: 0, empty: false });
     let written = match sorted {
         // Its objects are sorted.
         true => serde_json::to_value(value).and_then(|value| value.serialize(&mut to)),
         false => value.serialize(&mut to),
     };
+    budget::fits(out.0.len())?;
     written.map_err(|e| failed(format!("tojson: {e}")))?;
-    Ok(String::from_utf8_lossy(&out).into_owned().into())
+    Ok(String::from_utf8_lossy(&out.0).into_owned().into())
+}
+
+/// Takes no more than a little more than the longest text that a filter may make.
+struct Short(Vec<u8>);
+
+impl Write for Short {
+    fn write(&mut self, bytes: &[u8]) -> Result<usize> {
+        if self.0.len() > LONGEST_OUTPUT {
+            return Err(std::io::ErrorKind::FileTooLarge.into());
+        }
+        self.0.write(bytes)
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        Ok(())
+    }
 }
 
 /// A float as Python's `repr` writes it. None for another value.
@@ -71,7 +89,9 @@ struct Python {
 
 impl Python {
     fn line(&self, out: &mut (impl Write + ?Sized)) -> Result<()> {
-        self.indent.as_ref().map_or(Ok(()), |indent| write!(out, "\n{}", indent.repeat(self.depth)))
+        let Some(indent) = &self.indent else { return Ok(()) };
+        out.write_all(b"\n")?;
+        (0..self.depth).try_for_each(|_| out.write_all(indent.as_bytes()))
     }
 
     fn open(&mut self, out: &mut (impl Write + ?Sized), bracket: &[u8]) -> Result<()> {

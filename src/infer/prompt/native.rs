@@ -1,5 +1,6 @@
 //! Any chat template.
 
+use super::budget::{self, exceeded};
 use super::guard::{Guard, Marks, Parts};
 use super::jinja::{self, Raised};
 use super::{Message, known_role};
@@ -81,13 +82,6 @@ impl Conversation {
         self.messages.is_empty()
     }
 
-    /// Number of bytes of all texts.
-    pub fn bytes(&self) -> usize {
-        let mut bytes = 0;
-        self.each_text(&mut |text| bytes += text.len());
-        bytes
-    }
-
     /// Calls `f` with every text that a client chose. Roles are not of them.
     fn each_text(&self, f: &mut impl FnMut(&str)) {
         for (name, value) in self.messages.iter().flat_map(pairs) {
@@ -148,7 +142,10 @@ impl ChatTemplate {
     /// When the template is malformed, needs what this program does not have, or renders no conversation.
     pub fn new(text: &TextConfig, tokenizer: &Tokenizer) -> Result<Option<Self>> {
         let Some(source) = text.chat_template.clone() else { return Ok(None) };
-        let broken = |e: &minijinja::Error| Error::usage(format!("the model's chat template cannot be used: {e}"));
+        let broken = |e: &minijinja::Error| {
+            let why = exceeded(e).map_or_else(|| e.to_string(), |what| format!("it takes too much: {what}"));
+            Error::usage(format!("the model's chat template cannot be used: {why}"))
+        };
         let ids = [("bos_token", text.bos), ("eos_token", text.eos), ("unk_token", text.unk), ("pad_token", text.pad)];
         let spelling = |id: Option<u32>| tokenizer.token_bytes(id?).map(|b| String::from_utf8_lossy(&b).into_owned());
         let mut template = ChatTemplate {
@@ -200,7 +197,7 @@ impl ChatTemplate {
         ];
         let others = conversation.others.iter().map(|(name, value)| (&**name, value.clone()));
         let context = Value::from_pairs(named.chain(usual).chain(others));
-        self.environment.get_template("chat")?.render(context)
+        budget::render(&self.environment, context)
     }
 
     /// The tokens of a conversation, up to the start of the answer.
@@ -246,11 +243,11 @@ impl ChatTemplate {
         let whole = self.guard.parts(&plain, marker);
         let marked = if concerned { self.marked_parts(conversation, marker, &whole)? } else { None };
         let ids = match &marked {
-            Some(parts) => self.guard.encode(parts, tokenizer),
-            None => tokenizer.encode_with_specials(&plain),
+            Some(parts) => self.guard.encode(parts, tokenizer)?,
+            None => tokenizer.try_encode_with_specials(&plain)?,
         };
         let parts = marked.unwrap_or(whole);
-        Ok(if self.guard.accepts(&ids, &parts) { ids } else { self.guard.encode_apart(&parts, tokenizer) })
+        if self.guard.accepts(&ids, &parts) { Ok(ids) } else { self.guard.encode_apart(&parts, tokenizer) }
     }
 
     /// The parts of a conversation whose texts spell tokens. None if the template wrote all those in the `whole`.
@@ -293,8 +290,8 @@ impl ChatTemplate {
 
 /// Whether a template failed because this program does not have what it needs.
 fn lacks(error: &minijinja::Error) -> bool {
-    use ErrorKind::{OutOfFuel, UnknownFilter, UnknownFunction, UnknownMethod, UnknownTest};
-    [OutOfFuel, UnknownFilter, UnknownFunction, UnknownMethod, UnknownTest].contains(&error.kind())
+    use ErrorKind::{UnknownFilter, UnknownFunction, UnknownMethod, UnknownTest};
+    exceeded(error).is_some() || [UnknownFilter, UnknownFunction, UnknownMethod, UnknownTest].contains(&error.kind())
 }
 
 /// What the template said by `raise_exception`, if that is why it failed.
@@ -310,11 +307,10 @@ fn raised(error: &minijinja::Error) -> Option<&str> {
 }
 
 fn reason(error: &minijinja::Error) -> String {
-    match raised(error) {
-        Some(said) => {
-            let said: String = said.chars().take(LONGEST_REFUSAL).collect();
-            format!("the model's chat template refuses this conversation: {said}")
-        }
-        None => format!("the model's chat template: {error}"),
+    let cut = |said: &str| said.chars().take(LONGEST_REFUSAL).collect::<String>();
+    match (raised(error), exceeded(error)) {
+        (Some(said), _) => format!("the model's chat template refuses this conversation: {}", cut(said)),
+        (_, Some(what)) => format!("the model's chat template takes too much: {what}"),
+        _ => format!("the model's chat template: {}", cut(&error.to_string())),
     }
 }

@@ -9,6 +9,7 @@
 //!   they replace. `Replace` of a regular expression and `ByteLevel` hold it all, because they depend on all of it.
 
 use super::{Utf8, overlap};
+use crate::error::caught;
 use crate::tokenizer::bpe::CHAR_BYTE;
 use std::mem::take;
 use std::sync::Arc;
@@ -142,9 +143,10 @@ pub(in crate::tokenizer) fn run(steps: &mut [Step], mut tokens: Vec<String>, end
     tokens.concat()
 }
 
-/// What the crate makes of these tokens. The decoders for which this is called never fail.
+/// What the crate makes of these tokens. Tokens at which it fails stay as they are.
 fn decode(decoder: &DecoderWrapper, tokens: Vec<String>) -> Vec<String> {
-    decoder.decode_chain(tokens).unwrap_or_default()
+    let decoded = caught(|| decoder.decode_chain(tokens.clone()));
+    decoded.ok().and_then(Result::ok).unwrap_or(tokens)
 }
 
 impl Step {
