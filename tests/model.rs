@@ -166,6 +166,20 @@ fn weights_start_as_wide_as_they_should_and_different() {
 }
 
 #[test]
+fn sub_layers_start_by_reading_different_streams() {
+    for (streams, before) in [(2, 1 + 2), (4, 24 + 4)] {
+        let config = ModelConfig { layers: 3, mhc_streams: streams, ..small() };
+        let mut trainer = trainer(&config, 40, shape(1, 8), &scalar());
+        trainer.init(0);
+        let mixing = trainer.model_tensors().unwrap().into_iter().filter(|t| t.name.ends_with(".mhc"));
+        for (k, t) in mixing.enumerate() {
+            let read: Vec<usize> = (0..streams).filter(|i| t.data[before + i] > 0.0).collect();
+            assert_eq!(read, [k % streams], "{}", t.name);
+        }
+    }
+}
+
+#[test]
 #[ignore = "takes 10 GiB of memory and a minute"]
 fn the_first_loss_of_the_large_presets() {
     for name in ["nano-125m", "small-560m"] {

@@ -5,13 +5,16 @@ use crate::backend::{Cpu, Level};
 use crate::model::ModelConfig;
 use crate::tokenizer::Tokenizer;
 
-fn run(start: Start<'_>, total_steps: u64) -> Run {
+fn corpus() -> Corpus {
     let text: String = (0..400).map(|i| format!("{i} times {i} is {}\n", i * i)).collect();
-    let corpus = Corpus::from_text("squares", &text, &text[..400], Tokenizer::bytes()).unwrap();
+    Corpus::from_text("squares", &text, &text[..400], Tokenizer::bytes()).unwrap()
+}
+
+fn run(start: Start<'_>, total_steps: u64) -> Run {
     let mut config = Config { model: ModelConfig::self_test(), ..Config::default() };
     (config.train.batch_size, config.train.total_steps, config.train.eval_windows) = (2, total_steps, 2);
     (config.train.log_interval, config.train.checkpoint_interval) = (1, 0);
-    Run::new(config, corpus, start, &Backend::Cpu(Cpu::new(Level::detect(), Some(1)).unwrap())).unwrap()
+    Run::new(config, corpus(), start, &Backend::Cpu(Cpu::new(Level::detect(), Some(1)).unwrap())).unwrap()
 }
 
 #[test]
@@ -33,4 +36,20 @@ fn a_fault_that_passes_costs_steps_but_no_data_is_read_again() {
     let resumed = run(Start::Resume(&path), 21);
     assert_eq!((resumed.state.skipped, resumed.state.rollbacks), (skipped, 1));
     assert_eq!((resumed.session.step, resumed.session.cursor), (20, 2 * (20 + skipped)));
+}
+
+#[test]
+fn other_validation_data_are_said() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("run");
+    let mut run = run(Start::New(&path), 2);
+    run.train().unwrap();
+    let (saved, _) = checkpoint::newest_valid(&path).unwrap().unwrap();
+    let check = |val: u32| {
+        let sums = Sums { val, ..Sums::new(&corpus()) };
+        resume::check(&saved, &run.session.config, &corpus(), &sums).unwrap()
+    };
+    let known = run.sums.val;
+    assert_eq!(check(known), [""; 0]);
+    assert!(check(known ^ 1).concat().contains("validation losses after step 2"));
 }
