@@ -416,8 +416,9 @@ mod tests {
         let mut trainer = BpeTrainer::new(400).unwrap();
         trainer.room = 60_000;
         // Many rare words come before the frequent one.
-        let mut rare = || (0..8).map(|_| *rng.pick(&['x', 'y', 'z'])).chain([' ']).collect::<String>();
-        trainer.add(&(0..10_000).map(|_| rare()).collect::<String>());
+        let alphabet: Vec<char> = ('a'..='z').collect();
+        let mut rare = || (0..8).map(|_| *rng.pick(&alphabet)).chain([' ']).collect::<String>();
+        trainer.add(&(0..3_000).map(|_| rare()).collect::<String>());
         let frequent = "frequent ".repeat(20);
         for i in 0..40 {
             let letters: String = (0..10_000).map(|_| *rng.pick(&['A', 'C', 'G', 'T'])).collect();
