@@ -28,14 +28,14 @@ fn a_fault_that_passes_costs_steps_but_no_data_is_read_again() {
     weights.iter_mut().for_each(|t| t.data.fill(f32::NAN));
     faulty.session.trainer.load_model(&weights).unwrap();
     faulty.train().unwrap();
-    let State { skipped, rollbacks, skipped_in_a_row, .. } = faulty.state;
-    assert!(skipped > 0 && rollbacks == 1 && skipped_in_a_row == 0, "{:?}", faulty.state);
+    let State { skipped, skipped_in_a_row, .. } = faulty.state;
+    assert!(skipped > 0 && skipped_in_a_row == 0, "{:?}", faulty.state);
     assert_eq!(faulty.session.cursor, 2 * (20 + skipped), "each step reads the next windows");
     drop(faulty);
 
     let resumed = run(Start::Resume(&path), 21);
-    assert_eq!((resumed.state.skipped, resumed.state.rollbacks), (skipped, 1));
-    assert_eq!((resumed.session.step, resumed.session.cursor), (20, 2 * (20 + skipped)));
+    let state = (resumed.state.skipped, resumed.session.step, resumed.session.cursor);
+    assert_eq!(state, (skipped, 20, 2 * (20 + skipped)));
 }
 
 #[test]
