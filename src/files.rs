@@ -1,13 +1,149 @@
-//! Reads and writes whole files. Writes are atomic: the file has either its old contents or all of the new ones.
+//! The door through which files are opened, and whole files read and written. What is opened is a regular file: a pipe that
+//! nobody writes to, or a device, would be read for ever. Writes are atomic: the file has either its old contents or all of
+//! the new ones.
 
 use crate::error::{Error, Result};
 use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, percent_encode};
 use std::borrow::Cow;
 use std::ffi::OsString;
-use std::fs::{self, File, FileType, Metadata};
-use std::io::{BufWriter, Write};
+use std::fs::{self, File, FileType, Metadata, OpenOptions};
+use std::io::{self, BufWriter, ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 use tempfile::NamedTempFile;
+
+/// Whether a name may be a link to a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Links {
+    /// It may: a user gave it.
+    Follow,
+    /// It may not: this program gave it, within a run or a checkpoint. Such a folder may come from a stranger, and a link in
+    /// it lead anywhere.
+    Refuse,
+}
+
+/// Opens a regular file for reading.
+///
+/// # Errors
+/// [`Error::Io`] if it cannot be opened, [`Error::Invalid`] if it is a folder, device, pipe, socket or a link that is refused.
+pub fn open(path: &Path, links: Links) -> Result<File> {
+    open_by(path, links, OpenOptions::new().read(true))
+}
+
+/// Opens a regular file of this program's own name, to write into it in place.
+///
+/// # Errors
+/// As [`open`] with [`Links::Refuse`].
+pub(crate) fn open_within(path: &Path, options: &mut OpenOptions) -> Result<File> {
+    open_by(path, Links::Refuse, options)
+}
+
+fn open_by(path: &Path, links: Links, options: &mut OpenOptions) -> Result<File> {
+    // Before, since opening a device may do something, and after, since another file may have come in between.
+    match kind_at(path, links) {
+        Err(Error::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {}
+        kind => regular(path, kind?, "read")?,
+    }
+    #[cfg(unix)]
+    {
+        let no_link = if links == Links::Refuse { libc::O_NOFOLLOW } else { 0 };
+        let flags = libc::O_NONBLOCK | libc::O_NOCTTY | no_link;
+        std::os::unix::fs::OpenOptionsExt::custom_flags(options, flags);
+    }
+    let opened = |file: File| file.metadata().map(|meta| (file, meta.file_type()));
+    let (file, kind) = options.open(path).and_then(opened).map_err(|e| Error::io(path, e))?;
+    regular(path, kind, "read").map(|()| file)
+}
+
+/// What is at a path.
+pub(crate) fn kind_at(path: &Path, links: Links) -> Result<FileType> {
+    let meta = if links == Links::Follow { fs::metadata(path) } else { fs::symlink_metadata(path) };
+    meta.map(|meta| meta.file_type()).map_err(|e| Error::io(path, e))
+}
+
+/// Checks that a file of this program's own name is a regular one.
+///
+/// # Errors
+/// [`Error::Invalid`] says what else it is.
+pub(crate) fn check_within(path: &Path) -> Result<()> {
+    regular(path, kind_at(path, Links::Refuse)?, "read")
+}
+
+fn regular(path: &Path, of: FileType, verb: &str) -> Result<()> {
+    if of.is_file() {
+        return Ok(());
+    }
+    Err(Error::invalid(path, format!("is a {}: only a regular file can be {verb}", kind(of))))
+}
+
+/// Whether a file has other names (hard links), under which a change of its contents would appear too.
+pub(crate) fn has_other_names(file: &File) -> bool {
+    #[cfg(unix)]
+    let names = file.metadata().map_or(0, |meta| std::os::unix::fs::MetadataExt::nlink(&meta));
+    #[cfg(not(unix))]
+    let names = 1;
+    names > 1
+}
+
+/// Reads a regular file of at most `limit` bytes.
+///
+/// # Errors
+/// As [`open`], and when it is larger or does not fit in memory.
+pub fn read(path: &Path, links: Links, limit: u64) -> Result<Vec<u8>> {
+    read_all(path, &open(path, links)?, limit)
+}
+
+/// [`read`] of a file that is open.
+pub(crate) fn read_all(path: &Path, file: &File, limit: u64) -> Result<Vec<u8>> {
+    let failed = |e| Error::io(path, e);
+    let too_large = |size: u64| Error::invalid(path, format!("has {size} bytes: at most {limit} are read"));
+    let size = file.metadata().map_err(failed)?.len();
+    if size > limit {
+        return Err(too_large(size));
+    }
+    let mut bytes = room(size).map_err(failed)?;
+    file.take(limit + 1).read_to_end(&mut bytes).map_err(failed)?;
+    if bytes.len() as u64 > limit { Err(too_large(bytes.len() as u64)) } else { Ok(bytes) }
+}
+
+/// An empty vector with memory for `size` bytes.
+fn room(size: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let size = usize::try_from(size).map_err(|_| ErrorKind::OutOfMemory)?;
+    bytes.try_reserve_exact(size).map_err(|_| ErrorKind::OutOfMemory)?;
+    Ok(bytes)
+}
+
+/// Reads `size` bytes of a file from `at` on.
+///
+/// # Errors
+/// When the file ends before, or they do not fit in memory.
+pub fn read_part(file: &File, at: u64, size: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = room(size)?;
+    bytes.resize(size as usize, 0);
+    read_at(file, &mut bytes, at).map(|()| bytes)
+}
+
+/// Fills `to` with the bytes of a file from `at` on.
+///
+/// # Errors
+/// When the file ends before.
+pub(crate) fn read_at(file: &File, to: &mut [u8], at: u64) -> io::Result<()> {
+    #[cfg(unix)]
+    return std::os::unix::fs::FileExt::read_exact_at(file, to, at);
+    #[cfg(not(unix))]
+    {
+        let mut done = 0;
+        while done < to.len() {
+            match std::os::windows::fs::FileExt::seek_read(file, &mut to[done..], at + done as u64) {
+                Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
+                Ok(n) => done += n,
+                Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(())
+    }
+}
 
 /// Writes `bytes` to a temporary file beside `path`, flushes it to the disk and renames it to `path`. Creates missing
 /// parent folders. A link stays, and its target is replaced. A file that is replaced keeps its mode and, where the system
@@ -23,37 +159,62 @@ pub(crate) fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
 ///
 /// # Errors
 /// As [`write_atomic`], and those of `fill`.
-pub(crate) fn write_atomic_with(path: &Path, fill: impl FnOnce(&mut dyn Write) -> std::io::Result<()>) -> Result<()> {
+pub(crate) fn write_atomic_with(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<()> {
     let old = check_output(path)?;
     let target = follow(path)?;
     target.file_name().ok_or_else(|| Error::invalid(path, "is not the name of a file"))?;
-    let mut out = BufWriter::new(temporary(&target)?);
+    let folder = folder_of(&target);
+    fs::create_dir_all(folder).map_err(|e| Error::io(folder, e))?;
+    replace(path, &target, old, fill)
+}
+
+/// [`write_atomic`] for a file of this program's own name in a folder, which must exist.
+///
+/// # Errors
+/// As [`write_atomic`], and when the file is a link.
+pub(crate) fn write_within(path: &Path, bytes: &[u8]) -> Result<()> {
+    let old = replaceable(path, fs::symlink_metadata(path))?;
+    replace(path, path, old, |out| out.write_all(bytes))
+}
+
+/// The folder that a file is in.
+pub(crate) fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|parent| *parent != Path::new("")).unwrap_or(Path::new("."))
+}
+
+/// Replaces `target`, whether it exists or not, by a file that `fill` writes. Errors are about `path`.
+fn replace(
+    path: &Path,
+    target: &Path,
+    old: Option<Metadata>,
+    fill: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+) -> Result<()> {
+    let mut out = BufWriter::new(temporary(target)?);
     let write = || {
         fill(&mut out)?;
-        let temporary = out.into_inner().map_err(std::io::IntoInnerError::into_error)?;
+        let temporary = out.into_inner().map_err(io::IntoInnerError::into_error)?;
         if let Some(old) = old {
             take_after(temporary.as_file(), &old)?;
         }
         temporary.as_file().sync_all()?;
-        temporary.persist(&target).map_err(|e| e.error).map(|_| ())
+        temporary.persist(target).map_err(|e| e.error).map(|_| ())
     };
     write().map_err(|e| Error::io(path, e))
 }
 
-/// A new file beside `target`, to be moved there. Creates missing parent folders. Removes what killed writers of `target` have
+/// A new file beside `target`, to be moved there. Removes what killed writers of `target` have
 /// left: a writer holds a lock on its file.
 ///
 /// # Errors
 /// When the folder or the file cannot be made.
 pub(crate) fn temporary(target: &Path) -> Result<NamedTempFile> {
-    let folder = target.parent().filter(|parent| *parent != Path::new("")).unwrap_or(Path::new("."));
-    fs::create_dir_all(folder).map_err(|e| Error::io(folder, e))?;
+    let folder = folder_of(target);
     let name = target.file_name().unwrap_or_default().as_encoded_bytes();
     let (prefix, suffix) = (format!(".nanotern-{:08x}-", crc32c::crc32c(name)), ".tmp");
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         let like = |name: &str| name.starts_with(&prefix) && name.ends_with(suffix);
         let file = entry.file_name().to_str().is_some_and(like) && entry.file_type().is_ok_and(|of| of.is_file());
-        if file && File::open(entry.path()).is_ok_and(|file| file.try_lock().is_ok()) {
+        if file && open(&entry.path(), Links::Refuse).is_ok_and(|file| file.try_lock().is_ok()) {
             let _ = fs::remove_file(entry.path());
         }
     }
@@ -77,19 +238,19 @@ pub(crate) fn temporary(target: &Path) -> Result<NamedTempFile> {
 /// # Errors
 /// [`Error::Invalid`] names what else it is.
 pub fn check_output(path: &Path) -> Result<Option<Metadata>> {
-    match fs::metadata(path) {
-        Ok(old) if old.is_file() => Ok(Some(old)),
-        Ok(old) => {
-            let what = format!("is a {}: only a regular file can be replaced", kind(old.file_type()));
-            Err(Error::invalid(path, what))
-        }
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+    replaceable(path, fs::metadata(path))
+}
+
+fn replaceable(path: &Path, old: io::Result<Metadata>) -> Result<Option<Metadata>> {
+    match old {
+        Ok(old) => regular(path, old.file_type(), "replaced").map(|()| Some(old)),
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
         Err(e) => Err(Error::io(path, e)),
     }
 }
 
 /// What something is that is no regular file.
-fn kind(of: FileType) -> &'static str {
+pub(crate) fn kind(of: FileType) -> &'static str {
     #[cfg(unix)]
     {
         use std::os::unix::fs::FileTypeExt;
@@ -100,7 +261,12 @@ fn kind(of: FileType) -> &'static str {
             _ => {}
         }
     }
-    if of.is_dir() { "folder" } else { "special file" }
+    match of {
+        _ if of.is_dir() => "folder",
+        _ if of.is_symlink() => "link",
+        _ if of.is_file() => "file",
+        _ => "special file",
+    }
 }
 
 /// Most links that lead to a file, as on Linux.
@@ -120,7 +286,7 @@ fn follow(path: &Path) -> Result<PathBuf> {
 
 /// Gives a new file the mode of the one that it replaces, and its owner and group if this user may.
 #[cfg(unix)]
-fn take_after(new: &File, old: &Metadata) -> std::io::Result<()> {
+fn take_after(new: &File, old: &Metadata) -> io::Result<()> {
     use std::os::unix::fs::{MetadataExt, fchown};
     let made = new.metadata()?;
     if made.gid() != old.gid() {
@@ -133,7 +299,7 @@ fn take_after(new: &File, old: &Metadata) -> std::io::Result<()> {
 }
 
 #[cfg(not(unix))]
-fn take_after(_new: &File, _old: &Metadata) -> std::io::Result<()> {
+fn take_after(_new: &File, _old: &Metadata) -> io::Result<()> {
     Ok(())
 }
 
@@ -176,33 +342,16 @@ pub(crate) mod path_as_text {
     }
 }
 
-/// Reads a whole UTF-8 file.
+/// Reads a UTF-8 file of at most `limit` bytes.
 ///
 /// # Errors
-/// When it cannot be read or is not UTF-8; the error names the first invalid byte and its offset.
-pub(crate) fn read_utf8(path: &Path) -> Result<String> {
-    let bytes = fs::read(path).map_err(|e| Error::io(path, e))?;
-    String::from_utf8(bytes).map_err(|e| {
+/// As [`read`], and when it is not UTF-8; the error names the first invalid byte and its offset.
+pub(crate) fn read_utf8(path: &Path, links: Links, limit: u64) -> Result<String> {
+    String::from_utf8(read(path, links, limit)?).map_err(|e| {
         let at = e.utf8_error().valid_up_to();
         let byte = e.as_bytes()[at];
         Error::invalid(path, format!("is not UTF-8: byte 0x{byte:02x} at offset {at}"))
     })
-}
-
-/// Maps a file into memory, read-only.
-///
-/// # Errors
-/// When it cannot be mapped or is empty, which no format here allows.
-pub fn map(path: &Path) -> Result<memmap2::Mmap> {
-    let file = File::open(path).map_err(|e| Error::io(path, e))?;
-    if file.metadata().map_err(|e| Error::io(path, e))?.len() == 0 {
-        return Err(Error::invalid(path, "the file is empty"));
-    }
-    #[expect(unsafe_code, reason = "a memory map cannot be made without it")]
-    // SAFETY: the map is read-only. Model files are replaced by rename, so a mapped one keeps its contents. A user who
-    // truncates one in place ends the process.
-    let map = unsafe { memmap2::Mmap::map(&file) };
-    map.map_err(|e| Error::io(path, e))
 }
 
 /// Flushes the entries of a directory to the disk. Does nothing on Windows, which cannot open directories and keeps renames
@@ -229,7 +378,7 @@ mod tests {
         write_atomic(&path, b"two").unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"two");
         assert!(write_atomic(&dir.path().join("x/y"), b"").is_err());
-        let full = write_atomic_with(&path, |_| Err(std::io::ErrorKind::StorageFull.into()));
+        let full = write_atomic_with(&path, |_| Err(ErrorKind::StorageFull.into()));
         assert!(full.unwrap_err().to_string().starts_with(&path.display().to_string()));
         assert_eq!((fs::read(&path).unwrap(), fs::read_dir(dir.path()).unwrap().count()), (b"two".to_vec(), 1));
     }

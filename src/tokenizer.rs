@@ -25,6 +25,8 @@ mod train;
 mod words;
 
 #[cfg(feature = "native")]
+pub(crate) use native::TextBytes;
+#[cfg(feature = "native")]
 pub use train::BpeTrainer;
 
 pub(crate) use decode::{Decoder, overlap};
@@ -54,6 +56,10 @@ pub const SPECIALS: [&str; 6] = [BOS, EOS, SYSTEM, USER, ASSISTANT, END];
 /// The largest vocabulary, so all ids are below it. Tables are allocated by the largest id, which a damaged file must not
 /// be able to choose.
 pub const MAX_VOCAB: usize = 1 << 24;
+
+/// Most bytes of a `tokenizer.json` that is read from a file.
+#[cfg(feature = "native")]
+pub(crate) const MAX_JSON: u64 = 64 << 20;
 
 /// Names of the end-of-document token in common tokenizers; the first match counts.
 const EOS_NAMES: [&str; 6] = [EOS, "<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "[EOS]"];
@@ -224,10 +230,50 @@ fn check_ids(largest: u64, tokens: usize) -> Result<(), String> {
 
 #[cfg(feature = "native")]
 mod native {
-    use super::{BpeTrainer, Kind, Tokenizer};
+    use super::{BpeTrainer, Decoder, Kind, Tokenizer};
     use crate::error::{Error, Result};
-    use crate::files;
+    use crate::files::{self, Links};
     use std::path::Path;
+
+    /// Counts what [`Tokenizer::text_bytes`] does, of ids that come in parts.
+    pub(crate) struct TextBytes<'a> {
+        tokenizer: &'a Tokenizer,
+        /// Bytes of each token of a byte-level tokenizer.
+        lengths: Vec<u64>,
+        /// The text so far, for another tokenizer.
+        text: Option<Decoder>,
+        bytes: u64,
+    }
+
+    impl<'a> TextBytes<'a> {
+        pub(crate) fn new(tokenizer: &'a Tokenizer) -> Self {
+            let by_text = matches!(&tokenizer.kind, Kind::Json(json) if !json.byte_level);
+            let text = by_text.then(|| Decoder::new(tokenizer, false));
+            let bytes =
+                |id| tokenizer.token_bytes(id).filter(|_| !tokenizer.is_special(id)).map_or(0, |b| b.len() as u64);
+            let ids = if by_text { 0 } else { tokenizer.vocab_size() as u32 };
+            TextBytes { tokenizer, lengths: (0..ids).map(bytes).collect(), text, bytes: 0 }
+        }
+
+        pub(crate) fn add(&mut self, ids: &[u32]) {
+            let Some(text) = &mut self.text else {
+                self.bytes += ids.iter().filter_map(|&id| self.lengths.get(id as usize)).sum::<u64>();
+                return;
+            };
+            for &id in ids {
+                let more = if self.tokenizer.is_special(id) {
+                    std::mem::replace(text, Decoder::new(self.tokenizer, false)).finish()
+                } else {
+                    text.push(self.tokenizer, id)
+                };
+                self.bytes += more.len() as u64;
+            }
+        }
+
+        pub(crate) fn finish(self) -> u64 {
+            self.bytes + self.text.map_or(0, |mut text| text.finish().len() as u64)
+        }
+    }
 
     impl Tokenizer {
         /// Trains a byte-level BPE on `text`, in which the special tokens are tokens: no other token spans them. The vocabulary has at most `vocab_size` tokens. It has fewer if training ends
@@ -253,13 +299,9 @@ mod native {
         /// Bytes of the text of `ids`, in which each special token ends a text and counts nothing. Ids of a byte-level
         /// tokenizer may begin and end within a character.
         pub fn text_bytes(&self, ids: &[u32]) -> u64 {
-            if matches!(&self.kind, Kind::Json(json) if !json.byte_level) {
-                let texts = ids.split(|&id| self.is_special(id));
-                return texts.map(|text| self.decode(text).len() as u64).sum();
-            }
-            let bytes = |id| self.token_bytes(id).filter(|_| !self.is_special(id)).map_or(0, |b| b.len() as u64);
-            let lengths: Vec<u64> = (0..self.vocab_size() as u32).map(bytes).collect();
-            ids.iter().filter_map(|&id| lengths.get(id as usize)).sum()
+            let mut count = TextBytes::new(self);
+            count.add(ids);
+            count.finish()
         }
 
         /// Reads a `tokenizer.json` file.
@@ -267,7 +309,7 @@ mod native {
         /// # Errors
         /// When the file cannot be read, or as [`Tokenizer::from_json`].
         pub fn load(path: &Path) -> Result<Self> {
-            let json = files::read_utf8(path)?;
+            let json = files::read_utf8(path, Links::Follow, super::MAX_JSON)?;
             Self::parse(&json).map_err(|what| Error::invalid(path, format!("not a usable tokenizer.json: {what}")))
         }
 

@@ -305,6 +305,18 @@ fn child_dir() -> Option<PathBuf> {
 }
 
 #[test]
+fn a_lock_notices_that_its_directory_is_gone() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = dir.path().join("run");
+    let lock = RunLock::acquire(&run).unwrap();
+    lock.check().unwrap();
+    fs::write(run.join(".lock"), "1\n").unwrap();
+    assert!(lock.check().unwrap_err().to_string().contains("run: the directory of the run was removed or replaced"));
+    fs::remove_dir_all(&run).unwrap();
+    assert!(lock.check().is_err() && save(&run, "step_1", 1).is_err() && !run.exists());
+}
+
+#[test]
 fn a_run_directory_has_one_trainer() {
     let dir = tempfile::tempdir().unwrap();
     let run = dir.path().join("runs/a");

@@ -51,7 +51,7 @@ fn text_is_cut_at_a_character() {
     assert_eq!((corpus.train.len(), corpus.val.len()), (2 * 94 + 1, 2 * 11 + 1)); // floor(0.9 * 105) characters
     assert_eq!((corpus.val_bytes, corpus.vocab_size), (Some(22), 256 + SPECIALS.len()));
     let tokenizer = corpus.tokenizer.unwrap();
-    let back = tokenizer.decode(corpus.train.as_slice()) + &tokenizer.decode(corpus.val.as_slice());
+    let back = tokenizer.decode(&corpus.train.to_vec().unwrap()) + &tokenizer.decode(&corpus.val.to_vec().unwrap());
     assert_eq!(back.replace(EOS, ""), text);
 }
 
@@ -78,8 +78,8 @@ fn a_given_tokenizer_and_validation_file_are_used() {
     let keys = "dataset = \"text\"\npath = \"texts\"\nval_path = \"val.txt\"\ntokenizer = \"tok/t.json\"";
     let corpus = load_in(dir.path(), keys).unwrap();
     let tokenizer = corpus.tokenizer.unwrap();
-    assert_eq!(tokenizer.decode_with_specials(corpus.train.as_slice()), "one<|eos|>two<|eos|>");
-    assert_eq!((tokenizer.decode(corpus.val.as_slice()).as_str(), corpus.val_bytes), ("three", Some(5)));
+    assert_eq!(tokenizer.decode_with_specials(&corpus.train.to_vec().unwrap()), "one<|eos|>two<|eos|>");
+    assert_eq!((tokenizer.decode(&corpus.val.to_vec().unwrap()).as_str(), corpus.val_bytes), ("three", Some(5)));
     let (limit, size) = (message(dir.path(), &format!("{keys}\nvocab_size = 262")), tokenizer.vocab_size().to_string());
     assert!(["262 (data.vocab_size)", "tok/t.json", &size].iter().all(|part| limit.contains(part)), "{limit}");
 }
@@ -105,17 +105,17 @@ fn malformed_text_is_refused() {
 }
 
 #[test]
-fn token_files_are_mapped_and_split() {
+fn token_files_are_opened_and_split() {
     let dir = tempfile::tempdir().unwrap();
     write_ids(&dir.path().join("a.bin"), &(0..20).collect::<Vec<_>>());
     write_ids(&dir.path().join("b.bin"), &[3, 1]);
     let keys = "dataset = \"tokens\"\npath = \"a.bin\"\nvocab_size = 20";
     let corpus = load_in(dir.path(), keys).unwrap();
-    assert_eq!(corpus.train.as_slice(), (0..18).collect::<Vec<u32>>());
-    assert_eq!(corpus.val.as_slice(), [18, 19]);
+    assert_eq!(corpus.train.to_vec().unwrap(), (0..18).collect::<Vec<u32>>());
+    assert_eq!(corpus.val.to_vec().unwrap(), [18, 19]);
     assert_eq!((corpus.val_bytes, corpus.vocab_size, corpus.name.as_str()), (None, 20, "a.bin"));
     let corpus = load_in(dir.path(), &format!("{keys}\nval_path = \"b.bin\"")).unwrap();
-    assert_eq!((corpus.train.len(), corpus.val.as_slice()), (20, &[3, 1][..]));
+    assert_eq!((corpus.train.len(), corpus.val.to_vec().unwrap()), (20, vec![3, 1]));
 }
 
 #[test]
@@ -150,8 +150,8 @@ fn prepared_data_load_as_the_text_does() {
     let prepared =
         load_in(dir.path(), "dataset = \"tokens\"\npath = \"out/train.bin\"\nval_path = \"out/val.bin\"").unwrap();
     let direct = load_in(dir.path(), "dataset = \"text\"\npath = \"t.txt\"\nvocab_size = 320").unwrap();
-    assert_eq!(prepared.train.as_slice(), direct.train.as_slice());
-    assert_eq!(prepared.val.as_slice(), direct.val.as_slice());
+    assert_eq!(prepared.train.to_vec().unwrap(), direct.train.to_vec().unwrap());
+    assert_eq!(prepared.val.to_vec().unwrap(), direct.val.to_vec().unwrap());
     assert_eq!(prepared.val_bytes, direct.val_bytes);
     assert_eq!(prepared.vocab_size, direct.vocab_size);
     assert_eq!(prepared.tokenizer.unwrap().hash(), direct.tokenizer.unwrap().hash());
@@ -164,7 +164,7 @@ fn prepared_data_load_as_the_text_does() {
     assert_eq!(names, ["tokenizer.json", "train.bin", "train.json", "val.bin", "val.json"]);
     // If the validation tokens are held back from one file, their bytes are counted by the tokenizer.
     let cut = load_in(dir.path(), "dataset = \"tokens\"\npath = \"out/train.bin\"\nval_fraction = 0.5").unwrap();
-    let text = cut.tokenizer.unwrap().decode(cut.val.as_slice());
+    let text = cut.tokenizer.unwrap().decode(&cut.val.to_vec().unwrap());
     assert_eq!(cut.val_bytes, Some(text.trim_end_matches(EOS).len() as u64));
 }
 
@@ -264,7 +264,7 @@ fn every_form_of_a_corpus_gives_the_same_documents() {
         let keys = format!("dataset = \"text\"\npath = \"{name}\"\ntokenizer = \"bytes\"\n{more}");
         let corpus = load_in(dir.path(), &keys).unwrap();
         let tokenizer = corpus.tokenizer.unwrap();
-        let [mut train, mut val] = [&corpus.train, &corpus.val].map(|t| documents_of(&tokenizer, t.as_slice()));
+        let [mut train, mut val] = [&corpus.train, &corpus.val].map(|t| documents_of(&tokenizer, &t.to_vec().unwrap()));
         assert_eq!(corpus.val_bytes, Some(val.concat().len() as u64), "{name}");
         train.sort();
         val.sort();
@@ -289,12 +289,12 @@ fn the_spelling_of_a_special_token_is_text_unless_told() {
             load_in(dir.path(), &format!("{keys}\ntokenizer = \"{tokenizer}\"\nspecial_tokens = {special}")).unwrap()
         };
         let plain = load(false);
-        let (of, ids) = (plain.tokenizer.unwrap(), plain.val.as_slice());
+        let (of, ids) = (plain.tokenizer.unwrap(), &plain.val.to_vec().unwrap()[..]);
         assert_eq!(ids.iter().filter(|id| of.is_special(**id)).count(), 1);
         assert_eq!(of.decode_with_specials(ids), text.repeat(9) + EOS);
         assert_eq!(plain.val_bytes, Some(text.len() as u64 * 9));
         let special = load(true);
-        let (of, ids) = (special.tokenizer.unwrap(), special.val.as_slice());
+        let (of, ids) = (special.tokenizer.unwrap(), &special.val.to_vec().unwrap()[..]);
         assert_eq!(ids.iter().filter(|id| of.is_special(**id)).count(), 19);
         assert_eq!(of.decode_with_specials(ids), text.repeat(9) + EOS);
         let spelled = (EOS.len() + "<|user|>".len()) as u64;
@@ -310,7 +310,7 @@ fn the_spelling_of_a_special_token_is_text_unless_told() {
 #[test]
 fn bytes_of_the_built_in_text_are_of_text_alone() {
     let corpus = load_in(Path::new(""), "tokenizer = \"bytes\"").unwrap();
-    let text = corpus.val.as_slice().iter().filter(|id| **id < 256).count() as u64;
+    let text = corpus.val.to_vec().unwrap().iter().filter(|id| **id < 256).count() as u64;
     assert_eq!(corpus.val_bytes, Some(text));
     assert!((text as usize) < corpus.val.len());
 }
@@ -323,7 +323,8 @@ fn token_files_are_cut_between_documents() {
     prepare(&cfg, &dir.path().join("out")).unwrap();
     let corpus = load_in(dir.path(), "dataset = \"tokens\"\npath = \"out/train.bin\"\nval_fraction = 0.2").unwrap();
     let of = corpus.tokenizer.unwrap();
-    let (train, val) = (documents_of(&of, corpus.train.as_slice()), documents_of(&of, corpus.val.as_slice()));
+    let (train, val) =
+        (documents_of(&of, &corpus.train.to_vec().unwrap()), documents_of(&of, &corpus.val.to_vec().unwrap()));
     assert_eq!(train.len() + val.len(), 40);
     assert!(val.iter().all(|text| text.starts_with("Document")) && val.len() > 3);
     let report = corpus.report.unwrap();
@@ -343,7 +344,7 @@ fn documents_to_evaluate_are_those_of_training() {
     let cfg: DataConfig = toml::from_str(keys).unwrap();
     let (tokens, report) =
         data::load_documents(&cfg, &dir.path().join("val"), corpus.tokenizer.as_ref().unwrap()).unwrap();
-    assert_eq!(tokens.as_slice(), corpus.val.as_slice());
+    assert_eq!(tokens.to_vec().unwrap(), corpus.val.to_vec().unwrap());
     assert_eq!((Some(report.val.bytes), report.val.documents), (corpus.val_bytes, 10));
     assert_eq!(report.val, corpus.report.unwrap().val);
 }
@@ -354,4 +355,20 @@ fn a_preset_is_no_vocabulary() {
         let config = nanotern::train::Config::load(Some(preset.name.as_ref()), &[]).unwrap();
         assert_eq!(config.data.vocab_size, None, "{}", preset.name);
     }
+}
+
+#[test]
+fn validation_on_training_files_is_said() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir(dir.path().join("all")).unwrap();
+    for name in ["all/a.txt", "all/b.txt", "c.txt"] {
+        fs::write(dir.path().join(name), TEXT).unwrap();
+    }
+    let said = |val: &str| {
+        let keys = format!("dataset = \"text\"\npath = \"all\"\nval_path = \"{val}\"\ntokenizer = \"bytes\"");
+        load_in(dir.path(), &keys).unwrap().report.unwrap().to_string()
+    };
+    assert!(said("all/../all").contains("2 of 2 validation files are training files"), "{}", said("all/../all"));
+    assert!(said("all/b.txt").contains("1 of 1 validation files are training files"), "{}", said("all/b.txt"));
+    assert!(!said("c.txt").contains("training files"), "{}", said("c.txt"));
 }

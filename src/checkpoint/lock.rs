@@ -2,15 +2,20 @@
 //! system releases the lock whenever and however the process ends; the file stays.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::Write;
-use std::path::Path;
+use std::io::{ErrorKind, Write};
+use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
+use crate::files::{self, Links};
+
+/// Most bytes of a lock file: a pid.
+const MAX_BYTES: u64 = 64;
 
 /// Exclusive use of a run directory, until dropped. Only the holder may call [`save`](super::save) and
 /// [`prune`](super::prune).
 #[derive(Debug)]
 pub struct RunLock {
+    path: PathBuf,
     _file: File,
 }
 
@@ -23,22 +28,17 @@ impl RunLock {
     /// # Errors
     /// [`Error::Training`] if another process, or another lock of this process, holds the directory; it names the directory
     /// and the holder's pid. [`Error::Io`] if the lock file cannot be written or the file system does not support locks.
+    /// [`Error::Invalid`] if what is written into it would appear in another file: it is a link, or has another name.
     pub fn acquire(run_dir: &Path) -> Result<Self> {
         fs::create_dir_all(run_dir).map_err(|e| Error::io(run_dir, e))?;
         let path = run_dir.join(Self::FILE_NAME);
         // Not truncated on open: until the lock is ours, it contains the holder's pid.
-        let mut file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(&path)
-            .map_err(|e| Error::io(&path, e))?;
+        let mut file = files::open_within(&path, OpenOptions::new().read(true).write(true).create(true))?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
                 // Windows does not allow reading a locked file; the pid is then unknown.
-                let pid = fs::read_to_string(&path).unwrap_or_default();
+                let pid = read(&path).unwrap_or_default();
                 let holder = match pid.trim() {
                     "" => "another process".to_string(),
                     pid => format!("process {pid}"),
@@ -50,7 +50,38 @@ impl RunLock {
             }
             Err(TryLockError::Error(e)) => return Err(Error::io(&path, e)),
         }
-        file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id())).map_err(|e| Error::io(&path, e))?;
-        Ok(RunLock { _file: file })
+        if files::has_other_names(&file) {
+            let what = "has another name (a hard link), under which what is written here would appear: delete it";
+            return Err(Error::invalid(&path, what));
+        }
+        file.set_len(0).and_then(|()| file.write_all(own().as_bytes())).map_err(|e| Error::io(&path, e))?;
+        Ok(RunLock { path, _file: file })
     }
+
+    /// Checks that the directory is still there, and the one that was locked.
+    ///
+    /// # Errors
+    /// [`Error::Training`] names the directory.
+    pub fn check(&self) -> Result<()> {
+        let here = match read(&self.path) {
+            Ok(text) => text == own(),
+            // What cannot be read now, such as a locked file on Windows, may still be there.
+            Err(Error::Io { source, .. }) => source.kind() != ErrorKind::NotFound,
+            Err(_) => false,
+        };
+        if here {
+            return Ok(());
+        }
+        let dir = self.path.parent().unwrap_or(Path::new("")).display();
+        Err(Error::Training(format!("{dir}: the directory of the run was removed or replaced while it trained")))
+    }
+}
+
+/// What is in the lock file of this process.
+fn own() -> String {
+    format!("{}\n", std::process::id())
+}
+
+fn read(path: &Path) -> Result<String> {
+    files::read_utf8(path, Links::Refuse, MAX_BYTES)
 }

@@ -5,13 +5,14 @@
 //! checksum of the canonical text with that field set to [`NO_CRC`]. A changed byte therefore gives invalid JSON, a
 //! non-canonical text (spacing, key order, spelling of a number), or a value that the checksum detects.
 
-use std::fs::{self, File};
-use std::io::{BufWriter, Read, Write};
+use std::fs::File;
+use std::io::{BufWriter, ErrorKind, Read, Write};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::files::{self, Links};
 
 pub(super) const NAME: &str = "manifest.json";
 const FORMAT: u32 = 1;
@@ -52,7 +53,12 @@ impl Manifest {
     /// Reads and checks the manifest of `dir`.
     pub(super) fn read(dir: &Path) -> Result<Self> {
         let path = dir.join(NAME);
-        let bytes = read_bounded(&path, MAX_BYTES)?;
+        let bytes = match files::read(&path, Links::Refuse, MAX_BYTES) {
+            Err(Error::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {
+                return Err(Error::invalid(&path, "missing: the checkpoint was never completed"));
+            }
+            bytes => bytes?,
+        };
         let manifest: Manifest = serde_json::from_slice(&bytes)
             .map_err(|e| Error::invalid(&path, format!("damaged, not a checkpoint manifest ({e})")))?;
         if manifest.format > FORMAT {
@@ -66,6 +72,15 @@ impl Manifest {
             let what = format!("checksum: have {have}, want {}", manifest.crc32c);
             return Err(Error::invalid(&path, what));
         }
+        for (i, Entry { name, bytes, .. }) in manifest.files.iter().enumerate() {
+            let wrong = match super::store::limit(name) {
+                None => "is no file of a checkpoint".to_string(),
+                Some(limit) if *bytes > limit => format!("has {bytes} bytes: at most {limit} are read"),
+                Some(_) if manifest.files[..i].iter().any(|e| e.name == *name) => "is there twice".to_string(),
+                Some(_) => continue,
+            };
+            return Err(Error::invalid(&path, format!("{name:?} {wrong}")));
+        }
         Ok(manifest)
     }
 
@@ -76,20 +91,21 @@ impl Manifest {
 }
 
 impl Entry {
-    /// Checks the size of the file at `path` against the manifest, which bounds the memory that a reader allocates for it.
-    fn check_size(&self, path: &Path) -> Result<()> {
-        let have = match fs::metadata(path) {
-            Ok(meta) => meta.len(),
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Err(Error::invalid(path, "missing")),
-            Err(e) => return Err(Error::io(path, e)),
+    /// Opens the file and checks its size against the manifest, which bounds what a reader reads and allocates.
+    fn open(&self, path: &Path) -> Result<File> {
+        let file = match files::open(path, Links::Refuse) {
+            Err(Error::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {
+                return Err(Error::invalid(path, "missing"));
+            }
+            file => file?,
         };
-        let want = self.bytes;
+        let (have, want) = (file.metadata().map_err(|e| Error::io(path, e))?.len(), self.bytes);
         match have.cmp(&want) {
             std::cmp::Ordering::Less => Err(Error::invalid(path, format!("truncated: have {have} bytes, want {want}"))),
             std::cmp::Ordering::Greater => {
                 Err(Error::invalid(path, format!("too long: have {have} bytes, want {want}")))
             }
-            std::cmp::Ordering::Equal => Ok(()),
+            std::cmp::Ordering::Equal => Ok(file),
         }
     }
 
@@ -104,8 +120,7 @@ impl Entry {
     /// The verified content of the file.
     pub(super) fn read(&self, dir: &Path) -> Result<Vec<u8>> {
         let path = dir.join(&self.name);
-        self.check_size(&path)?;
-        let bytes = fs::read(&path).map_err(|e| Error::io(&path, e))?;
+        let bytes = files::read_all(&path, &self.open(&path)?, self.bytes)?;
         self.check_crc(&path, crc32c::crc32c(&bytes))?;
         Ok(bytes)
     }
@@ -113,8 +128,7 @@ impl Entry {
     /// Verifies the file in constant memory.
     pub(super) fn verify(&self, dir: &Path) -> Result<()> {
         let path = dir.join(&self.name);
-        self.check_size(&path)?;
-        let mut file = File::open(&path).map_err(|e| Error::io(&path, e))?;
+        let mut file = self.open(&path)?.take(self.bytes);
         let mut buf = vec![0; 1 << 20];
         let mut crc = 0;
         loop {
@@ -163,19 +177,32 @@ impl<W: Write> Write for CrcWriter<W> {
     }
 }
 
-fn read_bounded(path: &Path, limit: u64) -> Result<Vec<u8>> {
-    let file = File::open(path).map_err(|e| match e.kind() {
-        std::io::ErrorKind::NotFound => Error::invalid(path, "missing: the checkpoint was never completed"),
-        _ => Error::io(path, e),
-    })?;
-    let mut bytes = Vec::new();
-    file.take(limit + 1).read_to_end(&mut bytes).map_err(|e| Error::io(path, e))?;
-    if bytes.len() as u64 > limit {
-        return Err(Error::invalid(path, format!("larger than {limit} bytes")));
-    }
-    Ok(bytes)
-}
-
 fn hex(crc: u32) -> String {
     format!("{crc:08x}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_sizes_of_a_manifest_are_those_of_a_checkpoint() {
+        let dir = tempfile::tempdir().unwrap();
+        let entry = |name: &str, bytes| Entry { name: name.to_string(), bytes, crc32c: NO_CRC.to_string() };
+        let read = |files: Vec<Entry>| {
+            std::fs::write(dir.path().join(NAME), Manifest::new(files).to_bytes()).unwrap();
+            Manifest::read(dir.path()).map(|manifest| manifest.files.len()).map_err(|e| e.to_string())
+        };
+        for name in
+            ["", ".", "..", "/dev/zero", "../meta.json", "a/b", "a\\b", "./meta.json", "meta.json/", "META.JSON"]
+        {
+            let message = read(vec![entry("meta.json", 9), entry(name, 0)]).unwrap_err();
+            assert!(message.contains(&format!("{name:?} is no file of a checkpoint")), "{message}");
+        }
+        let message = read(vec![entry("meta.json", 9), entry("meta.json", 9)]).unwrap_err();
+        assert!(message.contains("\"meta.json\" is there twice"), "{message}");
+        let message = read(vec![entry("meta.json", u64::MAX)]).unwrap_err();
+        assert!(message.contains("has 18446744073709551615 bytes: at most 1048576 are read"), "{message}");
+        assert_eq!(read(vec![entry("meta.json", 9), entry("model.safetensors", 1 << 36)]), Ok(2));
+    }
 }

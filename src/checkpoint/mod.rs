@@ -25,6 +25,8 @@ pub use {
     store::{Checkpoint, FORMAT_VERSION, Meta, keep_final, load, newest_valid, prune, save, step_name, verify},
 };
 
+#[cfg(feature = "native")]
+pub(crate) use store::{check_within, is_own};
 /// What [`load`] does with the bytes of a file of tensors, for the fuzzer.
 #[cfg(feature = "native")]
 #[doc(hidden)]

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::manifest::{self, Manifest};
 use super::{Array, tensors};
 use crate::error::{Error, Result, mib};
-use crate::files::sync_dir;
+use crate::files::{self, Links, sync_dir};
 
 /// The [`Meta::format_version`] this program writes, and the newest it reads.
 pub const FORMAT_VERSION: u32 = 1;
@@ -17,6 +17,18 @@ const MODEL: &str = "model.safetensors";
 const OPTIMIZER: &str = "optimizer.safetensors";
 const TOKENIZER: &str = "tokenizer.json";
 const META: &str = "meta.json";
+
+/// Most bytes of `meta.json`.
+const MAX_META: u64 = 1 << 20;
+
+/// Every file of a checkpoint besides the manifest, and the most bytes of it.
+const FILES: [(&str, u64); 4] =
+    [(MODEL, 1 << 36), (OPTIMIZER, 1 << 36), (META, MAX_META), (TOKENIZER, crate::tokenizer::MAX_JSON)];
+
+/// The most bytes of a file of a checkpoint; none if a checkpoint has no such file.
+pub(super) fn limit(name: &str) -> Option<u64> {
+    FILES.iter().find(|(file, _)| *file == name).map(|(_, limit)| *limit)
+}
 
 const TMP: &str = ".tmp-";
 const OLD: &str = ".old-";
@@ -68,6 +80,25 @@ impl Default for Meta {
     }
 }
 
+impl Meta {
+    /// Largest number of steps, tokens or samples of a run. Sums of a few of them do not wrap.
+    pub const MAX_COUNT: u64 = 1 << 53;
+
+    fn check(&self) -> Result<(), String> {
+        let counts = [
+            ("step", self.step),
+            ("tokens", self.tokens),
+            ("data_cursor", self.data_cursor),
+            ("skipped_steps", self.skipped_steps),
+        ];
+        let state = ["skipped_in_a_row", "rollbacks"].map(|key| (key, self.state[key].as_u64().unwrap_or(0)));
+        match counts.into_iter().chain(state).find(|(_, count)| *count > Self::MAX_COUNT) {
+            Some((key, count)) => Err(format!("{key} = {count}: at most {} is possible", Self::MAX_COUNT)),
+            None => Ok(()),
+        }
+    }
+}
+
 /// A checkpoint in memory.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Checkpoint {
@@ -89,7 +120,8 @@ pub fn step_name(step: u64) -> String {
 }
 
 /// Writes the checkpoint `run_dir/name` (`step_N` or `final`) and returns its path. An existing checkpoint of that name is
-/// replaced and stays readable until the new one is complete. The caller must hold the [`RunLock`](super::RunLock).
+/// replaced and stays readable until the new one is complete. The caller must hold the [`RunLock`](super::RunLock). A run
+/// directory that is gone is not made again.
 ///
 /// # Errors
 /// [`Error::Usage`] for any other name, and for two tensors of one name. Otherwise [`Error::Checkpoint`] with two lines: the
@@ -117,7 +149,6 @@ pub fn save(
     let tmp = run_dir.join(format!("{TMP}{name}"));
     let target = run_dir.join(name);
     let attempt = || -> Result<()> {
-        fs::create_dir_all(run_dir).map_err(|e| Error::io(run_dir, e))?;
         tidy(run_dir)?;
         let free = fs4::available_space(run_dir).map_err(|e| Error::io(run_dir, e))?;
         check_space(run_dir, parts.bytes(), free)?;
@@ -167,7 +198,7 @@ impl Parts<'_> {
 /// Renames `.tmp-NAME` to NAME. An existing NAME becomes `.old-NAME` meanwhile, so one of the two is complete at any time.
 fn publish(run_dir: &Path, name: &str) -> Result<()> {
     let [tmp, old, target] = [TMP, OLD, ""].map(|prefix| run_dir.join(format!("{prefix}{name}")));
-    let replaces = target.exists();
+    let replaces = exists(&target);
     if replaces {
         rename(&target, &old)?;
         sync_dir(run_dir)?;
@@ -194,7 +225,7 @@ pub fn keep_final(run_dir: &Path, step: u64) -> Result<()> {
     let fin = run_dir.join("final");
     let Some(old) = peek_step(&fin).filter(|old| *old != step) else { return Ok(()) };
     let kept = run_dir.join(step_name(old));
-    if !kept.exists() {
+    if !exists(&kept) {
         rename(&fin, &kept)?;
         sync_dir(run_dir)?;
     }
@@ -205,14 +236,14 @@ pub fn keep_final(run_dir: &Path, step: u64) -> Result<()> {
 /// unless its replacement is complete.
 fn tidy(run_dir: &Path) -> Result<()> {
     for entry in names(run_dir)? {
+        let old = entry.strip_prefix(OLD).filter(|name| is_checkpoint(name));
         if entry.starts_with(TMP) || entry.starts_with(DEL) {
-            let path = run_dir.join(&entry);
-            fs::remove_dir_all(&path).map_err(|e| Error::io(&path, e))?;
-        } else if let Some(name) = entry.strip_prefix(OLD) {
+            delete(&run_dir.join(&entry))?;
+        } else if let Some(name) = old {
             let [target, old] = [name, &entry].map(|n| run_dir.join(n));
-            if !target.exists() {
+            if !exists(&target) {
                 rename(&old, &target)?;
-            } else if verify(&target).is_err() && verify(&old).is_ok() {
+            } else if verify_within(&target).is_err() && verify_within(&old).is_ok() {
                 remove(run_dir, name)?;
                 rename(&old, &target)?;
             } else {
@@ -228,11 +259,54 @@ fn tidy(run_dir: &Path) -> Result<()> {
 /// the name.
 fn remove(run_dir: &Path, name: &str) -> Result<()> {
     let gone = run_dir.join(format!("{DEL}{}", name.trim_start_matches('.')));
-    if gone.exists() {
-        fs::remove_dir_all(&gone).map_err(|e| Error::io(&gone, e))?;
+    if exists(&gone) {
+        delete(&gone)?;
     }
     rename(&run_dir.join(name), &gone)?;
-    fs::remove_dir_all(&gone).map_err(|e| Error::io(&gone, e))
+    delete(&gone)
+}
+
+/// Deletes a directory with its contents, or what else has its name.
+fn delete(path: &Path) -> Result<()> {
+    let directory = files::kind_at(path, Links::Refuse)?.is_dir();
+    if directory { fs::remove_dir_all(path) } else { fs::remove_file(path) }.map_err(|e| Error::io(path, e))
+}
+
+/// Whether there is anything of that name, be it a link to nowhere.
+fn exists(path: &Path) -> bool {
+    path.symlink_metadata().is_ok()
+}
+
+/// Whether a name in a run directory is that of a checkpoint, or of one that is being written, replaced or deleted.
+pub(crate) fn is_own(name: &str) -> bool {
+    let hidden = [TMP, OLD, DEL].iter().any(|prefix| name.starts_with(prefix));
+    hidden || is_checkpoint(name)
+}
+
+fn is_checkpoint(name: &str) -> bool {
+    name == "final" || step_of(name).is_some()
+}
+
+/// Checks that what has the name of a checkpoint is a directory: a link could lead anywhere.
+///
+/// # Errors
+/// [`Error::Invalid`] says what else it is.
+pub(crate) fn check_within(path: &Path) -> Result<()> {
+    let kind = files::kind_at(path, Links::Refuse)?;
+    if kind.is_dir() {
+        return Ok(());
+    }
+    Err(Error::invalid(path, format!("is a {}: in a run, it must be a folder", files::kind(kind))))
+}
+
+/// [`load`] of a checkpoint in a run.
+fn load_within(dir: &Path) -> Result<Checkpoint> {
+    check_within(dir).and_then(|()| load(dir))
+}
+
+/// [`verify`] of a checkpoint in a run.
+fn verify_within(dir: &Path) -> Result<()> {
+    check_within(dir).and_then(|()| verify(dir))
 }
 
 fn check_space(run_dir: &Path, needed: u64, free: u64) -> Result<()> {
@@ -268,6 +342,7 @@ pub fn load(dir: &Path) -> Result<Checkpoint> {
         let what = format!("format {} is newer than this program supports ({FORMAT_VERSION})", meta.format_version);
         return Err(Error::invalid(&path, what));
     }
+    meta.check().map_err(|what| Error::invalid(&path, what))?;
     let tokenizer_json = if manifest.files.iter().any(|e| e.name == TOKENIZER) {
         let text = String::from_utf8(read(TOKENIZER)?);
         Some(text.map_err(|_| Error::invalid(&dir.join(TOKENIZER), "not UTF-8"))?)
@@ -312,7 +387,7 @@ pub fn newest_valid(run_dir: &Path) -> Result<Option<(Checkpoint, Vec<String>)>>
 fn first_valid(run_dir: &Path) -> Result<(Option<Checkpoint>, Vec<String>)> {
     let mut warnings = Vec::new();
     for candidate in candidates(run_dir)? {
-        match load(&run_dir.join(&candidate.name)) {
+        match load_within(&run_dir.join(&candidate.name)) {
             Ok(checkpoint) => return Ok((Some(checkpoint), warnings)),
             Err(e) => warnings.push(format!("skipped checkpoint {}: {e}", candidate.name)),
         }
@@ -332,7 +407,7 @@ pub fn prune(run_dir: &Path, keep: usize) -> Result<Vec<String>> {
     if steps.len() <= keep {
         return Ok(Vec::new());
     }
-    let newest_valid = steps.iter().position(|(_, name)| verify(&run_dir.join(name)).is_ok());
+    let newest_valid = steps.iter().position(|(_, name)| verify_within(&run_dir.join(name)).is_ok());
     let doomed = steps.into_iter().enumerate().filter(|(rank, _)| *rank >= keep && Some(*rank) != newest_valid);
     let mut deleted = Vec::new();
     for (_, (_, name)) in doomed {
@@ -368,7 +443,8 @@ fn candidates(run_dir: &Path) -> Result<Vec<Candidate>> {
 
 /// The step in an unverified `meta.json`, which suffices to order candidates.
 fn peek_step(dir: &Path) -> Option<u64> {
-    let bytes = fs::read(dir.join(META)).ok()?;
+    check_within(dir).ok()?;
+    let bytes = files::read(&dir.join(META), Links::Refuse, MAX_META).ok()?;
     serde_json::from_slice::<serde_json::Value>(&bytes).ok()?.get("step")?.as_u64()
 }
 
@@ -378,7 +454,7 @@ fn step_of(name: &str) -> Option<u64> {
     (step_name(step) == name).then_some(step)
 }
 
-/// Names of the directories in `run_dir`, sorted; empty if it does not exist.
+/// All names in `run_dir`, sorted; none if it does not exist.
 fn names(run_dir: &Path) -> Result<Vec<String>> {
     let entries = match fs::read_dir(run_dir) {
         Ok(entries) => entries,
@@ -388,9 +464,7 @@ fn names(run_dir: &Path) -> Result<Vec<String>> {
     let mut names = Vec::new();
     for entry in entries {
         let entry = entry.map_err(|e| Error::io(run_dir, e))?;
-        if entry.path().is_dir() {
-            names.extend(entry.file_name().into_string().ok());
-        }
+        names.extend(entry.file_name().into_string().ok());
     }
     names.sort_unstable();
     Ok(names)

@@ -35,9 +35,11 @@ pub fn warnings(command: &clap::Command, names: impl Iterator<Item = OsString>) 
     let declared = declared(command);
     let known: Vec<&str> = declared.iter().map(String::as_str).chain(OF_TESTS.iter().copied()).collect();
     let names = names.map(|name| name.to_string_lossy().into_owned());
-    let unknown = names.filter(|name| name.starts_with(PREFIX) && !known.contains(&name.as_str()));
+    let ours = |name: &str| name.to_uppercase().starts_with(PREFIX);
+    let unknown = names.filter(|name| ours(name) && !known.contains(&name.as_str()));
     let said = unknown.map(|name| {
-        let nearest = declared.iter().min_by_key(|known| strsim::damerau_levenshtein(&name, known));
+        let upper = name.to_uppercase();
+        let nearest = declared.iter().min_by_key(|known| strsim::damerau_levenshtein(&upper, known));
         let nearest = nearest.map(String::as_str).unwrap_or_default();
         format!("warning: the environment variable {name} is unknown and has no effect; the nearest name is {nearest}")
     });
@@ -82,5 +84,9 @@ mod tests {
         let said = warnings(&command, ["NANOTERN_BACKENDS", "NANO", "PATH"].into_iter().map(OsString::from));
         let [said] = &said[..] else { panic!("{said:?}") };
         assert!(said.contains("NANOTERN_BACKENDS is unknown") && said.ends_with("name is NANOTERN_BACKEND"), "{said}");
+        for name in ["nanotern_seed", "NANOTERN_seed", "Nanotern_Seed ", "NANOTERN_SEEDS"] {
+            let said = warnings(&command, [OsString::from(name)].into_iter()).concat();
+            assert!(said.contains(name) && said.ends_with("name is NANOTERN_SEED"), "{said}");
+        }
     }
 }

@@ -76,8 +76,7 @@ fn perplexity(
         say(&report.to_string());
         (tokens, Some(report.val.bytes))
     };
-    let tokens = tokens.as_slice();
-    let p = eval::perplexity(&file, &device.open()?, tokens, bytes)?;
+    let p = eval::perplexity(&file, &device.open()?, &tokens, bytes)?;
     if json {
         outln!(
             "{}",

@@ -3,15 +3,19 @@
 use super::out::outln;
 use nanotern::checkpoint;
 use nanotern::data::{TokenMeta, Tokens};
-use nanotern::files::map;
+use nanotern::files::{self, Links, read_part};
 use nanotern::formats::{
     ModelFile,
-    gguf::{Gguf, TensorInfo},
+    gguf::{self, Gguf, read_front},
     mhc,
 };
 use nanotern::infer::ChatTemplate;
+use nanotern::train::Config;
 use nanotern::{Error, Result};
+use safetensors::tensor::{Metadata, TensorInfo};
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -45,11 +49,14 @@ fn inspect(path: &Path) -> Result<Report> {
         return checkpoint(path);
     }
     let extension = path.extension().and_then(|e| e.to_str()).unwrap_or("");
-    let bytes = map(path)?;
-    match (extension, &bytes[..bytes.len().min(9)]) {
-        (_, [b'G', b'G', b'U', b'F', ..]) | ("gguf", _) => gguf(path, &bytes),
+    let file = files::open(path, Links::Follow)?;
+    let failed = |e| Error::io(path, e);
+    let total = file.metadata().map_err(failed)?.len();
+    match (extension, &read_part(&file, 0, total.min(9)).map_err(failed)?[..]) {
+        (_, [b'G', b'G', b'U', b'F', ..]) | ("gguf", _) => gguf(path, &read_front(&file).map_err(failed)?, total),
         (_, [0x21, 0x43, 0x48, 0x6d, ..]) | ("mhc", _) => mixing(path),
-        (_, [_, _, _, _, _, _, _, _, b'{']) | ("safetensors", _) => safetensors(path, &bytes),
+        (_, start @ [_, _, _, _, _, _, _, _, b'{']) => safetensors(path, &file, start, total),
+        ("safetensors", start) => safetensors(path, &file, start, total),
         ("bin", _) => tokens(path),
         _ => Err(Error::invalid(path, "is not a checkpoint, GGUF, .mhc, safetensors or token file (.bin)")),
     }
@@ -59,13 +66,17 @@ fn checkpoint(path: &Path) -> Result<Report> {
     let saved = checkpoint::load(path)?;
     let parameters: usize = saved.model.iter().map(|t| t.data.len()).sum();
     let shapes: serde_json::Map<_, _> = saved.model.iter().map(|t| (t.name.clone(), json!(t.shape))).collect();
-    let json = json!({ "kind": "checkpoint", "meta": saved.meta, "parameters": parameters, "tensors": shapes });
+    // A checkpoint may be intact although no run can go on from it, so both are reported.
+    let error = Config::saved(&saved).err().map(|e| e.to_string());
+    let json = json!({ "kind": "checkpoint", "meta": saved.meta, "parameters": parameters, "tensors": shapes,
+        "error": error });
     let loss = |l: Option<f64>| l.map_or("not measured".to_string(), |l| format!("{l:.4} nats/token"));
     let meta = &saved.meta;
     let mut lines = vec![
         format!("checkpoint  {} (intact)", path.display()),
         format!("step        {} ({} tokens, {} skipped)", meta.step, meta.tokens, meta.skipped_steps),
         format!("loss        training {}, validation {}", loss(meta.train_loss), loss(meta.val_loss)),
+        format!("resumes     {}", error.map_or("yes".to_string(), |e| format!("no: {e}"))),
         format!("parameters  {parameters}"),
         format!("tokenizer   {}", meta.tokenizer_hash.as_deref().unwrap_or("none")),
     ];
@@ -77,8 +88,11 @@ fn checkpoint(path: &Path) -> Result<Report> {
     Ok(Report { lines, json })
 }
 
-fn gguf(path: &Path, bytes: &[u8]) -> Result<Report> {
-    let file = Gguf::parse(bytes).map_err(|what| Error::invalid(path, what))?;
+/// A GGUF file of `total` bytes that begins with `front`.
+fn gguf(path: &Path, front: &[u8], total: u64) -> Result<Report> {
+    let wrong = |what: String| Error::invalid(path, what);
+    let file = Gguf::parse_front(front, total).map_err(wrong)?;
+    let file = file.ok_or_else(|| wrong("was changed while it was read".to_string()))?;
     // The container may be valid although this program cannot serve the model, so both are reported.
     let model = ModelFile::open(path).and_then(|model| model.tokenizer().map(|_| model));
     let serves = match &model {
@@ -87,12 +101,12 @@ fn gguf(path: &Path, bytes: &[u8]) -> Result<Report> {
     };
     let chats = model.as_ref().ok().map(chats);
     let mut lines = vec![
-        format!("GGUF        {} (version {}, {} bytes)", path.display(), file.version, bytes.len()),
+        format!("GGUF        {} (version {}, {} bytes)", path.display(), file.version, total),
         format!("serves      {serves}"),
     ];
     lines.extend(chats.iter().map(|chats| format!("chats       {chats}")));
     lines.extend(file.keys.iter().map(|(k, v)| format!("  {k} = {v}")));
-    let tensor = |t: &TensorInfo<'_>| {
+    let tensor = |t: &gguf::TensorInfo<'_>| {
         let (kind, offset) = (t.kind_name(), file.offset(t));
         json!({ "name": t.name, "type": kind, "dims": t.dims, "offset": offset, "bytes": t.bytes })
     };
@@ -103,7 +117,7 @@ fn gguf(path: &Path, bytes: &[u8]) -> Result<Report> {
     let keys: serde_json::Map<_, _> = file.keys.iter().map(|(k, v)| (k.to_string(), json!(v.to_string()))).collect();
     let config = model.as_ref().ok().map(|m| json!(m.config));
     let error = model.as_ref().err().map(|e| e.to_string());
-    let json = json!({ "kind": "gguf", "version": file.version, "bytes": bytes.len(), "config": config, "error": error, "chats": chats,
+    let json = json!({ "kind": "gguf", "version": file.version, "bytes": total, "config": config, "error": error, "chats": chats,
         "parameters": model.as_ref().ok().map(ModelFile::param_count), "keys": keys, "tensors": tensors });
     Ok(Report { lines, json })
 }
@@ -144,21 +158,33 @@ fn mixing(path: &Path) -> Result<Report> {
     Ok(Report { lines, json: json!({ "kind": "mhc", "streams": file.streams, "sublayers": json }) })
 }
 
-fn safetensors(path: &Path, bytes: &[u8]) -> Result<Report> {
-    let file = safetensors::SafeTensors::deserialize(bytes).map_err(|e| Error::invalid(path, e.to_string()))?;
-    let mut views = file.tensors();
-    views.sort_by(|a, b| a.0.cmp(&b.0));
-    let parameters: usize = views.iter().map(|(_, v)| v.shape().iter().product::<usize>()).sum();
+/// A safetensors file of `total` bytes that begins with `start`: the length of its header.
+fn safetensors(path: &Path, file: &File, start: &[u8], total: u64) -> Result<Report> {
+    /// As in the crate `safetensors`.
+    const MAX_HEADER: u64 = 100_000_000;
+    let wrong = |what: String| Error::invalid(path, what);
+    let length = start.first_chunk().map(|length| u64::from_le_bytes(*length));
+    let length = length.filter(|length| *length <= MAX_HEADER && length + 8 <= total);
+    let length = length.ok_or_else(|| wrong(format!("{total} bytes do not hold the header that it begins with")))?;
+    let header = read_part(file, 8, length).map_err(|e| Error::io(path, e))?;
+    let header: Metadata = serde_json::from_slice(&header).map_err(|e| wrong(e.to_string()))?;
+    let want = header.data_len() as u64;
+    if want != total - 8 - length {
+        let have = total - 8 - length;
+        return Err(wrong(format!("has {have} bytes of values, but its header describes {want}")));
+    }
+    let tensors: BTreeMap<_, _> = header.tensors().into_iter().collect();
+    let parameters: usize = tensors.values().map(|t| t.shape.iter().product::<usize>()).sum();
     let mut lines = vec![
-        format!("safetensors {} ({} bytes)", path.display(), bytes.len()),
-        format!("tensors     {} with {parameters} values", views.len()),
+        format!("safetensors {} ({total} bytes)", path.display()),
+        format!("tensors     {} with {parameters} values", tensors.len()),
     ];
-    lines.extend(views.iter().map(|(name, v)| format!("  {name:32} {:?} {:?}", v.dtype(), v.shape())));
-    let tensor = |(name, v): &(String, safetensors::tensor::TensorView<'_>)| {
-        let kind = format!("{:?}", v.dtype());
-        json!({ "name": name, "type": kind, "shape": v.shape() })
+    lines.extend(tensors.iter().map(|(name, t)| format!("  {name:32} {:?} {:?}", t.dtype, t.shape)));
+    let tensor = |(name, t): (&String, &&TensorInfo)| {
+        let kind = format!("{:?}", t.dtype);
+        json!({ "name": name, "type": kind, "shape": t.shape })
     };
-    let tensors: Vec<Value> = views.iter().map(tensor).collect();
+    let tensors: Vec<Value> = tensors.iter().map(tensor).collect();
     Ok(Report { lines, json: json!({ "kind": "safetensors", "values": parameters, "tensors": tensors }) })
 }
 
@@ -167,7 +193,7 @@ fn tokens(path: &Path) -> Result<Report> {
     if let Some(meta) = &meta {
         tokens.check(meta.vocab_size, path)?;
     }
-    let largest = tokens.as_slice().iter().copied().fold(0, u32::max);
+    let largest = tokens.largest()?;
     let mut lines = vec![format!("tokens      {} ({} ids, the largest is {largest})", path.display(), tokens.len())];
     lines.push(match &meta {
         Some(m) => format!(

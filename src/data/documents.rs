@@ -10,6 +10,7 @@ use super::sources::{self, Source};
 use super::text::check_fraction;
 use crate::error::{Error, Result};
 use crate::rng::mix;
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 /// Bytes up to which a document is held in memory as a whole.
@@ -163,6 +164,21 @@ impl Documents {
     /// Number and bytes of all documents.
     pub fn share(&self) -> Share {
         Share { documents: self.totals.documents, bytes: self.totals.bytes, tokens: 0 }
+    }
+
+    /// What is to be said of files that are among those of `train`, too.
+    pub fn also_in(&self, train: &Documents) -> Option<String> {
+        let files = |of: &Documents| -> HashSet<PathBuf> {
+            of.sources.iter().filter_map(|source| source.path.canonicalize().ok()).collect()
+        };
+        let (ours, theirs) = (files(self), files(train));
+        let both = ours.intersection(&theirs).count();
+        (both > 0).then(|| {
+            let all = self.sources.len();
+            format!(
+                "{both} of {all} validation files are training files, too: their loss is of text that is trained on"
+            )
+        })
     }
 
     /// Adds files and what was left out to a report.
@@ -564,7 +580,7 @@ mod tests {
             assert!(text.contains(part), "{part}: {text}");
         }
         for (name, why) in
-            [("b.png", "NUL"), ("c.txt", "0xe9 at offset 3"), ("d.json", "none of its 3"), ("h.txt", "empty")]
+            [("b.png", "NUL"), ("c.txt", "0xe9 at offset 3"), ("d.json", "over many lines"), ("h.txt", "empty")]
         {
             let error = Documents::open(&dir.path().join(name), format(None), 0.1).unwrap_err().to_string();
             assert!(error.contains(name) && error.contains(why), "{error}");

@@ -3,13 +3,13 @@
 use super::documents::{Documents, Format, Side, Split, clear_of, cut_near};
 use super::encode::{Encoder, Out};
 use super::read::Chunk;
-use super::report::Report;
+use super::report::{Report, Share};
 use super::text::{check_fraction, split_text};
 use super::tokens::TokenStore;
 use super::{Corpus, DEFAULT_VOCAB_SIZE, DataConfig, Dataset, TokenMeta, Tokens, shakespeare, synthetic};
 use crate::error::{Error, Result};
-use crate::files::{path_of, read_utf8};
-use crate::tokenizer::{BpeTrainer, EOS, SPECIALS, Tokenizer};
+use crate::files::{Links, path_of, read_utf8};
+use crate::tokenizer::{BpeTrainer, EOS, SPECIALS, TextBytes, Tokenizer};
 use std::path::{Path, PathBuf};
 
 /// Loads the data set of `cfg`, whose paths are relative to `base_dir`. Downloads are kept in `cache_dir`. Tokens of a large
@@ -26,7 +26,7 @@ pub fn load(cfg: &DataConfig, base_dir: &Path, cache_dir: &Path) -> Result<Corpu
             Corpus::from_text("synthetic", &text.train, &text.val, tokenizer)
         }
         Dataset::Shakespeare => {
-            let text = read_utf8(&shakespeare::fetch(cache_dir)?)?;
+            let text = read_utf8(&shakespeare::fetch(cache_dir)?, Links::Follow, shakespeare::LENGTH)?;
             let (train, val) = split_text(&text, cfg.val_fraction)?;
             let tokenizer = choose(cfg, base_dir, |size| Tokenizer::train_bpe(train, size))?;
             Corpus::from_text("shakespeare", train, val, tokenizer)
@@ -95,10 +95,11 @@ impl<'a> TextData<'a> {
             Some(path) => (Split::All(Side::Train), format!("validation documents are those of {}", path.display())),
             None => train.split(),
         };
-        let (tokenizer, notes) = match given {
+        let (tokenizer, mut notes) = match given {
             Some(tokenizer) => (tokenizer, Vec::new()),
             None => train_bpe(&train, split, cfg)?,
         };
+        notes.extend(val.as_ref().and_then(|val| val.also_in(&train)));
         Ok(TextData { cfg, format, path, train, val, split, said, notes, tokenizer })
     }
 
@@ -255,7 +256,7 @@ fn load_tokens(cfg: &DataConfig, base_dir: &Path) -> Result<Corpus> {
         }
         None => {
             check_fraction(cfg.val_fraction)?;
-            let cut = cut_tokens(tokens.as_slice(), cfg.val_fraction, tokenizer.as_ref().and_then(Tokenizer::eos));
+            let cut = cut_tokens(&tokens, cfg.val_fraction, tokenizer.as_ref().and_then(Tokenizer::eos))?;
             if cut.at == 0 || cut.at == tokens.len() {
                 let what = format!("{} tokens are too few to hold back {} of them", tokens.len(), cfg.val_fraction);
                 return Err(Error::invalid(&path, what));
@@ -266,13 +267,17 @@ fn load_tokens(cfg: &DataConfig, base_dir: &Path) -> Result<Corpus> {
             (train, val, None)
         }
     };
-    let spelled = tokenizer.as_ref().map(|t| t.text_bytes(val.as_slice()));
-    let val_bytes = meta_bytes.or(spelled);
-    (report.train.tokens, report.val.tokens) = (train.len() as u64, val.len() as u64);
     let eos = tokenizer.as_ref().and_then(Tokenizer::eos);
-    let documents = |tokens: &Tokens| tokens.as_slice().iter().filter(|id| Some(**id) == eos).count() as u64;
-    (report.train.documents, report.val.documents) = (documents(&train), documents(&val));
-    report.train.bytes = tokenizer.as_ref().map_or(0, |t| t.text_bytes(train.as_slice()));
+    let share = |tokens: &Tokens| -> Result<Share> {
+        let (mut documents, mut text) = (0, tokenizer.as_ref().map(TextBytes::new));
+        tokens.each(|ids| {
+            documents += ids.iter().filter(|id| Some(**id) == eos).count() as u64;
+            text.iter_mut().for_each(|text| text.add(ids));
+        })?;
+        Ok(Share { documents, bytes: text.map_or(0, TextBytes::finish), tokens: tokens.len() as u64 })
+    };
+    (report.train, report.val) = (share(&train)?, share(&val)?);
+    let val_bytes = meta_bytes.or(tokenizer.is_some().then_some(report.val.bytes));
     report.val.bytes = val_bytes.unwrap_or(0);
     if tokenizer.is_none() {
         let what = "without a tokenizer beside the token file, documents and bytes of text are not known";
@@ -289,15 +294,23 @@ struct Cut {
 
 /// Where to cut `ids` to hold back `fraction` of them: after an end-of-document token, the last one before that place unless
 /// this would give more than half to validation, or else the first one after it.
-fn cut_tokens(ids: &[u32], fraction: f64, eos: Option<u32>) -> Cut {
-    let target = (ids.len() as f64 * (1.0 - fraction)) as usize;
-    let ends = |at: &usize| Some(ids[at - 1]) == eos;
-    let least = target / 2;
-    let before = (least.max(1)..=target).rev().find(ends);
-    match before.or_else(|| (target + 1..ids.len()).find(ends)).filter(|_| eos.is_some()) {
-        Some(at) if at < ids.len() => Cut { at, whole: true },
-        _ => Cut { at: target, whole: false },
+fn cut_tokens(tokens: &Tokens, fraction: f64, eos: Option<u32>) -> Result<Cut> {
+    let target = (tokens.len() as f64 * (1.0 - fraction)) as usize;
+    let Some(eos) = eos else { return Ok(Cut { at: target, whole: false }) };
+    let after = |at: usize| Ok(Cut { at, whole: true });
+    for block in tokens.blocks((target / 2).saturating_sub(1)..target).rev() {
+        let (at, ids) = block?;
+        if let Some(i) = ids.iter().rposition(|id| *id == eos) {
+            return after(at + i + 1);
+        }
     }
+    for block in tokens.blocks(target..tokens.len().saturating_sub(1)) {
+        let (at, ids) = block?;
+        if let Some(i) = ids.iter().position(|id| *id == eos) {
+            return after(at + i + 1);
+        }
+    }
+    Ok(Cut { at: target, whole: false })
 }
 
 /// The tokenizer that a configuration names, and its name. For `bpe` it is the `tokenizer.json` beside the token file, if one
@@ -308,7 +321,7 @@ fn tokenizer_beside(cfg: &DataConfig, base_dir: &Path, bin: &Path) -> Result<(Op
         "bpe" => bin.with_file_name("tokenizer.json"),
         path => base_dir.join(path_of(path)),
     };
-    let missing = cfg.tokenizer == "bpe" && !path.exists();
+    let missing = cfg.tokenizer == "bpe" && path.symlink_metadata().is_err();
     let tokenizer = if missing { None } else { Some(Tokenizer::load(&path)?) };
     Ok((tokenizer, path.display().to_string()))
 }
@@ -341,13 +354,13 @@ mod tests {
     #[test]
     fn tokens_are_cut_after_a_document() {
         let cut = |ids: &[u32], fraction| {
-            let Cut { at, whole } = cut_tokens(ids, fraction, Some(9));
+            let Cut { at, whole } = cut_tokens(&ids.to_vec().into(), fraction, Some(9)).unwrap();
             (at, whole)
         };
         assert_eq!(cut(&[1, 9, 1, 9, 1, 9, 1, 1, 1, 9], 0.1), (6, true));
         assert_eq!(cut(&[1, 9, 1, 1, 1, 1, 1, 1, 9, 1], 0.2), (9, true));
         assert_eq!(cut(&[1, 9, 1, 1, 1, 1, 1, 1, 1, 9], 0.2), (8, false));
         assert_eq!(cut(&[1, 1, 1, 1], 0.5), (2, false));
-        assert_eq!(cut_tokens(&[1, 9, 1, 1], 0.25, None).at, 3);
+        assert_eq!(cut_tokens(&vec![1, 9, 1, 1].into(), 0.25, None).unwrap().at, 3);
     }
 }

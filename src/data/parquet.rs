@@ -4,10 +4,10 @@ use super::progress::Meter;
 use super::read::Rows;
 use super::sources::Source;
 use crate::error::{Error, Result};
+use crate::files::{self, Links};
 use parquet::column::reader::ColumnReader;
 use parquet::errors::ParquetError;
 use parquet::file::reader::{FileReader, SerializedFileReader};
-use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
@@ -17,7 +17,7 @@ const ROWS: usize = 64;
 /// Hands the strings of the column `rows.field` to `rows`; a null is a row without a text.
 pub(super) fn read(source: &Source, meter: &Meter, rows: &mut Rows<'_>) -> Result<()> {
     let path = rows.path;
-    let file = File::open(path).map_err(|e| Error::io(path, e))?;
+    let file = files::open(path, Links::Follow)?;
     let reader = call(path, || SerializedFileReader::new(file))?;
     let schema = reader.metadata().file_metadata().schema_descr();
     let column = schema.columns().iter().position(|c| c.path().string() == rows.field);

@@ -1,4 +1,4 @@
-//! Encodes text to token files once, so that training maps them into memory instead of encoding again.
+//! Encodes text to token files once, so that training reads them instead of encoding again.
 
 use super::documents::{Documents, Side, Split};
 use super::load::{TextData, format, train_bpe};

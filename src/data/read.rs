@@ -100,11 +100,17 @@ impl Rows<'_> {
 
 /// Refuses the first bytes of a file that is UTF-16 or UTF-32; returns the length of a byte-order mark of UTF-8.
 fn check_start(path: &Path, start: &[u8]) -> Result<usize> {
+    let packed = |kind: &str, end: &str| {
+        Err(Error::invalid(path, format!("is {kind}, but its name does not say so: it must end with {end}")))
+    };
     let nul = |parity: usize| start.iter().skip(parity).step_by(2).take(64).filter(|b| **b == 0).count();
     let kind = match start {
         [0xef, 0xbb, 0xbf, ..] => return Ok(3),
         [0xff, 0xfe, 0, 0, ..] | [0, 0, 0xfe, 0xff, ..] => "UTF-32",
         [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => "UTF-16",
+        [0x1f, 0x8b, ..] => return packed("gzip", ".gz"),
+        [0x28, 0xb5, 0x2f, 0xfd, ..] => return packed("zstd", ".zst"),
+        [b'P', b'A', b'R', b'1', ..] if start.contains(&0) => return packed("Parquet", ".parquet"),
         // ASCII in UTF-16: every other byte is 0, and the others are not.
         _ if nul(0).abs_diff(nul(1)) > 16.min(start.len() / 4) && nul(0).min(nul(1)) == 0 => "UTF-16",
         _ => return Ok(0),
@@ -166,6 +172,9 @@ fn json(input: &mut dyn BufRead, rows: &mut Rows<'_>) -> Result<()> {
             break;
         }
         let mark = if number == 1 { check_start(path, &line)? } else { 0 };
+        if number == 1 {
+            check_lines(path, &line[mark..])?;
+        }
         if read as u64 > LONGEST_LINE {
             skip_line(input).map_err(|e| Error::io(path, e))?;
             rows.row(number, Err(format!("is longer than {} MiB", LONGEST_LINE >> 20)))?;
@@ -175,6 +184,18 @@ fn json(input: &mut dyn BufRead, rows: &mut Rows<'_>) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Refuses a file whose first line is the start of a JSON value of many lines, or of an array of objects: read line by line
+/// it would lose some of its documents.
+fn check_lines(path: &Path, line: &[u8]) -> Result<()> {
+    let (what, query) = match line.trim_ascii() {
+        b"{" => ("JSON over many lines", "."),
+        [b'[', rest @ ..] if matches!(rest.trim_ascii_start(), [] | [b'{', ..]) => ("one JSON array", ".[]"),
+        _ => return Ok(()),
+    };
+    let what = format!("is {what}, not an object in each line (jq -c '{query}' converts it)");
+    Err(Error::invalid(path, what))
 }
 
 /// Reads to the end of a line without keeping it.
@@ -328,6 +349,24 @@ mod tests {
     }
 
     #[test]
+    fn json_that_is_not_in_lines_is_refused() {
+        let arrays =
+            ["[{\"text\": \"one\"},\n{\"text\": \"two\"}]", "[\n {\"text\": \"one\"}\n]", " [ {", "\u{feff}[\r\n"];
+        for (json, said) in arrays.map(|json| (json, "one JSON array")).into_iter().chain([
+            ("{\n \"text\": \"one\"\n}\n{\"text\": \"two\"}", "JSON over many lines"),
+            ("\u{feff}{\r\n\"text\": \"one\"}", "JSON over many lines"),
+        ]) {
+            for name in ["a.json", "a.jsonl"] {
+                let message = refusal(name, json.as_bytes());
+                assert!(
+                    message.contains(name) && message.contains(said) && message.contains("jq"),
+                    "{json}: {message}"
+                );
+            }
+        }
+    }
+
+    #[test]
     fn a_line_that_is_too_long_is_skipped() {
         let mut lines = b"{\"text\": \"".to_vec();
         lines.resize(LONGEST_LINE as usize + 70_000, b'x');
@@ -350,6 +389,11 @@ mod tests {
         assert_eq!(documents("a.txt.zst", &zstd).unwrap().0.concat(), text);
         assert!(refusal("a.txt.gz", &gzip[..gzip.len() / 2]).contains("a.txt.gz"));
         assert!(refusal("a.jsonl.zst", text.as_bytes()).contains("a.jsonl.zst"));
+        for (name, bytes, end) in [("a.txt", &gzip, ".gz"), ("a.jsonl", &zstd, ".zst"), ("a.gz.part", &gzip, ".gz")] {
+            let message = refusal(name, bytes);
+            assert!(message.contains(name) && message.ends_with(&format!("must end with {end}")), "{message}");
+        }
+        assert_eq!(text_of(b"PAR1 is a word"), "PAR1 is a word");
     }
 
     #[cfg(not(feature = "parquet"))]

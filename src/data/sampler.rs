@@ -10,6 +10,7 @@
 //! keyed Feistel network with cycle walking, a permutation without a table. An epoch has as many windows as fit after the
 //! largest offset, at most one fewer than would fit without an offset.
 
+use super::Tokens;
 use crate::error::{Error, Result};
 use crate::rng::{Rng, mix};
 
@@ -52,9 +53,9 @@ impl Sampler {
     }
 
     /// Start positions of the samples `cursor..cursor + batch`. `cursor` counts samples since the start of training, across
-    /// epochs.
+    /// epochs; after the last possible one it starts again.
     pub fn starts(&self, cursor: u64, batch: usize) -> Vec<usize> {
-        (cursor..cursor + batch as u64).map(|sample| self.start(sample)).collect()
+        (0..batch as u64).map(|i| cursor.wrapping_add(i)).map(|sample| self.start(sample)).collect()
     }
 
     fn start(&self, sample: u64) -> usize {
@@ -90,16 +91,19 @@ pub fn eval_windows(tokens: usize, seq: usize, limit: usize) -> Vec<usize> {
 
 /// The windows at `starts` as (inputs, targets), each (starts.len(), seq). Targets are the inputs shifted by one token.
 ///
+/// # Errors
+/// As [`Tokens::read`].
+///
 /// # Panics
 /// When a window exceeds `tokens`.
-pub fn batch(tokens: &[u32], starts: &[usize], seq: usize) -> (Vec<u32>, Vec<u32>) {
+pub fn batch(tokens: &Tokens, starts: &[usize], seq: usize) -> Result<(Vec<u32>, Vec<u32>)> {
     let (mut inputs, mut targets) = (Vec::with_capacity(starts.len() * seq), Vec::with_capacity(starts.len() * seq));
     for &start in starts {
-        let window = &tokens[start..start + seq + 1];
+        let window = tokens.read(start..start + seq + 1)?;
         inputs.extend_from_slice(&window[..seq]);
         targets.extend_from_slice(&window[1..]);
     }
-    (inputs, targets)
+    Ok((inputs, targets))
 }
 
 #[cfg(test)]
@@ -187,6 +191,7 @@ mod tests {
     #[test]
     fn targets_are_inputs_one_later() {
         let tokens: Vec<u32> = (0..10).collect();
-        assert_eq!(batch(&tokens, &[0, 6], 3), (vec![0, 1, 2, 6, 7, 8], vec![1, 2, 3, 7, 8, 9]));
+        let batch = batch(&tokens.into(), &[0, 6], 3).unwrap();
+        assert_eq!(batch, (vec![0, 1, 2, 6, 7, 8], vec![1, 2, 3, 7, 8, 9]));
     }
 }

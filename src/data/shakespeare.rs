@@ -1,22 +1,21 @@
 //! Tiny Shakespeare (Karpathy 2015, public-domain text), downloaded once into the cache folder.
 
 use crate::error::{Error, Result};
-use crate::files;
-use std::fs;
+use crate::files::{self, Links};
 use std::path::{Path, PathBuf};
 #[cfg(feature = "download")]
 use std::{io::Read, time::Duration};
 
 const URL: &str = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt";
 const FILE: &str = "tinyshakespeare.txt";
-const LENGTH: u64 = 1_115_394;
+pub(super) const LENGTH: u64 = 1_115_394;
 const CRC32C: u32 = 0xf3bd_3377;
 
 /// The path of the text in `cache_dir`. It is downloaded if missing; its checksum is verified in any case.
 pub(super) fn fetch(cache_dir: &Path) -> Result<PathBuf> {
     let path = cache_dir.join(FILE);
-    if path.exists() {
-        let bytes = fs::read(&path).map_err(|e| Error::io(&path, e))?;
+    if path.symlink_metadata().is_ok() {
+        let bytes = files::read(&path, Links::Follow, 2 * LENGTH)?;
         let what = |what| format!("{what}; delete the file to download it again");
         verify(&bytes).map_err(|e| Error::invalid(&path, what(e)))?;
         return Ok(path);
@@ -117,7 +116,7 @@ mod tests {
     #[test]
     fn a_damaged_cached_file_is_refused() {
         let dir = tempfile::tempdir().unwrap();
-        fs::write(dir.path().join(FILE), b"To be").unwrap();
+        std::fs::write(dir.path().join(FILE), b"To be").unwrap();
         let message = fetch(dir.path()).unwrap_err().to_string();
         assert!(message.contains("has 5 bytes") && message.contains(FILE), "{message}");
         let message = verify(&vec![b'x'; LENGTH as usize]).unwrap_err();

@@ -73,8 +73,8 @@ pub(super) fn find(path: &Path) -> Result<Found> {
         let what = "is neither a file nor a folder; a corpus is read several times, so it cannot be a pipe";
         return Err(Error::invalid(path, what));
     }
-    let mut walk =
-        Walk { seen: HashSet::new(), found: Found { sources: vec![], left_out: Named::default(), folder: true } };
+    let found = Found { sources: vec![], left_out: Named::default(), folder: true };
+    let mut walk = Walk { seen: HashSet::new(), inodes: HashSet::new(), found };
     walk.folder(path)?;
     Ok(walk.found)
 }
@@ -82,6 +82,8 @@ pub(super) fn find(path: &Path) -> Result<Found> {
 struct Walk {
     /// Canonical paths of the files and folders read so far.
     seen: HashSet<PathBuf>,
+    /// Of files with several names.
+    inodes: HashSet<(u64, u64)>,
     found: Found,
 }
 
@@ -118,7 +120,7 @@ impl Walk {
         }
         let link = entry.file_type().map_err(|e| Error::io(path, e))?.is_symlink();
         let canonical = if link { path.canonicalize().map_err(|e| Error::io(path, e))? } else { folder.join(name) };
-        if !self.seen.insert(canonical) {
+        if !self.seen.insert(canonical) || inode(&meta).is_some_and(|inode| !self.inodes.insert(inode)) {
             return Err(Error::invalid(path, "a file that is read under another name"));
         }
         if meta.len() == 0 {
@@ -127,6 +129,17 @@ impl Walk {
         self.found.sources.push(Source::new(path.to_path_buf(), meta.len()));
         Ok(())
     }
+}
+
+/// What all names of a file have in common, if it has several.
+fn inode(meta: &fs::Metadata) -> Option<(u64, u64)> {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt;
+        (meta.nlink() > 1).then(|| (meta.dev(), meta.ino()))
+    }
+    #[cfg(not(unix))]
+    None
 }
 
 #[cfg(test)]
@@ -168,11 +181,12 @@ mod tests {
         link(dir.path(), "m/up"); // a cycle
         link(&dir.path().join("m/near.txt"), "z.txt");
         link(Path::new("nowhere"), "broken");
+        fs::hard_link(dir.path().join("m/near.txt"), dir.path().join("y.txt")).unwrap();
         let found = find(dir.path()).unwrap();
         assert_eq!(names(&found, dir.path()), ["a/far.txt", "m/near.txt"]);
         let left = found.left_out.first.join("\n");
-        assert_eq!(found.left_out.count, 4, "{left}");
-        assert!(["again", "m/up", "z.txt", "broken"].iter().all(|name| left.contains(name)), "{left}");
+        assert_eq!(found.left_out.count, 5, "{left}");
+        assert!(["again", "m/up", "y.txt", "z.txt", "broken"].iter().all(|name| left.contains(name)), "{left}");
     }
 
     #[test]

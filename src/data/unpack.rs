@@ -2,7 +2,8 @@
 
 use super::progress::Meter;
 use super::sources::{Packing, Source};
-use crate::error::{Error, Result};
+use crate::error::Result;
+use crate::files::{self, Links};
 use flate2::bufread::MultiGzDecoder;
 use ruzstd::decoding::errors::{FrameDecoderError, ReadFrameHeaderError};
 use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};
@@ -14,7 +15,7 @@ const BUFFER: usize = 1 << 16;
 
 /// Opens a file for reading. The bytes read of the file itself advance `meter`.
 pub(super) fn open<'a>(source: &Source, meter: &'a Meter) -> Result<Box<dyn BufRead + 'a>> {
-    let file = File::open(&source.path).map_err(|e| Error::io(&source.path, e))?;
+    let file = files::open(&source.path, Links::Follow)?;
     let plain = BufReader::with_capacity(BUFFER, Counted { file, meter });
     Ok(match source.packing {
         Packing::None => Box::new(plain),

@@ -1,7 +1,7 @@
 //! Evaluates a model file: perplexity, answers to the synthetic exam, and whether two backends agree on it.
 
 use crate::backend::{Backend, Difference, first_not_finite};
-use crate::data::{sampler, synthetic};
+use crate::data::{Tokens, sampler, synthetic};
 use crate::formats::ModelFile;
 use crate::graph::{DType, Graph, Plan};
 use crate::infer::{Engine, EngineOptions, Sampling, load_weights};
@@ -36,16 +36,17 @@ impl Perplexity {
 /// a window see each other, whether the model was trained so or not.
 ///
 /// # Errors
-/// When there are fewer tokens than one window needs, an id is beyond the vocabulary, the loss is not finite, or the device
+/// When there are fewer tokens than one window needs, they cannot be read, an id is beyond the vocabulary, the loss is not finite, or the device
 /// fails.
-pub fn perplexity(file: &ModelFile, backend: &Backend, tokens: &[u32], bytes: Option<u64>) -> Result<Perplexity> {
+pub fn perplexity(file: &ModelFile, backend: &Backend, tokens: &Tokens, bytes: Option<u64>) -> Result<Perplexity> {
     let seq = file.config.seq_len;
     let windows = sampler::eval_windows(tokens.len(), seq, usize::MAX);
     if windows.is_empty() {
         let n = tokens.len();
         return Err(Error::usage(format!("{n} tokens are fewer than one window of {} tokens", seq + 1)));
     }
-    if let Some(id) = tokens.iter().find(|id| **id as usize >= file.vocab) {
+    let id = tokens.largest()?;
+    if id as usize >= file.vocab {
         return Err(Error::usage(format!("token {id}: the model has {} tokens", file.vocab)));
     }
     let (mut g, rows) = (Graph::new(), BATCH * seq);
@@ -63,7 +64,7 @@ pub fn perplexity(file: &ModelFile, backend: &Backend, tokens: &[u32], bytes: Op
     program.write(positions, &(0..rows).map(|r| (r % seq) as u32).collect::<Vec<_>>());
     let mut sum = 0.0;
     for starts in windows.chunks(BATCH) {
-        let (mut inputs, mut wanted) = sampler::batch(tokens, starts, seq);
+        let (mut inputs, mut wanted) = sampler::batch(tokens, starts, seq)?;
         inputs.resize(rows, 0);
         wanted.resize(rows, IGNORE);
         program.write(ids, &inputs);

@@ -13,7 +13,7 @@ impl ModelFile {
     /// # Errors
     /// Names the file and what is wrong with it.
     pub fn from_checkpoint(dir: &Path) -> Result<ModelFile> {
-        let saved = if dir.join("manifest.json").exists() {
+        let saved = if dir.join("manifest.json").symlink_metadata().is_ok() {
             checkpoint::load(dir)?
         } else {
             let found = checkpoint::newest_valid(dir)?;

@@ -19,11 +19,15 @@ pub(super) use tokens::STOP;
 pub use write::Layout;
 
 use super::{ModelFile, Tensor, TensorData, TextConfig, arch, mhc};
+#[cfg(feature = "native")]
+use crate::files::{self, Links, read_part};
 use crate::model::{Form, ModelConfig, Role, Weight};
 use half::f16;
 use keys::Keys;
 use std::collections::BTreeSet;
 
+/// The front of a file is parsed once so many bytes of it are there, and again each time their number has doubled.
+const FIRST_LOOK: usize = 1 << 16;
 const MAGIC: [u8; 4] = *b"GGUF";
 const VERSION: u32 = 3;
 /// What a file is aligned to unless it says otherwise.
@@ -101,6 +105,38 @@ pub(super) fn load(bytes: &[u8]) -> Result<ModelFile, String> {
     let head = Head::parse(bytes, bytes.len() as u64)?.expect("all its bytes are there");
     let part = |p: &Place| &bytes[p.offset as usize..][..p.bytes as usize];
     let tensors = head.places.iter().map(|p| p.decode(part(p))).collect::<Result<_, _>>()?;
+    Ok(ModelFile { config: head.config, vocab: head.vocab, tensors, text: head.text })
+}
+
+/// The front of a file with all keys and tensor descriptions, or as much of it as shows what is wrong with them.
+///
+/// # Errors
+/// When it cannot be read.
+#[cfg(feature = "native")]
+pub fn read_front(file: &std::fs::File) -> std::io::Result<Vec<u8>> {
+    let total = file.metadata()?.len();
+    let mut front = Vec::new();
+    loop {
+        let more = (front.len() as u64).max(FIRST_LOOK as u64).min(total - front.len() as u64);
+        front.extend(read_part(file, front.len() as u64, more)?);
+        if !matches!(Gguf::parse_front(&front, total), Ok(None)) {
+            return Ok(front);
+        }
+    }
+}
+
+/// Reads a model from a file, tensor by tensor.
+#[cfg(feature = "native")]
+pub(super) fn open(path: &std::path::Path) -> crate::Result<ModelFile> {
+    use crate::Error;
+    let file = files::open(path, Links::Follow)?;
+    let failed = |e| Error::io(path, e);
+    let total = file.metadata().map_err(failed)?.len();
+    let wrong = |what: String| Error::invalid(path, what);
+    let head = Head::parse(&read_front(&file).map_err(failed)?, total).map_err(wrong)?;
+    let head = head.ok_or_else(|| wrong("was changed while it was read".into()))?;
+    let read = |p: &Place| p.decode(&read_part(&file, p.offset, p.bytes).map_err(failed)?).map_err(wrong);
+    let tensors = head.places.iter().map(read).collect::<crate::Result<_>>()?;
     Ok(ModelFile { config: head.config, vocab: head.vocab, tensors, text: head.text })
 }
 

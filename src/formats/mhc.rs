@@ -135,7 +135,10 @@ impl MhcFile {
     /// # Errors
     /// [`Error::Io`](crate::Error::Io) or [`Error::Invalid`](crate::Error::Invalid).
     pub fn open(path: &std::path::Path) -> crate::Result<MhcFile> {
-        MhcFile::parse(&crate::files::map(path)?).map_err(|what| crate::Error::invalid(path, what))
+        /// Most bytes of a file: a header and the parameters of 4 streams.
+        const MAX_BYTES: u64 = 16 + 4 * 40 * MAX_SUBLAYERS as u64;
+        let bytes = crate::files::read(path, crate::files::Links::Follow, MAX_BYTES)?;
+        MhcFile::parse(&bytes).map_err(|what| crate::Error::invalid(path, what))
     }
 
     /// Writes the file atomically. Returns its size in bytes.

@@ -363,7 +363,7 @@ impl ModelFile {
         if path.is_dir() {
             return ModelFile::from_checkpoint(path);
         }
-        ModelFile::from_gguf(&crate::files::map(path)?).map_err(|what| Error::invalid(path, what))
+        gguf::open(path)
     }
 
     /// Writes a GGUF file atomically. Returns its size in bytes.

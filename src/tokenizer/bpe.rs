@@ -11,9 +11,11 @@ use super::split::{self, Ends};
 use crate::error::caught;
 use rayon::iter::{IntoParallelIterator, ParallelIterator};
 use serde_json::Value;
-use std::collections::HashMap;
+use std::borrow::Cow;
+use std::collections::{HashMap, HashSet};
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::LazyLock;
-use tokenizers::{AddedVocabulary, DecoderWrapper};
+use tokenizers::DecoderWrapper;
 
 /// Least bytes of a piece, except the last.
 const PIECE: usize = 1 << 15;
@@ -36,8 +38,8 @@ pub(super) struct Json {
 pub(super) enum Encoder {
     /// Our own code, and where it may cut texts, if that is known.
     Ours(Box<ByteLevel>, Option<Ends>),
-    /// The crate. For these added tokens the spelling of a special one is text.
-    Crate(Box<(Bounded, AddedVocabulary)>),
+    /// The crate. For this copy of the tokenizer the spelling of a special token is text.
+    Crate(Box<(Bounded, tokenizers::Tokenizer)>),
 }
 
 impl Json {
@@ -49,11 +51,10 @@ impl Json {
         super::check_ids(largest.into(), vocab.len())?;
         let byte_level = matches!(inner.get_decoder(), Some(DecoderWrapper::ByteLevel(_)));
         let steps = steps(inner.get_decoder());
-        let encoder = ours(&value, &inner).unwrap_or_else(|| {
-            let mut plain = inner.get_added_vocabulary().clone();
-            plain.set_encode_special_tokens(true);
-            Encoder::Crate(Box::new((bounded, plain)))
-        });
+        let encoder = match ours(&value, &inner) {
+            Some(ours) => ours,
+            None => Encoder::Crate(Box::new((bounded, plain(value, &inner)?))),
+        };
         let json = Self { inner, encoder, vocab_size: largest as usize + 1, byte_level, steps };
         // No vocabulary contains a character of the private-use area, so a model that cannot encode every text fails here.
         json.encode("a 1\u{10fffd}\n", true).map_err(|e| format!("it cannot encode every text: {e}"))?;
@@ -79,8 +80,8 @@ impl Json {
             },
             Encoder::Crate(both) => {
                 let (bounded, plain) = &**both;
-                let added = if specials { self.inner.get_added_vocabulary() } else { plain };
-                bounded.encode(text, added, &self.inner)
+                let tokenizer = if specials { &self.inner } else { plain };
+                bounded.encode(text, tokenizer.get_added_vocabulary(), tokenizer)
             }
         }
     }
@@ -120,11 +121,50 @@ impl Json {
 /// Parses with the `tokenizers` crate. That panics at some inputs, such as a decoder that is not JSON or a broken table of
 /// normalisations.
 fn read(json: &str) -> Result<(Value, Bounded, tokenizers::Tokenizer), String> {
-    let value = serde_json::from_str(json).map_err(|e| e.to_string())?;
+    let mut value: Value = serde_json::from_str(json).map_err(|e| e.to_string())?;
+    // Dropout is for the training of a model by the crate: the same text must always give the same ids.
+    let dropout = value.pointer_mut("/model/dropout").map_or(Value::Null, Value::take);
+    let json: Cow<str> = if dropout.is_null() { json.into() } else { value.to_string().into() };
     let bounded = Bounded::new(&value)?;
     let tokenizer = caught(|| tokenizers::Tokenizer::from_bytes(json.as_bytes()).map_err(|e| e.to_string()));
     let tokenizer = tokenizer.unwrap_or_else(|_| Err("one of its parts is damaged".to_string()))?;
     Ok((value, bounded, tokenizer))
+}
+
+/// The tokenizer for texts: the same ids, but no spelling gives a special token. A model may have its special tokens among
+/// its words; here their names begin with what nobody can know. Only one of a single character stays, as a text may have no
+/// other token for that.
+fn plain(mut json: Value, inner: &tokenizers::Tokenizer) -> Result<tokenizers::Tokenizer, String> {
+    let added = inner.get_added_vocabulary().get_added_tokens_decoder().values();
+    let special: HashSet<&str> = added.filter(|t| t.special).map(|t| &*t.content).collect();
+    let special = |text: &str| text.chars().nth(1).is_some() && special.contains(text);
+    let hidden = format!("\u{10fffe}{:016x}", RandomState::new().build_hasher().finish());
+    let hide = |name: &mut Value| {
+        if let Some(text) = name.as_str().filter(|text| special(text)) {
+            *name = format!("{hidden}{text}").into();
+        }
+    };
+    let model = &mut json["model"];
+    match &mut model["vocab"] {
+        Value::Object(ids) => {
+            let named = std::mem::take(ids).into_iter();
+            *ids = named.map(|(n, id)| (if special(&n) { format!("{hidden}{n}") } else { n }, id)).collect();
+        }
+        pieces => pieces.as_array_mut().into_iter().flatten().for_each(|piece| hide(&mut piece[0])),
+    }
+    if let Some(merges) = model["merges"].as_array_mut() {
+        merges.retain(|merge| {
+            let pair =
+                merge.as_str().and_then(|both| both.split_once(' ')).or(merge[0].as_str().zip(merge[1].as_str()));
+            pair.is_none_or(|(l, r)| ![l, r, &[l, r].concat()].into_iter().any(special))
+        });
+    }
+    hide(&mut model["unk_token"]);
+    json["added_tokens"].as_array_mut().into_iter().flatten().for_each(|token| hide(&mut token["content"]));
+    (json["padding"], json["truncation"], json["post_processor"]) = (Value::Null, Value::Null, Value::Null);
+    let (_, _, mut plain) = read(&json.to_string())?;
+    plain.set_encode_special_tokens(true);
+    Ok(plain)
 }
 
 /// Our own encoder, if it does all that this tokenizer needs.
@@ -140,4 +180,123 @@ fn ours(json: &Value, inner: &tokenizers::Tokenizer) -> Option<Encoder> {
     let does_all = same && added.len() == ours.added.len() && ours.nfc != json["normalizer"].is_null();
     let ends = Ends::new(&ours.cuts, ours.nfc);
     does_all.then(|| Encoder::Ours(Box::new(ours), ends))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Tokenizer;
+    use serde_json::{Value, json};
+
+    const SPECIAL: [&str; 4] = ["[UNK]", "</s>", "[SEP]", "<|im_end|>"];
+
+    fn file(model: Value, pre_tokenizer: Value) -> Value {
+        let added = SPECIAL.iter().enumerate().map(|(id, content)| {
+            json!({"id": id, "content": content, "single_word": false, "lstrip": false, "rstrip": false,
+                "normalized": false, "special": true})
+        });
+        let size = model["vocab"].as_object().map_or(300, |vocab| vocab.len());
+        let plain = json!({"id": size, "content": "<tool>", "single_word": false, "lstrip": false, "rstrip": false,
+            "normalized": false, "special": false});
+        json!({"version": "1.0", "truncation": null, "padding": null, "normalizer": null, "decoder": null,
+            "post_processor": null, "added_tokens": added.chain([plain]).collect::<Vec<_>>(),
+            "pre_tokenizer": pre_tokenizer, "model": model})
+    }
+
+    /// Words with ids from 0: the special tokens, all ASCII characters that print, and others.
+    fn words(more: &[&str]) -> Vec<String> {
+        let ascii = (b'!'..=b'~').map(|b| char::from(b).to_string());
+        let more = more.iter().map(|word| word.to_string());
+        let mut all: Vec<String> = SPECIAL.map(String::from).into_iter().chain(ascii).chain(more).collect();
+        all.extend((all.len()..300).map(|i| format!("filler{i}")));
+        all
+    }
+
+    fn vocab(words: &[String]) -> Value {
+        words.iter().enumerate().map(|(id, word)| (word.clone(), json!(id))).collect()
+    }
+
+    /// Tokenizers that have their special tokens among their words.
+    fn all() -> Vec<(&'static str, Value)> {
+        let blanks = json!({"type": "WhitespaceSplit"});
+        let scores = |words: Vec<String>| words.into_iter().map(|w| json!([w, -1.0])).collect::<Value>();
+        let bpe = |words: Vec<String>, merges: Value| json!({"type": "BPE", "unk_token": "[UNK]", "vocab": vocab(&words), "merges": merges});
+        let bytes: Value = serde_json::from_str(&super::super::bytes_json()).unwrap();
+        let mut level = bytes["model"].clone();
+        for id in level["vocab"].as_object_mut().unwrap().values_mut() {
+            *id = json!(id.as_u64().unwrap() + 4);
+        }
+        for (id, special) in SPECIAL.iter().enumerate() {
+            level["vocab"][special] = json!(id);
+        }
+        level["ignore_merges"] = json!(true);
+        let level = |change: &dyn Fn(&mut Value)| {
+            let mut json = file(level.clone(), Value::Null);
+            json["decoder"] = bytes["decoder"].clone();
+            change(&mut json);
+            json
+        };
+        let prefix = json!({"type": "WordPiece", "unk_token": "[UNK]", "continuing_subword_prefix": "##",
+            "max_input_chars_per_word": 100, "vocab": vocab(&words(&["##b"]))});
+        vec![
+            (
+                "WordLevel",
+                file(json!({"type": "WordLevel", "unk_token": "[UNK]", "vocab": vocab(&words(&[]))}), blanks.clone()),
+            ),
+            ("WordPiece", file(prefix, blanks.clone())),
+            ("Unigram", file(json!({"type": "Unigram", "unk_id": 0, "vocab": scores(words(&[]))}), Value::Null)),
+            ("merges", file(bpe(words(&["</", "s>"]), json!(["< /", "s >", "</ s>"])), Value::Null)),
+            ("pairs", file(bpe(words(&["</", "s>"]), json!([["<", "/"], ["s", ">"], ["</", "s>"]])), blanks)),
+            ("bytes", level(&|_| ())),
+            ("bytes by the crate", level(&|json| json["normalizer"] = json!({"type": "NFKC"}))),
+            (
+                "bytes with merges",
+                level(&|json| {
+                    json["model"]["vocab"]["</"] = json!(260);
+                    json["model"]["vocab"]["s>"] = json!(261);
+                    json["added_tokens"][4]["id"] = json!(262);
+                    json["model"]["merges"] = json!(["< /", "s >", "</ s>"]);
+                }),
+            ),
+        ]
+    }
+
+    #[test]
+    fn no_text_becomes_a_special_token_of_any_model() {
+        for (name, json) in all() {
+            let tokenizer = Tokenizer::from_json(&json.to_string()).unwrap_or_else(|e| panic!("{name}: {e}"));
+            let control = |ids: Vec<u32>| ids.into_iter().filter(|id| (1..4).contains(id)).collect::<Vec<_>>();
+            for text in
+                ["</s>", "a </s> b", "[SEP] <|im_end|></s>", "\u{10fffe}</s>", "\u{10fffe}\u{10fffe}[SEP]\u{10fffe}"]
+            {
+                assert_eq!(control(tokenizer.encode(text)), [0; 0], "{name}: {text}");
+            }
+            assert_eq!(control(tokenizer.encode_with_specials("a</s>b[SEP]<|im_end|>")), [1, 2, 3], "{name}");
+            // Tokens that are not special stay what they are.
+            for specials in [false, true] {
+                let encode = if specials { Tokenizer::encode_with_specials } else { Tokenizer::encode };
+                assert!(encode(&tokenizer, "a <tool> b").contains(&tokenizer.token_id("<tool>").unwrap()), "{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_special_token_of_one_character_stays_the_token_of_that_character() {
+        let (_, mut json) = all().remove(3);
+        json["added_tokens"][1]["content"] = "!".into();
+        json["added_tokens"][1]["id"] = json!(4);
+        let tokenizer = Tokenizer::from_json(&json.to_string()).unwrap();
+        assert_eq!(tokenizer.encode("!"), [4]);
+    }
+
+    #[test]
+    fn the_same_text_has_the_same_ids_whatever_the_dropout() {
+        let (_, mut json) = all().remove(3);
+        let text = "</s> s> </ ".repeat(50);
+        let want = Tokenizer::from_json(&json.to_string()).unwrap();
+        json["model"]["dropout"] = json!(0.5);
+        let tokenizer = Tokenizer::from_json(&json.to_string()).unwrap();
+        for encode in [Tokenizer::encode, Tokenizer::encode_with_specials] {
+            assert_eq!(encode(&tokenizer, &text), encode(&want, &text));
+        }
+    }
 }

@@ -14,7 +14,7 @@ use super::{queue::Queue, split::Expression, words::Words};
 use serde_json::Value;
 use std::borrow::Cow;
 use std::cmp::Reverse;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::{Arc, Mutex};
 
@@ -117,13 +117,16 @@ impl ByteLevel {
         let vocab = model["vocab"].as_object().ok_or("it has no vocabulary")?;
         let size = vocab.len() + json["added_tokens"].as_array().map_or(0, Vec::len);
         let added = added_tokens(&json["added_tokens"], size)?;
+        // No text gives one of these, unless it is a single byte.
+        let control: HashSet<&[u8]> =
+            added.iter().filter(|a| a.special && a.content.len() > 1).map(|a| a.content.as_bytes()).collect();
         let mut ids = HashMap::new();
         #[cfg(any(test, not(feature = "native")))]
         let mut tokens = Vec::new();
         for (token, id) in vocab {
             let id = token_id(id, size)?;
             let bytes = spelled(token);
-            if let Some(bytes) = &bytes {
+            if let Some(bytes) = bytes.as_ref().filter(|bytes| !control.contains(&bytes[..])) {
                 ids.insert(bytes.clone(), id);
             }
             #[cfg(any(test, not(feature = "native")))]
@@ -136,14 +139,16 @@ impl ByteLevel {
         let mut merges = HashMap::default();
         for (rank, merge) in model["merges"].as_array().ok_or("it has no merges")?.iter().enumerate() {
             let bad = || format!("merge {rank} is {merge}: it must join two tokens into one");
-            let id = |token: &str| spelled(token).and_then(|bytes| ids.get(&bytes).copied().map(|id| (bytes, id)));
             let (left, right) = match merge.as_str() {
                 Some(both) => both.split_once(' ').ok_or_else(bad)?,
                 None => merge[0].as_str().zip(merge[1].as_str()).ok_or_else(bad)?,
             };
-            let ((left, l), (right, r)) = id(left).zip(id(right)).ok_or_else(bad)?;
-            let both = ids.get(&[left, right].concat()[..]).ok_or_else(bad)?;
-            merges.insert(pair(l, r), (rank as u32, *both));
+            let (left, right) = spelled(left).zip(spelled(right)).ok_or_else(bad)?;
+            let tokens = [&left[..], &right, &[&left[..], &right].concat()];
+            if !tokens.iter().any(|token| control.contains(token)) {
+                let [left, right, both] = tokens.map(|token| ids.get(token).copied().ok_or_else(bad));
+                merges.insert(pair(left?, right?), (rank as u32, both?));
+            }
         }
         let mut starts = vec![false; 256];
         added.iter().for_each(|a| starts[usize::from(a.content.as_bytes()[0])] = true);

@@ -61,7 +61,7 @@ impl BpeTrainer {
     /// A trainer of a vocabulary of at most `vocab_size` tokens.
     ///
     /// # Errors
-    /// When `vocab_size` is below 262 (256 bytes and the special tokens).
+    /// When `vocab_size` is below 262 (256 bytes and the special tokens), or above [`MAX_VOCAB`](super::MAX_VOCAB).
     pub fn new(vocab_size: usize) -> Result<Self> {
         let smallest = SPECIALS.len() + 256;
         if vocab_size < smallest {
@@ -69,6 +69,10 @@ impl BpeTrainer {
                 "a vocabulary of {vocab_size} is too small: 256 bytes and {} special tokens need at least {smallest}",
                 SPECIALS.len()
             )));
+        }
+        if vocab_size > super::MAX_VOCAB {
+            let most = super::MAX_VOCAB;
+            return Err(Error::usage(format!("a vocabulary of {vocab_size} is too large: at most {most} is possible")));
         }
         let (cuts, ends) = split::trained();
         let words = HashMap::new();

@@ -6,8 +6,10 @@ use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 #[cfg(feature = "native")]
 use {
-    crate::files::{path_of, path_text},
+    crate::checkpoint::Checkpoint,
+    crate::files::{Links, path_of, path_text, read_utf8},
     crate::model::Preset,
+    crate::tokenizer::MAX_VOCAB,
     std::path::{Path, PathBuf},
 };
 
@@ -150,9 +152,9 @@ impl Config {
         let (mut table, base) = match path.to_str().and_then(Preset::find) {
             Some(preset) => (preset_table(preset)?, PathBuf::new()),
             None => {
-                let text = std::fs::read_to_string(path).map_err(|e| match e.kind() {
-                    std::io::ErrorKind::NotFound => unknown_config(path),
-                    _ => Error::io(path, e),
+                let text = read_utf8(path, Links::Follow, Config::MAX_BYTES).map_err(|e| match e {
+                    Error::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound => unknown_config(path),
+                    e => e,
                 })?;
                 let table = text.parse::<toml::Table>().map_err(|e| Error::invalid(path, e.to_string()))?;
                 (table, path.parent().unwrap_or(Path::new("")).to_path_buf())
@@ -172,6 +174,22 @@ impl Config {
         if !["bpe", "bytes"].contains(&config.data.tokenizer.as_str()) {
             config.data.tokenizer = path_text(&absolute(&base, &path_of(&config.data.tokenizer))?).into_owned();
         }
+        Ok(config)
+    }
+
+    /// Most bytes of a file.
+    #[cfg(feature = "native")]
+    pub(super) const MAX_BYTES: u64 = 1 << 20;
+
+    /// The configuration that a checkpoint was saved with, which is as strictly checked as one that is given.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] names the key and the limit.
+    #[cfg(feature = "native")]
+    pub fn saved(checkpoint: &Checkpoint) -> Result<Config> {
+        let wrong = |what: String| Error::invalid(&checkpoint.dir.join("meta.json"), format!("config: {what}"));
+        let config: Config = Deserialize::deserialize(&checkpoint.meta.config).map_err(|e| wrong(e.to_string()))?;
+        config.check().map_err(|e| wrong(e.to_string()))?;
         Ok(config)
     }
 
@@ -210,6 +228,10 @@ impl Config {
             if value == 0 || value > limit {
                 return fail(format!("[train] {key} = {value}: between 1 and {limit} is possible"));
             }
+        }
+        #[cfg(feature = "native")] // the data of a browser are text
+        if let Some(size) = self.data.vocab_size.filter(|size| !(1..=MAX_VOCAB).contains(size)) {
+            return fail(format!("[data] vocab_size = {size}: between 1 and {MAX_VOCAB} is possible"));
         }
         let m = &self.model;
         let values = t.batch_size as u64 * m.seq_len as u64 * m.widest() as u64;

@@ -2,9 +2,9 @@
 //! that is a configuration of this program, and its `.lock` or `metrics.jsonl` beside it. Any other folder stays as it is.
 
 use super::config::Config;
-use super::metrics;
-use crate::checkpoint::RunLock;
-use crate::files::write_atomic;
+use super::{metrics, plot, tensorboard};
+use crate::checkpoint::{self, RunLock};
+use crate::files::{self, Links, read_utf8, write_within};
 use crate::{Error, Result};
 use std::fs;
 use std::io::ErrorKind;
@@ -35,8 +35,14 @@ impl Start<'_> {
     /// to prepare before.
     ///
     /// # Errors
-    /// [`Error::Usage`] names a folder that belongs to something else; [`Error::Io`] if it cannot be read.
+    /// [`Error::Usage`] names a folder that belongs to something else; [`Error::Io`] if it cannot be read; [`Error::Invalid`]
+    /// names what is not what it should be, such as a link in the place of a log.
     pub fn check(self) -> Result<()> {
+        match self {
+            Start::Within(_) => {}
+            Start::New(dir) | Start::Resume(dir) => check_names(dir)?,
+            Start::Fork { from, to } => check_names(from).and_then(|()| check_names(to))?,
+        }
         match self {
             Start::Within(_) => Ok(()),
             Start::Resume(dir) if is_run(dir) => Ok(()),
@@ -59,8 +65,8 @@ impl Start<'_> {
             Start::Within(runs) => (create_within(runs)?, true),
             Start::New(dir) | Start::Resume(dir) | Start::Fork { to: dir, .. } => (dir.to_path_buf(), !dir.exists()),
         };
-        let _lock = RunLock::acquire(&path)?;
-        Ok(Folder { path, new, _lock })
+        let lock = RunLock::acquire(&path)?;
+        Ok(Folder { path, new, lock })
     }
 }
 
@@ -69,12 +75,17 @@ pub(super) struct Folder {
     path: PathBuf,
     /// The folder was created for the run.
     new: bool,
-    _lock: RunLock,
+    lock: RunLock,
 }
 
 impl Folder {
     pub(super) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Checks that the folder was not removed or replaced meanwhile: what is written now would be no run.
+    pub(super) fn check(&self) -> Result<()> {
+        self.lock.check()
     }
 }
 
@@ -91,8 +102,31 @@ impl Drop for Folder {
 }
 
 fn is_run(dir: &Path) -> bool {
-    let config = || fs::read_to_string(dir.join(CONFIG)).is_ok_and(|text| toml::from_str::<Config>(&text).is_ok());
+    let text = || read_utf8(&dir.join(CONFIG), Links::Refuse, Config::MAX_BYTES);
+    let config = || text().is_ok_and(|text| toml::from_str::<Config>(&text).is_ok());
     [RunLock::FILE_NAME, metrics::FILE_NAME].iter().any(|name| dir.join(name).is_file()) && config()
+}
+
+/// Checks that every name of this program in a folder is a file or a folder, as it should be: a link could lead anywhere, and
+/// a pipe be waited for.
+fn check_names(dir: &Path) -> Result<()> {
+    let entries = match fs::read_dir(dir) {
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
+        entries => entries.map_err(|e| Error::io(dir, e))?,
+    };
+    for entry in entries {
+        let entry = entry.map_err(|e| Error::io(dir, e))?;
+        let (name, path) = (entry.file_name(), entry.path());
+        let Some(name) = name.to_str() else { continue };
+        if [RunLock::FILE_NAME, CONFIG, metrics::FILE_NAME, plot::FILE_NAME].contains(&name)
+            || name.starts_with(tensorboard::PREFIX)
+        {
+            files::check_within(&path)?;
+        } else if checkpoint::is_own(name) {
+            checkpoint::check_within(&path)?;
+        }
+    }
+    Ok(())
 }
 
 /// Whether a folder does not exist, or has nothing but the lock of a run that was refused: a file with a pid.
@@ -100,13 +134,22 @@ fn is_vacant(dir: &Path) -> Result<bool> {
     let is_lock = |entry: fs::DirEntry| {
         let pid = |text: String| text.trim().bytes().all(|b| b.is_ascii_digit());
         let is_file = entry.file_type().is_ok_and(|t| t.is_file()) && entry.file_name() == RunLock::FILE_NAME;
-        is_file && fs::read_to_string(entry.path()).is_ok_and(pid)
+        is_file && read_utf8(&entry.path(), Links::Refuse, 64).is_ok_and(pid)
     };
     match fs::read_dir(dir) {
         Ok(mut entries) => Ok(entries.all(|entry| entry.is_ok_and(is_lock))),
-        Err(e) if e.kind() == ErrorKind::NotFound => Ok(true),
+        Err(e) if e.kind() == ErrorKind::NotFound => match broken_link(dir) {
+            Some(link) => Err(Error::invalid(link, "is a link to nothing: a run needs a folder")),
+            None => Ok(true),
+        },
         Err(e) => Err(Error::io(dir, e)),
     }
+}
+
+/// A link to nothing, which keeps `dir` from being created.
+fn broken_link(dir: &Path) -> Option<&Path> {
+    // Without a slash at the end, which would follow the link.
+    dir.components().as_path().ancestors().find(|dir| dir.is_symlink() && !dir.exists())
 }
 
 /// Creates a folder that no other process has.
@@ -127,7 +170,7 @@ fn create_within(runs: &Path) -> Result<PathBuf> {
 /// Writes the resolved configuration of a run.
 pub(super) fn write_config(config: &Config, dir: &Path) -> Result<()> {
     let text = toml::to_string_pretty(config).map_err(|e| Error::usage(e.to_string()))?;
-    write_atomic(&dir.join(CONFIG), text.as_bytes())
+    write_within(&dir.join(CONFIG), text.as_bytes())
 }
 
 /// The run in `runs` whose log was written last.
@@ -140,7 +183,7 @@ pub fn newest_run(runs: &Path) -> Result<PathBuf> {
         entries => entries.into_iter().flatten(),
     };
     let dated = entries.flatten().filter_map(|e| {
-        let changed = e.path().join(metrics::FILE_NAME).metadata().and_then(|m| m.modified()).ok()?;
+        let changed = e.path().join(metrics::FILE_NAME).symlink_metadata().and_then(|m| m.modified()).ok()?;
         Some((changed, e.path()))
     });
     let none = || Error::usage(format!("there is no run in {}: start one with nanotern train", runs.display()));
@@ -150,6 +193,20 @@ pub fn newest_run(runs: &Path) -> Result<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[cfg(unix)]
+    #[test]
+    fn a_link_to_nothing_is_said_before_anything_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let link = dir.path().join("link");
+        std::os::unix::fs::symlink(dir.path().join("target"), &link).unwrap();
+        for run in [link.clone(), link.join(""), link.join("run")] {
+            let said = Start::New(&run).check().unwrap_err().to_string();
+            assert!(said.contains("link") && said.contains("a link to nothing"), "{said}");
+        }
+        fs::create_dir(dir.path().join("target")).unwrap();
+        Start::New(&link.join("run")).check().unwrap();
+    }
 
     #[test]
     fn folders_within_another_are_unique_under_a_race() {

@@ -5,17 +5,20 @@
 //! of a skipped step has `"skipped": true`. Each line is a single write to the operating system, so a killed process neither
 //! loses nor tears a line. A value that is exactly an f32 is written with the digits of an f32.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::Write;
+use std::fs::{File, OpenOptions};
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Number, Value};
 
 use crate::error::{Error, Result};
-use crate::files::{sync_dir, write_atomic};
+use crate::files::{self, Links, sync_dir, write_within};
 
 /// The file name inside a run directory.
 pub const FILE_NAME: &str = "metrics.jsonl";
+
+/// Most bytes of a log that is read.
+const MAX_BYTES: u64 = 1 << 30;
 
 /// One logged training step.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -57,21 +60,22 @@ pub struct MetricsWriter {
 }
 
 impl MetricsWriter {
-    /// Opens the log of `run_dir`. A new run (`resume_step` is `None`) starts with an empty log. A run resumed at step S keeps
+    /// Opens the log of `run_dir`, which must exist. A new run (`resume_step` is `None`) starts with an empty log. A run resumed at step S keeps
     /// the records up to and including S; later records and torn lines are removed, in one atomic rewrite.
     ///
     /// # Errors
-    /// [`Error::Io`] if the file cannot be read, rewritten or opened.
+    /// [`Error::Io`] if the file cannot be read, rewritten or opened; [`Error::Invalid`] if it is a link or no file.
     pub fn open(run_dir: &Path, resume_step: Option<u64>) -> Result<Self> {
-        fs::create_dir_all(run_dir).map_err(|e| Error::io(run_dir, e))?;
         let path = run_dir.join(FILE_NAME);
         let before = read_or_empty(&path)?;
         let kept = resume_step.map_or_else(Vec::new, |last| up_to_step(&before, last));
-        if kept != before {
-            write_atomic(&path, &kept)?;
+        let mut file = files::open_within(&path, OpenOptions::new().append(true).create(true))?;
+        // Under another name, the log stays as it is.
+        if kept != before || files::has_other_names(&file) {
+            write_within(&path, &kept)?;
             sync_dir(run_dir)?;
+            file = files::open_within(&path, OpenOptions::new().append(true))?;
         }
-        let file = OpenOptions::new().append(true).create(true).open(&path).map_err(|e| Error::io(&path, e))?;
         Ok(MetricsWriter { path, file })
     }
 
@@ -169,16 +173,16 @@ fn up_to_step(log: &[u8], last: u64) -> Vec<u8> {
 }
 
 fn read_or_empty(path: &Path) -> Result<Vec<u8>> {
-    match fs::read(path) {
-        Ok(bytes) => Ok(bytes),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
-        Err(e) => Err(Error::io(path, e)),
+    match files::read(path, Links::Refuse, MAX_BYTES) {
+        Err(Error::Io { source, .. }) if source.kind() == ErrorKind::NotFound => Ok(Vec::new()),
+        read => read,
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     fn step(step: u64, loss: f64) -> StepRecord {
         StepRecord {

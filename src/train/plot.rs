@@ -7,6 +7,10 @@
 
 use std::fmt::Write;
 
+/// The file name inside a run directory.
+#[cfg(feature = "native")]
+pub(super) const FILE_NAME: &str = "loss.svg";
+
 const WIDTH: f64 = 760.0;
 const HEIGHT: f64 = 440.0;
 const LEFT: f64 = 64.0;

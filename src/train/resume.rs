@@ -2,8 +2,9 @@
 
 use super::config::{Aux, Config};
 use crate::checkpoint::Checkpoint;
-use crate::data::Corpus;
+use crate::data::{Corpus, Tokens};
 use crate::{Error, Result};
+use std::cmp::Ordering;
 use std::collections::BTreeSet;
 
 /// What a change of a key does to a run that goes on.
@@ -95,9 +96,14 @@ pub(super) struct Sums {
 }
 
 impl Sums {
-    pub(super) fn new(corpus: &Corpus) -> Sums {
-        let [train, val] = [&corpus.train, &corpus.val].map(|t| crc32c::crc32c(bytemuck::cast_slice(t.as_slice())));
-        Sums { train, val }
+    /// # Errors
+    /// As [`Tokens::read`].
+    pub(super) fn new(corpus: &Corpus) -> Result<Sums> {
+        let sum = |tokens: &Tokens| {
+            let mut crc = 0;
+            tokens.each(|ids| crc = crc32c::crc32c_append(crc, bytemuck::cast_slice(ids))).map(|()| crc)
+        };
+        Ok(Sums { train: sum(&corpus.train)?, val: sum(&corpus.val)? })
     }
 }
 
@@ -118,8 +124,7 @@ pub(super) fn check(saved: &Checkpoint, new: &Config, corpus: &Corpus, sums: &Su
             meta.step
         )));
     }
-    let unreadable = |e: serde_json::Error| Error::invalid(&saved.dir, format!("its configuration: {e}"));
-    let old: Config = serde_json::from_value(meta.config.clone()).map_err(unreadable)?;
+    let old = Config::saved(saved)?;
     let function = changes(Class::Function, &old, new)?;
     if !function.is_empty() {
         return refuse(list(&function, |c| format!("with {} = {}, not {}", c.key, c.old, c.new)));
@@ -132,8 +137,8 @@ pub(super) fn check(saved: &Checkpoint, new: &Config, corpus: &Corpus, sums: &Su
     if meta.state["data_crc32c"] != sums.train {
         return refuse(format!("on data that differs from {}{because}", corpus.name));
     }
-    let rows = saved.model.iter().find(|t| t.name == "embed.weight").map(|t| t.shape[0]);
-    if let Some(rows) = rows.filter(|rows| *rows != corpus.vocab_size) {
+    let rows = saved.model.iter().find(|t| t.name == "embed.weight").and_then(|t| t.shape.first());
+    if let Some(rows) = rows.filter(|rows| **rows != corpus.vocab_size) {
         return refuse(format!("with a vocabulary of {rows}, not {}{because}", corpus.vocab_size));
     }
     let mut said = schedule(&old, new, meta.step)?;
@@ -143,6 +148,14 @@ pub(super) fn check(saved: &Checkpoint, new: &Config, corpus: &Corpus, sums: &Su
         said.push(format!("validation losses after step {step} are of other windows than those up to it"));
     }
     Ok(said)
+}
+
+/// What is to be said when a new run starts from weights that were trained with another configuration of the model.
+pub(super) fn fork(old: &Config, new: &Config) -> Result<Option<String>> {
+    let mut changed = changes(Class::Function, old, new)?;
+    changed.retain(|c| c.key.starts_with("model."));
+    let keys = list(&changed, |c| format!("{} = {} (was {})", c.key, c.new, c.old));
+    Ok((!changed.is_empty()).then(|| format!("warning: these weights make another model with {keys}")))
 }
 
 /// What changes in the schedule after `step` steps, and what that does.
@@ -165,11 +178,13 @@ fn schedule(old: &Config, new: &Config, step: u64) -> Result<Vec<String>> {
     let last = rates(old, step.saturating_sub(1));
     let aux = if new.optim.aux == Aux::Lion { "Lion" } else { "AdamW" };
     for (i, name) in ["Muon", aux].into_iter().enumerate().filter(|(i, _)| planned[*i] != next[*i] && step > 0) {
-        let verb = if next[i] > last[i] { "rises" } else { "falls" };
-        said.push(format!(
-            "the learning rate of {name} {verb} from {:.1e} to {:.1e} after step {step}",
-            last[i], next[i]
-        ));
+        said.push(match next[i].total_cmp(&last[i]) {
+            Ordering::Equal => format!("the learning rate of {name} stays at {:.1e} after step {step}", next[i]),
+            change => {
+                let verb = if change == Ordering::Greater { "rises" } else { "falls" };
+                format!("the learning rate of {name} {verb} from {:.1e} to {:.1e} after step {step}", last[i], next[i])
+            }
+        });
     }
     let decay = |c: &Config| {
         let total = c.train.total_steps;
@@ -205,6 +220,21 @@ mod tests {
     }
 
     #[test]
+    fn a_fork_says_what_makes_another_model_of_the_weights() {
+        let (old, mut new) = (Config::default(), Config::default());
+        new.train.seed += 1;
+        new.optim.clip = 0.5;
+        assert_eq!(fork(&old, &new).unwrap(), None);
+        (new.model.rope_theta, new.model.kv_heads) = (500.0, 1);
+        let said = fork(&old, &new).unwrap().unwrap();
+        let kv_heads = old.model.kv_heads;
+        assert!(
+            said.ends_with(&format!("model.kv_heads = 1 (was {kv_heads}), model.rope_theta = 500 (was 10000)")),
+            "{said}"
+        );
+    }
+
+    #[test]
     fn a_change_of_the_schedule_is_said_with_its_effect() {
         let mut old = Config::default();
         (old.train.total_steps, old.optim.warmup_steps, old.optim.muon_lr) = (30, 2, 0.01);
@@ -221,6 +251,8 @@ mod tests {
                 "it then falls to 0 from step 30 to step 60, not from step 15 to step 30 as planned before",
             ]
         );
+        // The decay that had begun does not go on.
+        assert!(schedule(&old, &longer(60), 16).unwrap()[1].ends_with("Muon stays at 1.0e-2 after step 16"));
         // Before the decay, a longer run changes only when it begins.
         assert_eq!(schedule(&old, &longer(60), 10).unwrap().len(), 2);
         assert!(schedule(&old, &old, 10).unwrap().is_empty());

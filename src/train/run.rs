@@ -4,7 +4,7 @@ use super::config::Config;
 use super::folder::{Folder, Start, write_config};
 use super::metrics::{EvalRecord, MetricsWriter, StepRecord, read_losses};
 use super::peak::utilisation;
-use super::plot::loss_svg;
+use super::plot::{self, loss_svg};
 use super::progress::{Progress, Status};
 use super::resume::{self, Sums};
 use super::session::Session;
@@ -15,7 +15,7 @@ use crate::backend::Backend;
 use crate::checkpoint::{self, Checkpoint, Meta};
 use crate::data::Corpus;
 use crate::error::mib;
-use crate::files::write_atomic;
+use crate::files::write_within;
 use crate::ops::STATS_RING;
 use crate::{Error, Result};
 use std::path::{Path, PathBuf};
@@ -62,7 +62,7 @@ pub struct Run {
     forked: bool,
     /// Steps whose statistics were read.
     read: u64,
-    _folder: Folder,
+    folder: Folder,
 }
 
 /// The run's own state in a checkpoint.
@@ -113,7 +113,7 @@ impl Run {
             Start::Within(_) | Start::New(_) => None,
         };
         let forked = matches!(start, Start::Fork { .. });
-        let (sums, device) = (Sums::new(&corpus), identity(backend));
+        let (sums, device) = (Sums::new(&corpus)?, identity(backend));
         let mut said = Vec::new();
         if let Some((saved, warnings)) = &saved {
             said.extend_from_slice(warnings);
@@ -123,8 +123,14 @@ impl Run {
                 said.extend(resume::check(saved, &config, &corpus, &sums)?);
                 let before = saved.meta.state["device"].as_str().filter(|before| *before != device);
                 said.extend(before.map(|b| format!("steps so far ran on {b}; on {device} they may round differently")));
-            } else if saved.meta.tokenizer_hash != corpus.tokenizer.as_ref().map(|t| t.hash()) {
-                said.push(format!("warning: they were trained with another tokenizer than that of {}", corpus.name));
+            } else {
+                said.extend(resume::fork(&Config::saved(saved)?, &config)?);
+                if saved.meta.tokenizer_hash != corpus.tokenizer.as_ref().map(|t| t.hash()) {
+                    said.push(format!(
+                        "warning: they were trained with another tokenizer than that of {}",
+                        corpus.name
+                    ));
+                }
             }
         } else if dir.join("config.toml").exists() {
             said.push(format!("{} has no checkpoint: the run starts over at step 0", dir.display()));
@@ -150,7 +156,7 @@ impl Run {
             read: session.step,
             dir,
             session,
-            _folder: folder,
+            folder,
         };
         said.iter().for_each(|line| run.progress.message(line));
         Ok(run)
@@ -166,7 +172,7 @@ impl Run {
         let Session { config, corpus, trainer, .. } = &self.session;
         let step = &trainer.step;
         let count = step.model.param_count();
-        let tokens = corpus.train.as_slice().len();
+        let tokens = corpus.train.len();
         let windows = self.session.windows();
         let epochs = config.train.total_steps as f64 * step.shape.tokens() as f64
             / (windows as f64 * config.model.seq_len as f64);
@@ -178,7 +184,7 @@ impl Run {
             corpus.vocab_size,
             mib(step.plan.bytes() as u64),
             corpus.name,
-            corpus.val.as_slice().len(),
+            corpus.val.len(),
             step.shape.tokens(),
             step.sections.micro.nodes().len(),
             self.dir.display(),
@@ -235,6 +241,7 @@ impl Run {
             let log = due(self.session.config.train.log_interval) || step == total || step == 1;
             let full = step - self.read >= STATS_RING as u64 / 2;
             if log || full || due(self.session.config.train.checkpoint_interval) {
+                self.folder.check()?;
                 let stats = self.session.trainer.stats(self.read..step)?;
                 self.take_stats(&stats);
                 self.read = step;
@@ -271,6 +278,7 @@ impl Run {
     }
 
     fn finish(&mut self) -> Result<Outcome> {
+        self.folder.check()?;
         let done = self.session.step == self.session.config.train.total_steps;
         let name = if done { "final".to_string() } else { checkpoint::step_name(self.session.step) };
         if done {
@@ -422,9 +430,9 @@ impl Run {
 
     fn write_plot(&self) -> Result<()> {
         let losses = read_losses(&self.dir)?;
-        let path = self.dir.join("loss.svg");
+        let path = self.dir.join(plot::FILE_NAME);
         let title = self.dir.file_name().map_or("loss".into(), |n| n.to_string_lossy());
-        write_atomic(&path, loss_svg(&losses.train, &losses.val, &title).as_bytes())
+        write_within(&path, loss_svg(&losses.train, &losses.val, &title).as_bytes())
     }
 }
 

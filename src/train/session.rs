@@ -46,8 +46,8 @@ impl Session {
             return Err(Error::usage(what));
         }
         document_end(config, corpus)?;
-        let (seq, have) = (config.model.seq_len, corpus.val.as_slice().len());
-        let sampler = Sampler::new(corpus.train.as_slice().len(), seq, config.train.seed)?;
+        let (seq, have) = (config.model.seq_len, corpus.val.len());
+        let sampler = Sampler::new(corpus.train.len(), seq, config.train.seed)?;
         if have > seq {
             return Ok(sampler);
         }
@@ -77,17 +77,17 @@ impl Session {
     /// Submits the next step. Does not wait for a GPU.
     ///
     /// # Errors
-    /// When the device fails.
+    /// When the device fails, or the data cannot be read.
     pub fn submit(&mut self) -> Result<()> {
         let shape = self.trainer.step.shape;
         let factor = self.config.optim.schedule(self.step, self.config.train.total_steps);
         let (cursor, end) = (self.cursor, self.document_end);
         let micro = (0..shape.accum).map(|i| {
             let starts = self.sampler.starts(cursor + (i * shape.batch) as u64, shape.batch);
-            let (inputs, targets) = sampler::batch(self.corpus.train.as_slice(), &starts, shape.seq);
-            batch(inputs, targets, shape.seq, end)
+            let (inputs, targets) = sampler::batch(&self.corpus.train, &starts, shape.seq)?;
+            Ok(batch(inputs, targets, shape.seq, end))
         });
-        self.trainer.submit(self.step, factor, micro)?;
+        self.trainer.try_submit(self.step, factor, micro)?;
         self.cursor += (shape.batch * shape.accum) as u64;
         self.tokens += shape.tokens() as u64;
         self.step += 1;
@@ -102,17 +102,17 @@ impl Session {
     /// Loss of the validation split, in nats per token. Waits for the device.
     ///
     /// # Errors
-    /// When the device fails.
+    /// When the device fails, or the data cannot be read.
     pub async fn validate(&mut self) -> Result<f64> {
-        let (shape, val) = (self.trainer.step.shape, self.corpus.val.as_slice());
+        let (shape, val) = (self.trainer.step.shape, &self.corpus.val);
         let windows = sampler::eval_windows(val.len(), shape.seq, self.config.train.eval_windows);
         let batches = windows.chunks(shape.batch).map(|starts| {
-            let (mut inputs, mut targets) = sampler::batch(val, starts, shape.seq);
+            let (mut inputs, mut targets) = sampler::batch(val, starts, shape.seq)?;
             inputs.resize(shape.rows(), 0);
             targets.resize(shape.rows(), IGNORE);
-            batch(inputs, targets, shape.seq, self.document_end)
+            Ok(batch(inputs, targets, shape.seq, self.document_end))
         });
-        self.trainer.fetch_loss(batches).await
+        self.trainer.try_fetch_loss(batches).await
     }
 
     /// The model in its present state, as it would be served.
@@ -140,15 +140,22 @@ fn document_end(config: &Config, corpus: &Corpus) -> Result<Option<u32>> {
     if !config.data.separate_documents {
         return Ok(None);
     }
-    let end = corpus.tokenizer.as_ref().and_then(Tokenizer::eos).filter(|end| corpus.train.as_slice().contains(end));
-    let none = || format!("data.separate_documents: in {} no token is known to end a document", corpus.name);
-    end.map(Some).ok_or_else(|| Error::usage(none()))
+    if let Some(end) = corpus.tokenizer.as_ref().and_then(Tokenizer::eos) {
+        for block in corpus.train.blocks(0..corpus.train.len()) {
+            if block?.1.contains(&end) {
+                return Ok(Some(end));
+            }
+        }
+    }
+    let name = &corpus.name;
+    Err(Error::usage(format!("data.separate_documents: in {name} no token is known to end a document")))
 }
 
 #[cfg(all(test, feature = "native"))]
 mod tests {
     use super::*;
     use crate::backend::{Cpu, Level};
+    use crate::data::Tokens;
     use crate::model::ModelConfig;
     use crate::tokenizer::EOS;
 
@@ -172,19 +179,19 @@ mod tests {
             let mut session = Session::new(config(separate), corpus(EOS), &backend).unwrap();
             let seq = session.config.model.seq_len;
             let end = separate.then(|| session.corpus.tokenizer.as_ref().unwrap().eos().unwrap());
-            let mut expected = |tokens: Vec<u32>, starts: &[usize]| {
+            let mut expected = |tokens: &Tokens, starts: &[usize]| {
                 let batches = starts.chunks(2).map(|starts| {
-                    let (mut inputs, mut targets) = sampler::batch(&tokens, starts, seq);
+                    let (mut inputs, mut targets) = sampler::batch(tokens, starts, seq).unwrap();
                     inputs.resize(2 * seq, 0);
                     targets.resize(2 * seq, IGNORE);
                     batch(inputs, targets, seq, end)
                 });
                 session.trainer.evaluate(batches).unwrap()
             };
-            let (train, val) = (corpus(EOS).train.as_slice().to_vec(), corpus(EOS).val.as_slice().to_vec());
+            let Corpus { train, val, .. } = corpus(EOS);
             let windows = sampler::eval_windows(val.len(), seq, usize::MAX);
             let starts = session.sampler.starts(0, 2);
-            let want = [expected(val, &windows), expected(train, &starts)];
+            let want = [expected(&val, &windows), expected(&train, &starts)];
             let validated = pollster::block_on(session.validate()).unwrap();
             session.submit().unwrap();
             let trained = f64::from(session.trainer.stats(0..1).unwrap()[0].loss);

@@ -12,6 +12,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::error::{Error, Result};
 
+/// What the name of an event file begins with.
+pub(super) const PREFIX: &str = "events.out.tfevents";
+
 /// Writes scalars to one new event file.
 #[derive(Debug)]
 pub struct EventWriter {
@@ -20,19 +23,18 @@ pub struct EventWriter {
 }
 
 impl EventWriter {
-    /// Creates `events.out.tfevents.<unix time>.<pid>` in `dir`. With `resume_step` S, TensorBoard drops the points after step
+    /// Creates `events.out.tfevents.<unix time>.<pid>` in `dir`, which must exist. With `resume_step` S, TensorBoard drops the points after step
     /// S of the earlier event files in that directory.
     ///
     /// # Errors
     /// [`Error::Io`] if the file cannot be created or written.
     pub fn create(dir: &Path, resume_step: Option<u64>) -> Result<Self> {
-        std::fs::create_dir_all(dir).map_err(|e| Error::io(dir, e))?;
-        let name = format!("events.out.tfevents.{:010}.{}", now() as u64, std::process::id());
+        let name = format!("{PREFIX}.{:010}.{}", now() as u64, std::process::id());
         let (path, file) = create_new(dir, &name)?;
         let mut writer = EventWriter { path, out: BufWriter::new(file) };
         writer.append(&event(now(), 0, Payload::FileVersion))?;
         if let Some(step) = resume_step {
-            writer.append(&event(now(), step + 1, Payload::SessionStart))?;
+            writer.append(&event(now(), step.saturating_add(1), Payload::SessionStart))?;
         }
         writer.flush()?;
         Ok(writer)

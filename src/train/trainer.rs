@@ -179,6 +179,16 @@ impl Trainer {
     /// # Panics
     /// When the number of micro-batches is not that of the step.
     pub fn submit(&mut self, step: u64, lr_factor: f64, micro: impl IntoIterator<Item = Batch>) -> Result<()> {
+        self.try_submit(step, lr_factor, micro.into_iter().map(Ok))
+    }
+
+    /// [`Trainer::submit`] of micro-batches that may not be readable; the first error ends it, and with it the step.
+    pub(super) fn try_submit(
+        &mut self,
+        step: u64,
+        lr_factor: f64,
+        micro: impl IntoIterator<Item = Result<Batch>>,
+    ) -> Result<()> {
         let t = (step + 1).min(1 << 20) as i32;
         let bias = |beta: f32| (1.0 - f64::from(beta).powi(t)) as f32;
         let slot = (step % STATS_RING as u64) as f32;
@@ -187,6 +197,7 @@ impl Trainer {
         self.program.run_section(self.step.sections.begin)?;
         let mut count = 0;
         for batch in micro {
+            let batch = batch?;
             self.check(&batch)?;
             self.feed(&batch);
             self.program.write(self.step.order, &sorted_rows(&batch.inputs));
@@ -222,9 +233,15 @@ impl Trainer {
     /// # Errors
     /// When the device fails, or an id is beyond the vocabulary.
     pub async fn fetch_loss(&mut self, batches: impl IntoIterator<Item = Batch>) -> Result<f64> {
+        self.try_fetch_loss(batches.into_iter().map(Ok)).await
+    }
+
+    /// [`Trainer::fetch_loss`] of batches that may not be readable; the first error ends it.
+    pub(super) async fn try_fetch_loss(&mut self, batches: impl IntoIterator<Item = Result<Batch>>) -> Result<f64> {
         self.program.run_section(self.step.sections.begin)?;
         let (mut sum, mut count) = (0.0, 0u64);
         for batch in batches {
+            let batch = batch?;
             self.check(&batch)?;
             self.feed(&batch);
             self.program.run_unless_stopped(self.step.sections.eval)?;

@@ -55,6 +55,7 @@ fn save(run: &Path, config: &ModelConfig, model: &[Array], tokenizer: Option<&To
     let all = Config { model: config.clone(), ..Config::default() };
     let meta = Meta { step: 1, config: serde_json::to_value(all).unwrap(), ..Meta::default() };
     let json = tokenizer.map(Tokenizer::to_json);
+    std::fs::create_dir_all(run).unwrap();
     checkpoint::save(run, "step_1", &meta, model, &[], json.as_deref()).unwrap()
 }
 

@@ -425,7 +425,7 @@ fn malformed_mhc_files_are_refused_by_name() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("bad.mhc");
     for (name, bytes, part) in [
-        ("empty", vec![], "empty"),
+        ("empty", vec![], "magic at offset 0 needs 4 bytes, 0 remain"),
         ("cut header", good[..10].to_vec(), "number of sub-layers at offset 8"),
         ("wrong magic", put(0, 0x2143_486D), "magic at offset 0"),
         ("version 0", put(4, 0), "version 0"),

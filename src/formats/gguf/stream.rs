@@ -2,10 +2,7 @@
 //! were read are dropped, so that the whole file is never in memory.
 
 use super::super::Tensor;
-use super::Head;
-
-/// The head is parsed once so many bytes have arrived, and again each time their number has doubled.
-const FIRST_LOOK: usize = 1 << 16;
+use super::{FIRST_LOOK, Head};
 
 /// A file that arrives in pieces.
 pub struct Stream {

@@ -38,8 +38,8 @@ pub const LONGEST_OUTPUT: usize = 4 << 20;
 /// Most values within a value that a template makes.
 const MOST_PARTS: usize = 1 << 17;
 
-/// The longest time of a rendering.
-const LONGEST_TIME: Duration = Duration::from_secs(1);
+/// The longest time of a rendering. Without optimisation all takes longer.
+const LONGEST_TIME: Duration = Duration::from_secs(if cfg!(debug_assertions) { 10 } else { 1 });
 
 // No template can spell these names.
 const IN_TIME: &str = "\0intime";
@@ -134,11 +134,22 @@ pub fn check_depth(source: &str, syntax: SyntaxConfig) -> Result<(), Error> {
     Ok(())
 }
 
-/// How deep the tree of the tokens so far can be. All that follows the last comma of a bracket is taken for one chain.
+/// A bracket that is open. All from one comma to the next is taken for one chain.
+#[derive(Clone, Copy, Default)]
+struct Bracket {
+    /// Links of the chain so far.
+    links: usize,
+    /// The depth of the deepest bracket in the chain so far.
+    within: usize,
+    /// The depth of the deepest chain before.
+    before: usize,
+}
+
+/// How deep the tree of the tokens so far can be.
 #[derive(Default)]
 struct Depth {
-    /// The brackets that are open, the tag first: links of the chain so far, and the depth of the deepest bracket that they hold.
-    open: Vec<(usize, usize)>,
+    /// The brackets that are open, the tag first.
+    open: Vec<Bracket>,
     /// Links of all open brackets.
     links: usize,
     /// The blocks that are open: each with its branches.
@@ -160,7 +171,7 @@ impl Depth {
         match token {
             Token::TemplateData(_) => {}
             Token::VariableStart | Token::BlockStart => {
-                (self.open, self.links) = (vec![(0, 0)], 0);
+                (self.open, self.links) = (vec![Bracket::default()], 0);
                 (self.begins, self.sets) = (matches!(token, Token::BlockStart), false);
             }
             Token::VariableEnd | Token::BlockEnd => {
@@ -183,13 +194,13 @@ impl Depth {
                 if operand {
                     self.link(); // a call, or a subscript
                 }
-                self.open.push((0, 0));
+                self.open.push(Bracket::default());
             }
             Token::BracketClose | Token::ParenClose | Token::BraceClose => {
                 deepest = self.end_chain();
-                let (_, within) = self.open.pop().unwrap_or_default();
-                if let Some((_, deepest)) = self.open.last_mut() {
-                    *deepest = (*deepest).max(within + 1);
+                let closed = self.open.pop().unwrap_or_default();
+                if let Some(around) = self.open.last_mut() {
+                    around.within = around.within.max(closed.before + 1);
                 }
                 self.operand = true;
             }
@@ -199,19 +210,20 @@ impl Depth {
     }
 
     fn link(&mut self) {
-        if let Some((links, _)) = self.open.last_mut() {
-            *links += 1;
+        if let Some(bracket) = self.open.last_mut() {
+            bracket.links += 1;
             self.links += 1;
         }
     }
 
-    /// Ends the chain of the innermost bracket. Returns how deep the bracket is, with all around it.
+    /// Ends the chain of the innermost bracket. Returns how deep the chain is, with all around it.
     fn end_chain(&mut self) -> usize {
-        let around = self.open.len() + self.links;
-        let Some((links, deepest)) = self.open.last_mut() else { return 0 };
-        self.links -= *links;
-        *deepest += std::mem::take(links);
-        around + *deepest
+        let levels = self.open.len();
+        let Some(bracket) = self.open.last_mut() else { return 0 };
+        self.links -= bracket.links;
+        let deep = bracket.links + bracket.within;
+        *bracket = Bracket { before: bracket.before.max(deep), ..Bracket::default() };
+        levels + self.links + deep
     }
 
     fn block(&mut self, word: &str) {
@@ -230,13 +242,17 @@ impl Depth {
 /// # Errors
 /// When it fails, or takes too much.
 pub fn render(environment: &Environment<'_>, context: Value) -> Result<String, Error> {
+    render_until(Instant::now() + LONGEST_TIME, environment, context)
+}
+
+fn render_until(until: Instant, environment: &Environment<'_>, context: Value) -> Result<String, Error> {
     let template = environment.get_template("chat")?;
     let compiled = get_compiled_template(&template);
     let instructions = watched(&compiled.instructions)?;
     let blocks = compiled.blocks.iter().map(|(name, block)| Ok((*name, watched(block)?)));
     let blocks = blocks.collect::<Result<BTreeMap<_, _>, Error>>()?;
     let mut text = String::new();
-    UNTIL.set(Some(Instant::now() + LONGEST_TIME));
+    UNTIL.set(Some(until));
     let mut out = make_string_output(&mut text);
     eval(environment, &instructions, context, &blocks, &mut out, AutoEscape::None)?;
     fits(text.len())?;
@@ -396,6 +412,19 @@ mod tests {
     }
 
     #[test]
+    fn a_rendering_ends_in_time() {
+        let context = || Value::from_pairs([("x", Value::from(vec![1, 2]))]);
+        for template in
+            ["{{ [x] }}", "{{ x == 2 }}", "{{ x[0] }}", "{{ x|last }}", "{{ 'a'.join(x) }}", "{{ x is defined }}"]
+        {
+            let environment = super::super::jinja::environment(template).unwrap();
+            assert!(render(&environment, context()).is_ok());
+            let error = render_until(Instant::now() - Duration::from_secs(1), &environment, context()).unwrap_err();
+            assert!(exceeded(&error).unwrap().contains("takes longer than"), "{template}: {error}");
+        }
+    }
+
+    #[test]
     fn the_depth_of_a_source_is_that_of_its_deepest_place() {
         for (source, want) in [
             ("a ((((", 0),
@@ -403,7 +432,8 @@ mod tests {
             ("{{ a, b, c }}", 1),
             ("{{ - - a }}", 3),
             ("{{ a + b + c, d }}", 3),
-            ("{{ a.b[0](c)|d }}", 5),
+            ("{{ a.b[0](c)|d }}", 6),
+            ("{{ [a + b, c + d, [e, f], g.h, [i]] + j }}", 4),
             ("{{ [[[a]]] + b }}", 5),
             ("{{ '((((' ~ \"[[\" }}", 2),
             ("{# (((( #}{% raw %}{{ (((( }}{% endraw %}", 0),
