@@ -46,7 +46,7 @@ fn other_validation_data_are_said() {
     run.train().unwrap();
     let (saved, _) = checkpoint::newest_valid(&path).unwrap().unwrap();
     let check = |val: u32| {
-        let sums = Sums { val, ..Sums::new(&corpus()) };
+        let sums = Sums { val, ..Sums::new(&corpus()).unwrap() };
         resume::check(&saved, &run.session.config, &corpus(), &sums).unwrap()
     };
     let known = run.sums.val;
