@@ -16,7 +16,7 @@
 //! `MUTANT` when it runs, shaders and scripts when they are loaded. The copy shares the build folder with this tree.
 
 use super::{Result, cargo_command, web};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -253,7 +253,12 @@ fn copy(changed: &BTreeMap<String, String>) -> Result<PathBuf> {
     let listed = Command::new("git").args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"]).output();
     let listed = listed.map_err(|e| format!("git: {e}"))?.stdout;
     let listed = String::from_utf8(listed).map_err(|e| e.to_string())?;
-    for file in listed.split_terminator('\0').filter(|file| Path::new(file).is_file()) {
+    let files: BTreeSet<&str> = listed.split_terminator('\0').filter(|file| Path::new(file).is_file()).collect();
+    if tree.exists() {
+        let kept = |path: &Path| path.strip_prefix(&tree).is_ok_and(|p| files.contains(&*p.to_string_lossy()));
+        sweep(&tree, &kept).map_err(|e| format!("{}: {e}", tree.display()))?;
+    }
+    for file in files {
         let text = match changed.get(file) {
             Some(text) => text.clone().into_bytes(),
             None => fs::read(file).map_err(|e| format!("{file}: {e}"))?,
@@ -266,6 +271,19 @@ fn copy(changed: &BTreeMap<String, String>) -> Result<PathBuf> {
         fs::create_dir_all(parent).and_then(|()| fs::write(&to, text)).map_err(|e| format!("{}: {e}", to.display()))?;
     }
     Ok(tree)
+}
+
+/// Deletes the files of a folder that are not kept.
+fn sweep(dir: &Path, kept: &impl Fn(&Path) -> bool) -> std::io::Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            sweep(&path, kept)?;
+        } else if !kept(&path) {
+            fs::remove_file(path)?;
+        }
+    }
+    Ok(())
 }
 
 /// Builds the tests. Returns their programs by name; that of the library is `lib`.
