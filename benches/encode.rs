@@ -29,7 +29,7 @@ fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     for _ in 0..ROUNDS {
         let speed = |start: Instant| text.len() as f64 / 1e6 / start.elapsed().as_secs_f64();
         let start = Instant::now();
-        let ids = ours.encode(&text);
+        let ids = ours.encode(&text).unwrap();
         let nanotern = speed(start);
         let start = Instant::now();
         let encodings = theirs.encode_batch(pieces.clone(), false)?;

@@ -10,7 +10,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let file = ModelFile::open(path.as_ref())?;
     let tokenizer = file.tokenizer()?.ok_or("the model has no tokenizer")?;
     let mut engine = Engine::new(&file, &backend::open("auto", &Default::default())?, EngineOptions::default())?;
-    let mut tokens = file.text.prompt(tokenizer.encode(prompt));
+    let mut tokens = file.text.prompt(tokenizer.encode(prompt)?);
     tokens.extend(engine.generate(&tokens, Sampling::default())?.0);
     println!("{}", tokenizer.decode(&tokens));
     Ok(())

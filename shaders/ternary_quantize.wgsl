@@ -5,7 +5,8 @@
 // Scales are bit-equal everywhere: the sum of a group, padded with zeros to a power of two, adds halves, every level
 // through workgroup memory so that no compiler reorders it; 1 / group and the rounding to f16, to nearest even, are
 // integer arithmetic. `group` is a multiple of 32, at most 1024. One workgroup for each row: first all scales, then all
-// codes.
+// codes. A group whose mean is not finite has the scale NaN and codes of 0; by the bits of the mean, since compilers may
+// assume that floats are finite.
 
 //#import groups
 
@@ -55,7 +56,9 @@ fn make_scales(row: u32, first: u32, at_once: u32, padded: u32, lane: u32) {
     }
     if lane < at_once && first + lane < groups {
         let mean = sums[lane * padded] * reciprocal(args.group);
-        scales[row * groups + first + lane] = round_to_f16(max(mean, 0x1p-14f));
+        let scale = bitcast<u32>(round_to_f16(max(mean, 0x1p-14f)));
+        let finite = (bitcast<u32>(mean) & 0x7f800000u) != 0x7f800000u;
+        scales[row * groups + first + lane] = bitcast<f32>(select(0x7fc00000u, scale, finite));
     }
     workgroupBarrier();
 }
@@ -68,11 +71,14 @@ fn make_codes(row: u32, word: u32) -> u32 {
         // Beyond the end of the row every weight is zero, which is code 1.
         var four = 0x01010101u;
         if first < args.dim {
-            let half = 0.5 * scales[row * (args.dim / args.group) + first / args.group];
+            let scale = scales[row * (args.dim / args.group) + first / args.group];
+            let half = 0.5 * scale;
+            let finite = bitcast<u32>(scale) != 0x7fc00000u;
             four = 0u;
             for (var i = 0u; i < 4u; i++) {
                 let value = w[row * args.dim + first + i];
-                four |= select(select(1u, 0u, value < -half), 2u, value > half) << (8u * i);
+                let code = select(select(1u, 0u, value < -half), 2u, value > half);
+                four |= select(1u, code, finite) << (8u * i);
             }
         }
         packed |= four << (2u * quarter);

@@ -43,6 +43,9 @@ pub enum Error {
     /// A checkpoint could not be saved. Earlier ones are untouched; the message names the newest.
     #[error("{0}")]
     Checkpoint(String),
+    /// A weight, or a value of the state of an optimizer, is not a finite number. The message names it.
+    #[error("{0}")]
+    NotFinite(String),
     /// Work was told to stop before it was done.
     #[error("stopped by a signal")]
     Stopped,

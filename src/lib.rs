@@ -32,7 +32,7 @@
 //! let mut engine = Engine::new(&file, &device, EngineOptions::default())?;
 //!
 //! let sampling = Sampling { temperature: 0.0, max_tokens: 20, ..Sampling::default() };
-//! let prompt = tokenizer.encode("the quick");
+//! let prompt = tokenizer.encode("the quick")?;
 //! let (tokens, why) = engine.generate(&prompt, sampling)?;
 //! println!("{} ({why:?})", tokenizer.decode(&[prompt, tokens].concat()));
 //! # Ok(())
@@ -107,7 +107,7 @@
 //! backend           cpu, wgpu, cuda
 //! ops               one table of ops
 //! graph             nodes and tensors, gradients, the plan of memory
-//! rng, files        random numbers; files written as a whole
+//! rng, files, memory  random numbers; files written as a whole; what is free
 //! error             the one error type
 //! ```
 //!
@@ -131,6 +131,7 @@ pub mod formats;
 #[doc(hidden)]
 pub mod graph;
 pub mod infer;
+mod memory;
 pub mod model;
 #[doc(hidden)]
 pub mod ops;

@@ -109,30 +109,19 @@ impl Tokenizer {
     }
 
     /// The token ids of `text`, which is anybody's: the spelling of a special token stays text. No token is added at either
-    /// end. None where [`Tokenizer::try_encode`] fails.
-    pub fn encode(&self, text: &str) -> Vec<u32> {
-        self.ids(text, false).unwrap_or_default()
-    }
-
-    /// The token ids of `text`, in which the spelling of a special token is that token: a rendered chat template, say. None where
-    /// [`Tokenizer::try_encode_with_specials`] fails.
-    pub fn encode_with_specials(&self, text: &str) -> Vec<u32> {
-        self.ids(text, true).unwrap_or_default()
-    }
-
-    /// As [`Tokenizer::encode`], but says why there are no ids.
+    /// end.
     ///
     /// # Errors
     /// When the tokenizer would make the text more than 16 times as long, takes too long for its length, or is damaged.
-    pub fn try_encode(&self, text: &str) -> Result<Vec<u32>> {
+    pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
         self.ids(text, false)
     }
 
-    /// As [`Tokenizer::encode_with_specials`], but says why there are no ids.
+    /// The token ids of `text`, in which the spelling of a special token is that token: a rendered chat template, say.
     ///
     /// # Errors
-    /// As [`Tokenizer::try_encode`].
-    pub fn try_encode_with_specials(&self, text: &str) -> Result<Vec<u32>> {
+    /// As [`Tokenizer::encode`].
+    pub fn encode_with_specials(&self, text: &str) -> Result<Vec<u32>> {
         self.ids(text, true)
     }
 

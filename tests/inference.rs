@@ -5,18 +5,21 @@ mod common;
 
 use common::{backends, fastest, on_gpu, relative, scalar};
 use nanotern::backend::Backend;
+use nanotern::bench::random_model;
 use nanotern::checkpoint::{self, Meta};
 use nanotern::eval;
 use nanotern::formats::{Format, ModelFile, TensorData};
-use nanotern::infer::{Engine, EngineOptions, FinishReason, Sampling};
+use nanotern::infer::{DEFAULT_CONTEXT, Engine, EngineOptions, FinishReason, Sampling};
 use nanotern::model::ModelConfig;
+use nanotern::ops::PAGE;
 use nanotern::rng::Rng;
 use nanotern::tokenizer::Tokenizer;
 use nanotern::train::{Batch, Config, OptimConfig, StepShape, TrainStep, Trainer};
 use std::path::Path;
 
 const VOCAB: usize = 262;
-const SEQ: usize = 48;
+/// More than a page of keys and values.
+const SEQ: usize = 80;
 
 fn config(tie: bool, kv_heads: usize, streams: usize) -> ModelConfig {
     ModelConfig {
@@ -161,6 +164,53 @@ fn sequences_side_by_side_get_what_they_get_alone() {
             }
             assert_eq!(engine.free_slots(), 6);
         }
+    }
+}
+
+/// Prompts and answers that end before, at and behind the end of a page, in pages that lie anywhere.
+#[test]
+fn long_sequences_side_by_side_get_what_they_get_alone() {
+    let file = random_model(ModelConfig { seq_len: 300, ..config(true, 2, 1) }, VOCAB);
+    let prompts: Vec<Vec<u32>> = [58, 63, 1, 64, 130, 200].map(|n| ids(7).into_iter().cycle().take(n).collect()).into();
+    let sampling = Sampling { temperature: 0.0, max_tokens: 10, ..Sampling::default() };
+    let options = EngineOptions { slots: 6, context: 0 };
+    for (name, backend) in backends() {
+        let mut engine = Engine::new(&file, &backend, options).unwrap();
+        let first = together(&mut engine, &prompts, &sampling).0;
+        let pages: usize = prompts.iter().map(|p| (p.len() + 9).div_ceil(PAGE)).sum();
+        assert!((pages..2 * pages).contains(&engine.pages()), "{name}: {} pages for {pages}", engine.pages());
+        // The same again, where pages are taken in another order.
+        let mut turned: Vec<_> = together(&mut engine, &[&prompts[3..], &prompts[..3]].concat(), &sampling).0;
+        turned.rotate_left(3);
+        for (prompt, got) in prompts.iter().zip(first.iter().zip(&turned)) {
+            let mut engine = Engine::new(&file, &backend, options).unwrap();
+            let alone = engine.generate(prompt, sampling.clone()).unwrap().0;
+            assert!(*got.0 == alone && *got.1 == alone, "{name}: a prompt of {}", prompt.len());
+            assert!(on_gpu(&name) || alone.len() == 10);
+        }
+    }
+}
+
+#[test]
+fn keys_and_values_take_memory_as_sequences_grow() {
+    let file = random_model(ModelConfig { seq_len: 8192, ..config(true, 2, 1) }, VOCAB);
+    for (name, backend) in backends() {
+        let mut engine = Engine::new(&file, &backend, EngineOptions { slots: 16, context: 0 }).unwrap();
+        assert_eq!((engine.context(), engine.pages()), (DEFAULT_CONTEXT, 1), "{name}");
+        let sampling = Sampling { temperature: 0.0, max_tokens: 1, ..Sampling::default() };
+        // Room doubles. What a sequence leaves is for the next, in whatever slot.
+        for (tokens, pages) in [(64, 1), (65, 2), (130, 4), (10, 4), (256, 4), (257, 8)] {
+            let before = (engine.pages(), engine.device_bytes());
+            engine.generate(&vec![5; tokens], sampling.clone()).unwrap();
+            assert_eq!(engine.pages(), pages, "{name}: {tokens} tokens");
+            // Two layers have keys and values of two heads.
+            let page = 2 * 2 * 2 * 16 * PAGE * 4;
+            assert!(engine.device_bytes() >= before.1 + (pages - before.0) * page, "{name}: {tokens} tokens");
+        }
+        let idle = Engine::new(&file, &backend, EngineOptions { slots: 1, context: 64 }).unwrap().device_bytes();
+        let wide = Engine::new(&file, &backend, EngineOptions { slots: 16, context: 8192 }).unwrap().device_bytes();
+        // Rotary positions, and what more sequences sample, but no keys and values.
+        assert!(wide < idle + 6_000_000, "{name}: {idle} and {wide} bytes");
     }
 }
 

@@ -1,11 +1,15 @@
-//! Preparing data takes little memory, whatever the text. `benches/corpora.py` measures the same with 1 GB of each kind.
+//! Preparing data takes little memory, whatever the text, and so does a model, whatever its file says. `benches/corpora.py` measures the same with 1 GB of each kind.
 #![cfg(all(feature = "cli", target_os = "linux"))]
 
 mod common;
 
 use common::cli::Project;
+use nanotern::bench::random_model;
+use nanotern::formats::Format;
+use nanotern::model::ModelConfig;
+use nanotern::tokenizer::Tokenizer;
 use std::io::Write;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 /// Bytes of each corpus.
@@ -21,22 +25,92 @@ fn fill(p: &Project, unit: &str) {
     (0..=SIZE / part.len()).for_each(|_| file.write_all(part.as_bytes()).unwrap());
 }
 
+/// The most memory that a process held so far, in KiB; 0 if it has ended.
+fn held(process: u32) -> u64 {
+    let text = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    line.and_then(|line| line.trim().strip_suffix(" kB")?.parse().ok()).unwrap_or(0)
+}
+
 /// Runs a command and returns the most memory it held, in KiB, as last seen before its end.
 fn peak(p: &Project, words: &str) -> u64 {
     let mut child = p.command(words).stdout(Stdio::null()).spawn().unwrap();
-    let status = format!("/proc/{}/status", child.id());
     let mut peak = 0;
     loop {
-        let text = std::fs::read_to_string(&status).unwrap_or_default();
-        let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-        let kib = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse().ok());
-        peak = kib.unwrap_or(0).max(peak);
+        peak = held(child.id()).max(peak);
         match child.try_wait().unwrap() {
             Some(status) => break assert!(status.success(), "{words}"),
             None => std::thread::sleep(Duration::from_millis(5)),
         }
     }
     peak
+}
+
+/// A server or a generator holds what it uses, whatever a file says that it may use: here a 1 MB file of 256 layers, whose
+/// keys and values of the longest sequence would take 4 GiB.
+#[test]
+fn a_deep_model_takes_little_memory() {
+    let p = Project::new();
+    let config = ModelConfig {
+        dim: 32,
+        layers: 256,
+        heads: 1,
+        kv_heads: 1,
+        ffn: 32,
+        seq_len: 65_536,
+        group_size: 32,
+        mhc_streams: 1,
+        ..ModelConfig::default()
+    };
+    let mut file = random_model(config, 262);
+    file.set_tokenizer(&Tokenizer::bytes()).unwrap();
+    file.save_gguf(&p.path("deep.gguf"), Format::Q1_58).unwrap();
+    assert!(std::fs::metadata(p.path("deep.gguf")).unwrap().len() < 2_000_000);
+    let peak = peak(&p, "generate --backend cpu --threads 1 --model deep.gguf --prompt x --max-tokens 2");
+    assert!(peak > 1000 && peak < MOST, "generate: {peak} KiB");
+    let mut server = p.start("serve --backend cpu --threads 1 --port 0 --model deep.gguf --slots 16 --context 65536");
+    server.wait_for("http://");
+    let peak = held(server.child.id());
+    server.kill();
+    assert!(peak > 1000 && peak < MOST, "serve: {peak} KiB");
+}
+
+/// A command that finds too little memory says so, wherever it finds it: in the file, the weights, their packed copies, or the
+/// keys and values of a growing sequence.
+#[test]
+fn too_little_memory_is_an_error() {
+    let p = Project::new();
+    let config = ModelConfig {
+        dim: 256,
+        layers: 8,
+        heads: 8,
+        kv_heads: 8,
+        ffn: 32,
+        seq_len: 4096,
+        group_size: 32,
+        mhc_streams: 1,
+        ..ModelConfig::default()
+    };
+    random_model(config, 100_000).save_gguf(&p.path("wide.gguf"), Format::Q1_58).unwrap();
+    let bench =
+        p.command("bench decode --backend cpu --threads 2 --model wide.gguf --prompt 600 --tokens 1 --repeats 1");
+    let mut said = String::new();
+    // The file has 52 MB, the table in f32 twice as many, its packed copy as many again, the pages 17.
+    for mib in (75..475).step_by(25) {
+        let mut command = Command::new("sh");
+        command.args(["-c", "ulimit -v $0 && exec \"$@\"", &(mib << 10).to_string()]);
+        command.arg(bench.get_program()).args(bench.get_args()).current_dir(p.path("."));
+        let out = command.output().unwrap();
+        let err = String::from_utf8_lossy(&out.stderr);
+        assert!(matches!(out.status.code(), Some(0 | 1)), "{mib} MiB: {}\n{err}", out.status);
+        let named = err.contains("MiB are free") || err.contains("Cannot allocate memory");
+        assert_eq!(named, out.status.code() == Some(1), "{mib} MiB: {err}");
+        said.push_str(&err);
+        if out.status.success() {
+            break;
+        }
+    }
+    assert!(said.contains("smaller model") && said.contains("smaller batch or model"), "{said}");
 }
 
 #[test]

@@ -23,7 +23,7 @@ fn text(file: &ModelFile, prompt: &str, temperature: f32) -> String {
     let tokenizer = file.tokenizer().unwrap().unwrap();
     let mut engine = Engine::new(file, &scalar(), EngineOptions { slots: 1, context: 0 }).unwrap();
     let sampling = Sampling { temperature, seed: 3, max_tokens: 24, ..Sampling::default() };
-    tokenizer.decode(&engine.generate(&tokenizer.encode_with_specials(prompt), sampling).unwrap().0)
+    tokenizer.decode(&engine.generate(&tokenizer.encode_with_specials(prompt).unwrap(), sampling).unwrap().0)
 }
 
 /// (file, prompt, temperature, text that the version which wrote the file generated).

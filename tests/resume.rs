@@ -80,12 +80,23 @@ fn newest(p: &Project) -> u64 {
 
 #[test]
 fn twenty_kills_lose_nothing_but_the_steps_since_the_last_save() {
+    kills(20);
+}
+
+/// `cargo test --release --test resume -- --ignored` takes some minutes.
+#[test]
+#[ignore = "takes minutes"]
+fn two_hundred_kills_lose_nothing_but_the_steps_since_the_last_save() {
+    kills(200);
+}
+
+fn kills(count: u64) {
     let p = Project::new();
-    let steps = "--total-steps 1500 --eval-interval 400";
+    let steps = &format!("--total-steps {} --eval-interval 400", 75 * count);
     p.train("whole", steps);
     let mut rng = Rng::new(3);
     let mut before = 0;
-    for kill in 0..20 {
+    for kill in 0..count {
         let words = if kill == 0 {
             fresh("killed", &format!("{steps} --checkpoint-interval 2"))
         } else {
@@ -109,6 +120,8 @@ fn twenty_kills_lose_nothing_but_the_steps_since_the_last_save() {
     p.ok(&resume("killed", "--threads 1 --checkpoint-interval 0"));
     p.assert_same("whole", "killed");
     assert_eq!(p.exact_metrics("whole"), p.exact_metrics("killed"));
+    let names = p.path("killed").read_dir().unwrap().map(|e| e.unwrap().file_name().into_string().unwrap());
+    assert_eq!(names.filter(|n| n.starts_with("events.")).count(), 1, "a run has one event file");
 }
 
 #[test]

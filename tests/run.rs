@@ -182,11 +182,10 @@ fn precedence_is_flag_environment_file_preset() {
     assert_eq!(p.meta("file/final")["config"]["optim"]["muon_steps"], 3, "the preset's");
 }
 
-/// Replaces a checkpoint by one with a NaN in its weights.
+/// Replaces a checkpoint by one whose last norm overflows.
 fn spoil(p: &Project, run: &str, name: &str) {
     let mut saved = checkpoint::load(&p.path(run).join(name)).unwrap();
-    let weight = saved.model.iter_mut().find(|t| t.name == "norm.weight").unwrap();
-    weight.data[3] = f32::NAN;
+    saved.model.iter_mut().find(|t| t.name == "norm.weight").unwrap().data.fill(3e38);
     let tokenizer = saved.tokenizer_json.as_deref();
     checkpoint::save(&p.path(run), name, &saved.meta, &saved.model, &saved.optimizer, tokenizer).unwrap();
 }
@@ -220,8 +219,7 @@ fn steps_that_stay_unusable_end_the_run() {
     spoil(&p, "spoilt", "final");
     let ended = p.nanotern(&resume("spoilt", "--total-steps 100"));
     assert_eq!(ended.code, Some(1), "{}", ended.stderr);
-    assert_eq!(ended.stderr.matches("rolled back to spoilt/final (step 4)").count(), 3, "{}", ended.stderr);
-    assert!(ended.stderr.contains("rolled back three times before"), "{}", ended.stderr);
+    assert_eq!(ended.stderr.matches("rolled back to spoilt/final (step 4)").count(), 1, "{}", ended.stderr);
     assert_eq!(p.checkpoints("spoilt"), ["final"]);
 }
 
@@ -231,7 +229,10 @@ fn an_outlier_is_skipped_and_logged() {
     // Every norm exceeds a thousandth of the mean; the limit applies from step 21 on.
     let ended = p.nanotern(&fresh("run", "--total-steps 40 --checkpoint-interval 10 --set optim.outlier_factor=0.001"));
     assert_eq!(ended.code, Some(1), "{}", ended.stderr);
-    assert_eq!(ended.stderr.matches("rolled back to run/step_20").count(), 3, "{}", ended.stderr);
+    for step in [20, 10] {
+        let back = format!("rolled back to run/step_{step}");
+        assert_eq!(ended.stderr.matches(&back).count(), 1, "{}", ended.stderr);
+    }
     let metrics = p.metrics("run");
     let steps: Vec<u64> = metrics.iter().map(|r| r["step"].as_u64().unwrap()).collect();
     assert_eq!(steps, (1..=28).collect::<Vec<_>>());

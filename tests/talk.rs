@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::cli::Project;
+use common::cli::{Ended, Project};
 use nanotern::backend;
 use nanotern::formats::{Format, ModelFile};
 use nanotern::infer::{Engine, EngineOptions, Sampling};
@@ -83,6 +83,46 @@ fn generate_goes_on_from_a_text() {
     assert_eq!(forced, "x\n", "a special token is not text");
     let missing = p.nanotern("generate --model nothing.gguf --prompt x");
     assert!(missing.code == Some(1) && missing.stderr.contains("nothing.gguf"), "{}", missing.stderr);
+}
+
+#[test]
+fn every_command_takes_a_context_and_says_when_it_limits() {
+    let p = trained();
+    let mut file = ModelFile::open(&p.path("model.gguf")).unwrap();
+    file.config.seq_len = 5000;
+    file.save_gguf(&p.path("long.gguf"), Format::Q1_58).unwrap();
+    for words in [
+        "generate --prompt x --max-tokens 1",
+        "chat",
+        "eval perplexity --data-path text.txt",
+        "eval synthetic",
+        "eval parity --prompt x",
+        "bench prefill --tokens 2 --repeats 1",
+        "bench decode --tokens 2 --prompt 2 --repeats 1",
+        "serve --port 0",
+    ] {
+        let words = format!("{words} --backend cpu --threads 1 --model long.gguf");
+        let beyond = p.nanotern(&format!("{words} --context 5001"));
+        assert!(beyond.code == Some(2) && beyond.stderr.contains("5001 tokens") && beyond.stderr.contains("5000"));
+        let none = p.nanotern(&format!("{words} --context 0"));
+        assert!(none.code == Some(2) && none.stderr.contains("--context 0"), "{words}: {}", none.stderr);
+        if words.contains("serve") {
+            continue;
+        }
+        let (limited, whole) = (p.nanotern(&words), p.nanotern(&format!("{words} --context 5000")));
+        let says =
+            |ended: &Ended| ended.stderr.contains("limited to 4096 tokens") && ended.stderr.contains("--context 5000");
+        assert!(says(&limited) && !says(&whole), "{words}: {}", limited.stderr);
+    }
+    let words = "--backend cpu --model long.gguf --context 3";
+    for (words, says) in [
+        (format!("generate --prompt four {words}"), "the context of 3"),
+        (format!("bench decode --prompt 2 --tokens 1 {words}"), "2 prompt tokens"),
+        (format!("bench prefill --tokens 4 {words}"), "4 prompt tokens"),
+    ] {
+        let small = p.nanotern(&words);
+        assert!(small.code == Some(2) && small.stderr.contains(says), "{words}: {}", small.stderr);
+    }
 }
 
 #[test]

@@ -24,19 +24,23 @@ print("tensorboard agrees")
 #[test]
 fn tensorboard_reads_the_events() {
     let dir = tempfile::tempdir().unwrap();
-    let mut events = EventWriter::create(dir.path(), None).unwrap();
+    let mut events = EventWriter::open(dir.path(), 0).0;
     for step in 1..=300u16 {
         let loss = if step == 7 { f32::NAN } else { 0.5 };
-        events.scalars(step.into(), &[("loss", loss), ("train/lr", f32::from(step) / 1024.0)]).unwrap();
+        events.scalars(step.into(), &[("loss", loss), ("train/lr", f32::from(step) / 1024.0)]);
     }
+    let path = events.path().to_path_buf();
     drop(events);
+    // Killed within a record.
+    let whole = std::fs::read(&path).unwrap();
+    std::fs::write(&path, &whole[..whole.len() - 3]).unwrap();
     // Resumed at step 200, so the points after it must be replaced.
-    let mut events = EventWriter::create(dir.path(), Some(200)).unwrap();
+    let (mut events, said) = EventWriter::open(dir.path(), 200);
+    assert_eq!((events.path(), said), (&*path, None), "a run has one event file");
     for step in 201..=400u16 {
-        events.scalars(step.into(), &[("loss", 0.25), ("train/lr", f32::from(step) / 1024.0)]).unwrap();
+        events.scalars(step.into(), &[("loss", 0.25), ("train/lr", f32::from(step) / 1024.0)]);
     }
-    events.scalars(1 << 40, &[("val_loss", 3.5)]).unwrap();
-    events.flush().unwrap();
+    events.scalars(1 << 40, &[("val_loss", 3.5)]);
     assert!(events.path().file_name().unwrap().to_str().unwrap().starts_with("events.out.tfevents."));
 
     let Ok(python) = std::env::var("NANOTERN_PYTHON") else {

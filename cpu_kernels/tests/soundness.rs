@@ -68,18 +68,18 @@ fn a_constant_is_packed_for_each_shape_that_it_has() {
 /// A part of what rows write is lost where two of them write to one place at once.
 #[test]
 fn rows_may_share_a_slot() {
-    let (rows, kv_heads, head_dim, context) = (6u32, 2u32, 24u32, 3u32);
+    let (rows, kv_heads, head_dim) = (6u32, 2u32, 24u32);
     for transposed in [0, 1] {
-        let args = KvAppendArgs { rows, kv_heads, head_dim, context, transposed };
+        let args = KvAppendArgs { rows, kv_heads, head_dim, slot_pages: 1, transposed };
         let len = args.cache_len(1);
-        let bufs = [(0, false), (1, false), (2, false), (3, true)];
-        let sizes = [(rows * kv_heads * head_dim) as usize, rows as usize, rows as usize, len].map(|n| 4 * n);
+        let bufs = [(0, false), (1, false), (2, false), (3, false), (4, true)];
+        let sizes = [(rows * kv_heads * head_dim) as usize, rows as usize, rows as usize, 1, len].map(|n| 4 * n);
         let mut program = CpuProgram::new(Level::Scalar, 3, &sizes, vec![step(&KV_APPEND, args.to_words(), &bufs, 3)]);
         let program = program.as_mut().unwrap();
         let x: Vec<f32> = (0..rows * kv_heads * head_dim).map(|i| 1.0 + i as f32).collect();
         program.bytes_mut(0).copy_from_slice(bytemuck::cast_slice(&x));
         program.run(0..1);
-        let cache: &[f32] = bytemuck::cast_slice(&program.bytes(3)[..4 * (len - PADDING)]);
+        let cache: &[f32] = bytemuck::cast_slice(&program.bytes(4)[..4 * (len - PADDING)]);
         // The last row is at position 0.
         let last: f32 = x[(5 * kv_heads * head_dim) as usize..].iter().sum();
         assert_eq!(cache.iter().sum::<f32>(), last);

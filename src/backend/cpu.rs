@@ -1,10 +1,10 @@
 //! The CPU backend: runs every op by its kernel, on a pool of threads.
 
-use crate::error::mib;
 use crate::graph::{Access, Node, Plan};
-use crate::{Error, Result};
+use crate::{Error, Result, memory};
 use cpu_kernels::matrix::ternary_gemv::{Layout, Layouts};
 use cpu_kernels::{CpuProgram, Level, Step};
+use std::io::ErrorKind;
 use std::sync::Arc;
 
 /// Elementary operations for each thread: with fewer, another thread costs more than it saves.
@@ -63,14 +63,9 @@ impl Cpu {
     }
 
     pub(super) fn prepare(&self, plan: &Plan) -> Result<CpuProgram> {
-        let (needed, free) = (plan.bytes() as u64, free_memory());
-        if needed >= free {
-            return Err(Error::OutOfMemory(format!(
-                "this takes {} MiB of memory, and {} MiB are free: use a smaller batch or model",
-                mib(needed).ceil(),
-                mib(free).ceil()
-            )));
-        }
+        const ADVICE: &str = "use a smaller batch or model";
+        let free = memory::free();
+        memory::check(plan.bytes(), free, ADVICE)?;
         let sizes: Vec<usize> = plan.slots.iter().map(|s| s.bytes).collect();
         let step = |node: &Node| Step {
             kernel: node.op.kernel,
@@ -81,24 +76,22 @@ impl Cpu {
             parts: ((node.op.work)(&node.args) / GRAIN).clamp(1, self.threads as u64) as usize,
         };
         let steps = plan.graph.nodes.iter().map(step).collect();
-        let no_threads =
-            |e| Error::Device(format!("{} threads: {e}; fewer can be asked for by --threads", self.threads));
-        let program = CpuProgram::new(self.level, self.threads, &sizes, steps).map_err(no_threads)?;
+        let refused = |e: std::io::Error| match e.kind() {
+            ErrorKind::OutOfMemory => memory::too_little(plan.bytes(), free, ADVICE),
+            _ => Error::Device(format!("{} threads: {e}; fewer can be asked for by --threads", self.threads)),
+        };
+        let program = CpuProgram::new(self.level, self.threads, &sizes, steps).map_err(refused)?;
+        memory::check(plan.bytes() + program.constant_bytes(), free, ADVICE)?;
         Ok(program.with_layouts(self.layouts.clone()))
     }
 }
 
-/// Free bytes: on Linux the available memory and swap, within the limit of the container; elsewhere the address space.
-fn free_memory() -> u64 {
-    let file = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
-    let allowed = file("/sys/fs/cgroup/memory.max").trim().parse().unwrap_or(usize::MAX as u64);
-    let meminfo = file("/proc/meminfo");
-    let kib = |key: &str| {
-        let mut values = meminfo.lines().filter_map(|line| line.strip_prefix(key)?.trim().strip_suffix("kB"));
-        values.next()?.trim().parse::<u64>().ok()
-    };
-    match kib("MemAvailable:") {
-        Some(available) => allowed.min((available + kib("SwapFree:").unwrap_or(0)) << 10),
-        None => allowed,
-    }
+/// Gives buffers more room: (buffer, bytes).
+pub(super) fn grow(program: &mut CpuProgram, sizes: &[(usize, usize)]) -> Result<()> {
+    const ADVICE: &str = "use fewer slots or a smaller context";
+    let more = sizes.iter().map(|(b, bytes)| bytes.saturating_sub(program.bytes(*b).len()));
+    let more = more.fold(0, usize::saturating_add);
+    let free = memory::free();
+    memory::check(more, free, ADVICE)?;
+    program.grow(sizes).map_err(|_| memory::too_little(more, free, ADVICE))
 }

@@ -65,6 +65,7 @@ impl Backend {
         Ok(Program {
             plan,
             device,
+            grown: 0,
             #[cfg(feature = "native")]
             stop: None,
         })
@@ -82,6 +83,8 @@ enum Device {
 pub struct Program {
     plan: Arc<Plan>,
     device: Device,
+    /// Bytes by which tensors have grown.
+    grown: usize,
     #[cfg(feature = "native")]
     stop: Option<Stop>,
 }
@@ -111,7 +114,24 @@ impl Program {
             #[cfg(feature = "cuda")]
             Device::Cuda(_) => 0,
         };
-        self.plan.bytes() + packed
+        self.plan.bytes() + self.grown + packed
+    }
+
+    /// Gives persistent tensors more room behind their last element, up to so many bytes each. They keep what they hold; what is
+    /// new is zero, and only nodes reach it.
+    ///
+    /// # Errors
+    /// When memory is short, or the device allows no buffer of the size. Some of the tensors may have grown.
+    pub(crate) fn grow(&mut self, sizes: &[(TensorId, usize)]) -> Result<()> {
+        let slots: Vec<(usize, usize)> = sizes.iter().map(|(t, bytes)| (self.plan.slot(*t), *bytes)).collect();
+        match &mut self.device {
+            Device::Cpu(program) => cpu::grow(program, &slots)?,
+            Device::Wgpu(program) => program.grow(&self.plan, &slots)?,
+            #[cfg(feature = "cuda")]
+            Device::Cuda(program) => program.grow(&self.plan, &slots)?,
+        }
+        self.grown = slots.iter().map(|(slot, bytes)| bytes.saturating_sub(self.plan.slots[*slot].bytes)).sum();
+        Ok(())
     }
 
     /// Submits a range of the graph's nodes, in order. Does not wait for a GPU.

@@ -68,7 +68,7 @@ fn check_tokens(what: &str, tokens: usize, limit: usize) -> Result<()> {
     if (1..=limit).contains(&tokens) {
         return Ok(());
     }
-    Err(Error::usage(format!("{tokens} {what}: this model's context allows between 1 and {limit}")))
+    Err(Error::usage(format!("{tokens} {what}: the context allows between 1 and {limit}")))
 }
 
 /// An engine for one sequence of up to `context` tokens, and random tokens for it.

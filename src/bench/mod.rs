@@ -6,7 +6,7 @@ mod shapes;
 mod train_step;
 
 pub use inference::{InferenceBench, bench_decode, bench_prefill, profile_decode};
-pub use shapes::{SHAPES, Shape};
+pub use shapes::{SHAPES, Shape, random_model};
 pub use train_step::{StepBench, bench_step, profile_step};
 
 use crate::graph::Node;

@@ -58,11 +58,15 @@ impl Shape {
 
     /// A model of this shape with random weights, always the same.
     pub fn model(&self) -> ModelFile {
-        let (config, mut rng) = (self.config(), Rng::new(1));
-        let tensors = config.weights(self.vocab);
-        let tensors = tensors.iter().map(|weight| Tensor::new(weight, random(weight, &mut rng))).collect();
-        ModelFile { config, vocab: self.vocab, tensors, text: TextConfig::default() }
+        random_model(self.config(), self.vocab)
     }
+}
+
+/// A model with random weights and no tokenizer.
+pub fn random_model(config: ModelConfig, vocab: usize) -> ModelFile {
+    let (weights, mut rng) = (config.weights(vocab), Rng::new(1));
+    let tensors = weights.iter().map(|weight| Tensor::new(weight, random(weight, &mut rng))).collect();
+    ModelFile { config, vocab, tensors, text: TextConfig::default() }
 }
 
 /// A norm of ones, a table of normal values or a ternary matrix.

@@ -8,7 +8,7 @@
 //! - `.old-NAME`: the previous NAME while it is being replaced. It is read if NAME itself is missing or damaged.
 //! - `.del-NAME`: NAME is being deleted.
 //!
-//! The next [`save`] cleans up what a killed process left. Readers never write, so a server may load while a trainer saves.
+//! A checkpoint with a value that is not a finite number is neither saved nor loaded. The next [`save`] cleans up what a killed process left. Readers never write, so a server may load while a trainer saves.
 
 #[cfg(feature = "native")]
 mod lock;
@@ -22,7 +22,9 @@ mod tensors;
 #[cfg(feature = "native")]
 pub use {
     lock::RunLock,
-    store::{Checkpoint, FORMAT_VERSION, Meta, keep_final, load, newest_valid, prune, save, step_name, verify},
+    store::{
+        Checkpoint, FORMAT_VERSION, Meta, keep_final, load, newest_up_to, newest_valid, prune, save, step_name, verify,
+    },
 };
 
 #[cfg(feature = "native")]
@@ -41,4 +43,14 @@ pub struct Array {
     pub shape: Vec<usize>,
     /// The elements, row-major.
     pub data: Vec<f32>,
+}
+
+impl Array {
+    /// Checks that every element is a finite number. The error names the array and the first that is not.
+    pub fn finite(&self) -> Result<(), String> {
+        match self.data.iter().position(|v| !v.is_finite()) {
+            Some(i) => Err(format!("{}: value {i} is {}: not a finite number", self.name, self.data[i])),
+            None => Ok(()),
+        }
+    }
 }

@@ -124,7 +124,8 @@ pub fn step_name(step: u64) -> String {
 /// directory that is gone is not made again.
 ///
 /// # Errors
-/// [`Error::Usage`] for any other name, and for two tensors of one name. Otherwise [`Error::Checkpoint`] with two lines: the
+/// [`Error::Usage`] for any other name, and for two tensors of one name. [`Error::NotFinite`] names a tensor with a value that
+/// is not a finite number. Otherwise [`Error::Checkpoint`] with two lines: the
 /// failure (for a full disk with the sizes needed and free), and the checkpoints that are kept. No temporary files remain.
 ///
 /// # Panics
@@ -140,6 +141,7 @@ pub fn save(
     if name != "final" && step_of(name).is_none() {
         return Err(Error::usage(format!("a checkpoint is named step_N or final, not {name:?}")));
     }
+    model.iter().chain(optimizer).try_for_each(|t| t.finite().map_err(Error::NotFinite))?;
     let parts = Parts {
         model: tensors::Layout::new(model)?,
         optimizer: tensors::Layout::new(optimizer)?,
@@ -332,7 +334,8 @@ fn kept(run_dir: &Path) -> String {
 /// Reads the checkpoint in `dir` after verifying its manifest and every checksum.
 ///
 /// # Errors
-/// [`Error::Invalid`] names the file and what is wrong with it, such as missing, truncated (with both sizes) or checksum.
+/// [`Error::Invalid`] names the file and what is wrong with it, such as missing, truncated (with both sizes), checksum, or a
+/// tensor with a value that is not a finite number.
 pub fn load(dir: &Path) -> Result<Checkpoint> {
     let manifest = Manifest::read(dir)?;
     let read = |name: &str| manifest.entry(dir, name)?.read(dir);
@@ -349,8 +352,13 @@ pub fn load(dir: &Path) -> Result<Checkpoint> {
     } else {
         None
     };
-    let model = tensors::parse(&dir.join(MODEL), &read(MODEL)?)?;
-    let optimizer = tensors::parse(&dir.join(OPTIMIZER), &read(OPTIMIZER)?)?;
+    let tensors = |name: &str| {
+        let (path, bytes) = (dir.join(name), read(name)?);
+        let tensors = tensors::parse(&path, &bytes)?;
+        tensors.iter().try_for_each(Array::finite).map_err(|what| Error::invalid(&path, what))?;
+        Ok(tensors)
+    };
+    let (model, optimizer) = (tensors(MODEL)?, tensors(OPTIMIZER)?);
     Ok(Checkpoint { dir: dir.to_path_buf(), meta, model, optimizer, tokenizer_json })
 }
 
@@ -372,10 +380,10 @@ pub fn verify(dir: &Path) -> Result<()> {
 /// # Errors
 /// [`Error::Io`] if `run_dir` cannot be read; [`Error::Training`] if checkpoints exist but none is valid.
 pub fn newest_valid(run_dir: &Path) -> Result<Option<(Checkpoint, Vec<String>)>> {
-    let (mut found, mut warnings) = first_valid(run_dir)?;
+    let (mut found, mut warnings) = newest_up_to(run_dir, u64::MAX)?;
     if !warnings.is_empty() {
         // Either it is damaged, or a trainer replaced it between listing and reading: only the former repeats.
-        (found, warnings) = first_valid(run_dir)?;
+        (found, warnings) = newest_up_to(run_dir, u64::MAX)?;
     }
     match found {
         Some(checkpoint) => Ok(Some((checkpoint, warnings))),
@@ -384,9 +392,13 @@ pub fn newest_valid(run_dir: &Path) -> Result<Option<(Checkpoint, Vec<String>)>>
     }
 }
 
-fn first_valid(run_dir: &Path) -> Result<(Option<Checkpoint>, Vec<String>)> {
+/// The valid checkpoint with the highest step up to `most`, and a warning for each newer one up to it that is invalid.
+///
+/// # Errors
+/// [`Error::Io`] if `run_dir` cannot be read.
+pub fn newest_up_to(run_dir: &Path, most: u64) -> Result<(Option<Checkpoint>, Vec<String>)> {
     let mut warnings = Vec::new();
-    for candidate in candidates(run_dir)? {
+    for candidate in candidates(run_dir)?.into_iter().filter(|c| c.step <= most) {
         match load_within(&run_dir.join(&candidate.name)) {
             Ok(checkpoint) => return Ok((Some(checkpoint), warnings)),
             Err(e) => warnings.push(format!("skipped checkpoint {}: {e}", candidate.name)),

@@ -1,4 +1,4 @@
-//! Named f32 tensors as a safetensors file, ordered by name. Data is written and read bit for bit, including NaN payloads and
+//! Named f32 tensors as a safetensors file, ordered by name. Data is written and read bit for bit, including denormals and
 //! signed zeros. Writing makes no copy of the model in memory; reading holds the file's bytes beside it.
 
 use std::collections::HashMap;
@@ -9,6 +9,7 @@ use safetensors::tensor::{Dtype, Metadata, SafeTensors, TensorInfo};
 
 use super::Array;
 use crate::error::{Error, Result};
+use crate::memory;
 
 const _: () = assert!(cfg!(target_endian = "little"), "safetensors data is little-endian and is written verbatim");
 
@@ -67,6 +68,7 @@ impl<'a> Layout<'a> {
 /// The tensors of a safetensors file, ordered by name; every one must be f32.
 pub fn parse(path: &Path, bytes: &[u8]) -> Result<Vec<Array>> {
     let file = SafeTensors::deserialize(bytes).map_err(|e| Error::invalid(path, e.to_string()))?;
+    memory::check(bytes.len(), memory::free(), "use a smaller model")?;
     let mut views = file.tensors();
     views.sort_by(|a, b| a.0.cmp(&b.0));
     let tensor = |(name, view): (String, safetensors::tensor::TensorView)| {

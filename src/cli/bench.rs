@@ -1,6 +1,6 @@
 //! `nanotern bench`.
 
-use super::model::ModelArgs;
+use super::model::{ContextArgs, ModelArgs};
 use super::out::outln;
 use super::{DeviceArgs, bench_kernels};
 use nanotern::backend::Backend;
@@ -79,6 +79,8 @@ struct InferenceArgs {
     #[arg(long, conflicts_with_all = ["model", "mhc", "tokenizer"], value_parser = Shape::find)]
     shape: Option<&'static Shape>,
     #[command(flatten)]
+    context: ContextArgs,
+    #[command(flatten)]
     device: DeviceArgs,
     /// Number of measurements, after a warm-up run.
     #[arg(long, default_value_t = 5)]
@@ -91,10 +93,11 @@ struct InferenceArgs {
 impl InferenceArgs {
     /// The model, its name for the report, and the device.
     fn open(&self) -> Result<(ModelFile, String, Backend)> {
-        let (file, name) = match self.shape {
+        let (mut file, name) = match self.shape {
             Some(shape) => (shape.model(), format!("{} (random weights)", shape.name)),
             None => self.model.open().map(|(file, path)| (file, path.display().to_string()))?,
         };
+        self.context.limit(&mut file)?;
         Ok((file, name, self.device.open()?))
     }
 }

@@ -1,10 +1,11 @@
 //! `nanotern eval`.
 
 use super::data::DocumentArgs;
-use super::model::ModelArgs;
+use super::model::{ContextArgs, ModelArgs};
 use super::out::outln;
 use super::{DeviceArgs, say};
 use nanotern::backend::{Backend, Cpu, Level};
+use nanotern::formats::ModelFile;
 use nanotern::{Error, Result, data, eval};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -21,6 +22,8 @@ pub enum EvalCommand {
         #[command(flatten)]
         documents: DocumentArgs,
         #[command(flatten)]
+        context: ContextArgs,
+        #[command(flatten)]
         device: DeviceArgs,
         /// Print one JSON object.
         #[arg(long)]
@@ -30,6 +33,8 @@ pub enum EvalCommand {
     Synthetic {
         #[command(flatten)]
         model: ModelArgs,
+        #[command(flatten)]
+        context: ContextArgs,
         #[command(flatten)]
         device: DeviceArgs,
         /// Print one JSON object.
@@ -41,6 +46,8 @@ pub enum EvalCommand {
         #[command(flatten)]
         model: ModelArgs,
         #[command(flatten)]
+        context: ContextArgs,
+        #[command(flatten)]
         device: DeviceArgs,
         /// Text to run.
         #[arg(long, default_value = "The quick brown fox jumps over the lazy dog.")]
@@ -50,22 +57,27 @@ pub enum EvalCommand {
 
 pub fn run(command: &EvalCommand) -> Result<ExitCode> {
     match command {
-        EvalCommand::Perplexity { model, data_path, documents, device, json } => {
-            perplexity(model, data_path, documents, device, *json)
+        EvalCommand::Perplexity { model, data_path, documents, context, device, json } => {
+            perplexity(&open(model, context)?, data_path, documents, device, *json)
         }
-        EvalCommand::Synthetic { model, device, json } => synthetic(model, device, *json),
-        EvalCommand::Parity { model, device, prompt } => parity(model, device, prompt),
+        EvalCommand::Synthetic { model, context, device, json } => synthetic(&open(model, context)?, device, *json),
+        EvalCommand::Parity { model, context, device, prompt } => parity(&open(model, context)?, device, prompt),
     }
 }
 
+fn open(model: &ModelArgs, context: &ContextArgs) -> Result<ModelFile> {
+    let (mut file, _) = model.open()?;
+    context.limit(&mut file)?;
+    Ok(file)
+}
+
 fn perplexity(
-    model: &ModelArgs,
+    file: &ModelFile,
     data_path: &Path,
     documents: &DocumentArgs,
     device: &DeviceArgs,
     json: bool,
 ) -> Result<ExitCode> {
-    let (file, _) = model.open()?;
     let (tokens, bytes) = if data_path.extension().is_some_and(|e| e == "bin") {
         (data::Tokens::open(data_path)?, data::TokenMeta::read(data_path)?.map(|m| m.bytes))
     } else {
@@ -76,7 +88,7 @@ fn perplexity(
         say(&report.to_string());
         (tokens, Some(report.val.bytes))
     };
-    let p = eval::perplexity(&file, &device.open()?, &tokens, bytes)?;
+    let p = eval::perplexity(file, &device.open()?, &tokens, bytes)?;
     if json {
         outln!(
             "{}",
@@ -90,9 +102,8 @@ fn perplexity(
     Ok(ExitCode::SUCCESS)
 }
 
-fn synthetic(model: &ModelArgs, device: &DeviceArgs, json: bool) -> Result<ExitCode> {
-    let (file, _) = model.open()?;
-    let scores = eval::synthetic(&file, &device.open()?)?;
+fn synthetic(file: &ModelFile, device: &DeviceArgs, json: bool) -> Result<ExitCode> {
+    let scores = eval::synthetic(file, &device.open()?)?;
     let (asked, right) = scores.values().fold((0, 0), |(a, r), s| (a + s.asked, r + s.right));
     let fraction = |right: usize, asked: usize| right as f64 / asked.max(1) as f64;
     if json {
@@ -108,11 +119,10 @@ fn synthetic(model: &ModelArgs, device: &DeviceArgs, json: bool) -> Result<ExitC
     Ok(ExitCode::SUCCESS)
 }
 
-fn parity(model: &ModelArgs, device: &DeviceArgs, prompt: &str) -> Result<ExitCode> {
-    let (file, _) = model.open()?;
+fn parity(file: &ModelFile, device: &DeviceArgs, prompt: &str) -> Result<ExitCode> {
     let tokenizer = file.tokenizer()?.ok_or_else(|| Error::usage("the model has no tokenizer"))?;
     let (scalar, other) = (Backend::Cpu(Cpu::new(Level::Scalar, Some(1))?), device.open()?);
-    let differences = eval::parity(&file, &scalar, &other, &tokenizer.try_encode(prompt)?)?;
+    let differences = eval::parity(file, &scalar, &other, &tokenizer.encode(prompt)?)?;
     for d in &differences {
         outln!("{} of {} differs by {:.1e}", d.output, d.op, d.error)?;
     }

@@ -1,8 +1,9 @@
 //! `nanotern export`.
 
+use super::model::checkpoint;
 use super::out::outln;
 use nanotern::files::check_output;
-use nanotern::formats::{Format, ModelFile, TensorData};
+use nanotern::formats::{Format, TensorData};
 use nanotern::train::newest_run;
 use nanotern::{Error, Result};
 use std::path::{Path, PathBuf};
@@ -13,6 +14,9 @@ pub struct ExportArgs {
     /// A checkpoint, or a run, whose newest checkpoint is used; by default the newest run.
     #[arg(long)]
     checkpoint: Option<PathBuf>,
+    /// If the newest checkpoint of the run cannot be read, use an older one.
+    #[arg(long)]
+    allow_older: bool,
     /// File to write; an existing file is replaced once the new one is complete.
     #[arg(long, default_value = "model.gguf")]
     output: PathBuf,
@@ -42,7 +46,7 @@ pub fn run(args: &ExportArgs) -> Result<ExitCode> {
     for output in [Some(&args.output), args.mhc.as_ref()].into_iter().flatten() {
         check_output(output)?;
     }
-    let mut model = ModelFile::from_checkpoint(&from)?;
+    let (mut model, read) = checkpoint(&from, args.allow_older)?;
     if args.tables == Tables::Q8_0 {
         model.round_tables_to_int8()?;
     }
@@ -54,7 +58,7 @@ pub fn run(args: &ExportArgs) -> Result<ExitCode> {
         None => None,
     };
     let bytes = model.save_gguf(&args.output, args.format)?;
-    outln!("checkpoint  {}", from.display())?;
+    outln!("checkpoint  {} (step {})", read.dir.display(), read.step)?;
     outln!("model       {} parameters, vocabulary {}", model.param_count(), model.vocab)?;
     for kind in ["ternary", "int8", "f16", "f32"] {
         let of_kind = || model.tensors.iter().filter(|t| t.data.kind() == kind);

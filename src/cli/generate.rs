@@ -1,6 +1,6 @@
 //! `nanotern generate` and `nanotern chat`.
 
-use super::model::ModelArgs;
+use super::model::{ContextArgs, ModelArgs};
 use super::out::{self, outln};
 use super::{DeviceArgs, say};
 use clap::error::ErrorKind;
@@ -91,6 +91,8 @@ pub struct GenerateArgs {
     #[command(flatten)]
     device: DeviceArgs,
     #[command(flatten)]
+    context: ContextArgs,
+    #[command(flatten)]
     sampling: SamplingArgs,
     /// Text to go on from; standard input unless given.
     #[arg(long)]
@@ -107,6 +109,8 @@ pub struct ChatArgs {
     #[command(flatten)]
     device: DeviceArgs,
     #[command(flatten)]
+    context: ContextArgs,
+    #[command(flatten)]
     sampling: SamplingArgs,
     /// What the model is told before the conversation.
     #[arg(long)]
@@ -120,12 +124,13 @@ struct Session {
 }
 
 impl Session {
-    fn open(model: &ModelArgs, device: &DeviceArgs) -> Result<(Session, TextConfig)> {
-        let (file, path) = model.open()?;
+    fn open(model: &ModelArgs, context: &ContextArgs, device: &DeviceArgs) -> Result<(Session, TextConfig)> {
+        let (mut file, path) = model.open()?;
         let tokenizer =
             file.tokenizer()?.ok_or_else(|| Error::usage("the model has no tokenizer: give it one by --tokenizer"))?;
         let backend = device.open()?;
-        let engine = Engine::new(&file, &backend, EngineOptions { slots: 1, context: 0 })?;
+        let options = EngineOptions { slots: 1, context: context.limit(&mut file)? };
+        let engine = Engine::new(&file, &backend, options)?;
         let (ops, mib) = (engine.dispatches_per_token(), mib(engine.device_bytes() as u64));
         let device = device.describe(&backend);
         say(&format!("{} on {device}, {ops} ops a token, {mib:.1} MiB of buffers", path.display()));
@@ -202,7 +207,7 @@ impl Session {
 }
 
 pub fn generate(args: &GenerateArgs) -> Result<ExitCode> {
-    let (mut session, text) = Session::open(&args.model, &args.device)?;
+    let (mut session, text) = Session::open(&args.model, &args.context, &args.device)?;
     let prompt = match &args.prompt {
         Some(prompt) => prompt.clone(),
         None => {
@@ -213,8 +218,8 @@ pub fn generate(args: &GenerateArgs) -> Result<ExitCode> {
     };
     out::write(format_args!("{prompt}"))?;
     let ids = text.prompt(match args.special_tokens {
-        true => session.tokenizer.try_encode_with_specials(&prompt)?,
-        false => session.tokenizer.try_encode(&prompt)?,
+        true => session.tokenizer.encode_with_specials(&prompt)?,
+        false => session.tokenizer.encode(&prompt)?,
     });
     let stream = session.text(&args.sampling).after(&ids);
     session.stream(&ids, stream, &args.sampling)?;
@@ -222,7 +227,7 @@ pub fn generate(args: &GenerateArgs) -> Result<ExitCode> {
 }
 
 pub fn chat(args: &ChatArgs) -> Result<ExitCode> {
-    let (mut session, text) = Session::open(&args.model, &args.device)?;
+    let (mut session, text) = Session::open(&args.model, &args.context, &args.device)?;
     let none =
         "the model has no chat template (key \"tokenizer.chat_template\"): `nanotern generate` goes on from texts";
     let template = ChatTemplate::new(&text, &session.tokenizer)?.ok_or_else(|| Error::usage(none))?;

@@ -1,8 +1,9 @@
 //! The flags that choose a model.
 
 use super::say;
-use nanotern::formats::ModelFile;
 use nanotern::formats::mhc::MhcFile;
+use nanotern::formats::{ModelFile, ReadFrom};
+use nanotern::infer::EngineOptions;
 use nanotern::tokenizer::Tokenizer;
 use nanotern::train::newest_run;
 use nanotern::{Error, Result};
@@ -20,6 +21,41 @@ pub struct ModelArgs {
     // NANOTERN_TOKENIZER belongs to `train`, where it may also be `bpe` or `bytes`.
     #[arg(long, value_name = "FILE")]
     tokenizer: Option<PathBuf>,
+    /// If the newest checkpoint of the run cannot be read, use an older one.
+    #[arg(long)]
+    allow_older: bool,
+}
+
+/// Reads a checkpoint, or the newest one of a run; says what is wrong with those that were passed over.
+pub fn checkpoint(dir: &Path, allow_older: bool) -> Result<(ModelFile, ReadFrom)> {
+    let (file, read) = ModelFile::from_checkpoint(dir, allow_older)?;
+    read.skipped.iter().for_each(|skipped| say(skipped));
+    Ok((file, read))
+}
+
+#[derive(clap::Args)]
+pub struct ContextArgs {
+    /// Most tokens that the model sees at once, of a prompt and its answer; by default what the model was made for, up to 4096.
+    #[arg(long, env = "NANOTERN_CONTEXT")]
+    context: Option<usize>,
+}
+
+impl ContextArgs {
+    /// Limits the context of a model; returns it.
+    pub fn limit(&self, file: &mut ModelFile) -> Result<usize> {
+        if self.context == Some(0) {
+            return Err(Error::usage("--context 0: at least 1 is possible"));
+        }
+        let options = EngineOptions { context: self.context.unwrap_or(0), ..EngineOptions::default() };
+        let (context, longest) = (options.context_of(&file.config)?, file.config.seq_len);
+        if self.context.is_none() && context < longest {
+            say(&format!(
+                "the context is limited to {context} tokens; with --context {longest} it is all that the model has"
+            ));
+        }
+        file.config.seq_len = context;
+        Ok(context)
+    }
 }
 
 impl ModelArgs {
@@ -29,7 +65,13 @@ impl ModelArgs {
             Some(path) => path.clone(),
             None => newest_run(Path::new("runs"))?,
         };
-        let mut file = ModelFile::open(&path)?;
+        let mut file = if path.is_dir() {
+            let (file, read) = checkpoint(&path, self.allow_older)?;
+            say(&format!("checkpoint {} (step {})", read.dir.display(), read.step));
+            file
+        } else {
+            ModelFile::open(&path)?
+        };
         if let Some(path) = &self.mhc {
             file.set_mhc(MhcFile::open(path)?).map_err(|what| Error::invalid(path, what))?;
         }

@@ -1,11 +1,11 @@
 //! `nanotern serve`.
 
-use super::model::ModelArgs;
+use super::model::{ContextArgs, ModelArgs};
 use super::{DeviceArgs, say};
+use nanotern::Result;
 use nanotern::infer::EngineOptions;
 use nanotern::serve::{Options, Server, listen};
 use nanotern::train::Signals;
-use nanotern::{Error, Result};
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -23,9 +23,8 @@ pub struct ServeArgs {
     /// Conversations answered at the same time; further ones wait.
     #[arg(long, default_value_t = 4, env = "NANOTERN_SLOTS")]
     slots: usize,
-    /// Most tokens of a conversation; by default the model's context.
-    #[arg(long, env = "NANOTERN_CONTEXT")]
-    context: Option<usize>,
+    #[command(flatten)]
+    context: ContextArgs,
     /// Requests that may wait; further ones are rejected. With 0 a request gets a free slot or is rejected.
     #[arg(long, default_value_t = 64, env = "NANOTERN_QUEUE")]
     queue: usize,
@@ -37,13 +36,10 @@ pub struct ServeArgs {
 }
 
 pub fn run(args: &ServeArgs) -> Result<ExitCode> {
-    if args.context == Some(0) {
-        return Err(Error::usage("--context 0: at least 1 is possible"));
-    }
     let listener = listen(&args.host, args.port)?;
-    let (file, path) = args.model.open()?;
+    let (mut file, path) = args.model.open()?;
     let backend = args.device.open()?;
-    let engine = EngineOptions { slots: args.slots, context: args.context.unwrap_or(0) };
+    let engine = EngineOptions { slots: args.slots, context: args.context.limit(&mut file)? };
     let drain_seconds = args.drain_seconds;
     let options = Options { engine, queue: args.queue, drain: Duration::from_secs(drain_seconds.into()) };
     let id = model_id(&path);

@@ -29,7 +29,7 @@ impl Corpus {
     /// # Errors
     /// When either has no tokens, or cannot be encoded.
     pub fn from_text(name: &str, train: &str, val: &str, tokenizer: Tokenizer) -> Result<Corpus> {
-        let (train, val_ids) = (tokenizer.try_encode_with_specials(train)?, tokenizer.try_encode_with_specials(val)?);
+        let (train, val_ids) = (tokenizer.encode_with_specials(train)?, tokenizer.encode_with_specials(val)?);
         if train.is_empty() || val_ids.is_empty() {
             return Err(Error::usage(format!("the data set {name} has no tokens to train on or to validate with")));
         }

@@ -100,9 +100,8 @@ pub struct Score {
 pub fn synthetic(file: &ModelFile, backend: &Backend) -> Result<BTreeMap<&'static str, Score>> {
     let tokenizer = file.tokenizer()?.ok_or_else(|| Error::usage("the model has no tokenizer"))?;
     let questions = synthetic::held_out();
-    let prompts =
-        questions.iter().map(|q| tokenizer.try_encode_with_specials(&q.prompt)).collect::<Result<Vec<_>>>()?;
-    let mut engine = Engine::new(file, backend, EngineOptions { slots: 16, ..EngineOptions::default() })?;
+    let prompts = questions.iter().map(|q| tokenizer.encode_with_specials(&q.prompt)).collect::<Result<Vec<_>>>()?;
+    let mut engine = Engine::new(file, backend, EngineOptions { slots: 16, context: file.config.seq_len })?;
     let sampling = Sampling { temperature: 0.0, max_tokens: 64, ..Sampling::default() };
     let answers = engine.generate_all(&prompts, &sampling)?;
     let mut scores: BTreeMap<&'static str, Score> = BTreeMap::new();
@@ -119,7 +118,7 @@ pub fn synthetic(file: &ModelFile, backend: &Backend) -> Result<BTreeMap<&'stati
 /// # Errors
 /// When a device fails.
 pub fn parity(file: &ModelFile, reference: &Backend, other: &Backend, prompt: &[u32]) -> Result<Vec<Difference>> {
-    let options = EngineOptions { slots: 1, ..EngineOptions::default() };
+    let options = EngineOptions { slots: 1, context: file.config.seq_len };
     let (mut reference, mut other) = (Engine::new(file, reference, options)?, Engine::new(file, other, options)?);
     reference.compare(&mut other, prompt)
 }

@@ -21,6 +21,7 @@ pub use write::Layout;
 use super::{ModelFile, Tensor, TensorData, TextConfig, arch, mhc};
 #[cfg(feature = "native")]
 use crate::files::{self, Links, read_part};
+use crate::memory;
 use crate::model::{Form, ModelConfig, Role, Weight};
 use half::f16;
 use keys::Keys;
@@ -86,6 +87,14 @@ impl Head {
         Ok(Some(Head { config, vocab, text, places }))
     }
 
+    /// Refuses tensors that take more memory than is free, read one by one.
+    fn check_memory(&self) -> crate::Result<()> {
+        let bytes = self.places.iter().map(|p| p.bytes as usize);
+        let (all, largest) = bytes.fold((0usize, 0), |(all, largest), b| (all.saturating_add(b), b.max(largest)));
+        // Codes of five values in a byte take a fourth more in memory.
+        memory::check(all.saturating_add(all / 4).saturating_add(largest), memory::free(), "use a smaller model")
+    }
+
     /// Number of parameters.
     pub fn param_count(&self) -> usize {
         self.places.iter().map(|p| p.weight.elements()).sum()
@@ -103,6 +112,7 @@ impl Place {
 /// Reads a model; the error names the key or tensor, and where there is one the offset.
 pub(super) fn load(bytes: &[u8]) -> Result<ModelFile, String> {
     let head = Head::parse(bytes, bytes.len() as u64)?.expect("all its bytes are there");
+    head.check_memory().map_err(|e| e.to_string())?;
     let part = |p: &Place| &bytes[p.offset as usize..][..p.bytes as usize];
     let tensors = head.places.iter().map(|p| p.decode(part(p))).collect::<Result<_, _>>()?;
     Ok(ModelFile { config: head.config, vocab: head.vocab, tensors, text: head.text })
@@ -135,6 +145,7 @@ pub(super) fn open(path: &std::path::Path) -> crate::Result<ModelFile> {
     let wrong = |what: String| Error::invalid(path, what);
     let head = Head::parse(&read_front(&file).map_err(failed)?, total).map_err(wrong)?;
     let head = head.ok_or_else(|| wrong("was changed while it was read".into()))?;
+    head.check_memory()?;
     let read = |p: &Place| p.decode(&read_part(&file, p.offset, p.bytes).map_err(failed)?).map_err(wrong);
     let tensors = head.places.iter().map(read).collect::<crate::Result<_>>()?;
     Ok(ModelFile { config: head.config, vocab: head.vocab, tensors, text: head.text })

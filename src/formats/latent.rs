@@ -27,6 +27,7 @@ impl ModelFile {
             if t.shape != weight.shape {
                 return Err(format!("{} has shape {:?}; the configuration needs {:?}", t.name, t.shape, weight.shape));
             }
+            t.finite()?;
             let data = serve(weight, &t.data).map_err(|what| format!("{}: {what}", weight.name))?;
             Ok(Tensor::new(weight, data))
         };
@@ -37,9 +38,6 @@ impl ModelFile {
 
 /// What the forward pass makes of latent values.
 fn serve(weight: &Weight, latent: &[f32]) -> Result<TensorData, String> {
-    if let Some(i) = latent.iter().position(|v| !v.is_finite()) {
-        return Err(format!("value {i} is {}: not a finite number", latent[i]));
-    }
     if weight.role == Role::Mixing {
         mhc::check(latent)?;
     }

@@ -13,6 +13,8 @@ pub mod gguf;
 mod latent;
 pub mod mhc;
 
+#[cfg(feature = "native")]
+pub use checkpoint::ReadFrom;
 pub use gguf::Format;
 
 use crate::model::{Embeddings, ModelConfig, Role, Weight};
@@ -355,13 +357,13 @@ impl ModelFile {
 
 #[cfg(feature = "native")]
 impl ModelFile {
-    /// Opens a GGUF file, a checkpoint, or the newest valid checkpoint of a run.
+    /// Opens a GGUF file, a checkpoint, or the newest checkpoint of a run.
     ///
     /// # Errors
     /// [`Error::Io`] or [`Error::Invalid`] names the file and what is wrong with it.
     pub fn open(path: &Path) -> Result<ModelFile> {
         if path.is_dir() {
-            return ModelFile::from_checkpoint(path);
+            return Ok(ModelFile::from_checkpoint(path, false)?.0);
         }
         gguf::open(path)
     }

@@ -2,14 +2,15 @@
 //! each sequence that decodes, and fills up with rows of waiting prompts. It submits them at once and reads one token for
 //! each sequence that is past its prompt. What a sequence gets does not depend on the other sequences.
 
+use super::pages::Pages;
 use super::sampling::Sampling;
 use super::step::{DecodeStep, Rows, SIZES};
 use super::weights::{load_tensor, load_weights};
 use crate::backend::{Backend, Program};
 use crate::formats::{ModelFile, Tensor};
 use crate::graph::{Graph, Plan};
-use crate::model::{Model, ModelConfig};
-use crate::ops::{NO_TOKEN, SamplingState};
+use crate::model::{Model, ModelConfig, State};
+use crate::ops::{NO_TOKEN, PAGE, SamplingState};
 use crate::{Error, Result};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,8 +20,29 @@ use std::sync::atomic::{AtomicBool, Ordering};
 pub struct EngineOptions {
     /// Sequences that run side by side, from 1 to 512.
     pub slots: usize,
-    /// Tokens that a sequence may hold, at most the model's context; 0 takes that.
+    /// Tokens that a sequence may hold, at most the model's context; 0 takes that, up to [`DEFAULT_CONTEXT`]. Memory is taken
+    /// as sequences grow.
     pub context: usize,
+}
+
+/// Most tokens of a sequence unless a larger context is asked for.
+pub const DEFAULT_CONTEXT: usize = 4096;
+
+impl EngineOptions {
+    /// The context that an engine for this model has.
+    ///
+    /// # Errors
+    /// When the model was made for a shorter one.
+    pub fn context_of(&self, config: &ModelConfig) -> Result<usize> {
+        let (context, longest) = (self.context, config.seq_len);
+        match context {
+            0 => Ok(longest.min(DEFAULT_CONTEXT)),
+            _ if context > longest => {
+                Err(Error::usage(format!("a context of {context} tokens: the model was made for {longest}")))
+            }
+            _ => Ok(context),
+        }
+    }
 }
 
 impl Default for EngineOptions {
@@ -53,7 +75,8 @@ pub enum Event {
     Token(u32),
     /// The sequence ended, and its slot is free.
     Finished(FinishReason),
-    /// Its logits are not finite numbers, so it ended, and its slot is free. The text says which op made the first.
+    /// It ended, and its slot is free. The text says why: its logits are not finite numbers, and which op made the first, or it
+    /// needed more memory than there is.
     Failed(String),
 }
 
@@ -75,6 +98,8 @@ pub struct Engine {
     /// One for each number of rows, smallest first.
     steps: Vec<DecodeStep>,
     sampling: SamplingState,
+    state: State,
+    pages: Pages,
     slots: Vec<Option<Sequence>>,
     vocab: usize,
     context: usize,
@@ -101,29 +126,26 @@ impl Engine {
         backend: &Backend,
         options: EngineOptions,
     ) -> Result<Engine> {
-        let longest = config.seq_len;
-        let context = if options.context == 0 { longest } else { options.context };
-        if context > longest {
-            return Err(Error::usage(format!("a context of {context} tokens: the model was made for {longest}")));
-        }
+        let context = options.context_of(config)?;
         // A step has a row for every sequence that decodes.
         let (slots, most) = (options.slots, SIZES[SIZES.len() - 1].0);
         if !(1..=most).contains(&slots) {
             return Err(Error::usage(format!("{slots} sequences side by side: between 1 and {most} are possible")));
         }
         let mut g = Graph::new();
-        let model = Model::for_inference(&mut g, config, vocab);
-        let layers = model.state(&mut g, options.slots, context);
+        let model = Model::for_inference(&mut g, &ModelConfig { seq_len: context, ..config.clone() }, vocab);
+        let state = model.state(&mut g, options.slots, context);
         let sampling = g.sampling_state(options.slots, vocab);
         let most = context.max(options.slots);
         let wanted = SIZES.iter().take_while(|(rows, _)| *rows < most).count() + 1;
-        let build = |size| DecodeStep::build(&mut g, &model, &layers, sampling, size, options.slots);
+        let build = |size| DecodeStep::build(&mut g, &model, &state, sampling, size, options.slots);
         let steps: Vec<DecodeStep> = SIZES.into_iter().take(wanted).map(build).collect();
         let mut program = backend.prepare(Arc::new(Plan::new(g)))?;
         program.write(model.rope, &model.rope_table());
-        let slots = (0..options.slots).map(|_| None).collect();
+        program.write(state.pages, &vec![u32::MAX; options.slots * context.div_ceil(PAGE)]);
+        let (slots, pages) = ((0..options.slots).map(|_| None).collect(), Pages::new(options.slots));
         let stop = stop.to_vec();
-        Ok(Engine { program, model, steps, sampling, slots, vocab, context, stop, next: 0 })
+        Ok(Engine { program, model, steps, sampling, state, pages, slots, vocab, context, stop, next: 0 })
     }
 
     /// Loads one weight.
@@ -160,6 +182,11 @@ impl Engine {
     /// The plan of all its steps, one section for each number of rows.
     pub fn plan(&self) -> &Plan {
         self.program.plan()
+    }
+
+    /// Pages of keys and values that the device has room for, of [`PAGE`] tokens each.
+    pub fn pages(&self) -> usize {
+        self.pages.held()
     }
 
     /// Bytes of all buffers on the device.
@@ -224,13 +251,49 @@ impl Engine {
         Ok(())
     }
 
+    /// Takes pages for so many positions of a slot.
+    fn provide(&mut self, slot: usize, positions: usize) -> Result<()> {
+        let slot_pages = self.context.div_ceil(PAGE);
+        let (needed, held) = (self.pages.needed(slot, positions), self.pages.held());
+        if needed > held {
+            // Twice as many, so that what is copied meanwhile stays less than what is written; if not, as many as it takes.
+            let ample = needed.max(2 * held).min(self.slots.len() * slot_pages);
+            let mut grow = |pages| self.program.grow(&self.state.sizes(pages)).map(|()| pages);
+            let grown = grow(ample).or_else(|e| if ample > needed { grow(needed) } else { Err(e) })?;
+            self.pages.grow(grown);
+        }
+        let (first, new) = self.pages.take(slot, positions);
+        if !new.is_empty() {
+            self.program.write_part(self.state.pages, slot * slot_pages + first, new);
+        }
+        Ok(())
+    }
+
+    /// Ends the sequence of a slot.
+    fn end(&mut self, slot: usize) -> SequenceId {
+        self.pages.release(slot);
+        self.slots[slot].take().expect("a sequence that runs").id
+    }
+
     /// Runs one step. Without sequences it does nothing.
     ///
     /// # Errors
     /// When the device fails.
     pub async fn step(&mut self) -> Result<Vec<(SequenceId, Event)>> {
         let mut events = self.drop_cancelled();
-        let Some(rows) = self.rows() else { return Ok(events) };
+        let rows = loop {
+            let Some(rows) = self.rows() else { return Ok(events) };
+            let fed = |slot: usize| self.slots[slot].as_ref().map_or(0, |s| s.fed);
+            let wanted: Vec<_> = rows.fed.iter().map(|(slot, count)| (*slot, fed(*slot) + count)).collect();
+            let short = wanted.into_iter().find_map(|(slot, n)| Some((slot, self.provide(slot, n).err()?)));
+            match short {
+                None => break rows,
+                Some((slot, Error::OutOfMemory(why) | Error::Device(why))) => {
+                    events.push((self.end(slot), Event::Failed(why)));
+                }
+                Some((_, error)) => return Err(error),
+            }
+        };
         let step = &self.steps[rows.step];
         step.write(&mut self.program, &rows);
         self.program.run_section(step.section)?;
@@ -250,8 +313,7 @@ impl Engine {
             if let Some(op) = self.blame(slot).await? {
                 why += &format!(": {op}");
             }
-            let s = self.slots[slot].take().expect("a sequence that was picked");
-            events.push((s.id, Event::Failed(why)));
+            events.push((self.end(slot), Event::Failed(why)));
         }
         Ok(events)
     }
@@ -277,13 +339,10 @@ impl Engine {
     }
 
     fn drop_cancelled(&mut self) -> Vec<(SequenceId, Event)> {
-        let mut events = Vec::new();
-        for slot in &mut self.slots {
-            if let Some(sequence) = slot.take_if(|s| s.cancelled.load(Ordering::Relaxed)) {
-                events.push((sequence.id, Event::Finished(FinishReason::Cancelled)));
-            }
-        }
-        events
+        let cancelled = |s: &Sequence| s.cancelled.load(Ordering::Relaxed);
+        let slots = (0..self.slots.len()).filter(|slot| self.slots[*slot].as_ref().is_some_and(cancelled));
+        let slots: Vec<usize> = slots.collect();
+        slots.into_iter().map(|slot| (self.end(slot), Event::Finished(FinishReason::Cancelled))).collect()
     }
 
     /// The rows of the next step.
@@ -338,8 +397,7 @@ impl Engine {
             }
         };
         if let Some(reason) = finish {
-            events.push((s.id, Event::Finished(reason)));
-            self.slots[slot] = None;
+            events.push((self.end(slot), Event::Finished(reason)));
         }
     }
 
@@ -416,6 +474,7 @@ impl Engine {
         let step = self.steps.iter().position(|s| s.rows >= n);
         let step = step.filter(|_| first + n <= limit && n > 0);
         let step = step.ok_or_else(|| Error::usage(format!("{n} tokens from {first}: the context holds {limit}")))?;
+        self.provide(0, first + n)?;
         self.write(step, 0, ids, first);
         Ok(step)
     }

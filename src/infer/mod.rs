@@ -1,13 +1,14 @@
 //! Inference: sequences that go on side by side over cached keys and values, and the text around them.
 
 mod engine;
+mod pages;
 mod prompt;
 mod sampling;
 mod step;
 mod text;
 mod weights;
 
-pub use engine::{Engine, EngineOptions, Event, FinishReason, SequenceId};
+pub use engine::{DEFAULT_CONTEXT, Engine, EngineOptions, Event, FinishReason, SequenceId};
 #[cfg(feature = "native")]
 pub use prompt::Conversation;
 pub use prompt::{ChatTemplate, Message};

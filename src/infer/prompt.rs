@@ -56,12 +56,12 @@ fn own_template(start: Option<u32>, messages: &[Message], tokenizer: &Tokenizer)
             "user" => USER,
             _ => ASSISTANT,
         };
-        ids.extend_from_slice(&tokenizer.encode_with_specials(role));
-        ids.extend_from_slice(&tokenizer.encode(&message.content));
-        ids.extend_from_slice(&tokenizer.encode_with_specials(END));
-        ids.extend_from_slice(&tokenizer.encode("\n"));
+        ids.extend(tokenizer.encode_with_specials(role)?);
+        ids.extend(tokenizer.encode(&message.content)?);
+        ids.extend(tokenizer.encode_with_specials(END)?);
+        ids.extend(tokenizer.encode("\n")?);
     }
-    ids.extend_from_slice(&tokenizer.encode_with_specials(ASSISTANT));
+    ids.extend(tokenizer.encode_with_specials(ASSISTANT)?);
     Ok(ids)
 }
 

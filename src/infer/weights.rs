@@ -19,6 +19,9 @@ pub fn load_weights(program: &mut Program, model: &Model, file: &ModelFile) -> R
     file.tensors.iter().try_for_each(|tensor| load_tensor(program, model, tensor))
 }
 
+/// Values that are converted at once.
+const AT_ONCE: usize = 1 << 20;
+
 /// Writes one weight; errors as [`load_weights`].
 pub fn load_tensor(program: &mut Program, model: &Model, tensor: &Tensor) -> Result<()> {
     let name = &tensor.name;
@@ -26,7 +29,12 @@ pub fn load_tensor(program: &mut Program, model: &Model, tensor: &Tensor) -> Res
     let weight = weight.ok_or_else(|| Error::Model(format!("{name} is not a tensor of the model")))?;
     match (&weight.value, &tensor.data) {
         (Value::Dense(id), TensorData::F32(values)) => program.write(*id, values),
-        (Value::Dense(id), TensorData::F16(values)) => program.write(*id, &values.to_f32_vec()),
+        (Value::Dense(id), TensorData::F16(values)) => {
+            assert_eq!(values.len(), weight.elements(), "values of {name}");
+            for (i, part) in values.chunks(AT_ONCE).enumerate() {
+                program.write_part(*id, i * AT_ONCE, &part.to_f32_vec());
+            }
+        }
         (Value::Ternary(w), TensorData::Ternary(t)) => {
             program.write(w.codes, &t.codes);
             program.write(w.scales, &t.scales);

@@ -37,9 +37,9 @@ impl Attention {
         }
     }
 
-    /// The keys and values of `slots` sequences of at most `context` tokens.
-    pub(super) fn state(&self, g: &mut Graph, name: &str, slots: usize, context: usize) -> LayerState {
-        LayerState::Attention(g.kv_cache(name, slots, context, (self.kv_heads, self.head_dim)))
+    /// The keys and values of sequences whose pages are in this table.
+    pub(super) fn state(&self, g: &mut Graph, name: &str, pages: TensorId) -> LayerState {
+        LayerState::Attention(g.kv_cache(name, pages, (self.kv_heads, self.head_dim)))
     }
 
     /// x (rows, dim) -> (rows, dim).

@@ -39,11 +39,11 @@ impl Mixer {
         }
     }
 
-    fn state(&self, g: &mut Graph, name: &str, slots: usize, context: usize) -> LayerState {
+    fn state(&self, g: &mut Graph, name: &str, pages: TensorId) -> LayerState {
         match self {
-            Mixer::Attention(attention) => attention.state(g, name, slots, context),
+            Mixer::Attention(attention) => attention.state(g, name, pages),
             #[cfg(test)]
-            Mixer::RunningMean(mean) => mean.state(g, name, slots),
+            Mixer::RunningMean(mean) => mean.state(g, name, g.matrix(pages).0),
         }
     }
 
@@ -95,8 +95,8 @@ impl Layer {
         }
     }
 
-    pub(super) fn state(&self, g: &mut Graph, name: &str, slots: usize, context: usize) -> LayerState {
-        self.mixer.state(g, name, slots, context)
+    pub(super) fn state(&self, g: &mut Graph, name: &str, pages: TensorId) -> LayerState {
+        self.mixer.state(g, name, pages)
     }
 
     /// x (rows, dim) or (streams, rows, dim) -> the same.

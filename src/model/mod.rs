@@ -16,7 +16,7 @@ mod state;
 mod weight;
 
 use crate::graph::{DType, Graph, TensorId};
-use crate::ops::{self, rope_table};
+use crate::ops::{self, PAGE, rope_table};
 use layer::{Layer, Pass};
 use linear::Table;
 use weight::Builder;
@@ -118,10 +118,11 @@ impl Model {
         self.weights.iter().map(Weight::elements).sum()
     }
 
-    /// Memory for `slots` sequences of at most `context` tokens each, layer by layer.
+    /// Memory for `slots` sequences of at most `context` tokens each, layer by layer, with a single page at first.
     pub fn state(&self, g: &mut Graph, slots: usize, context: usize) -> State {
+        let pages = g.persistent("pages", &[slots, context.div_ceil(PAGE)], DType::U32);
         let layers = self.layers.iter().enumerate();
-        State { layers: layers.map(|(i, layer)| layer.state(g, &format!("cache.{i}"), slots, context)).collect() }
+        State { pages, layers: layers.map(|(i, layer)| layer.state(g, &format!("cache.{i}"), pages)).collect() }
     }
 
     /// Appends the rounding of every weight from its parameter. It must run after parameters changed and before a forward

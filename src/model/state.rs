@@ -11,7 +11,23 @@ use crate::ops::KvCache;
 
 /// The state of every layer of a model, made by [`Model::state`](super::Model::state).
 pub struct State {
+    /// (slots, slot_pages): the pages of each sequence in the caches of all layers, [`PAGE`](crate::ops::PAGE) positions each.
+    pub pages: TensorId,
     pub(super) layers: Vec<LayerState>,
+}
+
+impl State {
+    /// The tensors that hold pages, each with its bytes when there are so many.
+    pub fn sizes(&self, pages: usize) -> Vec<(TensorId, usize)> {
+        let mut sizes = Vec::new();
+        for layer in &self.layers {
+            #[cfg_attr(not(test), expect(irrefutable_let_patterns, reason = "there is one mixer so far"))]
+            if let LayerState::Attention(cache) = layer {
+                sizes.extend([cache.k, cache.v].map(|t| (t, cache.bytes(pages))));
+            }
+        }
+        sizes
+    }
 }
 
 /// The state of one layer. Each mixer has its own kind.

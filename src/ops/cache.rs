@@ -6,6 +6,8 @@ use cpu_kernels::ops::attention_cached::AttentionCachedArgs;
 use cpu_kernels::ops::gather_rows::GatherRowsArgs;
 use cpu_kernels::ops::kv_append::KvAppendArgs;
 
+pub use cpu_kernels::ops::kv_append::PAGE;
+
 /// The slot and the position of each row.
 #[derive(Clone, Copy, Debug)]
 pub struct Places {
@@ -15,26 +17,34 @@ pub struct Places {
     pub slots: TensorId,
 }
 
-/// Keys and values of one layer, in f32.
+/// Keys and values of one layer, in f32, in pages of [`PAGE`] positions.
 #[derive(Clone, Copy, Debug)]
 pub struct KvCache {
-    /// Keys (slots, kv_heads, context / 64, head_dim, 64), with the context rounded up.
+    /// Keys (pages, kv_heads, head_dim, 64).
     pub k: TensorId,
-    /// Values (slots, kv_heads, context, head_dim).
+    /// Values (pages, kv_heads, 64, head_dim).
     pub v: TensorId,
+    /// (slots, slot_pages) u32: the pages of each sequence, in order. One that is beyond the cache, such as 0xffffffff, is none.
+    pub pages: TensorId,
     /// The sizes, with the layout flag of values.
     layout: KvAppendArgs,
 }
 
+impl KvCache {
+    /// Bytes of k, and of v, with so many pages.
+    pub fn bytes(&self, pages: usize) -> usize {
+        self.layout.cache_len(pages).saturating_mul(DType::F32.bytes())
+    }
+}
+
 impl Graph {
-    /// Makes a cache for `slots` sequences of `context` tokens. `heads` is (kv_heads, head_dim).
-    pub fn kv_cache(&mut self, name: &str, slots: usize, context: usize, heads: (usize, usize)) -> KvCache {
-        let [context, kv_heads, head_dim] = [context, heads.0, heads.1].map(|n| n as u32);
-        let layout = KvAppendArgs { rows: 0, kv_heads, head_dim, context, transposed: 0 };
-        let mut cache = |part: &str, layout: KvAppendArgs| {
-            self.persistent(&format!("{name}.{part}"), &[layout.cache_len(slots)], DType::F32)
-        };
-        KvCache { k: cache("k", KvAppendArgs { transposed: 1, ..layout }), v: cache("v", layout), layout }
+    /// Makes a cache of one page, for sequences whose pages are in the table `pages`. `heads` is (kv_heads, head_dim).
+    pub fn kv_cache(&mut self, name: &str, pages: TensorId, heads: (usize, usize)) -> KvCache {
+        let [slot_pages, kv_heads, head_dim] = [self.matrix(pages).1, heads.0, heads.1].map(|n| n as u32);
+        let layout = KvAppendArgs { rows: 0, kv_heads, head_dim, slot_pages, transposed: 0 };
+        let [k, v] =
+            ["k", "v"].map(|part| self.persistent(&format!("{name}.{part}"), &[layout.cache_len(1)], DType::F32));
+        KvCache { k, v, pages, layout }
     }
 
     /// Stores k and v (rows, kv_heads * head_dim) at the slots and positions of the rows.
@@ -46,7 +56,7 @@ impl Graph {
             let (rows, dim) = self.matrix(x);
             let args = KvAppendArgs { rows: rows as u32, transposed, ..cache.layout };
             assert_eq!((args.kv_heads * args.head_dim) as usize, dim, "kv_append: {}", self.tensor(x).name);
-            self.push(&KV_APPEND, args, &[x, places.positions, places.slots, to]);
+            self.push(&KV_APPEND, args, &[x, places.positions, places.slots, cache.pages, to]);
         }
     }
 
@@ -54,17 +64,17 @@ impl Graph {
     /// give 0.
     pub fn attention_cached(&mut self, q: TensorId, cache: KvCache, places: Places) -> TensorId {
         let (rows, q_dim) = self.matrix(q);
-        let KvAppendArgs { context, kv_heads, head_dim, .. } = cache.layout;
+        let KvAppendArgs { slot_pages, kv_heads, head_dim, .. } = cache.layout;
         let y = self.temp("attention", &[rows, q_dim], DType::F32);
         let args = AttentionCachedArgs {
             rows: rows as u32,
             heads: q_dim as u32 / head_dim,
             kv_heads,
             head_dim,
-            context,
+            slot_pages,
             scale: 1.0 / (head_dim as f32).sqrt(),
         };
-        self.push(&ATTENTION_CACHED, args, &[q, cache.k, cache.v, places.positions, places.slots, y]);
+        self.push(&ATTENTION_CACHED, args, &[q, cache.k, cache.v, places.positions, places.slots, cache.pages, y]);
         y
     }
 

@@ -23,7 +23,7 @@ use std::ops::Range;
 
 pub use attention::{MAX_HEAD_DIM, rope_table};
 pub use bitlinear::{Int8Weight, MAX_GROUP, QuantRows, TernaryWeight, packed_row_bytes};
-pub use cache::{KvCache, Places};
+pub use cache::{KvCache, PAGE, Places};
 pub use cpu_kernels::ops::sample::NO_TOKEN;
 pub use loss::{Head, IGNORE, Targets};
 pub(crate) use optimizer::STATS_RING;
@@ -198,11 +198,12 @@ ops! {
         work |a| product(&[2, a.batch, a.seq, a.seq, a.heads, a.head_dim]),
         flops |a| product(&[2, a.batch, a.seq, a.seq, a.heads, a.head_dim]);
 
-    KV_APPEND = kv_append(KvAppendArgs) [x: r F32, positions: r U32, slots: r U32, cache: rw F32]
+    KV_APPEND = kv_append(KvAppendArgs)
+        [x: r F32, positions: r U32, slots: r U32, pages: r U32, cache: rw F32]
         grid |a| elements(a.rows * a.kv_heads * a.head_dim), work |a| product(&[a.rows, a.kv_heads, a.head_dim]);
     ATTENTION_CACHED = attention_cached(AttentionCachedArgs)
-        [q: r F32, k: r F32, v: r F32, positions: r U32, slots: r U32, y: w F32]
-        grid |a| [a.rows, a.heads, 1], work |a| product(&[2, a.rows, a.context, a.heads, a.head_dim]);
+        [q: r F32, k: r F32, v: r F32, positions: r U32, slots: r U32, pages: r U32, y: w F32]
+        grid |a| [a.rows, a.heads, 1], work |a| product(&[2, a.rows, a.slot_pages, PAGE as u32, a.heads, a.head_dim]);
     GATHER_ROWS = gather_rows(GatherRowsArgs) [x: r F32, index: r U32, y: w F32]
         grid |a| elements(a.rows * a.dim), work |a| product(&[a.rows, a.dim]);
     MARK_SEEN = mark_seen(MarkSeenArgs) [ids: r U32, slots: r U32, seen: rw U32]
@@ -252,7 +253,7 @@ ops! {
     SUM_SQUARES = sum_squares(SumSquaresArgs) [x: r F32, partial: rw F32]
         grid |a| groups(a.rows * a.n.div_ceil(BLOCK)), work |a| product(&[a.n, a.rows]);
     CLIP = clip(ClipArgs) [partial: r F32, loss: r F32, step: r F32, ctl: rw F32, stats: rw F32]
-        grid |_| [1, 1, 1], work |a| product(&[a.partials]);
+        grid |_| [1, 1, 1], work |a| product(&[a.partials + a.checks]);
 
     ADAMW = adamw(AdamwArgs) [g: r F32, ctl: r F32, step: r F32, w: rw F32, m: rw F32, v: rw F32]
         grid |a| elements(a.n), work |a| product(&[a.n, 8]);

@@ -111,19 +111,30 @@ impl Graph {
     }
 
     /// Computes the global norm of `grads`, the factor that clips it to `clip` (0: no clipping), and the decision to skip the
-    /// step: when loss or norm is not finite, or, after 20 steps, the norm exceeds outlier * max(running mean, clip) (0: no
-    /// limit). `loss` is (1), in nats per token.
-    pub fn clip(&mut self, grads: &[TensorId], loss: TensorId, control: StepControl, clip: f32, outlier: f32) {
-        let blocks = |g: &Graph, t: TensorId| (g.tensor(t).elements() as u32).div_ceil(BLOCK);
-        let partials: u32 = grads.iter().map(|t| blocks(self, *t)).sum();
-        let partial = self.temp("norm.partial", &[partials as usize], DType::F32);
+    /// step: when loss, norm, the state of this decision or an element of `checked` is not finite, or, after 20 steps, the norm
+    /// exceeds outlier * max(running mean, clip) (0: no limit). `loss` is (1), in nats per token.
+    pub fn clip(
+        &mut self,
+        grads: &[TensorId],
+        checked: &[TensorId],
+        loss: TensorId,
+        control: StepControl,
+        [clip, outlier]: [f32; 2],
+    ) {
+        let blocks = |list: &[TensorId]| -> u32 {
+            list.iter().map(|t| (self.tensor(*t).elements() as u32).div_ceil(BLOCK)).sum()
+        };
+        let (partials, checks) = (blocks(grads), blocks(checked));
+        let partial = self.temp("norm.partial", &[(partials + checks) as usize], DType::F32);
         let mut offset = 0;
-        for grad in grads {
-            let n = self.tensor(*grad).elements() as u32;
-            self.push(&SUM_SQUARES, SumSquaresArgs { n, rows: 1, offset }, &[*grad, partial]);
-            offset += n.div_ceil(BLOCK);
+        for (list, scale) in [(grads, 1.0), (checked, 0.0)] {
+            for tensor in list {
+                let n = self.tensor(*tensor).elements() as u32;
+                self.push(&SUM_SQUARES, SumSquaresArgs { n, rows: 1, offset, scale }, &[*tensor, partial]);
+                offset += n.div_ceil(BLOCK);
+            }
         }
-        let args = ClipArgs { partials, warmup: 20, clip, outlier };
+        let args = ClipArgs { partials, checks, warmup: 20, clip, outlier };
         self.push(&CLIP, args, &[partial, loss, control.step, control.ctl, control.stats]);
     }
 
@@ -186,7 +197,7 @@ impl Graph {
         let [batch, short, long] = self.shape(x)[..] else { panic!("newton_schulz takes a batch of matrices") };
         let (n, batch) = ((short * long) as u32, batch as u32);
         let partial = self.temp("muon.partial", &[(batch * n.div_ceil(BLOCK)) as usize], DType::F32);
-        self.push(&SUM_SQUARES, SumSquaresArgs { n, rows: batch, offset: 0 }, &[x, partial]);
+        self.push(&SUM_SQUARES, SumSquaresArgs { n, rows: batch, offset: 0, scale: 1.0 }, &[x, partial]);
         self.push(&MUON_NORMALIZE, MuonNormalizeArgs { n, batch }, &[partial, x]);
         let [a, b, c] = NEWTON_SCHULZ;
         for _ in 0..steps {

@@ -2,23 +2,18 @@
 //!
 //! A training record is `{step, tokens, loss, lr, grad_norm, tok_per_s}`, an evaluation record `{step, tokens, val_loss,
 //! val_bits_per_byte}`. Losses are in nats per token. JSON has no NaN: a value that is not finite becomes `null`. The record
-//! of a skipped step has `"skipped": true`. Each line is a single write to the operating system, so a killed process neither
+//! of a skipped step has `"skipped": true`, and the first one after a run has diverged `"diverged": true`. Each line is a single write to the operating system, so a killed process neither
 //! loses nor tears a line. A value that is exactly an f32 is written with the digits of an f32.
 
-use std::fs::{File, OpenOptions};
-use std::io::{ErrorKind, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde_json::{Map, Number, Value};
 
-use crate::error::{Error, Result};
-use crate::files::{self, Links, sync_dir, write_within};
+use super::log::{Log, read_or_empty};
+use crate::error::Result;
 
 /// The file name inside a run directory.
 pub const FILE_NAME: &str = "metrics.jsonl";
-
-/// Most bytes of a log that is read.
-const MAX_BYTES: u64 = 1 << 30;
 
 /// One logged training step.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -37,6 +32,8 @@ pub struct StepRecord {
     pub tok_per_s: f64,
     /// Whether the step was skipped and changed no weight.
     pub skipped: bool,
+    /// Whether the run has diverged since the last record.
+    pub diverged: bool,
 }
 
 /// One evaluation.
@@ -53,59 +50,46 @@ pub struct EvalRecord {
 }
 
 /// Appends records to the log of one run.
-#[derive(Debug)]
 pub struct MetricsWriter {
-    path: PathBuf,
-    file: File,
+    log: Log,
 }
 
 impl MetricsWriter {
-    /// Opens the log of `run_dir`, which must exist. A new run (`resume_step` is `None`) starts with an empty log. A run resumed at step S keeps
-    /// the records up to and including S; later records and torn lines are removed, in one atomic rewrite.
-    ///
-    /// # Errors
-    /// [`Error::Io`] if the file cannot be read, rewritten or opened; [`Error::Invalid`] if it is a link or no file.
-    pub fn open(run_dir: &Path, resume_step: Option<u64>) -> Result<Self> {
-        let path = run_dir.join(FILE_NAME);
-        let before = read_or_empty(&path)?;
-        let kept = resume_step.map_or_else(Vec::new, |last| up_to_step(&before, last));
-        let mut file = files::open_within(&path, OpenOptions::new().append(true).create(true))?;
-        // Under another name, the log stays as it is.
-        if kept != before || files::has_other_names(&file) {
-            write_within(&path, &kept)?;
-            sync_dir(run_dir)?;
-            file = files::open_within(&path, OpenOptions::new().append(true))?;
-        }
-        Ok(MetricsWriter { path, file })
+    /// Opens the log of `run_dir`. A new run (`resume_step` is `None`) starts with an empty log. A run resumed at step S keeps
+    /// the records up to and including S; later records and torn lines are removed, in one atomic rewrite, before the first
+    /// record is appended. Every method returns what is to be said.
+    pub fn open(run_dir: &Path, resume_step: Option<u64>) -> Self {
+        let keep = move |log: &[u8]| resume_step.map_or_else(Vec::new, |last| up_to_step(log, last));
+        MetricsWriter { log: Log::open(run_dir.join(FILE_NAME), keep) }
+    }
+
+    /// The log itself.
+    pub(super) fn log(&mut self) -> &mut Log {
+        &mut self.log
+    }
+
+    /// Removes the records after step `last`, before the next one is appended.
+    pub fn cut(&mut self, last: u64) {
+        self.log.rewrite(move |log| up_to_step(log, last));
     }
 
     /// Appends a training record.
-    ///
-    /// # Errors
-    /// [`Error::Io`], as [`MetricsWriter::eval`].
-    pub fn step(&mut self, r: &StepRecord) -> Result<()> {
+    pub fn step(&mut self, r: &StepRecord) -> Option<String> {
         let values = [("loss", r.loss), ("lr", r.lr), ("grad_norm", r.grad_norm), ("tok_per_s", r.tok_per_s)];
         let mut line = Line::new(r.step, r.tokens);
         values.iter().for_each(|(key, v)| line.put(key, number(*v)));
-        if r.skipped {
-            line.put("skipped", Value::Bool(true));
+        for (key, _) in [("skipped", r.skipped), ("diverged", r.diverged)].iter().filter(|(_, is)| *is) {
+            line.put(key, Value::Bool(true));
         }
-        self.append(line)
+        self.log.append(line.finish().as_bytes())
     }
 
     /// Appends an evaluation record.
-    ///
-    /// # Errors
-    /// [`Error::Io`] if the line cannot be written.
-    pub fn eval(&mut self, r: &EvalRecord) -> Result<()> {
+    pub fn eval(&mut self, r: &EvalRecord) -> Option<String> {
         let mut line = Line::new(r.step, r.tokens);
         line.put("val_loss", number(r.val_loss));
         line.put("val_bits_per_byte", r.val_bits_per_byte.map_or(Value::Null, number));
-        self.append(line)
-    }
-
-    fn append(&mut self, line: Line) -> Result<()> {
-        self.file.write_all(line.finish().as_bytes()).map_err(|e| Error::io(&self.path, e))
+        self.log.append(line.finish().as_bytes())
     }
 }
 
@@ -121,7 +105,7 @@ pub struct Losses {
 /// Reads the loss curves of `run_dir`, empty if it has no log yet. Lines that are not records are skipped.
 ///
 /// # Errors
-/// [`Error::Io`] if the file cannot be read.
+/// [`Error::Io`](crate::Error::Io) if the file cannot be read.
 pub fn read_losses(run_dir: &Path) -> Result<Losses> {
     let mut losses = Losses::default();
     for line in read_or_empty(&run_dir.join(FILE_NAME))?.split(|b| *b == b'\n') {
@@ -131,6 +115,16 @@ pub fn read_losses(run_dir: &Path) -> Result<Losses> {
         losses.val.extend(value("val_loss"));
     }
     Ok(losses)
+}
+
+/// The step of the last record of `run_dir` up to step `most`; 0 without one.
+///
+/// # Errors
+/// [`Error::Io`](crate::Error::Io) if the file cannot be read.
+pub fn last_step(run_dir: &Path, most: u64) -> Result<u64> {
+    let log = read_or_empty(&run_dir.join(FILE_NAME))?;
+    let steps = log.split(|b| *b == b'\n').filter_map(|line| Some(parse(line)?.0));
+    Ok(steps.filter(|step| *step <= most).next_back().unwrap_or(0))
 }
 
 /// A JSON object under construction; a `Map` would sort the keys.
@@ -172,13 +166,6 @@ fn up_to_step(log: &[u8], last: u64) -> Vec<u8> {
     lines.flat_map(|line| line.iter().copied().chain([b'\n'])).collect()
 }
 
-fn read_or_empty(path: &Path) -> Result<Vec<u8>> {
-    match files::read(path, Links::Refuse, MAX_BYTES) {
-        Err(Error::Io { source, .. }) if source.kind() == ErrorKind::NotFound => Ok(Vec::new()),
-        read => read,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -193,6 +180,7 @@ mod tests {
             grad_norm: 1.5,
             tok_per_s: 1234.0,
             skipped: !loss.is_finite(),
+            diverged: loss > 9.0,
         }
     }
 
@@ -203,11 +191,15 @@ mod tests {
     #[test]
     fn records_are_written_as_documented() {
         let dir = tempfile::tempdir().unwrap();
-        let mut log = MetricsWriter::open(dir.path(), None).unwrap();
-        log.step(&step(1, f64::from(4.321f32))).unwrap();
-        log.step(&step(2, f64::NAN)).unwrap();
-        log.eval(&EvalRecord { step: 2, tokens: 128, val_loss: 1.0 / 3.0, val_bits_per_byte: None }).unwrap();
-        log.eval(&EvalRecord { step: 3, tokens: 192, val_loss: f64::INFINITY, val_bits_per_byte: Some(0.1) }).unwrap();
+        let mut log = MetricsWriter::open(dir.path(), None);
+        let said = [
+            log.step(&step(1, f64::from(4.321f32))),
+            log.step(&step(2, f64::NAN)),
+            log.eval(&EvalRecord { step: 2, tokens: 128, val_loss: 1.0 / 3.0, val_bits_per_byte: None }),
+            log.eval(&EvalRecord { step: 3, tokens: 192, val_loss: f64::INFINITY, val_bits_per_byte: Some(0.1) }),
+            log.step(&step(4, 9.5)),
+        ];
+        assert_eq!(said, [const { None }; 5]);
         let want = concat!(
             r#"{"step":1,"tokens":64,"loss":4.321,"lr":0.02,"grad_norm":1.5,"tok_per_s":1234}"#,
             "\n",
@@ -217,26 +209,29 @@ mod tests {
             "\n",
             r#"{"step":3,"tokens":192,"val_loss":null,"val_bits_per_byte":0.1}"#,
             "\n",
+            r#"{"step":4,"tokens":256,"loss":9.5,"lr":0.02,"grad_norm":1.5,"tok_per_s":1234,"diverged":true}"#,
+            "\n",
         );
         assert_eq!(text(dir.path()), want);
         let losses = read_losses(dir.path()).unwrap();
-        assert_eq!(losses, Losses { train: vec![(1, 4.321)], val: vec![(2, 1.0 / 3.0)] });
+        assert_eq!(losses, Losses { train: vec![(1, 4.321), (4, 9.5)], val: vec![(2, 1.0 / 3.0)] });
     }
 
     #[test]
     fn resume_drops_later_records_and_torn_lines() {
         let dir = tempfile::tempdir().unwrap();
-        let mut log = MetricsWriter::open(dir.path(), None).unwrap();
-        (1..=4).for_each(|s| log.step(&step(s, 2.0)).unwrap());
+        let mut log = MetricsWriter::open(dir.path(), None);
+        (1..=4).for_each(|s| assert!(log.step(&step(s, 2.0)).is_none()));
         let whole = text(dir.path());
         fs::write(dir.path().join(FILE_NAME), format!("{whole}{{\"step\":3,\"tok")).unwrap();
-        let mut log = MetricsWriter::open(dir.path(), Some(2)).unwrap();
-        (3..=4).for_each(|s| log.step(&step(s, 2.0)).unwrap());
+        let mut log = MetricsWriter::open(dir.path(), Some(2));
+        (3..=4).for_each(|s| assert!(log.step(&step(s, 2.0)).is_none()));
         assert_eq!(text(dir.path()), whole);
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "nothing temporary is left");
-        MetricsWriter::open(dir.path(), Some(9)).unwrap();
+        assert_eq!((last_step(dir.path(), 9).unwrap(), last_step(dir.path(), 3).unwrap()), (4, 3));
+        MetricsWriter::open(dir.path(), Some(9)).log().append(&[]);
         assert_eq!(text(dir.path()), whole);
-        MetricsWriter::open(dir.path(), None).unwrap();
+        MetricsWriter::open(dir.path(), None).log().append(&[]);
         assert_eq!(text(dir.path()), "");
     }
 

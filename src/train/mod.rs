@@ -7,6 +7,8 @@ mod config;
 #[cfg(feature = "native")]
 mod folder;
 #[cfg(feature = "native")]
+mod log;
+#[cfg(feature = "native")]
 mod metrics;
 #[cfg(feature = "native")]
 mod peak;

@@ -2,7 +2,7 @@
 
 use super::config::Config;
 use super::folder::{Folder, Start, write_config};
-use super::metrics::{EvalRecord, MetricsWriter, StepRecord, read_losses};
+use super::metrics::{EvalRecord, MetricsWriter, StepRecord, last_step, read_losses};
 use super::peak::utilisation;
 use super::plot::{self, loss_svg};
 use super::progress::{Progress, Status};
@@ -21,10 +21,10 @@ use crate::{Error, Result};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-/// Consecutive skipped steps after which the run is rolled back to the newest checkpoint.
+/// Consecutive skipped steps after which the run is rolled back to a checkpoint.
 const SKIPS_BEFORE_ROLLBACK: u64 = 8;
-/// Most rollbacks of a run; at the next one it fails.
-const MAX_ROLLBACKS: u64 = 3;
+/// Nats per token by which the loss of a run that has diverged exceeds that of a uniform guess.
+const DIVERGED: f64 = 1.0;
 
 /// How a run ended.
 #[derive(Clone, Debug, PartialEq)]
@@ -62,17 +62,46 @@ pub struct Run {
     forked: bool,
     /// Steps whose statistics were read.
     read: u64,
+    /// The step from which on a checkpoint is to be saved that could not be saved when it was due.
+    owed: Option<u64>,
+    /// The step of the newest checkpoint that this run saved or started from.
+    saved: Option<u64>,
+    diverged: Diverged,
+    before_step: Option<BeforeStep>,
     folder: Folder,
 }
+
+/// Whether it was said that the run has diverged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Diverged {
+    Unsaid,
+    Said,
+    Logged,
+}
+
+type BeforeStep = Box<dyn FnMut(&mut Session)>;
 
 /// The run's own state in a checkpoint.
 #[derive(Clone, Copy, Debug, Default)]
 struct State {
     skipped: u64,
     skipped_in_a_row: u64,
-    rollbacks: u64,
+    /// Steps in a row whose loss was that of a run that has diverged.
+    diverged_in_a_row: u64,
+    rolled_back: Option<RolledBack>,
+    /// The step of the last record of the log.
+    logged: u64,
     train_loss: f64,
     val_loss: Option<f64>,
+}
+
+/// Where the run was rolled back to. Older checkpoints are next, until one is saved after `from`.
+#[derive(Clone, Copy, Debug, serde::Serialize, serde::Deserialize)]
+struct RolledBack {
+    /// The latest step at which it had to be.
+    from: u64,
+    /// The step of the checkpoint.
+    to: u64,
 }
 
 struct Logs {
@@ -81,9 +110,12 @@ struct Logs {
 }
 
 impl Logs {
-    /// Opens the logs of a run that starts, or goes on after the step `resumed`.
-    fn open(dir: &Path, resumed: Option<u64>) -> Result<Logs> {
-        Ok(Logs { metrics: MetricsWriter::open(dir, resumed)?, events: EventWriter::create(dir, resumed)? })
+    /// Opens the logs of a run that starts, or goes on after the step `resumed`. Also returns what is to be said.
+    fn open(dir: &Path, resumed: Option<u64>) -> (Logs, Vec<String>) {
+        let mut metrics = MetricsWriter::open(dir, resumed);
+        let (events, said) = EventWriter::open(dir, resumed.unwrap_or(0));
+        let said = metrics.log().append(&[]).into_iter().chain(said).collect();
+        (Logs { metrics, events }, said)
     }
 }
 
@@ -151,9 +183,13 @@ impl Run {
             progress: Progress::new(session.config.train.total_steps, session.step),
             signals: Signals::install(),
             state,
-            from: saved.map(|(saved, _)| saved.dir).filter(|_| !forked),
             forked,
             read: session.step,
+            owed: None,
+            saved: saved.as_ref().map(|(saved, _)| saved.meta.step),
+            from: saved.map(|(saved, _)| saved.dir).filter(|_| !forked),
+            diverged: Diverged::Unsaid,
+            before_step: None,
             dir,
             session,
             folder,
@@ -196,32 +232,49 @@ impl Run {
         self.peak_flops = Some(flops);
     }
 
+    /// Calls `f` before each step, such as to make it fail in a test.
+    #[doc(hidden)]
+    pub fn before_each_step(&mut self, f: impl FnMut(&mut Session) + 'static) {
+        self.before_step = Some(Box::new(f));
+    }
+
     /// Trains until the last step or a signal. In both cases it leaves a checkpoint and a plot. A signal ends a step or an
     /// evaluation in progress, which a resumed run repeats. A run that is complete already stays as it is.
     ///
+    /// A log that cannot be written is said, and tried again. So is a checkpoint, but for the last. A run whose weights are
+    /// not finite, or with too many skipped steps in a row, goes back to the newest good checkpoint, then to older ones.
+    ///
     /// # Errors
-    /// When the device or a file fails, or too many steps had to be skipped.
+    /// When the device fails; when the last checkpoint cannot be saved; when no checkpoint is left to go back to.
     pub fn train(&mut self) -> Result<Outcome> {
         let (step, total) = (self.session.step, self.session.config.train.total_steps);
         if let Some(fin) = self.from.clone().filter(|dir| step == total && dir.ends_with("final"))
-            && self.recorded()?.is_some()
+            && self.recorded().is_some()
         {
             self.progress
                 .message(&format!("nothing to do: all {total} steps are done; a larger --total-steps goes on"));
             return Ok(self.outcome(fin));
         }
         write_config(&self.session.config, &self.dir)?;
-        self.logs()?;
+        self.logs();
         if self.forked {
             self.save(&checkpoint::step_name(step))?;
         }
-        match self.steps() {
-            Err(Error::Stopped) => {}
-            ended => ended?,
+        loop {
+            match self.steps() {
+                Err(Error::Stopped) => {}
+                ended => ended?,
+            }
+            let unread = self.session.trainer.stats(self.read..self.session.step)?;
+            self.take_stats(&unread);
+            self.read = self.session.step;
+            match self.finish() {
+                Err(Error::NotFinite(what)) if self.signals.pending().is_none() => self.roll_back(&what)?,
+                Err(Error::NotFinite(what)) => return Err(self.unsaved(&format!("checkpoint not saved: {what}"))),
+                Err(Error::Checkpoint(what)) => return Err(self.unsaved(&what)),
+                ended => return ended,
+            }
         }
-        let unread = self.session.trainer.stats(self.read..self.session.step)?;
-        self.take_stats(&unread);
-        self.finish()
     }
 
     fn steps(&mut self) -> Result<()> {
@@ -229,30 +282,34 @@ impl Run {
         let due = |interval: u64, step: u64| interval != 0 && step != 0 && step.is_multiple_of(interval);
         let at = self.session.step;
         // An evaluation that a signal ended.
-        if due(self.session.config.train.eval_interval, at) && at != total && self.recorded()?.is_none() {
+        if due(self.session.config.train.eval_interval, at) && at != total && self.recorded().is_none() {
             self.evaluate()?;
         }
         let mut since = Instant::now();
         let mut logged = at;
         while self.session.step < total && self.signals.pending().is_none() {
+            if let Some(f) = &mut self.before_step {
+                f(&mut self.session);
+            }
             self.session.submit()?;
             let step = self.session.step;
             let due = |interval: u64| due(interval, step);
             let log = due(self.session.config.train.log_interval) || step == total || step == 1;
             let full = step - self.read >= STATS_RING as u64 / 2;
-            if log || full || due(self.session.config.train.checkpoint_interval) {
+            let save = due(self.session.config.train.checkpoint_interval) || self.owed.is_some_and(|at| step >= at);
+            if log || full || save {
                 self.folder.check()?;
                 let stats = self.session.trainer.stats(self.read..step)?;
                 self.take_stats(&stats);
                 self.read = step;
                 if log {
                     let seconds = since.elapsed().as_secs_f64();
-                    self.log(&stats, (step - logged) as f64 / seconds.max(1e-9))?;
+                    self.log(&stats, (step - logged) as f64 / seconds.max(1e-9));
                     (since, logged) = (Instant::now(), step);
                 }
-                if self.state.skipped_in_a_row >= SKIPS_BEFORE_ROLLBACK {
-                    self.roll_back()?;
-                    (self.read, logged) = (self.session.step, self.session.step);
+                if let Some(why) = self.trouble()? {
+                    self.roll_back(&why)?;
+                    logged = self.session.step;
                     continue;
                 }
             }
@@ -262,31 +319,86 @@ impl Run {
             if due(self.session.config.train.eval_interval) && step != total {
                 self.evaluate()?;
             }
-            if due(self.session.config.train.checkpoint_interval) && step != total {
-                self.save(&checkpoint::step_name(step))?;
-                checkpoint::prune(&self.dir, self.session.config.train.keep_last_checkpoints)?;
+            if save && step != total {
+                match self.save_in_passing() {
+                    Err(Error::NotFinite(what)) => {
+                        self.roll_back(&what)?;
+                        logged = self.session.step;
+                    }
+                    saved => saved?,
+                }
             }
             since += pause.elapsed();
         }
         Ok(())
     }
 
+    /// Saves a checkpoint that is due; within a streak of skipped steps later, for it may be what they come from. If it cannot
+    /// be saved, that is said, and it is tried again a tenth of the interval later.
+    fn save_in_passing(&mut self) -> Result<()> {
+        let step = self.session.step;
+        if self.state.skipped_in_a_row > 0 {
+            self.owed = Some(step + 1);
+            return Ok(());
+        }
+        self.owed = None;
+        match self.save(&checkpoint::step_name(step)) {
+            Err(Error::Checkpoint(what)) => {
+                let next = step + (self.session.config.train.checkpoint_interval / 10).max(1);
+                self.progress.message(&format!("warning: {what}\nthe run goes on, and tries again at step {next}"));
+                self.owed = Some(next);
+            }
+            saved => {
+                saved?;
+                let pruned = checkpoint::prune(&self.dir, self.session.config.train.keep_last_checkpoints);
+                self.say([pruned.err().map(|e| format!("warning: an old checkpoint cannot be deleted: {e}"))]);
+            }
+        }
+        Ok(())
+    }
+
+    /// Why the run cannot go on from here, if it cannot: a value that is not finite, or too many skipped steps.
+    fn trouble(&mut self) -> Result<Option<String>> {
+        if self.state.skipped_in_a_row == 0 {
+            return Ok(None);
+        }
+        let many = self.state.skipped_in_a_row >= SKIPS_BEFORE_ROLLBACK;
+        let what = format!("{SKIPS_BEFORE_ROLLBACK} steps in a row had a loss or gradient that cannot be used");
+        Ok(self.session.trainer.not_finite()?.or(many.then_some(what)))
+    }
+
+    /// The error of a run that ends without its last checkpoint.
+    fn unsaved(&self, why: &str) -> Error {
+        let step = self.session.step;
+        let lost = match self.saved {
+            Some(saved) if saved == step => "its validation loss".to_string(),
+            saved => format!("steps {} to {step}", saved.unwrap_or(0) + 1),
+        };
+        Error::Checkpoint(format!("{why}\nlost: {lost}"))
+    }
+
     /// The validation loss that the log has for the present step.
-    fn recorded(&self) -> Result<Option<f64>> {
-        let last = read_losses(&self.dir)?.val.pop();
-        Ok(last.filter(|(step, _)| *step == self.session.step).map(|(_, loss)| loss))
+    fn recorded(&self) -> Option<f64> {
+        let (step, loss) = read_losses(&self.dir).ok()?.val.pop()?;
+        (step == self.session.step).then_some(loss)
     }
 
     fn finish(&mut self) -> Result<Outcome> {
         self.folder.check()?;
-        let done = self.session.step == self.session.config.train.total_steps;
-        let name = if done { "final".to_string() } else { checkpoint::step_name(self.session.step) };
+        let step = self.session.step;
+        let done = step == self.session.config.train.total_steps;
+        let name = if done { "final".to_string() } else { checkpoint::step_name(step) };
+        let skipped = self.state.skipped_in_a_row;
+        if !done && skipped > 0 && self.saved.is_some() {
+            let what = format!("checkpoint {name} not saved: the last {skipped} steps were skipped");
+            return Err(Error::Checkpoint(what));
+        }
         if done {
-            checkpoint::keep_final(&self.dir, self.session.step)?;
+            checkpoint::keep_final(&self.dir, step).map_err(|e| Error::Checkpoint(e.to_string()))?;
         }
         let mut saved = self.save(&name)?;
         if done {
-            let loss = match self.recorded()? {
+            let loss = match self.recorded() {
                 Some(loss) => Ok(loss),
                 None => self.evaluate(),
             };
@@ -298,9 +410,16 @@ impl Run {
                 }
             }
         }
-        self.write_plot()?;
+        self.write_plot();
+        let logs = self.logs();
+        let said = [logs.metrics.log().close(), logs.events.close()];
+        self.say(said);
         self.progress.finish();
         Ok(self.outcome(saved))
+    }
+
+    fn say(&self, lines: impl IntoIterator<Item = Option<String>>) {
+        lines.into_iter().flatten().for_each(|line| self.progress.message(&line));
     }
 
     fn outcome(&self, checkpoint: PathBuf) -> Outcome {
@@ -308,12 +427,19 @@ impl Run {
         Outcome { step: self.session.step, train_loss, val_loss, checkpoint, signal: self.signals.pending() }
     }
 
-    fn logs(&mut self) -> Result<&mut Logs> {
+    fn logs(&mut self) -> &mut Logs {
         if self.logs.is_none() {
-            let resumed = self.from.as_ref().map(|_| self.session.step);
-            self.logs = Some(Logs::open(&self.dir, resumed)?);
+            let (step, resumed) = (self.session.step, self.from.is_some());
+            let (logs, said) = Logs::open(&self.dir, resumed.then_some(step));
+            self.logs = Some(logs);
+            self.say(said.into_iter().map(Some));
+            let last = last_step(&self.dir, step).unwrap_or(0);
+            if resumed && last < self.state.logged {
+                let missing = format!("the log has no records of steps {} to {}", last + 1, self.state.logged);
+                self.progress.message(&missing);
+            }
         }
-        Ok(self.logs.as_mut().expect("just opened"))
+        self.logs.as_mut().expect("just opened")
     }
 
     fn take_stats(&mut self, stats: &[StepStats]) {
@@ -327,13 +453,32 @@ impl Run {
                 self.state.skipped_in_a_row = 0;
             }
         }
+        self.watch_for_divergence(stats);
         let good: Vec<f64> = stats.iter().filter(|s| !s.skipped).map(|s| f64::from(s.loss)).collect();
         if !good.is_empty() {
             self.state.train_loss = good.iter().sum::<f64>() / good.len() as f64;
         }
     }
 
-    fn log(&mut self, stats: &[StepStats], steps_per_s: f64) -> Result<()> {
+    /// A run has diverged if the loss was above that of a uniform guess by [`DIVERGED`] for a tenth of its steps, but from 10 to
+    /// 100, in a row. That is said once.
+    fn watch_for_divergence(&mut self, stats: &[StepStats]) {
+        let limit = (self.session.corpus.vocab_size as f64).ln() + DIVERGED;
+        for s in stats.iter().filter(|s| !s.skipped) {
+            self.state.diverged_in_a_row = if f64::from(s.loss) > limit { self.state.diverged_in_a_row + 1 } else { 0 };
+        }
+        let long = (self.session.config.train.total_steps / 10).clamp(10, 100);
+        if self.state.diverged_in_a_row >= long && self.diverged == Diverged::Unsaid {
+            self.diverged = Diverged::Said;
+            let row = self.state.diverged_in_a_row;
+            self.progress.message(&format!(
+                "warning: the run has diverged: the loss was above ln(vocabulary) + {DIVERGED} = {limit:.2} for {row} steps in a \
+                 row; lower the learning rates"
+            ));
+        }
+    }
+
+    fn log(&mut self, stats: &[StepStats], steps_per_s: f64) {
         let last = stats.last().expect("a logged step has statistics");
         let shape = self.session.trainer.step.shape;
         let step = self.session.step;
@@ -342,46 +487,51 @@ impl Run {
         let tok_per_s = steps_per_s * shape.tokens() as f64;
         let (loss, grad_norm) = (f64::from(last.loss), f64::from(last.grad_norm));
         let tokens = self.session.tokens;
-        let logs = self.logs()?;
-        logs.metrics.step(&StepRecord { step, tokens, loss, lr, grad_norm, tok_per_s, skipped: last.skipped })?;
+        let (skipped, diverged) = (last.skipped, self.diverged == Diverged::Said);
+        if diverged {
+            self.diverged = Diverged::Logged;
+        }
+        let record = StepRecord { step, tokens, loss, lr, grad_norm, tok_per_s, skipped, diverged };
         let scalars = [
             ("train/loss", last.loss),
             ("train/lr", lr as f32),
             ("train/grad_norm", last.grad_norm),
             ("train/tok_per_s", tok_per_s as f32),
         ];
-        logs.events.scalars(step, &scalars)?;
-        logs.events.flush()?;
+        self.state.logged = step;
+        let logs = self.logs();
+        let said = [logs.metrics.step(&record), logs.events.scalars(step, &scalars)];
+        self.say(said);
         let flops = steps_per_s * self.session.trainer.step.model_flops as f64;
         let mfu = self.peak_flops.as_mut().and_then(|peak| utilisation(peak, flops));
         self.progress.log(&Status { step, loss: self.state.train_loss, lr, tok_per_s, mfu });
-        Ok(())
     }
 
     /// Evaluates and logs the loss of the validation tokens, in nats per token.
     ///
     /// # Errors
-    /// When the device or a file fails.
+    /// When the device fails.
     pub fn evaluate(&mut self) -> Result<f64> {
         let val_loss = pollster::block_on(self.session.validate())?;
         let corpus = &self.session.corpus;
         let bytes_per_token = corpus.val_bytes.map(|bytes| bytes as f64 / corpus.val.len() as f64);
         let bits = bytes_per_token.map(|bytes| val_loss / std::f64::consts::LN_2 / bytes);
         let (step, tokens) = (self.session.step, self.session.tokens);
-        let logs = self.logs()?;
-        logs.metrics.eval(&EvalRecord { step, tokens, val_loss, val_bits_per_byte: bits })?;
-        logs.events.scalars(step, &[("val/loss", val_loss as f32)])?;
-        if let Some(bits) = bits {
-            logs.events.scalars(step, &[("val/bits_per_byte", bits as f32)])?;
-        }
-        logs.events.flush()?;
+        let mut scalars = vec![("val/loss", val_loss as f32)];
+        scalars.extend(bits.map(|bits| ("val/bits_per_byte", bits as f32)));
+        let record = EvalRecord { step, tokens, val_loss, val_bits_per_byte: bits };
+        let logs = self.logs();
+        let said = [logs.metrics.eval(&record), logs.events.scalars(step, &scalars)];
+        self.say(said);
         self.progress.message(&format!("step {step}: {}", validation(val_loss, bits)));
         self.state.val_loss = Some(val_loss);
         Ok(val_loss)
     }
 
     fn save(&mut self, name: &str) -> Result<PathBuf> {
-        let (s, step) = (self.state, self.session.step);
+        let step = self.session.step;
+        self.state.rolled_back = self.state.rolled_back.filter(|back| step <= back.from);
+        let s = self.state;
         let meta = Meta {
             step,
             tokens: self.session.tokens,
@@ -394,7 +544,9 @@ impl Run {
             tokenizer_hash: self.session.corpus.tokenizer.as_ref().map(|t| t.hash()),
             state: serde_json::json!({
                 "skipped_in_a_row": s.skipped_in_a_row,
-                "rollbacks": s.rollbacks,
+                "diverged_in_a_row": s.diverged_in_a_row,
+                "rolled_back": s.rolled_back,
+                "logged": s.logged,
                 "data_crc32c": self.sums.train,
                 "val_crc32c": self.sums.val,
                 "device": self.device,
@@ -403,36 +555,47 @@ impl Run {
         };
         let (model, optimizer) = (self.session.trainer.model_tensors()?, self.session.trainer.optimizer_tensors()?);
         let tokenizer = self.session.corpus.tokenizer.as_ref().map(|t| t.to_json());
-        checkpoint::save(&self.dir, name, &meta, &model, &optimizer, tokenizer.as_deref())
+        let saved = checkpoint::save(&self.dir, name, &meta, &model, &optimizer, tokenizer.as_deref())?;
+        self.saved = Some(step);
+        Ok(saved)
     }
 
-    /// Restores the newest checkpoint, but continues with the next data.
-    fn roll_back(&mut self) -> Result<()> {
-        let (skipped, rollbacks, cursor) = (self.state.skipped, self.state.rollbacks + 1, self.session.cursor);
-        let give_up = |why: &str| {
-            let text =
-                format!("{SKIPS_BEFORE_ROLLBACK} steps in a row had a loss or gradient that cannot be used; {why}");
-            Err(Error::Training(text))
+    /// Goes back to the newest good checkpoint, or, if the run was rolled back and has not come further since, to the newest that
+    /// is older than the one it went back to. It continues with the next data.
+    fn roll_back(&mut self, why: &str) -> Result<()> {
+        let (at, State { skipped, rolled_back, logged, .. }) = (self.session.step, self.state);
+        // No step before the first can be rolled back to.
+        let most = rolled_back.map_or(Some(u64::MAX), |back| back.to.checked_sub(1));
+        let (saved, warnings) = match most {
+            Some(most) => checkpoint::newest_up_to(&self.dir, most)?,
+            None => (None, Vec::new()),
         };
-        if rollbacks > MAX_ROLLBACKS {
-            return give_up("the run was rolled back three times before: lower the learning rates");
-        }
-        let Some((saved, _)) = checkpoint::newest_valid(&self.dir)? else {
-            return give_up("there is no checkpoint to roll back to: lower the learning rates");
+        self.say(warnings.into_iter().map(Some));
+        let Some(saved) = saved else {
+            let left = "there is no checkpoint to go back to";
+            return Err(Error::Training(format!("{why}; {left}: lower the learning rates if this happens again")));
         };
+        let cursor = self.session.cursor;
         let state = restore(&mut self.session, &saved)?;
-        self.session.cursor = cursor;
-        self.state = State { skipped, rollbacks, skipped_in_a_row: 0, ..state };
-        self.logs = Some(Logs::open(&self.dir, Some(self.session.step))?);
-        self.progress.message(&format!("rolled back to {} (step {})", saved.dir.display(), saved.meta.step));
+        let step = self.session.step;
+        (self.session.cursor, self.read, self.owed, self.saved) = (cursor, step, None, Some(step));
+        let from = rolled_back.map_or(at, |back| back.from.max(at));
+        let rolled_back = Some(RolledBack { from, to: step });
+        self.state = State { skipped, rolled_back, logged: logged.min(step), skipped_in_a_row: 0, ..state };
+        self.progress.message(&format!("{why}; rolled back to {} (step {step})", saved.dir.display()));
+        let logs = self.logs();
+        logs.metrics.cut(step);
+        let said = [logs.metrics.log().append(&[]), logs.events.restart(step)];
+        self.say(said);
         Ok(())
     }
 
-    fn write_plot(&self) -> Result<()> {
-        let losses = read_losses(&self.dir)?;
+    fn write_plot(&self) {
         let path = self.dir.join(plot::FILE_NAME);
         let title = self.dir.file_name().map_or("loss".into(), |n| n.to_string_lossy());
-        write_within(&path, loss_svg(&losses.train, &losses.val, &title).as_bytes())
+        let written = read_losses(&self.dir)
+            .and_then(|losses| write_within(&path, loss_svg(&losses.train, &losses.val, &title).as_bytes()));
+        self.say([written.err().map(|e| format!("warning: no picture of the losses: {e}"))]);
     }
 }
 
@@ -462,7 +625,9 @@ fn restore(session: &mut Session, saved: &Checkpoint) -> Result<State> {
     Ok(State {
         skipped: meta.skipped_steps,
         skipped_in_a_row: number("skipped_in_a_row"),
-        rollbacks: number("rollbacks"),
+        diverged_in_a_row: number("diverged_in_a_row"),
+        rolled_back: serde_json::from_value(meta.state["rolled_back"].clone()).unwrap_or_default(),
+        logged: number("logged"),
         train_loss: meta.train_loss.unwrap_or(f64::NAN),
         val_loss: meta.val_loss,
     })

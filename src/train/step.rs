@@ -120,8 +120,10 @@ impl TrainStep {
             g.embedding_backward(ids, order, dembedded, dtable);
         });
         let (update, state) = g.section("update", |g| {
-            g.clip(&grads, loss, control, optim.clip, optim.outlier_factor);
-            append_updates(g, &model, control, optim)
+            let (state, checked) = optimizer_state(g, &model, control, optim.aux);
+            g.clip(&grads, &checked, loss, control, [optim.clip, optim.outlier_factor]);
+            append_updates(g, &model, control, optim, &state);
+            state
         });
         let (eval, ()) = g.section("eval", |g| {
             let embedded = model.embed(g, &inputs);
@@ -158,15 +160,41 @@ pub fn sorted_rows(ids: &[u32]) -> Vec<u32> {
     order
 }
 
-/// Appends the update of every parameter. Returns the state of the optimizers by name.
-fn append_updates(g: &mut Graph, model: &Model, control: StepControl, optim: &OptimConfig) -> Vec<(String, TensorId)> {
-    let mut state = vec![("ctl".to_string(), control.ctl)];
-    let mut keep = |g: &mut Graph, name: String, like: TensorId| {
-        let shape = g.shape(like).to_vec();
-        let t = g.persistent(&name, &shape, DType::F32);
-        state.push((name, t));
-        t
-    };
+/// The state of the optimizers by name, in the order of the parameters; and the tensors that a step checks before it updates
+/// them: what is not a matrix of Muon, and its state. A matrix that is not finite makes the loss so, and so does its momentum
+/// through it.
+fn optimizer_state(
+    g: &mut Graph,
+    model: &Model,
+    control: StepControl,
+    aux: Aux,
+) -> (Vec<(String, TensorId)>, Vec<TensorId>) {
+    let (mut state, mut checked) = (vec![("ctl".to_string(), control.ctl)], Vec::new());
+    for (weight, param) in model.params() {
+        let shape = g.shape(param).to_vec();
+        let mut keep = |moment: &str| {
+            let name = format!("{}.{moment}", weight.name);
+            let t = g.persistent(&name, &shape, DType::F32);
+            state.push((name, t));
+            t
+        };
+        let m = keep("m");
+        if weight.role != Role::Matrix {
+            checked.extend([param, m]);
+            checked.extend((aux == Aux::AdamW).then(|| keep("v")));
+        }
+    }
+    (state, checked)
+}
+
+/// Appends the update of every parameter.
+fn append_updates(
+    g: &mut Graph,
+    model: &Model,
+    control: StepControl,
+    optim: &OptimConfig,
+    state: &[(String, TensorId)],
+) {
     let muon = Muon {
         lr: optim.muon_lr,
         momentum: optim.muon_momentum,
@@ -174,21 +202,19 @@ fn append_updates(g: &mut Graph, model: &Model, control: StepControl, optim: &Op
         weight_decay: optim.weight_decay,
     };
     let lr = optim.aux_lr;
+    let mut moments = state[1..].iter().map(|(_, t)| *t);
+    let mut next = || moments.next().expect("every parameter has its state");
     let mut batches: BTreeMap<[usize; 2], Vec<MuonMatrix>> = BTreeMap::new();
     for (weight, param) in model.params() {
         let grad = g.gradient(param).expect("every parameter has a gradient");
-        let m = keep(g, format!("{}.m", weight.name), param);
+        let m = next();
         match (weight.role, optim.aux) {
             (Role::Matrix, _) => batches.entry(g.sides(param)).or_default().extend(g.muon_matrices(grad, param, m)),
-            (_, Aux::AdamW) => {
-                let v = keep(g, format!("{}.v", weight.name), param);
-                g.adamw(&AdamW { lr, ..AdamW::default() }, control, [grad, param, m, v]);
-            }
+            (_, Aux::AdamW) => g.adamw(&AdamW { lr, ..AdamW::default() }, control, [grad, param, m, next()]),
             (_, Aux::Lion) => g.lion(&Lion { lr, ..Lion::default() }, control, [grad, param, m]),
         }
     }
     for matrices in batches.values() {
         g.muon(&muon, control, matrices);
     }
-    state
 }

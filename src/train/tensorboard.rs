@@ -5,78 +5,74 @@
 //! wall_time = 1 (double), step = 2 (int64), file_version = 3 (string, the first event), summary = 5, session_log = 7. A
 //! summary contains `value = 1 { tag = 1, simple_value = 2 (float) }`. NaN and infinities are allowed.
 
-use std::fs::File;
-use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use crate::error::{Error, Result};
+use super::log::Log;
 
 /// What the name of an event file begins with.
 pub(super) const PREFIX: &str = "events.out.tfevents";
 
-/// Writes scalars to one new event file.
-#[derive(Debug)]
+/// Writes scalars to the event file of a run. Every method returns what is to be said: a file that cannot be written is said
+/// once, and tried again.
 pub struct EventWriter {
-    path: PathBuf,
-    out: BufWriter<File>,
+    log: Log,
 }
 
 impl EventWriter {
-    /// Creates `events.out.tfevents.<unix time>.<pid>` in `dir`, which must exist. With `resume_step` S, TensorBoard drops the points after step
-    /// S of the earlier event files in that directory.
-    ///
-    /// # Errors
-    /// [`Error::Io`] if the file cannot be created or written.
-    pub fn create(dir: &Path, resume_step: Option<u64>) -> Result<Self> {
-        let name = format!("{PREFIX}.{:010}.{}", now() as u64, std::process::id());
-        let (path, file) = create_new(dir, &name)?;
-        let mut writer = EventWriter { path, out: BufWriter::new(file) };
-        writer.append(&event(now(), 0, Payload::FileVersion))?;
-        if let Some(step) = resume_step {
-            writer.append(&event(now(), step.saturating_add(1), Payload::SessionStart))?;
-        }
-        writer.flush()?;
-        Ok(writer)
+    /// Goes on with the newest event file in `dir`, from which a torn record is removed, or starts
+    /// `events.out.tfevents.<unix time>.<pid>`. TensorBoard drops the points after step `after` that come before.
+    pub fn open(dir: &Path, after: u64) -> (Self, Option<String>) {
+        let name = || format!("{PREFIX}.{:010}.{}", now() as u64, std::process::id());
+        let path = newest(dir).unwrap_or_else(|| dir.join(name()));
+        let mut writer = EventWriter { log: Log::open(path, from_whole_records) };
+        let said = writer.restart(after);
+        (writer, said)
     }
 
-    /// Appends the scalars `(tag, value)` at `step`. They are buffered until [`EventWriter::flush`] or drop.
-    ///
-    /// # Errors
-    /// [`Error::Io`] if the file cannot be written.
-    pub fn scalars(&mut self, step: u64, scalars: &[(&str, f32)]) -> Result<()> {
-        self.append(&event(now(), step, Payload::Scalars(scalars)))
+    /// Makes TensorBoard drop the points after step `after` that were written so far.
+    pub fn restart(&mut self, after: u64) -> Option<String> {
+        self.log.append(&record(&event(now(), after.saturating_add(1), Payload::SessionStart)))
     }
 
-    /// Writes buffered events to the operating system, so that a TensorBoard that follows the run sees them.
-    ///
-    /// # Errors
-    /// [`Error::Io`] if the file cannot be written.
-    pub fn flush(&mut self) -> Result<()> {
-        self.out.flush().map_err(|e| Error::io(&self.path, e))
+    /// Appends the scalars `(tag, value)` at `step`.
+    pub fn scalars(&mut self, step: u64, scalars: &[(&str, f32)]) -> Option<String> {
+        self.log.append(&record(&event(now(), step, Payload::Scalars(scalars))))
+    }
+
+    /// Tries for the last time to write what could not be written.
+    pub fn close(&mut self) -> Option<String> {
+        self.log.close()
     }
 
     /// The path of the event file.
     pub fn path(&self) -> &Path {
-        &self.path
-    }
-
-    fn append(&mut self, event: &[u8]) -> Result<()> {
-        self.out.write_all(&record(event)).map_err(|e| Error::io(&self.path, e))
+        self.log.path()
     }
 }
 
-/// Creates the file. If the name exists, as when one process starts two writers within a second, a number is appended.
-fn create_new(dir: &Path, name: &str) -> Result<(PathBuf, File)> {
-    let mut path = dir.join(name);
-    for n in 1.. {
-        match File::create_new(&path) {
-            Ok(file) => return Ok((path, file)),
-            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => path = dir.join(format!("{name}.{n}")),
-            Err(e) => return Err(Error::io(&path, e)),
-        }
+/// The newest event file in a folder.
+fn newest(dir: &Path) -> Option<PathBuf> {
+    let files = std::fs::read_dir(dir).ok()?.flatten().filter(|e| e.file_type().is_ok_and(|t| t.is_file()));
+    files.filter(|e| e.file_name().to_string_lossy().starts_with(PREFIX)).map(|e| e.path()).max()
+}
+
+/// The whole records of a file up to the first that is torn; of one without any, the record that each file begins with.
+fn from_whole_records(file: &[u8]) -> Vec<u8> {
+    let mut whole = 0;
+    while let Some(length) = whole_record(&file[whole..]) {
+        whole += length;
     }
-    unreachable!("a directory holds fewer files than there are integers")
+    if whole == 0 { record(&event(now(), 0, Payload::FileVersion)) } else { file[..whole].to_vec() }
+}
+
+/// The length of the record that a text begins with, if it is whole.
+fn whole_record(text: &[u8]) -> Option<usize> {
+    let (length, rest) = text.split_first_chunk::<8>()?;
+    let (crc, rest) = rest.split_first_chunk::<4>()?;
+    let data = rest.get(..usize::try_from(u64::from_le_bytes(*length)).ok()?)?;
+    let end = rest[data.len()..].first_chunk::<4>()?;
+    (masked_crc(length) == *crc && masked_crc(data) == *end).then_some(8 + 4 + data.len() + 4)
 }
 
 /// Seconds since 1970.

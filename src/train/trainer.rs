@@ -17,7 +17,8 @@ pub struct StepStats {
     pub loss: f32,
     /// Global gradient norm before clipping.
     pub grad_norm: f32,
-    /// The step changed nothing, because its loss or norm was not finite or an outlier.
+    /// The step changed nothing, because its loss or norm was not finite or an outlier, or a weight or the optimizer's state
+    /// was not finite.
     pub skipped: bool,
 }
 
@@ -108,6 +109,18 @@ impl Trainer {
     #[cfg(feature = "native")]
     pub fn optimizer_tensors(&mut self) -> Result<Vec<Array>> {
         pollster::block_on(self.fetch(self.step.state.clone()))
+    }
+
+    /// Names the parameters and the state of optimizers that have a value that is not a finite number. Waits for the device.
+    ///
+    /// # Errors
+    /// When the device fails.
+    #[cfg(feature = "native")]
+    pub fn not_finite(&mut self) -> Result<Option<String>> {
+        let tensors = [self.model_tensors()?, self.optimizer_tensors()?];
+        let named: Vec<String> = tensors.iter().flatten().filter_map(|t| t.finite().err()).collect();
+        let (first, more) = (named[..named.len().min(3)].join("; "), named.len().saturating_sub(3));
+        Ok((!named.is_empty()).then(|| if more > 0 { format!("{first}; and {more} more") } else { first }))
     }
 
     async fn fetch(&mut self, list: Vec<(String, TensorId)>) -> Result<Vec<Array>> {

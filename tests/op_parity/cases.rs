@@ -209,6 +209,18 @@ fn quantizers() -> Vec<Case> {
         let data = |r: &mut Rng| vec![normal(r, rows * dim, scale), Data::Out(bytes), out(rows * (dim / group))];
         cases.push(exact(case(&ops::TERNARY_QUANTIZE, args, data)));
     }
+    // Groups with a value that is not finite, or with a sum that is not, beside good ones.
+    for (at, value) in [(0, f32::NAN), (159, f32::INFINITY), (200, f32::NEG_INFINITY), (255, f32::MAX)] {
+        for group in [32, 64, 128] {
+            let args = ternary_quantize::TernaryQuantizeArgs { rows: 2, dim: 128, group };
+            let data = |r: &mut Rng| {
+                let mut w: Vec<f32> = (0..256).map(|_| r.normal()).collect();
+                (w[at], w[(at + 1) % 32 + at / 32 * 32]) = (value, value);
+                vec![Data::F32(w), Data::Out(64), out(256 / group)]
+            };
+            cases.push(exact(case(&ops::TERNARY_QUANTIZE, args, data)));
+        }
+    }
     // Means halfway between two f16 values, means below the smallest scale, and weights on the threshold.
     let halfway = [1.0 + 1.0 / 2048.0, 1.0 + 3.0 / 2048.0, 1e-9, 0.0];
     let w = halfway.iter().flat_map(|v| (0..32).map(move |i| if i % 2 == 0 { *v } else { -*v })).collect();
@@ -465,11 +477,21 @@ fn losses() -> Vec<Case> {
         cases.push(case(&ops::SUM, args, |r| vec![uniform(r, n, 0.0, 8.0), target(r, beta, 1)]));
     }
     for (n, rows, offset) in [(1, 1, 0), (4096, 1, 0), (5000, 1, 3), (4097, 3, 1), (100, 5, 0), (1, 32_770, 0)] {
-        let args = sum_squares::SumSquaresArgs { n, rows, offset };
+        let args = sum_squares::SumSquaresArgs { n, rows, offset, scale: 1.0 };
         let data = |r: &mut Rng| vec![normal(r, n * rows, 0.1), out(offset + rows * n.div_ceil(4096) + 1)];
         cases.push(case(&ops::SUM_SQUARES, args, data));
     }
     let (inf, nan) = (f32::INFINITY, f32::NAN);
+    // A check: 0 for the largest numbers, NaN for what is none, wherever it is in a block.
+    for (at, value) in [(0, f32::MAX), (4095, nan), (4096, inf), (8999, -inf), (5000, -f32::MAX), (63, inf)] {
+        let args = sum_squares::SumSquaresArgs { n: 9000, rows: 1, offset: 0, scale: 0.0 };
+        let data = |r: &mut Rng| {
+            let mut x: Vec<f32> = (0..9000).map(|_| r.normal()).collect();
+            x[at] = value;
+            vec![Data::F32(x), out(3)]
+        };
+        cases.push(case(&ops::SUM_SQUARES, args, data));
+    }
     for (clip, outlier, loss, ctl, norm) in [
         (1.0, 0.0, 3.0, [1.0, 0.0, 0.0, 0.0], 0.5),
         (1.0, 4.0, 3.0, [1.0, 0.0, 2.0, 30.0], 0.5),
@@ -480,10 +502,27 @@ fn losses() -> Vec<Case> {
         (1.0, 4.0, inf, [1.0, 0.0, 2.0, 30.0], 0.5),
         (1.0, 4.0, 3.0, [1.0, 0.0, 2.0, 30.0], inf),
     ] {
-        let args = clip::ClipArgs { partials: 100, warmup: 20, clip, outlier };
+        let args = clip::ClipArgs { partials: 100, checks: 0, warmup: 20, clip, outlier };
         let [step, ctl] = [vec![1.0, 0.1, 0.1, 67.0], ctl.to_vec()].map(Data::F32);
         let data =
             |r: &mut Rng| vec![uniform(r, 100, 0.0, norm), Data::F32(vec![loss]), step, ctl, normal(r, 256, 1.0)];
+        cases.push(case(&ops::CLIP, args, data));
+    }
+    // Checks, and the op's own state, that are finite or not.
+    for (check, ctl) in [
+        (0.0, [1.0, 0.0, 2.0, 30.0]),
+        (nan, [1.0, 0.0, 2.0, 30.0]),
+        (0.0, [1.0, 0.0, nan, 30.0]),
+        (0.0, [1.0, 0.0, 2.0, inf]),
+        (0.0, [nan, nan, 2.0, 30.0]),
+    ] {
+        let args = clip::ClipArgs { partials: 100, checks: 67, warmup: 20, clip: 1.0, outlier: 4.0 };
+        let [step, ctl] = [vec![1.0, 0.1, 0.1, 67.0], ctl.to_vec()].map(Data::F32);
+        let data = |r: &mut Rng| {
+            let mut partial: Vec<f32> = (0..100).map(|_| r.f32()).collect();
+            partial.extend((0..67).map(|i| if i == 65 { check } else { 0.0 }));
+            vec![Data::F32(partial), Data::F32(vec![3.0]), step, ctl, normal(r, 256, 1.0)]
+        };
         cases.push(case(&ops::CLIP, args, data));
     }
     cases
@@ -540,27 +579,32 @@ const NOWHERE: u32 = u32::MAX;
 
 fn inference() -> Vec<Case> {
     let mut cases = Vec::new();
-    for (heads, kv_heads, head_dim, context) in [(1, 1, 4, 5), (4, 2, 16, 40), (4, 4, 64, 130), (2, 1, 128, 70)] {
-        let last = context - 1;
-        // Consecutive and single rows of three sequences, an empty row, a slot and a position beyond the cache, and a slot
-        // whose place wraps at 2^32 to that of slot 1.
-        let positions = vec![0, 1, 2, 3, last, NOWHERE, 2, last, 1, last, context, 2];
-        let slots = vec![0, 0, 0, 0, 1, NOWHERE, 1, 2, 3, 0, 0, (1 << 31) + 1];
+    for (heads, kv_heads, head_dim, slot_pages) in [(1, 1, 4, 1), (4, 2, 16, 1), (4, 4, 64, 3), (2, 1, 128, 2)] {
+        let last = 64 * slot_pages - 1;
+        // Consecutive and single rows of three sequences, also over the end of a page, an empty row, a slot and positions beyond
+        // the table, a slot whose place wraps at 2^32 to that of slot 1, and sequences whose first or last page is not there.
+        let positions = vec![0, 1, 2, 3, last, NOWHERE, 2, 62, 63, 64, 65, 1, last, last + 1, NOWHERE, 2, 1, last];
+        let slots = vec![0, 0, 0, 0, 1, NOWHERE, 1, 2, 2, 2, 2, 5, 0, 0, 0, (1 << 31) + 1, 3, 4];
+        // Three sequences have pages of their own.
+        let held = 3 * slot_pages + 1;
+        let mut pages: Vec<u32> = (1..held).rev().collect();
+        pages.extend([held].into_iter().chain(0..slot_pages - 1));
+        pages.extend((0..slot_pages - 1).chain([NOWHERE]));
         let (rows, dim, kv_dim) = (positions.len() as u32, heads * head_dim, kv_heads * head_dim);
-        let append = |transposed| kv_append::KvAppendArgs { rows, kv_heads, head_dim, context, transposed };
-        let [k_len, v_len] = [append(1), append(0)].map(|args| args.cache_len(3) as u32);
-        let place = || [Data::U32(positions.clone()), Data::U32(slots.clone())];
-        for (args, len) in [(append(1), k_len), (append(0), v_len)] {
-            let [at, slot] = place();
-            let data = |r: &mut Rng| vec![normal(r, rows * kv_dim, 1.0), at, slot, normal(r, len, 1.0)];
+        let append = |transposed| kv_append::KvAppendArgs { rows, kv_heads, head_dim, slot_pages, transposed };
+        let len = append(0).cache_len(held as usize) as u32;
+        let place = || [&positions, &slots, &pages].map(|x| Data::U32(x.clone()));
+        for args in [append(1), append(0)] {
+            let [at, slot, pages] = place();
+            let data = |r: &mut Rng| vec![normal(r, rows * kv_dim, 1.0), at, slot, pages, normal(r, len, 1.0)];
             cases.push(exact(case(&ops::KV_APPEND, args, data)));
         }
         let scale = 1.0 / (head_dim as f32).sqrt();
-        let args = attention_cached::AttentionCachedArgs { rows, heads, kv_heads, head_dim, context, scale };
-        let [at, slot] = place();
+        let args = attention_cached::AttentionCachedArgs { rows, heads, kv_heads, head_dim, slot_pages, scale };
+        let [at, slot, pages] = place();
         let data = |r: &mut Rng| {
-            let [q, k, v] = [rows * dim, k_len, v_len].map(|n| normal(r, n, 1.0));
-            vec![q, k, v, at, slot, out(rows * dim)]
+            let [q, k, v] = [rows * dim, len, len].map(|n| normal(r, n, 1.0));
+            vec![q, k, v, at, slot, pages, out(rows * dim)]
         };
         cases.push(case(&ops::ATTENTION_CACHED, args, data));
     }

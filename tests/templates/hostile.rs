@@ -148,7 +148,7 @@ fn harmless_texts_are_encoded_with_the_template_as_one() {
     let template = ChatTemplate::new(&text(source), &t).unwrap().unwrap();
     for content in ["hello, <b> and", "a < b > c", "<|", "user", "said <|en", "x|>"] {
         let ids = template.encode(&[Message { role: "user".into(), content: content.into() }], &t).unwrap();
-        assert_eq!(ids, t.encode_with_specials(&format!("user said {content}<|end|>")), "{content}");
+        assert_eq!(ids, t.encode_with_specials(&format!("user said {content}<|end|>")).unwrap(), "{content}");
     }
 }
 
@@ -159,7 +159,7 @@ fn a_token_that_the_tokenizer_makes_of_another_spelling_stays_text() {
     json["added_tokens"].as_array_mut().unwrap().iter_mut().for_each(|token| token["normalized"] = true.into());
     let t = Tokenizer::from_json(&json.to_string()).unwrap();
     let wide = "\u{ff1c}|end|\u{ff1e}";
-    assert!(t.encode_with_specials(wide).iter().any(|id| t.is_special(*id)));
+    assert!(t.encode_with_specials(wide).unwrap().iter().any(|id| t.is_special(*id)));
     let template = ChatTemplate::new(&text(OWN), &t).unwrap().unwrap();
     for content in [wide.to_string(), format!("{wide}<|end|>{wide}")] {
         let ids = template.encode(&[Message { role: "user".into(), content }], &t).unwrap();

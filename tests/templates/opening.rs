@@ -54,7 +54,7 @@ fn roles_and_fields_that_a_template_does_not_know_are_refused() {
     let t = tokenizer(&[]);
     let plain = open("{% for m in messages %}{{ m.role }}:{{ m.content }};{% endfor %}").unwrap();
     let ids = |role: &str| plain.encode(&[message(role, "x")], &t);
-    assert_eq!(ids("developer").unwrap(), t.encode("system:x;"));
+    assert_eq!(ids("developer").unwrap(), t.encode("system:x;").unwrap());
     assert!(ids("tool").unwrap_err().to_string().contains("role = \"tool\""));
     assert!(
         ids("robot").unwrap_err().to_string().contains("\"robot\": must be system, developer, user, assistant or tool")
@@ -63,7 +63,7 @@ fn roles_and_fields_that_a_template_does_not_know_are_refused() {
         open("{% for m in messages %}{% if m.role in ['tool', 'developer'] %}!{% endif %}{{ m.role }}{% endfor %}")
             .unwrap();
     let all = knows.encode(&[message("developer", ""), message("tool", "")], &t).unwrap();
-    assert_eq!(all, t.encode("!developer!tool"));
+    assert_eq!(all, t.encode("!developer!tool").unwrap());
     let encode = |json: &str| plain.encode_conversation(&Conversation::from_json(json).unwrap(), &t);
     let one = r#""messages": [{"role": "user", "content": "x", "mood": "sad"}]"#;
     assert!(
@@ -91,16 +91,16 @@ fn special_tokens_have_names_and_bos_comes_once() {
         ChatTemplate::new(&text, &t).unwrap().unwrap().encode(&[message("user", "hi")], &t).unwrap()
     };
     let all = "{{ bos_token }}{{ messages[0].content }}{{ eos_token }}{{ unk_token }}{{ pad_token }}{{ sep_token is defined }}";
-    let hi = t.encode("hi");
-    let want = [&[256][..], &hi, &[257, 258, 259], &t.encode("False")].concat();
+    let hi = t.encode("hi").unwrap();
+    let want = [&[256][..], &hi, &[257, 258, 259], &t.encode("False").unwrap()].concat();
     assert_eq!((ids(all, false), ids(all, true)), (want.clone(), want));
     let none = "{{ messages[0].content }}";
     assert_eq!((ids(none, false), ids(none, true)), (hi.clone(), [&[256][..], &hi].concat()));
     let twice = "{{ bos_token }}{{ bos_token }}";
     assert_eq!(ids(twice, true), [256, 256], "what the template writes stays");
     let text = TextConfig { add_bos: true, ..text(none) };
-    assert_eq!(text.prompt(t.encode("hi")), [&[256][..], &hi].concat());
-    assert_eq!(TextConfig { add_bos: false, ..text }.prompt(t.encode("hi")), hi);
+    assert_eq!(text.prompt(t.encode("hi").unwrap()), [&[256][..], &hi].concat());
+    assert_eq!(TextConfig { add_bos: false, ..text }.prompt(t.encode("hi").unwrap()), hi);
 }
 
 #[test]

@@ -30,7 +30,7 @@ fn generate_and_the_server_say_what_decoding_at_once_gives() {
         let template = ChatTemplate::new(&file.text, &tokenizer).unwrap().unwrap();
         let messages = [Message { role: "user".into(), content: "hi".into() }];
         let chat = template.encode(&messages, &tokenizer).unwrap();
-        let prompt = tokenizer.encode(PROMPT);
+        let prompt = tokenizer.encode(PROMPT).unwrap();
         if name == "BERT" {
             // One unknown word, of whatever length.
             let long = json!([{"role": "user", "content": "x".repeat(400_000)}]);

@@ -35,7 +35,7 @@ fn file_agrees(tab: &Tab, file: &ModelFile, backend: &str, limit: f64) {
     let prompts = prompts();
     let mut worst = 0f64;
     for prompt in &prompts[..8] {
-        let rows = pollster::block_on(engine.prompt_logits(&tokenizer.encode(prompt), 16)).unwrap();
+        let rows = pollster::block_on(engine.prompt_logits(&tokenizer.encode(prompt).unwrap(), 16)).unwrap();
         let want: Vec<f64> = rows.last().unwrap().iter().map(|v| f64::from(*v)).collect();
         let have = tab.browser.eval(&format!("return [...await nanotern.logits({})]", json!(prompt)));
         worst = worst.max(relative(&numbers(have), &want));

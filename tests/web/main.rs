@@ -131,7 +131,7 @@ fn greedy(file: &ModelFile, prompts: &[String], max_tokens: usize) -> Vec<String
     let mut engine = Engine::new(file, &common::fastest(), EngineOptions::default()).unwrap();
     let sampling = Sampling { temperature: 0.0, max_tokens, ..Sampling::default() };
     let mut go_on = |prompt: &String| {
-        let (ids, _) = engine.generate(&tokenizer.encode(prompt), sampling.clone()).unwrap();
+        let (ids, _) = engine.generate(&tokenizer.encode(prompt).unwrap(), sampling.clone()).unwrap();
         let mut text = nanotern::infer::TextStream::new(file.tokenizer().unwrap().unwrap(), Vec::new());
         let mut said: String = ids.iter().map(|id| text.push(*id).text).collect();
         said.push_str(&text.finish().text);

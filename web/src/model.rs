@@ -106,7 +106,7 @@ impl Model {
         prompt: &str,
         #[wasm_bindgen(unchecked_param_type = "Sampling | undefined")] sampling: &JsValue,
     ) -> Result<usize> {
-        let mut prompt = self.tokenizer.encode(prompt);
+        let mut prompt = self.tokenizer.encode(prompt).map_err(error)?;
         if let Some(start) = self.start {
             prompt.insert(0, start);
         }
@@ -173,14 +173,14 @@ impl Model {
         if self.running.is_some() {
             return Err(error(Error::usage("the model is still answering: cancel that first")));
         }
-        let ids = self.tokenizer.encode(prompt);
+        let ids = self.tokenizer.encode(prompt).map_err(error)?;
         let rows = self.engine.prompt_logits(&ids, ids.len().clamp(1, 16)).await.map_err(error)?;
         Ok(rows.into_iter().next_back().unwrap_or_default())
     }
 
     /// The token ids of a text.
-    pub fn encode(&self, text: &str) -> Vec<u32> {
-        self.tokenizer.encode(text)
+    pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
+        self.tokenizer.encode(text).map_err(error)
     }
 }
 

@@ -20,6 +20,17 @@ pub(crate) struct Panels<'a> {
     columns: usize,
     /// From a row of a panel to the next, and from a panel to the next.
     strides: (usize, usize),
+    pages: Option<Pages<'a>>,
+}
+
+/// An operand in pages of [`PANEL`] columns, or rows, which lie anywhere.
+#[derive(Clone, Copy)]
+struct Pages<'a> {
+    /// The place of each page, in pages.
+    list: &'a [u32],
+    /// From a page to the next.
+    stride: usize,
+    of_rows: bool,
 }
 
 /// Rows of a matrix inside a larger one.
@@ -34,14 +45,42 @@ impl<'a> Panels<'a> {
     /// Dense panels, (depth, PANEL) each.
     #[inline(always)]
     pub fn dense(data: &'a [f32], depth: usize) -> Self {
-        Panels { data, depth, columns: data.len() / depth.max(1), strides: (PANEL, PANEL * depth) }
+        Panels { data, depth, columns: data.len() / depth.max(1), strides: (PANEL, PANEL * depth), pages: None }
     }
 
-    /// The first `columns` elements of rows as they lie in memory. Whole registers are read, up to a multiple of [`LANES`]
-    /// elements of each row: behind the last row there must be as many.
+    /// Panels (depth, PANEL) at these places, in units of `stride`.
     #[inline(always)]
-    pub fn rows(rows: Rows<'a>, columns: usize) -> Self {
-        Panels { data: rows.data, depth: rows.rows, columns, strides: (rows.stride, PANEL) }
+    pub fn in_pages(data: &'a [f32], depth: usize, (list, stride): (&'a [u32], usize)) -> Self {
+        let pages = Some(Pages { list, stride, of_rows: false });
+        Panels { data, depth, columns: list.len() * PANEL, strides: (PANEL, 0), pages }
+    }
+
+    /// `depth` rows of `columns` elements, [`PANEL`] rows at each of these places, in units of `stride`. Whole registers are read,
+    /// up to a multiple of [`LANES`] elements of each row: behind the last row there must be as many.
+    #[inline(always)]
+    pub fn rows_in_pages(
+        data: &'a [f32],
+        (depth, columns): (usize, usize),
+        (list, stride): (&'a [u32], usize),
+    ) -> Self {
+        let pages = Some(Pages { list, stride, of_rows: true });
+        Panels { data, depth, columns, strides: (columns, PANEL), pages }
+    }
+
+    /// Where the row of the panel with this column starts, from which on rows are `strides.0` apart, and how many are.
+    #[inline(always)]
+    fn place(&self, row: usize, column: usize) -> (usize, usize) {
+        let panel = column / PANEL;
+        match self.pages {
+            None => (panel * self.strides.1 + row * self.strides.0, self.depth - row),
+            Some(Pages { list, stride, of_rows: false }) => {
+                (list[panel] as usize * stride + row * self.strides.0, self.depth - row)
+            }
+            Some(Pages { list, stride, of_rows: true }) => {
+                let at = list[row / PANEL] as usize * stride + panel * self.strides.1 + row % PANEL * self.strides.0;
+                (at, PANEL - row % PANEL)
+            }
+        }
     }
 
     pub fn depth(&self) -> usize {
@@ -115,7 +154,6 @@ pub(crate) fn product<L: Lanes, const DOWN: usize, const ACROSS: usize>(
     depth: &dyn Fn(usize) -> Range<usize>,
 ) {
     for first in (0..b.columns).step_by(PANEL) {
-        let b_panel = &b.data[(first / PANEL * b.strides.1).min(b.data.len())..];
         for r in (0..a.rows).step_by(DOWN) {
             let (columns, depth) = (columns(r), depth(r));
             let mut column = columns.start.max(first) / LANES * LANES;
@@ -126,7 +164,6 @@ pub(crate) fn product<L: Lanes, const DOWN: usize, const ACROSS: usize>(
             let last = a.rows - 1;
             assert!(depth.start <= depth.end && depth.end <= b.depth && last * a.stride + depth.end <= a.data.len());
             assert!(last * stride + end <= c.len() && end <= first + PANEL);
-            assert!(depth.is_empty() || (depth.end - 1) * b.strides.0 + end - first <= b_panel.len());
             while column < end {
                 let registers = ((end - column) / L::WIDTH).min(ACROSS);
                 let (mut a_rows, mut c_rows) = ([std::ptr::null(); DOWN], [std::ptr::null_mut(); DOWN]);
@@ -136,8 +173,14 @@ pub(crate) fn product<L: Lanes, const DOWN: usize, const ACROSS: usize>(
                     a_rows[i] = a.data[row * a.stride + depth.start..].as_ptr();
                     c_rows[i] = c[row * stride + column..].as_mut_ptr();
                 }
-                let b_rows = (b_panel[depth.start * b.strides.0 + column - first..].as_ptr(), b.strides.0);
-                // SAFETY: the assertions above bound the last row of each operand; columns stay in the panel.
+                let width = column - first + registers * L::WIDTH;
+                let b_rows = |i: usize| {
+                    let row = depth.start + i;
+                    let (at, rows) = b.place(row, first);
+                    let rows = rows.min(depth.end - row);
+                    (&b.data[at..][column - first..(rows - 1) * b.strides.0 + width], b.strides.0, rows)
+                };
+                // SAFETY: the assertions above bound the last row of `a` and of `c`; columns stay in the panel.
                 unsafe {
                     match registers {
                         1 => tile::<L, DOWN, 1>(depth.len(), a_rows, b_rows, c_rows, add),
@@ -153,14 +196,14 @@ pub(crate) fn product<L: Lanes, const DOWN: usize, const ACROSS: usize>(
 }
 
 /// # Safety
-/// The rows of `a` hold `depth` floats, `b` holds `depth` rows of ACROSS registers, with their distance; the rows of `c` hold
-/// ACROSS registers.
+/// The rows of `a` hold `depth` floats, those of `c` ACROSS registers. `b(i)` holds rows from i on, of ACROSS registers each, and
+/// says how far they are apart and how many, at least one and within `depth`.
 #[inline(always)]
 #[expect(clippy::needless_range_loop, reason = "each index is a register")]
-unsafe fn tile<L: Lanes, const DOWN: usize, const ACROSS: usize>(
+unsafe fn tile<'b, L: Lanes, const DOWN: usize, const ACROSS: usize>(
     depth: usize,
     a: [*const f32; DOWN],
-    (b, stride): (*const f32, usize),
+    b: impl Fn(usize) -> (&'b [f32], usize, usize),
     c: [*mut f32; DOWN],
     add: bool,
 ) {
@@ -174,17 +217,22 @@ unsafe fn tile<L: Lanes, const DOWN: usize, const ACROSS: usize>(
                 }
             }
         }
-        for i in 0..depth {
-            let mut row = [L::splat(0.0); ACROSS];
-            for v in 0..ACROSS {
-                row[v] = L::load(b.add(i * stride + v * L::WIDTH));
-            }
-            for r in 0..DOWN {
-                let factor = L::splat(*a[r].add(i));
+        let mut first = 0;
+        while first < depth {
+            let (b, stride, rows) = b(first);
+            for i in 0..rows {
+                let mut row = [L::splat(0.0); ACROSS];
                 for v in 0..ACROSS {
-                    sums[r][v] = L::mul_add(factor, row[v], sums[r][v]);
+                    row[v] = L::load(b.as_ptr().add(i * stride + v * L::WIDTH));
+                }
+                for r in 0..DOWN {
+                    let factor = L::splat(*a[r].add(first + i));
+                    for v in 0..ACROSS {
+                        sums[r][v] = L::mul_add(factor, row[v], sums[r][v]);
+                    }
                 }
             }
+            first += rows;
         }
         for r in 0..DOWN {
             for v in 0..ACROSS {

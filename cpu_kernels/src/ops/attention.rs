@@ -69,7 +69,7 @@ fn head<L: Lanes, const DOWN: usize, const ACROSS: usize>(
     let sizes = [Panels::size(head_dim, keys), Panels::size(keys, head_dim), scores_size(keys, head_dim)];
     let [k_pack, v_pack, scores] = packed.slices(sizes);
     let (k, v) = (Panels::transposed(k_pack, k, head_dim), Panels::copied(v_pack, v, head_dim));
-    attend::<L, DOWN, ACROSS>(a.scale, (q, queries.start - start), (k, v), (head_dim, scores), done);
+    attend::<L, DOWN, ACROSS>(a.scale, (q, queries.start - start, 1), (k, v), (head_dim, scores), done);
 }
 
 /// Floats that [`attend`] works in, over so many keys.
@@ -77,33 +77,35 @@ pub(crate) fn scores_size(keys: usize, head_dim: usize) -> usize {
     ROWS * (keys.next_multiple_of(LANES) + head_dim.next_multiple_of(LANES))
 }
 
-/// Attention of consecutive queries of one head, the first at position `first`, over keys (head_dim, keys) and values
+/// Attention of queries at the positions `first`, `first + step` and so on, over keys (head_dim, keys) and values
 /// (keys, head_dim) up to the last query's position. Calls `done(row, weighted sum of values, 1 / sum of weights, lse)` for
 /// each.
 #[inline(always)]
 pub(crate) fn attend<L: Lanes, const DOWN: usize, const ACROSS: usize>(
     scale: f32,
-    (q, first): (Rows<'_>, usize),
+    (q, first, step): (Rows<'_>, usize, usize),
     (k, v): (Panels<'_>, Panels<'_>),
     (head_dim, scratch): (usize, &mut [f32]),
     mut done: impl FnMut(usize, &[f32], f32, f32),
 ) {
-    let keys = first + q.rows;
+    let keys = first + (q.rows - 1) * step + 1;
     let (width, wide) = (keys.next_multiple_of(LANES), head_dim.next_multiple_of(LANES));
     let (scores, out) = scratch[..scores_size(keys, head_dim)].split_at_mut(ROWS * width);
     for block in (0..q.rows).step_by(ROWS) {
-        let (start, end) = (first + block, keys.min(first + block + ROWS));
-        let seen = |r: usize| 0..end.min(start + r + DOWN);
-        let rows = Rows { data: &q.data[block * q.stride..], stride: q.stride, rows: end - start };
+        let n = ROWS.min(q.rows - block);
+        let seen_by = |r: usize| first + (block + r) * step + 1;
+        let end = seen_by(n - 1);
+        let seen = |r: usize| 0..end.min(seen_by(r + DOWN - 1));
+        let rows = Rows { data: &q.data[block * q.stride..], stride: q.stride, rows: n };
         product::<L, DOWN, ACROSS>((rows, k), (scores, width), false, &seen, &|_| 0..head_dim);
         let mut results = [(0.0, 0.0); ROWS];
-        for (r, result) in results.iter_mut().enumerate().take(end - start) {
+        for (r, result) in results.iter_mut().enumerate().take(n) {
             let scores = &mut scores[r * width..][..end.next_multiple_of(LANES)];
-            *result = softmax(scale, start + r + 1, scores);
+            *result = softmax(scale, seen_by(r), scores);
         }
-        let weights = Rows { data: scores, stride: width, rows: end - start };
+        let weights = Rows { data: scores, stride: width, rows: n };
         product::<L, DOWN, ACROSS>((weights, v), (out, wide), false, &|_| 0..head_dim, &seen);
-        for (r, (out, (lse, factor))) in out.chunks_exact(wide).zip(results).take(end - start).enumerate() {
+        for (r, (out, (lse, factor))) in out.chunks_exact(wide).zip(results).take(n).enumerate() {
             done(block + r, &out[..head_dim], factor, lse);
         }
     }

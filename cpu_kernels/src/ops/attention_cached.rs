@@ -1,20 +1,20 @@
 //! `attention` of rows that belong to several sequences, over cached keys and values: row r is at positions[r] of the sequence
-//! in slots[r], and sees that sequence up to itself. A slot or a position beyond the cache,
-//! such as a slot of 0xffffffff, gives 0.
+//! in slots[r], and sees that sequence up to itself. A slot or a position beyond the table `pages`, such as a slot of
+//! 0xffffffff, gives 0, and so does a sequence with a page up to there that is beyond the cache.
 //!
-//! Keys and values lie as `kv_append` leaves them, so nothing is packed. A row has the bits that `attention` gives it,
-//! whatever rows surround it.
+//! Keys and values lie in pages as `kv_append` leaves them, so nothing is packed. A row has the bits that `attention` gives it,
+//! whatever rows surround it and wherever its pages are.
 
-use crate::matrix::panels::{PANEL, Panels, ROWS, Rows};
+use crate::matrix::panels::{Panels, ROWS, Rows};
 use crate::matrix::scratch::Scratch;
 use crate::ops::attention::{attend, scores_size};
-use crate::ops::kv_append::KvAppendArgs;
+use crate::ops::kv_append::{PAGE, Pages};
 use crate::simd::isa::Lanes;
 use crate::{Call, args, at_level};
 use std::ops::Range;
 
 args! {
-    pub struct AttentionCachedArgs { rows: u32, heads: u32, kv_heads: u32, head_dim: u32, context: u32, scale: f32 }
+    pub struct AttentionCachedArgs { rows: u32, heads: u32, kv_heads: u32, head_dim: u32, slot_pages: u32, scale: f32 }
 }
 
 /// # Safety
@@ -22,27 +22,32 @@ args! {
 pub unsafe fn attention_cached(call: &Call<'_>) {
     let a: AttentionCachedArgs = call.args();
     let heads = a.heads as usize;
-    call.bufs[5].holds::<f32>(0, &[a.rows, a.heads, a.head_dim]);
+    call.bufs[6].holds::<f32>(0, &[a.rows, a.heads, a.head_dim]);
     // SAFETY: inputs are not written during the op, by this function's contract.
-    let (positions, slots) = unsafe { (call.bufs[3].read::<u32>(), call.bufs[4].read::<u32>()) };
-    let AttentionCachedArgs { rows, kv_heads, head_dim, context, .. } = a;
-    let held = |binding: usize, transposed: u32| {
-        KvAppendArgs { rows, kv_heads, head_dim, context, transposed }.slots(call.bufs[binding].len::<f32>())
-    };
-    let cache = (held(1, 1).min(held(2, 0)), context as usize);
-    let runs = || Runs { positions: &positions[..rows as usize], slots, cache, next: 0 };
+    let [positions, slots, table] = [3, 4, 5].map(|i| unsafe { call.bufs[i].read::<u32>() });
+    let cache = call.bufs[1].len::<f32>().min(call.bufs[2].len::<f32>());
+    let pages = &Pages::new(table, a.slot_pages, (a.kv_heads, a.head_dim), cache);
+    let runs = || Runs { positions: &positions[..a.rows as usize], slots, pages, next: 0 };
     let mine = call.share(runs().count() * heads);
     for (i, run) in runs().enumerate() {
-        let run_heads = mine.start.max(i * heads)..mine.end.min((i + 1) * heads);
-        for unit in run_heads {
-            let (h, run, a) = (unit - i * heads, run.clone(), &a);
-            let place = runs().place(run.start);
-            if run.len() == 1 {
-                at_level!(call.level, [head::<Plain, 1, 4>, head::<Avx2, 1, 4>, head::<Avx512, 1, 4>, head::<Neon, 1, 4>],
-                    (call: &Call<'_>, a: &AttentionCachedArgs, h: usize, run: Range<usize>, place: Option<(usize, usize)>));
-            } else {
+        let (mut h, end) = (mine.start.max(i * heads) - i * heads, mine.end.saturating_sub(i * heads).min(heads));
+        let last = run.end - 1;
+        let seen = pages.up_to(slots[last], positions[last]).map(|pages| (pages, positions[run.start] as usize));
+        while h < end {
+            // The heads of a single row that share keys and values read them together.
+            let together = if run.len() == 1 { heads / a.kv_heads as usize } else { 1 };
+            let hs = h..end.min((h / together + 1) * together);
+            h = hs.end;
+            let (a, rows) = (&a, (run.clone(), hs));
+            if rows.0.len() > 1 {
                 at_level!(call.level, [head::<Plain, 2, 4>, head::<Avx2, 6, 2>, head::<Avx512, 6, 4>, head::<Neon, 6, 4>],
-                    (call: &Call<'_>, a: &AttentionCachedArgs, h: usize, run: Range<usize>, place: Option<(usize, usize)>));
+                    (call: &Call<'_>, a: &AttentionCachedArgs, rows: Queries, seen: Option<(&[u32], usize)>));
+            } else if rows.1.len() > 1 {
+                at_level!(call.level, [head::<Plain, 2, 4>, head::<Avx2, 4, 2>, head::<Avx512, 4, 4>, head::<Neon, 4, 4>],
+                    (call: &Call<'_>, a: &AttentionCachedArgs, rows: Queries, seen: Option<(&[u32], usize)>));
+            } else {
+                at_level!(call.level, [head::<Plain, 1, 4>, head::<Avx2, 1, 4>, head::<Avx512, 1, 4>, head::<Neon, 1, 4>],
+                    (call: &Call<'_>, a: &AttentionCachedArgs, rows: Queries, seen: Option<(&[u32], usize)>));
             }
         }
     }
@@ -52,16 +57,15 @@ pub unsafe fn attention_cached(call: &Call<'_>) {
 struct Runs<'a> {
     positions: &'a [u32],
     slots: &'a [u32],
-    /// Slots and positions that the cache holds.
-    cache: (usize, usize),
+    pages: &'a Pages<'a>,
     next: usize,
 }
 
 impl Runs<'_> {
     /// Slot and position of a row; `None` for one that sees nothing.
-    fn place(&self, row: usize) -> Option<(usize, usize)> {
-        let (slot, position) = (self.slots[row] as usize, self.positions[row] as usize);
-        (slot < self.cache.0 && position < self.cache.1).then_some((slot, position))
+    fn place(&self, row: usize) -> Option<(u32, usize)> {
+        let (slot, position) = (self.slots[row], self.positions[row]);
+        self.pages.up_to(slot, position).map(|_| (slot, position as usize))
     }
 }
 
@@ -73,46 +77,49 @@ impl Iterator for Runs<'_> {
         if start == self.positions.len() {
             return None;
         }
-        let next = |r: usize| self.place(start).map(|(slot, position)| (slot, position + r - start));
-        let follows = |r: usize| self.place(r) == next(r);
+        let first = self.place(start);
+        let follows = |r: usize| self.place(r) == first.map(|(slot, position)| (slot, position + r - start));
         let limit = self.positions.len().min(start + ROWS);
         self.next = (start + 1..limit).find(|r| !follows(*r)).unwrap_or(limit);
         Some(start..self.next)
     }
 }
 
-/// One head of one run, which starts at a (slot, position), or whose rows see nothing.
+/// Rows and heads: several rows of one head, or one row of several heads that share keys and values.
+type Queries = (Range<usize>, Range<usize>);
+
+/// Queries that see these pages and start at a position, or that see nothing.
 #[inline(always)]
 fn head<L: Lanes, const DOWN: usize, const ACROSS: usize>(
     call: &Call<'_>,
     a: &AttentionCachedArgs,
-    h: usize,
-    run: Range<usize>,
-    place: Option<(usize, usize)>,
+    (rows, hs): Queries,
+    seen: Option<(&[u32], usize)>,
 ) {
-    let [heads, kv_heads, head_dim, context] = [a.heads, a.kv_heads, a.head_dim, a.context].map(|n| n as usize);
-    let start = (run.start * heads + h) * head_dim;
+    let [heads, kv_heads, head_dim] = [a.heads, a.kv_heads, a.head_dim].map(|n| n as usize);
+    let start = (rows.start * heads + hs.start) * head_dim;
+    let step = usize::from(rows.len() > 1);
+    let (n, stride) = if step == 1 { (rows.len(), heads * head_dim) } else { (hs.len(), head_dim) };
     let write = |r: usize, out: Option<&[f32]>, factor: f32| {
-        let at = start + r * heads * head_dim;
+        let at = start + r * stride;
         // SAFETY: the contract of `Kernel`; these rows of this head are this part's alone.
-        let y = unsafe { call.bufs[5].write::<f32>(at..at + head_dim) };
+        let y = unsafe { call.bufs[6].write::<f32>(at..at + head_dim) };
         match out {
             Some(out) => y.iter_mut().zip(out).for_each(|(y, out)| *y = out * factor),
             None => y.fill(0.0),
         }
     };
-    let Some((slot, first)) = place else { return (0..run.len()).for_each(|r| write(r, None, 0.0)) };
-    let keys = first + run.len();
+    let Some((pages, first)) = seen else { return (0..n).for_each(|r| write(r, None, 0.0)) };
+    let keys = first + rows.len();
     // SAFETY: the contract of `Kernel`.
     let [q, k, v] = [0, 1, 2].map(|i| unsafe { call.bufs[i].read::<f32>() });
-    let kv_head = slot * kv_heads + h / (heads / kv_heads);
-    let panels = context.div_ceil(PANEL) * PANEL * head_dim;
-    let k = Panels::dense(&k[kv_head * panels..][..panels], head_dim);
-    let v = Rows { data: &v[kv_head * context * head_dim..], stride: head_dim, rows: keys };
-    let v = Panels::rows(v, head_dim);
-    let q = Rows { data: &q[start..], stride: heads * head_dim, rows: run.len() };
+    let kv_head = hs.start / (heads / kv_heads);
+    let pages = (pages, kv_heads * head_dim * PAGE);
+    let [k, v] = [k, v].map(|x| &x[kv_head * head_dim * PAGE..]);
+    let (k, v) = (Panels::in_pages(k, head_dim, pages), Panels::rows_in_pages(v, (keys, head_dim), pages));
+    let q = Rows { data: &q[start..], stride, rows: n };
     let mut scratch = Scratch::of_thread();
     let [scores] = scratch.slices([scores_size(keys, head_dim)]);
     let done = |r: usize, out: &[f32], factor: f32, _| write(r, Some(out), factor);
-    attend::<L, DOWN, ACROSS>(a.scale, (q, first), (k, v), (head_dim, scores), done);
+    attend::<L, DOWN, ACROSS>(a.scale, (q, first, step), (k, v), (head_dim, scores), done);
 }

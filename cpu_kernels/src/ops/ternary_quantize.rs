@@ -2,7 +2,8 @@
 //!
 //! scale = f16(mean|w|), at least 2^-14, the sum taken by adding halves; code = +1 if w > scale/2, -1 if w < -scale/2, else 0.
 //! Codes are packed as in GGUF's TQ2_0: 128 weights in 32 bytes, byte m holding weights m, m+32, m+64, m+96 in bits 0-1, 2-3,
-//! 4-5, 6-7, as code + 1; a row is padded to a multiple of 128 with zeros (1).
+//! 4-5, 6-7, as code + 1; a row is padded to a multiple of 128 with zeros (1). A group whose mean is not finite has the scale
+//! NaN and codes of 0.
 
 use crate::matrix::packed_row_bytes;
 use crate::{Call, args, matrix::quantize};

@@ -3,11 +3,10 @@
 //! Consecutive calls run side by side, as one job of the pool, where none of them touches what another writes. A decoded
 //! token is many short calls, and most of their time is spent waiting for each other.
 
-use crate::matrix::scratch::Line;
 use crate::matrix::ternary_gemv::Layouts;
+use crate::run::memory::Memory;
 use crate::run::packed::{Packed, Packing};
 use crate::{ArgWords, Buf, Call, Kernel, Level, Pool};
-use bytemuck::Zeroable;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -52,12 +51,19 @@ struct Constant {
     value: Option<Packed>,
 }
 
+/// A buffer as a step binds it.
+fn buf(buffers: &mut [Memory], (b, writes): (usize, bool)) -> Buf {
+    let (start, bytes) = buffers[b].start();
+    // SAFETY: owned by the program, whose steps run while it is borrowed mutably, and bound again when it has moved.
+    unsafe { Buf::new(start, bytes, writes) }
+}
+
 /// Buffers, the calls over them, and the threads that run the calls.
 pub struct CpuProgram {
     level: Level,
     layouts: Arc<Layouts>,
     pool: Pool,
-    buffers: Vec<(Vec<Line>, usize)>,
+    buffers: Vec<Memory>,
     steps: Vec<Bound>,
     packed: Vec<Constant>,
     /// Which of these are made from each buffer.
@@ -69,7 +75,7 @@ impl CpuProgram {
     /// writes them.
     ///
     /// # Errors
-    /// When the system gives no more threads.
+    /// When the system gives no more threads, or ([`std::io::ErrorKind::OutOfMemory`]) no more memory.
     ///
     /// # Panics
     /// When the level is not available, or a step binds a buffer that is not there, or one that it writes twice: kernels
@@ -82,12 +88,12 @@ impl CpuProgram {
                 assert!(*b < sizes.len() && !twice, "buffer {b} is missing, or written and bound twice");
             }
         }
-        let line = |bytes: &usize| (vec![Line::zeroed(); bytes.div_ceil(size_of::<Line>())], *bytes);
+        let buffers = sizes.iter().map(|bytes| Memory::zeroed(*bytes)).collect::<std::io::Result<_>>()?;
         let mut program = CpuProgram {
             level,
             layouts: Arc::new(Layouts::new(level, None)),
             pool: Pool::new(threads)?,
-            buffers: sizes.iter().map(line).collect(),
+            buffers,
             steps: Vec::with_capacity(steps.len()),
             packed: Vec::new(),
             packed_from: vec![Vec::new(); sizes.len()],
@@ -109,12 +115,7 @@ impl CpuProgram {
         // Steps up to the last one that uses or that writes each buffer.
         let (mut until_use, mut until_write) = (vec![0; count], vec![0; count]);
         for (i, step) in steps.into_iter().enumerate() {
-            let mut buf = |&(b, writes): &(usize, bool)| {
-                let (lines, bytes) = &mut self.buffers[b];
-                // SAFETY: owned by the program, whose steps run while it is borrowed mutably; Line is aligned to 64.
-                unsafe { Buf::new(lines.as_mut_ptr().cast(), *bytes, writes) }
-            };
-            let bufs = step.bufs.iter().map(&mut buf).collect();
+            let bufs = step.bufs.iter().map(|b| buf(&mut self.buffers, *b)).collect();
             let constant = |binding: &usize| step.bufs.get(*binding).is_some_and(|(b, _)| !written[*b]);
             let packing = step.kernel.packing.filter(|p| (p.wanted)(self.level, &step.args));
             let packed = packing.filter(|p| p.constants.iter().all(constant)).map(|packing| {
@@ -143,24 +144,38 @@ impl CpuProgram {
         self.pool.threads()
     }
 
+    /// Bytes of the operands of which packed forms will be made. These take about as much again, or less.
+    pub fn constant_bytes(&self) -> usize {
+        self.packed.iter().flat_map(|c| &c.bufs).map(|b| self.bytes(*b).len()).sum()
+    }
+
     /// Bytes of the packed forms that were made.
     pub fn packed_bytes(&self) -> usize {
         self.packed.iter().filter_map(|c| c.value.as_ref()).map(Packed::bytes).sum()
     }
 
+    /// Makes buffers as large as `sizes`, (buffer, bytes), says, where they are smaller. They keep their contents; what is new is
+    /// zero.
+    ///
+    /// # Errors
+    /// When the system gives no more memory. Some of the buffers may have grown.
+    pub fn grow(&mut self, sizes: &[(usize, usize)]) -> std::io::Result<()> {
+        let grown = sizes.iter().try_for_each(|(b, bytes)| self.buffers[*b].grow(*bytes));
+        for Bound { step, bufs, .. } in &mut self.steps {
+            *bufs = step.bufs.iter().map(|b| buf(&mut self.buffers, *b)).collect();
+        }
+        grown
+    }
+
     /// The contents of a buffer.
     pub fn bytes(&self, buffer: usize) -> &[u8] {
-        let (lines, bytes) = &self.buffers[buffer];
-        // SAFETY: a line is 64 initialised bytes.
-        unsafe { std::slice::from_raw_parts(lines.as_ptr().cast(), *bytes) }
+        self.buffers[buffer].get()
     }
 
     /// The contents of a buffer, to write. Operands packed from it are packed again when they are needed.
     pub fn bytes_mut(&mut self, buffer: usize) -> &mut [u8] {
         self.packed_from[buffer].iter().for_each(|i| self.packed[*i].value = None);
-        let (lines, bytes) = &mut self.buffers[buffer];
-        // SAFETY: a line is 64 bytes, any of which may be written.
-        unsafe { std::slice::from_raw_parts_mut(lines.as_mut_ptr().cast(), *bytes) }
+        self.buffers[buffer].get_mut()
     }
 
     /// Runs the steps of `range` as if in order.

@@ -51,12 +51,31 @@ impl CudaProgram {
             made.map_err(|e| failed(name, &what, e))
         };
         let buffers = plan.slots.iter().map(buffer).collect::<Result<Vec<_>>>()?;
-        let slices: Vec<(u64, u64)> = buffers.iter().map(|b| (b.device_ptr(&on.stream).0, b.len() as u64)).collect();
+        let slices = slices(&buffers, &on.stream);
         // Allocation is asynchronous, so a lack of memory may be reported only here.
         on.stream.synchronize().map_err(|e| failed(name, "making buffers", e))?;
         on.compile(plan)?;
         let steps = plan.graph.nodes.iter().map(|node| step(on, plan, &slices, node)).collect::<Result<_>>()?;
         Ok(CudaProgram { on: name.clone(), stream: on.stream.clone(), buffers, steps, fault: None })
+    }
+
+    /// Gives slots more room, up to so many bytes each: (slot, bytes).
+    pub(in super::super) fn grow(&mut self, plan: &Plan, sizes: &[(usize, usize)]) -> Result<()> {
+        let grown = sizes.iter().try_for_each(|(slot, bytes)| {
+            let old = &self.buffers[*slot];
+            if *bytes > old.len() {
+                let mut new = self.stream.alloc_zeros::<u8>(*bytes)?;
+                self.stream.memcpy_dtod(old, &mut new.slice_mut(..old.len()))?;
+                self.stream.synchronize()?;
+                self.buffers[*slot] = new;
+            }
+            Ok(())
+        });
+        let slices = slices(&self.buffers, &self.stream);
+        for (node, step) in plan.graph.nodes.iter().zip(&mut self.steps) {
+            step.buffers = node.tensors.iter().map(|t| slices[plan.slot(*t)]).collect();
+        }
+        grown.map_err(|e| self.failed("making larger buffers", e))
     }
 
     fn failed(&self, what: &str, error: DriverError) -> Error {
@@ -108,6 +127,11 @@ impl CudaProgram {
         let found = found.and_then(|found| self.stream.synchronize().map(|()| found));
         found.map_err(|e| self.failed("reading back", e))
     }
+}
+
+/// Address and bytes of each buffer.
+fn slices(buffers: &[CudaSlice<u8>], stream: &CudaStream) -> Vec<(u64, u64)> {
+    buffers.iter().map(|b| (b.device_ptr(stream).0, b.len() as u64)).collect()
 }
 
 /// The launch of a node; `slices` holds address and bytes of each slot's buffer.

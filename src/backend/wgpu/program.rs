@@ -2,7 +2,7 @@
 
 use super::{Faults, Wgpu};
 use crate::error::mib;
-use crate::graph::{Node, Plan};
+use crate::graph::{Node, Plan, Slot, Tensor};
 use crate::{Error, Result};
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -41,17 +41,9 @@ impl Drop for WgpuProgram {
 
 impl WgpuProgram {
     pub(super) fn new(on: &Wgpu, plan: &Plan) -> Result<Self> {
-        check_sizes(&on.device.limits(), plan)?;
         let mut buffers = Vec::with_capacity(plan.slots.len());
         for slot in &plan.slots {
-            let name = &plan.graph.tensor(slot.tensors[0]).name;
-            buffers.push(on.device.create_buffer(&wgpu::BufferDescriptor {
-                label: Some(name),
-                size: (slot.bytes as u64).max(MIN_BUFFER),
-                usage: wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST,
-                mapped_at_creation: false,
-            }));
-            on.faults.check()?;
+            buffers.push(buffer(&on.device, &on.faults, plan, slot, slot.bytes)?);
         }
         let args = args_buffer(on, &plan.graph.nodes);
         let step = |(i, node)| step(on, plan, &buffers, &args, i, node);
@@ -59,6 +51,29 @@ impl WgpuProgram {
         on.faults.check()?;
         let (device, queue, faults) = (on.device.clone(), on.queue.clone(), on.faults.clone());
         Ok(WgpuProgram { device, queue, faults, buffers, args, steps })
+    }
+
+    /// Gives slots more room, up to so many bytes each: (slot, bytes).
+    pub(in super::super) fn grow(&mut self, plan: &Plan, sizes: &[(usize, usize)]) -> Result<()> {
+        let grown = sizes.iter().try_for_each(|(slot, bytes)| {
+            let old = &self.buffers[*slot];
+            if *bytes as u64 > old.size() {
+                let new = buffer(&self.device, &self.faults, plan, &plan.slots[*slot], *bytes)?;
+                let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+                encoder.copy_buffer_to_buffer(old, 0, &new, 0, old.size());
+                self.queue.submit([encoder.finish()]);
+                std::mem::replace(&mut self.buffers[*slot], new).destroy();
+            }
+            Ok(())
+        });
+        let mut moved = vec![false; self.buffers.len()];
+        sizes.iter().for_each(|(slot, _)| moved[*slot] = true);
+        for (i, (node, step)) in plan.graph.nodes.iter().zip(&mut self.steps).enumerate() {
+            if node.tensors.iter().any(|t| moved[plan.slot(*t)]) {
+                step.bind_group = bind_group(&self.device, plan, &self.buffers, &self.args, (i, node), &step.pipeline);
+            }
+        }
+        grown.and(self.faults.check())
     }
 
     pub(in super::super) fn run(&mut self, nodes: Range<usize>) -> Result<()> {
@@ -152,35 +167,42 @@ impl WgpuProgram {
     }
 }
 
-/// Rejects a plan whose buffers exceed a limit of the device. The error names the tensor.
-fn check_sizes(limits: &wgpu::Limits, plan: &Plan) -> Result<()> {
+/// A buffer of so many bytes for a slot.
+fn buffer(device: &wgpu::Device, faults: &Faults, plan: &Plan, slot: &Slot, bytes: usize) -> Result<wgpu::Buffer> {
+    let size = (bytes as u64).max(MIN_BUFFER);
+    check_size(&device.limits(), plan, slot, size)?;
+    let buffer = device.create_buffer(&wgpu::BufferDescriptor {
+        label: Some(&plan.graph.tensor(slot.tensors[0]).name),
+        size,
+        usage: wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST,
+        mapped_at_creation: false,
+    });
+    faults.check().map(|()| buffer)
+}
+
+/// Rejects a buffer that exceeds a limit of the device. The error names the tensor.
+fn check_size(limits: &wgpu::Limits, plan: &Plan, slot: &Slot, bytes: u64) -> Result<()> {
     let (buffer, binding) = (limits.max_buffer_size, limits.max_storage_buffer_binding_size);
-    for slot in &plan.slots {
-        let largest = slot.tensors.iter().map(|t| plan.graph.tensor(*t)).max_by_key(|t| t.bytes());
-        let tensor = largest.expect("a slot has a tensor");
-        let bytes = tensor.bytes() as u64;
-        let (limit, what) = if bytes > binding { (binding, "a binding") } else { (buffer, "a buffer") };
-        if bytes > limit {
-            let shape = &tensor.shape;
-            return Err(Error::Device(format!(
-                "{} {shape:?} takes {} MiB, but this device allows {} MiB for {what}: use a smaller model, batch or chunk",
-                tensor.name,
-                mib(bytes).ceil(),
-                mib(limit).floor(),
-            )));
-        }
+    let (limit, what) = if bytes > binding { (binding, "a binding") } else { (buffer, "a buffer") };
+    if bytes <= limit {
+        return Ok(());
     }
-    Ok(())
+    let largest = slot.tensors.iter().map(|t| plan.graph.tensor(*t)).max_by_key(|t| t.bytes());
+    let Tensor { name, shape, .. } = largest.expect("a slot has a tensor");
+    let (takes, allows) = (mib(bytes).ceil(), mib(limit).floor());
+    Err(Error::Device(format!(
+        "{name} {shape:?} takes {takes} MiB, but this device allows {allows} MiB for {what}: use a smaller model, batch, chunk or context"
+    )))
 }
 
 /// Bytes between the `Args` of consecutive nodes.
-fn args_stride(on: &Wgpu) -> u64 {
-    u64::from(on.device.limits().min_uniform_buffer_offset_alignment).max(size_of::<cpu_kernels::ArgWords>() as u64)
+fn args_stride(device: &wgpu::Device) -> u64 {
+    u64::from(device.limits().min_uniform_buffer_offset_alignment).max(size_of::<cpu_kernels::ArgWords>() as u64)
 }
 
 /// One uniform buffer with the `Args` of all nodes.
 fn args_buffer(on: &Wgpu, nodes: &[Node]) -> wgpu::Buffer {
-    let stride = args_stride(on);
+    let stride = args_stride(&on.device);
     let mut bytes = vec![0; (nodes.len() * stride as usize).max(stride as usize)];
     for (node, bytes) in nodes.iter().zip(bytes.chunks_mut(stride as usize)) {
         let words: &[u8] = bytemuck::cast_slice(&node.args);
@@ -206,18 +228,29 @@ fn step(on: &Wgpu, plan: &Plan, buffers: &[wgpu::Buffer], args: &wgpu::Buffer, i
         return Err(Error::Device(what));
     }
     let pipeline = on.pipeline(op)?;
+    let bind_group = bind_group(&on.device, plan, buffers, args, (i, node), &pipeline);
+    Ok(Step { pipeline, bind_group, grid, work: (op.work)(&node.args) })
+}
+
+fn bind_group(
+    device: &wgpu::Device,
+    plan: &Plan,
+    buffers: &[wgpu::Buffer],
+    args: &wgpu::Buffer,
+    (i, node): (usize, &Node),
+    pipeline: &wgpu::ComputePipeline,
+) -> wgpu::BindGroup {
     let size = std::num::NonZero::new(size_of_val(&node.args) as u64);
-    let args = wgpu::BufferBinding { buffer: args, offset: i as u64 * args_stride(on), size };
+    let args = wgpu::BufferBinding { buffer: args, offset: i as u64 * args_stride(device), size };
     let resources = std::iter::once(wgpu::BindingResource::Buffer(args))
         .chain(node.tensors.iter().map(|t| buffers[plan.slot(*t)].as_entire_binding()));
     let entries: Vec<_> =
         (0..).zip(resources).map(|(binding, resource)| wgpu::BindGroupEntry { binding, resource }).collect();
-    let bind_group = on.device.create_bind_group(&wgpu::BindGroupDescriptor {
-        label: Some(op.name),
+    device.create_bind_group(&wgpu::BindGroupDescriptor {
+        label: Some(node.op.name),
         layout: &pipeline.get_bind_group_layout(0),
         entries: &entries,
-    });
-    Ok(Step { pipeline, bind_group, grid, work: (op.work)(&node.args) })
+    })
 }
 
 /// Waits until `buffer` is mapped for reading.

@@ -54,9 +54,14 @@ impl Parts<'_> {
 impl Guard {
     /// The special tokens of a tokenizer, and tokens that its author did not declare special, but that the template writes into
     /// `samples` like one: in angle or square brackets.
-    pub fn new(tokenizer: &Tokenizer, samples: &[String]) -> Guard {
+    ///
+    /// # Errors
+    /// When a sample cannot be encoded.
+    pub fn new(tokenizer: &Tokenizer, samples: &[String]) -> Result<Guard> {
         let mut ids: Vec<u32> = (0..tokenizer.vocab_size() as u32).filter(|id| tokenizer.is_special(*id)).collect();
-        ids.extend(samples.iter().flat_map(|text| tokenizer.encode_with_specials(text)));
+        for text in samples {
+            ids.extend(tokenizer.encode_with_specials(text)?);
+        }
         ids.sort_unstable();
         ids.dedup();
         let token = |id| {
@@ -79,7 +84,7 @@ impl Guard {
             firsts.extend(spelling.chars().next().filter(|c| !firsts.contains(c)));
             lasts.extend(spelling.chars().next_back().filter(|c| !lasts.contains(c)));
         }
-        Guard { tokens, lengths, firsts, lasts }
+        Ok(Guard { tokens, lengths, firsts, lasts })
     }
 
     /// The longest token with which a text begins.
@@ -187,14 +192,14 @@ impl Guard {
         for (i, (text, token)) in parts.parts.iter().enumerate() {
             if self.find(text).is_some() {
                 let before = i.checked_sub(1).and_then(|i| parts.parts[i].1);
-                ids.extend(tokenizer.try_encode_with_specials(&std::mem::take(&mut run))?);
+                ids.extend(tokenizer.encode_with_specials(&std::mem::take(&mut run))?);
                 self.encode_text(trimmed(text, before, *token, tokenizer), tokenizer, &mut ids)?;
             } else {
                 run.push_str(text);
             }
             run.push_str(token.map_or("", |t| &t.spelling));
         }
-        ids.extend(tokenizer.try_encode_with_specials(&run)?);
+        ids.extend(tokenizer.encode_with_specials(&run)?);
         Ok(ids)
     }
 
@@ -203,11 +208,11 @@ impl Guard {
         while let Some((at, token)) = self.find(&rest[from..]) {
             from += at + token.spelling.chars().next().map_or(1, char::len_utf8);
             if !token.special {
-                ids.extend(tokenizer.try_encode(&rest[..from])?);
+                ids.extend(tokenizer.encode(&rest[..from])?);
                 (from, rest) = (0, &rest[from..]);
             }
         }
-        ids.extend(tokenizer.try_encode(rest)?);
+        ids.extend(tokenizer.encode(rest)?);
         Ok(())
     }
 }
@@ -215,7 +220,7 @@ impl Guard {
 /// A text without the blanks that the tokens beside it swallow.
 fn trimmed<'t>(text: &'t str, before: Option<&Token>, after: Option<&Token>, tokenizer: &Tokenizer) -> &'t str {
     let swallows = |token: Option<&Token>, all: String| {
-        token.is_some_and(|t| all != t.spelling && tokenizer.encode_with_specials(&all) == [t.id])
+        token.is_some_and(|t| all != t.spelling && tokenizer.encode_with_specials(&all).is_ok_and(|ids| ids == [t.id]))
     };
     let (inner, spelling) = (text.trim_start(), |t: Option<&Token>| t.map_or("", |t| &*t.spelling).to_string());
     let blanks = &text[..text.len() - inner.len()];

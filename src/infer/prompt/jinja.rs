@@ -88,7 +88,10 @@ pub fn environment(template: &str) -> Result<Environment<'static>, Error> {
 fn source(template: &str) -> String {
     let template = template.replace("\r\n", "\n").replace('\r', "\n");
     let (mut out, mut rest) = (String::with_capacity(template.len()), &*template);
-    while let Some(at) = ["{%", "{{", "{#"].into_iter().filter_map(|open| rest.find(open)).min() {
+    // One search for all three: one that is not there would be looked for to the end at every tag.
+    let opens =
+        |text: &str| text.match_indices('{').map(|(at, _)| at).find(|at| text[at + 1..].starts_with(['%', '{', '#']));
+    while let Some(at) = opens(rest) {
         let (before, tag) = rest.split_at(at);
         let name = tag[2..].trim_start_matches(['-', '+']).trim_start();
         let name = &name[..name.find(|c: char| !c.is_alphanumeric()).unwrap_or(name.len())];

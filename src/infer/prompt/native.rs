@@ -152,7 +152,7 @@ impl ChatTemplate {
             environment: jinja::environment(&source).map_err(|e| broken(&e))?,
             source,
             named: ids.into_iter().filter_map(|(name, id)| Some((name, spelling(id)?))).collect(),
-            guard: Guard::new(tokenizer, &[]),
+            guard: Guard::new(tokenizer, &[])?,
             start: text.prompt_start(),
             refusals: Vec::new(),
         };
@@ -170,7 +170,7 @@ impl ChatTemplate {
             let reason = &template.refusals[0].1;
             return Err(Error::usage(format!("the model's chat template renders no conversation: {reason}")));
         }
-        template.guard = Guard::new(tokenizer, &samples);
+        template.guard = Guard::new(tokenizer, &samples)?;
         Ok(Some(template))
     }
 
@@ -244,7 +244,7 @@ impl ChatTemplate {
         let marked = if concerned { self.marked_parts(conversation, marker, &whole)? } else { None };
         let ids = match &marked {
             Some(parts) => self.guard.encode(parts, tokenizer)?,
-            None => tokenizer.try_encode_with_specials(&plain)?,
+            None => tokenizer.encode_with_specials(&plain)?,
         };
         let parts = marked.unwrap_or(whole);
         if self.guard.accepts(&ids, &parts) { Ok(ids) } else { self.guard.encode_apart(&parts, tokenizer) }

@@ -6,7 +6,8 @@
 //!
 //! Weights (`ternary`), per group: s = mean|w|, at least 2^-14, rounded to f16, half to even; code = +1 if w > s / 2,
 //! -1 if w < -s / 2, else 0. The sum of |w| is taken by adding halves: padded with zeros to a power of two n, then
-//! repeatedly `t[i] += t[i + n / 2]`. A NaN gives the code 0 and the smallest scale.
+//! repeatedly `t[i] += t[i + n / 2]`. A group with a value that is not finite has the scale NaN and codes of 0, so that no
+//! product hides it.
 
 mod scalar;
 mod simd;
@@ -55,11 +56,10 @@ pub fn ternary(level: Level, w: &[f32], dim: usize, group: usize, codes: &mut [u
     }
 }
 
-/// The scale of a group from its sum of |w|: mean, lower bound, f16.
+/// The scale of a group from its sum of |w|: mean, lower bound, f16. A sum that is not finite gives NaN.
 fn scale(sum: f32, group: usize) -> f32 {
     let mean = sum * (1.0 / group as f32);
-    // Written so that NaN takes the bound, as the SIMD maximum does.
-    round_to_f16(if mean > MIN_SCALE { mean } else { MIN_SCALE })
+    if mean.is_finite() { round_to_f16(mean.max(MIN_SCALE)) } else { f32::NAN }
 }
 
 /// `x` >= 2^-14 rounded to f16, half to even, and widened again; infinite from 65,520 on.
