@@ -207,10 +207,21 @@ fn sums() {
 
         let (rows, blocks) = (3, n.div_ceil(simd::math::BLOCK));
         let x = noise(4, rows * n);
-        let args = sum_squares::SumSquaresArgs { n: n as u32, rows: rows as u32, offset: 2 };
+        let args = sum_squares::SumSquaresArgs { n: n as u32, rows: rows as u32, offset: 2, scale: 1.0 };
         let partial = &check(&SUM_SQUARES, args, &[(&x).into(), poison(2 + rows * blocks)])[1];
         let blocks = x.chunks(n).flat_map(|row| row.chunks(simd::math::BLOCK));
         let want: Vec<f64> = blocks.map(|b| b.iter().map(|x| f64::from(*x).powi(2)).sum()).collect();
         assert_close(&partial[2..], &want, 1e-11);
+
+        for (at, value, finite) in [(0, 1e30, true), (n - 1, f32::NAN, false), (n / 2, f32::NEG_INFINITY, false)] {
+            let mut x = noise(5, n);
+            x[at] = value;
+            let args = sum_squares::SumSquaresArgs { n: n as u32, rows: 1, offset: 0, scale: 0.0 };
+            let sums = &check(&SUM_SQUARES, args, &[(&x).into(), poison(n.div_ceil(simd::math::BLOCK))])[1];
+            for (block, sum) in sums.iter().enumerate() {
+                let holds = at / simd::math::BLOCK == block && !finite;
+                assert!(if holds { sum.is_nan() } else { *sum == 0.0 }, "{value} at {at} of {n}: {sums:?}");
+            }
+        }
     }
 }

@@ -5,10 +5,10 @@ mod common;
 use common::*;
 use cpu_kernels::ops::*;
 
-/// (ctl, stats) after one step.
+/// (ctl, stats) after one step. The last `args.checks` values are no part of the norm.
 fn clip_step(args: clip::ClipArgs, partial: &[f32], loss: f32, slot: f32, ctl: &[f32]) -> (Vec<f32>, Vec<f32>) {
     let step = vec![1.0, 1.0, 1.0, slot];
-    let args = clip::ClipArgs { partials: partial.len() as u32, ..args };
+    let args = clip::ClipArgs { partials: partial.len() as u32 - args.checks, ..args };
     let bufs = [partial.into(), (&vec![loss]).into(), (&step).into(), ctl.into(), (&vec![-1.0; 256]).into()];
     let mut out = check(&CLIP, args, &bufs);
     let stats = out.pop().unwrap();
@@ -17,7 +17,7 @@ fn clip_step(args: clip::ClipArgs, partial: &[f32], loss: f32, slot: f32, ctl: &
 
 #[test]
 fn clip_counts_and_skips() {
-    let args = clip::ClipArgs { partials: 0, warmup: 2, clip: 1.0, outlier: 3.0 };
+    let args = clip::ClipArgs { partials: 0, checks: 0, warmup: 2, clip: 1.0, outlier: 3.0 };
     let (ctl, stats) = clip_step(args, &[9.0, 16.0], 2.5, 65.0, &[0.0; 4]);
     assert!((ctl[0] - 0.2).abs() < 1e-6);
     assert_eq!(ctl[1..], [0.0, 5.0, 1.0]);
@@ -33,6 +33,11 @@ fn clip_counts_and_skips() {
     assert_eq!(stats[12..16], [2.5, 20.0, 1.0, 0.0]);
     for (partial, loss) in [(f32::NAN, 1.0), (f32::INFINITY, 1.0), (1.0, f32::NAN), (1.0, f32::INFINITY)] {
         assert_eq!(clip_step(args, &[partial], loss, 0.0, &ctl).0[1..], [1.0, 6.5, 2.0]);
+    }
+    let checked = clip::ClipArgs { checks: 2, ..args };
+    assert_eq!(clip_step(checked, &[0.25, 0.0, 0.0], 1.0, 0.0, &ctl).0, clip_step(args, &[0.25], 1.0, 0.0, &ctl).0);
+    for wrong in [f32::NAN, f32::INFINITY] {
+        assert_eq!(clip_step(checked, &[0.25, 0.0, wrong], 1.0, 0.0, &ctl).0[1..], [1.0, 6.5, 2.0]);
     }
     let free = clip::ClipArgs { clip: 0.0, outlier: 0.0, ..args };
     assert_eq!(clip_step(free, &[1e8], 1.0, 0.0, &ctl).0[..2], [1.0, 0.0]);
@@ -144,7 +149,7 @@ fn muon_normalize_divides_by_the_norm() {
     for (n, batch) in [(1, 1), (100, 3), (5000, 2), (20000, 3)] {
         let x = noise(1, n * batch);
         let blocks = n.div_ceil(cpu_kernels::simd::math::BLOCK);
-        let args = sum_squares::SumSquaresArgs { n: n as u32, rows: batch as u32, offset: 0 };
+        let args = sum_squares::SumSquaresArgs { n: n as u32, rows: batch as u32, offset: 0, scale: 1.0 };
         let partial = &check(&SUM_SQUARES, args, &[(&x).into(), poison(blocks * batch)])[1];
         let args = muon_normalize::MuonNormalizeArgs { n: n as u32, batch: batch as u32 };
         let y = &check(&MUON_NORMALIZE, args, &[partial.into(), (&x).into()])[1];

@@ -85,7 +85,7 @@ fn check_ternary(w: &[f32], dim: usize, group: usize) {
         let mut t: Vec<f32> = w.iter().map(|w| w.abs()).collect();
         t.resize(group.next_power_of_two(), 0.0);
         let mean = tree_sum(&t) * (1.0 / group as f32);
-        let s = nearest_f16(mean.max(2f32.powi(-14)));
+        let s = if mean.is_finite() { nearest_f16(mean.max(2f32.powi(-14))) } else { f32::NAN };
         trits.extend(w.iter().map(|&w| i8::from(w > 0.5 * s) - i8::from(w < -0.5 * s)));
         scales.push(s);
     }
@@ -130,5 +130,10 @@ fn ternary_ties() {
         check_ternary(&w, 128, 128);
         check_ternary(&w, 128, 64);
     }
-    check_ternary(&[f32::NAN; 64], 64, 64);
+    for wrong in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+        check_ternary(&[wrong; 64], 64, 64);
+        let mut w = [0.5; 128];
+        w[77] = wrong;
+        check_ternary(&w, 128, 64);
+    }
 }

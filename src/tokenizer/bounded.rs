@@ -340,7 +340,7 @@ fn check_map(base64: &str) -> Result<(), String> {
     let (size, rest) = bytes.split_first_chunk().ok_or("it is too short")?;
     let size = u32::from_le_bytes(*size) as usize;
     let texts = rest.get(size..).ok_or("it is too short")?;
-    if size == 0 || size % 4 != 0 {
+    if size == 0 || !size.is_multiple_of(4) {
         return Err(format!("its table has {size} bytes"));
     }
     match texts.split(|b| *b == 0).map(<[u8]>::len).max() {

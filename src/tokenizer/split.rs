@@ -52,7 +52,7 @@ impl Cache {
     /// Whether it is too late for one part more.
     fn count_part(&mut self) -> bool {
         self.parts += 1;
-        if self.parts % Self::LOOK == 0 {
+        if self.parts.is_multiple_of(Self::LOOK) {
             self.late |= self.until.is_some_and(|until| Instant::now() > until);
         }
         self.late

@@ -123,8 +123,8 @@ pub fn read_losses(run_dir: &Path) -> Result<Losses> {
 /// [`Error::Io`](crate::Error::Io) if the file cannot be read.
 pub fn last_step(run_dir: &Path, most: u64) -> Result<u64> {
     let log = read_or_empty(&run_dir.join(FILE_NAME))?;
-    let steps = log.split(|b| *b == b'\n').filter_map(|line| Some(parse(line)?.0));
-    Ok(steps.filter(|step| *step <= most).next_back().unwrap_or(0))
+    let mut steps = log.split(|b| *b == b'\n').filter_map(|line| Some(parse(line)?.0));
+    Ok(steps.rfind(|step| *step <= most).unwrap_or(0))
 }
 
 /// A JSON object under construction; a `Map` would sort the keys.
