@@ -9,6 +9,7 @@ use nanotern::model::{Embeddings, ModelConfig, Quantize};
 use nanotern::ops::COPY;
 use nanotern::train::{OptimConfig, StepShape, TrainStep};
 use std::fmt::Write;
+use std::sync::Arc;
 
 /// Every combination of the options that change a graph.
 fn configurations() -> Vec<ModelConfig> {
@@ -84,6 +85,36 @@ fn decoding_graphs_are_what_they_were() {
         count += 1;
     }
     assert_eq!(checksum(count, &out), (216, 46_752, 0x7288_7d52));
+}
+
+/// The gradient of a norm's weight, where the norm is added to itself or not.
+fn gradient(twice: bool) -> Vec<f32> {
+    let mut g = Graph::new();
+    let [x, dy] = ["x", "dy"].map(|name| g.persistent(name, &[2, 4], DType::F32));
+    let w = g.persistent("w", &[4], DType::F32);
+    let dw = g.add_gradient(w);
+    let (all, ()) = g.section("all", |g| {
+        g.fill(dw, 0.0);
+        let start = g.nodes.len();
+        let u = g.rms_norm(x, w, 1e-6);
+        let y = if twice { g.add_tensors(u, u) } else { u };
+        let nodes = start..g.nodes.len();
+        nanotern::ops::backward(g, nodes, &[(y, dy)]);
+    });
+    let backend = Backend::Cpu(Cpu::new(Level::Scalar, Some(1)).unwrap());
+    let mut program = backend.prepare(Arc::new(Plan::new(g))).unwrap();
+    program.write(x, &[1f32, -2.0, 3.0, 0.5, 2.0, 1.0, -1.0, 4.0]);
+    program.write(w, &[1f32, 2.0, -1.0, 0.5]);
+    program.write(dy, &[0.5f32, 1.0, -2.0, 3.0, 1.5, -1.0, 2.0, 0.25]);
+    program.run_section(all).unwrap();
+    program.read(dw).unwrap()
+}
+
+#[test]
+fn a_tensor_used_twice_gets_both_gradients() {
+    let once = gradient(false);
+    assert!(once.iter().all(|v| *v != 0.0), "{once:?}");
+    assert_eq!(gradient(true), once.iter().map(|v| 2.0 * v).collect::<Vec<_>>());
 }
 
 /// x -> a -> b -> c -> ... of different sizes.

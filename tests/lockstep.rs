@@ -4,7 +4,7 @@
 mod common;
 
 use common::{backends, scalar};
-use nanotern::backend::Backend;
+use nanotern::backend::{Backend, lockstep};
 use nanotern::model::{Embeddings, ModelConfig, Quantize};
 use nanotern::rng::Rng;
 use nanotern::train::{Batch, OptimConfig, StepShape, TrainStep, Trainer, self_test};
@@ -15,6 +15,24 @@ fn no_op_of_a_step_differs() {
         let differences = pollster::block_on(self_test(&backend)).unwrap();
         assert!(differences.is_empty(), "{name}: {differences:#?}");
     }
+}
+
+/// Sums are taken in another order on a GPU: with a limit of 0, lockstep must see that.
+#[test]
+fn a_difference_is_seen() {
+    if !common::has_adapter() {
+        return;
+    }
+    let shape = StepShape { batch: 2, seq: 16, accum: 1, recompute: false };
+    let step = || TrainStep::build(&ModelConfig::self_test(), 40, shape, &OptimConfig::default());
+    let wgpu = Backend::Wgpu(nanotern::backend::Wgpu::open(None).unwrap());
+    let [mut reference, mut other] = [scalar(), wgpu].map(|backend| Trainer::new(step(), &backend).unwrap());
+    reference.init(3);
+    reference.feed(&Batch::new((0..32).collect(), (1..33).collect(), shape.seq));
+    let nodes = reference.step.sections.begin.nodes().start..reference.step.sections.micro.nodes().end;
+    let found = lockstep(&mut reference.program, &mut other.program, nodes, |_| 0.0);
+    let found = pollster::block_on(found).unwrap();
+    assert!(found.iter().any(|d| d.op == "rms_norm") && found.iter().all(|d| d.error > 0.0), "{found:?}");
 }
 
 /// Losses of twenty steps on predictable sequences.

@@ -146,6 +146,39 @@ fn the_first_loss_is_that_of_a_uniform_guess() {
     }
 }
 
+/// Weights of one shape start with different values, all with the deviation that their width asks for, by the seed alone.
+#[test]
+fn weights_start_as_wide_as_they_should_and_different() {
+    let config = ModelConfig { dim: 128, heads: 2, kv_heads: 2, ffn: 256, layers: 2, ..ModelConfig::default() };
+    let mut trainer = trainer(&config, 300, shape(1, 8), &fastest());
+    let mut start = |seed| {
+        trainer.init(seed);
+        trainer.model_tensors().unwrap()
+    };
+    let (first, other) = (start(1), start(2));
+    assert!(first == start(1), "a seed gives one start");
+    for (i, t) in first.iter().enumerate().filter(|(_, t)| t.shape.len() == 2) {
+        let want = if t.name == "embed.weight" { 0.02 } else { 1.0 / (t.shape[1] as f64).sqrt() };
+        let have = (t.data.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>() / t.data.len() as f64).sqrt();
+        assert!((have / want - 1.0).abs() < 0.03, "{}: {have}, not {want}", t.name);
+        assert!(t.data != other[i].data && first[..i].iter().all(|u| u.data != t.data), "{}", t.name);
+    }
+}
+
+#[test]
+fn sub_layers_start_by_reading_different_streams() {
+    for (streams, before) in [(2, 1 + 2), (4, 24 + 4)] {
+        let config = ModelConfig { layers: 3, mhc_streams: streams, ..small() };
+        let mut trainer = trainer(&config, 40, shape(1, 8), &scalar());
+        trainer.init(0);
+        let mixing = trainer.model_tensors().unwrap().into_iter().filter(|t| t.name.ends_with(".mhc"));
+        for (k, t) in mixing.enumerate() {
+            let read: Vec<usize> = (0..streams).filter(|i| t.data[before + i] > 0.0).collect();
+            assert_eq!(read, [k % streams], "{}", t.name);
+        }
+    }
+}
+
 #[test]
 #[ignore = "takes 10 GiB of memory and a minute"]
 fn the_first_loss_of_the_large_presets() {

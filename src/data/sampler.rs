@@ -151,6 +151,17 @@ mod tests {
     }
 
     #[test]
+    fn windows_come_in_no_order() {
+        let sampler = Sampler::new(8 * 1000 + 8, 8, 3).unwrap();
+        for epoch in 0..3 {
+            let starts = epoch_starts(&sampler, epoch);
+            let next = starts.windows(2).filter(|w| w[0] + 8 == w[1]).count();
+            let rising = starts.windows(2).filter(|w| w[0] < w[1]).count();
+            assert!(next < 10 && (400..600).contains(&rising), "epoch {epoch}: {next} follow, {rising} rise");
+        }
+    }
+
+    #[test]
     fn permutation_has_few_fixed_points_and_no_order() {
         let n = 1000;
         let image: Vec<u64> = (0..n).map(|i| permute(i, n, 77)).collect();

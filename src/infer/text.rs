@@ -136,6 +136,13 @@ mod tests {
     }
 
     #[test]
+    fn of_two_stop_strings_in_one_token_the_earlier_counts() {
+        let mut s = TextStream::new(Tokenizer::bytes(), vec!["cd".into(), "ab".into()]);
+        s.held.push_str("xabcd");
+        assert_eq!(s.push(b'y'.into()), Piece { text: "x".into(), stopped: true });
+    }
+
+    #[test]
     fn a_special_token_is_no_text_but_may_be_a_stop_string() {
         let tokenizer = Tokenizer::bytes();
         let ids = tokenizer.encode_with_specials("a<|user|>b\u{e9}<|system|>c").unwrap();

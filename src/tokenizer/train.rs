@@ -419,6 +419,10 @@ mod tests {
         let mut rng = Rng::new(3);
         let mut trainer = BpeTrainer::new(400).unwrap();
         trainer.room = 60_000;
+        // Many rare words come before the frequent one.
+        let alphabet: Vec<char> = ('a'..='z').collect();
+        let mut rare = || (0..8).map(|_| *rng.pick(&alphabet)).chain([' ']).collect::<String>();
+        trainer.add(&(0..3_000).map(|_| rare()).collect::<String>());
         let frequent = "frequent ".repeat(20);
         for i in 0..40 {
             let letters: String = (0..10_000).map(|_| *rng.pick(&['A', 'C', 'G', 'T'])).collect();

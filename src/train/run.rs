@@ -634,6 +634,9 @@ fn restore(session: &mut Session, saved: &Checkpoint) -> Result<State> {
 }
 
 #[cfg(test)]
+mod kept;
+
+#[cfg(test)]
 mod tests {
     use super::validation;
 

@@ -203,6 +203,20 @@ mod tests {
     }
 
     #[test]
+    fn micro_batches_read_different_windows() {
+        let backend = Backend::Cpu(Cpu::new(Level::detect(), Some(1)).unwrap());
+        let losses = [(4, 1), (2, 2), (1, 4)].map(|(batch, accum)| {
+            let mut config = config(false);
+            (config.train.batch_size, config.train.grad_accum) = (batch, accum);
+            let mut session = Session::new(config, corpus("\n"), &backend).unwrap();
+            session.submit().unwrap();
+            assert_eq!(session.cursor, 4);
+            session.trainer.stats(0..1).unwrap()[0].loss
+        });
+        assert!(losses.iter().all(|loss| (loss - losses[0]).abs() < 2e-6 * losses[0]), "{losses:?}");
+    }
+
+    #[test]
     fn documents_that_cannot_be_told_apart_are_refused() {
         let without = Corpus { tokenizer: None, ..corpus(EOS) };
         for (separate, corpus, good) in [

@@ -3,6 +3,7 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod draws;
 mod ends;
 mod files;
 mod sampling;

@@ -6,6 +6,7 @@
 
 mod floors;
 mod fuzz;
+mod mutants;
 mod serve;
 mod web;
 
@@ -30,7 +31,7 @@ const NOT_IN_THE_LIBRARY: [&str; 6] = ["clap", "hyper", "indicatif", "tokio", "u
 /// Cargo projects outside of the workspace.
 const APART: [&str; 3] = ["benches/peers/gemm", "fuzz", "xtask/bindgen"];
 
-const STAGES: [Stage; 17] = [
+const STAGES: [Stage; 18] = [
     ("fmt", "formatting", fmt),
     ("floors", "no module imports from above", floors::check),
     ("lint", "clippy; warnings are errors", lint),
@@ -56,6 +57,11 @@ const STAGES: [Stage; 17] = [
     ("web-test", "the browser demo, built and tested in Chromium", web::test),
     ("smoke", "the program and the examples: doctor, training on the CPU and, if there is an adapter, on wgpu", smoke),
     ("strangers", "texts, folders and habits of strangers, where their cases are beside this folder", strangers),
+    (
+        "mutants",
+        "faults that a test must notice: here a few, alone all (`--wide`, `--check`, `--only NAME...`)",
+        mutants::sample,
+    ),
 ];
 
 /// A configuration small enough for an unoptimised build and a software GPU.
@@ -87,6 +93,7 @@ fn main() -> ExitCode {
     let args: Vec<String> = env::args().skip(2).collect();
     let alone: Option<fn(&[String]) -> Result> = match &*wanted {
         "web" => Some(web::web),
+        "mutants" => Some(mutants::mutants),
         "fuzz" if !args.is_empty() => Some(fuzz::one),
         _ => None,
     };
@@ -123,6 +130,7 @@ fn fmt() -> Result {
 }
 
 fn lint() -> Result {
+    mutants::check()?;
     cargo("clippy --workspace --all-targets --features nanotern/cuda --locked -- -D warnings")?;
     cargo("clippy --workspace --lib --bins --locked -- -D warnings")?;
     if has_std(ARM) {
