@@ -134,12 +134,12 @@ fn train_steps_are_reported() {
 fn impossible_sizes_name_the_limit() {
     let project = project();
     for (words, part) in [
-        ("prefill --model model.gguf --tokens 0", "0 prompt tokens: this model's context allows between 1 and 32"),
-        ("prefill --model model.gguf --tokens 33", "33 prompt tokens: this model's context allows between 1 and 32"),
-        ("decode --model model.gguf --prompt 0", "0 prompt tokens: this model's context allows between 1 and 30"),
-        ("decode --model model.gguf --prompt 31", "31 prompt tokens: this model's context allows between 1 and 30"),
-        ("decode --model model.gguf --prompt 16", "64 tokens after a prompt of 16: this model's context allows"),
-        ("decode --model model.gguf --tokens 0", "0 tokens after a prompt of 16: this model's context allows"),
+        ("prefill --model model.gguf --tokens 0", "0 prompt tokens: the context allows between 1 and 32"),
+        ("prefill --model model.gguf --tokens 33", "33 prompt tokens: the context allows between 1 and 32"),
+        ("decode --model model.gguf --prompt 0", "0 prompt tokens: the context allows between 1 and 30"),
+        ("decode --model model.gguf --prompt 31", "31 prompt tokens: the context allows between 1 and 30"),
+        ("decode --model model.gguf --prompt 16", "64 tokens after a prompt of 16: the context allows"),
+        ("decode --model model.gguf --tokens 0", "0 tokens after a prompt of 16: the context allows"),
         ("decode --model model.gguf --tokens 2 --repeats 0", "0 repeats: between 1 and 100000 are possible"),
         ("prefill --shape 19m", "choose 18m, 125m, 560m, 2b"),
         ("prefill --shape 18m --model model.gguf", "cannot be used with"),

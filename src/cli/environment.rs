@@ -21,6 +21,7 @@ const OF_TESTS: &[&str] = &[
     "NANOTERN_SCREENSHOTS",
     "NANOTERN_TEST_CHILD",
     "NANOTERN_TEST_DAMAGE",
+    "NANOTERN_TRIALS",
     "NANOTERN_WEB",
 ];
 

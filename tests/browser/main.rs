@@ -228,7 +228,7 @@ fn errors_of_the_server_are_shown_and_no_text_is_lost() {
     page.browser.eval("document.getElementById('text').value = 'far too long '.repeat(1400)");
     page.ask("");
     page.wait_for_end();
-    assert!(page.messages()[1][2].contains("context of 16384 tokens"), "{:?}", page.messages()[1]);
+    assert!(page.messages()[1][2].contains("context of 4096 tokens"), "{:?}", page.messages()[1]);
     page.browser.click("#new");
     page.ask("a question");
     page.wait_for_text();

@@ -15,7 +15,7 @@ pub fn error(error: Error) -> JsValue {
         Error::OutOfMemory(_) => "out_of_memory",
         Error::DeviceLost(_) => "device_lost",
         Error::Device(_) => "device",
-        Error::Checkpoint(_) | Error::Stopped | Error::Training(_) => "training",
+        Error::Checkpoint(_) | Error::NotFinite(_) | Error::Stopped | Error::Training(_) => "training",
     };
     coded(code, &error.to_string())
 }

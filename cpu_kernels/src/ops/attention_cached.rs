@@ -39,15 +39,19 @@ pub unsafe fn attention_cached(call: &Call<'_>) {
             let hs = h..end.min((h / together + 1) * together);
             h = hs.end;
             let (a, rows) = (&a, (run.clone(), hs));
-            if rows.0.len() > 1 {
-                at_level!(call.level, [head::<Plain, 2, 4>, head::<Avx2, 6, 2>, head::<Avx512, 6, 4>, head::<Neon, 6, 4>],
-                    (call: &Call<'_>, a: &AttentionCachedArgs, rows: Queries, seen: Option<(&[u32], usize)>));
-            } else if rows.1.len() > 1 {
-                at_level!(call.level, [head::<Plain, 2, 4>, head::<Avx2, 4, 2>, head::<Avx512, 4, 4>, head::<Neon, 4, 4>],
-                    (call: &Call<'_>, a: &AttentionCachedArgs, rows: Queries, seen: Option<(&[u32], usize)>));
-            } else {
-                at_level!(call.level, [head::<Plain, 1, 4>, head::<Avx2, 1, 4>, head::<Avx512, 1, 4>, head::<Neon, 1, 4>],
-                    (call: &Call<'_>, a: &AttentionCachedArgs, rows: Queries, seen: Option<(&[u32], usize)>));
+            match (rows.0.len(), rows.1.len()) {
+                (1, 1) => {
+                    at_level!(call.level, [head::<Plain, 1, 4>, head::<Avx2, 1, 4>, head::<Avx512, 1, 4>, head::<Neon, 1, 4>],
+                        (call: &Call<'_>, a: &AttentionCachedArgs, rows: Queries, seen: Option<(&[u32], usize)>))
+                }
+                (1, _) => {
+                    at_level!(call.level, [head::<Plain, 2, 4>, head::<Avx2, 4, 2>, head::<Avx512, 4, 4>, head::<Neon, 4, 4>],
+                        (call: &Call<'_>, a: &AttentionCachedArgs, rows: Queries, seen: Option<(&[u32], usize)>))
+                }
+                _ => {
+                    at_level!(call.level, [head::<Plain, 2, 4>, head::<Avx2, 6, 2>, head::<Avx512, 6, 4>, head::<Neon, 6, 4>],
+                        (call: &Call<'_>, a: &AttentionCachedArgs, rows: Queries, seen: Option<(&[u32], usize)>))
+                }
             }
         }
     }
