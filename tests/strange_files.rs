@@ -158,11 +158,16 @@ fn what_is_read_whole_has_a_limit() {
         ("m.mhc", format!("{generate} --mhc m.mhc"), 81_936),
         ("c.toml", "train --config c.toml".to_string(), 1 << 20),
         ("data/train.json", fresh("new", "--dataset tokens --data-path data/train.bin"), 1 << 16),
-        ("run/metrics.jsonl", resume("run", "--total-steps 4"), 1 << 30),
     ] {
         huge(name);
         refused(&words, &p.nanotern(&words), &format!("{name}: has 1099511627776 bytes: at most {limit} are read"));
     }
+    // A log ends no run.
+    huge("run/metrics.jsonl");
+    let ended = p.nanotern(&resume("run", "--total-steps 4"));
+    let said = "run/metrics.jsonl: has 1099511627776 bytes: at most 1073741824 are read; the run goes on";
+    assert!(ended.code == Some(0) && ended.stderr.contains(said), "{:?}: {}", ended.code, ended.stderr);
+    assert_eq!(p.path("run/metrics.jsonl").metadata().unwrap().len(), 1 << 40);
     huge("run/final/meta.json");
     refused("meta", &p.nanotern("inspect run/final"), "meta.json: too long");
     for name in ["huge.gguf", "huge.mhc", "huge.safetensors"] {
