@@ -199,6 +199,5 @@ fn finish(dir: &Path, outcome: Outcome) -> Result<ExitCode> {
         say(&format!("stopped by a signal; continue with: nanotern train --resume {}", dir.display()));
         return Ok(ExitCode::from(Signals::exit_code(signal) as u8));
     }
-    say(&format!("loss curve: {}", dir.join("loss.svg").display()));
     Ok(ExitCode::SUCCESS)
 }

@@ -595,7 +595,10 @@ impl Run {
         let title = self.dir.file_name().map_or("loss".into(), |n| n.to_string_lossy());
         let written = read_losses(&self.dir)
             .and_then(|losses| write_within(&path, loss_svg(&losses.train, &losses.val, &title).as_bytes()));
-        self.say([written.err().map(|e| format!("warning: no picture of the losses: {e}"))]);
+        self.progress.message(&match written {
+            Ok(()) => format!("loss curve: {}", path.display()),
+            Err(e) => format!("warning: no picture of the losses: {e}"),
+        });
     }
 }
 
