@@ -2,6 +2,7 @@
 
 use super::list::endless_list;
 use super::{NO_WEBGPU, Tab, WEBGPU, bytes};
+use half::vec::HalfBitsVecExt;
 use nanotern::formats::{Format, ModelFile, Tensor, TensorData, Ternary, TextConfig, gguf};
 use nanotern::model::ModelConfig;
 use nanotern::tokenizer::Tokenizer;
@@ -85,19 +86,13 @@ fn gpu_memory_stays_flat() {
     tab.no_errors();
 }
 
-/// The first bytes of a file of a model whose cache fits no device here, and the length of the whole file.
+/// The first bytes of a file of a model whose table fits no device here, and the length of the whole file. Its zeros are
+/// never touched.
 fn oversized() -> (Vec<u8>, usize) {
     let tokenizer = Tokenizer::bytes();
-    let (heads, vocab) = (33, tokenizer.vocab_size());
-    let config = ModelConfig {
-        dim: 128 * heads,
-        layers: 2,
-        heads,
-        kv_heads: heads,
-        ffn: 128,
-        seq_len: 1 << 16,
-        ..ModelConfig::default()
-    };
+    let (heads, vocab) = (128, 1 << 17);
+    let config =
+        ModelConfig { dim: 128 * heads, layers: 2, heads, kv_heads: heads, ffn: 128, ..ModelConfig::default() };
     let tensor = |weight: &nanotern::model::Weight| {
         use nanotern::model::Form;
         let size = weight.elements();
@@ -105,22 +100,22 @@ fn oversized() -> (Vec<u8>, usize) {
             Form::Ternary { group } => {
                 let (outs, dim) = weight.matrix();
                 TensorData::Ternary(Ternary {
-                    codes: vec![0x55; size / 4],
-                    scales: vec![1.0; size / group],
+                    codes: vec![0; size / 4],
+                    scales: vec![0.0; size / group],
                     outs,
                     dim,
                     group,
                 })
             }
-            Form::F32 => TensorData::F32(vec![1.0; size]),
-            _ => TensorData::F16(vec![half::f16::ONE; size]),
+            Form::F32 => TensorData::F32(vec![0.0; size]),
+            _ => TensorData::F16(vec![0; size].reinterpret_into()),
         };
         Tensor::new(weight, data)
     };
     let tensors = config.weights(vocab).iter().map(tensor).collect();
     let file = ModelFile { config, vocab, tensors, text: TextConfig::new(&tokenizer) };
     let layout = gguf::Layout::new(&file, Format::Q1_58).unwrap();
-    let mut front = vec![0; 1 << 20];
+    let mut front = vec![0; 4 << 20];
     // This fails as soon as the buffer is full.
     let _ = layout.write(&mut front.as_mut_slice());
     (front, layout.bytes() as usize)
@@ -218,7 +213,7 @@ fn what_has_ended_says_so() {
 fn a_lost_gpu_is_said_and_opened_again() {
     let Some(tab) = Tab::page(WEBGPU) else { return };
     tab.load_default();
-    tab.set("max_tokens", "16000");
+    tab.set("max_tokens", "4000");
     tab.ask("hi");
     tab.browser.wait_for("document.querySelector('.running .body')?.textContent.length > 2");
     tab.browser.cdp("Browser.crashGpuProcess", json!({}));

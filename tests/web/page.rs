@@ -68,8 +68,8 @@ fn the_page_chats_and_keeps_the_model() {
     assert_eq!(tab.site.asked("GET /model.gguf"), 0, "nothing is downloaded before it is asked for");
     tab.load_default();
     tab.browser.wait_for("document.getElementById('numbers').innerText.includes('ops a token')");
-    assert!(tab.text_of("numbers").contains("of memory · 0 of 16384 tokens"), "{}", tab.text_of("numbers"));
-    tab.set("max_tokens", "16000");
+    assert!(tab.text_of("numbers").contains("of memory · 0 of 4096 tokens"), "{}", tab.text_of("numbers"));
+    tab.set("max_tokens", "4000");
     tab.ask("hi");
     tab.browser.wait_for("document.querySelector('.running .body')?.textContent.length > 2");
     tab.browser.click("#stop");
@@ -128,7 +128,7 @@ fn files_addresses_and_backends_can_be_chosen() {
     assert!(tab.text_of("model").contains("M parameters"), "it was loaded again");
     tab.browser.click("#change");
     tab.browser.keys_to("#url", &format!("{}/model.gguf{ENTER}", tab.site.address));
-    tab.browser.wait_for("document.getElementById('numbers').innerText.includes('16384')");
+    tab.browser.wait_for("document.getElementById('numbers').innerText.includes('4096')");
     tab.browser.click("#to-train");
     tab.site.put("test.gguf", bytes(&file));
     tab.browser.eval(
@@ -138,7 +138,7 @@ fn files_addresses_and_backends_can_be_chosen() {
          if (document.querySelector('h1').dispatchEvent(event)) throw new Error('the browser would open the file')",
     );
     tab.wait_for_model();
-    tab.browser.wait_for("!document.getElementById('numbers').innerText.includes('16384')");
+    tab.browser.wait_for("!document.getElementById('numbers').innerText.includes('4096')");
     assert_eq!(tab.text_of("model"), format!("{:.2} M parameters", file.param_count() as f64 / 1e6));
     tab.no_errors();
 }
@@ -261,7 +261,7 @@ fn the_keyboard_is_enough() {
     tab_to(&tab, "default");
     tab.browser.keys(ENTER);
     tab.wait_for_model();
-    tab.set("max_tokens", "16000");
+    tab.set("max_tokens", "4000");
     tab_to(&tab, "text");
     tab.browser.keys(&format!("hello{ENTER}"));
     tab.browser.wait_for("document.querySelector('.running .body')?.textContent.length > 2");

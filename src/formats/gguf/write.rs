@@ -5,7 +5,11 @@ use super::keys::{KeyWriter, put_str};
 use super::{ALIGNMENT, F16, F32, Format, MAGIC, Q8_0, VERSION, q8_0, tokens};
 use crate::model::Form;
 use crate::{Error, Result};
+use half::slice::HalfFloatSliceExt;
+use std::borrow::Cow;
 use std::io::Write;
+
+const _: () = assert!(cfg!(target_endian = "little"), "GGUF is little-endian, and numbers are written verbatim");
 
 /// A GGUF file that is ready to be written.
 pub struct Layout<'a> {
@@ -67,7 +71,7 @@ impl<'a> Layout<'a> {
         self.head.len() as u64 + self.sizes.iter().map(|s| s.next_multiple_of(ALIGNMENT)).sum::<u64>()
     }
 
-    /// Writes the file.
+    /// Writes the file. Only a tensor that is encoded takes memory, one at a time.
     ///
     /// # Errors
     /// Those of `out`.
@@ -75,10 +79,10 @@ impl<'a> Layout<'a> {
         out.write_all(&self.head)?;
         for (tensor, size) in self.model.tensors.iter().zip(&self.sizes) {
             let bytes = match &tensor.data {
-                TensorData::F32(v) => v.iter().flat_map(|v| v.to_le_bytes()).collect(),
-                TensorData::F16(v) => v.iter().flat_map(|v| v.to_le_bytes()).collect(),
-                TensorData::Ternary(t) => self.format.encode(t),
-                TensorData::Int8(table) => q8_0::encode(table),
+                TensorData::F32(v) => Cow::Borrowed(bytemuck::cast_slice(v)),
+                TensorData::F16(v) => Cow::Borrowed(bytemuck::cast_slice(v.reinterpret_cast())),
+                TensorData::Ternary(t) => Cow::Owned(self.format.encode(t)),
+                TensorData::Int8(table) => Cow::Owned(q8_0::encode(table)),
             };
             assert_eq!(bytes.len() as u64, *size, "bytes of {}", tensor.name);
             out.write_all(&bytes)?;
