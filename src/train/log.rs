@@ -85,7 +85,9 @@ impl Log {
             self.whole = kept.len() as u64;
             drop(self.rewrites.remove(0));
         }
-        let mut file = open_within(path, OpenOptions::new().write(true).create(true).truncate(false))?;
+        // A log with records that is gone is not begun again: the folder may be another one by now.
+        let create = self.whole == 0;
+        let mut file = open_within(path, OpenOptions::new().write(true).create(create).truncate(false))?;
         let mut write = || -> std::io::Result<u64> {
             let length = file.metadata()?.len();
             if length > self.whole {
