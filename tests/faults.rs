@@ -308,21 +308,13 @@ fn a_checkpoint_that_is_not_finite_is_neither_loaded_nor_saved() {
     assert!(ended.stderr.contains("norm.weight: value 0 is -inf"), "{}", ended.stderr);
 }
 
-/// Makes a checkpoint finite, but of no use: its last norm overflows.
-fn spoil(p: &Project, run: &str, name: &str) {
-    let mut saved = checkpoint::load(&p.path(run).join(name)).unwrap();
-    saved.model.iter_mut().find(|t| t.name == "norm.weight").unwrap().data.fill(3e38);
-    let tokenizer = saved.tokenizer_json.as_deref();
-    checkpoint::save(&p.path(run), name, &saved.meta, &saved.model, &saved.optimizer, tokenizer).unwrap();
-}
-
 #[test]
 fn a_rollback_walks_over_all_checkpoints() {
     let p = Project::new();
     let words = "--total-steps 60 --checkpoint-interval 10 --keep-last-checkpoints 9 --eval-interval 0";
     p.train("run", words);
     ["final", "step_50"].iter().for_each(|n| std::fs::remove_dir_all(p.path("run").join(n)).unwrap());
-    ["step_40", "step_30"].iter().for_each(|n| spoil(&p, "run", n));
+    ["step_40", "step_30"].iter().for_each(|n| p.spoil("run", n));
     // Saves are due within the streaks.
     let ended = p.nanotern(&resume("run", "--checkpoint-interval 5"));
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
@@ -341,7 +333,7 @@ fn a_rollback_walks_over_all_checkpoints() {
     // None is of use: each is tried once, and nothing is saved.
     p.train("bad", words);
     std::fs::remove_dir_all(p.path("bad/final")).unwrap();
-    p.checkpoints("bad").iter().for_each(|n| spoil(&p, "bad", n));
+    p.checkpoints("bad").iter().for_each(|n| p.spoil("bad", n));
     let before = p.checkpoints("bad");
     let ended = p.nanotern(&resume("bad", "--checkpoint-interval 5 --total-steps 100"));
     assert_eq!(ended.code, Some(1), "{}", ended.stderr);

@@ -4,7 +4,6 @@
 mod common;
 
 use common::cli::{Project, fresh, resume};
-use nanotern::checkpoint;
 use nanotern::train::Config;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -182,19 +181,11 @@ fn precedence_is_flag_environment_file_preset() {
     assert_eq!(p.meta("file/final")["config"]["optim"]["muon_steps"], 3, "the preset's");
 }
 
-/// Replaces a checkpoint by one whose last norm overflows.
-fn spoil(p: &Project, run: &str, name: &str) {
-    let mut saved = checkpoint::load(&p.path(run).join(name)).unwrap();
-    saved.model.iter_mut().find(|t| t.name == "norm.weight").unwrap().data.fill(3e38);
-    let tokenizer = saved.tokenizer_json.as_deref();
-    checkpoint::save(&p.path(run), name, &saved.meta, &saved.model, &saved.optimizer, tokenizer).unwrap();
-}
-
 #[test]
 fn a_step_that_is_not_finite_changes_nothing() {
     let p = Project::new();
     p.train("run", "--total-steps 4");
-    spoil(&p, "run", "final");
+    p.spoil("run", "final");
     let weights = p.read("run/final/model.safetensors");
     p.ok(&resume("run", "--total-steps 7"));
     assert!(p.read("run/final/model.safetensors") == weights, "a skipped step changed weights");
@@ -216,7 +207,7 @@ fn steps_that_stay_unusable_end_the_run() {
     assert!(p.metrics("run").iter().any(|r| r["skipped"] == true));
 
     p.train("spoilt", "--total-steps 4");
-    spoil(&p, "spoilt", "final");
+    p.spoil("spoilt", "final");
     let ended = p.nanotern(&resume("spoilt", "--total-steps 100"));
     assert_eq!(ended.code, Some(1), "{}", ended.stderr);
     assert_eq!(ended.stderr.matches("rolled back to spoilt/final (step 4)").count(), 1, "{}", ended.stderr);

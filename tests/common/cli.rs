@@ -1,5 +1,6 @@
 //! Runs the real program in a temporary directory, with a small text and a model that trains hundreds of steps per second.
 
+use nanotern::checkpoint;
 use nanotern::formats::{Format, ModelFile, TensorData};
 use serde_json::Value;
 use std::fs;
@@ -168,6 +169,14 @@ impl Project {
             record.as_object_mut().unwrap().remove("tok_per_s");
         }
         records
+    }
+
+    /// Makes a checkpoint of a run finite, but of no use: its last norm overflows.
+    pub fn spoil(&self, run: &str, name: &str) {
+        let mut saved = checkpoint::load(&self.path(run).join(name)).unwrap();
+        saved.model.iter_mut().find(|t| t.name == "norm.weight").unwrap().data.fill(3e38);
+        let tokenizer = saved.tokenizer_json.as_deref();
+        checkpoint::save(&self.path(run), name, &saved.meta, &saved.model, &saved.optimizer, tokenizer).unwrap();
     }
 
     /// `meta.json` of a checkpoint.
