@@ -31,7 +31,7 @@ fuzz_target!(|input: &[u8]| {
     match GRAMMAR.maker(input) {
         Some(maker) => {
             make(dir.path(), maker).expect("a checkpoint");
-            let _ = (checkpoint::verify(dir.path()), ModelFile::from_checkpoint(dir.path()));
+            let _ = (checkpoint::verify(dir.path()), ModelFile::from_checkpoint(dir.path(), true));
         }
         None => {
             fs::write(dir.path().join("manifest.json"), input).expect("a manifest");
