@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::cli::Project;
+use common::{cli::Project, peak_kib};
 use nanotern::bench::random_model;
 use nanotern::formats::Format;
 use nanotern::model::ModelConfig;
@@ -25,19 +25,12 @@ fn fill(p: &Project, unit: &str) {
     (0..=SIZE / part.len()).for_each(|_| file.write_all(part.as_bytes()).unwrap());
 }
 
-/// The most memory that a process held so far, in KiB; 0 if it has ended.
-fn held(process: u32) -> u64 {
-    let text = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
-    let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    line.and_then(|line| line.trim().strip_suffix(" kB")?.parse().ok()).unwrap_or(0)
-}
-
 /// Runs a command and returns the most memory it held, in KiB, as last seen before its end.
 fn peak(p: &Project, words: &str) -> u64 {
     let mut child = p.command(words).stdout(Stdio::null()).spawn().unwrap();
     let mut peak = 0;
     loop {
-        peak = held(child.id()).max(peak);
+        peak = peak_kib(child.id()).max(peak);
         match child.try_wait().unwrap() {
             Some(status) => break assert!(status.success(), "{words}"),
             None => std::thread::sleep(Duration::from_millis(5)),
@@ -70,7 +63,7 @@ fn a_deep_model_takes_little_memory() {
     assert!(peak > 1000 && peak < MOST, "generate: {peak} KiB");
     let mut server = p.start("serve --backend cpu --threads 1 --port 0 --model deep.gguf --slots 16 --context 65536");
     server.wait_for("http://");
-    let peak = held(server.child.id());
+    let peak = peak_kib(server.child.id());
     server.kill();
     assert!(peak > 1000 && peak < MOST, "serve: {peak} KiB");
 }

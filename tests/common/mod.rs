@@ -24,6 +24,16 @@ pub fn has_adapter() -> bool {
     found
 }
 
+/// The most memory that a process held so far without its executable, in KiB; 0 if it has ended or the system does not tell.
+pub fn peak_kib(process: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
+    let field = |name| -> Option<u64> {
+        let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+        line.split_whitespace().next()?.parse().ok()
+    };
+    field("VmHWM:").zip(field("RssFile:")).map_or(0, |(peak, files)| peak - files)
+}
+
 /// All backends of this machine: each CPU level, wgpu, and CUDA if it is built in.
 pub fn backends() -> Vec<(String, Backend)> {
     let mut list: Vec<(String, Backend)> = Level::available()

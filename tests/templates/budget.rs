@@ -207,7 +207,7 @@ fn all() -> String {
 #[cfg(all(feature = "cli", unix))]
 #[test]
 fn a_server_answers_400_and_lives() {
-    use super::common::{cli::Project, server::Server};
+    use super::common::{cli::Project, peak_kib, server::Server};
     use nanotern::formats::{Format, ModelFile};
     let project = Project::new();
     project.train("run", "--total-steps 1 --set train.eval_windows=1");
@@ -222,11 +222,7 @@ fn a_server_answers_400_and_lives() {
         ask(name).refused(400, name);
         assert_eq!(ask("stay").status, 200, "after {name}");
     }
-    let id = server.running.as_ref().unwrap().child.id();
-    let status = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap_or_default();
-    if let Some(line) = status.lines().find_map(|line| line.strip_prefix("VmHWM:")) {
-        let kib: u64 = line.trim().trim_end_matches(" kB").parse().unwrap();
-        println!("at most {kib} KiB");
-        assert!(kib < (64 << 10) + 4 * bytes / 1024, "{kib} KiB");
-    }
+    let kib = peak_kib(server.running.as_ref().unwrap().child.id());
+    println!("at most {kib} KiB");
+    assert!(kib < (64 << 10) + 4 * bytes / 1024, "{kib} KiB");
 }
