@@ -31,7 +31,7 @@ const NOT_IN_THE_LIBRARY: [&str; 6] = ["clap", "hyper", "indicatif", "tokio", "u
 /// Cargo projects outside of the workspace.
 const APART: [&str; 3] = ["benches/peers/gemm", "fuzz", "xtask/bindgen"];
 
-const STAGES: [Stage; 18] = [
+const STAGES: [Stage; 19] = [
     ("fmt", "formatting", fmt),
     ("floors", "no module imports from above", floors::check),
     ("lint", "clippy; warnings are errors", lint),
@@ -44,6 +44,7 @@ const STAGES: [Stage; 18] = [
     ("doc", "documentation; warnings are errors", doc),
     ("test", "the test command of the README", test),
     ("cuda", "shaders as CUDA: compiled by NVRTC, run on the CPU", cuda),
+    ("matrices", "shaders with cooperative matrices, on a Mesa that has them: the folder NANOTERN_MESA", matrices),
     ("arm", "the kernels of the CPU on 64-bit Arm, with and without products of bytes, under qemu", arm),
     ("asan", "the kernels of the CPU under AddressSanitizer", asan),
     (
@@ -205,6 +206,21 @@ fn test() -> Result {
 /// Without an NVIDIA GPU the feature changes nothing in the other tests.
 fn cuda() -> Result {
     cargo("test --workspace --features nanotern/cuda --locked --test cuda")
+}
+
+/// The programs and libraries of a newer Debian, unpacked: the test runs by its loader, with its software Vulkan.
+fn matrices() -> Result {
+    let test = "test --locked --test op_parity variants";
+    let Some(root) = env::var_os("NANOTERN_MESA").map(PathBuf::from) else {
+        return cargo(test);
+    };
+    let libraries = root.join("usr/lib/x86_64-linux-gnu");
+    let loader = libraries.join("ld-linux-x86-64.so.2");
+    let runner = format!("{} --library-path {}", loader.display(), libraries.display());
+    let mut command = cargo_command(test);
+    command.env("CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER", runner);
+    command.env("VK_DRIVER_FILES", root.join("usr/share/vulkan/icd.d/lvp_icd.json"));
+    run(command.env("NANOTERN_REQUIRE_MATRICES", "1"))
 }
 
 /// Each core that is emulated, and the best SIMD level that it has.

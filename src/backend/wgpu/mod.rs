@@ -5,9 +5,11 @@
 
 mod program;
 mod shader;
+#[cfg(feature = "native")]
+mod variant;
 
 use crate::error::mib;
-use crate::graph::{Op, Plan};
+use crate::graph::{Node, Op, Plan};
 use crate::{Error, Result};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -176,14 +178,21 @@ impl Faults {
     }
 }
 
+/// The entry points of an op's shader.
+fn entries(op: &Op) -> Vec<&'static str> {
+    op.passes.iter().map(|pass| pass.entry).collect()
+}
+
 /// An open device, and the pipelines made on it so far.
 pub struct Wgpu {
     info: AdapterInfo,
     device: wgpu::Device,
     queue: wgpu::Queue,
     faults: Faults,
-    /// Those of each op, by its name.
+    /// Those of each op and of each variant, by its name.
     pipelines: Mutex<HashMap<&'static str, Vec<wgpu::ComputePipeline>>>,
+    #[cfg(feature = "native")]
+    variants: variant::Choice,
 }
 
 impl Wgpu {
@@ -216,17 +225,31 @@ impl Wgpu {
 
     async fn from_adapter(adapter: &wgpu::Adapter) -> Result<Self> {
         let info = AdapterInfo::new(adapter);
+        #[cfg(feature = "native")]
+        let variants = variant::Choice::new(adapter);
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("nanotern"),
             required_limits: adapter.limits(),
             memory_hints: wgpu::MemoryHints::Performance,
+            #[cfg(feature = "native")]
+            required_features: variants.features(),
+            #[cfg(feature = "native")]
+            experimental_features: variants.experimental(),
             ..Default::default()
         };
         let opened = adapter.request_device(&descriptor).await;
         let (device, queue) = opened.map_err(|e| Error::Device(format!("{} cannot be opened: {e}", info.name)))?;
         let faults = Faults::default();
         faults.watch(&device, &info.name);
-        Ok(Wgpu { info, device, queue, faults, pipelines: Mutex::default() })
+        Ok(Wgpu {
+            info,
+            device,
+            queue,
+            faults,
+            pipelines: Mutex::default(),
+            #[cfg(feature = "native")]
+            variants,
+        })
     }
 
     /// The adapter that was opened.
@@ -248,7 +271,7 @@ impl Wgpu {
         let mut refused = Vec::new();
         for op in ops {
             let scope = self.device.push_error_scope(wgpu::ErrorFilter::Validation);
-            shader::pipelines(&self.device, op);
+            shader::pipelines(&self.device, op, shader_source(op), &entries(op));
             if let Some(error) = scope.pop().await {
                 refused.push((op.name, error.to_string()));
             }
@@ -256,15 +279,37 @@ impl Wgpu {
         refused
     }
 
-    /// The pipeline of each pass of an op, made at its first use.
-    fn pipelines(&self, op: &'static Op) -> Result<Vec<wgpu::ComputePipeline>> {
+    /// What a node runs: pipelines, each with its number of workgroups.
+    fn passes(&self, node: &Node) -> Result<Vec<(wgpu::ComputePipeline, [u32; 3])>> {
+        #[cfg(feature = "native")]
+        if let Some((variant, matrices)) = self.variant(node) {
+            let pipelines = self.pipelines(variant.name, node.op, || variant.source(matrices), &["main"])?;
+            let grid = (variant.grid)(&node.args, matrices);
+            return Ok(pipelines.into_iter().map(|pipeline| (pipeline, grid)).collect());
+        }
+        let pipelines = self.pipelines(node.op.name, node.op, || shader_source(node.op), &entries(node.op))?;
+        Ok(pipelines
+            .into_iter()
+            .zip(node.op.passes)
+            .map(|(pipeline, pass)| (pipeline, (pass.grid)(&node.args)))
+            .collect())
+    }
+
+    /// The pipeline of each entry point of a shader for an op, made at its first use.
+    fn pipelines(
+        &self,
+        name: &'static str,
+        op: &Op,
+        source: impl Fn() -> String,
+        entries: &[&str],
+    ) -> Result<Vec<wgpu::ComputePipeline>> {
         let mut made = self.pipelines.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(pipelines) = made.get(op.name) {
+        if let Some(pipelines) = made.get(name) {
             return Ok(pipelines.clone());
         }
-        let pipelines = shader::pipelines(&self.device, op);
+        let pipelines = shader::pipelines(&self.device, op, source(), entries);
         self.faults.check()?;
-        made.insert(op.name, pipelines.clone());
+        made.insert(name, pipelines.clone());
         Ok(pipelines)
     }
 }

@@ -250,17 +250,16 @@ fn scratch(on: &Wgpu, plan: &Plan) -> Result<wgpu::Buffer> {
 
 fn step(on: &Wgpu, plan: &Plan, buffers: &Buffers, i: usize, node: &Node) -> Result<Step> {
     let op = node.op;
-    let grids: Vec<[u32; 3]> = op.passes.iter().map(|pass| (pass.grid)(&node.args)).collect();
+    let mut passes = on.passes(node)?;
     let limit = on.device.limits().max_compute_workgroups_per_dimension;
-    if let Some(grid) = grids.iter().find(|grid| grid.iter().any(|n| *n > limit)) {
+    if let Some((_, grid)) = passes.iter().find(|(_, grid)| grid.iter().any(|n| *n > limit)) {
         let output = plan.graph.outputs(node).next().map_or("nothing", |t| &plan.graph.tensor(t).name);
         let what =
             format!("{} of {output} takes {grid:?} workgroups, but this device allows {limit} in a dimension", op.name);
         return Err(Error::Device(what));
     }
-    let pipelines = on.pipelines(op)?;
-    let bind_group = bind_group(&on.device, plan, buffers, (i, node), &pipelines[0]);
-    let passes = pipelines.into_iter().zip(grids).filter(|(_, grid)| !grid.contains(&0)).collect();
+    let bind_group = bind_group(&on.device, plan, buffers, (i, node), &passes[0].0);
+    passes.retain(|(_, grid)| !grid.contains(&0));
     Ok(Step { passes, bind_group, work: (op.work)(&node.args) })
 }
 

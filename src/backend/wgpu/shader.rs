@@ -1,6 +1,6 @@
 //! Makes a compute pipeline from an entry of the op table.
 
-use crate::graph::{Access, Op, Pass};
+use crate::graph::{Access, Op};
 
 /// Snippets that shaders import, by name.
 const SHARED: &[(&str, &str)] = &[
@@ -26,21 +26,21 @@ pub fn shader_source(op: &Op) -> String {
     op.shader.lines().flat_map(|line| [expand(line), "\n"]).collect()
 }
 
-/// Makes the pipeline of each pass of an op. Errors go to the device's error handler.
-pub(super) fn pipelines(device: &wgpu::Device, op: &Op) -> Vec<wgpu::ComputePipeline> {
-    let module = module(device, op);
+/// Makes the pipeline of each pass of an op, whose shader is `source`. Errors go to the device's error handler.
+pub(super) fn pipelines(device: &wgpu::Device, op: &Op, source: String, passes: &[&str]) -> Vec<wgpu::ComputePipeline> {
+    let module = module(device, op, source);
     let bind_group_layout = layout(device, op);
     let pipeline_layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
         label: Some(op.name),
         bind_group_layouts: &[Some(&bind_group_layout)],
         immediate_size: 0,
     });
-    let pipeline = |pass: &Pass| {
+    let pipeline = |entry: &&str| {
         device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
             label: Some(op.name),
             layout: Some(&pipeline_layout),
             module: &module,
-            entry_point: Some(pass.entry),
+            entry_point: Some(entry),
             compilation_options: wgpu::PipelineCompilationOptions {
                 // Every shader writes its workgroup memory before it reads it.
                 zero_initialize_workgroup_memory: false,
@@ -49,11 +49,11 @@ pub(super) fn pipelines(device: &wgpu::Device, op: &Op) -> Vec<wgpu::ComputePipe
             cache: None,
         })
     };
-    op.passes.iter().map(pipeline).collect()
+    passes.iter().map(pipeline).collect()
 }
 
-fn module(device: &wgpu::Device, op: &Op) -> wgpu::ShaderModule {
-    let source = wgpu::ShaderSource::Wgsl(shader_source(op).into());
+fn module(device: &wgpu::Device, op: &Op, source: String) -> wgpu::ShaderModule {
+    let source = wgpu::ShaderSource::Wgsl(source.into());
     let descriptor = wgpu::ShaderModuleDescriptor { label: Some(op.name), source };
     if cfg!(debug_assertions) {
         return device.create_shader_module(descriptor);
