@@ -3,6 +3,8 @@
 //! A device reports some errors asynchronously: out of memory, a rejected call, a lost device. They are kept until the next
 //! call that can return an error. Natively they arrive before the faulty call returns, in a browser a little later.
 
+#[cfg(feature = "native")]
+mod kept;
 mod program;
 mod shader;
 
@@ -23,6 +25,13 @@ pub const NO_ADAPTER: &str = "this browser has no WebGPU adapter; the backend `c
 pub const NO_ADAPTER: &str = "no Vulkan, Metal or DirectX 12 driver was found; install the GPU vendor's driver, or on \
     Debian and Ubuntu `apt install mesa-vulkan-drivers` (it includes a software device); --backend cpu works now";
 
+/// Features that are used where a device has them: timestamps for profiles, and pipelines that are kept between runs.
+#[cfg(feature = "native")]
+const WANTED: wgpu::Features = wgpu::Features::TIMESTAMP_QUERY.union(wgpu::Features::PIPELINE_CACHE);
+/// Features that are used where a device has them: none in a browser.
+#[cfg(not(feature = "native"))]
+const WANTED: wgpu::Features = wgpu::Features::empty();
+
 /// A device that wgpu can open.
 #[derive(Clone, Debug)]
 pub struct AdapterInfo {
@@ -38,6 +47,8 @@ pub struct AdapterInfo {
     pub max_buffer: u64,
     /// Bytes of the largest buffer that can be bound to a shader.
     pub max_binding: u64,
+    /// Names of the features that are used where a device has them, and that this one has.
+    pub features: Vec<&'static str>,
     device_type: wgpu::DeviceType,
 }
 
@@ -58,6 +69,7 @@ impl AdapterInfo {
             },
             max_buffer: limits.max_buffer_size,
             max_binding: limits.max_storage_buffer_binding_size,
+            features: (adapter.features() & WANTED).iter_names().map(|(name, _)| name).collect(),
             device_type: info.device_type,
         }
     }
@@ -183,6 +195,9 @@ pub struct Wgpu {
     queue: wgpu::Queue,
     faults: Faults,
     pipelines: Mutex<HashMap<&'static str, wgpu::ComputePipeline>>,
+    /// Compiled pipelines of this and of earlier runs.
+    #[cfg(feature = "native")]
+    kept: Option<kept::Pipelines>,
 }
 
 impl Wgpu {
@@ -217,6 +232,7 @@ impl Wgpu {
         let info = AdapterInfo::new(adapter);
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("nanotern"),
+            required_features: adapter.features() & WANTED,
             required_limits: adapter.limits(),
             memory_hints: wgpu::MemoryHints::Performance,
             ..Default::default()
@@ -225,7 +241,15 @@ impl Wgpu {
         let (device, queue) = opened.map_err(|e| Error::Device(format!("{} cannot be opened: {e}", info.name)))?;
         let faults = Faults::default();
         faults.watch(&device, &info.name);
-        Ok(Wgpu { info, device, queue, faults, pipelines: Mutex::default() })
+        Ok(Wgpu {
+            #[cfg(feature = "native")]
+            kept: kept::Pipelines::open(&device, kept::Kept::new(crate::files::cache_folder(), &adapter.get_info())),
+            info,
+            device,
+            queue,
+            faults,
+            pipelines: Mutex::default(),
+        })
     }
 
     /// The adapter that was opened.
@@ -238,8 +262,47 @@ impl Wgpu {
         format!("wgpu ({}, {}, {})", self.info.name, self.info.kind, self.info.backend)
     }
 
+    /// The limits that kernels meet, by name.
+    #[cfg(feature = "native")]
+    pub fn limits(&self) -> [(&'static str, u64); 6] {
+        let limits = self.device.limits();
+        [
+            ("max_buffer_size", limits.max_buffer_size),
+            ("max_storage_buffer_binding_size", limits.max_storage_buffer_binding_size),
+            ("max_storage_buffers_per_shader_stage", limits.max_storage_buffers_per_shader_stage.into()),
+            ("max_compute_workgroup_storage_size", limits.max_compute_workgroup_storage_size.into()),
+            ("max_compute_invocations_per_workgroup", limits.max_compute_invocations_per_workgroup.into()),
+            ("max_compute_workgroups_per_dimension", limits.max_compute_workgroups_per_dimension.into()),
+        ]
+    }
+
     pub(super) fn prepare(&self, plan: &Plan) -> Result<WgpuProgram> {
-        WgpuProgram::new(self, plan)
+        let program = WgpuProgram::new(self, plan)?;
+        #[cfg(feature = "native")]
+        self.kept.iter().for_each(kept::Pipelines::keep);
+        Ok(program)
+    }
+
+    #[cfg(feature = "native")]
+    fn cache(&self) -> Option<&wgpu::PipelineCache> {
+        self.kept.as_ref().map(kept::Pipelines::cache)
+    }
+
+    #[cfg(not(feature = "native"))]
+    fn cache(&self) -> Option<&wgpu::PipelineCache> {
+        None
+    }
+
+    /// A function that loses the device, for tests: drivers do so when they crash, reset the card or time out.
+    #[cfg(feature = "native")]
+    #[doc(hidden)]
+    pub fn loser(&self) -> impl Fn() + Send + 'static {
+        let device = self.device.clone();
+        move || {
+            device.destroy();
+            // The loss is reported once the device is idle.
+            let _ = device.poll(wgpu::PollType::wait_indefinitely());
+        }
     }
 
     /// Makes the pipeline of each op. Returns the names of the ops that the device rejects, with its reasons.
@@ -247,7 +310,7 @@ impl Wgpu {
         let mut refused = Vec::new();
         for op in ops {
             let scope = self.device.push_error_scope(wgpu::ErrorFilter::Validation);
-            shader::pipeline(&self.device, op);
+            shader::pipeline(&self.device, self.cache(), op);
             if let Some(error) = scope.pop().await {
                 refused.push((op.name, error.to_string()));
             }
@@ -261,7 +324,7 @@ impl Wgpu {
         if let Some(pipeline) = pipelines.get(op.name) {
             return Ok(pipeline.clone());
         }
-        let pipeline = shader::pipeline(&self.device, op);
+        let pipeline = shader::pipeline(&self.device, self.cache(), op);
         self.faults.check()?;
         pipelines.insert(op.name, pipeline.clone());
         Ok(pipeline)

@@ -26,8 +26,8 @@ pub fn shader_source(op: &Op) -> String {
     op.shader.lines().flat_map(|line| [expand(line), "\n"]).collect()
 }
 
-/// Makes the pipeline of an op. Errors go to the device's error handler.
-pub(super) fn pipeline(device: &wgpu::Device, op: &Op) -> wgpu::ComputePipeline {
+/// Makes the pipeline of an op, or takes it from `cache`. Errors go to the device's error handler.
+pub(super) fn pipeline(device: &wgpu::Device, cache: Option<&wgpu::PipelineCache>, op: &Op) -> wgpu::ComputePipeline {
     let module = module(device, op);
     let bind_group_layout = layout(device, op);
     let pipeline_layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
@@ -45,7 +45,7 @@ pub(super) fn pipeline(device: &wgpu::Device, op: &Op) -> wgpu::ComputePipeline 
             zero_initialize_workgroup_memory: false,
             ..Default::default()
         },
-        cache: None,
+        cache,
     })
 }
 
