@@ -1,6 +1,7 @@
 //! The commands: their flags, and the calls of the library. Precedence: flag, `NANOTERN_*` environment, TOML file, preset.
 
 mod bench;
+mod bench_gpu;
 mod bench_kernels;
 mod data;
 mod doctor;
