@@ -177,6 +177,18 @@ pub(crate) fn write_within(path: &Path, bytes: &[u8]) -> Result<()> {
     replace(path, path, old, |out| out.write_all(bytes))
 }
 
+/// This program's folder for what it can make again: in `XDG_CACHE_HOME`, or where the system keeps such files of the user.
+/// `None` if that is unknown.
+pub(crate) fn cache_folder() -> Option<PathBuf> {
+    let named = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let system = || match () {
+        () if cfg!(windows) => named("LOCALAPPDATA"),
+        () if cfg!(target_os = "macos") => Some(named("HOME")?.join("Library/Caches")),
+        () => Some(named("HOME")?.join(".cache")),
+    };
+    Some(named("XDG_CACHE_HOME").or_else(system)?.join("nanotern"))
+}
+
 /// The folder that a file is in.
 pub(crate) fn folder_of(path: &Path) -> &Path {
     path.parent().filter(|parent| *parent != Path::new("")).unwrap_or(Path::new("."))

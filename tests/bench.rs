@@ -108,6 +108,7 @@ fn profiles_name_the_ops() {
         ("train-step --config config.toml --steps 1", 60, "muon_update"),
     ] {
         let report = json(&project, &format!("{words} --profile"));
+        assert_eq!(report["clock"], "the processor's clock");
         let ops = report["ops"].as_array().unwrap();
         let calls: u64 = ops.iter().map(|o| o["calls"].as_u64().unwrap()).sum();
         let found = ops.iter().find(|o| o["op"] == op).unwrap_or_else(|| panic!("{op} in {report}"));
@@ -115,6 +116,7 @@ fn profiles_name_the_ops() {
         assert!(ops.iter().any(|o| o["op"] == "ternary_matmul" && o["flops"].as_u64().unwrap() > 0));
         let seconds: Vec<f64> = ops.iter().map(|o| o["seconds"].as_f64().unwrap()).collect();
         assert!(seconds.is_sorted_by(|a, b| a >= b), "the slowest come first: {report}");
+        assert!(ops.iter().all(|o| o["bytes"].as_u64().unwrap() > 0), "every op reads or writes something: {report}");
         let table = project.ok(&format!("bench {words} {DEVICE} --profile"));
         assert!(table.lines().next().unwrap().contains("calls") && table.contains(op), "{table}");
     }
@@ -130,6 +132,60 @@ fn train_steps_are_reported() {
     }
 }
 
+/// Every number in a report is finite and, unless its name is in `zero`, above zero.
+fn check_numbers(value: &Value, name: &str, zero: &[&str]) {
+    match value {
+        Value::Object(fields) => fields.iter().for_each(|(name, value)| check_numbers(value, name, zero)),
+        Value::Array(values) => values.iter().for_each(|value| check_numbers(value, name, zero)),
+        Value::Number(number) => {
+            let number = number.as_f64().unwrap();
+            assert!(number.is_finite() && (number > 0.0 || zero.contains(&name)), "{name}: {number}");
+        }
+        Value::Null => panic!("{name} is null"),
+        Value::String(_) | Value::Bool(_) => {}
+    }
+}
+
+#[test]
+fn a_gpu_is_measured_beside_its_limits() {
+    if !common::has_adapter() {
+        return;
+    }
+    let project = Project::new();
+    let ended = project.nanotern("bench gpu --quick --json");
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    let report: Value = serde_json::from_str(&ended.stdout).unwrap_or_else(|e| panic!("{e}: {}", ended.stdout));
+    check_numbers(&report, "report", &["flops"]);
+    let adapter = nanotern::backend::Wgpu::open(None).unwrap();
+    assert_eq!(report["device"]["description"], adapter.describe());
+    assert_eq!(report["device"]["software"], !adapter.info().is_gpu());
+    assert_eq!(report["device"]["limits"]["max_buffer_size"], adapter.info().max_buffer);
+    assert_eq!(report["parity"]["agrees"], true, "{report}");
+    let ops = &report["ops"][0];
+    assert_eq!((&ops["name"], &ops["tokens"]), (&"self-test".into(), &32.into()));
+    let ops = ops["ops"].as_array().unwrap();
+    let sum = |key: &str| ops.iter().map(|op| op[key].as_f64().unwrap()).sum::<f64>();
+    assert!(ops.len() > 30 && (sum("share") - 1.0).abs() < 1e-9, "{report}");
+    assert!(ops.is_sorted_by(|a, b| a["seconds"].as_f64() >= b["seconds"].as_f64()), "the slowest come first");
+    let product = ops.iter().find(|op| op["op"] == "ternary_matmul").unwrap();
+    let number = |value: &Value, key: &str| value[key].as_f64().unwrap_or_else(|| panic!("{key} in {value}"));
+    let by_bytes = number(product, "bytes") / number(&report["probes"], "bytes_per_s");
+    let by_flops = number(product, "flops") / number(&report["probes"], "flops_per_s");
+    assert!((number(product, "roofline_seconds") / by_bytes.max(by_flops) - 1.0).abs() < 1e-9, "{product}");
+    let training = &report["training"][0];
+    assert_eq!(training["seconds"].as_array().unwrap().len(), 5);
+    assert!(number(training, "mfu") < 1.0 && number(training, "tok_per_s") < number(training, "roofline_tok_per_s"));
+    for what in ["prefill", "decode"] {
+        let counts: Vec<u64> =
+            report[what].as_array().unwrap().iter().map(|s| s["sequences"].as_u64().unwrap()).collect();
+        assert_eq!(counts, [1, 8, 32]);
+        assert!(report[what].as_array().unwrap().iter().all(|s| s["tok_per_s"].is_f64()), "{report}");
+    }
+    for said in ["at most 30 minutes", "GB/s", "training steps of self-test", "32 sequences of self-test", "done"] {
+        assert!(ended.stderr.contains(said), "{said}: {}", ended.stderr);
+    }
+}
+
 #[test]
 fn impossible_sizes_name_the_limit() {
     let project = project();
@@ -141,6 +197,8 @@ fn impossible_sizes_name_the_limit() {
         ("decode --model model.gguf --prompt 16", "64 tokens after a prompt of 16: the context allows"),
         ("decode --model model.gguf --tokens 0", "0 tokens after a prompt of 16: the context allows"),
         ("decode --model model.gguf --tokens 2 --repeats 0", "0 repeats: between 1 and 100000 are possible"),
+        ("gpu --minutes 0", "--minutes 0: at least 1 is possible"),
+        ("gpu --backend cpu", "possible values: wgpu, cuda"),
         ("prefill --shape 19m", "choose 18m, 125m, 560m, 2b"),
         ("prefill --shape 18m --model model.gguf", "cannot be used with"),
     ] {

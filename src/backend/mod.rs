@@ -41,6 +41,17 @@ pub enum Backend {
 }
 
 impl Backend {
+    /// The name that [`open`] knows it by: `cpu`, `wgpu` or `cuda`.
+    #[cfg(feature = "native")]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Backend::Cpu(_) => "cpu",
+            Backend::Wgpu(_) => "wgpu",
+            #[cfg(feature = "cuda")]
+            Backend::Cuda(_) => "cuda",
+        }
+    }
+
     /// One line for people: the device, and the instruction set or driver in use.
     pub fn describe(&self) -> String {
         match self {
@@ -87,6 +98,29 @@ pub struct Program {
     grown: usize,
     #[cfg(feature = "native")]
     stop: Option<Stop>,
+}
+
+/// Which clock timed nodes.
+#[cfg(feature = "native")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Clock {
+    /// That of the device, which took a timestamp before each node and after it.
+    Device,
+    /// That of the processor, which ran the node itself.
+    Processor,
+    /// That of the processor, which submitted the node and waited for the device: the latency of a launch is included.
+    Launch,
+}
+
+#[cfg(feature = "native")]
+impl std::fmt::Display for Clock {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Clock::Device => "timestamps of the device",
+            Clock::Processor => "the processor's clock",
+            Clock::Launch => "the processor's clock, launch latency included: the device has no timestamps",
+        })
+    }
 }
 
 /// What may end work early.
@@ -147,6 +181,39 @@ impl Program {
             Device::Cuda(program) => program.run(nodes)?,
         }
         Ok(())
+    }
+
+    /// [`Program::run`] that waits, and returns the seconds of each node.
+    ///
+    /// # Errors
+    /// When the device fails.
+    #[cfg(feature = "native")]
+    pub fn time(&mut self, nodes: Range<usize>) -> Result<Vec<f64>> {
+        let clock = self.clock();
+        pollster::block_on(self.ready())?;
+        if let (Device::Wgpu(program), Clock::Device) = (&mut self.device, clock) {
+            return pollster::block_on(program.time(nodes));
+        }
+        let mut seconds = Vec::with_capacity(nodes.len());
+        for i in nodes {
+            let start = Instant::now();
+            self.run(i..i + 1)?;
+            if clock == Clock::Launch {
+                pollster::block_on(self.ready())?;
+            }
+            seconds.push(start.elapsed().as_secs_f64());
+        }
+        Ok(seconds)
+    }
+
+    /// The clock of [`Program::time`].
+    #[cfg(feature = "native")]
+    pub fn clock(&self) -> Clock {
+        match &self.device {
+            Device::Cpu(_) => Clock::Processor,
+            Device::Wgpu(program) if program.has_clock() => Clock::Device,
+            _ => Clock::Launch,
+        }
     }
 
     /// [`Program::run`] over the nodes of a section of the graph.

@@ -3,15 +3,17 @@
 //! Decoding is timed as in serving: each step feeds the token that the last one sampled and samples the next, greedily. One
 //! warm-up run precedes every measurement.
 
-use super::{OpTime, Timing, by_op, median};
+use super::{Profile, Timing, by_op, median};
 use crate::backend::Backend;
 use crate::formats::{ModelFile, TensorData};
-use crate::infer::{Engine, EngineOptions, Event, Sampling};
+use crate::infer::{Engine, EngineOptions, Event, Sampling, SequenceId};
 use crate::model::Role;
 use crate::rng::Rng;
 use crate::{Error, Result};
+use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::Instant;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 /// A measurement of prefill or decoding.
 #[derive(Clone, Debug)]
@@ -28,19 +30,8 @@ pub struct InferenceBench {
 
 impl InferenceBench {
     fn new(file: &ModelFile, engine: &Engine, timing: Timing, steps: usize) -> Self {
-        let weights = file.tensors.iter().filter(|t| t.role == Role::Matrix).map(|t| match &t.data {
-            TensorData::Ternary(t) => t.outs * t.dim,
-            _ => 0,
-        });
-        // With a head of its own, the first table is the embedding, from which a step reads only a few rows.
-        let tables = file.tensors.iter().filter(|t| t.role == Role::Table).count();
-        let read = file.tensors.iter().skip(usize::from(tables > 1)).map(|t| t.data.bytes());
-        InferenceBench {
-            timing,
-            ternary_weights: weights.sum(),
-            weight_bytes: steps * read.sum::<usize>(),
-            buffer_bytes: engine.device_bytes(),
-        }
+        let (ternary_weights, weight_bytes) = (ternary_weights(file), steps * weight_bytes(file));
+        InferenceBench { timing, ternary_weights, weight_bytes, buffer_bytes: engine.device_bytes() }
     }
 
     /// Multiplications and additions of the ternary layers per second.
@@ -52,6 +43,93 @@ impl InferenceBench {
     pub fn weight_bytes_per_second(&self) -> f64 {
         self.weight_bytes as f64 / self.timing.median()
     }
+}
+
+/// Weights of the ternary layers.
+fn ternary_weights(file: &ModelFile) -> usize {
+    let weights = file.tensors.iter().filter(|t| t.role == Role::Matrix).map(|t| match &t.data {
+        TensorData::Ternary(t) => t.outs * t.dim,
+        _ => 0,
+    });
+    weights.sum()
+}
+
+/// Bytes of the weights that a step reads, in their size in a model file.
+fn weight_bytes(file: &ModelFile) -> usize {
+    // With a head of its own, the first table is the embedding, from which a step reads only a few rows.
+    let tables = file.tensors.iter().filter(|t| t.role == Role::Table).count();
+    file.tensors.iter().skip(usize::from(tables > 1)).map(|t| t.data.bytes()).sum()
+}
+
+/// A measurement of sequences side by side.
+#[derive(Clone, Debug)]
+pub struct SequencesBench {
+    /// Reading all prompts, up to the first token of each.
+    pub prefill: Timing,
+    /// Steps that give each sequence a token.
+    pub decode: Timing,
+    /// Weights of the ternary layers; each is multiplied once per token.
+    pub ternary_weights: usize,
+    /// Bytes of weights, in their size in a model file, that one step reads.
+    pub weight_bytes: usize,
+    /// Most rows of a step, and so tokens of prompts that it reads.
+    pub most_rows: usize,
+    /// Bytes of all buffers.
+    pub buffer_bytes: usize,
+}
+
+/// Times sequences side by side: reading a prompt of `prompt` random tokens each, and then up to `most` tokens each. It is done
+/// twice, the first time to warm up, unless that takes half of `time`. What takes longer than `time` ends early.
+///
+/// # Errors
+/// When the sizes are out of range, or the device fails.
+pub fn bench_sequences(
+    file: &ModelFile,
+    backend: &Backend,
+    sequences: usize,
+    (prompt, most): (usize, usize),
+    time: Duration,
+) -> Result<SequencesBench> {
+    // While the last prompts are read, the first sequences go on: they have room for it.
+    let tokens = most + sequences + 1;
+    let options = EngineOptions { slots: sequences, context: prompt + tokens };
+    let mut engine = Engine::new(file, backend, options)?;
+    engine.set_stop(Vec::new());
+    let mut rng = Rng::new(1);
+    let (mut prefill, mut decode) = (0.0, Vec::new());
+    let begun = Instant::now();
+    for _ in 0..2 {
+        let cancelled = Arc::new(AtomicBool::new(false));
+        for _ in 0..sequences {
+            let ids: Vec<u32> = (0..prompt).map(|_| rng.below(file.vocab as u64) as u32).collect();
+            let sampling = Sampling { temperature: 0.0, max_tokens: tokens, ..Sampling::default() };
+            engine.start(&ids, sampling, cancelled.clone())?;
+        }
+        let (start, mut answering) = (Instant::now(), HashSet::new());
+        while answering.len() < sequences {
+            answering.extend(draw(&mut engine)?);
+        }
+        prefill = start.elapsed().as_secs_f64();
+        decode.clear();
+        while decode.is_empty() || decode.len() < most && begun.elapsed() < time {
+            let start = Instant::now();
+            draw(&mut engine)?;
+            decode.push(start.elapsed().as_secs_f64());
+        }
+        cancelled.store(true, Ordering::Relaxed);
+        draw(&mut engine)?;
+        if begun.elapsed() > time / 2 {
+            break;
+        }
+    }
+    Ok(SequencesBench {
+        prefill: Timing { tokens: sequences * prompt, seconds: vec![prefill] },
+        decode: Timing { tokens: sequences, seconds: decode },
+        ternary_weights: ternary_weights(file),
+        weight_bytes: weight_bytes(file),
+        most_rows: engine.most_rows(),
+        buffer_bytes: engine.device_bytes(),
+    })
 }
 
 /// Most repeats of a measurement.
@@ -122,12 +200,11 @@ pub fn bench_decode(
     Ok(InferenceBench::new(file, &engine, Timing { tokens, seconds }, tokens))
 }
 
-/// Times every node of the decode step after `prompt` tokens, waiting for each; every time is the median of `repeats` steps.
-/// Returns the times by op, the slowest first.
+/// Times every node of the decode step after `prompt` tokens; every time is the median of `repeats` steps.
 ///
 /// # Errors
 /// When `repeats` or `prompt` is out of range, or the device fails.
-pub fn profile_decode(file: &ModelFile, backend: &Backend, prompt: usize, repeats: usize) -> Result<Vec<OpTime>> {
+pub fn profile_decode(file: &ModelFile, backend: &Backend, prompt: usize, repeats: usize) -> Result<Profile> {
     check_repeats(repeats)?;
     let (mut engine, prompt) = decoder(file, backend, prompt, 1)?;
     start(&mut engine, &prompt, 1)?;
@@ -136,15 +213,11 @@ pub fn profile_decode(file: &ModelFile, backend: &Backend, prompt: usize, repeat
     let mut seconds = vec![Vec::new(); nodes.len()];
     // The inputs stay as the last step left them, so this samples the same token again.
     for _ in 0..repeats {
-        for (i, times) in nodes.clone().zip(&mut seconds) {
-            let begin = Instant::now();
-            program.run(i..i + 1)?;
-            pollster::block_on(program.ready())?;
-            times.push(begin.elapsed().as_secs_f64());
-        }
+        program.time(nodes.clone())?.into_iter().zip(&mut seconds).for_each(|(time, times)| times.push(time));
     }
-    let nodes = program.plan().graph.nodes[nodes].iter().zip(seconds);
-    Ok(by_op(nodes.map(|(node, times)| (node, median(times), 1))))
+    let clock = program.clock();
+    let timed = nodes.zip(seconds).map(|(i, times)| (i, median(times), 1));
+    Ok(Profile { clock, ops: by_op(&program.plan().graph, timed) })
 }
 
 /// An engine for a prompt and the tokens sampled after it, and the prompt. It has no stop tokens, which a random model might
@@ -164,19 +237,19 @@ fn decoder(file: &ModelFile, backend: &Backend, prompt: usize, tokens: usize) ->
 fn start(engine: &mut Engine, prompt: &[u32], tokens: usize) -> Result<()> {
     let sampling = Sampling { temperature: 0.0, max_tokens: tokens + 1, ..Sampling::default() };
     engine.start(prompt, sampling, Arc::default())?;
-    while draw(engine)? == 0 {}
+    while draw(engine)?.is_empty() {}
     Ok(())
 }
 
-/// Runs one step; returns the number of sampled tokens.
-fn draw(engine: &mut Engine) -> Result<usize> {
-    let mut tokens = 0;
-    for (_, event) in pollster::block_on(engine.step())? {
+/// Runs one step; returns the sequences that got a token.
+fn draw(engine: &mut Engine) -> Result<Vec<SequenceId>> {
+    let mut sampled = Vec::new();
+    for (id, event) in pollster::block_on(engine.step())? {
         match event {
-            Event::Token(_) => tokens += 1,
+            Event::Token(_) => sampled.push(id),
             Event::Finished(_) => {}
             Event::Failed(why) => return Err(Error::Model(why)),
         }
     }
-    Ok(tokens)
+    Ok(sampled)
 }

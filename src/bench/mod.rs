@@ -1,15 +1,19 @@
-//! Measures the speed of training, prefill and decoding, and profiles them op by op. Times are wall-clock times that include
-//! waiting for the device. Figures are medians, with the lowest and the highest.
+//! Measures the speed of training, prefill and decoding, and profiles them op by op. Times of whole steps are wall-clock times
+//! that include waiting for the device; a profile says which clock timed its ops. Figures are medians, with the lowest and the
+//! highest.
 
+mod gpu;
 mod inference;
 mod shapes;
 mod train_step;
 
-pub use inference::{InferenceBench, bench_decode, bench_prefill, profile_decode};
+pub use gpu::{Extent, OpFigures, Ops, Outcome, Report, Sequences, Training, bench_gpu};
+pub use inference::{InferenceBench, SequencesBench, bench_decode, bench_prefill, bench_sequences, profile_decode};
 pub use shapes::{SHAPES, Shape, random_model};
 pub use train_step::{StepBench, bench_step, profile_step};
 
-use crate::graph::Node;
+use crate::backend::Clock;
+use crate::graph::{Access, Graph, Node};
 use std::collections::BTreeMap;
 
 /// Times of repeated runs of the same work.
@@ -44,6 +48,15 @@ fn median(mut values: Vec<f64>) -> f64 {
     values[values.len() / 2]
 }
 
+/// Times of the ops of a step.
+#[derive(Clone, Debug)]
+pub struct Profile {
+    /// What timed them.
+    pub clock: Clock,
+    /// The slowest first.
+    pub ops: Vec<OpTime>,
+}
+
 /// Time that one op takes in a step.
 #[derive(Clone, Debug)]
 pub struct OpTime {
@@ -55,17 +68,27 @@ pub struct OpTime {
     pub seconds: f64,
     /// Multiply-adds of matrix products in all calls, counted as two each; 0 for other ops.
     pub flops: u64,
+    /// Bytes of the tensors that all calls read and write.
+    pub bytes: u64,
 }
 
-/// Sums nodes by op, the slowest first. Each node comes with its seconds in a step and its number of runs in a step.
-fn by_op<'a>(nodes: impl IntoIterator<Item = (&'a Node, f64, u64)>) -> Vec<OpTime> {
+/// Bytes of the tensors that a node reads and of those that it writes.
+fn bytes(graph: &Graph, node: &Node) -> u64 {
+    let times = |access| if access == Access::ReadWrite { 2 } else { 1 };
+    node.tensors.iter().zip(node.op.bindings).map(|(t, b)| times(b.access) * graph.tensor(*t).bytes() as u64).sum()
+}
+
+/// Sums nodes by op, the slowest first. Each comes with its number, its seconds in a step and its number of runs in a step.
+fn by_op(graph: &Graph, timed: impl IntoIterator<Item = (usize, f64, u64)>) -> Vec<OpTime> {
     let mut times: BTreeMap<&'static str, OpTime> = BTreeMap::new();
-    for (node, seconds, runs) in nodes {
+    for (i, seconds, runs) in timed {
+        let node = &graph.nodes[i];
         let op = node.op.name;
-        let entry = times.entry(op).or_insert(OpTime { op, calls: 0, seconds: 0.0, flops: 0 });
+        let entry = times.entry(op).or_insert(OpTime { op, calls: 0, seconds: 0.0, flops: 0, bytes: 0 });
         entry.calls += 1;
         entry.seconds += seconds;
         entry.flops += runs * (node.op.flops)(&node.args);
+        entry.bytes += runs * bytes(graph, node);
     }
     let mut times: Vec<OpTime> = times.into_values().collect();
     times.sort_by(|a, b| b.seconds.total_cmp(&a.seconds));

@@ -1,6 +1,6 @@
 //! Measures the speed of a training step, and profiles it.
 
-use super::{OpTime, Timing, by_op};
+use super::{Profile, Timing, by_op};
 use crate::Result;
 use crate::backend::Backend;
 use crate::rng::Rng;
@@ -50,25 +50,25 @@ pub fn bench_step(config: &Config, vocab: usize, backend: &Backend, steps: usize
     })
 }
 
-/// Times every node of a training step `steps` times, waiting for each node. Returns the times by op, the slowest first.
+/// Times every node of `steps` training steps.
 ///
 /// # Errors
 /// When the configuration is invalid or the device fails.
-pub fn profile_step(config: &Config, vocab: usize, backend: &Backend, steps: usize) -> Result<Vec<OpTime>> {
+pub fn profile_step(config: &Config, vocab: usize, backend: &Backend, steps: usize) -> Result<Profile> {
     let (mut trainer, batches) = trainer(config, vocab, backend)?;
     trainer.submit(0, 1.0, batches.iter().cloned())?;
-    let plan = trainer.step.plan.clone();
-    let mut nodes = Vec::new();
     let StepSections { begin, micro, update, .. } = trainer.step.sections;
-    for (section, runs) in [(begin, 1), (micro, batches.len()), (update, 1)] {
-        for i in section.nodes() {
-            let start = Instant::now();
-            for _ in 0..steps * runs {
-                trainer.program.run(i..i + 1)?;
+    let sections = [(begin, 1), (micro, batches.len()), (update, 1)];
+    let mut seconds = vec![0.0; trainer.step.plan.graph.nodes.len()];
+    for _ in 0..steps {
+        for (section, runs) in sections {
+            for _ in 0..runs {
+                let times = trainer.program.time(section.nodes())?;
+                seconds[section.nodes()].iter_mut().zip(times).for_each(|(sum, time)| *sum += time / steps as f64);
             }
-            pollster::block_on(trainer.program.ready())?;
-            nodes.push((&plan.graph.nodes[i], start.elapsed().as_secs_f64() / steps as f64, runs as u64));
         }
     }
-    Ok(by_op(nodes))
+    let timed = sections.into_iter().flat_map(|(section, runs)| section.nodes().map(move |i| (i, runs as u64)));
+    let ops = by_op(&trainer.step.plan.graph, timed.map(|(i, runs)| (i, seconds[i], runs)));
+    Ok(Profile { clock: trainer.program.clock(), ops })
 }

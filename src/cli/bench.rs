@@ -2,12 +2,12 @@
 
 use super::model::{ContextArgs, ModelArgs};
 use super::out::outln;
-use super::{DeviceArgs, bench_kernels};
+use super::{DeviceArgs, bench_gpu, bench_kernels};
 use nanotern::backend::Backend;
-use nanotern::bench::{self, InferenceBench, OpTime, Shape};
+use nanotern::bench::{self, InferenceBench, OpTime, Profile, Shape};
 use nanotern::error::mib;
 use nanotern::formats::ModelFile;
-use nanotern::train::{Config, matmul_peak, utilisation};
+use nanotern::train::{Config, fma_peak, utilisation};
 use nanotern::{Result, data};
 use serde_json::json;
 use std::path::PathBuf;
@@ -23,6 +23,8 @@ pub enum BenchCommand {
     Decode(DecodeArgs),
     /// Ternary matrix products on one CPU thread, compared with the limits of the machine.
     Kernels(bench_kernels::KernelArgs),
+    /// Everything about a GPU beside its limits: ops, training steps, prefill and decoding; half an hour at most.
+    Gpu(bench_gpu::GpuArgs),
 }
 
 #[derive(clap::Args)]
@@ -106,6 +108,7 @@ pub fn run(command: &BenchCommand) -> Result<ExitCode> {
     match command {
         BenchCommand::TrainStep(args) => train_step(args)?,
         BenchCommand::Kernels(args) => bench_kernels::run(args)?,
+        BenchCommand::Gpu(args) => bench_gpu::run(args)?,
         BenchCommand::Prefill(PrefillArgs { common, tokens }) => {
             let (file, name, backend) = common.open()?;
             let bench = bench::bench_prefill(&file, &backend, *tokens, common.repeats)?;
@@ -160,10 +163,10 @@ fn report(
     outln!("memory   {:.1} MiB of buffers", mib(bench.buffer_bytes as u64))
 }
 
-fn print_ops(ops: &[OpTime], as_json: bool) -> Result<()> {
+fn print_ops(Profile { clock, ops }: &Profile, as_json: bool) -> Result<()> {
     if as_json {
-        let op = |t: &OpTime| json!({ "op": t.op, "calls": t.calls, "seconds": t.seconds, "flops": t.flops });
-        return outln!("{}", json!({ "ops": ops.iter().map(op).collect::<Vec<_>>() }));
+        let op = |t: &OpTime| json!({ "op": t.op, "calls": t.calls, "seconds": t.seconds, "flops": t.flops, "bytes": t.bytes });
+        return outln!("{}", json!({ "clock": clock.to_string(), "ops": ops.iter().map(op).collect::<Vec<_>>() }));
     }
     let all: f64 = ops.iter().map(|t| t.seconds).sum();
     for t in ops {
@@ -172,7 +175,8 @@ fn print_ops(ops: &[OpTime], as_json: bool) -> Result<()> {
         let (ms, percent) = (1e3 * t.seconds, 100.0 * t.seconds / all);
         outln!("{:32} {:4} calls {ms:9.3} ms {percent:5.1} % {rate}", t.op, t.calls)?;
     }
-    outln!("{:32} {:4} calls {:9.3} ms", "all", ops.iter().map(|t| t.calls).sum::<usize>(), 1e3 * all)
+    outln!("{:32} {:4} calls {:9.3} ms", "all", ops.iter().map(|t| t.calls).sum::<usize>(), 1e3 * all)?;
+    outln!("timed by {clock}")
 }
 
 fn train_step(args: &TrainStepArgs) -> Result<()> {
@@ -184,7 +188,7 @@ fn train_step(args: &TrainStepArgs) -> Result<()> {
     if args.profile {
         return print_ops(&bench::profile_step(&config, vocab, &backend, steps)?, args.json);
     }
-    let mut peak = matmul_peak(&backend)?;
+    let mut peak = fma_peak(&backend)?;
     let bench = bench::bench_step(&config, vocab, &backend, steps)?;
     let (timing, device) = (&bench.timing, backend.describe());
     let mfu = utilisation(&mut peak, bench.model_flops as f64 / timing.median()).unwrap_or_default();
@@ -204,7 +208,7 @@ fn train_step(args: &TrainStepArgs) -> Result<()> {
     let (ms, percent, peak) = (1e3 * timing.median(), 100.0 * mfu, peak * 1e-9);
     outln!("device  {device}")?;
     outln!(
-        "step    {ms:.1} ms (median of {steps}), {rate:.0} tok/s, {percent:.0} % of {peak:.0} GFLOP/s, the best of a matrix product and of these"
+        "step    {ms:.1} ms (median of {steps}), {rate:.0} tok/s, {percent:.0} % of {peak:.0} GFLOP/s, the most that the device multiplies and adds"
     )?;
     outln!("memory  {:.1} MiB of buffers", mib(bench.buffer_bytes as u64))
 }

@@ -128,11 +128,10 @@ impl Session {
         let (mut file, path) = model.open()?;
         let tokenizer =
             file.tokenizer()?.ok_or_else(|| Error::usage("the model has no tokenizer: give it one by --tokenizer"))?;
-        let backend = device.open()?;
         let options = EngineOptions { slots: 1, context: context.limit(&mut file)? };
+        let (backend, device) = device.open_for(&file)?;
         let engine = Engine::new(&file, &backend, options)?;
         let (ops, mib) = (engine.dispatches_per_token(), mib(engine.device_bytes() as u64));
-        let device = device.describe(&backend);
         say(&format!("{} on {device}, {ops} ops a token, {mib:.1} MiB of buffers", path.display()));
         Ok((Session { engine, tokenizer }, file.text))
     }

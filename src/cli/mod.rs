@@ -1,6 +1,7 @@
 //! The commands: their flags, and the calls of the library. Precedence: flag, `NANOTERN_*` environment, TOML file, preset.
 
 mod bench;
+mod bench_gpu;
 mod bench_kernels;
 mod data;
 mod doctor;
@@ -16,6 +17,8 @@ mod train;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use nanotern::backend::{self, Backend, Layout, Level};
+use nanotern::formats::ModelFile;
+use nanotern::infer::{Choice, LARGE, faster};
 use nanotern::{Error, Result};
 use std::io::Write;
 use std::process::ExitCode;
@@ -63,9 +66,9 @@ enum Command {
 }
 
 /// The device to use.
-#[derive(clap::Args)]
+#[derive(Clone, clap::Args)]
 struct DeviceArgs {
-    /// auto (a GPU if one exists or --adapter is given, otherwise the CPU), cpu, wgpu, or cuda if it is built in.
+    /// auto (a GPU if one exists or --adapter is given, otherwise the CPU; to generate, the faster of both), cpu, wgpu, or cuda if it is built in.
     #[arg(long, default_value = "auto", env = "NANOTERN_BACKEND")]
     backend: String,
     /// GPU to use: its number in `nanotern devices`, or a part of its name.
@@ -94,6 +97,41 @@ impl DeviceArgs {
         let DeviceArgs { backend, adapter, threads, cpu_level: level, cpu_layout: layout } = self;
         let (adapter, threads, level, layout) = (adapter.clone(), *threads, *level, *layout);
         backend::open(backend, &backend::Options { adapter, threads, level, layout })
+    }
+
+    /// Opens the backend of that name with those of the flags that it takes.
+    fn open_as(&self, name: &str) -> Result<Backend> {
+        let DeviceArgs { adapter, threads, cpu_level: level, cpu_layout: layout, .. } = self.clone();
+        let options = match name {
+            "cpu" => backend::Options { adapter: None, threads, level, layout },
+            _ => backend::Options { adapter, ..backend::Options::default() },
+        };
+        backend::open(name, &options)
+    }
+
+    /// Opens the backend to generate with a model, and describes it. `auto` takes a GPU only if that decodes faster than the
+    /// CPU, and says so; a GPU that is named is taken.
+    fn open_for(&self, file: &ModelFile) -> Result<(Backend, String)> {
+        let named = self.adapter.as_ref().is_some_and(|name| !name.is_empty());
+        if self.backend != "auto" || named || !backend::adapters().iter().any(|a| a.is_gpu()) {
+            let backend = self.open()?;
+            let description = self.describe(&backend);
+            return Ok((backend, description));
+        }
+        let cpu = self.open_as("cpu")?;
+        let backend = match self.open_as("wgpu") {
+            Ok(gpu) => {
+                let Choice { backend, why } = faster(file, gpu, cpu, LARGE);
+                say(&why);
+                backend
+            }
+            Err(error) => {
+                say(&format!("auto takes the CPU: {error}"));
+                cpu
+            }
+        };
+        let description = backend.describe();
+        Ok((backend, description))
     }
 }
 

@@ -9,7 +9,7 @@ use nanotern::train::newest_run;
 use nanotern::{Error, Result};
 use std::path::{Path, PathBuf};
 
-#[derive(clap::Args)]
+#[derive(Clone, clap::Args)]
 pub struct ModelArgs {
     /// A GGUF file, a checkpoint, or a run, whose newest checkpoint is used; by default the newest run.
     #[arg(long, env = "NANOTERN_MODEL")]
@@ -61,13 +61,20 @@ impl ContextArgs {
 impl ModelArgs {
     /// Opens the model; also returns its path.
     pub fn open(&self) -> Result<(ModelFile, PathBuf)> {
+        self.open_again().map(|(file, path, _)| (file, path))
+    }
+
+    /// [`ModelArgs::open`], with the flags that open the same model once more: of a run the same checkpoint.
+    pub fn open_again(&self) -> Result<(ModelFile, PathBuf, ModelArgs)> {
         let path = match &self.model {
             Some(path) => path.clone(),
             None => newest_run(Path::new("runs"))?,
         };
+        let mut same = ModelArgs { model: Some(path.clone()), ..self.clone() };
         let mut file = if path.is_dir() {
             let (file, read) = checkpoint(&path, self.allow_older)?;
             say(&format!("checkpoint {} (step {})", read.dir.display(), read.step));
+            same.model = Some(read.dir);
             file
         } else {
             ModelFile::open(&path)?
@@ -83,6 +90,6 @@ impl ModelArgs {
                 "note: the model's file asks for an end token after every text (add_eos_token); none is added, for texts go on",
             );
         }
-        Ok((file, path))
+        Ok((file, path, same))
     }
 }

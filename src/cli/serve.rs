@@ -4,7 +4,7 @@ use super::model::{ContextArgs, ModelArgs};
 use super::{DeviceArgs, say};
 use nanotern::Result;
 use nanotern::infer::EngineOptions;
-use nanotern::serve::{Options, Server, listen};
+use nanotern::serve::{Options, Recovery, Reopen, Server, listen};
 use nanotern::train::Signals;
 use std::path::Path;
 use std::process::ExitCode;
@@ -33,25 +33,38 @@ pub struct ServeArgs {
     drain_seconds: u32,
     #[command(flatten)]
     device: DeviceArgs,
+    /// Go on with the CPU when the device fails and cannot be opened again, or fails four times within a minute.
+    #[arg(long, value_parser = ["cpu"], env = "NANOTERN_FALLBACK")]
+    fallback: Option<String>,
 }
 
 pub fn run(args: &ServeArgs) -> Result<ExitCode> {
     let listener = listen(&args.host, args.port)?;
-    let (mut file, path) = args.model.open()?;
-    let backend = args.device.open()?;
+    let (mut file, path, same) = args.model.open_again()?;
     let engine = EngineOptions { slots: args.slots, context: args.context.limit(&mut file)? };
+    let (backend, device) = args.device.open_for(&file)?;
     let drain_seconds = args.drain_seconds;
     let options = Options { engine, queue: args.queue, drain: Duration::from_secs(drain_seconds.into()) };
     let id = model_id(&path);
-    let server = Server::new(listener, &file, &id, &backend, options)?;
+    let reopen = |name: &str| -> Reopen {
+        let (name, model, device) = (name.to_string(), same.clone(), args.device.clone());
+        Box::new(move || {
+            say(&format!("the device failed: the model is loaded again, with backend {name}"));
+            let (mut file, _) = model.open()?;
+            file.config.seq_len = engine.context;
+            Ok((file, device.open_as(&name)?))
+        })
+    };
+    let recovery = Recovery { reopen: Some(reopen(backend.name())), fallback: args.fallback.as_deref().map(reopen) };
+    let server = Server::new(listener, &file, &id, &backend, recovery, options)?;
     let address = server.address()?;
     // From here on: before, there is nothing to finish, and a signal ends the process.
     let signals = Signals::install();
     if !address.ip().is_loopback() {
         say("warning: everybody who can reach this machine can use the model; there is no authentication");
     }
-    say(&format!("http://{address}  {id} ({} parameters)  on {}", file.param_count(), args.device.describe(&backend)));
-    drop(file);
+    say(&format!("http://{address}  {id} ({} parameters)  on {device}", file.param_count()));
+    drop((file, backend));
     server.run(async move {
         while signals.pending().is_none() {
             tokio::time::sleep(Duration::from_millis(50)).await;

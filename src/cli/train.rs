@@ -3,7 +3,7 @@
 use super::{DeviceArgs, say};
 use nanotern::data;
 use nanotern::files::path_text;
-use nanotern::train::{Config, Outcome, Run, Signals, Start, matmul_peak, newest_run};
+use nanotern::train::{Config, Outcome, Run, Signals, Start, fma_peak, newest_run};
 use nanotern::{Error, Result};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -165,7 +165,7 @@ pub fn run(args: &TrainArgs) -> Result<ExitCode> {
     corpus.report.iter().for_each(|report| say(&report.to_string()));
     let mut run = Run::new(config, corpus, start, &backend)?;
     say(&run.describe());
-    run.set_peak(matmul_peak(&backend)?);
+    run.set_peak(fma_peak(&backend)?);
     let outcome = run.train()?;
     finish(run.dir(), outcome)
 }

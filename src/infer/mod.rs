@@ -6,6 +6,8 @@ mod prompt;
 mod sampling;
 mod step;
 mod text;
+#[cfg(feature = "native")]
+mod trial;
 mod weights;
 
 pub use engine::{DEFAULT_CONTEXT, Engine, EngineOptions, Event, FinishReason, SequenceId};
@@ -14,4 +16,6 @@ pub use prompt::Conversation;
 pub use prompt::{ChatTemplate, Message};
 pub use sampling::{Kind, PARAMETERS, Parameter, Sampling};
 pub use text::{Piece, TextStream};
+#[cfg(feature = "native")]
+pub use trial::{Choice, LARGE, faster};
 pub use weights::{load_tensor, load_weights};

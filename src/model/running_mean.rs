@@ -289,7 +289,9 @@ mod tests {
         use std::io::{Read, Write};
         let file = trained(config(&[MixerKind::RunningMean]));
         let listener = crate::serve::listen("127.0.0.1", 0).unwrap();
-        let server = crate::serve::Server::new(listener, &file, "mean", &scalar(), Default::default()).unwrap();
+        let server =
+            crate::serve::Server::new(listener, &file, "mean", &scalar(), Default::default(), Default::default())
+                .unwrap();
         let address = server.address().unwrap();
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
         let running = std::thread::spawn(move || server.run(async { drop(stopped.await) }));

@@ -284,4 +284,9 @@ ops! {
         grid |a| groups(a.batch * a.n.div_ceil(BLOCK)), work |a| product(&[a.n, a.batch]);
     MUON_UPDATE = muon_update(MuonUpdateArgs) [x: r F32, ctl: r F32, step: r F32, w: rw F32]
         grid |a| elements(a.rows * a.cols), work |a| product(&[a.rows, a.cols, 4]);
+
+    PROBE_COPY = probe_copy(ProbeCopyArgs) [x: r F32, y: w F32]
+        grid |a| groups(a.n.div_ceil(4 * WORKGROUP)), work |a| product(&[a.n, 4]);
+    PROBE_FMA = probe_fma(ProbeFmaArgs) [y: w F32]
+        grid |a| elements(a.n), work |a| a.flops() / 2, flops |a| a.flops();
 }

@@ -20,6 +20,8 @@ pub struct Metrics {
     pub generated_tokens: AtomicU64,
     /// Sequences that ended early: their client disconnected, or the server shut down.
     pub cancelled: AtomicU64,
+    /// How often the device failed.
+    pub device_losses: AtomicU64,
     /// Sequences that run now.
     pub active: AtomicUsize,
     /// Requests that wait for a slot now.
@@ -59,6 +61,7 @@ impl Metrics {
         add("prompt_tokens_total", "counter", "Tokens of prompts.", self.prompt_tokens.load(Relaxed));
         add("generated_tokens_total", "counter", "Tokens generated.", self.generated_tokens.load(Relaxed));
         add("cancelled_total", "counter", "Sequences cut before their end.", self.cancelled.load(Relaxed));
+        add("device_losses_total", "counter", "Failures of the device.", self.device_losses.load(Relaxed));
         for (name, help, value) in [
             ("sequences_active", "Sequences that run.", &self.active),
             ("queue_length", "Requests that wait for a slot.", &self.waiting),

@@ -9,6 +9,7 @@ mod error;
 mod json;
 mod metrics;
 mod openai;
+mod recovery;
 mod routes;
 mod stall;
 
@@ -24,6 +25,7 @@ use hyper_util::service::TowerToHyperService;
 use metrics::Metrics;
 #[doc(hidden)]
 pub use openai::ChatRequest;
+pub use recovery::{Recovery, Reopen};
 use stall::Stalling;
 use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener};
@@ -65,7 +67,6 @@ impl Default for Options {
 /// The state that all requests share.
 struct Served {
     id: String,
-    device: String,
     /// Seconds since 1970.
     created: u64,
     tokenizer: Arc<Tokenizer>,
@@ -110,7 +111,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// Loads a model onto a device. Clients know the model by `id`.
+    /// Loads a model onto a device. Clients know the model by `id`. `recovery` says what to do when the device fails.
     ///
     /// # Errors
     /// When the model has no tokenizer or no chat template that can be used, or does not fit the device.
@@ -119,6 +120,7 @@ impl Server {
         file: &ModelFile,
         id: &str,
         backend: &Backend,
+        recovery: Recovery,
         options: Options,
     ) -> Result<Server> {
         let lacks = |what: &str| Error::usage(format!("{id} has no {what}: it cannot chat"));
@@ -126,15 +128,15 @@ impl Server {
         let template = ChatTemplate::new(&file.text, &tokenizer)?.ok_or_else(|| lacks("chat template"))?;
         let engine = Engine::new(file, backend, options.engine)?;
         let (context, metrics) = (engine.context(), Arc::new(Metrics::default()));
+        let (device, sources) = (backend.describe(), recovery.sources(file, options.engine).collect());
         let served = Served {
             id: id.to_string(),
-            device: backend.describe(),
             created: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
             template,
             vocab: file.vocab,
             context,
             tokenizer: Arc::new(tokenizer),
-            engine: EngineHandle::spawn(engine, options.queue, Arc::clone(&metrics))?,
+            engine: EngineHandle::spawn(engine, device, sources, options.queue, Arc::clone(&metrics))?,
             metrics,
             draining: AtomicBool::new(false),
             loopback: listener.local_addr().is_ok_and(|a| a.ip().is_loopback()),

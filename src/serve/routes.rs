@@ -2,6 +2,7 @@
 
 use super::Served;
 use super::chat;
+use super::engine::{Phase, State};
 use super::error::ApiError;
 use super::openai::{model_not_found, parameters};
 use bytes::{Buf, Bytes, BytesMut};
@@ -104,18 +105,20 @@ fn page(path: &str) -> Option<Response> {
 }
 
 fn health(served: &Served) -> Response {
-    let (status, word) = if served.draining() {
-        (StatusCode::SERVICE_UNAVAILABLE, "draining")
-    } else if served.engine.alive() {
-        (StatusCode::OK, "ok")
-    } else {
-        (StatusCode::SERVICE_UNAVAILABLE, "engine stopped")
+    let State { phase, device } = served.engine.state();
+    let (status, word) = match phase {
+        _ if served.draining() => (StatusCode::SERVICE_UNAVAILABLE, "draining"),
+        Phase::Serving => (StatusCode::OK, "ok"),
+        Phase::Reopening => (StatusCode::SERVICE_UNAVAILABLE, "reopening the device"),
+        Phase::Ended(error) if error.code == Some("device_lost") => (StatusCode::SERVICE_UNAVAILABLE, "device lost"),
+        Phase::Ended(_) => (StatusCode::SERVICE_UNAVAILABLE, "engine stopped"),
     };
     let m = &served.metrics;
     let body = json!({
         "status": word,
         "model": served.id,
-        "device": served.device,
+        "device": device,
+        "device_losses": m.device_losses.load(Relaxed),
         "slots": m.slots.load(Relaxed),
         "active": m.active.load(Relaxed),
         "waiting": m.waiting.load(Relaxed),

@@ -33,7 +33,7 @@ pub use config::{Aux, Config, OptimConfig, TrainConfig};
 #[cfg(feature = "native")]
 pub use folder::{Start, newest_run};
 #[cfg(feature = "native")]
-pub use peak::{matmul_peak, utilisation};
+pub use peak::{COPIED, copy_bandwidth, fma_peak, utilisation};
 #[cfg(feature = "native")]
 pub use run::{Outcome, Run};
 pub use self_test::self_test;

@@ -49,7 +49,7 @@ pub struct Run {
     sums: Sums,
     /// What computes, as far as results depend on it.
     device: String,
-    /// The most operations per second that this device reached, in a matrix product of floats or in this run.
+    /// The most operations per second that this device reached, in multiply-adds of floats or in this run.
     peak_flops: Option<f64>,
     /// Opened when training starts.
     logs: Option<Logs>,

@@ -693,5 +693,14 @@ fn inference() -> Vec<Case> {
         };
         cases.push(exact(case(&ops::SAMPLE, sample::SampleArgs { rows, vocab }, data)));
     }
+    // Rounds halve the distance to 2, which shows how many there were.
+    for (n, rounds) in [(1, 1), (77, 0), (1000, 1)] {
+        let args = probe_fma::ProbeFmaArgs { n, rounds, a: 0.5, b: 1.0 };
+        cases.push(case(&ops::PROBE_FMA, args, |_| vec![out(n)]));
+    }
+    for n in [1, 255, 257, 1000] {
+        let args = probe_copy::ProbeCopyArgs { n };
+        cases.push(exact(case(&ops::PROBE_COPY, args, |r| vec![normal(r, 4 * n, 1.0), out(4 * n)])));
+    }
     cases
 }

@@ -6,6 +6,7 @@ mod common;
 mod draws;
 mod ends;
 mod files;
+mod lost;
 mod sampling;
 
 use common::server::{Answer, Server, endless, post, request};

@@ -38,6 +38,8 @@ pub mod mhc_weights_backward;
 pub mod muon_momentum;
 pub mod muon_normalize;
 pub mod muon_update;
+pub mod probe_copy;
+pub mod probe_fma;
 pub mod quantize_rows;
 pub mod rms_norm;
 pub mod rms_norm_backward;
@@ -104,6 +106,8 @@ kernels! {
     MUON_MOMENTUM = muon_momentum,
     MUON_NORMALIZE = muon_normalize,
     MUON_UPDATE = muon_update,
+    PROBE_COPY = probe_copy,
+    PROBE_FMA = probe_fma,
     QUANTIZE_ROWS = quantize_rows,
     RMS_NORM = rms_norm,
     RMS_NORM_BACKWARD = rms_norm_backward,

@@ -3,6 +3,8 @@
 //! A device reports some errors asynchronously: out of memory, a rejected call, a lost device. They are kept until the next
 //! call that can return an error. Natively they arrive before the faulty call returns, in a browser a little later.
 
+#[cfg(feature = "native")]
+mod kept;
 mod program;
 mod shader;
 #[cfg(feature = "native")]
@@ -25,6 +27,13 @@ pub const NO_ADAPTER: &str = "this browser has no WebGPU adapter; the backend `c
 pub const NO_ADAPTER: &str = "no Vulkan, Metal or DirectX 12 driver was found; install the GPU vendor's driver, or on \
     Debian and Ubuntu `apt install mesa-vulkan-drivers` (it includes a software device); --backend cpu works now";
 
+/// Features that are used where a device has them: timestamps for profiles, and pipelines that are kept between runs.
+#[cfg(feature = "native")]
+const WANTED: wgpu::Features = wgpu::Features::TIMESTAMP_QUERY.union(wgpu::Features::PIPELINE_CACHE);
+/// Features that are used where a device has them: none in a browser.
+#[cfg(not(feature = "native"))]
+const WANTED: wgpu::Features = wgpu::Features::empty();
+
 /// A device that wgpu can open.
 #[derive(Clone, Debug)]
 pub struct AdapterInfo {
@@ -40,6 +49,8 @@ pub struct AdapterInfo {
     pub max_buffer: u64,
     /// Bytes of the largest buffer that can be bound to a shader.
     pub max_binding: u64,
+    /// Names of the features that are used where a device has them, and that this one has.
+    pub features: Vec<&'static str>,
     device_type: wgpu::DeviceType,
 }
 
@@ -60,6 +71,7 @@ impl AdapterInfo {
             },
             max_buffer: limits.max_buffer_size,
             max_binding: limits.max_storage_buffer_binding_size,
+            features: (adapter.features() & WANTED).iter_names().map(|(name, _)| name).collect(),
             device_type: info.device_type,
         }
     }
@@ -193,6 +205,9 @@ pub struct Wgpu {
     pipelines: Mutex<HashMap<&'static str, Vec<wgpu::ComputePipeline>>>,
     #[cfg(feature = "native")]
     variants: variant::Choice,
+    /// Compiled pipelines of this and of earlier runs.
+    #[cfg(feature = "native")]
+    kept: Option<kept::Pipelines>,
 }
 
 impl Wgpu {
@@ -225,14 +240,18 @@ impl Wgpu {
 
     async fn from_adapter(adapter: &wgpu::Adapter) -> Result<Self> {
         let info = AdapterInfo::new(adapter);
+        let features = adapter.features() & WANTED;
         #[cfg(feature = "native")]
-        let variants = variant::Choice::new(adapter);
+        let kept = kept::Kept::new(crate::files::cache_folder(), &adapter.get_info());
+        #[cfg(feature = "native")]
+        let variants = variant::Choice::new(adapter, kept.clone());
+        #[cfg(feature = "native")]
+        let features = features | variants.features();
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("nanotern"),
+            required_features: features,
             required_limits: adapter.limits(),
             memory_hints: wgpu::MemoryHints::Performance,
-            #[cfg(feature = "native")]
-            required_features: variants.features(),
             #[cfg(feature = "native")]
             experimental_features: variants.experimental(),
             ..Default::default()
@@ -242,13 +261,15 @@ impl Wgpu {
         let faults = Faults::default();
         faults.watch(&device, &info.name);
         Ok(Wgpu {
+            #[cfg(feature = "native")]
+            variants,
+            #[cfg(feature = "native")]
+            kept: kept::Pipelines::open(&device, kept),
             info,
             device,
             queue,
             faults,
             pipelines: Mutex::default(),
-            #[cfg(feature = "native")]
-            variants,
         })
     }
 
@@ -262,8 +283,47 @@ impl Wgpu {
         format!("wgpu ({}, {}, {})", self.info.name, self.info.kind, self.info.backend)
     }
 
+    /// The limits that kernels meet, by name.
+    #[cfg(feature = "native")]
+    pub fn limits(&self) -> [(&'static str, u64); 6] {
+        let limits = self.device.limits();
+        [
+            ("max_buffer_size", limits.max_buffer_size),
+            ("max_storage_buffer_binding_size", limits.max_storage_buffer_binding_size),
+            ("max_storage_buffers_per_shader_stage", limits.max_storage_buffers_per_shader_stage.into()),
+            ("max_compute_workgroup_storage_size", limits.max_compute_workgroup_storage_size.into()),
+            ("max_compute_invocations_per_workgroup", limits.max_compute_invocations_per_workgroup.into()),
+            ("max_compute_workgroups_per_dimension", limits.max_compute_workgroups_per_dimension.into()),
+        ]
+    }
+
     pub(super) fn prepare(&self, plan: &Plan) -> Result<WgpuProgram> {
-        WgpuProgram::new(self, plan)
+        let program = WgpuProgram::new(self, plan)?;
+        #[cfg(feature = "native")]
+        self.kept.iter().for_each(kept::Pipelines::keep);
+        Ok(program)
+    }
+
+    #[cfg(feature = "native")]
+    fn cache(&self) -> Option<&wgpu::PipelineCache> {
+        self.kept.as_ref().map(kept::Pipelines::cache)
+    }
+
+    #[cfg(not(feature = "native"))]
+    fn cache(&self) -> Option<&wgpu::PipelineCache> {
+        None
+    }
+
+    /// A function that loses the device, for tests: drivers do so when they crash, reset the card or time out.
+    #[cfg(feature = "native")]
+    #[doc(hidden)]
+    pub fn loser(&self) -> impl Fn() + Send + 'static {
+        let device = self.device.clone();
+        move || {
+            device.destroy();
+            // The loss is reported once the device is idle.
+            let _ = device.poll(wgpu::PollType::wait_indefinitely());
+        }
     }
 
     /// Makes the pipeline of each op. Returns the names of the ops that the device rejects, with its reasons.
@@ -271,7 +331,7 @@ impl Wgpu {
         let mut refused = Vec::new();
         for op in ops {
             let scope = self.device.push_error_scope(wgpu::ErrorFilter::Validation);
-            shader::pipelines(&self.device, op, shader_source(op), &entries(op));
+            shader::pipelines(&self.device, self.cache(), op, &shader_source(op), &entries(op));
             if let Some(error) = scope.pop().await {
                 refused.push((op.name, error.to_string()));
             }
@@ -307,7 +367,7 @@ impl Wgpu {
         if let Some(pipelines) = made.get(name) {
             return Ok(pipelines.clone());
         }
-        let pipelines = shader::pipelines(&self.device, op, source(), entries);
+        let pipelines = shader::pipelines(&self.device, self.cache(), op, &source(), entries);
         self.faults.check()?;
         made.insert(name, pipelines.clone());
         Ok(pipelines)

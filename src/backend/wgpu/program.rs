@@ -1,5 +1,8 @@
 //! A plan on a wgpu device: one buffer for each slot, one bind group for each node, one submission for many nodes.
 
+#[cfg(feature = "native")]
+mod timing;
+
 use super::{Faults, Wgpu};
 use crate::error::mib;
 use crate::graph::{Node, Plan, Slot, Tensor};
@@ -21,6 +24,31 @@ struct Step {
     passes: Vec<(wgpu::ComputePipeline, [u32; 3])>,
     bind_group: wgpu::BindGroup,
     work: u64,
+}
+
+impl Step {
+    fn dispatch(&self, pass: &mut wgpu::ComputePass<'_>) {
+        for (pipeline, [x, y, z]) in &self.passes {
+            pass.set_pipeline(pipeline);
+            pass.set_bind_group(0, &self.bind_group, &[]);
+            pass.dispatch_workgroups(*x, *y, *z);
+        }
+    }
+}
+
+/// Cuts steps into submissions of at most `most`.
+fn pieces(mut rest: &[Step], most: usize) -> impl Iterator<Item = &[Step]> {
+    std::iter::from_fn(move || {
+        let mut work = 0;
+        let fits = |step: &&Step| {
+            let first = work == 0;
+            work += step.work.max(1);
+            first || work <= WORK_A_SUBMIT
+        };
+        let (now, later) = rest.split_at(rest.iter().take(most).take_while(fits).count());
+        rest = later;
+        (!now.is_empty()).then_some(now)
+    })
 }
 
 pub struct WgpuProgram {
@@ -88,31 +116,14 @@ impl WgpuProgram {
     }
 
     pub(in super::super) fn run(&mut self, nodes: Range<usize>) -> Result<()> {
-        let mut rest = &self.steps[nodes];
-        while !rest.is_empty() {
-            let mut work = 0;
-            let fits = |step: &&Step| {
-                let first = work == 0;
-                work += step.work.max(1);
-                first || work <= WORK_A_SUBMIT
-            };
-            let (now, later) = rest.split_at(rest.iter().take_while(fits).count());
-            self.submit(now);
-            rest = later;
-        }
+        pieces(&self.steps[nodes], usize::MAX).for_each(|steps| self.submit(steps));
         self.faults.check()
     }
 
     fn submit(&self, steps: &[Step]) {
         let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
         let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
-        for step in steps {
-            for (pipeline, [x, y, z]) in &step.passes {
-                pass.set_pipeline(pipeline);
-                pass.set_bind_group(0, &step.bind_group, &[]);
-                pass.dispatch_workgroups(*x, *y, *z);
-            }
-        }
+        steps.iter().for_each(|step| step.dispatch(&mut pass));
         drop(pass);
         self.queue.submit([encoder.finish()]);
     }

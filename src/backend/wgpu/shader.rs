@@ -26,8 +26,15 @@ pub fn shader_source(op: &Op) -> String {
     op.shader.lines().flat_map(|line| [expand(line), "\n"]).collect()
 }
 
-/// Makes the pipeline of each pass of an op, whose shader is `source`. Errors go to the device's error handler.
-pub(super) fn pipelines(device: &wgpu::Device, op: &Op, source: String, passes: &[&str]) -> Vec<wgpu::ComputePipeline> {
+/// Makes the pipeline of each entry point of `source`, a shader for an op, or takes it from `cache`. Errors go to the device's
+/// error handler.
+pub(super) fn pipelines(
+    device: &wgpu::Device,
+    cache: Option<&wgpu::PipelineCache>,
+    op: &Op,
+    source: &str,
+    entries: &[&str],
+) -> Vec<wgpu::ComputePipeline> {
     let module = module(device, op, source);
     let bind_group_layout = layout(device, op);
     let pipeline_layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
@@ -46,13 +53,13 @@ pub(super) fn pipelines(device: &wgpu::Device, op: &Op, source: String, passes: 
                 zero_initialize_workgroup_memory: false,
                 ..Default::default()
             },
-            cache: None,
+            cache,
         })
     };
-    passes.iter().map(pipeline).collect()
+    entries.iter().map(pipeline).collect()
 }
 
-fn module(device: &wgpu::Device, op: &Op, source: String) -> wgpu::ShaderModule {
+fn module(device: &wgpu::Device, op: &Op, source: &str) -> wgpu::ShaderModule {
     let source = wgpu::ShaderSource::Wgsl(source.into());
     let descriptor = wgpu::ShaderModuleDescriptor { label: Some(op.name), source };
     if cfg!(debug_assertions) {

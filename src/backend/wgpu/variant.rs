@@ -2,6 +2,7 @@
 //! shader and gives results within the same limits; those of the ternary product are the same bits. A GPU uses it if it is
 //! faster there, which is measured when it is first needed.
 
+use super::kept::Kept;
 use super::{Wgpu, WgpuProgram};
 use crate::Result;
 use crate::graph::{DType, Graph, Node, Plan};
@@ -100,13 +101,15 @@ impl Variant {
 #[derive(Debug)]
 pub(super) struct Choice {
     matrices: Option<Matrices>,
+    /// The answers of earlier runs.
+    kept: Kept,
     /// Whether each variant is used, by its name, as far as this is known.
     used: Mutex<HashMap<&'static str, bool>>,
 }
 
 impl Choice {
-    pub fn new(adapter: &wgpu::Adapter) -> Self {
-        Choice { matrices: Matrices::of(adapter), used: Mutex::default() }
+    pub fn new(adapter: &wgpu::Adapter, kept: Kept) -> Self {
+        Choice { matrices: Matrices::of(adapter), kept, used: Mutex::default() }
     }
 
     /// The features that the device must be opened with.
@@ -152,12 +155,17 @@ impl Wgpu {
 
     /// Measures whether a variant is faster than the op's shader, and keeps the answer. It never is on a software device.
     fn try_out(&self, variant: &'static Variant) -> bool {
+        if let Some(&[faster]) = self.variants.kept.read(variant.name).as_deref() {
+            self.used().insert(variant.name, faster == 1);
+            return faster == 1;
+        }
         let time = |used| {
             self.used().insert(variant.name, used);
             self.time(variant).unwrap_or(f64::INFINITY)
         };
         let faster = self.info.is_gpu() && time(false) > time(true);
         self.used().insert(variant.name, faster);
+        self.variants.kept.write(variant.name, &[u8::from(faster)]);
         faster
     }
 
