@@ -37,7 +37,7 @@ pub fn backward<'g>(g: &'g mut Graph, nodes: Range<usize>, seeds: &[(TensorId, T
 
 /// Threads in a workgroup of every shader except matrix products.
 const WORKGROUP: u32 = 64;
-/// Side of the square tile of the result that a workgroup of a matrix product computes.
+/// Side of the square tile that a workgroup of a matrix product computes, and rows that one of attention owns.
 const TILE: u32 = 64;
 /// Most rows of a matrix product that is bound by reading its right factor, as in decoding.
 const FEW_ROWS: u32 = 8;
@@ -181,20 +181,21 @@ ops! {
         grad Append(attention::rope_grad);
     ATTENTION = attention(AttentionArgs)
         [q: r F32, k: r F32, v: r F32, positions: r U32, y: w F32, lse: w F32]
-        grid |a| [a.seq.div_ceil(16), a.heads, a.batch],
+        grid |a| [a.seq.div_ceil(TILE), a.heads, a.batch],
         work |a| product(&[a.batch, a.seq, a.seq, a.heads, a.head_dim]),
         flops |a| product(&[2, a.batch, a.seq, a.seq, a.heads, a.head_dim]), grad Append(attention::attention_grad);
     ATTENTION_BACKWARD_DELTA = attention_backward_delta(AttentionBackwardDeltaArgs)
         [y: r F32, dy: r F32, lse: r F32, stats: w F32]
-        grid |a| elements(a.batch * a.seq * a.heads), work |a| product(&[a.batch, a.seq, a.heads, a.head_dim]);
+        grid |a| groups((a.batch * a.seq * a.heads).div_ceil(8)),
+        work |a| product(&[a.batch, a.seq, a.heads, a.head_dim]);
     ATTENTION_BACKWARD_Q = attention_backward_q(AttentionBackwardQArgs)
         [q: r F32, k: r F32, v: r F32, dy: r F32, stats: r F32, positions: r U32, dq: w F32]
-        grid |a| [a.seq.div_ceil(8), a.heads, a.batch],
+        grid |a| [a.seq.div_ceil(TILE), a.heads, a.batch],
         work |a| product(&[2, a.batch, a.seq, a.seq, a.heads, a.head_dim]),
         flops |a| product(&[2, a.batch, a.seq, a.seq, a.heads, a.head_dim]);
     ATTENTION_BACKWARD_KV = attention_backward_kv(AttentionBackwardKvArgs)
         [q: r F32, k: r F32, v: r F32, dy: r F32, stats: r F32, positions: r U32, dk: w F32, dv: w F32]
-        grid |a| [a.seq.div_ceil(8), a.kv_heads, a.batch],
+        grid |a| [a.seq.div_ceil(TILE), a.kv_heads, a.batch],
         work |a| product(&[2, a.batch, a.seq, a.seq, a.heads, a.head_dim]),
         flops |a| product(&[2, a.batch, a.seq, a.seq, a.heads, a.head_dim]);
 

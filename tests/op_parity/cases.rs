@@ -345,11 +345,13 @@ fn attention() -> Vec<Case> {
         (1, 47, 4, 2, 20),
         (3, 17, 2, 2, 128),
         (1, 100, 2, 1, 64),
+        (1, 150, 4, 2, 100),
+        (1, 140, 2, 1, 128),
     ];
     for (i, (batch, seq, heads, kv_heads, head_dim)) in shapes.into_iter().cycle().take(4 * shapes.len()).enumerate() {
         let starts = documents[i / shapes.len()];
         // The first document may have started before the sequence, however far.
-        let before = [0, 7, u32::MAX - 100][i % 3];
+        let before = [0, 7, u32::MAX - 200][i % 3];
         let position = |row: u32| {
             // Each sequence has its own documents.
             let (t, shift) = (row % seq, row / seq);

@@ -9,6 +9,7 @@ const SHARED: &[(&str, &str)] = &[
     ("groups", include_str!("../../../shaders/shared/groups.wgsl")),
     ("permutations", include_str!("../../../shaders/shared/permutations.wgsl")),
     ("reduce", include_str!("../../../shaders/shared/reduce.wgsl")),
+    ("tiles", include_str!("../../../shaders/shared/tiles.wgsl")),
 ];
 
 /// The WGSL of an op, each line `//#import name` replaced by that snippet of `shaders/shared`.
