@@ -561,6 +561,18 @@ fn the_memory_plan_is_near_the_ideal() {
     }
 }
 
+/// Two forward, three in the gradient of q, four in that of k and v, over the half of the scores that the mask leaves.
+#[test]
+fn every_product_of_attention_is_counted() {
+    let step = TrainStep::build(&small(), 60, shape(2, 32), &OptimConfig::default());
+    let nodes = &step.plan.graph.nodes[step.sections.micro.nodes()];
+    let flops = |name: &str| nodes.iter().filter(|n| n.op.name == name).map(|n| (n.op.flops)(&n.args)).sum::<u64>();
+    let (layers, batch, scores, dim) = (2, 2, 32 * 32 / 2, 64);
+    let product = layers * batch * 2 * scores * dim;
+    let counts = ["attention", "attention_backward_q", "attention_backward_kv"].map(|name| flops(name) / product);
+    assert_eq!(counts, [2, 3, 4]);
+}
+
 /// Two Muon updates of a stack, or of its matrices as parameters of their own, so many at a time: weights and momenta.
 fn muon_updates(stacked: bool, count: usize, [rows, cols]: [usize; 2], at_a_time: usize) -> Vec<f32> {
     let mut g = Graph::new();

@@ -208,6 +208,8 @@ ops! {
     ROPE = rope(RopeArgs) [x: r F32, positions: r U32, table: r F32, y: w F32]
         grid |a| quads(a.rows * a.heads * a.head_dim), work |a| product(&[a.rows, a.heads, a.head_dim, 2]),
         grad Append(attention::rope_grad);
+    // A causal mask leaves half of the scores, of which each product is counted: two forward, three for q and four for k and v,
+    // both of which make the scores and their gradients.
     ATTENTION = attention(AttentionArgs)
         [q: r F32, k: r F32, v: r F32, positions: r U32, y: w F32, lse: w F32]
         grid |a| [a.seq.div_ceil(TILE), a.heads, a.batch],
@@ -221,12 +223,12 @@ ops! {
         [q: r F32, k: r F32, v: r F32, dy: r F32, stats: r F32, positions: r U32, dq: w F32]
         grid |a| [a.seq.div_ceil(TILE), a.heads, a.batch],
         work |a| product(&[2, a.batch, a.seq, a.seq, a.heads, a.head_dim]),
-        flops |a| product(&[2, a.batch, a.seq, a.seq, a.heads, a.head_dim]);
+        flops |a| product(&[3, a.batch, a.seq, a.seq, a.heads, a.head_dim]);
     ATTENTION_BACKWARD_KV = attention_backward_kv(AttentionBackwardKvArgs)
         [q: r F32, k: r F32, v: r F32, dy: r F32, stats: r F32, positions: r U32, dk: w F32, dv: w F32]
         grid |a| [a.seq.div_ceil(TILE), a.kv_heads, a.batch],
         work |a| product(&[2, a.batch, a.seq, a.seq, a.heads, a.head_dim]),
-        flops |a| product(&[2, a.batch, a.seq, a.seq, a.heads, a.head_dim]);
+        flops |a| product(&[4, a.batch, a.seq, a.seq, a.heads, a.head_dim]);
 
     KV_APPEND = kv_append(KvAppendArgs)
         [x: r F32, positions: r U32, slots: r U32, pages: r U32, cache: rw F32]
