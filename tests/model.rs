@@ -573,6 +573,20 @@ fn every_product_of_attention_is_counted() {
     assert_eq!(counts, [2, 3, 4]);
 }
 
+/// Two workgroups for each of an H100's 132 cores.
+#[test]
+fn attention_of_a_preset_fills_a_large_gpu() {
+    for name in ["nano-125m", "small-560m"] {
+        let Preset { model, vocab, .. } = Preset::find(name).unwrap();
+        let step = TrainStep::build(model, *vocab, shape(8, 1024), &OptimConfig::default());
+        let nodes = step.plan.graph.nodes.iter().filter(|node| node.op.name.starts_with("attention"));
+        for node in nodes {
+            let groups: u32 = (node.op.passes[0].grid)(&node.args).iter().product();
+            assert!(groups >= 264, "{}: {groups} workgroups in {name}", node.op.name);
+        }
+    }
+}
+
 /// Two Muon updates of a stack, or of its matrices as parameters of their own, so many at a time: weights and momenta.
 fn muon_updates(stacked: bool, count: usize, [rows, cols]: [usize; 2], at_a_time: usize) -> Vec<f32> {
     let mut g = Graph::new();

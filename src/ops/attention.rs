@@ -81,6 +81,8 @@ pub(super) fn rope_grad(b: &mut Backward<'_>, node: &Node) {
     b.pass(x, dx, true);
 }
 
+/// Two ops: both make the scores and their gradients, 3 and 4 products. One op for all would make 5, but it would bind ten
+/// buffers, and a browser lets it bind eight.
 pub(super) fn attention_grad(b: &mut Backward<'_>, node: &Node) {
     let [q, k, v, positions, y, lse] = node.tensors[..] else { unreachable!("six buffers") };
     let AttentionArgs { batch, seq, heads, kv_heads, head_dim, scale } = Args::from_words(&node.args);
