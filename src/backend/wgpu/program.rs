@@ -13,8 +13,8 @@ use std::task::{Poll, Waker};
 const WORK_A_SUBMIT: u64 = 20_000_000_000;
 /// Most bytes read back at once, unless a single slice is larger.
 const STAGING: u64 = 64 << 20;
-/// Bytes of a vec4, the widest element of any shader. Buffers consist of whole ones, at least one.
-const VEC4: u64 = 16;
+/// Bytes of the smallest buffer, and what every buffer is a multiple of: one vec4, the widest element of any shader.
+const MIN_BUFFER: u64 = 16;
 
 struct Step {
     /// Those with workgroups, each with their number.
@@ -142,7 +142,7 @@ impl WgpuProgram {
                 first || total <= STAGING
             };
             let (now, later) = rest.split_at(rest.iter().take_while(fits).count());
-            let size = now.iter().map(|(_, bytes)| padded(*bytes)).sum::<u64>().max(VEC4);
+            let size = now.iter().map(|(_, bytes)| padded(*bytes)).sum::<u64>().max(MIN_BUFFER);
             let staging = self.stage(now, size);
             self.faults.check()?;
             let mapped = map(&self.device, &staging).await;
@@ -183,7 +183,7 @@ impl WgpuProgram {
 
 /// A buffer of so many bytes for a slot.
 fn buffer(device: &wgpu::Device, faults: &Faults, plan: &Plan, slot: &Slot, bytes: usize) -> Result<wgpu::Buffer> {
-    let size = (bytes as u64).max(1).next_multiple_of(VEC4);
+    let size = (bytes as u64).max(MIN_BUFFER).next_multiple_of(MIN_BUFFER);
     check_size(&device.limits(), plan, slot, size)?;
     let buffer = device.create_buffer(&wgpu::BufferDescriptor {
         label: Some(&plan.graph.tensor(slot.tensors[0]).name),
@@ -241,7 +241,7 @@ fn scratch(on: &Wgpu, plan: &Plan) -> Result<wgpu::Buffer> {
     }
     let buffer = on.device.create_buffer(&wgpu::BufferDescriptor {
         label: Some("scratch"),
-        size: size.max(1).next_multiple_of(VEC4),
+        size: size.max(MIN_BUFFER).next_multiple_of(MIN_BUFFER),
         usage: wgpu::BufferUsages::STORAGE,
         mapped_at_creation: false,
     });
