@@ -2,9 +2,10 @@
 // kv_heads). Row t of a sequence sees its document, the rows from t - positions[t] (0 if that is before the sequence) to t.
 // Keeps lse = log(sum(exp(scores))) for backward.
 //
-// Flash-style (Dao et al. 2022): a workgroup takes 16 queries of one head, four threads each, and walks the keys 16 at
-// a time with a running maximum. A thread makes the scores of four keys, then adds up every fourth vec4 of the weighted
-// values. head_dim is a multiple of 4, at most 128.
+// Flash-style (Dao et al. 2022): a workgroup owns 64 queries of one head and walks their keys 64 at a time with a running
+// maximum.
+
+//#import tiles
 
 struct Args { batch: u32, seq: u32, heads: u32, kv_heads: u32, head_dim: u32, scale: f32 }
 
@@ -16,76 +17,99 @@ struct Args { batch: u32, seq: u32, heads: u32, kv_heads: u32, head_dim: u32, sc
 @group(0) @binding(5) var<storage, read_write> y: array<vec4<f32>>; // (batch, seq, heads, head_dim)
 @group(0) @binding(6) var<storage, read_write> lse: array<f32>; // (batch, heads, seq)
 
-var<workgroup> queries: array<vec4<f32>, 512>; // (16, head_dim / 4)
-var<workgroup> scores: array<f32, 512>; // (2, 16 queries, 16 keys), used in turn
+fn four(owned: bool, second: bool, at: vec4<u32>) -> Tile {
+    if owned {
+        return Tile(q[at.x], q[at.y], q[at.z], q[at.w]);
+    }
+    return Tile(k[at.x], k[at.y], k[at.z], k[at.w]);
+}
 
-@compute @workgroup_size(64)
-fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let dim = args.head_dim / 4u;
-    let first = wid.x * 16u;
-    let query = lane / 4u;
-    let part = lane % 4u;
-    let t = first + query;
-    let sequence = wid.z * args.seq;
-    let start = t - min(t, positions[sequence + min(t, args.seq - 1u)]);
-    let head = (wid.z * args.seq * args.heads + wid.y) * dim;
-    let kv_head = (wid.z * args.seq * args.kv_heads + wid.y / (args.heads / args.kv_heads)) * dim;
-    let kv_stride = args.kv_heads * dim;
-    for (var i = lane; i < 16u * dim; i += 64u) {
-        let row = min(first + i / dim, args.seq - 1u);
-        queries[i] = args.scale * q[head + row * args.heads * dim + i % dim];
+fn one(second: bool, at: u32) -> vec4<f32> {
+    return v[at];
+}
+
+fn put(second: bool, at: u32, value: vec4<f32>) {
+    y[at] = value;
+}
+
+// Scores of one key in units of log(2).
+fn masked(score: vec4<f32>, row: u32, starts: vec4<u32>, queries: vec4<u32>) -> vec4<f32> {
+    let seen = vec4<u32>(row) >= starts & vec4<u32>(row) <= queries;
+    return select(vec4<f32>(-1e30), score * (args.scale * LOG2_E), seen);
+}
+
+// The largest of the values of all threads in a column.
+fn largest(value: vec4<f32>, at: vec2<u32>) -> vec4<f32> {
+    factors[at.y * 16u + at.x] = value;
+    workgroupBarrier();
+    if at.y < 4u {
+        let i = at.y * 64u + at.x;
+        let partial = max(max(factors[i], factors[i + 16u]), max(factors[i + 32u], factors[i + 48u]));
+        factors[256u + at.y * 16u + at.x] = partial;
     }
     workgroupBarrier();
-    var most = -1e30;
-    var total = 0.0;
-    var acc = array<vec4<f32>, 8>();
-    var buffer = 0u;
-    for (var base = first - min(first, positions[sequence + first]); base < min(first + 16u, args.seq); base += 16u) {
-        for (var i = part; i < 16u; i += 4u) {
-            var score = -1e30;
-            if base + i >= start && base + i <= t && base + i < args.seq {
-                let key = kv_head + (base + i) * kv_stride;
-                var sum = vec4<f32>();
-                for (var c = 0u; c < dim; c++) {
-                    sum += queries[query * dim + c] * k[key + c];
-                }
-                score = sum.x + sum.y + sum.z + sum.w;
-            }
-            scores[buffer + query * 16u + i] = score;
-        }
-        workgroupBarrier();
-        var top = most;
-        for (var i = 0u; i < 16u; i++) {
-            top = max(top, scores[buffer + query * 16u + i]);
-        }
-        let decay = exp(most - top);
+    let i = 256u + at.x;
+    let most = max(max(factors[i], factors[i + 16u]), max(factors[i + 32u], factors[i + 48u]));
+    workgroupBarrier();
+    return most;
+}
+
+@compute @workgroup_size(256)
+fn main(
+    @builtin(workgroup_id) wid: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let dim = args.head_dim / 4u;
+    let sequence = wid.z * args.seq;
+    // The last queries see the most keys, so they come first.
+    let first = (groups.x - 1u - wid.x) * 64u;
+    let owned = Rows((sequence * args.heads + wid.y) * dim, args.heads * dim, first);
+    let kv_head = (wid.z * args.seq * args.kv_heads + wid.y / (args.heads / args.kv_heads)) * dim;
+    let at = place(lane);
+    let t = first + at.x * 4u;
+    let queries = vec4<u32>(t, t + 1u, t + 2u, t + 3u);
+    let starts = vec4<u32>(
+        start(sequence, t), start(sequence, t + 1u), start(sequence, t + 2u), start(sequence, t + 3u),
+    );
+    // Above the score of a row that is not seen, so that its weight is 0.
+    var most = vec4<f32>(-1e29);
+    var total = vec4<f32>();
+    var low = Tile();
+    var high = Tile();
+    for (var base = start(sequence, first); base < min(first + 64u, args.seq); base += 64u) {
+        let walked = Rows(kv_head, args.kv_heads * dim, base);
+        var s = scores(lane, false, walked, owned);
+        let row = base + at.y * 4u;
+        s = Tile(
+            masked(s.r0, row, starts, queries), masked(s.r1, row + 1u, starts, queries),
+            masked(s.r2, row + 2u, starts, queries), masked(s.r3, row + 3u, starts, queries),
+        );
+        let top = max(most, largest(max(max(s.r0, s.r1), max(s.r2, s.r3)), at));
+        let decay = exp2(most - top);
         most = top;
-        total *= decay;
-        for (var c = 0u; c < 8u; c++) {
-            acc[c] *= decay;
+        let weights = Tile(exp2(s.r0 - top), exp2(s.r1 - top), exp2(s.r2 - top), exp2(s.r3 - top));
+        total = total * decay + (weights.r0 + weights.r1 + weights.r2 + weights.r3);
+        low = weighted(times(low, decay), weights, lane, false, walked, 0u);
+        if dim > 16u {
+            high = weighted(times(high, decay), weights, lane, false, walked, 1u);
         }
-        for (var i = max(start, base) - base; i < min(16u, args.seq - base); i++) {
-            let weight = exp(scores[buffer + query * 16u + i] - top);
-            total += weight;
-            let value = kv_head + (base + i) * kv_stride + part;
-            for (var c = 0u; c < 8u; c++) {
-                if c * 4u + part < dim {
-                    acc[c] += weight * v[value + c * 4u];
-                }
+    }
+    factors[at.y * 16u + at.x] = total;
+    workgroupBarrier();
+    var sum = vec4<f32>();
+    for (var i = 0u; i < 256u; i += 16u) {
+        sum += factors[i + at.x];
+    }
+    store(times(low, 1.0 / sum), lane, false, owned, 0u);
+    store(times(high, 1.0 / sum), lane, false, owned, 1u);
+    if at.y == 0u {
+        let to = (wid.z * args.heads + wid.y) * args.seq;
+        let value = most / LOG2_E + log(sum);
+        for (var i = 0u; i < 4u; i++) {
+            if t + i < args.seq {
+                lse[to + t + i] = value[i];
             }
         }
-        buffer = 256u - buffer;
-    }
-    if t >= args.seq {
-        return;
-    }
-    let out = head + t * args.heads * dim + part;
-    for (var c = 0u; c < 8u; c++) {
-        if c * 4u + part < dim {
-            y[out + c * 4u] = acc[c] / total;
-        }
-    }
-    if part == 0u {
-        lse[(wid.z * args.heads + wid.y) * args.seq + t] = most + log(total);
     }
 }

@@ -1,29 +1,37 @@
 // First step of the gradient of `attention`: delta = sum over head_dim of y * dy (Dao et al. 2022), put behind lse. One
-// thread for each query.
+// workgroup for eight queries, in the order of memory; eight threads for each. head_dim is a multiple of 4.
 
-//#import elements
+//#import groups
 
 struct Args { batch: u32, seq: u32, heads: u32, head_dim: u32 }
 
 @group(0) @binding(0) var<uniform> args: Args;
-@group(0) @binding(1) var<storage, read> y: array<f32>; // (batch, seq, heads, head_dim)
-@group(0) @binding(2) var<storage, read> dy: array<f32>; // (batch, seq, heads, head_dim)
+@group(0) @binding(1) var<storage, read> y: array<vec4<f32>>; // (batch, seq, heads, head_dim)
+@group(0) @binding(2) var<storage, read> dy: array<vec4<f32>>; // (batch, seq, heads, head_dim)
 @group(0) @binding(3) var<storage, read> lse: array<f32>; // (batch, heads, seq)
 @group(0) @binding(4) var<storage, read_write> stats: array<f32>; // (2, batch, heads, seq)
 
-fn element(i: u32) {
-    let rows = args.batch * args.heads * args.seq;
-    if i >= rows {
-        return;
-    }
-    let t = i % args.seq;
-    let head = i / args.seq % args.heads;
-    let batch = i / args.seq / args.heads;
-    let start = ((batch * args.seq + t) * args.heads + head) * args.head_dim;
+var<workgroup> sums: array<f32, 64>; // (8 queries, 8 threads)
+
+fn group(block: u32, lane: u32) {
+    let dim = args.head_dim / 4u;
+    let rows = args.batch * args.seq * args.heads;
+    let row = block * 8u + lane / 8u;
     var sum = 0.0;
-    for (var c = start; c < start + args.head_dim; c++) {
-        sum += y[c] * dy[c];
+    if row < rows {
+        for (var c = lane % 8u; c < dim; c += 8u) {
+            sum += dot(y[row * dim + c], dy[row * dim + c]);
+        }
     }
-    stats[i] = lse[i];
-    stats[rows + i] = sum;
+    sums[lane] = sum;
+    workgroupBarrier();
+    if lane % 8u == 0u && row < rows {
+        for (var i = 1u; i < 8u; i++) {
+            sum += sums[lane + i];
+        }
+        let t = row / args.heads % args.seq;
+        let to = (row / args.heads / args.seq * args.heads + row % args.heads) * args.seq + t;
+        stats[to] = lse[to];
+        stats[rows + to] = sum;
+    }
 }

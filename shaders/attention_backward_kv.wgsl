@@ -1,10 +1,10 @@
 // Gradient of `attention` with respect to k and v, summed over the query heads that share them:
 // p = exp(scale * q k - lse), dv = p^T dy, dk = scale * ds^T q with ds = p * (dy v - delta).
-// stats are lse and delta.
-//
-// A workgroup takes 8 keys of one key-value head, eight threads each, and walks the queries that see them 16 at a time,
-// head after head: a thread makes p and ds of two queries, then adds up every eighth vec4 of dk and dv. head_dim is a
-// multiple of 4, at most 128.
+// stats are lse and delta. A workgroup owns 64 keys of one key-value head and walks the queries that see them 64 at a time,
+// head after head. Sums beyond the first 64 elements of head_dim are kept in dk and dv: registers for all would leave room for
+// only one workgroup.
+
+//#import tiles
 
 struct Args { batch: u32, seq: u32, heads: u32, kv_heads: u32, head_dim: u32, scale: f32 }
 
@@ -18,76 +18,107 @@ struct Args { batch: u32, seq: u32, heads: u32, kv_heads: u32, head_dim: u32, sc
 @group(0) @binding(7) var<storage, read_write> dk: array<vec4<f32>>; // (batch, seq, kv_heads, head_dim)
 @group(0) @binding(8) var<storage, read_write> dv: array<vec4<f32>>; // (batch, seq, kv_heads, head_dim)
 
-var<workgroup> keys: array<vec4<f32>, 256>; // (8, head_dim / 4), times scale
-var<workgroup> values: array<vec4<f32>, 256>; // (8, head_dim / 4)
-var<workgroup> weights: array<vec2<f32>, 256>; // p and ds: (2, 8 keys, 16 queries), used in turn
+fn four(owned: bool, second: bool, at: vec4<u32>) -> Tile {
+    if owned && second {
+        return Tile(v[at.x], v[at.y], v[at.z], v[at.w]);
+    }
+    if owned {
+        return Tile(k[at.x], k[at.y], k[at.z], k[at.w]);
+    }
+    if second {
+        return Tile(dy[at.x], dy[at.y], dy[at.z], dy[at.w]);
+    }
+    return Tile(q[at.x], q[at.y], q[at.z], q[at.w]);
+}
 
-@compute @workgroup_size(64)
+fn one(second: bool, at: u32) -> vec4<f32> {
+    if second {
+        return dy[at];
+    }
+    return q[at];
+}
+
+fn put(second: bool, at: u32, value: vec4<f32>) {
+    if second {
+        dv[at] = value;
+    } else {
+        dk[at] = value;
+    }
+}
+
+fn result(second: bool, at: u32) -> vec4<f32> {
+    if second {
+        return dv[at];
+    }
+    return dk[at];
+}
+
+// Adds to the elements beyond the first 64, which are those of this thread alone.
+fn add_high(weights: Tile, lane: u32, second: bool, walked: Rows, owned: Rows, begun: bool) {
+    var sum = Tile();
+    if begun {
+        let rows = min(vec4<u32>(0u, 1u, 2u, 3u) + owned.first + place(lane).x * 4u, vec4<u32>(args.seq - 1u));
+        let element = min(16u + place(lane).y, args.head_dim / 4u - 1u);
+        let source = owned.head + element + rows * owned.stride;
+        sum = transposed(Tile(
+            result(second, source.x), result(second, source.y), result(second, source.z), result(second, source.w),
+        ));
+    }
+    store(weighted(sum, weights, lane, second, walked, 1u), lane, second, owned, 1u);
+}
+
+// p of one query; rows and keys are those of the sequence.
+fn weight(score: vec4<f32>, row: u32, sequence: u32, stat: u32, keys: vec4<u32>) -> vec4<f32> {
+    let t = min(row, args.seq - 1u);
+    let seen = keys >= vec4<u32>(start(sequence, row)) & keys <= vec4<u32>(row) & vec4<bool>(row < args.seq);
+    return select(vec4<f32>(), exp2(LOG2_E * (args.scale * score - stats[stat + t])), seen);
+}
+
+@compute @workgroup_size(256)
 fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let dim = args.head_dim / 4u;
-    let first = wid.x * 8u;
-    let key = lane / 8u;
-    let part = lane % 8u;
-    let t = first + key;
-    let kv_head = (wid.z * args.seq * args.kv_heads + wid.y) * dim;
-    for (var i = lane; i < 8u * dim; i += 64u) {
-        let at = kv_head + min(first + i / dim, args.seq - 1u) * args.kv_heads * dim + i % dim;
-        keys[i] = args.scale * k[at];
-        values[i] = v[at];
-    }
-    workgroupBarrier();
-    var dk_acc = array<vec4<f32>, 4>();
-    var dv_acc = array<vec4<f32>, 4>();
-    var buffer = 0u;
     let sequence = wid.z * args.seq;
-    let deltas = args.batch * args.heads * args.seq;
+    let first = wid.x * 64u;
+    let owned = Rows((sequence * args.kv_heads + wid.y) * dim, args.kv_heads * dim, first);
+    let at = place(lane);
+    let t = first + at.x * 4u;
+    let keys = vec4<u32>(t, t + 1u, t + 2u, t + 3u);
+    let to_delta = args.batch * args.heads * args.seq;
     let sharing = args.heads / args.kv_heads;
+    var dk_low = Tile();
+    var dv_low = Tile();
+    var begun = false;
     for (var head = wid.y * sharing; head < (wid.y + 1u) * sharing; head++) {
-        let q_head = (wid.z * args.seq * args.heads + head) * dim;
-        let row = (wid.z * args.heads + head) * args.seq;
-        for (var base = first; base < args.seq; base += 16u) {
+        let stat = (wid.z * args.heads + head) * args.seq;
+        for (var base = first; base < args.seq; base += 64u) {
             // From here on, no document reaches back to these keys.
-            if base - min(base, positions[sequence + base]) >= first + 8u {
+            if start(sequence, base) >= first + 64u {
                 break;
             }
-            for (var i = part; i < 16u; i += 8u) {
-                var weight = vec2<f32>();
-                let query = min(base + i, args.seq - 1u);
-                if base + i >= t && query - min(query, positions[sequence + query]) <= t && base + i < args.seq {
-                    let at = q_head + (base + i) * args.heads * dim;
-                    var score = vec4<f32>();
-                    var dp = vec4<f32>();
-                    for (var c = 0u; c < dim; c++) {
-                        score += keys[key * dim + c] * q[at + c];
-                        dp += values[key * dim + c] * dy[at + c];
-                    }
-                    let p = exp(score.x + score.y + score.z + score.w - stats[row + base + i]);
-                    weight = vec2<f32>(p, p * (dp.x + dp.y + dp.z + dp.w - stats[deltas + row + base + i]));
-                }
-                weights[buffer + key * 16u + i] = weight;
+            let walked = Rows((sequence * args.heads + head) * dim, args.heads * dim, base);
+            let s = scores(lane, false, walked, owned);
+            let row = base + at.y * 4u;
+            let p = Tile(
+                weight(s.r0, row, sequence, stat, keys), weight(s.r1, row + 1u, sequence, stat, keys),
+                weight(s.r2, row + 2u, sequence, stat, keys), weight(s.r3, row + 3u, sequence, stat, keys),
+            );
+            dv_low = weighted(dv_low, p, lane, true, walked, 0u);
+            if dim > 16u {
+                add_high(p, lane, true, walked, owned, begun);
             }
-            workgroupBarrier();
-            for (var i = 0u; i < min(16u, args.seq - base); i++) {
-                let weight = weights[buffer + key * 16u + i];
-                let at = q_head + (base + i) * args.heads * dim + part;
-                for (var c = 0u; c < 4u; c++) {
-                    if c * 8u + part < dim {
-                        dv_acc[c] += weight.x * dy[at + c * 8u];
-                        dk_acc[c] += weight.y * q[at + c * 8u];
-                    }
-                }
+            let dp = scores(lane, true, walked, owned);
+            let rows = to_delta + stat + min(vec4<u32>(row, row + 1u, row + 2u, row + 3u), vec4<u32>(args.seq - 1u));
+            let ds = Tile(
+                args.scale * p.r0 * (dp.r0 - stats[rows.x]), args.scale * p.r1 * (dp.r1 - stats[rows.y]),
+                args.scale * p.r2 * (dp.r2 - stats[rows.z]), args.scale * p.r3 * (dp.r3 - stats[rows.w]),
+            );
+            dk_low = weighted(dk_low, ds, lane, false, walked, 0u);
+            if dim > 16u {
+                add_high(ds, lane, false, walked, owned, begun);
             }
-            buffer = 128u - buffer;
+            begun = true;
         }
     }
-    if t >= args.seq {
-        return;
-    }
-    let out = kv_head + t * args.kv_heads * dim + part;
-    for (var c = 0u; c < 4u; c++) {
-        if c * 8u + part < dim {
-            dk[out + c * 8u] = args.scale * dk_acc[c];
-            dv[out + c * 8u] = dv_acc[c];
-        }
-    }
+    store(dk_low, lane, false, owned, 0u);
+    store(dv_low, lane, true, owned, 0u);
 }

@@ -1,8 +1,7 @@
 // Gradient of `attention` with respect to q: p = exp(scale * q k - lse), ds = p * (dy v - delta), dq = scale * ds k.
-// stats are lse and delta.
-//
-// A workgroup takes 8 queries of one head, eight threads each, and walks the keys 16 at a time: a thread makes ds of
-// two keys, then adds up every eighth vec4 of dq. head_dim is a multiple of 4, at most 128.
+// stats are lse and delta. A workgroup owns 64 queries of one head and walks their keys 64 at a time.
+
+//#import tiles
 
 struct Args { batch: u32, seq: u32, heads: u32, kv_heads: u32, head_dim: u32, scale: f32 }
 
@@ -15,67 +14,72 @@ struct Args { batch: u32, seq: u32, heads: u32, kv_heads: u32, head_dim: u32, sc
 @group(0) @binding(6) var<storage, read> positions: array<u32>; // (batch, seq)
 @group(0) @binding(7) var<storage, read_write> dq: array<vec4<f32>>; // (batch, seq, heads, head_dim)
 
-var<workgroup> queries: array<vec4<f32>, 256>; // (8, head_dim / 4), times scale
-var<workgroup> dys: array<vec4<f32>, 256>; // (8, head_dim / 4)
-var<workgroup> dscores: array<f32, 256>; // (2, 8 queries, 16 keys), used in turn
+fn four(owned: bool, second: bool, at: vec4<u32>) -> Tile {
+    if owned && second {
+        return Tile(dy[at.x], dy[at.y], dy[at.z], dy[at.w]);
+    }
+    if owned {
+        return Tile(q[at.x], q[at.y], q[at.z], q[at.w]);
+    }
+    if second {
+        return Tile(v[at.x], v[at.y], v[at.z], v[at.w]);
+    }
+    return Tile(k[at.x], k[at.y], k[at.z], k[at.w]);
+}
 
-@compute @workgroup_size(64)
-fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+fn one(second: bool, at: u32) -> vec4<f32> {
+    return k[at];
+}
+
+fn put(second: bool, at: u32, value: vec4<f32>) {
+    dq[at] = value;
+}
+
+// ds of one key; lse is in units of log(2).
+fn gradient(score: vec4<f32>, lse: vec4<f32>, dp: vec4<f32>, delta: vec4<f32>, seen: vec4<bool>) -> vec4<f32> {
+    return select(vec4<f32>(), exp2(score * (args.scale * LOG2_E) - lse) * (dp - delta), seen);
+}
+
+@compute @workgroup_size(256)
+fn main(
+    @builtin(workgroup_id) wid: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
     let dim = args.head_dim / 4u;
-    let first = wid.x * 8u;
-    let query = lane / 8u;
-    let part = lane % 8u;
-    let t = first + query;
     let sequence = wid.z * args.seq;
-    let start = t - min(t, positions[sequence + min(t, args.seq - 1u)]);
-    let head = (wid.z * args.seq * args.heads + wid.y) * dim;
+    // The last queries see the most keys, so they come first.
+    let first = (groups.x - 1u - wid.x) * 64u;
+    let owned = Rows((sequence * args.heads + wid.y) * dim, args.heads * dim, first);
     let kv_head = (wid.z * args.seq * args.kv_heads + wid.y / (args.heads / args.kv_heads)) * dim;
-    let kv_stride = args.kv_heads * dim;
-    for (var i = lane; i < 8u * dim; i += 64u) {
-        let at = head + min(first + i / dim, args.seq - 1u) * args.heads * dim + i % dim;
-        queries[i] = args.scale * q[at];
-        dys[i] = dy[at];
-    }
-    let row = (wid.z * args.heads + wid.y) * args.seq + min(t, args.seq - 1u);
-    let row_lse = stats[row];
-    let row_delta = stats[args.heads * args.seq * args.batch + row];
-    workgroupBarrier();
-    var acc = array<vec4<f32>, 4>();
-    var buffer = 0u;
-    for (var base = first - min(first, positions[sequence + first]); base < min(first + 8u, args.seq); base += 16u) {
-        for (var i = part; i < 16u; i += 8u) {
-            var ds = 0.0;
-            if base + i >= start && base + i <= t && base + i < args.seq {
-                let key = kv_head + (base + i) * kv_stride;
-                var score = vec4<f32>();
-                var dp = vec4<f32>();
-                for (var c = 0u; c < dim; c++) {
-                    score += queries[query * dim + c] * k[key + c];
-                    dp += dys[query * dim + c] * v[key + c];
-                }
-                ds = exp(score.x + score.y + score.z + score.w - row_lse) * (dp.x + dp.y + dp.z + dp.w - row_delta);
-            }
-            dscores[buffer + query * 16u + i] = ds;
-        }
-        workgroupBarrier();
-        for (var i = 0u; i < min(16u, args.seq - base); i++) {
-            let ds = dscores[buffer + query * 16u + i];
-            let key = kv_head + (base + i) * kv_stride + part;
-            for (var c = 0u; c < 4u; c++) {
-                if c * 8u + part < dim {
-                    acc[c] += ds * k[key + c * 8u];
-                }
-            }
-        }
-        buffer = 128u - buffer;
-    }
-    if t >= args.seq {
-        return;
-    }
-    let out = head + t * args.heads * dim + part;
-    for (var c = 0u; c < 4u; c++) {
-        if c * 8u + part < dim {
-            dq[out + c * 8u] = args.scale * acc[c];
+    let at = place(lane);
+    let t = first + at.x * 4u;
+    let queries = vec4<u32>(t, t + 1u, t + 2u, t + 3u);
+    let starts = vec4<u32>(
+        start(sequence, t), start(sequence, t + 1u), start(sequence, t + 2u), start(sequence, t + 3u),
+    );
+    let stat = (wid.z * args.heads + wid.y) * args.seq + min(queries, vec4<u32>(args.seq - 1u));
+    let to_delta = stat + args.batch * args.heads * args.seq;
+    let lse = LOG2_E * vec4<f32>(stats[stat.x], stats[stat.y], stats[stat.z], stats[stat.w]);
+    let delta = vec4<f32>(stats[to_delta.x], stats[to_delta.y], stats[to_delta.z], stats[to_delta.w]);
+    var low = Tile();
+    var high = Tile();
+    for (var base = start(sequence, first); base < min(first + 64u, args.seq); base += 64u) {
+        let walked = Rows(kv_head, args.kv_heads * dim, base);
+        let s = scores(lane, false, walked, owned);
+        let dp = scores(lane, true, walked, owned);
+        let row = vec4<u32>(base + at.y * 4u);
+        let ds = Tile(
+            gradient(s.r0, lse, dp.r0, delta, row >= starts & row <= queries),
+            gradient(s.r1, lse, dp.r1, delta, row + 1u >= starts & row + 1u <= queries),
+            gradient(s.r2, lse, dp.r2, delta, row + 2u >= starts & row + 2u <= queries),
+            gradient(s.r3, lse, dp.r3, delta, row + 3u >= starts & row + 3u <= queries),
+        );
+        low = weighted(low, ds, lane, false, walked, 0u);
+        if dim > 16u {
+            high = weighted(high, ds, lane, false, walked, 1u);
         }
     }
+    store(times(low, vec4<f32>(args.scale)), lane, false, owned, 0u);
+    store(times(high, vec4<f32>(args.scale)), lane, false, owned, 1u);
 }

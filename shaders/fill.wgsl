@@ -1,14 +1,13 @@
 // y = value.
 
-//#import elements
+//#import quads
+//#import map
 
 struct Args { n: u32, value: f32 }
 
 @group(0) @binding(0) var<uniform> args: Args;
-@group(0) @binding(1) var<storage, read_write> y: array<f32>; // (n)
+@group(0) @binding(1) var<storage, read_write> y: array<vec4<f32>>; // (n)
 
-fn element(i: u32) {
-    if i < args.n {
-        y[i] = args.value;
-    }
+fn value(i: u32) -> vec4<f32> {
+    return vec4<f32>(args.value);
 }

@@ -1,24 +1,27 @@
 // Lion (Chen et al., arXiv 2302.06675). w = w (1 - lr wd) - lr sign(beta1 m + (1-beta1) g), then m = beta2 m +
 // (1-beta2) g, with g = gradient * ctl[0], lr = args.lr * step[0], sign(0) = 0. Nothing moves when ctl[1] is set.
 
-//#import elements
+//#import quads
 
 struct Args { n: u32, lr: f32, beta1: f32, beta2: f32, weight_decay: f32 }
 
 @group(0) @binding(0) var<uniform> args: Args;
-@group(0) @binding(1) var<storage, read> g: array<f32>; // (n)
+@group(0) @binding(1) var<storage, read> g: array<vec4<f32>>; // (n)
 @group(0) @binding(2) var<storage, read> ctl: array<f32>; // (4): factor, skip, ...
 @group(0) @binding(3) var<storage, read> step: array<f32>; // (4): learning-rate factor, ...
-@group(0) @binding(4) var<storage, read_write> w: array<f32>; // (n)
-@group(0) @binding(5) var<storage, read_write> m: array<f32>; // (n)
+@group(0) @binding(4) var<storage, read_write> w: array<vec4<f32>>; // (n)
+@group(0) @binding(5) var<storage, read_write> m: array<vec4<f32>>; // (n)
 
-fn element(i: u32) {
-    if i >= args.n || ctl[1] != 0.0 {
+fn quad(i: u32) {
+    if 4u * i >= args.n || ctl[1] != 0.0 {
         return;
     }
+    let moved = inside(i, args.n);
     let grad = g[i] * ctl[0];
     let lr = args.lr * step[0];
-    let direction = args.beta1 * m[i] + (1.0 - args.beta1) * grad;
-    w[i] = w[i] * (1.0 - lr * args.weight_decay) - lr * sign(direction);
-    m[i] = args.beta2 * m[i] + (1.0 - args.beta2) * grad;
+    let weight = w[i];
+    let mean = m[i];
+    let direction = args.beta1 * mean + (1.0 - args.beta1) * grad;
+    w[i] = select(weight, weight * (1.0 - lr * args.weight_decay) - lr * sign(direction), moved);
+    m[i] = select(mean, args.beta2 * mean + (1.0 - args.beta2) * grad, moved);
 }

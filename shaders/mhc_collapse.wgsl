@@ -1,20 +1,24 @@
-// y = scale * (sum of the `streams` residual streams of n elements, in order).
+// y = scale * (sum of the `streams` residual streams of n elements, in order). At most 4 streams; n is a multiple
+// of 4.
 
-//#import elements
+//#import quads
 
 struct Args { n: u32, streams: u32, scale: f32 }
 
 @group(0) @binding(0) var<uniform> args: Args;
-@group(0) @binding(1) var<storage, read> x: array<f32>; // (streams, n)
-@group(0) @binding(2) var<storage, read_write> y: array<f32>; // (n)
+@group(0) @binding(1) var<storage, read> x: array<vec4<f32>>; // (streams, n)
+@group(0) @binding(2) var<storage, read_write> y: array<vec4<f32>>; // (n)
 
-fn element(i: u32) {
-    if i >= args.n {
+fn quad(i: u32) {
+    let n = args.n / 4u;
+    if i >= n {
         return;
     }
-    var sum = 0.0;
-    for (var s = 0u; s < args.streams; s++) {
-        sum += x[s * args.n + i];
+    var sum = vec4<f32>();
+    for (var s = 0u; s < 4u; s++) {
+        if s < args.streams {
+            sum += x[s * n + i];
+        }
     }
     y[i] = args.scale * sum;
 }

@@ -1,19 +1,22 @@
-// y[i] = scale * x for each of `streams` residual streams of n elements.
+// y[i] = scale * x for each of `streams` residual streams of n elements, a multiple of 4. At most 4 streams.
 
-//#import elements
+//#import quads
 
 struct Args { n: u32, streams: u32, scale: f32 }
 
 @group(0) @binding(0) var<uniform> args: Args;
-@group(0) @binding(1) var<storage, read> x: array<f32>; // (n)
-@group(0) @binding(2) var<storage, read_write> y: array<f32>; // (streams, n)
+@group(0) @binding(1) var<storage, read> x: array<vec4<f32>>; // (n)
+@group(0) @binding(2) var<storage, read_write> y: array<vec4<f32>>; // (streams, n)
 
-fn element(i: u32) {
-    if i >= args.n {
+fn quad(i: u32) {
+    let n = args.n / 4u;
+    if i >= n {
         return;
     }
     let value = args.scale * x[i];
-    for (var s = 0u; s < args.streams; s++) {
-        y[s * args.n + i] = value;
+    for (var s = 0u; s < 4u; s++) {
+        if s < args.streams {
+            y[s * n + i] = value;
+        }
     }
 }

@@ -1,8 +1,9 @@
 // Muon (Jordan et al. 2024), first step: m = beta m + (1-beta) g and the Nesterov direction (1-beta) g + beta m into
 // x[offset..], with g = gradient * ctl[0]; the matrix is (rows, cols) from element `start` of g and m, stored
 // transposed in x when `transposed`. m stays when ctl[1] is set.
-
-//#import elements
+//
+// One workgroup for each 32 x 32 tile, four rows of one column to a thread. A tile is transposed in workgroup memory, so that
+// neighbouring threads write neighbours.
 
 struct Args { rows: u32, cols: u32, offset: u32, transposed: u32, beta: f32, start: u32 }
 
@@ -12,16 +13,47 @@ struct Args { rows: u32, cols: u32, offset: u32, transposed: u32, beta: f32, sta
 @group(0) @binding(3) var<storage, read_write> m: array<f32>; // (rows, cols) from start
 @group(0) @binding(4) var<storage, read_write> x: array<f32>; // (rows, cols) or (cols, rows) from offset
 
-fn element(i: u32) {
-    if i >= args.rows * args.cols {
+var<workgroup> tile: array<f32, 1056>; // (32 rows, 32 columns), a row padded by one: a column lies in different banks
+
+@compute @workgroup_size(256)
+fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let across = lane % 32u;
+    let down = lane / 32u;
+    let row = wid.y * 32u + down;
+    let col = wid.x * 32u + across;
+    // All loads come before the stores: they are under way together.
+    var grad = vec4<f32>();
+    var old = vec4<f32>();
+    for (var i = 0u; i < 4u; i++) {
+        if row + i * 8u < args.rows && col < args.cols {
+            let at = args.start + (row + i * 8u) * args.cols + col;
+            grad[i] = g[at] * ctl[0];
+            old[i] = m[at];
+        }
+    }
+    let moved = args.beta * old + (1.0 - args.beta) * grad;
+    let direction = (1.0 - args.beta) * grad + args.beta * moved;
+    for (var i = 0u; i < 4u; i++) {
+        if row + i * 8u < args.rows && col < args.cols {
+            let at = (row + i * 8u) * args.cols + col;
+            if ctl[1] == 0.0 {
+                m[args.start + at] = moved[i];
+            }
+            if args.transposed == 0u {
+                x[args.offset + at] = direction[i];
+            }
+        }
+        tile[(down + i * 8u) * 33u + across] = direction[i];
+    }
+    if args.transposed == 0u {
         return;
     }
-    let at = args.start + i;
-    let grad = g[at] * ctl[0];
-    let moved = args.beta * m[at] + (1.0 - args.beta) * grad;
-    let to = select(i, i % args.cols * args.rows + i / args.cols, args.transposed != 0u);
-    x[args.offset + to] = (1.0 - args.beta) * grad + args.beta * moved;
-    if ctl[1] == 0.0 {
-        m[at] = moved;
+    workgroupBarrier();
+    let to_row = wid.y * 32u + across;
+    for (var i = 0u; i < 4u; i++) {
+        let to_col = wid.x * 32u + down + i * 8u;
+        if to_row < args.rows && to_col < args.cols {
+            x[args.offset + to_col * args.rows + to_row] = tile[across * 33u + down + i * 8u];
+        }
     }
 }

@@ -1,8 +1,9 @@
 // Muon, last step: w = w (1 - lr wd) - lr * shape * x with x the orthogonalised direction at x[offset..] (stored
 // transposed when `transposed`), lr = args.lr * step[0] and shape = sqrt(max(1, rows / cols)). Nothing moves when
 // ctl[1] is set.
-
-//#import elements
+//
+// One workgroup for each 32 x 32 tile, four rows of one column to a thread. A tile is transposed in workgroup memory, so that
+// neighbouring threads read neighbours.
 
 struct Args { rows: u32, cols: u32, offset: u32, transposed: u32, lr: f32, shape: f32, weight_decay: f32, start: u32 }
 
@@ -12,12 +13,46 @@ struct Args { rows: u32, cols: u32, offset: u32, transposed: u32, lr: f32, shape
 @group(0) @binding(3) var<storage, read> step: array<f32>; // (4): learning-rate factor, ...
 @group(0) @binding(4) var<storage, read_write> w: array<f32>; // (rows, cols) from start
 
-fn element(i: u32) {
-    if i >= args.rows * args.cols || ctl[1] != 0.0 {
+var<workgroup> tile: array<f32, 1056>; // (32 rows, 32 columns), a row padded by one: a column lies in different banks
+
+@compute @workgroup_size(256)
+fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    if ctl[1] != 0.0 {
         return;
     }
+    let across = lane % 32u;
+    let down = lane / 32u;
+    if args.transposed != 0u {
+        let row = wid.y * 32u + across;
+        for (var i = 0u; i < 4u; i++) {
+            let col = wid.x * 32u + down + i * 8u;
+            if row < args.rows && col < args.cols {
+                tile[across * 33u + down + i * 8u] = x[args.offset + col * args.rows + row];
+            }
+        }
+    }
+    workgroupBarrier();
+    let row = wid.y * 32u + down;
+    let col = wid.x * 32u + across;
+    // All loads come before the stores: they are under way together.
+    var direction = vec4<f32>();
+    var weight = vec4<f32>();
+    for (var i = 0u; i < 4u; i++) {
+        if row + i * 8u < args.rows && col < args.cols {
+            let at = (row + i * 8u) * args.cols + col;
+            weight[i] = w[args.start + at];
+            if args.transposed != 0u {
+                direction[i] = tile[(down + i * 8u) * 33u + across];
+            } else {
+                direction[i] = x[args.offset + at];
+            }
+        }
+    }
     let lr = args.lr * step[0];
-    let source = select(i, i % args.cols * args.rows + i / args.cols, args.transposed != 0u);
-    let at = args.start + i;
-    w[at] = w[at] * (1.0 - lr * args.weight_decay) - lr * args.shape * x[args.offset + source];
+    weight = weight * (1.0 - lr * args.weight_decay) - lr * args.shape * direction;
+    for (var i = 0u; i < 4u; i++) {
+        if row + i * 8u < args.rows && col < args.cols {
+            w[args.start + (row + i * 8u) * args.cols + col] = weight[i];
+        }
+    }
 }

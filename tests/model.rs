@@ -561,8 +561,34 @@ fn the_memory_plan_is_near_the_ideal() {
     }
 }
 
-/// Two Muon updates of a stack, or of its matrices as parameters of their own: weights and momenta.
-fn muon_updates(stacked: bool, count: usize, rows: usize, cols: usize) -> Vec<f32> {
+/// Two forward, three in the gradient of q, four in that of k and v, over the half of the scores that the mask leaves.
+#[test]
+fn every_product_of_attention_is_counted() {
+    let step = TrainStep::build(&small(), 60, shape(2, 32), &OptimConfig::default());
+    let nodes = &step.plan.graph.nodes[step.sections.micro.nodes()];
+    let flops = |name: &str| nodes.iter().filter(|n| n.op.name == name).map(|n| (n.op.flops)(&n.args)).sum::<u64>();
+    let (layers, batch, scores, dim) = (2, 2, 32 * 32 / 2, 64);
+    let product = layers * batch * 2 * scores * dim;
+    let counts = ["attention", "attention_backward_q", "attention_backward_kv"].map(|name| flops(name) / product);
+    assert_eq!(counts, [2, 3, 4]);
+}
+
+/// Two workgroups for each of an H100's 132 cores.
+#[test]
+fn attention_of_a_preset_fills_a_large_gpu() {
+    for name in ["nano-125m", "small-560m"] {
+        let Preset { model, vocab, .. } = Preset::find(name).unwrap();
+        let step = TrainStep::build(model, *vocab, shape(8, 1024), &OptimConfig::default());
+        let nodes = step.plan.graph.nodes.iter().filter(|node| node.op.name.starts_with("attention"));
+        for node in nodes {
+            let groups: u32 = (node.op.passes[0].grid)(&node.args).iter().product();
+            assert!(groups >= 264, "{}: {groups} workgroups in {name}", node.op.name);
+        }
+    }
+}
+
+/// Two Muon updates of a stack, or of its matrices as parameters of their own, so many at a time: weights and momenta.
+fn muon_updates(stacked: bool, count: usize, [rows, cols]: [usize; 2], at_a_time: usize) -> Vec<f32> {
     let mut g = Graph::new();
     let control = g.step_control();
     let shapes = if stacked { vec![vec![count, rows, cols]] } else { vec![vec![rows, cols]; count] };
@@ -573,7 +599,8 @@ fn muon_updates(stacked: bool, count: usize, rows: usize, cols: usize) -> Vec<f3
     let matrices: Vec<_> = tensors.iter().flat_map(|[grad, w, m]| g.muon_matrices(*grad, *w, *m)).collect();
     assert_eq!(matrices.len(), count);
     let muon = Muon { lr: 0.02, momentum: 0.9, steps: 3, weight_decay: 0.1 };
-    let (section, ()) = g.section("update", |g| g.muon(&muon, control, &matrices));
+    let (section, ()) =
+        g.section("update", |g| matrices.chunks(at_a_time).for_each(|some| g.muon(&muon, control, some)));
     let mut program = fastest().prepare(Arc::new(Plan::new(g))).unwrap();
     program.write(control.ctl, &[1f32, 0.0, 0.0, 0.0]);
     program.write(control.step, &[1f32, 0.1, 0.1, 0.0]);
@@ -591,7 +618,29 @@ fn muon_updates(stacked: bool, count: usize, rows: usize, cols: usize) -> Vec<f3
 #[test]
 fn muon_updates_a_stack_as_so_many_matrices() {
     for (count, rows, cols) in [(3, 8, 24), (4, 40, 16), (1, 32, 32)] {
-        let (stack, alone) = (muon_updates(true, count, rows, cols), muon_updates(false, count, rows, cols));
+        let [stack, alone] = [true, false].map(|stacked| muon_updates(stacked, count, [rows, cols], count));
         assert!(stack == alone && stack.iter().all(|v| v.is_finite() && *v != 0.0), "{count} of {rows} x {cols}");
+    }
+}
+
+#[test]
+fn muon_moves_a_matrix_alike_in_every_batch() {
+    let whole = muon_updates(false, 5, [40, 24], 5);
+    for at_a_time in [1, 2, 3] {
+        assert!(muon_updates(false, 5, [40, 24], at_a_time) == whole, "{at_a_time} at a time");
+    }
+}
+
+/// What every GPU and browser lets an op bind is enough.
+#[test]
+fn muon_binds_at_most_128_mib_of_a_preset() {
+    for preset in PRESETS.iter() {
+        let step = TrainStep::build(&preset.model, preset.vocab, shape(1, 16), &OptimConfig::default());
+        let graph = &step.plan.graph;
+        let nodes = graph.nodes[step.sections.update.nodes()].iter();
+        let nodes = nodes.filter(|node| ["muon_momentum", "matmul", "matmul_add"].contains(&node.op.name));
+        let tensors = nodes.flat_map(|node| &node.tensors).map(|t| graph.tensor(*t));
+        let most = tensors.max_by_key(|t| t.bytes()).unwrap();
+        assert!(most.bytes() <= 128 << 20, "{}: {} takes {} bytes", preset.name, most.name, most.bytes());
     }
 }

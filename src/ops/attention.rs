@@ -25,10 +25,11 @@ impl Graph {
     /// Rotates x (rows, heads * head_dim) by `positions` (rows) -> like x. `table` (positions, head_dim) is a [`rope_table`].
     ///
     /// # Panics
-    /// When the shapes do not match.
+    /// When head_dim is not a multiple of 4, or the shapes do not match.
     pub fn rope(&mut self, x: TensorId, positions: TensorId, table: TensorId) -> TensorId {
         let ((rows, dim), (_, head_dim)) = (self.matrix(x), self.matrix(table));
-        assert!(dim.is_multiple_of(head_dim) && self.shape(positions) == [rows], "rope: {}", self.tensor(x).name);
+        let fits = dim.is_multiple_of(head_dim) && head_dim.is_multiple_of(4) && self.shape(positions) == [rows];
+        assert!(fits, "rope: {}", self.tensor(x).name);
         let y = self.temp("rope", &[rows, dim], DType::F32);
         let (heads, head_dim) = ((dim / head_dim) as u32, head_dim as u32);
         self.push(&ROPE, RopeArgs { rows: rows as u32, heads, head_dim, sign: 1.0 }, &[x, positions, table, y]);
@@ -80,6 +81,8 @@ pub(super) fn rope_grad(b: &mut Backward<'_>, node: &Node) {
     b.pass(x, dx, true);
 }
 
+/// Two ops: both make the scores and their gradients, 3 and 4 products. One op for all would make 5, but it would bind ten
+/// buffers, and a browser lets it bind eight.
 pub(super) fn attention_grad(b: &mut Backward<'_>, node: &Node) {
     let [q, k, v, positions, y, lse] = node.tensors[..] else { unreachable!("six buffers") };
     let AttentionArgs { batch, seq, heads, kv_heads, head_dim, scale } = Args::from_words(&node.args);

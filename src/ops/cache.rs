@@ -79,8 +79,12 @@ impl Graph {
     }
 
     /// The rows `index` (rows) of x (any, dim) -> (rows, dim). An index of 0xffffffff gives 0.
+    ///
+    /// # Panics
+    /// When dim is not a multiple of 4.
     pub fn gather_rows(&mut self, x: TensorId, index: TensorId) -> TensorId {
         let (rows, (_, dim)) = (self.tensor(index).elements(), self.matrix(x));
+        assert!(dim.is_multiple_of(4), "gather_rows: {}", self.tensor(x).name);
         let y = self.temp("gathered", &[rows, dim], DType::F32);
         self.push(&GATHER_ROWS, GatherRowsArgs { rows: rows as u32, dim: dim as u32 }, &[x, index, y]);
         y

@@ -28,8 +28,12 @@ impl Graph {
     }
 
     /// Copies x (rows, dim) to every stream -> (streams, rows, dim).
+    ///
+    /// # Panics
+    /// When rows * dim is not a multiple of 4.
     pub fn mhc_expand(&mut self, x: TensorId, streams: usize) -> TensorId {
         let (rows, dim) = self.matrix(x);
+        assert!((rows * dim).is_multiple_of(4), "mhc_expand: {}", self.tensor(x).name);
         let y = self.temp("streams", &[streams, rows, dim], DType::F32);
         let args = MhcExpandArgs { n: (rows * dim) as u32, streams: streams as u32, scale: 1.0 };
         self.push(&MHC_EXPAND, args, &[x, y]);

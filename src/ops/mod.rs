@@ -37,7 +37,7 @@ pub fn backward<'g>(g: &'g mut Graph, nodes: Range<usize>, seeds: &[(TensorId, T
 
 /// Threads in a workgroup of every shader except matrix products.
 const WORKGROUP: u32 = 64;
-/// Side of the square tile of the result that a workgroup of a matrix product computes.
+/// Side of the square tile that a workgroup of a matrix product computes, and rows that one of attention owns.
 const TILE: u32 = 64;
 /// Most rows of a matrix product that is bound by reading its right factor, as in decoding.
 const FEW_ROWS: u32 = 8;
@@ -56,6 +56,16 @@ fn groups(n: u32) -> [u32; 3] {
 /// One thread for each of `n` elements.
 fn elements(n: u32) -> [u32; 3] {
     groups(n.div_ceil(WORKGROUP))
+}
+
+/// One thread for each four of `n` elements.
+fn quads(n: u32) -> [u32; 3] {
+    elements(n.div_ceil(4))
+}
+
+/// One workgroup for each 32 x 32 elements of a matrix.
+fn squares(rows: u32, cols: u32) -> [u32; 3] {
+    [cols.div_ceil(32), rows.div_ceil(32), 1]
 }
 
 /// One workgroup for each tile of each (m, n) matrix of a batch.
@@ -196,26 +206,29 @@ ops! {
         flops |a| product(&[2, a.m, a.n, a.k, a.batch]);
 
     ROPE = rope(RopeArgs) [x: r F32, positions: r U32, table: r F32, y: w F32]
-        grid |a| elements(a.rows * a.heads * a.head_dim / 2), work |a| product(&[a.rows, a.heads, a.head_dim, 2]),
+        grid |a| quads(a.rows * a.heads * a.head_dim), work |a| product(&[a.rows, a.heads, a.head_dim, 2]),
         grad Append(attention::rope_grad);
+    // A causal mask leaves half of the scores, of which each product is counted: two forward, three for q and four for k and v,
+    // both of which make the scores and their gradients.
     ATTENTION = attention(AttentionArgs)
         [q: r F32, k: r F32, v: r F32, positions: r U32, y: w F32, lse: w F32]
-        grid |a| [a.seq.div_ceil(16), a.heads, a.batch],
+        grid |a| [a.seq.div_ceil(TILE), a.heads, a.batch],
         work |a| product(&[a.batch, a.seq, a.seq, a.heads, a.head_dim]),
         flops |a| product(&[2, a.batch, a.seq, a.seq, a.heads, a.head_dim]), grad Append(attention::attention_grad);
     ATTENTION_BACKWARD_DELTA = attention_backward_delta(AttentionBackwardDeltaArgs)
         [y: r F32, dy: r F32, lse: r F32, stats: w F32]
-        grid |a| elements(a.batch * a.seq * a.heads), work |a| product(&[a.batch, a.seq, a.heads, a.head_dim]);
+        grid |a| groups((a.batch * a.seq * a.heads).div_ceil(8)),
+        work |a| product(&[a.batch, a.seq, a.heads, a.head_dim]);
     ATTENTION_BACKWARD_Q = attention_backward_q(AttentionBackwardQArgs)
         [q: r F32, k: r F32, v: r F32, dy: r F32, stats: r F32, positions: r U32, dq: w F32]
-        grid |a| [a.seq.div_ceil(8), a.heads, a.batch],
+        grid |a| [a.seq.div_ceil(TILE), a.heads, a.batch],
         work |a| product(&[2, a.batch, a.seq, a.seq, a.heads, a.head_dim]),
-        flops |a| product(&[2, a.batch, a.seq, a.seq, a.heads, a.head_dim]);
+        flops |a| product(&[3, a.batch, a.seq, a.seq, a.heads, a.head_dim]);
     ATTENTION_BACKWARD_KV = attention_backward_kv(AttentionBackwardKvArgs)
         [q: r F32, k: r F32, v: r F32, dy: r F32, stats: r F32, positions: r U32, dk: w F32, dv: w F32]
-        grid |a| [a.seq.div_ceil(8), a.kv_heads, a.batch],
+        grid |a| [a.seq.div_ceil(TILE), a.kv_heads, a.batch],
         work |a| product(&[2, a.batch, a.seq, a.seq, a.heads, a.head_dim]),
-        flops |a| product(&[2, a.batch, a.seq, a.seq, a.heads, a.head_dim]);
+        flops |a| product(&[4, a.batch, a.seq, a.seq, a.heads, a.head_dim]);
 
     KV_APPEND = kv_append(KvAppendArgs)
         [x: r F32, positions: r U32, slots: r U32, pages: r U32, cache: rw F32]
@@ -224,43 +237,43 @@ ops! {
         [q: r F32, k: r F32, v: r F32, positions: r U32, slots: r U32, pages: r U32, y: w F32]
         grid |a| [a.rows, a.heads, 1], work |a| product(&[2, a.rows, a.slot_pages, PAGE as u32, a.heads, a.head_dim]);
     GATHER_ROWS = gather_rows(GatherRowsArgs) [x: r F32, index: r U32, y: w F32]
-        grid |a| elements(a.rows * a.dim), work |a| product(&[a.rows, a.dim]);
+        grid |a| quads(a.rows * a.dim), work |a| product(&[a.rows, a.dim]);
     MARK_SEEN = mark_seen(MarkSeenArgs) [ids: r U32, slots: r U32, seen: rw U32]
         grid |_| [1, 1, 1], work |a| u64::from(a.rows);
     SAMPLE = sample(SampleArgs) [logits: r F32, bias: r F32, params: r U32, seen: rw U32, tokens: w U32]
         grid |a| groups(a.rows), work |a| product(&[a.rows, a.vocab, 32]);
 
     SWIGLU = swiglu(SwigluArgs) [gate: r F32, up: r F32, y: w F32]
-        grid |a| elements(a.n), work |a| product(&[a.n, 16]), grad Append(elementwise::swiglu_grad);
+        grid |a| quads(a.n), work |a| product(&[a.n, 16]), grad Append(elementwise::swiglu_grad);
     SWIGLU_BACKWARD = swiglu_backward(SwigluBackwardArgs) [gate: r F32, up: r F32, dy: r F32, dgate: w F32, dup: w F32]
-        grid |a| elements(a.n), work |a| product(&[a.n, 24]);
+        grid |a| quads(a.n), work |a| product(&[a.n, 24]);
     ADD = add(AddArgs) [a: r F32, b: r F32, y: w F32]
-        grid |a| elements(a.n), work |a| product(&[a.n]), grad Append(elementwise::add_grad);
+        grid |a| quads(a.n), work |a| product(&[a.n]), grad Append(elementwise::add_grad);
     COPY = copy(CopyArgs) [x: r F32, y: w F32]
-        grid |a| elements(a.n), work |a| product(&[a.n]);
+        grid |a| quads(a.n), work |a| product(&[a.n]);
     ROUND_F16 = round_f16(RoundF16Args) [x: r F32, y: w F32]
-        grid |a| elements(a.n), work |a| product(&[a.n, 4]), grad StraightThrough;
+        grid |a| quads(a.n), work |a| product(&[a.n, 4]), grad StraightThrough;
     FILL = fill(FillArgs) [y: w F32]
-        grid |a| elements(a.n), work |a| product(&[a.n]);
+        grid |a| quads(a.n), work |a| product(&[a.n]);
 
     MHC_WEIGHTS = mhc_weights(MhcWeightsArgs) [p: r F32, coef: w F32]
         grid |_| [1, 1, 1], work |_| 1000, grad Append(mhc::mhc_weights_grad);
     MHC_WEIGHTS_BACKWARD = mhc_weights_backward(MhcWeightsBackwardArgs) [p: r F32, coef: r F32, dcoef: r F32, dp: rw F32]
         grid |_| [1, 1, 1], work |_| 1000;
     MHC_EXPAND = mhc_expand(MhcExpandArgs) [x: r F32, y: w F32]
-        grid |a| elements(a.n), work |a| product(&[a.n, a.streams]), grad Append(mhc::mhc_expand_grad);
+        grid |a| quads(a.n), work |a| product(&[a.n, a.streams]), grad Append(mhc::mhc_expand_grad);
     MHC_COLLAPSE = mhc_collapse(MhcCollapseArgs) [x: r F32, y: w F32]
-        grid |a| elements(a.n), work |a| product(&[a.n, a.streams]), grad Append(mhc::mhc_collapse_grad);
+        grid |a| quads(a.n), work |a| product(&[a.n, a.streams]), grad Append(mhc::mhc_collapse_grad);
     MHC_PRE = mhc_pre(MhcPreArgs) [coef: r F32, x: r F32, u: w F32]
-        grid |a| elements(a.n), work |a| product(&[a.n, a.streams]), grad Append(mhc::mhc_pre_grad);
+        grid |a| quads(a.n), work |a| product(&[a.n, a.streams]), grad Append(mhc::mhc_pre_grad);
     MHC_PRE_BACKWARD = mhc_pre_backward(MhcPreBackwardArgs) [coef: r F32, du: r F32, dx: rw F32]
-        grid |a| elements(a.n), work |a| product(&[a.n, a.streams]);
+        grid |a| quads(a.n), work |a| product(&[a.n, a.streams]);
     MHC_PRE_BACKWARD_COEF = mhc_pre_backward_coef(MhcPreBackwardCoefArgs) [x: r F32, du: r F32, partial: w F32]
         grid |a| groups(a.n.div_ceil(BLOCK)), work |a| product(&[a.n, a.streams]);
     MHC_POST = mhc_post(MhcPostArgs) [coef: r F32, x: r F32, f: r F32, y: w F32]
-        grid |a| elements(a.n), work |a| product(&[a.n, a.streams, a.streams]), grad Append(mhc::mhc_post_grad);
+        grid |a| quads(a.n), work |a| product(&[a.n, a.streams, a.streams]), grad Append(mhc::mhc_post_grad);
     MHC_POST_BACKWARD = mhc_post_backward(MhcPostBackwardArgs) [coef: r F32, dy: r F32, dx: w F32, df: w F32]
-        grid |a| elements(a.n), work |a| product(&[a.n, a.streams, a.streams]);
+        grid |a| quads(a.n), work |a| product(&[a.n, a.streams, a.streams]);
     MHC_POST_BACKWARD_COEF = mhc_post_backward_coef(MhcPostBackwardCoefArgs)
         [x: r F32, f: r F32, dy: r F32, partial: w F32]
         grid |a| groups(a.n.div_ceil(BLOCK)), work |a| product(&[a.n, a.streams, a.streams]);
@@ -275,15 +288,15 @@ ops! {
         grid |_| [1, 1, 1], work |a| product(&[a.partials + a.checks]);
 
     ADAMW = adamw(AdamwArgs) [g: r F32, ctl: r F32, step: r F32, w: rw F32, m: rw F32, v: rw F32]
-        grid |a| elements(a.n), work |a| product(&[a.n, 8]);
+        grid |a| quads(a.n), work |a| product(&[a.n, 8]);
     LION = lion(LionArgs) [g: r F32, ctl: r F32, step: r F32, w: rw F32, m: rw F32]
-        grid |a| elements(a.n), work |a| product(&[a.n, 4]);
+        grid |a| quads(a.n), work |a| product(&[a.n, 4]);
     MUON_MOMENTUM = muon_momentum(MuonMomentumArgs) [g: r F32, ctl: r F32, m: rw F32, x: rw F32]
-        grid |a| elements(a.rows * a.cols), work |a| product(&[a.rows, a.cols, 4]);
+        grid |a| squares(a.rows, a.cols), work |a| product(&[a.rows, a.cols, 4]);
     MUON_NORMALIZE = muon_normalize(MuonNormalizeArgs) [partial: r F32, x: rw F32]
         grid |a| groups(a.batch * a.n.div_ceil(BLOCK)), work |a| product(&[a.n, a.batch]);
     MUON_UPDATE = muon_update(MuonUpdateArgs) [x: r F32, ctl: r F32, step: r F32, w: rw F32]
-        grid |a| elements(a.rows * a.cols), work |a| product(&[a.rows, a.cols, 4]);
+        grid |a| squares(a.rows, a.cols), work |a| product(&[a.rows, a.cols, 4]);
 
     PROBE_COPY = probe_copy(ProbeCopyArgs) [x: r F32, y: w F32]
         grid |a| groups(a.n.div_ceil(4 * WORKGROUP)), work |a| product(&[a.n, 4]);

@@ -97,6 +97,10 @@ pub struct MuonMatrix {
     pub start: u32,
 }
 
+/// Most bytes of the matrices that Muon orthogonalises as one batch, unless a single one has more: what every GPU and browser
+/// lets an op bind.
+const MUON_BATCH: usize = 128 << 20;
+
 /// Coefficients of the quintic Newton-Schulz iteration.
 const NEWTON_SCHULZ: [f32; 3] = [3.4445, -4.7750, 2.0315];
 
@@ -159,11 +163,22 @@ impl Graph {
         starts.map(|start| MuonMatrix { grad, weight, momentum, start: start as u32 }).collect()
     }
 
-    /// One Muon update of several matrices. They are orthogonalised as one batch, each along its short side.
+    /// One Muon update of several matrices. They are orthogonalised in a few batches, each matrix along its short side.
     ///
     /// # Panics
     /// When there is no matrix, or the matrices differ in their short or long sides.
     pub fn muon(&mut self, o: &Muon, c: StepControl, matrices: &[MuonMatrix]) {
+        let [short, long] = self.sides(matrices[0].weight);
+        let most = (MUON_BATCH / (short * long * DType::F32.bytes())).max(1);
+        // Batches of nearly the same size, as few as possible.
+        let batches = matrices.len().div_ceil(most);
+        for batch in matrices.chunks(matrices.len().div_ceil(batches)) {
+            self.muon_batch(o, c, batch);
+        }
+    }
+
+    /// [`Graph::muon`] as one batch.
+    fn muon_batch(&mut self, o: &Muon, c: StepControl, matrices: &[MuonMatrix]) {
         let [short, long] = self.sides(matrices[0].weight);
         let (batch, n) = (matrices.len(), short * long);
         let x = self.temp("muon.x", &[batch, short, long], DType::F32);

@@ -326,7 +326,7 @@ fn matmuls() -> Vec<Case> {
 
 fn attention() -> Vec<Case> {
     let mut cases = Vec::new();
-    for (rows, heads, head_dim, sign) in [(1, 1, 2, 1.0), (5, 3, 16, 1.0), (33, 4, 64, -1.0), (7, 2, 128, 1.0)] {
+    for (rows, heads, head_dim, sign) in [(1, 1, 4, 1.0), (5, 3, 20, 1.0), (33, 4, 64, -1.0), (7, 2, 128, 1.0)] {
         let args = rope::RopeArgs { rows, heads, head_dim, sign };
         let data = |r: &mut Rng| {
             let [x, y] = [normal(r, rows * heads * head_dim, 1.0), out(rows * heads * head_dim)];
@@ -349,11 +349,13 @@ fn attention() -> Vec<Case> {
         (1, 47, 4, 2, 20),
         (3, 17, 2, 2, 128),
         (1, 100, 2, 1, 64),
+        (1, 150, 4, 2, 100),
+        (1, 140, 2, 1, 128),
     ];
     for (i, (batch, seq, heads, kv_heads, head_dim)) in shapes.into_iter().cycle().take(4 * shapes.len()).enumerate() {
         let starts = documents[i / shapes.len()];
         // The first document may have started before the sequence, however far.
-        let before = [0, 7, u32::MAX - 100][i % 3];
+        let before = [0, 7, u32::MAX - 200][i % 3];
         let position = |row: u32| {
             // Each sequence has its own documents.
             let (t, shift) = (row % seq, row / seq);
@@ -389,7 +391,7 @@ fn attention() -> Vec<Case> {
 
 fn elementwise() -> Vec<Case> {
     let mut cases = Vec::new();
-    for n in [1, 63, 64, 1000, 4097] {
+    for n in [1, 3, 63, 64, 1000, 4097, 4098] {
         let data = |r: &mut Rng| vec![normal(r, n, 4.0), normal(r, n, 1.0), out(n)];
         cases.push(case(&ops::SWIGLU, swiglu::SwigluArgs { n }, data));
         let data = |r: &mut Rng| vec![normal(r, n, 4.0), normal(r, n, 1.0), normal(r, n, 1.0), out(n), out(n)];
@@ -405,7 +407,7 @@ fn elementwise() -> Vec<Case> {
     let data = |r: &mut Rng| vec![normal(r, 999, 1e-4), out(999)];
     cases.push(exact(case(&ops::ROUND_F16, round_f16::RoundF16Args { n: 999 }, data)));
     // More workgroups than a grid may have in x: the others go to y.
-    let n = 32_768 * 64 + 65;
+    let n = 4 * 64 * 32_768 + 65;
     cases.push(exact(case(&ops::FILL, fill::FillArgs { n, value: 3.0 }, |_| vec![out(n)])));
     let extremes = || Data::F32(vec![-1e4, -100.0, -80.0, 0.0, 80.0, 100.0, 1e4]);
     let args = swiglu::SwigluArgs { n: 7 };
@@ -432,7 +434,7 @@ fn streams() -> Vec<Case> {
             vec![normal(r, params, 2.0), coef(r, streams), dcoef, normal(r, params, 1.0)]
         };
         cases.push(case(&ops::MHC_WEIGHTS_BACKWARD, args, data));
-        for n in [1, 65, 5000] {
+        for n in [4, 68, 5000] {
             let x = |r: &mut Rng| normal(r, n, 1.0);
             let all = |r: &mut Rng| normal(r, n * streams, 1.0);
             let args = mhc_expand::MhcExpandArgs { n, streams, scale: 0.25 };
@@ -534,7 +536,7 @@ fn losses() -> Vec<Case> {
 
 fn optimizers() -> Vec<Case> {
     let mut cases = Vec::new();
-    for (n, skip) in [(1, 0.0), (65, 0.0), (5000, 0.0), (100, 1.0)] {
+    for (n, skip) in [(1, 0.0), (66, 0.0), (67, 0.0), (5000, 0.0), (100, 1.0)] {
         let ctl = || Data::F32(vec![0.7, skip, 1.0, 9.0]);
         let step = || Data::F32(vec![0.5, 0.1, 0.02, 3.0]);
         let (lr, beta1, beta2, weight_decay) = (3e-3, 0.9, 0.95, 0.1);
@@ -552,9 +554,14 @@ fn optimizers() -> Vec<Case> {
         };
         cases.push(case(&ops::LION, args, data));
     }
-    for (rows, cols, offset, start, transposed, skip) in
-        [(1, 1, 0, 0, 0, 0.0), (5, 9, 3, 45, 0, 0.0), (33, 20, 7, 660, 1, 0.0), (64, 32, 0, 0, 1, 1.0)]
-    {
+    for (rows, cols, offset, start, transposed, skip) in [
+        (1, 1, 0, 0, 0, 0.0),
+        (5, 9, 3, 45, 0, 0.0),
+        (33, 20, 7, 660, 1, 0.0),
+        (64, 32, 0, 0, 1, 1.0),
+        (70, 37, 1, 5, 1, 0.0),
+        (37, 70, 2, 0, 0, 0.0),
+    ] {
         // A stack of matrices, of which the one from `start` on is meant; what lies around it stays.
         let (n, stack, ctl, step) = (
             rows * cols,
@@ -631,7 +638,7 @@ fn inference() -> Vec<Case> {
         };
         cases.push(exact(case(&ops::EMBEDDING_INT8, args, data)));
     }
-    for dim in [1, 96] {
+    for dim in [4, 96] {
         let index = vec![3, NOWHERE, 0, 1 << 27, 6];
         let args = gather_rows::GatherRowsArgs { rows: 5, dim };
         let data = |r: &mut Rng| vec![normal(r, 7 * dim, 1.0), Data::U32(index), out(5 * dim)];

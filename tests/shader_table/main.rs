@@ -59,13 +59,15 @@ fn buffers_are_those_of_the_table() {
     });
 }
 
-/// Whether `ty` is a runtime-sized array of the words of `dtype`, as scalars or as vectors of four.
+/// Whether `ty` is a runtime-sized array of the words of `dtype`, as scalars or as vectors of two or four.
 fn holds(module: &Module, ty: naga::Handle<naga::Type>, dtype: DType) -> bool {
     let TypeInner::Array { base, size: ArraySize::Dynamic, .. } = module.types[ty].inner else { return false };
     let kind = if dtype == DType::F32 { ScalarKind::Float } else { ScalarKind::Uint };
     match module.types[base].inner {
         TypeInner::Scalar(scalar) => (scalar.kind, scalar.width) == (kind, 4),
-        TypeInner::Vector { size: naga::VectorSize::Quad, scalar } => (scalar.kind, scalar.width) == (kind, 4),
+        TypeInner::Vector { size: naga::VectorSize::Bi | naga::VectorSize::Quad, scalar } => {
+            (scalar.kind, scalar.width) == (kind, 4)
+        }
         _ => false,
     }
 }

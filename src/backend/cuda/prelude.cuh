@@ -112,6 +112,7 @@ inline float round(float a) { return rintf(a); }
 inline float sqrt(float a) { return sqrtf(a); }
 inline float inverse_sqrt(float a) { return rsqrtf(a); }
 inline float exp(float a) { return expf(a); }
+inline float exp2(float a) { return exp2f(a); }
 inline float log(float a) { return logf(a); }
 inline float fma(float a, float b, float c) { return fmaf(a, b, c); }
 inline unsigned count_leading_zeros(unsigned a) { return unsigned(__clz(int(a))); }
@@ -153,7 +154,7 @@ inline int extract_bits(int a, unsigned offset, unsigned count) {
     }
 LIFT_1(neg) LIFT_1(bit_not) LIFT_1(logical_not) LIFT_1(to_f32) LIFT_1(to_i32) LIFT_1(to_u32) LIFT_1(to_bool)
 LIFT_1(bits_f32) LIFT_1(bits_i32) LIFT_1(bits_u32) LIFT_1(abs) LIFT_1(sign) LIFT_1(floor) LIFT_1(ceil) LIFT_1(trunc)
-LIFT_1(round) LIFT_1(sqrt) LIFT_1(inverse_sqrt) LIFT_1(exp) LIFT_1(log) LIFT_1(count_leading_zeros)
+LIFT_1(round) LIFT_1(sqrt) LIFT_1(inverse_sqrt) LIFT_1(exp) LIFT_1(exp2) LIFT_1(log) LIFT_1(count_leading_zeros)
 LIFT_2(add) LIFT_2(sub) LIFT_2(mul) LIFT_2(div) LIFT_2(rem) LIFT_2(bit_and) LIFT_2(bit_or) LIFT_2(bit_xor)
 LIFT_2(shl) LIFT_2(shr) LIFT_2(eq) LIFT_2(ne) LIFT_2(lt) LIFT_2(le) LIFT_2(gt) LIFT_2(ge) LIFT_2(min) LIFT_2(max)
 

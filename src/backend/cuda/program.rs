@@ -10,7 +10,7 @@ use cudarc::driver::{CudaSlice, CudaStream, DevicePtr, DeviceRepr, LaunchConfig,
 use std::ops::Range;
 use std::sync::Arc;
 
-/// Bytes of the smallest buffer: one vec4, the widest element of any shader.
+/// Bytes of the smallest buffer, and what every buffer is a multiple of: one vec4, the widest element of any shader.
 const MIN_BUFFER: usize = 16;
 /// Most blocks of a CUDA grid in x, y and z.
 const MAX_GRID: [u32; 3] = [i32::MAX as u32, 65_535, 65_535];
@@ -49,7 +49,8 @@ impl CudaProgram {
         let name = &on.info.name;
         let buffer = |bytes: usize| {
             let what = format!("making a buffer of {} MiB", mib(bytes as u64).floor());
-            on.stream.alloc_zeros::<u8>(bytes.max(MIN_BUFFER)).map_err(|e| failed(name, &what, e))
+            let bytes = bytes.max(MIN_BUFFER).next_multiple_of(MIN_BUFFER);
+            on.stream.alloc_zeros::<u8>(bytes).map_err(|e| failed(name, &what, e))
         };
         let buffers = plan.slots.iter().map(|slot| buffer(slot.bytes)).collect::<Result<Vec<_>>>()?;
         let words = |node: &Node| on.code(node).scratch(&node.args).unwrap_or(0);
@@ -73,7 +74,7 @@ impl CudaProgram {
         let grown = sizes.iter().try_for_each(|(slot, bytes)| {
             let old = &self.buffers[*slot];
             if *bytes > old.len() {
-                let mut new = self.stream.alloc_zeros::<u8>(*bytes)?;
+                let mut new = self.stream.alloc_zeros::<u8>(bytes.next_multiple_of(MIN_BUFFER))?;
                 self.stream.memcpy_dtod(old, &mut new.slice_mut(..old.len()))?;
                 self.stream.synchronize()?;
                 self.buffers[*slot] = new;

@@ -615,6 +615,7 @@ fn math(fun: MathFunction) -> Fallible<&'static str> {
         MathFunction::Sqrt => "sqrt",
         MathFunction::InverseSqrt => "inverse_sqrt",
         MathFunction::Exp => "exp",
+        MathFunction::Exp2 => "exp2",
         MathFunction::Log => "log",
         MathFunction::Fma => "fma",
         MathFunction::Dot => "dot",

@@ -16,7 +16,7 @@ use std::task::{Poll, Waker};
 const WORK_A_SUBMIT: u64 = 20_000_000_000;
 /// Most bytes read back at once, unless a single slice is larger.
 const STAGING: u64 = 64 << 20;
-/// Bytes of the smallest buffer: one vec4, the widest element of any shader.
+/// Bytes of the smallest buffer, and what every buffer is a multiple of: one vec4, the widest element of any shader.
 const MIN_BUFFER: u64 = 16;
 
 struct Step {
@@ -194,7 +194,7 @@ impl WgpuProgram {
 
 /// A buffer of so many bytes for a slot.
 fn buffer(device: &wgpu::Device, faults: &Faults, plan: &Plan, slot: &Slot, bytes: usize) -> Result<wgpu::Buffer> {
-    let size = (bytes as u64).max(MIN_BUFFER);
+    let size = (bytes as u64).max(MIN_BUFFER).next_multiple_of(MIN_BUFFER);
     check_size(&device.limits(), plan, slot, size)?;
     let buffer = device.create_buffer(&wgpu::BufferDescriptor {
         label: Some(&plan.graph.tensor(slot.tensors[0]).name),
@@ -252,7 +252,7 @@ fn scratch(on: &Wgpu, plan: &Plan) -> Result<wgpu::Buffer> {
     }
     let buffer = on.device.create_buffer(&wgpu::BufferDescriptor {
         label: Some("scratch"),
-        size: size.max(MIN_BUFFER),
+        size: size.max(MIN_BUFFER).next_multiple_of(MIN_BUFFER),
         usage: wgpu::BufferUsages::STORAGE,
         mapped_at_creation: false,
     });

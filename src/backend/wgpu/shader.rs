@@ -7,8 +7,11 @@ const SHARED: &[(&str, &str)] = &[
     ("elements", include_str!("../../../shaders/shared/elements.wgsl")),
     ("gemm", include_str!("../../../shaders/shared/gemm.wgsl")),
     ("groups", include_str!("../../../shaders/shared/groups.wgsl")),
+    ("map", include_str!("../../../shaders/shared/map.wgsl")),
     ("permutations", include_str!("../../../shaders/shared/permutations.wgsl")),
+    ("quads", include_str!("../../../shaders/shared/quads.wgsl")),
     ("reduce", include_str!("../../../shaders/shared/reduce.wgsl")),
+    ("tiles", include_str!("../../../shaders/shared/tiles.wgsl")),
 ];
 
 /// The WGSL of an op, each line `//#import name` replaced by that snippet of `shaders/shared`.
