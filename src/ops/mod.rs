@@ -70,6 +70,11 @@ fn few_rows(m: u32, n: u32, batch: u32) -> [u32; 3] {
 
 fn product(factors: &[u32]) -> u64 {
     factors.iter().map(|f| u64::from(*f)).product()
+/// One workgroup for each block of 1,024 tokens of each row.
+fn sample_blocks(a: cpu_kernels::ops::sample::SampleArgs) -> [u32; 3] {
+    [a.vocab.div_ceil(1024), a.rows, 1]
+}
+
 }
 
 macro_rules! access {
@@ -228,7 +233,10 @@ ops! {
     MARK_SEEN = mark_seen(MarkSeenArgs) [ids: r U32, slots: r U32, seen: rw U32]
         grid |_| [1, 1, 1], work |a| u64::from(a.rows);
     SAMPLE = sample(SampleArgs) [logits: r F32, bias: r F32, params: r U32, seen: rw U32, tokens: w U32]
-        grid |a| groups(a.rows), work |a| product(&[a.rows, a.vocab, 32]);
+        grid |a| sample_blocks(a), pass weigh |a| sample_blocks(a), pass narrow |a| sample_blocks(a),
+        pass pick |a| [1, a.rows, 1],
+        scratch |a| (a.rows as usize).saturating_mul(4 * 1024 + a.vocab.div_ceil(1024) as usize * (5 + 1024)),
+        work |a| product(&[a.rows, a.vocab, 32]);
 
     SWIGLU = swiglu(SwigluArgs) [gate: r F32, up: r F32, y: w F32]
         grid |a| elements(a.n), work |a| product(&[a.n, 16]), grad Append(elementwise::swiglu_grad);

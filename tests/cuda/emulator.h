@@ -46,6 +46,13 @@ static unsigned __float_as_uint(float a) {
     return r;
 }
 
+// Fibers switch at barriers alone.
+static unsigned atomicAdd(unsigned* at, unsigned n) {
+    const unsigned old = *at;
+    *at += n;
+    return old;
+}
+
 static int __clz(int a) { return a == 0 ? 32 : __builtin_clz(unsigned(a)); }
 static float rsqrtf(float a) { return 1.0f / sqrtf(a); }
 
