@@ -15,6 +15,8 @@ const WORK_A_SUBMIT: u64 = 20_000_000_000;
 const STAGING: u64 = 64 << 20;
 /// Bytes of the smallest buffer: one vec4, the widest element of any shader.
 const MIN_BUFFER: u64 = 16;
+/// Most bytes of a buffer for reading back that is kept for the next time.
+const KEPT: u64 = 4 << 20;
 
 struct Step {
     /// Those with workgroups, each with their number.
@@ -32,6 +34,7 @@ pub struct WgpuProgram {
 }
 
 /// What nodes bind.
+    staging: Staging,
 struct Buffers {
     /// One for each slot.
     slots: Vec<wgpu::Buffer>,
@@ -44,7 +47,7 @@ struct Buffers {
 impl Drop for WgpuProgram {
     fn drop(&mut self) {
         let Buffers { slots, args, scratch } = &self.buffers;
-        slots.iter().chain([args, scratch]).for_each(wgpu::Buffer::destroy);
+        slots.iter().chain([args, scratch]).chain(&self.staging.0).for_each(wgpu::Buffer::destroy);
     }
 }
 
@@ -59,7 +62,7 @@ impl WgpuProgram {
         let steps = plan.graph.nodes.iter().enumerate().map(step).collect::<Result<_>>()?;
         on.faults.check()?;
         let (device, queue, faults) = (on.device.clone(), on.queue.clone(), on.faults.clone());
-        Ok(WgpuProgram { device, queue, faults, buffers, steps })
+        Ok(WgpuProgram { device, queue, faults, buffers, steps, staging: Staging::default() })
     }
 
     /// Gives slots more room, up to so many bytes each: (slot, bytes).
@@ -145,30 +148,25 @@ impl WgpuProgram {
             let size = now.iter().map(|(_, bytes)| padded(*bytes)).sum::<u64>().max(MIN_BUFFER);
             let staging = self.stage(now, size);
             self.faults.check()?;
-            let mapped = map(&self.device, &staging).await;
+            let mapped = map(&self.device, &staging, size).await;
             self.faults.check()?;
             mapped?;
-            let view = staging.get_mapped_range(..).map_err(|e| Error::Device(format!("reading back: {e}")))?;
+            let view = staging.get_mapped_range(..size).map_err(|e| Error::Device(format!("reading back: {e}")))?;
             let mut at = 0;
             for (_, bytes) in now {
                 found.push(view[at..at + bytes].to_vec());
                 at += bytes.next_multiple_of(4);
             }
             drop(view);
-            staging.destroy();
+            self.staging.give_back(staging);
             rest = later;
         }
         Ok(found)
     }
 
     /// Copies the slices one after the other, each padded to 4 bytes, to a buffer that can be mapped.
-    fn stage(&self, slices: &[(usize, usize)], size: u64) -> wgpu::Buffer {
-        let staging = self.device.create_buffer(&wgpu::BufferDescriptor {
-            label: Some("read back"),
-            size,
-            usage: wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
-            mapped_at_creation: false,
-        });
+    fn stage(&mut self, slices: &[(usize, usize)], size: u64) -> wgpu::Buffer {
+        let staging = self.staging.take(&self.device, size);
         let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
         let mut at = 0;
         for (slot, bytes) in slices {
@@ -216,6 +214,36 @@ fn args_stride(device: &wgpu::Device) -> u64 {
 
 /// One uniform buffer with the `Args` of all nodes.
 fn args_buffer(on: &Wgpu, nodes: &[Node]) -> wgpu::Buffer {
+/// Buffers for reading back that wait for the next time: at most one of each size, so that what a step reads every time needs
+/// no new one.
+#[derive(Default)]
+struct Staging(Vec<wgpu::Buffer>);
+
+impl Staging {
+    /// A buffer of at least so many bytes.
+    fn take(&mut self, device: &wgpu::Device, bytes: u64) -> wgpu::Buffer {
+        let size = if bytes <= KEPT { bytes.next_power_of_two() } else { bytes };
+        if let Some(i) = self.0.iter().position(|kept| kept.size() == size) {
+            return self.0.swap_remove(i);
+        }
+        device.create_buffer(&wgpu::BufferDescriptor {
+            label: Some("read back"),
+            size,
+            usage: wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
+            mapped_at_creation: false,
+        })
+    }
+
+    /// Takes a mapped buffer back that was read. A large one is freed.
+    fn give_back(&mut self, buffer: wgpu::Buffer) {
+        if buffer.size() > KEPT || self.0.iter().any(|kept| kept.size() == buffer.size()) {
+            return buffer.destroy();
+        }
+        buffer.unmap();
+        self.0.push(buffer);
+    }
+}
+
     let stride = args_stride(&on.device);
     let mut bytes = vec![0; (nodes.len() * stride as usize).max(stride as usize)];
     for (node, bytes) in nodes.iter().zip(bytes.chunks_mut(stride as usize)) {
@@ -285,12 +313,12 @@ fn bind_group(
     })
 }
 
-/// Waits until `buffer` is mapped for reading.
-async fn map(device: &wgpu::Device, buffer: &wgpu::Buffer) -> Result<()> {
+/// Waits until the first bytes of `buffer` are mapped for reading.
+async fn map(device: &wgpu::Device, buffer: &wgpu::Buffer, bytes: u64) -> Result<()> {
     type State = (Option<Result<(), wgpu::BufferAsyncError>>, Option<Waker>);
     let shared: Arc<Mutex<State>> = Arc::default();
     let state = shared.clone();
-    buffer.map_async(wgpu::MapMode::Read, .., move |result| {
+    buffer.map_async(wgpu::MapMode::Read, ..bytes, move |result| {
         let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
         state.0 = Some(result);
         if let Some(waker) = state.1.take() {
@@ -321,4 +349,34 @@ fn wait(device: &wgpu::Device) -> Result<()> {
 #[cfg(target_arch = "wasm32")]
 fn wait(_device: &wgpu::Device) -> Result<()> {
     Ok(())
+}
+
+#[cfg(all(test, feature = "native"))]
+mod tests {
+    use super::*;
+    use crate::graph::{DType, Graph};
+
+    #[test]
+    fn what_is_read_again_needs_no_new_buffer() {
+        let Ok(on) = Wgpu::open(None) else { return println!("NOT TESTED on wgpu: this machine has no adapter") };
+        let mut g = Graph::new();
+        let t = g.persistent("x", &[KEPT as usize / 2], DType::F32);
+        let plan = Plan::new(g);
+        let mut program = WgpuProgram::new(&on, &plan).unwrap();
+        let words: Vec<u32> = (0..KEPT as u32 / 2).collect();
+        program.write(plan.slot(t), 0, bytemuck::cast_slice(&words));
+        let mut read = |bytes: usize| {
+            let found = pollster::block_on(program.read(&[(plan.slot(t), bytes)])).unwrap().remove(0);
+            assert_eq!(found, bytemuck::cast_slice::<u32, u8>(&words)[..bytes]);
+            program.staging.0.clone()
+        };
+        let first = read(20);
+        assert_eq!(first.len(), 1);
+        // Sizes of one class share a buffer, a larger size gets one of its own, and one that is too large is not kept.
+        assert_eq!(read(32), first);
+        assert_eq!(read(17), first);
+        assert_eq!(read(1000).len(), 2);
+        assert_eq!(read(KEPT as usize + 4).len(), 2);
+        assert!(read(20).contains(&first[0]));
+    }
 }
