@@ -41,6 +41,8 @@ const WORKGROUP: u32 = 64;
 const TILE: u32 = 64;
 /// Most rows of a matrix product that is bound by reading its right factor, as in decoding.
 const FEW_ROWS: u32 = 8;
+/// Most rows of attention over a cache for which keys are split into blocks of four pages.
+const SPLIT_ROWS: u32 = 16;
 /// Most workgroups in x; further ones go to y. A power of two below WebGPU's limit of 65,535 in a dimension.
 const FOLD: u32 = 32_768;
 /// Elements that are reduced to one partial result.
@@ -68,13 +70,13 @@ fn few_rows(m: u32, n: u32, batch: u32) -> [u32; 3] {
     [n.div_ceil(8), m.div_ceil(4), batch]
 }
 
-fn product(factors: &[u32]) -> u64 {
-    factors.iter().map(|f| u64::from(*f)).product()
 /// One workgroup for each block of 1,024 tokens of each row.
 fn sample_blocks(a: cpu_kernels::ops::sample::SampleArgs) -> [u32; 3] {
     [a.vocab.div_ceil(1024), a.rows, 1]
 }
 
+fn product(factors: &[u32]) -> u64 {
+    factors.iter().map(|f| u64::from(*f)).product()
 }
 
 macro_rules! access {
@@ -227,7 +229,14 @@ ops! {
         grid |a| elements(a.rows * a.kv_heads * a.head_dim), work |a| product(&[a.rows, a.kv_heads, a.head_dim]);
     ATTENTION_CACHED = attention_cached(AttentionCachedArgs)
         [q: r F32, k: r F32, v: r F32, positions: r U32, slots: r U32, pages: r U32, y: w F32]
-        grid |a| [a.rows, a.heads, 1], work |a| product(&[2, a.rows, a.slot_pages, PAGE as u32, a.heads, a.head_dim]);
+        grid |a| [if a.rows <= SPLIT_ROWS { a.slot_pages.div_ceil(4) } else { 1 }, a.heads, a.rows],
+        pass combine |a| [1, a.heads, if a.rows <= SPLIT_ROWS { a.rows } else { 0 }],
+        scratch |a| if a.rows <= SPLIT_ROWS {
+            product(&[a.rows, 1 + a.heads * a.slot_pages.div_ceil(4) * (2 + a.head_dim)]) as usize
+        } else {
+            0
+        },
+        work |a| product(&[2, a.rows, a.slot_pages, PAGE as u32, a.heads, a.head_dim]);
     GATHER_ROWS = gather_rows(GatherRowsArgs) [x: r F32, index: r U32, y: w F32]
         grid |a| elements(a.rows * a.dim), work |a| product(&[a.rows, a.dim]);
     MARK_SEEN = mark_seen(MarkSeenArgs) [ids: r U32, slots: r U32, seen: rw U32]

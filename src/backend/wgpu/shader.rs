@@ -8,6 +8,7 @@ const SHARED: &[(&str, &str)] = &[
     ("gemm", include_str!("../../../shaders/shared/gemm.wgsl")),
     ("groups", include_str!("../../../shaders/shared/groups.wgsl")),
     ("permutations", include_str!("../../../shaders/shared/permutations.wgsl")),
+    ("parts", include_str!("../../../shaders/shared/parts.wgsl")),
     ("reduce", include_str!("../../../shaders/shared/reduce.wgsl")),
 ];
 
