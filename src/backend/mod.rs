@@ -27,7 +27,7 @@ pub use lockstep::first_not_finite;
 pub use lockstep::{Difference, float_error, lockstep, parity_limit};
 #[cfg(feature = "native")]
 pub use wgpu::adapters;
-pub use wgpu::{AdapterInfo, NO_ADAPTER, Wgpu, shader_source};
+pub use wgpu::{AdapterInfo, FUSED, NO_ADAPTER, Wgpu, dispatches, fusible, shader_source};
 
 /// An open device that can run plans.
 pub enum Backend {
@@ -104,6 +104,19 @@ impl Program {
     /// The plan that this program runs.
     pub fn plan(&self) -> &Plan {
         &self.plan
+    }
+
+    /// What a range of nodes takes: dispatches on a GPU, where some sequences of nodes are one, and kernels on the CPU.
+    pub fn dispatches(&self, nodes: Range<usize>) -> usize {
+        match &self.device {
+            Device::Cpu(_) => nodes.len(),
+            Device::Wgpu(program) => program.dispatches(nodes),
+            #[cfg(feature = "cuda")]
+            Device::Cuda(_) => {
+                let nodes = self.plan.graph.nodes[nodes].iter();
+                nodes.flat_map(|n| n.op.passes.iter().filter(|p| !(p.grid)(&n.args).contains(&0))).count()
+            }
+        }
     }
 
     /// Bytes of all buffers, plus the packed copies of operands that the CPU backend keeps and the scratch memory of the

@@ -6,7 +6,7 @@ use super::pages::Pages;
 use super::sampling::Sampling;
 use super::step::{DecodeStep, Rows, SIZES};
 use super::weights::{load_tensor, load_weights};
-use crate::backend::{Backend, Program};
+use crate::backend::{Backend, Program, fusible};
 use crate::formats::{ModelFile, Tensor};
 use crate::graph::{Graph, Plan};
 use crate::model::{Model, ModelConfig, State};
@@ -140,7 +140,8 @@ impl Engine {
         let wanted = SIZES.iter().take_while(|(rows, _)| *rows < most).count() + 1;
         let build = |size| DecodeStep::build(&mut g, &model, &state, sampling, size, options.slots);
         let steps: Vec<DecodeStep> = SIZES.into_iter().take(wanted).map(build).collect();
-        let mut program = backend.prepare(Arc::new(Plan::new(g)))?;
+        let fusible = fusible(&g);
+        let mut program = backend.prepare(Arc::new(Plan::keeping(g, &fusible)))?;
         program.write(model.rope, &model.rope_table());
         program.write(state.pages, &vec![u32::MAX; options.slots * context.div_ceil(PAGE)]);
         let (slots, pages) = ((0..options.slots).map(|_| None).collect(), Pages::new(options.slots));
@@ -174,9 +175,9 @@ impl Engine {
         self.slots.iter().filter(|s| s.is_none()).count()
     }
 
-    /// Ops submitted for each decoded token of a single sequence.
+    /// Dispatches for each decoded token of a single sequence, or kernels on the CPU.
     pub fn dispatches_per_token(&self) -> usize {
-        self.steps[0].section.nodes().len()
+        self.program.dispatches(self.steps[0].section.nodes())
     }
 
     /// The plan of all its steps, one section for each number of rows.

@@ -127,7 +127,7 @@ const BINS: usize = 1024;
 /// The bin of a weight of at most 1. That of 0 is beyond those of weights that count.
 #[inline(always)]
 fn bin_of(weight: f32) -> usize {
-    ((weight.to_bits() - LEAST.to_bits()) >> 18) as usize % BINS
+    (weight.to_bits().wrapping_sub(LEAST.to_bits()) >> 18) as usize % BINS
 }
 
 /// A weight as a multiple of 2^-28.

@@ -3,6 +3,7 @@
 //! A device reports some errors asynchronously: out of memory, a rejected call, a lost device. They are kept until the next
 //! call that can return an error. Natively they arrive before the faulty call returns, in a browser a little later.
 
+mod fuse;
 mod program;
 mod shader;
 
@@ -12,6 +13,7 @@ use crate::{Error, Result};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+pub use fuse::{FUSED, dispatches, fusible};
 pub(super) use program::WgpuProgram;
 pub use shader::shader_source;
 
@@ -184,6 +186,7 @@ pub struct Wgpu {
     faults: Faults,
     /// Those of each op, by its name.
     pipelines: Mutex<HashMap<&'static str, Vec<wgpu::ComputePipeline>>>,
+    fuses: bool,
 }
 
 impl Wgpu {
@@ -226,7 +229,12 @@ impl Wgpu {
         let (device, queue) = opened.map_err(|e| Error::Device(format!("{} cannot be opened: {e}", info.name)))?;
         let faults = Faults::default();
         faults.watch(&device, &info.name);
-        Ok(Wgpu { info, device, queue, faults, pipelines: Mutex::default() })
+        Ok(Wgpu { info, device, queue, faults, pipelines: Mutex::default(), fuses: true })
+    }
+
+    /// The same device, whose programs run every node by itself.
+    pub fn unfused(self) -> Self {
+        Wgpu { fuses: false, ..self }
     }
 
     /// The adapter that was opened.
@@ -241,6 +249,17 @@ impl Wgpu {
 
     pub(super) fn prepare(&self, plan: &Plan) -> Result<WgpuProgram> {
         WgpuProgram::new(self, plan)
+    }
+
+    /// The ops whose shaders programs on this device may run: those of the table, and fused ones that do not need more buffers
+    /// than the device allows.
+    pub fn shaders(&self) -> Vec<&'static Op> {
+        crate::ops::TABLE.iter().chain(FUSED.iter().filter(|op| self.has_buffers(op))).copied().collect()
+    }
+
+    fn has_buffers(&self, op: &Op) -> bool {
+        let count = op.bindings.len() + usize::from(op.scratch.is_some());
+        count <= self.device.limits().max_storage_buffers_per_shader_stage as usize
     }
 
     /// Makes the pipeline of each op. Returns the names of the ops that the device rejects, with its reasons.

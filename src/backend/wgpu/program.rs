@@ -1,9 +1,11 @@
 //! A plan on a wgpu device: one buffer for each slot, one bind group for each node, one submission for many nodes.
 
+use super::fuse::{Fused, fuse};
 use super::{Faults, Wgpu};
 use crate::error::mib;
-use crate::graph::{Node, Plan, Slot, Tensor};
+use crate::graph::{Access, Node, Plan, Slot, Tensor};
 use crate::{Error, Result};
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Poll, Waker};
@@ -13,10 +15,10 @@ use std::task::{Poll, Waker};
 const WORK_A_SUBMIT: u64 = 20_000_000_000;
 /// Most bytes read back at once, unless a single slice is larger.
 const STAGING: u64 = 64 << 20;
-/// Bytes of the smallest buffer: one vec4, the widest element of any shader.
-const MIN_BUFFER: u64 = 16;
 /// Most bytes of a buffer for reading back that is kept for the next time.
 const KEPT: u64 = 4 << 20;
+/// Bytes of the smallest buffer: one vec4, the widest element of any shader.
+const MIN_BUFFER: u64 = 16;
 
 struct Step {
     /// Those with workgroups, each with their number.
@@ -30,11 +32,16 @@ pub struct WgpuProgram {
     queue: wgpu::Queue,
     faults: Faults,
     buffers: Buffers,
+    /// One for each node of the plan, then one for each of `more`.
     steps: Vec<Step>,
+    /// The nodes that run instead of others.
+    more: Vec<Node>,
+    /// By the first of the nodes that are fused: their end, and the steps that run instead.
+    fused: BTreeMap<usize, (usize, Range<usize>)>,
+    staging: Staging,
 }
 
 /// What nodes bind.
-    staging: Staging,
 struct Buffers {
     /// One for each slot.
     slots: Vec<wgpu::Buffer>,
@@ -57,12 +64,21 @@ impl WgpuProgram {
         for slot in &plan.slots {
             slots.push(buffer(&on.device, &on.faults, plan, slot, slot.bytes)?);
         }
-        let buffers = Buffers { slots, args: args_buffer(on, &plan.graph.nodes), scratch: scratch(on, plan)? };
-        let step = |(i, node)| step(on, plan, &buffers, i, node);
-        let steps = plan.graph.nodes.iter().enumerate().map(step).collect::<Result<_>>()?;
+        let (mut more, mut fused) = (Vec::new(), BTreeMap::new());
+        for Fused { nodes, instead } in fuse(&plan.graph) {
+            if on.fuses && instead.iter().all(|node| allowed(on, plan, node)) {
+                let first = plan.graph.nodes.len() + more.len();
+                fused.insert(nodes.start, (nodes.end, first..first + instead.len()));
+                more.extend(instead);
+            }
+        }
+        let nodes: Vec<&Node> = plan.graph.nodes.iter().chain(&more).collect();
+        let buffers = Buffers { slots, args: args_buffer(on, &nodes), scratch: scratch(on, plan)? };
+        let step = |(i, node): (usize, &&Node)| step(on, plan, &buffers, i, node);
+        let steps = nodes.iter().enumerate().map(step).collect::<Result<_>>()?;
         on.faults.check()?;
         let (device, queue, faults) = (on.device.clone(), on.queue.clone(), on.faults.clone());
-        Ok(WgpuProgram { device, queue, faults, buffers, steps, staging: Staging::default() })
+        Ok(WgpuProgram { device, queue, faults, buffers, steps, more, fused, staging: Staging::default() })
     }
 
     /// Gives slots more room, up to so many bytes each: (slot, bytes).
@@ -80,7 +96,7 @@ impl WgpuProgram {
         });
         let mut moved = vec![false; self.buffers.slots.len()];
         sizes.iter().for_each(|(slot, _)| moved[*slot] = true);
-        for (i, (node, step)) in plan.graph.nodes.iter().zip(&mut self.steps).enumerate() {
+        for (i, (node, step)) in plan.graph.nodes.iter().chain(&self.more).zip(&mut self.steps).enumerate() {
             if node.tensors.iter().any(|t| moved[plan.slot(*t)]) {
                 if let Some((pipeline, _)) = step.passes.first() {
                     step.bind_group = bind_group(&self.device, plan, &self.buffers, (i, node), pipeline);
@@ -90,11 +106,34 @@ impl WgpuProgram {
         grown.and(self.faults.check())
     }
 
+    /// The steps of a range of nodes.
+    fn steps(&self, nodes: Range<usize>) -> Vec<&Step> {
+        let (mut steps, mut i) = (Vec::with_capacity(nodes.len()), nodes.start);
+        while i < nodes.end {
+            match self.fused.get(&i) {
+                Some((end, instead)) if *end <= nodes.end => {
+                    steps.extend(&self.steps[instead.clone()]);
+                    i = *end;
+                }
+                _ => {
+                    steps.push(&self.steps[i]);
+                    i += 1;
+                }
+            }
+        }
+        steps
+    }
+
+    pub(in super::super) fn dispatches(&self, nodes: Range<usize>) -> usize {
+        self.steps(nodes).iter().map(|step| step.passes.len()).sum()
+    }
+
     pub(in super::super) fn run(&mut self, nodes: Range<usize>) -> Result<()> {
-        let mut rest = &self.steps[nodes];
+        let steps = self.steps(nodes);
+        let mut rest = &steps[..];
         while !rest.is_empty() {
             let mut work = 0;
-            let fits = |step: &&Step| {
+            let fits = |step: &&&Step| {
                 let first = work == 0;
                 work += step.work.max(1);
                 first || work <= WORK_A_SUBMIT
@@ -106,7 +145,7 @@ impl WgpuProgram {
         self.faults.check()
     }
 
-    fn submit(&self, steps: &[Step]) {
+    fn submit(&self, steps: &[&Step]) {
         let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
         let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
         for step in steps {
@@ -179,6 +218,36 @@ impl WgpuProgram {
     }
 }
 
+/// Buffers for reading back that wait for the next time: at most one of each size, so that what a step reads every time needs
+/// no new one.
+#[derive(Default)]
+struct Staging(Vec<wgpu::Buffer>);
+
+impl Staging {
+    /// A buffer of at least so many bytes.
+    fn take(&mut self, device: &wgpu::Device, bytes: u64) -> wgpu::Buffer {
+        let size = if bytes <= KEPT { bytes.next_power_of_two() } else { bytes };
+        if let Some(i) = self.0.iter().position(|kept| kept.size() == size) {
+            return self.0.swap_remove(i);
+        }
+        device.create_buffer(&wgpu::BufferDescriptor {
+            label: Some("read back"),
+            size,
+            usage: wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
+            mapped_at_creation: false,
+        })
+    }
+
+    /// Takes a mapped buffer back that was read. A large one is freed.
+    fn give_back(&mut self, buffer: wgpu::Buffer) {
+        if buffer.size() > KEPT || self.0.iter().any(|kept| kept.size() == buffer.size()) {
+            return buffer.destroy();
+        }
+        buffer.unmap();
+        self.0.push(buffer);
+    }
+}
+
 /// A buffer of so many bytes for a slot.
 fn buffer(device: &wgpu::Device, faults: &Faults, plan: &Plan, slot: &Slot, bytes: usize) -> Result<wgpu::Buffer> {
     let size = (bytes as u64).max(MIN_BUFFER);
@@ -213,37 +282,7 @@ fn args_stride(device: &wgpu::Device) -> u64 {
 }
 
 /// One uniform buffer with the `Args` of all nodes.
-fn args_buffer(on: &Wgpu, nodes: &[Node]) -> wgpu::Buffer {
-/// Buffers for reading back that wait for the next time: at most one of each size, so that what a step reads every time needs
-/// no new one.
-#[derive(Default)]
-struct Staging(Vec<wgpu::Buffer>);
-
-impl Staging {
-    /// A buffer of at least so many bytes.
-    fn take(&mut self, device: &wgpu::Device, bytes: u64) -> wgpu::Buffer {
-        let size = if bytes <= KEPT { bytes.next_power_of_two() } else { bytes };
-        if let Some(i) = self.0.iter().position(|kept| kept.size() == size) {
-            return self.0.swap_remove(i);
-        }
-        device.create_buffer(&wgpu::BufferDescriptor {
-            label: Some("read back"),
-            size,
-            usage: wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
-            mapped_at_creation: false,
-        })
-    }
-
-    /// Takes a mapped buffer back that was read. A large one is freed.
-    fn give_back(&mut self, buffer: wgpu::Buffer) {
-        if buffer.size() > KEPT || self.0.iter().any(|kept| kept.size() == buffer.size()) {
-            return buffer.destroy();
-        }
-        buffer.unmap();
-        self.0.push(buffer);
-    }
-}
-
+fn args_buffer(on: &Wgpu, nodes: &[&Node]) -> wgpu::Buffer {
     let stride = args_stride(&on.device);
     let mut bytes = vec![0; (nodes.len() * stride as usize).max(stride as usize)];
     for (node, bytes) in nodes.iter().zip(bytes.chunks_mut(stride as usize)) {
@@ -258,6 +297,14 @@ impl Staging {
     });
     on.queue.write_buffer(&buffer, 0, &bytes);
     buffer
+}
+
+/// Whether the device can run a fused node: it has that many buffers, and none that is written is bound twice.
+fn allowed(on: &Wgpu, plan: &Plan, node: &Node) -> bool {
+    let slots: Vec<usize> = node.tensors.iter().map(|t| plan.slot(*t)).collect();
+    let written = slots.iter().zip(node.op.bindings).filter(|(_, binding)| binding.access != Access::Read);
+    let mut alone = written.map(|(slot, _)| slots.iter().filter(|other| *other == slot).count() == 1);
+    on.has_buffers(node.op) && alone.all(|alone| alone)
 }
 
 /// The memory in which passes hand results on.
