@@ -79,6 +79,14 @@ enum Device {
     Cuda(cuda::CudaProgram),
 }
 
+/// A tensor that is being read, as it was when the reading began.
+pub(crate) struct Reading(Read);
+
+enum Read {
+    Done(Vec<u8>),
+    Staged(wgpu::Staged),
+}
+
 /// A plan on a device.
 pub struct Program {
     plan: Arc<Plan>,
@@ -255,6 +263,42 @@ impl Program {
             #[cfg(feature = "cuda")]
             Device::Cuda(program) => program.read(&slices),
         }
+    }
+
+    /// Whether nodes may be submitted long before the device runs them, so that submitting early saves time.
+    pub(crate) fn runs_later(&self) -> bool {
+        matches!(self.device, Device::Wgpu(_))
+    }
+
+    /// Begins to read a tensor. What is submitted after this does not change what is read.
+    pub(crate) async fn begin_read(&mut self, t: TensorId) -> Result<Reading> {
+        if let Device::Wgpu(program) = &mut self.device {
+            let tensor = self.plan.graph.tensor(t);
+            let bytes = tensor.elements() * tensor.dtype.bytes();
+            return Ok(Reading(Read::Staged(program.stage(&[(self.plan.slot(t), bytes)]))));
+        }
+        Ok(Reading(Read::Done(self.read_bytes(&[t]).await?.remove(0))))
+    }
+
+    /// The bytes of a tensor whose reading began. Fails as [`Program::read_bytes`] does.
+    pub(crate) async fn end_read(&mut self, reading: Reading) -> Result<Vec<u8>> {
+        match (reading.0, &mut self.device) {
+            (Read::Done(bytes), _) => Ok(bytes),
+            (Read::Staged(staged), Device::Wgpu(program)) => Ok(program.collect(staged).await?.remove(0)),
+            (Read::Staged(_), _) => unreachable!("only wgpu stages"),
+        }
+    }
+
+    /// Copies a tensor to the start of another, of the same type, after everything submitted so far.
+    ///
+    /// # Panics
+    /// When the other is smaller, and on a device that runs nodes at once.
+    pub(crate) fn copy(&mut self, from: TensorId, to: TensorId) {
+        let (have, into) = (self.plan.graph.tensor(from), self.plan.graph.tensor(to));
+        assert!(have.dtype == into.dtype && have.elements() <= into.elements(), "copy of {}", have.name);
+        let bytes = have.elements() * have.dtype.bytes();
+        let Device::Wgpu(program) = &mut self.device else { panic!("a copy on a device that runs nodes at once") };
+        program.copy(self.plan.slot(from), self.plan.slot(to), bytes);
     }
 
     /// Reads one tensor as elements of type `T`, whatever its own type. Fails as [`Program::read_bytes`] does.

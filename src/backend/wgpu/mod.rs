@@ -14,7 +14,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub use fuse::{FUSED, dispatches, fusible};
-pub(super) use program::WgpuProgram;
+pub(super) use program::{Staged, WgpuProgram};
 pub use shader::shader_source;
 
 /// Error text for a machine without any adapter: what is missing, and what to do.

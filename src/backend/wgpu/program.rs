@@ -174,7 +174,6 @@ impl WgpuProgram {
     /// Reads the first bytes of slots; each slice is (slot, bytes).
     pub(in super::super) async fn read(&mut self, slices: &[(usize, usize)]) -> Result<Vec<Vec<u8>>> {
         let mut found = Vec::with_capacity(slices.len());
-        let padded = |bytes: usize| bytes.next_multiple_of(4) as u64;
         let mut rest = slices;
         while !rest.is_empty() {
             let mut total = 0;
@@ -184,38 +183,68 @@ impl WgpuProgram {
                 first || total <= STAGING
             };
             let (now, later) = rest.split_at(rest.iter().take_while(fits).count());
-            let size = now.iter().map(|(_, bytes)| padded(*bytes)).sum::<u64>().max(MIN_BUFFER);
-            let staging = self.stage(now, size);
-            self.faults.check()?;
-            let mapped = map(&self.device, &staging, size).await;
-            self.faults.check()?;
-            mapped?;
-            let view = staging.get_mapped_range(..size).map_err(|e| Error::Device(format!("reading back: {e}")))?;
-            let mut at = 0;
-            for (_, bytes) in now {
-                found.push(view[at..at + bytes].to_vec());
-                at += bytes.next_multiple_of(4);
-            }
-            drop(view);
-            self.staging.give_back(staging);
+            let staged = self.stage(now);
+            found.extend(self.collect(staged).await?);
             rest = later;
         }
         Ok(found)
     }
 
-    /// Copies the slices one after the other, each padded to 4 bytes, to a buffer that can be mapped.
-    fn stage(&mut self, slices: &[(usize, usize)], size: u64) -> wgpu::Buffer {
-        let staging = self.staging.take(&self.device, size);
+    /// What was copied for reading, once the copies have run.
+    pub(in super::super) async fn collect(&mut self, staged: Staged) -> Result<Vec<Vec<u8>>> {
+        let Staged { buffer, sizes, submission } = staged;
+        self.faults.check()?;
+        let all = sizes.iter().map(|bytes| padded(*bytes)).sum::<u64>().max(MIN_BUFFER);
+        let mapped = map(&self.device, &buffer, all, submission).await;
+        self.faults.check()?;
+        mapped?;
+        let view = buffer.get_mapped_range(..all).map_err(|e| Error::Device(format!("reading back: {e}")))?;
+        let mut at = 0;
+        let part = |bytes: usize| {
+            let part = view[at..at + bytes].to_vec();
+            at += bytes.next_multiple_of(4);
+            part
+        };
+        let found = sizes.into_iter().map(part).collect();
+        drop(view);
+        self.staging.give_back(buffer);
+        Ok(found)
+    }
+
+    /// Copies the first bytes of a slot to another.
+    pub(in super::super) fn copy(&mut self, from: usize, to: usize, bytes: usize) {
+        let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+        let [from, to] = [from, to].map(|slot| &self.buffers.slots[slot]);
+        encoder.copy_buffer_to_buffer(from, 0, to, 0, padded(bytes));
+        self.queue.submit([encoder.finish()]);
+    }
+
+    /// Copies slices one after the other, each padded to 4 bytes, to a buffer that can be mapped.
+    pub(in super::super) fn stage(&mut self, slices: &[(usize, usize)]) -> Staged {
+        let sizes: Vec<usize> = slices.iter().map(|(_, bytes)| *bytes).collect();
+        let all = sizes.iter().map(|bytes| padded(*bytes)).sum::<u64>().max(MIN_BUFFER);
+        let buffer = self.staging.take(&self.device, all);
         let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
         let mut at = 0;
         for (slot, bytes) in slices {
-            let bytes = bytes.next_multiple_of(4) as u64;
-            encoder.copy_buffer_to_buffer(&self.buffers.slots[*slot], 0, &staging, at, bytes);
-            at += bytes;
+            encoder.copy_buffer_to_buffer(&self.buffers.slots[*slot], 0, &buffer, at, padded(*bytes));
+            at += padded(*bytes);
         }
-        self.queue.submit([encoder.finish()]);
-        staging
+        let submission = self.queue.submit([encoder.finish()]);
+        Staged { buffer, sizes, submission }
     }
+}
+
+/// Slices that were copied for reading.
+pub struct Staged {
+    buffer: wgpu::Buffer,
+    /// The bytes of each.
+    sizes: Vec<usize>,
+    submission: wgpu::SubmissionIndex,
+}
+
+fn padded(bytes: usize) -> u64 {
+    bytes.next_multiple_of(4) as u64
 }
 
 /// Buffers for reading back that wait for the next time: at most one of each size, so that what a step reads every time needs
@@ -360,8 +389,13 @@ fn bind_group(
     })
 }
 
-/// Waits until the first bytes of `buffer` are mapped for reading.
-async fn map(device: &wgpu::Device, buffer: &wgpu::Buffer, bytes: u64) -> Result<()> {
+/// Waits until the first bytes of `buffer` are mapped for reading, which were written by a submission.
+async fn map(
+    device: &wgpu::Device,
+    buffer: &wgpu::Buffer,
+    bytes: u64,
+    submission: wgpu::SubmissionIndex,
+) -> Result<()> {
     type State = (Option<Result<(), wgpu::BufferAsyncError>>, Option<Waker>);
     let shared: Arc<Mutex<State>> = Arc::default();
     let state = shared.clone();
@@ -372,7 +406,7 @@ async fn map(device: &wgpu::Device, buffer: &wgpu::Buffer, bytes: u64) -> Result
             waker.wake();
         }
     });
-    wait(device)?;
+    wait(device, submission)?;
     let mapped = std::future::poll_fn(|context| {
         let mut state = shared.lock().unwrap_or_else(PoisonError::into_inner);
         match state.0.take() {
@@ -386,15 +420,15 @@ async fn map(device: &wgpu::Device, buffer: &wgpu::Buffer, bytes: u64) -> Result
     mapped.await.map_err(|e| Error::Device(format!("reading back: {e}")))
 }
 
-/// Waits for the device. A browser needs no polling and cannot block.
+/// Waits until the device has run a submission. A browser needs no polling and cannot block.
 #[cfg(not(target_arch = "wasm32"))]
-fn wait(device: &wgpu::Device) -> Result<()> {
-    let done = device.poll(wgpu::PollType::wait_indefinitely());
+fn wait(device: &wgpu::Device, submission: wgpu::SubmissionIndex) -> Result<()> {
+    let done = device.poll(wgpu::PollType::Wait { submission_index: Some(submission), timeout: None });
     done.map(|_| ()).map_err(|e| Error::Device(format!("waiting for the device: {e}")))
 }
 
 #[cfg(target_arch = "wasm32")]
-fn wait(_device: &wgpu::Device) -> Result<()> {
+fn wait(_device: &wgpu::Device, _submission: wgpu::SubmissionIndex) -> Result<()> {
     Ok(())
 }
 
