@@ -298,14 +298,12 @@ impl Engine {
         let mut events = self.drop_cancelled();
         // A step for sequences that have all ended is not waited for.
         let ahead = self.ahead.take().filter(|step| (0..self.slots.len()).any(|slot| self.runs(slot, step)));
-        let Some(now) = (match ahead {
-            Some(step) => Some(step),
-            None => match self.next_rows(&mut events)? {
-                Some(rows) => Some(self.submit(rows).await?),
-                None => None,
-            },
-        }) else {
-            return Ok(events);
+        let now = match ahead {
+            Some(step) => step,
+            None => {
+                let Some(rows) = self.next_rows(&mut events)? else { return Ok(events) };
+                self.submit(rows).await?
+            }
         };
         if let Some(rows) = self.rows_after(&now) {
             self.ahead = Some(self.submit(rows).await?);
