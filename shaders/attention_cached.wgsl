@@ -2,9 +2,24 @@
 // sequence in slots[r], and sees that sequence up to itself. A slot or a position beyond the table of pages, such as a slot of
 // 0xffffffff, gives 0, and so does a sequence with a page up to there that is beyond the cache.
 //
-// A workgroup takes one head of one row, and walks the keys page by page with a running maximum: each thread makes the
-// score of one key, then adds up one or two elements of the weighted values. head_dim is at most 128. Keys and values have
-// the layout of `kv_append`, so that neighbouring threads read neighbours in memory.
+// Keys are taken in blocks of 256, each with its own maximum, and the blocks are then put together in order. Up to 16 rows, a
+// workgroup takes one block of one head of one row, and `combine` puts blocks together; further rows are enough work without
+// that, so a workgroup takes all blocks. Within a block, each thread makes the score of one key of a
+// page, then adds up one or two elements of the weighted values. head_dim is at most 128. Keys and values have the layout of
+// `kv_append`, so that neighbouring threads read neighbours in memory.
+
+//#import parts
+
+// The sums of some keys, for the two elements of a head that a thread has.
+struct Part { most: f32, total: f32, low: f32, high: f32 }
+
+// `most` of no keys is -1e30: then this is b.
+fn merged(a: Part, b: Part) -> Part {
+    let top = max(a.most, b.most);
+    let x = exp(a.most - top);
+    let y = exp(b.most - top);
+    return Part(top, a.total * x + b.total * y, a.low * x + b.low * y, a.high * x + b.high * y);
+}
 
 struct Args { rows: u32, heads: u32, kv_heads: u32, head_dim: u32, slot_pages: u32, scale: f32 }
 
@@ -16,15 +31,54 @@ struct Args { rows: u32, heads: u32, kv_heads: u32, head_dim: u32, slot_pages: u
 @group(0) @binding(5) var<storage, read> slots: array<u32>; // (rows)
 @group(0) @binding(6) var<storage, read> pages: array<u32>; // (slots, slot_pages)
 @group(0) @binding(7) var<storage, read_write> y: array<f32>; // (rows, heads, head_dim)
+@group(0) @binding(8) var<storage, read_write> scratch: array<f32>; // as `parts` describes
 
 var<workgroup> query: array<f32, 128>;
 var<workgroup> scores: array<f32, 64>;
 
+// The sum over keys `first` to `end`, at most 256, of the pages in this row of the table.
+fn attend(first: u32, end: u32, table: u32, kv_head: u32, lane: u32) -> Part {
+    let dim = args.head_dim;
+    var part = Part(-1e30, 0.0, 0.0, 0.0);
+    for (var base = first; base < end; base += 64u) {
+        let page = (pages[table + base / 64u] * args.kv_heads + kv_head) * dim * 64u;
+        var score = -1e30;
+        if base + lane < end {
+            score = 0.0;
+            for (var c = 0u; c < dim; c++) {
+                score += query[c] * k[page + c * 64u + lane];
+            }
+        }
+        scores[lane] = score;
+        workgroupBarrier();
+        let count = min(64u, end - base);
+        var top = part.most;
+        for (var i = 0u; i < count; i++) {
+            top = max(top, scores[i]);
+        }
+        workgroupBarrier();
+        scores[lane] = exp(score - top);
+        workgroupBarrier();
+        let decay = exp(part.most - top);
+        part = Part(top, part.total * decay, part.low * decay, part.high * decay);
+        for (var i = 0u; i < count; i++) {
+            let weight = scores[i];
+            let value = page + i * dim;
+            part.total += weight;
+            if lane < dim { part.low += weight * v[value + lane]; }
+            if lane + 64u < dim { part.high += weight * v[value + lane + 64u]; }
+        }
+        workgroupBarrier();
+    }
+    return part;
+}
+
 @compute @workgroup_size(64)
 fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let row = wid.x;
+    let row = wid.z;
+    let head = wid.y;
     let dim = args.head_dim;
-    let out = (row * args.heads + wid.y) * dim;
+    let out = (row * args.heads + head) * dim;
     let slot = slots[row];
     let table = slot * args.slot_pages;
     let listed = slot < arrayLength(&pages) / args.slot_pages && positions[row] / 64u < args.slot_pages;
@@ -38,42 +92,38 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
         query[c] = args.scale * q[out + c];
     }
     workgroupBarrier();
-    let kv_head = wid.y / (args.heads / args.kv_heads);
-    var most = -1e30;
-    var total = 0.0;
-    var low = 0.0;
-    var high = 0.0;
-    for (var base = 0u; base < keys; base += 64u) {
-        let page = (pages[table + base / 64u] * args.kv_heads + kv_head) * dim * 64u;
-        var score = -1e30;
-        if base + lane < keys {
-            score = 0.0;
-            for (var c = 0u; c < dim; c++) {
-                score += query[c] * k[page + c * 64u + lane];
-            }
-        }
-        scores[lane] = score;
-        workgroupBarrier();
-        let count = min(64u, keys - base);
-        var top = most;
-        for (var i = 0u; i < count; i++) {
-            top = max(top, scores[i]);
-        }
-        let decay = exp(most - top);
-        most = top;
-        total *= decay;
-        low *= decay;
-        high *= decay;
-        for (var i = 0u; i < count; i++) {
-            let weight = exp(scores[i] - top);
-            let value = page + i * dim;
-            total += weight;
-            if lane < dim { low += weight * v[value + lane]; }
-            if lane + 64u < dim { high += weight * v[value + lane + 64u]; }
-        }
-        workgroupBarrier();
+    let kv_head = head / (args.heads / args.kv_heads);
+    let split = args.rows <= 16u;
+    let first = select(0u, wid.x * PART, split);
+    let end = select(keys, min(keys, first + PART), split);
+    var sum = Part(-1e30, 0.0, 0.0, 0.0);
+    for (var base = first; base < end; base += PART) {
+        sum = merged(sum, attend(base, min(base + PART, end), table, kv_head, lane));
     }
-    let factor = select(0.0, 1.0 / total, keys > 0u);
-    if lane < dim { y[out + lane] = low * factor; }
-    if lane + 64u < dim { y[out + lane + 64u] = high * factor; }
+    if !split {
+        let factor = select(0.0, 1.0 / sum.total, sum.total > 0.0);
+        if lane < dim { y[out + lane] = sum.low * factor; }
+        if lane + 64u < dim { y[out + lane + 64u] = sum.high * factor; }
+    } else if first < end {
+        let at = part_at(args.rows, dim, (args.slot_pages + 3u) / 4u, row * args.heads + head, wid.x);
+        if lane == 0u {
+            scratch[at] = sum.most;
+            scratch[at + 1u] = sum.total;
+        }
+        if lane < dim { scratch[at + 2u + lane] = sum.low; }
+        if lane + 64u < dim { scratch[at + 2u + lane + 64u] = sum.high; }
+    }
+    if split && wid.x == 0u && head == 0u && lane == 0u {
+        scratch[row] = f32((keys + PART - 1u) / PART);
+    }
+}
+
+@compute @workgroup_size(64)
+fn combine(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let count = u32(scratch[wid.z]);
+    let first = part_at(args.rows, args.head_dim, (args.slot_pages + 3u) / 4u, wid.z * args.heads + wid.y, 0u);
+    let whole = whole_of(first, count, args.head_dim);
+    for (var c = lane; c < args.head_dim; c += 64u) {
+        y[(wid.z * args.heads + wid.y) * args.head_dim + c] = element_of(first, count, args.head_dim, whole, c);
+    }
 }

@@ -27,7 +27,7 @@ pub use lockstep::first_not_finite;
 pub use lockstep::{Difference, float_error, lockstep, parity_limit};
 #[cfg(feature = "native")]
 pub use wgpu::adapters;
-pub use wgpu::{AdapterInfo, NO_ADAPTER, Wgpu, shader_source};
+pub use wgpu::{AdapterInfo, FUSED, NO_ADAPTER, Wgpu, dispatches, fusible, shader_source};
 
 /// An open device that can run plans.
 pub enum Backend {
@@ -90,6 +90,14 @@ enum Device {
     Cuda(cuda::CudaProgram),
 }
 
+/// A tensor that is being read, as it was when the reading began.
+pub(crate) struct Reading(Read);
+
+enum Read {
+    Done(Vec<u8>),
+    Staged(wgpu::Staged),
+}
+
 /// A plan on a device.
 pub struct Program {
     plan: Arc<Plan>,
@@ -138,6 +146,19 @@ impl Program {
     /// The plan that this program runs.
     pub fn plan(&self) -> &Plan {
         &self.plan
+    }
+
+    /// What a range of nodes takes: dispatches on a GPU, where some sequences of nodes are one, and kernels on the CPU.
+    pub fn dispatches(&self, nodes: Range<usize>) -> usize {
+        match &self.device {
+            Device::Cpu(_) => nodes.len(),
+            Device::Wgpu(program) => program.dispatches(nodes),
+            #[cfg(feature = "cuda")]
+            Device::Cuda(_) => {
+                let nodes = self.plan.graph.nodes[nodes].iter();
+                nodes.flat_map(|n| n.op.passes.iter().filter(|p| !(p.grid)(&n.args).contains(&0))).count()
+            }
+        }
     }
 
     /// Bytes of all buffers, plus the packed copies of operands that the CPU backend keeps and the scratch memory of the
@@ -309,6 +330,42 @@ impl Program {
             #[cfg(feature = "cuda")]
             Device::Cuda(program) => program.read(&slices),
         }
+    }
+
+    /// Whether nodes may be submitted long before the device runs them, so that submitting early saves time.
+    pub(crate) fn runs_later(&self) -> bool {
+        matches!(self.device, Device::Wgpu(_))
+    }
+
+    /// Begins to read a tensor. What is submitted after this does not change what is read.
+    pub(crate) async fn begin_read(&mut self, t: TensorId) -> Result<Reading> {
+        if let Device::Wgpu(program) = &mut self.device {
+            let tensor = self.plan.graph.tensor(t);
+            let bytes = tensor.elements() * tensor.dtype.bytes();
+            return Ok(Reading(Read::Staged(program.stage(&[(self.plan.slot(t), bytes)]))));
+        }
+        Ok(Reading(Read::Done(self.read_bytes(&[t]).await?.remove(0))))
+    }
+
+    /// The bytes of a tensor whose reading began. Fails as [`Program::read_bytes`] does.
+    pub(crate) async fn end_read(&mut self, reading: Reading) -> Result<Vec<u8>> {
+        match (reading.0, &mut self.device) {
+            (Read::Done(bytes), _) => Ok(bytes),
+            (Read::Staged(staged), Device::Wgpu(program)) => Ok(program.collect(staged).await?.remove(0)),
+            (Read::Staged(_), _) => unreachable!("only wgpu stages"),
+        }
+    }
+
+    /// Copies a tensor to the start of another, of the same type, after everything submitted so far.
+    ///
+    /// # Panics
+    /// When the other is smaller, and on a device that runs nodes at once.
+    pub(crate) fn copy(&mut self, from: TensorId, to: TensorId) {
+        let (have, into) = (self.plan.graph.tensor(from), self.plan.graph.tensor(to));
+        assert!(have.dtype == into.dtype && have.elements() <= into.elements(), "copy of {}", have.name);
+        let bytes = have.elements() * have.dtype.bytes();
+        let Device::Wgpu(program) = &mut self.device else { panic!("a copy on a device that runs nodes at once") };
+        program.copy(self.plan.slot(from), self.plan.slot(to), bytes);
     }
 
     /// Reads one tensor as elements of type `T`, whatever its own type. Fails as [`Program::read_bytes`] does.

@@ -7,6 +7,7 @@
 //! O(n log^2 n) for n temporaries.
 
 use super::{Graph, Kind, Node, Tensor, TensorId};
+use std::ops::Range;
 
 /// One buffer of a plan.
 #[derive(Clone, Debug)]
@@ -34,7 +35,23 @@ impl Plan {
     /// # Panics
     /// When a temporary is used both inside and outside of a section.
     pub fn new(graph: Graph) -> Self {
-        let lives = lifetimes(&graph);
+        Self::keeping(graph, &[])
+    }
+
+    /// Plans the buffers of a graph in which some ranges of nodes may run as if they were one node: the temporaries that such a
+    /// node uses live through its range.
+    ///
+    /// # Panics
+    /// As [`Plan::new`].
+    pub fn keeping(graph: Graph, ranges: &[Range<usize>]) -> Self {
+        let mut lives = lifetimes(&graph);
+        for range in ranges {
+            for t in graph.nodes[range.clone()].iter().flat_map(|node| &node.tensors) {
+                if let Some(life) = &mut lives[t.index()] {
+                    *life = Life { first: life.first.min(range.start), last: life.last.max(range.end - 1) };
+                }
+            }
+        }
         let mut plan = Plan { slots: Vec::new(), slot_of: vec![None; graph.tensors.len()], graph };
         let mut temps: Vec<(TensorId, Life)> = Vec::new();
         for (i, life) in lives.into_iter().enumerate() {

@@ -1,12 +1,16 @@
 //! The engine runs several sequences side by side, each in a slot with its state on the device. A step feeds one row for
 //! each sequence that decodes, and fills up with rows of waiting prompts. It submits them at once and reads one token for
 //! each sequence that is past its prompt. What a sequence gets does not depend on the other sequences.
+//!
+//! Where a device runs nodes later than they are submitted, the next step is submitted before the tokens of the last are read,
+//! if all that is missing for it are these tokens, which the device has. The step is of no use for a sequence that ends with
+//! its token: what it drew is not taken.
 
 use super::pages::Pages;
 use super::sampling::Sampling;
 use super::step::{DecodeStep, Rows, SIZES};
 use super::weights::{load_tensor, load_weights};
-use crate::backend::{Backend, Program};
+use crate::backend::{Backend, Program, Reading, fusible};
 use crate::formats::{ModelFile, Tensor};
 use crate::graph::{Graph, Plan};
 use crate::model::{Model, ModelConfig, State};
@@ -91,6 +95,14 @@ struct Sequence {
     cancelled: Arc<AtomicBool>,
 }
 
+/// A step that was submitted.
+struct Submitted {
+    rows: Rows,
+    /// The sequence in each slot.
+    sequences: Vec<Option<SequenceId>>,
+    tokens: Reading,
+}
+
 /// A model that generates.
 pub struct Engine {
     program: Program,
@@ -101,6 +113,8 @@ pub struct Engine {
     state: State,
     pages: Pages,
     slots: Vec<Option<Sequence>>,
+    /// The next step, if it was submitted early.
+    ahead: Option<Submitted>,
     vocab: usize,
     context: usize,
     stop: Vec<u32>,
@@ -140,12 +154,13 @@ impl Engine {
         let wanted = SIZES.iter().take_while(|(rows, _)| *rows < most).count() + 1;
         let build = |size| DecodeStep::build(&mut g, &model, &state, sampling, size, options.slots);
         let steps: Vec<DecodeStep> = SIZES.into_iter().take(wanted).map(build).collect();
-        let mut program = backend.prepare(Arc::new(Plan::new(g)))?;
+        let fusible = fusible(&g);
+        let mut program = backend.prepare(Arc::new(Plan::keeping(g, &fusible)))?;
         program.write(model.rope, &model.rope_table());
         program.write(state.pages, &vec![u32::MAX; options.slots * context.div_ceil(PAGE)]);
         let (slots, pages) = ((0..options.slots).map(|_| None).collect(), Pages::new(options.slots));
         let stop = stop.to_vec();
-        Ok(Engine { program, model, steps, sampling, state, pages, slots, vocab, context, stop, next: 0 })
+        Ok(Engine { program, model, steps, sampling, state, pages, slots, ahead: None, vocab, context, stop, next: 0 })
     }
 
     /// Loads one weight.
@@ -174,9 +189,9 @@ impl Engine {
         self.slots.iter().filter(|s| s.is_none()).count()
     }
 
-    /// Ops submitted for each decoded token of a single sequence.
+    /// Dispatches for each decoded token of a single sequence, or kernels on the CPU.
     pub fn dispatches_per_token(&self) -> usize {
-        self.steps[0].section.nodes().len()
+        self.program.dispatches(self.steps[0].section.nodes())
     }
 
     /// The plan of all its steps, one section for each number of rows.
@@ -281,28 +296,27 @@ impl Engine {
     /// When the device fails.
     pub async fn step(&mut self) -> Result<Vec<(SequenceId, Event)>> {
         let mut events = self.drop_cancelled();
-        let rows = loop {
-            let Some(rows) = self.rows() else { return Ok(events) };
-            let fed = |slot: usize| self.slots[slot].as_ref().map_or(0, |s| s.fed);
-            let wanted: Vec<_> = rows.fed.iter().map(|(slot, count)| (*slot, fed(*slot) + count)).collect();
-            let short = wanted.into_iter().find_map(|(slot, n)| Some((slot, self.provide(slot, n).err()?)));
-            match short {
-                None => break rows,
-                Some((slot, Error::OutOfMemory(why) | Error::Device(why))) => {
-                    events.push((self.end(slot), Event::Failed(why)));
-                }
-                Some((_, error)) => return Err(error),
+        // A step for sequences that have all ended is not waited for.
+        let ahead = self.ahead.take().filter(|step| (0..self.slots.len()).any(|slot| self.runs(slot, step)));
+        let now = match ahead {
+            Some(step) => step,
+            None => {
+                let Some(rows) = self.next_rows(&mut events)? else { return Ok(events) };
+                self.submit(rows).await?
             }
         };
-        let step = &self.steps[rows.step];
-        step.write(&mut self.program, &rows);
-        self.program.run_section(step.section)?;
-        let read = self.program.read_bytes(&[step.tokens]).await?.remove(0);
-        let tokens: Vec<u32> = bytemuck::pod_collect_to_vec(&read);
-        for (slot, fed) in rows.fed {
-            self.slots[slot].as_mut().expect("a sequence that was fed").fed += fed;
+        if let Some(rows) = self.rows_after(&now) {
+            self.ahead = Some(self.submit(rows).await?);
         }
-        for (slot, token) in rows.picked.into_iter().zip(tokens) {
+        let running: Vec<bool> = (0..self.slots.len()).map(|slot| self.runs(slot, &now)).collect();
+        let Submitted { rows, tokens, .. } = now;
+        let tokens: Vec<u32> = bytemuck::pod_collect_to_vec(&self.program.end_read(tokens).await?);
+        for (slot, fed) in rows.fed {
+            if running[slot] {
+                self.slots[slot].as_mut().expect("a sequence that was fed").fed += fed;
+            }
+        }
+        for (slot, token) in rows.picked.into_iter().zip(tokens).filter(|(slot, _)| running[*slot]) {
             if token != NO_TOKEN {
                 self.take(slot, token, &mut events);
                 continue;
@@ -316,6 +330,68 @@ impl Engine {
             events.push((self.end(slot), Event::Failed(why)));
         }
         Ok(events)
+    }
+
+    /// The rows of the next step, with pages for them. A sequence for which there are none ends.
+    fn next_rows(&mut self, events: &mut Vec<(SequenceId, Event)>) -> Result<Option<Rows>> {
+        loop {
+            let Some(rows) = self.rows() else { return Ok(None) };
+            let fed = |slot: usize| self.slots[slot].as_ref().map_or(0, |s| s.fed);
+            let wanted: Vec<_> = rows.fed.iter().map(|(slot, count)| (*slot, fed(*slot) + count)).collect();
+            let short = wanted.into_iter().find_map(|(slot, n)| Some((slot, self.provide(slot, n).err()?)));
+            match short {
+                None => return Ok(Some(rows)),
+                Some((slot, Error::OutOfMemory(why) | Error::Device(why))) => {
+                    events.push((self.end(slot), Event::Failed(why)));
+                }
+                Some((_, error)) => return Err(error),
+            }
+        }
+    }
+
+    /// Submits a step, and the reading of its tokens.
+    async fn submit(&mut self, rows: Rows) -> Result<Submitted> {
+        let step = &self.steps[rows.step];
+        step.write(&mut self.program, &rows);
+        self.program.run_section(step.section)?;
+        let tokens = self.program.begin_read(step.tokens).await?;
+        let sequences = self.slots.iter().map(|s| s.as_ref().map(|s| s.id)).collect();
+        Ok(Submitted { rows, sequences, tokens })
+    }
+
+    /// Whether the sequence for which a step was submitted still has this slot.
+    fn runs(&self, slot: usize, step: &Submitted) -> bool {
+        let id = self.slots[slot].as_ref().map(|s| s.id);
+        id.is_some() && id == step.sequences[slot]
+    }
+
+    /// The rows that follow a step whose tokens are not known yet, but that every sequence goes on with, as far as one can tell
+    /// without them.
+    fn rows_after(&mut self, submitted: &Submitted) -> Option<Rows> {
+        let now = &submitted.rows;
+        let mut rows = Rows { step: now.step, picked: now.picked.clone(), ..Rows::default() };
+        let running = self.slots.iter().flatten().count();
+        // Row i of the step drew token i.
+        let decodes = running == now.picked.len() && now.index.iter().zip(0..).take(running).all(|(row, i)| *row == i);
+        if !self.program.runs_later() || !decodes || !now.picked.iter().all(|slot| self.runs(*slot, submitted)) {
+            return None;
+        }
+        for (slot, i) in now.picked.iter().zip(0..) {
+            let s = self.slots[*slot].as_ref()?;
+            let goes_on = s.drawn + 1 < s.sampling.max_tokens && s.tokens.len() + 1 < self.context;
+            if !goes_on || s.fed + 1 != s.tokens.len() {
+                return None;
+            }
+            rows.positions.push(s.tokens.len() as u32);
+            rows.slots.push(*slot as u32);
+            rows.fed.push((*slot, 1));
+            rows.index.push(i);
+            rows.params.extend(s.sampling.row(*slot, s.drawn + 1).words());
+        }
+        rows.pad(&self.steps[rows.step]);
+        let wanted: Vec<(usize, usize)> =
+            rows.picked.iter().zip(&rows.positions).map(|(s, at)| (*s, *at as usize)).collect();
+        wanted.into_iter().all(|(slot, position)| self.provide(slot, position + 1).is_ok()).then_some(rows)
     }
 
     /// The op that made the first value of a sequence that is not finite: the sequence runs again from its start, op by op.
@@ -516,5 +592,42 @@ mod tests {
             engine.start(&[1], Sampling::default(), Arc::default()).unwrap();
         }
         assert_eq!(pollster::block_on(engine.step()).unwrap().len(), 512);
+    }
+
+    /// A GPU has the next step before the tokens of the last are read, while it is certain that there is one.
+    #[test]
+    fn the_next_step_is_submitted_before_tokens_are_read() {
+        let config =
+            ModelConfig { dim: 32, layers: 1, heads: 1, kv_heads: 1, ffn: 32, seq_len: 9, ..ModelConfig::default() };
+        let Ok(wgpu) = crate::backend::Wgpu::open(None) else {
+            return println!("NOT TESTED on wgpu: this machine has no adapter");
+        };
+        let cpu = Backend::Cpu(Cpu::new(Level::detect(), Some(1)).unwrap());
+        for (backend, early) in [(cpu, false), (Backend::Wgpu(wgpu), true)] {
+            let options = EngineOptions { slots: 2, context: 0 };
+            let mut engine = Engine::empty(&config, 32, &[], &backend, options).unwrap();
+            let sampling = |max_tokens| Sampling { max_tokens, ..Sampling::default() };
+            let step = |engine: &mut Engine| {
+                let events = pollster::block_on(engine.step()).unwrap();
+                (events.iter().filter(|(_, e)| matches!(e, Event::Token(_))).count(), engine.ahead.is_some())
+            };
+            engine.start(&[1], sampling(100), Arc::default()).unwrap();
+            assert_eq!(step(&mut engine), (1, early));
+            // The step that was submitted has no row of the second sequence, whose prompt then takes another kind of step.
+            engine.start(&[1, 2], sampling(2), Arc::default()).unwrap();
+            assert_eq!(step(&mut engine), (if early { 1 } else { 2 }, false));
+            if early {
+                assert_eq!(step(&mut engine), (2, false));
+            }
+            assert_eq!(step(&mut engine), (2, false));
+            // The first goes on alone, up to its context.
+            let mut tokens = if early { 4 } else { 3 };
+            while engine.free_slots() < 2 {
+                let (drawn, ahead) = step(&mut engine);
+                tokens += drawn;
+                assert_eq!(ahead, early && tokens < 8, "{tokens} tokens");
+            }
+            assert_eq!(tokens, 8);
+        }
     }
 }

@@ -58,9 +58,12 @@ impl DecodeStep {
         DecodeStep { section, rows, picks, tokens, logits, ids, positions, slots, index, params }
     }
 
-    /// Writes what a step reads. The rows are padded to its size.
+    /// Writes what a step reads. The rows are padded to its size. Without ids, those that the step drew last are fed.
     pub fn write(&self, program: &mut Program, rows: &Rows) {
-        program.write(self.ids, &rows.ids);
+        match rows.ids.is_empty() {
+            true => program.copy(self.tokens, self.ids),
+            false => program.write(self.ids, &rows.ids),
+        }
         program.write(self.positions, &rows.positions);
         program.write(self.slots, &rows.slots);
         program.write(self.index, &rows.index);
@@ -89,7 +92,9 @@ pub(super) struct Rows {
 impl Rows {
     /// Pads with rows that change nothing and draw nothing.
     pub fn pad(&mut self, step: &DecodeStep) {
-        self.ids.resize(step.rows, 0);
+        if !self.ids.is_empty() {
+            self.ids.resize(step.rows, 0);
+        }
         self.positions.resize(step.rows, 0);
         self.slots.resize(step.rows, u32::MAX);
         self.index.resize(step.picks, u32::MAX);

@@ -41,6 +41,8 @@ const WORKGROUP: u32 = 64;
 const TILE: u32 = 64;
 /// Most rows of a matrix product that is bound by reading its right factor, as in decoding.
 const FEW_ROWS: u32 = 8;
+/// Most rows of attention over a cache for which keys are split into blocks of four pages.
+const SPLIT_ROWS: u32 = 16;
 /// Most workgroups in x; further ones go to y. A power of two below WebGPU's limit of 65,535 in a dimension.
 const FOLD: u32 = 32_768;
 /// Elements that are reduced to one partial result.
@@ -76,6 +78,11 @@ fn tiles(m: u32, n: u32, batch: u32) -> [u32; 3] {
 /// One workgroup for each 4 rows x 8 columns of each matrix of a batch, for products of at most [`FEW_ROWS`] rows.
 fn few_rows(m: u32, n: u32, batch: u32) -> [u32; 3] {
     [n.div_ceil(8), m.div_ceil(4), batch]
+}
+
+/// One workgroup for each block of 1,024 tokens of each row.
+fn sample_blocks(a: cpu_kernels::ops::sample::SampleArgs) -> [u32; 3] {
+    [a.vocab.div_ceil(1024), a.rows, 1]
 }
 
 fn product(factors: &[u32]) -> u64 {
@@ -235,13 +242,23 @@ ops! {
         grid |a| elements(a.rows * a.kv_heads * a.head_dim), work |a| product(&[a.rows, a.kv_heads, a.head_dim]);
     ATTENTION_CACHED = attention_cached(AttentionCachedArgs)
         [q: r F32, k: r F32, v: r F32, positions: r U32, slots: r U32, pages: r U32, y: w F32]
-        grid |a| [a.rows, a.heads, 1], work |a| product(&[2, a.rows, a.slot_pages, PAGE as u32, a.heads, a.head_dim]);
+        grid |a| [if a.rows <= SPLIT_ROWS { a.slot_pages.div_ceil(4) } else { 1 }, a.heads, a.rows],
+        pass combine |a| [1, a.heads, if a.rows <= SPLIT_ROWS { a.rows } else { 0 }],
+        scratch |a| if a.rows <= SPLIT_ROWS {
+            product(&[a.rows, 1 + a.heads * a.slot_pages.div_ceil(4) * (2 + a.head_dim)]) as usize
+        } else {
+            0
+        },
+        work |a| product(&[2, a.rows, a.slot_pages, PAGE as u32, a.heads, a.head_dim]);
     GATHER_ROWS = gather_rows(GatherRowsArgs) [x: r F32, index: r U32, y: w F32]
         grid |a| quads(a.rows * a.dim), work |a| product(&[a.rows, a.dim]);
     MARK_SEEN = mark_seen(MarkSeenArgs) [ids: r U32, slots: r U32, seen: rw U32]
         grid |_| [1, 1, 1], work |a| u64::from(a.rows);
     SAMPLE = sample(SampleArgs) [logits: r F32, bias: r F32, params: r U32, seen: rw U32, tokens: w U32]
-        grid |a| groups(a.rows), work |a| product(&[a.rows, a.vocab, 32]);
+        grid |a| sample_blocks(a), pass weigh |a| sample_blocks(a), pass narrow |a| sample_blocks(a),
+        pass pick |a| [1, a.rows, 1],
+        scratch |a| (a.rows as usize).saturating_mul(4 * 1024 + a.vocab.div_ceil(1024) as usize * (5 + 1024)),
+        work |a| product(&[a.rows, a.vocab, 32]);
 
     SWIGLU = swiglu(SwigluArgs) [gate: r F32, up: r F32, y: w F32]
         grid |a| quads(a.n), work |a| product(&[a.n, 16]), grad Append(elementwise::swiglu_grad);

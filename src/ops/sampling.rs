@@ -41,9 +41,11 @@ impl SampleRow {
 
     /// The words that the `sample` op reads.
     pub fn words(&self) -> [u32; SAMPLE_PARAMS] {
-        let [temperature, top_p, min_p, penalty] =
-            [self.temperature, self.top_p, self.min_p, self.repetition_penalty].map(f32::to_bits);
-        [self.slot, temperature, self.top_k, top_p, min_p, penalty, self.seed, self.counter]
+        // The op multiplies: a GPU's division is not exact.
+        let sharpness = if self.temperature == 0.0 { 0.0 } else { self.temperature.recip().min(f32::MAX) };
+        let [sharpness, top_p, min_p, penalty] =
+            [sharpness, self.top_p, self.min_p, self.repetition_penalty].map(f32::to_bits);
+        [self.slot, sharpness, self.top_k, top_p, min_p, penalty, self.seed, self.counter]
     }
 }
 
@@ -64,8 +66,12 @@ impl Graph {
 
     /// Samples a token for each row of logits (rows, vocab) into `tokens` (rows) and marks it as seen. `params` (rows, 8) are
     /// the [`SampleRow::words`] of each row.
+    ///
+    /// # Panics
+    /// When the vocabulary has 2^20 tokens or more.
     pub fn sample(&mut self, logits: TensorId, state: SamplingState, params: TensorId, tokens: TensorId) {
         let (rows, vocab) = self.matrix(logits);
+        assert!(vocab < 1 << 20, "sample: a vocabulary of {vocab} tokens");
         let args = SampleArgs { rows: rows as u32, vocab: vocab as u32 };
         self.push(&SAMPLE, args, &[logits, state.bias, params, state.seen, tokens]);
     }

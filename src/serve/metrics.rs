@@ -30,7 +30,7 @@ pub struct Metrics {
     pub connections: AtomicUsize,
     /// Sequences that can run side by side.
     pub slots: AtomicUsize,
-    /// Ops submitted for each decoded token.
+    /// Dispatches for each decoded token, or kernels on the CPU.
     pub dispatches_per_token: AtomicUsize,
     first_token: [AtomicU64; BOUNDS.len()],
     first_token_count: AtomicU64,
@@ -67,7 +67,7 @@ impl Metrics {
             ("queue_length", "Requests that wait for a slot.", &self.waiting),
             ("connections", "Open connections.", &self.connections),
             ("slots", "Sequences that can run side by side.", &self.slots),
-            ("dispatches_per_token", "Ops submitted for a decoded token.", &self.dispatches_per_token),
+            ("dispatches_per_token", "Dispatches, or kernels, for a decoded token.", &self.dispatches_per_token),
         ] {
             add(name, "gauge", help, value.load(Relaxed) as u64);
         }

@@ -52,6 +52,14 @@ static unsigned __float_as_uint(float a) {
 static float __int_as_float(int a) { return __uint_as_float(unsigned(a)); }
 static float __fadd_rn(float a, float b) { return a + b; }
 static float __fmaf_rn(float a, float b, float c) { return fmaf(a, b, c); }
+
+// Fibers switch at barriers alone.
+static unsigned atomicAdd(unsigned* at, unsigned n) {
+    const unsigned old = *at;
+    *at += n;
+    return old;
+}
+
 static int __clz(int a) { return a == 0 ? 32 : __builtin_clz(unsigned(a)); }
 static float rsqrtf(float a) { return 1.0f / sqrtf(a); }
 

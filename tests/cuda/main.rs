@@ -169,7 +169,7 @@ fn what_is_not_covered_is_named() {
     for (declarations, body, named) in [
         ("", "x[0] = pow(x[1], x[2]);", "Pow"),
         ("@group(0) @binding(1) var<storage, read_write> n: u32;", "n = 1u;", "storage buffer g1_n"),
-        ("var<workgroup> n: atomic<u32>;", "atomicAdd(&n, 1u);", "Atomic"),
+        ("var<workgroup> n: atomic<u32>;", "atomicMax(&n, 1u);", "Max"),
         ("fn zero(y: ptr<function, f32>) { *y = 0.0; }", "var y = 1.0; zero(&y);", "Pointer"),
         ("", "let m = mat2x2<f32>(x[0], x[1], x[2], x[3]); x[0] = m[0].x;", "Matrix"),
         ("override n: f32 = 1.0;", "x[0] = n;", "Override"),

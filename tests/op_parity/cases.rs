@@ -590,7 +590,9 @@ const NOWHERE: u32 = u32::MAX;
 
 fn inference() -> Vec<Case> {
     let mut cases = Vec::new();
-    for (heads, kv_heads, head_dim, slot_pages) in [(1, 1, 4, 1), (4, 2, 16, 1), (4, 4, 64, 3), (2, 1, 128, 2)] {
+    for (heads, kv_heads, head_dim, slot_pages) in
+        [(1, 1, 4, 1), (4, 2, 16, 1), (4, 4, 64, 3), (2, 1, 128, 2), (2, 2, 8, 11)]
+    {
         let last = 64 * slot_pages - 1;
         // Consecutive and single rows of three sequences, also over the end of a page, an empty row, a slot and positions beyond
         // the table, a slot whose place wraps at 2^32 to that of slot 1, and sequences whose first or last page is not there.
@@ -611,13 +613,16 @@ fn inference() -> Vec<Case> {
             cases.push(exact(case(&ops::KV_APPEND, args, data)));
         }
         let scale = 1.0 / (head_dim as f32).sqrt();
-        let args = attention_cached::AttentionCachedArgs { rows, heads, kv_heads, head_dim, slot_pages, scale };
-        let [at, slot, pages] = place();
-        let data = |r: &mut Rng| {
-            let [q, k, v] = [rows * dim, len, len].map(|n| normal(r, n, 1.0));
-            vec![q, k, v, at, slot, pages, out(rows * dim)]
-        };
-        cases.push(case(&ops::ATTENTION_CACHED, args, data));
+        // On a GPU, few rows take another way.
+        for rows in [rows, 13] {
+            let args = attention_cached::AttentionCachedArgs { rows, heads, kv_heads, head_dim, slot_pages, scale };
+            let [at, slot, pages] = place();
+            let data = |r: &mut Rng| {
+                let [q, k, v] = [rows * dim, len, len].map(|n| normal(r, n, 1.0));
+                vec![q, k, v, at, slot, pages, out(rows * dim)]
+            };
+            cases.push(case(&ops::ATTENTION_CACHED, args, data));
+        }
     }
     for (rows, outs, dim, x_row) in [(1, 1, 32, 0), (1, 130, 256, 0), (2, 65, 96, 1), (3, 64, 320, 0), (7, 20, 1184, 2)]
     {

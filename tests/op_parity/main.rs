@@ -8,6 +8,7 @@ mod cases;
 #[path = "../common/mod.rs"]
 mod common;
 mod compare;
+mod sampling;
 
 use compare::{Bench, verdict};
 use nanotern::backend::{Backend, Wgpu};

@@ -76,7 +76,7 @@ impl Runtime {
     #[wasm_bindgen(js_name = checkShaders, unchecked_return_type = "{ op: string, message: string }[]")]
     pub async fn check_shaders(&self) -> JsValue {
         let refused = match &*self.backend {
-            Backend::Wgpu(wgpu) => wgpu.check_shaders(nanotern::ops::TABLE).await,
+            Backend::Wgpu(wgpu) => wgpu.check_shaders(&wgpu.shaders()).await,
             _ => Vec::new(),
         };
         object(&refused.iter().map(|(op, message)| json!({ "op": op, "message": message })).collect::<Vec<_>>())

@@ -12,9 +12,9 @@
 use crate::{Error, Result};
 use naga::valid::{Capabilities, FunctionInfo, ModuleInfo, ValidationFlags, Validator};
 use naga::{
-    AddressSpace, ArraySize, Barrier, BinaryOperator, Binding, Block, BuiltIn, Constant, Expression, Function,
-    GlobalVariable, Handle, Literal, LocalVariable, MathFunction, Module, Scalar, ScalarKind, ShaderStage, Statement,
-    StorageAccess, SwitchValue, SwizzleComponent, Type, TypeInner, UnaryOperator,
+    AddressSpace, ArraySize, AtomicFunction, Barrier, BinaryOperator, Binding, Block, BuiltIn, Constant, Expression,
+    Function, GlobalVariable, Handle, Literal, LocalVariable, MathFunction, Module, Scalar, ScalarKind, ShaderStage,
+    Statement, StorageAccess, SwitchValue, SwizzleComponent, Type, TypeInner, UnaryOperator,
 };
 use std::collections::BTreeMap;
 use std::fmt::{Debug, Write};
@@ -189,7 +189,7 @@ impl Shader<'_> {
     /// Size and alignment that C++ gives a type.
     fn layout(&self, ty: Handle<Type>) -> Fallible<(u32, u32)> {
         Ok(match self.module.types[ty].inner {
-            TypeInner::Scalar(scalar) => (u32::from(scalar.width), u32::from(scalar.width)),
+            TypeInner::Scalar(scalar) | TypeInner::Atomic(scalar) => (u32::from(scalar.width), u32::from(scalar.width)),
             TypeInner::Vector { size, scalar } => {
                 let bytes = u32::from(scalar.width) * (size as u32).next_power_of_two();
                 (bytes, bytes)
@@ -212,7 +212,7 @@ impl Shader<'_> {
 
     fn inner(&self, inner: &TypeInner) -> Fallible<String> {
         Ok(match *inner {
-            TypeInner::Scalar(scalar) => scalar_type(scalar)?.into(),
+            TypeInner::Scalar(scalar) | TypeInner::Atomic(scalar) => scalar_type(scalar)?.into(),
             TypeInner::Vector { size, scalar } => format!("wgsl::vec<{}, {}>", scalar_type(scalar)?, size as u32),
             TypeInner::Array { base, size: ArraySize::Constant(n), .. } => {
                 format!("wgsl::array<{}, {n}>", self.ty(base)?)
@@ -469,6 +469,15 @@ impl Body<'_, '_> {
                 };
                 self.line(depth, &text);
             }
+            Statement::Atomic { pointer, fun: AtomicFunction::Add, value, result } => {
+                let call = format!("atomicAdd(&{}, {});", self.value(pointer)?, self.value(value)?);
+                let text = match result {
+                    Some(result) => format!("{} = {call}", self.bake(result)?),
+                    None => call,
+                };
+                self.line(depth, &text);
+            }
+            Statement::Atomic { ref fun, .. } => return unsupported("atomic", fun),
             ref other => return unsupported("statement", other),
         }
         Ok(())

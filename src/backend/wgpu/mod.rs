@@ -3,6 +3,7 @@
 //! A device reports some errors asynchronously: out of memory, a rejected call, a lost device. They are kept until the next
 //! call that can return an error. Natively they arrive before the faulty call returns, in a browser a little later.
 
+mod fuse;
 #[cfg(feature = "native")]
 mod kept;
 mod program;
@@ -16,7 +17,8 @@ use crate::{Error, Result};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-pub(super) use program::WgpuProgram;
+pub use fuse::{FUSED, dispatches, fusible};
+pub(super) use program::{Staged, WgpuProgram};
 pub use shader::shader_source;
 
 /// Error text for a machine without any adapter: what is missing, and what to do.
@@ -208,6 +210,7 @@ pub struct Wgpu {
     /// Compiled pipelines of this and of earlier runs.
     #[cfg(feature = "native")]
     kept: Option<kept::Pipelines>,
+    fuses: bool,
 }
 
 impl Wgpu {
@@ -270,7 +273,13 @@ impl Wgpu {
             queue,
             faults,
             pipelines: Mutex::default(),
+            fuses: true,
         })
+    }
+
+    /// The same device, whose programs run every node by itself.
+    pub fn unfused(self) -> Self {
+        Wgpu { fuses: false, ..self }
     }
 
     /// The adapter that was opened.
@@ -324,6 +333,17 @@ impl Wgpu {
             // The loss is reported once the device is idle.
             let _ = device.poll(wgpu::PollType::wait_indefinitely());
         }
+    }
+
+    /// The ops whose shaders programs on this device may run: those of the table, and fused ones that do not need more buffers
+    /// than the device allows.
+    pub fn shaders(&self) -> Vec<&'static Op> {
+        crate::ops::TABLE.iter().chain(FUSED.iter().filter(|op| self.has_buffers(op))).copied().collect()
+    }
+
+    fn has_buffers(&self, op: &Op) -> bool {
+        let count = op.bindings.len() + usize::from(op.scratch.is_some());
+        count <= self.device.limits().max_storage_buffers_per_shader_stage as usize
     }
 
     /// Makes the pipeline of each op. Returns the names of the ops that the device rejects, with its reasons.

@@ -3,10 +3,12 @@
 #[cfg(feature = "native")]
 mod timing;
 
+use super::fuse::{Fused, fuse};
 use super::{Faults, Wgpu};
 use crate::error::mib;
-use crate::graph::{Node, Plan, Slot, Tensor};
+use crate::graph::{Access, Node, Plan, Slot, Tensor};
 use crate::{Error, Result};
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Poll, Waker};
@@ -16,6 +18,8 @@ use std::task::{Poll, Waker};
 const WORK_A_SUBMIT: u64 = 20_000_000_000;
 /// Most bytes read back at once, unless a single slice is larger.
 const STAGING: u64 = 64 << 20;
+/// Most bytes of a buffer for reading back that is kept for the next time.
+const KEPT: u64 = 4 << 20;
 /// Bytes of the smallest buffer, and what every buffer is a multiple of: one vec4, the widest element of any shader.
 const MIN_BUFFER: u64 = 16;
 
@@ -37,10 +41,10 @@ impl Step {
 }
 
 /// Cuts steps into submissions of at most `most`.
-fn pieces(mut rest: &[Step], most: usize) -> impl Iterator<Item = &[Step]> {
+fn pieces<'a, 's>(mut rest: &'a [&'s Step], most: usize) -> impl Iterator<Item = &'a [&'s Step]> {
     std::iter::from_fn(move || {
         let mut work = 0;
-        let fits = |step: &&Step| {
+        let fits = |step: &&&Step| {
             let first = work == 0;
             work += step.work.max(1);
             first || work <= WORK_A_SUBMIT
@@ -56,7 +60,13 @@ pub struct WgpuProgram {
     queue: wgpu::Queue,
     faults: Faults,
     buffers: Buffers,
+    /// One for each node of the plan, then one for each of `more`.
     steps: Vec<Step>,
+    /// The nodes that run instead of others.
+    more: Vec<Node>,
+    /// By the first of the nodes that are fused: their end, and the steps that run instead.
+    fused: BTreeMap<usize, (usize, Range<usize>)>,
+    staging: Staging,
 }
 
 /// What nodes bind.
@@ -72,7 +82,7 @@ struct Buffers {
 impl Drop for WgpuProgram {
     fn drop(&mut self) {
         let Buffers { slots, args, scratch } = &self.buffers;
-        slots.iter().chain([args, scratch]).for_each(wgpu::Buffer::destroy);
+        slots.iter().chain([args, scratch]).chain(&self.staging.0).for_each(wgpu::Buffer::destroy);
     }
 }
 
@@ -82,12 +92,21 @@ impl WgpuProgram {
         for slot in &plan.slots {
             slots.push(buffer(&on.device, &on.faults, plan, slot, slot.bytes)?);
         }
-        let buffers = Buffers { slots, args: args_buffer(on, &plan.graph.nodes), scratch: scratch(on, plan)? };
-        let step = |(i, node)| step(on, plan, &buffers, i, node);
-        let steps = plan.graph.nodes.iter().enumerate().map(step).collect::<Result<_>>()?;
+        let (mut more, mut fused) = (Vec::new(), BTreeMap::new());
+        for Fused { nodes, instead } in fuse(&plan.graph) {
+            if on.fuses && instead.iter().all(|node| allowed(on, plan, node)) {
+                let first = plan.graph.nodes.len() + more.len();
+                fused.insert(nodes.start, (nodes.end, first..first + instead.len()));
+                more.extend(instead);
+            }
+        }
+        let nodes: Vec<&Node> = plan.graph.nodes.iter().chain(&more).collect();
+        let buffers = Buffers { slots, args: args_buffer(on, &nodes), scratch: scratch(on, plan)? };
+        let step = |(i, node): (usize, &&Node)| step(on, plan, &buffers, i, node);
+        let steps = nodes.iter().enumerate().map(step).collect::<Result<_>>()?;
         on.faults.check()?;
         let (device, queue, faults) = (on.device.clone(), on.queue.clone(), on.faults.clone());
-        Ok(WgpuProgram { device, queue, faults, buffers, steps })
+        Ok(WgpuProgram { device, queue, faults, buffers, steps, more, fused, staging: Staging::default() })
     }
 
     /// Gives slots more room, up to so many bytes each: (slot, bytes).
@@ -105,7 +124,7 @@ impl WgpuProgram {
         });
         let mut moved = vec![false; self.buffers.slots.len()];
         sizes.iter().for_each(|(slot, _)| moved[*slot] = true);
-        for (i, (node, step)) in plan.graph.nodes.iter().zip(&mut self.steps).enumerate() {
+        for (i, (node, step)) in plan.graph.nodes.iter().chain(&self.more).zip(&mut self.steps).enumerate() {
             if node.tensors.iter().any(|t| moved[plan.slot(*t)]) {
                 if let Some((pipeline, _)) = step.passes.first() {
                     step.bind_group = bind_group(&self.device, plan, &self.buffers, (i, node), pipeline);
@@ -115,12 +134,35 @@ impl WgpuProgram {
         grown.and(self.faults.check())
     }
 
+    /// The steps of a range of nodes.
+    fn steps(&self, nodes: Range<usize>) -> Vec<&Step> {
+        let (mut steps, mut i) = (Vec::with_capacity(nodes.len()), nodes.start);
+        while i < nodes.end {
+            match self.fused.get(&i) {
+                Some((end, instead)) if *end <= nodes.end => {
+                    steps.extend(&self.steps[instead.clone()]);
+                    i = *end;
+                }
+                _ => {
+                    steps.push(&self.steps[i]);
+                    i += 1;
+                }
+            }
+        }
+        steps
+    }
+
+    pub(in super::super) fn dispatches(&self, nodes: Range<usize>) -> usize {
+        self.steps(nodes).iter().map(|step| step.passes.len()).sum()
+    }
+
     pub(in super::super) fn run(&mut self, nodes: Range<usize>) -> Result<()> {
-        pieces(&self.steps[nodes], usize::MAX).for_each(|steps| self.submit(steps));
+        let steps = self.steps(nodes);
+        pieces(&steps, usize::MAX).for_each(|steps| self.submit(steps));
         self.faults.check()
     }
 
-    fn submit(&self, steps: &[Step]) {
+    fn submit(&self, steps: &[&Step]) {
         let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
         let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
         steps.iter().for_each(|step| step.dispatch(&mut pass));
@@ -143,7 +185,6 @@ impl WgpuProgram {
     /// Reads the first bytes of slots; each slice is (slot, bytes).
     pub(in super::super) async fn read(&mut self, slices: &[(usize, usize)]) -> Result<Vec<Vec<u8>>> {
         let mut found = Vec::with_capacity(slices.len());
-        let padded = |bytes: usize| bytes.next_multiple_of(4) as u64;
         let mut rest = slices;
         while !rest.is_empty() {
             let mut total = 0;
@@ -153,42 +194,97 @@ impl WgpuProgram {
                 first || total <= STAGING
             };
             let (now, later) = rest.split_at(rest.iter().take_while(fits).count());
-            let size = now.iter().map(|(_, bytes)| padded(*bytes)).sum::<u64>().max(MIN_BUFFER);
-            let staging = self.stage(now, size);
-            self.faults.check()?;
-            let mapped = map(&self.device, &staging).await;
-            self.faults.check()?;
-            mapped?;
-            let view = staging.get_mapped_range(..).map_err(|e| Error::Device(format!("reading back: {e}")))?;
-            let mut at = 0;
-            for (_, bytes) in now {
-                found.push(view[at..at + bytes].to_vec());
-                at += bytes.next_multiple_of(4);
-            }
-            drop(view);
-            staging.destroy();
+            let staged = self.stage(now);
+            found.extend(self.collect(staged).await?);
             rest = later;
         }
         Ok(found)
     }
 
-    /// Copies the slices one after the other, each padded to 4 bytes, to a buffer that can be mapped.
-    fn stage(&self, slices: &[(usize, usize)], size: u64) -> wgpu::Buffer {
-        let staging = self.device.create_buffer(&wgpu::BufferDescriptor {
+    /// What was copied for reading, once the copies have run.
+    pub(in super::super) async fn collect(&mut self, staged: Staged) -> Result<Vec<Vec<u8>>> {
+        let Staged { buffer, sizes, submission } = staged;
+        self.faults.check()?;
+        let all = sizes.iter().map(|bytes| padded(*bytes)).sum::<u64>().max(MIN_BUFFER);
+        let mapped = map(&self.device, &buffer, all, submission).await;
+        self.faults.check()?;
+        mapped?;
+        let view = buffer.get_mapped_range(..all).map_err(|e| Error::Device(format!("reading back: {e}")))?;
+        let mut at = 0;
+        let part = |bytes: usize| {
+            let part = view[at..at + bytes].to_vec();
+            at += bytes.next_multiple_of(4);
+            part
+        };
+        let found = sizes.into_iter().map(part).collect();
+        drop(view);
+        self.staging.give_back(buffer);
+        Ok(found)
+    }
+
+    /// Copies the first bytes of a slot to another.
+    pub(in super::super) fn copy(&mut self, from: usize, to: usize, bytes: usize) {
+        let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+        let [from, to] = [from, to].map(|slot| &self.buffers.slots[slot]);
+        encoder.copy_buffer_to_buffer(from, 0, to, 0, padded(bytes));
+        self.queue.submit([encoder.finish()]);
+    }
+
+    /// Copies slices one after the other, each padded to 4 bytes, to a buffer that can be mapped.
+    pub(in super::super) fn stage(&mut self, slices: &[(usize, usize)]) -> Staged {
+        let sizes: Vec<usize> = slices.iter().map(|(_, bytes)| *bytes).collect();
+        let all = sizes.iter().map(|bytes| padded(*bytes)).sum::<u64>().max(MIN_BUFFER);
+        let buffer = self.staging.take(&self.device, all);
+        let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+        let mut at = 0;
+        for (slot, bytes) in slices {
+            encoder.copy_buffer_to_buffer(&self.buffers.slots[*slot], 0, &buffer, at, padded(*bytes));
+            at += padded(*bytes);
+        }
+        let submission = self.queue.submit([encoder.finish()]);
+        Staged { buffer, sizes, submission }
+    }
+}
+
+/// Slices that were copied for reading.
+pub struct Staged {
+    buffer: wgpu::Buffer,
+    /// The bytes of each.
+    sizes: Vec<usize>,
+    submission: wgpu::SubmissionIndex,
+}
+
+fn padded(bytes: usize) -> u64 {
+    bytes.next_multiple_of(4) as u64
+}
+
+/// Buffers for reading back that wait for the next time: at most one of each size, so that what a step reads every time needs
+/// no new one.
+#[derive(Default)]
+struct Staging(Vec<wgpu::Buffer>);
+
+impl Staging {
+    /// A buffer of at least so many bytes.
+    fn take(&mut self, device: &wgpu::Device, bytes: u64) -> wgpu::Buffer {
+        let size = if bytes <= KEPT { bytes.next_power_of_two() } else { bytes };
+        if let Some(i) = self.0.iter().position(|kept| kept.size() == size) {
+            return self.0.swap_remove(i);
+        }
+        device.create_buffer(&wgpu::BufferDescriptor {
             label: Some("read back"),
             size,
             usage: wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
             mapped_at_creation: false,
-        });
-        let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-        let mut at = 0;
-        for (slot, bytes) in slices {
-            let bytes = bytes.next_multiple_of(4) as u64;
-            encoder.copy_buffer_to_buffer(&self.buffers.slots[*slot], 0, &staging, at, bytes);
-            at += bytes;
+        })
+    }
+
+    /// Takes a mapped buffer back that was read. A large one is freed.
+    fn give_back(&mut self, buffer: wgpu::Buffer) {
+        if buffer.size() > KEPT || self.0.iter().any(|kept| kept.size() == buffer.size()) {
+            return buffer.destroy();
         }
-        self.queue.submit([encoder.finish()]);
-        staging
+        buffer.unmap();
+        self.0.push(buffer);
     }
 }
 
@@ -226,7 +322,7 @@ fn args_stride(device: &wgpu::Device) -> u64 {
 }
 
 /// One uniform buffer with the `Args` of all nodes.
-fn args_buffer(on: &Wgpu, nodes: &[Node]) -> wgpu::Buffer {
+fn args_buffer(on: &Wgpu, nodes: &[&Node]) -> wgpu::Buffer {
     let stride = args_stride(&on.device);
     let mut bytes = vec![0; (nodes.len() * stride as usize).max(stride as usize)];
     for (node, bytes) in nodes.iter().zip(bytes.chunks_mut(stride as usize)) {
@@ -241,6 +337,14 @@ fn args_buffer(on: &Wgpu, nodes: &[Node]) -> wgpu::Buffer {
     });
     on.queue.write_buffer(&buffer, 0, &bytes);
     buffer
+}
+
+/// Whether the device can run a fused node: it has that many buffers, and none that is written is bound twice.
+fn allowed(on: &Wgpu, plan: &Plan, node: &Node) -> bool {
+    let slots: Vec<usize> = node.tensors.iter().map(|t| plan.slot(*t)).collect();
+    let written = slots.iter().zip(node.op.bindings).filter(|(_, binding)| binding.access != Access::Read);
+    let mut alone = written.map(|(slot, _)| slots.iter().filter(|other| *other == slot).count() == 1);
+    on.has_buffers(node.op) && alone.all(|alone| alone)
 }
 
 /// The memory in which passes hand results on.
@@ -295,19 +399,24 @@ fn bind_group(
     })
 }
 
-/// Waits until `buffer` is mapped for reading.
-async fn map(device: &wgpu::Device, buffer: &wgpu::Buffer) -> Result<()> {
+/// Waits until the first bytes of `buffer` are mapped for reading, which were written by a submission.
+async fn map(
+    device: &wgpu::Device,
+    buffer: &wgpu::Buffer,
+    bytes: u64,
+    submission: wgpu::SubmissionIndex,
+) -> Result<()> {
     type State = (Option<Result<(), wgpu::BufferAsyncError>>, Option<Waker>);
     let shared: Arc<Mutex<State>> = Arc::default();
     let state = shared.clone();
-    buffer.map_async(wgpu::MapMode::Read, .., move |result| {
+    buffer.map_async(wgpu::MapMode::Read, ..bytes, move |result| {
         let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
         state.0 = Some(result);
         if let Some(waker) = state.1.take() {
             waker.wake();
         }
     });
-    wait(device)?;
+    wait(device, submission)?;
     let mapped = std::future::poll_fn(|context| {
         let mut state = shared.lock().unwrap_or_else(PoisonError::into_inner);
         match state.0.take() {
@@ -321,14 +430,44 @@ async fn map(device: &wgpu::Device, buffer: &wgpu::Buffer) -> Result<()> {
     mapped.await.map_err(|e| Error::Device(format!("reading back: {e}")))
 }
 
-/// Waits for the device. A browser needs no polling and cannot block.
+/// Waits until the device has run a submission. A browser needs no polling and cannot block.
 #[cfg(not(target_arch = "wasm32"))]
-fn wait(device: &wgpu::Device) -> Result<()> {
-    let done = device.poll(wgpu::PollType::wait_indefinitely());
+fn wait(device: &wgpu::Device, submission: wgpu::SubmissionIndex) -> Result<()> {
+    let done = device.poll(wgpu::PollType::Wait { submission_index: Some(submission), timeout: None });
     done.map(|_| ()).map_err(|e| Error::Device(format!("waiting for the device: {e}")))
 }
 
 #[cfg(target_arch = "wasm32")]
-fn wait(_device: &wgpu::Device) -> Result<()> {
+fn wait(_device: &wgpu::Device, _submission: wgpu::SubmissionIndex) -> Result<()> {
     Ok(())
+}
+
+#[cfg(all(test, feature = "native"))]
+mod tests {
+    use super::*;
+    use crate::graph::{DType, Graph};
+
+    #[test]
+    fn what_is_read_again_needs_no_new_buffer() {
+        let Ok(on) = Wgpu::open(None) else { return println!("NOT TESTED on wgpu: this machine has no adapter") };
+        let mut g = Graph::new();
+        let t = g.persistent("x", &[KEPT as usize / 2], DType::F32);
+        let plan = Plan::new(g);
+        let mut program = WgpuProgram::new(&on, &plan).unwrap();
+        let words: Vec<u32> = (0..KEPT as u32 / 2).collect();
+        program.write(plan.slot(t), 0, bytemuck::cast_slice(&words));
+        let mut read = |bytes: usize| {
+            let found = pollster::block_on(program.read(&[(plan.slot(t), bytes)])).unwrap().remove(0);
+            assert_eq!(found, bytemuck::cast_slice::<u32, u8>(&words)[..bytes]);
+            program.staging.0.clone()
+        };
+        let first = read(20);
+        assert_eq!(first.len(), 1);
+        // Sizes of one class share a buffer, a larger size gets one of its own, and one that is too large is not kept.
+        assert_eq!(read(32), first);
+        assert_eq!(read(17), first);
+        assert_eq!(read(1000).len(), 2);
+        assert_eq!(read(KEPT as usize + 4).len(), 2);
+        assert!(read(20).contains(&first[0]));
+    }
 }

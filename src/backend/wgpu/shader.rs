@@ -5,9 +5,11 @@ use crate::graph::{Access, Op};
 /// Snippets that shaders import, by name.
 const SHARED: &[(&str, &str)] = &[
     ("elements", include_str!("../../../shaders/shared/elements.wgsl")),
+    ("few", include_str!("../../../shaders/shared/few.wgsl")),
     ("gemm", include_str!("../../../shaders/shared/gemm.wgsl")),
     ("groups", include_str!("../../../shaders/shared/groups.wgsl")),
     ("map", include_str!("../../../shaders/shared/map.wgsl")),
+    ("parts", include_str!("../../../shaders/shared/parts.wgsl")),
     ("permutations", include_str!("../../../shaders/shared/permutations.wgsl")),
     ("quads", include_str!("../../../shaders/shared/quads.wgsl")),
     ("reduce", include_str!("../../../shaders/shared/reduce.wgsl")),

@@ -16,13 +16,14 @@ impl WgpuProgram {
     /// Runs nodes, waits for them, and returns the seconds of each.
     pub(in super::super::super) async fn time(&mut self, nodes: Range<usize>) -> Result<Vec<f64>> {
         let mut seconds = Vec::with_capacity(nodes.len());
-        for steps in pieces(&self.steps[nodes], NODES) {
+        let steps: Vec<&Step> = self.steps[nodes].iter().collect();
+        for steps in pieces(&steps, NODES) {
             seconds.extend(self.time_steps(steps).await?);
         }
         Ok(seconds)
     }
 
-    async fn time_steps(&self, steps: &[Step]) -> Result<Vec<f64>> {
+    async fn time_steps(&self, steps: &[&Step]) -> Result<Vec<f64>> {
         let queries = 2 * steps.len() as u32;
         let size = (u64::from(queries) * u64::from(wgpu::QUERY_SIZE)).max(MIN_BUFFER);
         let query_set = self.device.create_query_set(&wgpu::QuerySetDescriptor {
@@ -50,9 +51,9 @@ impl WgpuProgram {
         }
         encoder.resolve_query_set(&query_set, 0..queries, &resolved, 0);
         encoder.copy_buffer_to_buffer(&resolved, 0, &staging, 0, size);
-        self.queue.submit([encoder.finish()]);
+        let submission = self.queue.submit([encoder.finish()]);
         self.faults.check()?;
-        let mapped = map(&self.device, &staging).await;
+        let mapped = map(&self.device, &staging, size, submission).await;
         self.faults.check()?;
         mapped?;
         let view = staging.get_mapped_range(..).map_err(|e| Error::Device(format!("reading times: {e}")))?;
