@@ -79,6 +79,14 @@ enum Device {
     Cuda(cuda::CudaProgram),
 }
 
+/// Bytes of a buffer.
+#[derive(Clone, Copy)]
+struct Slice {
+    slot: usize,
+    start: usize,
+    bytes: usize,
+}
+
 /// A plan on a device.
 pub struct Program {
     plan: Arc<Plan>,
@@ -202,13 +210,7 @@ impl Program {
         let tensor = self.plan.graph.tensor(t);
         let bytes: &[u8] = bytemuck::cast_slice(data);
         assert_eq!(bytes.len(), tensor.elements() * tensor.dtype.bytes(), "bytes of {}", tensor.name);
-        let slot = self.plan.slot(t);
-        match &mut self.device {
-            Device::Cpu(program) => program.bytes_mut(slot)[..bytes.len()].copy_from_slice(bytes),
-            Device::Wgpu(program) => program.write(slot, 0, bytes),
-            #[cfg(feature = "cuda")]
-            Device::Cuda(program) => program.write(slot, 0, bytes),
-        }
+        self.write_bytes(t, 0, bytes);
     }
 
     /// Sets a slice of a tensor, from element `start`.
@@ -219,7 +221,12 @@ impl Program {
         let tensor = self.plan.graph.tensor(t);
         let (bytes, at): (&[u8], usize) = (bytemuck::cast_slice(data), start * tensor.dtype.bytes());
         assert!(at + bytes.len() <= tensor.bytes() && (at | bytes.len()).is_multiple_of(4), "part of {}", tensor.name);
-        let slot = self.plan.slot(t);
+        self.write_bytes(t, at, bytes);
+    }
+
+    /// Writes to a tensor from its byte `at` on.
+    fn write_bytes(&mut self, t: TensorId, at: usize, bytes: &[u8]) {
+        let (slot, at) = (self.plan.slot(t), self.plan.start(t) + at);
         match &mut self.device {
             Device::Cpu(program) => program.bytes_mut(slot)[at..at + bytes.len()].copy_from_slice(bytes),
             Device::Wgpu(program) => program.write(slot, at, bytes),
@@ -234,9 +241,12 @@ impl Program {
     /// When the device fails.
     pub async fn read_bytes(&mut self, tensors: &[TensorId]) -> Result<Vec<Vec<u8>>> {
         let size = |t: &TensorId| self.plan.graph.tensor(*t).elements() * self.plan.graph.tensor(*t).dtype.bytes();
-        let slices: Vec<(usize, usize)> = tensors.iter().map(|t| (self.plan.slot(*t), size(t))).collect();
+        let slice = |t: &TensorId| Slice { slot: self.plan.slot(*t), start: self.plan.start(*t), bytes: size(t) };
+        let slices: Vec<Slice> = tensors.iter().map(slice).collect();
         match &mut self.device {
-            Device::Cpu(program) => Ok(slices.iter().map(|(slot, n)| program.bytes(*slot)[..*n].to_vec()).collect()),
+            Device::Cpu(program) => {
+                Ok(slices.iter().map(|s| program.bytes(s.slot)[s.start..][..s.bytes].to_vec()).collect())
+            }
             Device::Wgpu(program) => program.read(&slices).await,
             #[cfg(feature = "cuda")]
             Device::Cuda(program) => program.read(&slices),
@@ -256,7 +266,7 @@ impl Program {
     pub async fn ready(&mut self) -> Result<()> {
         match &mut self.device {
             Device::Cpu(_) => Ok(()),
-            Device::Wgpu(program) => program.read(&[(0, 4)]).await.map(|_| ()),
+            Device::Wgpu(program) => program.read(&[Slice { slot: 0, start: 0, bytes: 4 }]).await.map(|_| ()),
             #[cfg(feature = "cuda")]
             Device::Cuda(program) => program.read(&[]).map(|_| ()),
         }

@@ -1,8 +1,9 @@
 //! A plan on a CUDA device: one buffer for each slot, one launch for each node, all in one stream.
 
+use super::super::Slice;
 use super::{Cuda, failed};
 use crate::error::mib;
-use crate::graph::{Access, Node, Plan, Slot};
+use crate::graph::{Access, Node, Plan, Slot, TensorId};
 use crate::{Error, Result};
 use cpu_kernels::ArgWords;
 use cudarc::driver::result::DriverError;
@@ -73,7 +74,7 @@ impl CudaProgram {
         });
         let slices = slices(&self.buffers, &self.stream);
         for (node, step) in plan.graph.nodes.iter().zip(&mut self.steps) {
-            step.buffers = node.tensors.iter().map(|t| slices[plan.slot(*t)]).collect();
+            step.buffers = node.tensors.iter().map(|t| bound(plan, &slices, *t)).collect();
         }
         grown.map_err(|e| self.failed("making larger buffers", e))
     }
@@ -115,12 +116,12 @@ impl CudaProgram {
         }
     }
 
-    /// Reads the first bytes of slots after everything launched so far; each slice is (slot, bytes).
-    pub(in super::super) fn read(&mut self, slices: &[(usize, usize)]) -> Result<Vec<Vec<u8>>> {
+    /// Reads slices of slots after everything launched so far.
+    pub(in super::super) fn read(&mut self, slices: &[Slice]) -> Result<Vec<Vec<u8>>> {
         self.fault.take().map_or(Ok(()), Err)?;
-        let read = |(slot, bytes): &(usize, usize)| {
+        let read = |Slice { slot, start, bytes }: &Slice| {
             let mut found = vec![0; *bytes];
-            self.stream.memcpy_dtoh(&self.buffers[*slot].slice(..*bytes), &mut found)?;
+            self.stream.memcpy_dtoh(&self.buffers[*slot].slice(*start..*start + *bytes), &mut found)?;
             Ok(found)
         };
         let found = slices.iter().map(read).collect::<Result<Vec<_>, DriverError>>();
@@ -132,6 +133,12 @@ impl CudaProgram {
 /// Address and bytes of each buffer.
 fn slices(buffers: &[CudaSlice<u8>], stream: &CudaStream) -> Vec<(u64, u64)> {
     buffers.iter().map(|b| (b.device_ptr(stream).0, b.len() as u64)).collect()
+}
+
+/// Address and bytes of what a node binds of a tensor: a view's part of the buffer, or the whole buffer.
+fn bound(plan: &Plan, slices: &[(u64, u64)], t: TensorId) -> (u64, u64) {
+    let (address, bytes) = slices[plan.slot(t)];
+    plan.view(t).map_or((address, bytes), |range| (address + range.start as u64, range.len() as u64))
 }
 
 /// The launch of a node; `slices` holds address and bytes of each slot's buffer.
@@ -157,7 +164,7 @@ fn step(on: &Cuda, plan: &Plan, slices: &[(u64, u64)], node: &Node) -> Result<St
         op: op.name,
         function: kernel.function,
         args: Words(node.args),
-        buffers: slots.iter().map(|slot| slices[*slot]).collect(),
+        buffers: node.tensors.iter().map(|t| bound(plan, slices, *t)).collect(),
         grid,
         block: kernel.block,
     })

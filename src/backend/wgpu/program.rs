@@ -1,8 +1,9 @@
 //! A plan on a wgpu device: one buffer for each slot, one bind group for each node, one submission for many nodes.
 
+use super::super::Slice;
 use super::{Faults, Wgpu};
 use crate::error::mib;
-use crate::graph::{Node, Plan, Slot, Tensor};
+use crate::graph::{Graph, Kind, Node, Plan, Slot, Tensor, TensorId};
 use crate::{Error, Result};
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -41,10 +42,9 @@ impl Drop for WgpuProgram {
 
 impl WgpuProgram {
     pub(super) fn new(on: &Wgpu, plan: &Plan) -> Result<Self> {
-        let mut buffers = Vec::with_capacity(plan.slots.len());
-        for slot in &plan.slots {
-            buffers.push(buffer(&on.device, &on.faults, plan, slot, slot.bytes)?);
-        }
+        check_bindings(&on.device.limits(), plan)?;
+        let buffer = |slot| buffer(&on.device, &on.faults, plan, slot, slot.bytes);
+        let buffers = plan.slots.iter().map(buffer).collect::<Result<Vec<_>>>()?;
         let args = args_buffer(on, &plan.graph.nodes);
         let step = |(i, node)| step(on, plan, &buffers, &args, i, node);
         let steps = plan.graph.nodes.iter().enumerate().map(step).collect::<Result<_>>()?;
@@ -58,6 +58,9 @@ impl WgpuProgram {
         let grown = sizes.iter().try_for_each(|(slot, bytes)| {
             let old = &self.buffers[*slot];
             if *bytes as u64 > old.size() {
+                let most = self.device.limits().max_storage_buffer_binding_size;
+                let what = largest(&plan.graph, &plan.slots[*slot]);
+                check_size(what, *bytes as u64, most, "a binding")?;
                 let new = buffer(&self.device, &self.faults, plan, &plan.slots[*slot], *bytes)?;
                 let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
                 encoder.copy_buffer_to_buffer(old, 0, &new, 0, old.size());
@@ -115,20 +118,20 @@ impl WgpuProgram {
         }
     }
 
-    /// Reads the first bytes of slots; each slice is (slot, bytes).
-    pub(in super::super) async fn read(&mut self, slices: &[(usize, usize)]) -> Result<Vec<Vec<u8>>> {
+    /// Reads slices of slots.
+    pub(in super::super) async fn read(&mut self, slices: &[Slice]) -> Result<Vec<Vec<u8>>> {
         let mut found = Vec::with_capacity(slices.len());
         let padded = |bytes: usize| bytes.next_multiple_of(4) as u64;
         let mut rest = slices;
         while !rest.is_empty() {
             let mut total = 0;
-            let fits = |(_, bytes): &&(usize, usize)| {
+            let fits = |slice: &&Slice| {
                 let first = total == 0;
-                total += padded(*bytes);
+                total += padded(slice.bytes);
                 first || total <= STAGING
             };
             let (now, later) = rest.split_at(rest.iter().take_while(fits).count());
-            let size = now.iter().map(|(_, bytes)| padded(*bytes)).sum::<u64>().max(MIN_BUFFER);
+            let size = now.iter().map(|slice| padded(slice.bytes)).sum::<u64>().max(MIN_BUFFER);
             let staging = self.stage(now, size);
             self.faults.check()?;
             let mapped = map(&self.device, &staging).await;
@@ -136,7 +139,7 @@ impl WgpuProgram {
             mapped?;
             let view = staging.get_mapped_range(..).map_err(|e| Error::Device(format!("reading back: {e}")))?;
             let mut at = 0;
-            for (_, bytes) in now {
+            for Slice { bytes, .. } in now {
                 found.push(view[at..at + bytes].to_vec());
                 at += bytes.next_multiple_of(4);
             }
@@ -148,7 +151,7 @@ impl WgpuProgram {
     }
 
     /// Copies the slices one after the other, each padded to 4 bytes, to a buffer that can be mapped.
-    fn stage(&self, slices: &[(usize, usize)], size: u64) -> wgpu::Buffer {
+    fn stage(&self, slices: &[Slice], size: u64) -> wgpu::Buffer {
         let staging = self.device.create_buffer(&wgpu::BufferDescriptor {
             label: Some("read back"),
             size,
@@ -157,9 +160,9 @@ impl WgpuProgram {
         });
         let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
         let mut at = 0;
-        for (slot, bytes) in slices {
+        for Slice { slot, start, bytes } in slices {
             let bytes = bytes.next_multiple_of(4) as u64;
-            encoder.copy_buffer_to_buffer(&self.buffers[*slot], 0, &staging, at, bytes);
+            encoder.copy_buffer_to_buffer(&self.buffers[*slot], *start as u64, &staging, at, bytes);
             at += bytes;
         }
         self.queue.submit([encoder.finish()]);
@@ -170,7 +173,8 @@ impl WgpuProgram {
 /// A buffer of so many bytes for a slot.
 fn buffer(device: &wgpu::Device, faults: &Faults, plan: &Plan, slot: &Slot, bytes: usize) -> Result<wgpu::Buffer> {
     let size = (bytes as u64).max(MIN_BUFFER);
-    check_size(&device.limits(), plan, slot, size)?;
+    let what = largest(&plan.graph, slot);
+    check_size(what, size, device.limits().max_buffer_size, "a buffer")?;
     let buffer = device.create_buffer(&wgpu::BufferDescriptor {
         label: Some(&plan.graph.tensor(slot.tensors[0]).name),
         size,
@@ -180,18 +184,36 @@ fn buffer(device: &wgpu::Device, faults: &Faults, plan: &Plan, slot: &Slot, byte
     faults.check().map(|()| buffer)
 }
 
-/// Rejects a buffer that exceeds a limit of the device. The error names the tensor.
-fn check_size(limits: &wgpu::Limits, plan: &Plan, slot: &Slot, bytes: u64) -> Result<()> {
-    let (buffer, binding) = (limits.max_buffer_size, limits.max_storage_buffer_binding_size);
-    let (limit, what) = if bytes > binding { (binding, "a binding") } else { (buffer, "a buffer") };
+/// The largest tensor of a slot.
+fn largest<'a>(graph: &'a Graph, slot: &Slot) -> &'a Tensor {
+    slot.tensors.iter().map(|t| graph.tensor(*t)).max_by_key(|t| t.bytes()).expect("a slot has a tensor")
+}
+
+/// Rejects a plan with a node that binds more bytes of a buffer than the device allows.
+fn check_bindings(limits: &wgpu::Limits, plan: &Plan) -> Result<()> {
+    let bound = plan.graph.nodes.iter().flat_map(|node| &node.tensors);
+    bound.into_iter().try_for_each(|t| {
+        let tensor = match plan.view(*t) {
+            Some(_) => plan.graph.tensor(*t),
+            None => largest(&plan.graph, &plan.slots[plan.slot(*t)]),
+        };
+        check_size(tensor, plan.bound(*t) as u64, limits.max_storage_buffer_binding_size, "a binding")
+    })
+}
+
+/// Rejects what exceeds a limit of the device. The error names the tensor that takes so many bytes.
+fn check_size(tensor: &Tensor, bytes: u64, limit: u64, what: &str) -> Result<()> {
     if bytes <= limit {
         return Ok(());
     }
-    let largest = slot.tensors.iter().map(|t| plan.graph.tensor(*t)).max_by_key(|t| t.bytes());
-    let Tensor { name, shape, .. } = largest.expect("a slot has a tensor");
+    let Tensor { name, shape, kind, .. } = tensor;
     let (takes, allows) = (mib(bytes).ceil(), mib(limit).floor());
+    let advice = match kind {
+        Kind::Temp => "use a smaller batch or context",
+        Kind::Persistent | Kind::View { .. } => "use a smaller model or context, fewer sequences, or the backend cpu",
+    };
     Err(Error::Device(format!(
-        "{name} {shape:?} takes {takes} MiB, but this device allows {allows} MiB for {what}: use a smaller model, batch, chunk or context"
+        "{name} {shape:?} takes {takes} MiB, but this device allows {allows} MiB for {what}: {advice}"
     )))
 }
 
@@ -243,7 +265,7 @@ fn bind_group(
     let size = std::num::NonZero::new(size_of_val(&node.args) as u64);
     let args = wgpu::BufferBinding { buffer: args, offset: i as u64 * args_stride(device), size };
     let resources = std::iter::once(wgpu::BindingResource::Buffer(args))
-        .chain(node.tensors.iter().map(|t| buffers[plan.slot(*t)].as_entire_binding()));
+        .chain(node.tensors.iter().map(|t| binding(plan, buffers, *t)));
     let entries: Vec<_> =
         (0..).zip(resources).map(|(binding, resource)| wgpu::BindGroupEntry { binding, resource }).collect();
     device.create_bind_group(&wgpu::BindGroupDescriptor {
@@ -251,6 +273,19 @@ fn bind_group(
         layout: &pipeline.get_bind_group_layout(0),
         entries: &entries,
     })
+}
+
+/// What a node binds of a tensor: a view's part of the buffer, or the whole buffer.
+fn binding<'a>(plan: &Plan, buffers: &'a [wgpu::Buffer], t: TensorId) -> wgpu::BindingResource<'a> {
+    let buffer = &buffers[plan.slot(t)];
+    match plan.view(t) {
+        None => buffer.as_entire_binding(),
+        Some(range) => wgpu::BindingResource::Buffer(wgpu::BufferBinding {
+            buffer,
+            offset: range.start as u64,
+            size: std::num::NonZero::new(range.len() as u64),
+        }),
+    }
 }
 
 /// Waits until `buffer` is mapped for reading.
