@@ -1,16 +1,16 @@
-// Gradient of `embedding`: dtable[ids[r]] += dy[r], without atomics. One workgroup for each position in `order`, the
+// Gradient of `embedding`, for the same part of the table: dtable[ids[r] - first] += dy[r], without atomics. One workgroup for each position in `order`, the
 // rows sorted by id. The workgroup at the first row of an id adds up all rows of that id in order, so the sum does not
-// depend on scheduling. A row beyond the last one and an id beyond the table add nothing.
+// depend on scheduling. A row beyond the last one and an id that is not in the part add nothing.
 
 //#import groups
 
-struct Args { rows: u32, dim: u32 }
+struct Args { rows: u32, dim: u32, first: u32 }
 
 @group(0) @binding(0) var<uniform> args: Args;
 @group(0) @binding(1) var<storage, read> ids: array<u32>; // (rows)
 @group(0) @binding(2) var<storage, read> order: array<u32>; // (rows), rows sorted by id
 @group(0) @binding(3) var<storage, read> dy: array<f32>; // (rows, dim)
-@group(0) @binding(4) var<storage, read_write> dtable: array<f32>; // (vocab, dim)
+@group(0) @binding(4) var<storage, read_write> dtable: array<f32>; // (rows of the part, dim)
 
 // The id at a place in the order; for a row that is none, the largest.
 fn id_at(place: u32) -> u32 {
@@ -26,7 +26,9 @@ fn group(first: u32, lane: u32) {
         return;
     }
     let id = id_at(first);
-    if id >= arrayLength(&dtable) / args.dim {
+    // An id before `first` wraps to one beyond the part.
+    let to = id - args.first;
+    if to >= arrayLength(&dtable) / args.dim {
         return;
     }
     if first > 0u {
@@ -42,6 +44,6 @@ fn group(first: u32, lane: u32) {
             }
             sum += dy[order[i] * args.dim + c];
         }
-        dtable[id * args.dim + c] += sum;
+        dtable[to * args.dim + c] += sum;
     }
 }

@@ -154,8 +154,7 @@ impl Graph {
         if let Some(view) = self.views.get(&(t, rows.clone())) {
             return *view;
         }
-        let row: usize = shape[1..].iter().product::<usize>() * dtype.bytes();
-        let at = rows.start * row;
+        let at = rows.start * self.row_bytes(t);
         assert!(kind == Kind::Persistent && at.is_multiple_of(VIEW_ALIGN), "{name} {shape:?}: rows {rows:?}");
         let shape = [&[rows.len()], &shape[1..]].concat();
         let view = self.add(format!("{name}[{}..{}]", rows.start, rows.end), &shape, dtype, Kind::View { of: t, at });
@@ -166,12 +165,24 @@ impl Graph {
     /// A tensor in parts of at most [`MAX_BINDING`] bytes where that is possible, views of its rows; a tensor that is no larger,
     /// or that is a temporary, is a single part.
     pub fn parts(&mut self, t: TensorId) -> Vec<TensorId> {
-        let tensor = self.tensor(t);
-        if tensor.kind != Kind::Persistent || tensor.bytes() <= MAX_BINDING {
-            return vec![t];
+        self.parts_of([t]).into_iter().flatten().collect()
+    }
+
+    /// The parts of several tensors with the same number of rows, side by side: those of each have the same rows, so few that
+    /// all can be bound.
+    pub(crate) fn parts_of<const N: usize>(&mut self, tensors: [TensorId; N]) -> Vec<[TensorId; N]> {
+        let whole = |t: &TensorId| self.tensor(*t).kind != Kind::Persistent || self.tensor(*t).bytes() <= MAX_BINDING;
+        if tensors.iter().all(whole) {
+            return vec![tensors];
         }
-        let (count, bytes) = (tensor.shape[0], tensor.bytes());
-        parts(count, bytes.div_ceil(count)).map(|rows| self.rows(t, rows)).collect()
+        let bytes = tensors.iter().map(|t| self.row_bytes(*t)).max().unwrap_or(0);
+        parts(self.shape(tensors[0])[0], bytes).map(|rows| tensors.map(|t| self.rows(t, rows.clone()))).collect()
+    }
+
+    /// Bytes of a row, counted by the first dimension.
+    pub(crate) fn row_bytes(&self, t: TensorId) -> usize {
+        let Tensor { shape, dtype, .. } = self.tensor(t);
+        shape[1..].iter().product::<usize>() * dtype.bytes()
     }
 
     /// The tensor whose memory this one is or is a part of.

@@ -40,7 +40,7 @@ impl Graph {
     /// When the shapes differ.
     pub fn round_f16(&mut self, x: TensorId, y: TensorId) {
         assert_eq!(self.shape(x), self.shape(y), "round_f16: {}", self.tensor(x).name);
-        for (x, y) in self.parts(x).into_iter().zip(self.parts(y)) {
+        for [x, y] in self.parts_of([x, y]) {
             let n = self.tensor(x).elements() as u32;
             self.push(&ROUND_F16, RoundF16Args { n }, &[x, y]);
         }
