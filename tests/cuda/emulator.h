@@ -6,6 +6,7 @@
 //
 // The prelude, each kernel in its own namespace, and the table of kernels follow.
 
+#include <array>
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
@@ -147,19 +148,21 @@ static uint32_t word(FILE* file) {
     return r;
 }
 
-// main INPUT OUTPUT. The input is a sequence of calls in words: number of the kernel, 16 words of its uniform, 3 of its grid,
-// number of buffers. For each buffer follows the number of an earlier buffer to use, or 0xffffffff, its length and its words.
+// main INPUT OUTPUT. The input is a sequence of calls in words: number of launches, for each the number of the kernel and 3
+// of its grid, then 16 of the uniform, number of buffers. For each buffer follows the number of an earlier buffer to use, or 0xffffffff, its length and its words.
 // The output is the words of all buffers after each call.
 int main(int argc, char** argv) {
     FILE* input = argc == 3 ? fopen(argv[1], "rb") : nullptr;
     FILE* output = input ? fopen(argv[2], "wb") : nullptr;
     if (!output) fail("main", "it takes an input and an output");
     alarm(120);  // a loop that was translated wrongly may be endless
-    uint32_t kernel;
-    while (fread(&kernel, 4, 1, input) == 1) {
+    uint32_t passes;
+    while (fread(&passes, 4, 1, input) == 1) {
+        std::vector<std::array<uint32_t, 4>> launches(passes);
+        for (auto& launch : launches)
+            for (uint32_t& w : launch) w = word(input);
         uint32_t args[16];
         for (uint32_t& w : args) w = word(input);
-        const dim3 grid = {word(input), word(input), word(input)};
         const uint32_t count = word(input);
         std::vector<std::vector<uint32_t>> buffers(count);
         std::vector<uint32_t> places(count);
@@ -178,8 +181,10 @@ int main(int argc, char** argv) {
             parameters.push_back(&addresses[i]);
             parameters.push_back(&bytes[i]);
         }
-        if (parameters.size() != table[kernel].parameters) fail(table[kernel].name, "it has other parameters");
-        launch(&table[kernel], grid, parameters.data());
+        for (const auto& [kernel, x, y, z] : launches) {
+            if (parameters.size() != table[kernel].parameters) fail(table[kernel].name, "it has other parameters");
+            launch(&table[kernel], {x, y, z}, parameters.data());
+        }
         for (uint32_t place : places) {
             const std::vector<uint32_t>& buffer = buffers[place];
             if (fwrite(buffer.data(), 4, buffer.size(), output) != buffer.size()) fail("output", "it cannot be written");

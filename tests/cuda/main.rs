@@ -14,9 +14,9 @@ use cases::Data;
 use common::cli::Project;
 use compare::{Bench, graph, verdict, words};
 use emulator::{Buffer, Call, Emulator};
-use nanotern::backend::cuda::{Kernel, compile, devices, has_nvrtc, translate};
+use nanotern::backend::cuda::{Entry, Kernel, compile, devices, has_nvrtc, translate};
 use nanotern::backend::{Options, open, shader_source};
-use nanotern::graph::Op;
+use nanotern::graph::{Op, Pass};
 use nanotern::ops::TABLE;
 use std::io::Write;
 
@@ -70,16 +70,24 @@ fn translated_shaders_agree_with_their_definition() {
     let Some(emulator) = Emulator::new(&kernels) else { return };
     let cases = cases::all();
     let (nodes, mut reference) = (graph(&cases).0.nodes, Bench::new(&common::scalar(), &cases));
-    let call = |(case, node): (&cases::Case, &nanotern::graph::Node)| Call {
-        kernel: TABLE.iter().position(|op| op.name == node.op.name).unwrap(),
-        args: node.args,
-        grid: (node.op.grid)(&node.args),
-        buffers: (case.data.iter())
-            .map(|data| match data {
-                Data::Same(i) => Buffer::Same(*i),
-                data => Buffer::Words(words(data)),
-            })
-            .collect(),
+    let functions: Vec<&str> =
+        kernels.iter().flat_map(|(_, kernel)| &kernel.entries).map(|entry| entry.name.as_str()).collect();
+    let call = |(case, node): (&cases::Case, &nanotern::graph::Node)| {
+        let kernel = &kernels.iter().find(|(name, _)| *name == node.op.name).unwrap().1;
+        let launch = |pass: &Pass| {
+            let Entry { name, .. } = kernel.entries.iter().find(|entry| entry.point == pass.entry).unwrap();
+            (functions.iter().position(|function| function == name).unwrap(), (pass.grid)(&node.args))
+        };
+        let scratch = node.op.scratch.map(|words| Buffer::Words(vec![0x7fc0_0000; words(&node.args)]));
+        let buffer = |data: &Data| match data {
+            Data::Same(i) => Buffer::Same(*i),
+            data => Buffer::Words(words(data)),
+        };
+        Call {
+            launches: node.op.passes.iter().map(launch).collect(),
+            args: node.args,
+            buffers: case.data.iter().map(buffer).chain(scratch).collect(),
+        }
     };
     let calls: Vec<Call> = cases.iter().zip(&nodes).map(call).collect();
     let mut failures = Vec::new();

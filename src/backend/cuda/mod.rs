@@ -9,7 +9,7 @@ mod program;
 mod translate;
 
 use crate::error::mib;
-use crate::graph::{Op, Plan};
+use crate::graph::{Op, Pass, Plan};
 use crate::{Error, Result};
 use cudarc::driver::result::{DriverError, device};
 use cudarc::driver::sys::{CUdevice_attribute, CUresult};
@@ -20,7 +20,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 pub use nvrtc::{compile, has_nvrtc};
 pub(super) use program::CudaProgram;
-pub use translate::{Kernel, PRELUDE, translate};
+pub use translate::{Entry, Kernel, PRELUDE, translate};
 
 /// Error text for a machine without an NVIDIA driver: what is missing, and what to do.
 const NO_DRIVER: &str = "no NVIDIA driver (libcuda) was found; install NVIDIA's driver; --backend wgpu works without \
@@ -97,7 +97,7 @@ fn failed(on: &str, what: &str, error: DriverError) -> Error {
     }
 }
 
-/// A kernel that is loaded on the device.
+/// A function that is loaded on the device.
 #[derive(Clone)]
 struct Loaded {
     function: CudaFunction,
@@ -109,7 +109,8 @@ pub struct Cuda {
     info: DeviceInfo,
     context: Arc<CudaContext>,
     stream: Arc<CudaStream>,
-    kernels: Mutex<HashMap<&'static str, Loaded>>,
+    /// The function of each pass of an op, by the op's name.
+    kernels: Mutex<HashMap<&'static str, Vec<Loaded>>>,
 }
 
 impl Cuda {
@@ -163,9 +164,9 @@ impl Cuda {
         missing.retain(|op| !kernels.contains_key(op.name));
         let (major, minor) = self.info.capability;
         let arch = format!("sm_{major}{minor}");
-        let build = |op: &&'static Op| -> Result<(Vec<u8>, [u32; 3])> {
+        let build = |op: &&'static Op| -> Result<(Vec<u8>, Vec<Entry>)> {
             let kernel = translate(op.name, &super::shader_source(op))?;
-            Ok((compile(op.name, &kernel.source, &arch)?, kernel.block))
+            Ok((compile(op.name, &kernel.source, &arch)?, kernel.entries))
         };
         let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
         let built: Vec<_> = std::thread::scope(|scope| {
@@ -175,16 +176,22 @@ impl Cuda {
             jobs.into_iter().flat_map(|job| job.join().expect("compiling does not panic")).collect()
         });
         for (op, built) in missing.iter().zip(built) {
-            let (image, block) = built?;
+            let (image, entries) = built?;
             let refused = |e| failed(&self.info.name, &format!("loading {}", op.name), e);
             let module = self.context.load_module(Ptx::from_binary(image)).map_err(refused)?;
-            let function = module.load_function(op.name).map_err(refused)?;
-            kernels.insert(op.name, Loaded { function, block });
+            let load = |pass: &Pass| {
+                let known = entries.iter().find(|entry| entry.point == pass.entry);
+                let Entry { name, block, .. } = known.expect("a pass is an entry point of the shader");
+                Ok(Loaded { function: module.load_function(name)?, block: *block })
+            };
+            let loaded = op.passes.iter().map(load).collect::<Result<_, DriverError>>();
+            kernels.insert(op.name, loaded.map_err(refused)?);
         }
         Ok(())
     }
 
-    fn kernel(&self, op: &Op) -> Loaded {
+    /// The function of each pass of an op.
+    fn kernel(&self, op: &Op) -> Vec<Loaded> {
         let kernels = self.kernels.lock().unwrap_or_else(PoisonError::into_inner);
         kernels.get(op.name).expect("the plan's kernels are compiled first").clone()
     }

@@ -1,13 +1,13 @@
 //! A plan on a CUDA device: one buffer for each slot, one launch for each node, all in one stream.
 
 use super::super::Slice;
-use super::{Cuda, failed};
+use super::{Cuda, Loaded, failed};
 use crate::error::mib;
-use crate::graph::{Access, Node, Plan, Slot, TensorId};
+use crate::graph::{Access, Node, Plan, TensorId};
 use crate::{Error, Result};
 use cpu_kernels::ArgWords;
 use cudarc::driver::result::DriverError;
-use cudarc::driver::{CudaFunction, CudaSlice, CudaStream, DevicePtr, DeviceRepr, LaunchConfig, PushKernelArg};
+use cudarc::driver::{CudaSlice, CudaStream, DevicePtr, DeviceRepr, LaunchConfig, PushKernelArg};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -26,18 +26,20 @@ unsafe impl DeviceRepr for Words {}
 
 struct Step {
     op: &'static str,
-    function: CudaFunction,
+    /// Those with blocks, each with their number.
+    passes: Vec<(Loaded, [u32; 3])>,
     args: Words,
-    /// Address and bytes of each buffer, in the order of the op table.
+    /// Address and bytes of each buffer, in the order of the op table; the scratch memory is the last.
     buffers: Vec<(u64, u64)>,
-    grid: [u32; 3],
-    block: [u32; 3],
 }
 
 pub struct CudaProgram {
     on: String,
     stream: Arc<CudaStream>,
+    /// One for each slot.
     buffers: Vec<CudaSlice<u8>>,
+    /// In which passes hand results on.
+    scratch: CudaSlice<u8>,
     steps: Vec<Step>,
     /// An error of a call that could not return it.
     fault: Option<Error>,
@@ -46,18 +48,18 @@ pub struct CudaProgram {
 impl CudaProgram {
     pub(super) fn new(on: &Cuda, plan: &Plan) -> Result<Self> {
         let name = &on.info.name;
-        let buffer = |slot: &Slot| {
-            let what = format!("making a buffer of {} MiB", mib(slot.bytes as u64).floor());
-            let made = on.stream.alloc_zeros::<u8>(slot.bytes.max(MIN_BUFFER));
-            made.map_err(|e| failed(name, &what, e))
+        let buffer = |bytes: usize| {
+            let what = format!("making a buffer of {} MiB", mib(bytes as u64).floor());
+            on.stream.alloc_zeros::<u8>(bytes.max(MIN_BUFFER)).map_err(|e| failed(name, &what, e))
         };
-        let buffers = plan.slots.iter().map(buffer).collect::<Result<Vec<_>>>()?;
-        let slices = slices(&buffers, &on.stream);
+        let buffers = plan.slots.iter().map(|slot| buffer(slot.bytes)).collect::<Result<Vec<_>>>()?;
+        let scratch = buffer(plan.scratch())?;
+        let slices = slices(&buffers, &scratch, &on.stream);
         // Allocation is asynchronous, so a lack of memory may be reported only here.
         on.stream.synchronize().map_err(|e| failed(name, "making buffers", e))?;
         on.compile(plan)?;
         let steps = plan.graph.nodes.iter().map(|node| step(on, plan, &slices, node)).collect::<Result<_>>()?;
-        Ok(CudaProgram { on: name.clone(), stream: on.stream.clone(), buffers, steps, fault: None })
+        Ok(CudaProgram { on: name.clone(), stream: on.stream.clone(), buffers, scratch, steps, fault: None })
     }
 
     /// Gives slots more room, up to so many bytes each: (slot, bytes).
@@ -72,9 +74,9 @@ impl CudaProgram {
             }
             Ok(())
         });
-        let slices = slices(&self.buffers, &self.stream);
+        let slices = slices(&self.buffers, &self.scratch, &self.stream);
         for (node, step) in plan.graph.nodes.iter().zip(&mut self.steps) {
-            step.buffers = node.tensors.iter().map(|t| bound(plan, &slices, *t)).collect();
+            step.buffers = bound(plan, &slices, node);
         }
         grown.map_err(|e| self.failed("making larger buffers", e))
     }
@@ -85,8 +87,9 @@ impl CudaProgram {
 
     pub(in super::super) fn run(&mut self, nodes: Range<usize>) -> Result<()> {
         self.fault.take().map_or(Ok(()), Err)?;
-        for step in self.steps[nodes].iter().filter(|step| !step.grid.contains(&0)) {
-            let mut launch = self.stream.launch_builder(&step.function);
+        let passes = self.steps[nodes].iter().flat_map(|step| step.passes.iter().map(move |pass| (step, pass)));
+        for (step, (Loaded { function, block }, grid)) in passes {
+            let mut launch = self.stream.launch_builder(function);
             launch.arg(&step.args);
             for (address, bytes) in &step.buffers {
                 launch.arg(address).arg(bytes);
@@ -97,8 +100,8 @@ impl CudaProgram {
             // the graph's builders checked against the tensors' shapes, or is bounded in the shader.
             let done = unsafe {
                 launch.launch(LaunchConfig {
-                    grid_dim: step.grid.into(),
-                    block_dim: step.block.into(),
+                    grid_dim: (*grid).into(),
+                    block_dim: (*block).into(),
                     shared_mem_bytes: 0,
                 })
             };
@@ -130,24 +133,29 @@ impl CudaProgram {
     }
 }
 
-/// Address and bytes of each buffer.
-fn slices(buffers: &[CudaSlice<u8>], stream: &CudaStream) -> Vec<(u64, u64)> {
-    buffers.iter().map(|b| (b.device_ptr(stream).0, b.len() as u64)).collect()
+/// Address and bytes of each slot's buffer, then of the scratch memory.
+fn slices(buffers: &[CudaSlice<u8>], scratch: &CudaSlice<u8>, stream: &CudaStream) -> Vec<(u64, u64)> {
+    buffers.iter().chain([scratch]).map(|b| (b.device_ptr(stream).0, b.len() as u64)).collect()
 }
 
-/// Address and bytes of what a node binds of a tensor: a view's part of the buffer, or the whole buffer.
-fn bound(plan: &Plan, slices: &[(u64, u64)], t: TensorId) -> (u64, u64) {
-    let (address, bytes) = slices[plan.slot(t)];
-    plan.view(t).map_or((address, bytes), |range| (address + range.start as u64, range.len() as u64))
+/// Those that a node binds: a view's part of a buffer, or the whole buffer.
+fn bound(plan: &Plan, slices: &[(u64, u64)], node: &Node) -> Vec<(u64, u64)> {
+    let scratch = node.op.scratch.and(slices.last().copied());
+    let part = |t: &TensorId| {
+        let (address, bytes) = slices[plan.slot(*t)];
+        plan.view(*t).map_or((address, bytes), |range| (address + range.start as u64, range.len() as u64))
+    };
+    node.tensors.iter().map(part).chain(scratch).collect()
 }
 
-/// The launch of a node; `slices` holds address and bytes of each slot's buffer.
+/// The launches of a node; `slices` are those of [`slices()`].
 ///
 /// # Panics
 /// When a written buffer is bound twice: kernels rely on `__restrict__`.
 fn step(on: &Cuda, plan: &Plan, slices: &[(u64, u64)], node: &Node) -> Result<Step> {
-    let (op, grid) = (node.op, (node.op.grid)(&node.args));
-    if grid.iter().zip(MAX_GRID).any(|(n, limit)| *n > limit) {
+    let op = node.op;
+    let grids: Vec<[u32; 3]> = op.passes.iter().map(|pass| (pass.grid)(&node.args)).collect();
+    if let Some(grid) = grids.iter().find(|grid| grid.iter().zip(MAX_GRID).any(|(n, limit)| *n > limit)) {
         let output = plan.graph.outputs(node).next().map_or("nothing", |t| &plan.graph.tensor(t).name);
         return Err(Error::Device(format!(
             "{} of {output} takes {grid:?} blocks, but CUDA allows {MAX_GRID:?}: use a smaller batch or chunk",
@@ -159,13 +167,6 @@ fn step(on: &Cuda, plan: &Plan, slices: &[(u64, u64)], node: &Node) -> Result<St
         let others = slots.iter().enumerate().filter(|(j, slot)| *j != i && **slot == slots[i]).count();
         assert!(others == 0, "{} writes {} and has it bound twice", op.name, binding.name);
     }
-    let kernel = on.kernel(op);
-    Ok(Step {
-        op: op.name,
-        function: kernel.function,
-        args: Words(node.args),
-        buffers: node.tensors.iter().map(|t| bound(plan, slices, *t)).collect(),
-        grid,
-        block: kernel.block,
-    })
+    let passes = on.kernel(op).into_iter().zip(grids).filter(|(_, grid)| !grid.contains(&0)).collect();
+    Ok(Step { op: op.name, passes, args: Words(node.args), buffers: bound(plan, slices, node) })
 }
