@@ -45,6 +45,8 @@ const FEW_ROWS: u32 = 8;
 const FOLD: u32 = 32_768;
 /// Elements that are reduced to one partial result.
 const BLOCK: u32 = cpu_kernels::simd::math::BLOCK as u32;
+/// Rows, sorted by id, that a workgroup of the embedding's gradient adds up.
+const ID_ROWS: u32 = 32;
 /// Rows whose contributions to the gradient of a norm's weight are summed in the first stage.
 const ROW_BLOCK: u32 = cpu_kernels::simd::math::ROW_BLOCK as u32;
 
@@ -143,7 +145,9 @@ ops! {
     EMBEDDING = embedding(EmbeddingArgs) [ids: r U32, table: r F32, y: rw F32]
         grid |a| elements(a.rows * a.dim), work |a| product(&[a.rows, a.dim]);
     EMBEDDING_BACKWARD = embedding_backward(EmbeddingBackwardArgs) [ids: r U32, order: r U32, dy: r F32, dtable: rw F32]
-        grid |a| groups(a.rows), work |a| product(&[a.rows, a.dim]);
+        grid |a| groups(a.rows.div_ceil(ID_ROWS) * a.dim.div_ceil(WORKGROUP)),
+        pass longer_runs |a| groups(a.rows.div_ceil(ID_ROWS) * a.dim.div_ceil(WORKGROUP)),
+        scratch |a| a.rows.div_ceil(ID_ROWS) as usize * a.dim as usize, work |a| product(&[a.rows, a.dim]);
 
     EMBEDDING_INT8 = embedding_int8(EmbeddingInt8Args) [ids: r U32, codes: r I8, scales: r F32, y: rw F32]
         grid |a| elements(a.rows * a.dim), work |a| product(&[a.rows, a.dim]);

@@ -29,8 +29,8 @@ pub unsafe fn cross_entropy_gradient(call: &Call<'_>) {
 #[inline(always)]
 fn body(a: &CrossEntropyGradientArgs, targets: &[u32], softmax: &[f32], logits: &mut [f32]) {
     let rows = targets.iter().zip(softmax.as_chunks::<2>().0);
-    for ((target, [top, factor]), logits) in rows.zip(logits.chunks_exact_mut(a.cols as usize)) {
-        if *factor == 0.0 {
+    for ((target, &[top, factor]), logits) in rows.zip(logits.chunks_exact_mut(a.cols as usize)) {
+        if factor == 0.0 {
             logits.fill(0.0);
         } else {
             for x in logits.iter_mut() {
