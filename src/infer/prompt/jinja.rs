@@ -64,7 +64,7 @@ pub fn environment(template: &str) -> Result<Environment<'static>, Error> {
     });
     environment.add_filter("tojson", json::to_json);
     // Jinja2 marks its result, so that it is not escaped again.
-    ["e", "escape"].map(|name| environment.remove_filter(name));
+    ["e", "escape"].into_iter().for_each(|name| environment.remove_filter(name));
     environment.add_filter("trim", |text: &Value, chars: Option<&str>| {
         strip(&text.to_string(), chars, true, true).to_string()
     });
