@@ -33,7 +33,7 @@ const GROUP: usize = 128;
 fn program(op: &Op, args: &impl Args, elements: &[usize], level: Level) -> CpuProgram {
     let threads = available_parallelism().map_or(1, |n| n.get());
     let bytes: Vec<usize> = elements.iter().zip(op.bindings).map(|(n, b)| n * b.dtype.bytes()).collect();
-    let bufs = op.bindings.iter().enumerate().map(|(i, b)| (i, b.access != Access::Read)).collect();
+    let bufs = op.bindings.iter().enumerate().map(|(i, b)| (i, b.access != Access::Read).into()).collect();
     let step = Step { kernel: op.kernel, args: args.to_words(), bufs, parts: threads };
     let mut program = CpuProgram::new(level, threads, &bytes, vec![step]).expect("threads");
     let mut rng = Rng::new(1);

@@ -1,52 +1,40 @@
-// Cross-entropy in nats: losses[row + r] = log(sum(exp(logits[r]))) - logits[r][target]; a target that is no
-// token, such as 0xffffffff, does not count. Turns the logits into their gradient in place, (softmax - one_hot) * grad_scale, unless grad_scale is 0:
-// then they are kept. Targets are read, and losses written, from element `row`. One workgroup for each row.
+// Cross-entropy in nats, from what `cross_entropy_partial` found: losses[row + r] = log(sum(exp(logits[r]))) - chosen[r]; a
+// target that is no token, such as 0xffffffff, counts nothing. softmax[r] = (top, grad_scale / sum of exp(logit - top)),
+// from which `cross_entropy_gradient` has the softmax; the second is 0 where the row counts nothing. Targets are read, and
+// losses written, from element `row`. One thread for each row.
 
-//#import groups
-//#import reduce
+//#import elements
 
-struct Args { rows: u32, vocab: u32, row: u32, grad_scale: f32 }
+struct Args { rows: u32, vocab: u32, blocks: u32, row: u32, grad_scale: f32 }
 
 @group(0) @binding(0) var<uniform> args: Args;
 @group(0) @binding(1) var<storage, read> targets: array<u32>; // (at least row + rows)
-@group(0) @binding(2) var<storage, read_write> logits: array<f32>; // (rows, vocab)
-@group(0) @binding(3) var<storage, read_write> losses: array<f32>; // (at least row + rows)
+@group(0) @binding(2) var<storage, read> partial: array<f32>; // (rows, blocks, 2)
+@group(0) @binding(3) var<storage, read> chosen: array<f32>; // (rows)
+@group(0) @binding(4) var<storage, read_write> losses: array<f32>; // (at least row + rows)
+@group(0) @binding(5) var<storage, read_write> softmax: array<f32>; // (rows, 2)
 
-fn group(r: u32, lane: u32) {
+fn element(r: u32) {
     if r >= args.rows {
         return;
     }
-    let start = r * args.vocab;
-    let chosen = targets[args.row + r];
-    let counts = chosen < args.vocab;
-    var most = -1e30;
-    for (var c = lane; c < args.vocab; c += 64u) {
-        most = max(most, logits[start + c]);
+    let start = 2u * r * args.blocks;
+    let end = start + 2u * args.blocks;
+    var top = -1e30;
+    for (var i = start; i < end; i += 2u) {
+        top = max(top, partial[i]);
     }
-    most = reduce_max(lane, most);
     var total = 0.0;
-    for (var c = lane; c < args.vocab; c += 64u) {
-        total += exp(logits[start + c] - most);
+    for (var i = start; i < end; i += 2u) {
+        total += partial[i + 1u] * exp(partial[i] - top);
     }
-    total = reduce_sum(lane, total);
-    if lane == 0u {
-        var loss = 0.0;
-        if counts {
-            loss = most + log(total) - logits[start + chosen];
-        }
-        losses[args.row + r] = loss;
+    var loss = 0.0;
+    var factor = 0.0;
+    if targets[args.row + r] < args.vocab {
+        loss = top + log(total) - chosen[r];
+        factor = args.grad_scale / total;
     }
-    if args.grad_scale == 0.0 {
-        return;
-    }
-    // The loss reads a logit that another thread is about to change.
-    storageBarrier();
-    let factor = args.grad_scale / total;
-    for (var c = lane; c < args.vocab; c += 64u) {
-        var grad = 0.0;
-        if counts {
-            grad = exp(logits[start + c] - most) * factor - select(0.0, args.grad_scale, c == chosen);
-        }
-        logits[start + c] = grad;
-    }
+    losses[args.row + r] = loss;
+    softmax[2u * r] = top;
+    softmax[2u * r + 1u] = factor;
 }

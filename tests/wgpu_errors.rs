@@ -4,7 +4,7 @@
 use cpu_kernels::ops::fill::FillArgs;
 use nanotern::Error;
 use nanotern::backend::{Backend, NO_ADAPTER, Wgpu, adapters};
-use nanotern::graph::{DType, Graph, Plan};
+use nanotern::graph::{DType, Graph, MAX_BINDING, Plan};
 use nanotern::ops::FILL;
 use std::io::Write;
 use std::sync::Arc;
@@ -52,7 +52,24 @@ fn a_tensor_beyond_the_limits_is_named() {
     if let Some(device) = device() {
         let n = device.info().max_binding as usize / 4 + 1;
         let error = Backend::Wgpu(device).prepare(filling(n)).err().unwrap().to_string();
-        assert!(error.contains("giant") && error.contains("MiB"), "{error}");
+        assert!(error.contains("giant") && error.contains("MiB for a binding: use a smaller"), "{error}");
+    }
+}
+
+/// A tensor that is larger than what browsers and software devices allow for a binding, used in parts.
+#[test]
+fn a_tensor_beyond_a_binding_is_used_in_parts() {
+    if let Some(device) = device() {
+        let mut g = Graph::new();
+        let y = g.persistent("giant", &[MAX_BINDING / 4 + 64], DType::F32);
+        g.fill(y, 1.5);
+        let nodes = 0..g.nodes.len();
+        let parts = g.parts(y);
+        let mut program = Backend::Wgpu(device).prepare(Arc::new(Plan::new(g))).unwrap();
+        program.run(nodes).unwrap();
+        for part in parts {
+            assert!(program.read::<f32>(part).unwrap().iter().all(|y| *y == 1.5));
+        }
     }
 }
 

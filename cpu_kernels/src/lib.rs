@@ -28,6 +28,6 @@ pub mod simd;
 
 pub use run::call::{ArgWords, Args, Buf, Call, Kernel};
 pub use run::pool::Pool;
-pub use run::program::{CpuProgram, Step};
+pub use run::program::{Bind, CpuProgram, Step};
 pub use simd::level::Level;
 pub(crate) use {run::call::args, simd::level::at_level};

@@ -3,7 +3,7 @@
 use cpu_kernels::matrix::dense_gemv::DensePanels;
 use cpu_kernels::matrix::gemm::{Gemm, Mat};
 use cpu_kernels::ops::{COPY, MATMUL, copy::CopyArgs, matmul::MatmulArgs};
-use cpu_kernels::{Args, CpuProgram, Level, Step};
+use cpu_kernels::{Args, Bind, CpuProgram, Level, Step};
 
 mod random;
 use random::Rng;
@@ -53,11 +53,15 @@ fn a_program_packs_constants_and_keeps_the_order() {
     let product = Step {
         kernel: &MATMUL,
         args: MatmulArgs { m: 1, n: outs, k: dim, b_transposed: 1, ..MatmulArgs::default() }.to_words(),
-        bufs: vec![(0, false), (1, false), (2, true)],
+        bufs: [(0, false), (1, false), (2, true)].map(Bind::from).to_vec(),
         parts: 2,
     };
-    let copied =
-        Step { kernel: &COPY, args: CopyArgs { n: outs }.to_words(), bufs: vec![(2, false), (3, true)], parts: 2 };
+    let copied = Step {
+        kernel: &COPY,
+        args: CopyArgs { n: outs }.to_words(),
+        bufs: [(2, false), (3, true)].map(Bind::from).to_vec(),
+        parts: 2,
+    };
     let sizes = [4 * dim, 4 * outs * dim, 4 * outs, 4 * outs].map(|n| n as usize);
     let mut program = CpuProgram::new(Level::detect(), 2, &sizes, vec![product, copied]).unwrap();
     program.bytes_mut(0).copy_from_slice(bytemuck::cast_slice(&vec![1f32; dim as usize]));
@@ -66,5 +70,32 @@ fn a_program_packs_constants_and_keeps_the_order() {
         program.run(0..2);
         let z: &[f32] = bytemuck::cast_slice(program.bytes(3));
         assert!(z.iter().all(|z| *z == value * dim as f32), "{z:?}");
+    }
+}
+
+/// Two halves of one constant are packed each, and again when the constant changes.
+#[test]
+fn parts_of_a_constant_are_packed_each() {
+    let (outs, dim) = (64u32, 32u32);
+    let args = MatmulArgs { m: 1, n: outs, k: dim, b_transposed: 1, ..MatmulArgs::default() }.to_words();
+    let half = 4 * (outs * dim) as usize;
+    let product = |i: usize| {
+        let part = Bind { buffer: 1, part: Some(i * half..(i + 1) * half), writes: false };
+        Step { kernel: &MATMUL, args, bufs: vec![(0, false).into(), part, (2 + i, true).into()], parts: 2 }
+    };
+    let sizes = [4 * dim as usize, 2 * half, 4 * outs as usize, 4 * outs as usize];
+    let mut program = CpuProgram::new(Level::detect(), 2, &sizes, vec![product(0), product(1)]).unwrap();
+    assert_eq!(program.constant_bytes(), 2 * half);
+    program.bytes_mut(0).copy_from_slice(bytemuck::cast_slice(&vec![1f32; dim as usize]));
+    for values in [[1f32, 2.0], [-3.0, 0.5]] {
+        for (i, value) in values.iter().enumerate() {
+            let part = &mut program.bytes_mut(1)[i * half..(i + 1) * half];
+            part.copy_from_slice(bytemuck::cast_slice(&vec![*value; (outs * dim) as usize]));
+        }
+        program.run(0..2);
+        for (i, value) in values.iter().enumerate() {
+            let y: &[f32] = bytemuck::cast_slice(program.bytes(2 + i));
+            assert!(y.iter().all(|y| *y == value * dim as f32), "part {i}: {y:?}");
+        }
     }
 }

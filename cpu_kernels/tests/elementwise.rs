@@ -67,7 +67,7 @@ fn embedding_and_its_gradient() {
         let mut rng = Rng(rows as u64);
         let ids: Vec<u32> = (0..rows).map(|_| rng.next() % vocab).collect();
         let table = noise(1, vocab as usize * dim);
-        let args = embedding::EmbeddingArgs { rows: rows as u32, dim: dim as u32 };
+        let args = embedding::EmbeddingArgs { rows: rows as u32, dim: dim as u32, first: 0 };
         let y = &check(&EMBEDDING, args, &[(&ids).into(), (&table).into(), poison(rows * dim)])[2];
         for r in 0..rows {
             assert_eq!(y[r * dim..(r + 1) * dim], table[ids[r] as usize * dim..][..dim]);
@@ -76,7 +76,7 @@ fn embedding_and_its_gradient() {
         let mut order: Vec<u32> = (0..rows as u32).collect();
         order.sort_by_key(|r| ids[*r as usize]);
         let (dy, before) = (noise(2, rows * dim), noise(3, vocab as usize * dim));
-        let args = embedding_backward::EmbeddingBackwardArgs { rows: rows as u32, dim: dim as u32 };
+        let args = embedding_backward::EmbeddingBackwardArgs { rows: rows as u32, dim: dim as u32, first: 0 };
         let bufs = [(&ids).into(), (&order).into(), (&dy).into(), (&before).into()];
         let dtable = &check(&EMBEDDING_BACKWARD, args, &bufs)[3];
         let mut want = before.clone();
@@ -93,13 +93,26 @@ fn embedding_and_its_gradient() {
 fn an_id_that_is_not_there_gives_zeros_and_adds_nothing() {
     let ids = vec![3u32, 1, u32::MAX];
     let table = noise(1, 6);
-    let args = embedding::EmbeddingArgs { rows: 3, dim: 2 };
+    let args = embedding::EmbeddingArgs { rows: 3, dim: 2, first: 0 };
     let y = &check(&EMBEDDING, args, &[(&ids).into(), (&table).into(), poison(6)])[2];
     assert_eq!(y[..], [0.0, 0.0, table[2], table[3], 0.0, 0.0]);
-    let args = embedding_backward::EmbeddingBackwardArgs { rows: 3, dim: 2 };
+    let args = embedding_backward::EmbeddingBackwardArgs { rows: 3, dim: 2, first: 0 };
     let bufs = [(&ids).into(), (&vec![1u32, 0, 3]).into(), (&noise(2, 6)).into(), (&vec![0.0; 6]).into()];
     let dtable = &check(&EMBEDDING_BACKWARD, args, &bufs)[3];
     assert_eq!(dtable[..], [&[0.0; 2], &noise(2, 6)[2..4], &[0.0; 2]].concat());
+}
+
+/// Ids 2 to 4 of a table: other rows are those of other parts.
+#[test]
+fn a_part_of_a_table_leaves_the_rows_of_others() {
+    let (ids, table, before) = (vec![1u32, 4, u32::MAX, 2], noise(1, 6), noise(2, 8));
+    let args = embedding::EmbeddingArgs { rows: 4, dim: 2, first: 2 };
+    let y = &check(&EMBEDDING, args, &[(&ids).into(), (&table).into(), (&before).into()])[2];
+    assert_eq!(y[..], [&before[..2], &table[4..6], &before[4..6], &table[..2]].concat());
+    let args = embedding_backward::EmbeddingBackwardArgs { rows: 4, dim: 2, first: 2 };
+    let bufs = [(&ids).into(), (&vec![0u32, 3, 1, 2]).into(), (&before).into(), (&vec![0.0; 6]).into()];
+    let dtable = &check(&EMBEDDING_BACKWARD, args, &bufs)[3];
+    assert_eq!(dtable[..], [&before[6..8], &[0.0; 2], &before[2..4]].concat());
 }
 
 fn normalised(x: &[f64], w: &[f64], eps: f64) -> Vec<f64> {

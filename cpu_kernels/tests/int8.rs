@@ -9,7 +9,8 @@ use random::Rng;
 
 /// Runs the op, with packed weights where the level reads them.
 fn product(level: Level, parts: usize, args: Int8MatmulArgs, inputs: &[Vec<u8>], y_bytes: usize) -> Vec<u32> {
-    let step = Step { kernel: &INT8_MATMUL, args: args.to_words(), bufs: (0..5).map(|i| (i, i == 4)).collect(), parts };
+    let step =
+        Step { kernel: &INT8_MATMUL, args: args.to_words(), bufs: (0..5).map(|i| (i, i == 4).into()).collect(), parts };
     let sizes: Vec<usize> = inputs.iter().map(Vec::len).chain([y_bytes]).collect();
     let mut program = CpuProgram::new(level, 2, &sizes, vec![step]).unwrap();
     inputs.iter().enumerate().for_each(|(i, bytes)| program.bytes_mut(i).copy_from_slice(bytes));

@@ -1,34 +1,79 @@
-//! Cross-entropy.
+//! Cross-entropy, in its three stages.
 
 mod common;
 
 use common::*;
-use cpu_kernels::ops::CROSS_ENTROPY;
 use cpu_kernels::ops::cross_entropy::{CrossEntropyArgs, IGNORED};
+use cpu_kernels::ops::cross_entropy_gradient::CrossEntropyGradientArgs;
+use cpu_kernels::ops::cross_entropy_partial::CrossEntropyPartialArgs;
+use cpu_kernels::ops::{CROSS_ENTROPY, CROSS_ENTROPY_GRADIENT, CROSS_ENTROPY_PARTIAL};
+
+/// Columns of a block.
+const BLOCK: usize = 4096;
 
 fn loss(logits: &[f64], target: u32) -> f64 {
-    logits.iter().map(|x| x.exp()).sum::<f64>().ln() - logits[target as usize]
+    let top = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    logits.iter().map(|x| (x - top).exp()).sum::<f64>().ln() + top - logits[target as usize]
+}
+
+/// All stages over parts of the tokens that end before each of `cuts` and the last: losses behind `row` of 7, and gradients.
+fn cross_entropy(targets: &Vec<u32>, logits: &[f32], row: usize, cuts: &[usize], grad_scale: f32) -> [Vec<f32>; 2] {
+    let rows = targets.len() - row;
+    let vocab = logits.len() / rows;
+    let starts = || [0].into_iter().chain(cuts.iter().copied());
+    let parts: Vec<(usize, usize)> = starts().zip(starts().skip(1).chain([vocab])).collect();
+    let columns = |(start, end): (usize, usize)| -> Vec<f32> {
+        logits.chunks(vocab).flat_map(|logits| &logits[start..end]).copied().collect()
+    };
+    let blocks = parts.iter().map(|(start, end)| (end - start).div_ceil(BLOCK)).sum::<usize>();
+    let (mut partial, mut chosen, mut block) = (vec![f32::NAN; 2 * rows * blocks], vec![0.0; rows], 0);
+    for part in &parts {
+        let [cols, first] = [part.1 - part.0, part.0].map(|n| n as u32);
+        let [rows, row, all] = [rows, row, blocks].map(|n| n as u32);
+        let args = CrossEntropyPartialArgs { rows, cols, first, row, block, blocks: all };
+        let bufs = [targets.into(), (&columns(*part)).into(), (&partial).into(), (&chosen).into()];
+        let out = check(&CROSS_ENTROPY_PARTIAL, args, &bufs);
+        (partial, chosen) = (out[2].clone(), out[3].clone());
+        block += cols.div_ceil(BLOCK as u32);
+    }
+    let [n, vocab, blocks, row] = [rows, vocab, blocks, row].map(|n| n as u32);
+    let args = CrossEntropyArgs { rows: n, vocab, blocks, row, grad_scale };
+    let before = vec![7.0f32; targets.len() + 1];
+    let bufs = [targets.into(), (&partial).into(), (&chosen).into(), (&before).into(), poison(2 * rows)];
+    let out = check(&CROSS_ENTROPY, args, &bufs);
+    let (losses, softmax) = (&out[3], &out[4]);
+    let mut gradients = vec![Vec::new(); rows];
+    for (start, end) in parts {
+        let (cols, first) = ((end - start) as u32, start as u32);
+        let args = CrossEntropyGradientArgs { rows: n, cols, first, row, grad_scale };
+        let bufs = [targets.into(), softmax.into(), (&columns((start, end))).into()];
+        let found = check(&CROSS_ENTROPY_GRADIENT, args, &bufs)[2].clone();
+        gradients.iter_mut().zip(found.chunks(end - start)).for_each(|(all, part)| all.extend(part));
+    }
+    [losses.clone(), gradients.concat()]
 }
 
 #[test]
 fn losses_and_gradients() {
-    for (rows, vocab) in [(1, 1), (3, 5), (6, 33), (4, 513), (7, 4096)] {
+    for (rows, vocab, cuts) in [
+        (1, 1, vec![]),
+        (3, 5, vec![]),
+        (6, 33, vec![7, 8]),
+        (4, 513, vec![512]),
+        (7, 4096, vec![]),
+        (3, 9000, vec![]),
+        (3, 9000, vec![4100, 4101]),
+    ] {
         let mut rng = Rng(3);
         let row = 2;
         let targets: Vec<u32> =
             (0..rows + row).map(|r| if r == 4 { IGNORED } else { rng.next() % vocab as u32 }).collect();
         let logits: Vec<f32> = noise(1, rows * vocab).iter().map(|x| 6.0 * x).collect();
-        let before = vec![7.0f32; rows + row + 1];
-        let args = CrossEntropyArgs { rows: rows as u32, vocab: vocab as u32, row: row as u32, grad_scale: 0.25 };
-        let bufs = [(&targets).into(), (&logits).into(), (&before).into()];
-        let trained = check(&CROSS_ENTROPY, args, &bufs);
-        let kept = check(&CROSS_ENTROPY, CrossEntropyArgs { grad_scale: 0.0, ..args }, &bufs);
-        assert_same(&trained[2], &kept[2], "losses with and without gradient");
-        assert_same(&kept[1], &logits, "logits");
-        assert_eq!((&trained[2][..row], trained[2][rows + row]), (&before[..row], 7.0));
+        let [losses, gradients] = cross_entropy(&targets, &logits, row, &cuts, 0.25);
+        assert_eq!((&losses[..row], losses[rows + row]), (&[7.0; 2][..], 7.0));
         for (r, logits) in logits.chunks(vocab).enumerate() {
-            let (target, loss_r) = (targets[row + r], trained[2][row + r]);
-            let gradient_r = &trained[1][r * vocab..(r + 1) * vocab];
+            let (target, loss_r) = (targets[row + r], losses[row + r]);
+            let gradient_r = &gradients[r * vocab..(r + 1) * vocab];
             if target == IGNORED {
                 assert!(loss_r == 0.0 && gradient_r.iter().all(|g| *g == 0.0));
                 continue;
@@ -46,15 +91,32 @@ fn losses_and_gradients() {
 #[test]
 fn large_logits() {
     let logits = vec![1e4f32, 0.0, -1e4, 1e4 - 1.0];
-    let args = CrossEntropyArgs { rows: 1, vocab: 4, row: 0, grad_scale: 1.0 };
-    let out = check(&CROSS_ENTROPY, args, &[(&vec![3u32]).into(), (&logits).into(), poison(1)]);
-    assert!((out[2][0] - 1.313_261_7).abs() < 1e-3);
-    assert_close(&out[1], &[0.731_058_578, 0.0, 0.0, -0.731_058_578], 1e-12);
+    for cuts in [vec![], vec![1], vec![2, 3]] {
+        let [losses, gradients] = cross_entropy(&vec![3], &logits, 0, &cuts, 1.0);
+        assert!((losses[0] - 1.313_261_7).abs() < 1e-3);
+        assert_close(&gradients, &[0.731_058_578, 0.0, 0.0, -0.731_058_578], 1e-12);
+    }
+}
+
+/// A block of tokens that are ruled out counts nothing, and what is no number is not hidden.
+#[test]
+fn logits_that_are_not_finite() {
+    let ruled_out = [vec![f32::NEG_INFINITY; 2], vec![0.0; 2]].concat();
+    for cuts in [vec![], vec![2], vec![1]] {
+        let [losses, gradients] = cross_entropy(&vec![3], &ruled_out, 0, &cuts, 1.0);
+        assert!((losses[0] - std::f32::consts::LN_2).abs() < 1e-6, "{losses:?}");
+        assert_close(&gradients, &[0.0, 0.0, 0.5, -0.5], 1e-12);
+        let [losses, _] = cross_entropy(&vec![3], &[0.0, f32::NAN, 0.0, 0.0], 0, &cuts, 1.0);
+        assert!(losses[0].is_nan());
+    }
 }
 
 #[test]
 fn a_target_that_is_no_token_counts_nothing() {
-    let args = CrossEntropyArgs { rows: 1, vocab: 5, row: 0, grad_scale: 1.0 };
-    let out = check(&CROSS_ENTROPY, args, &[(&vec![5u32]).into(), (&noise(1, 5)).into(), poison(1)]);
-    assert_eq!((&out[1][..], out[2][0]), (&[0.0; 5][..], 0.0));
+    let mut logits = noise(1, 5);
+    for cuts in [vec![], vec![3]] {
+        let [losses, gradients] = cross_entropy(&vec![5], &logits, 0, &cuts, 1.0);
+        assert_eq!((&gradients[..], losses[0]), (&[0.0; 5][..], 0.0));
+        logits[1] = f32::NAN;
+    }
 }

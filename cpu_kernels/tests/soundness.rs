@@ -11,14 +11,14 @@ use cpu_kernels::ops::matmul::MatmulArgs;
 use cpu_kernels::ops::sample::SampleArgs;
 use cpu_kernels::ops::ternary_matmul::TernaryMatmulArgs;
 use cpu_kernels::ops::{ALL, COPY, INT8_MATMUL, KV_APPEND, MATMUL, SAMPLE, TERNARY_MATMUL, copy::CopyArgs};
-use cpu_kernels::{ArgWords, Args, CpuProgram, Kernel, Level, Step};
+use cpu_kernels::{ArgWords, Args, Bind, CpuProgram, Kernel, Level, Step};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 mod random;
 use random::Rng;
 
 fn step(kernel: &'static Kernel, args: ArgWords, bufs: &[(usize, bool)], parts: usize) -> Step {
-    Step { kernel, args, bufs: bufs.to_vec(), parts }
+    Step { kernel, args, bufs: bufs.iter().map(|b| Bind::from(*b)).collect(), parts }
 }
 
 /// The results of two products of one constant in two shapes, packed and not: a step that writes the constant, and is never
@@ -206,4 +206,35 @@ fn a_result_that_its_buffer_does_not_hold() {
 fn a_buffer_that_is_read_and_written() {
     let copy = step(&COPY, CopyArgs { n: 4 }.to_words(), &[(0, false), (0, true)], 1);
     let _ = CpuProgram::new(Level::Scalar, 1, &[16], vec![copy]);
+}
+
+/// The copy of 4 floats, from these bytes of a buffer of 256.
+fn from_part(part: std::ops::Range<usize>) {
+    let from = Bind { buffer: 0, part: Some(part), writes: false };
+    let bufs = vec![from, (1, true).into()];
+    let copy = Step { kernel: &COPY, args: CopyArgs { n: 4 }.to_words(), bufs, parts: 1 };
+    CpuProgram::new(Level::Scalar, 1, &[256, 16], vec![copy]).unwrap().run(0..1);
+}
+
+#[test]
+fn a_part_that_is_there() {
+    from_part(192..256);
+}
+
+#[test]
+#[should_panic(expected = "bytes 192..260 of 256")]
+fn a_part_that_ends_behind_its_buffer() {
+    from_part(192..260);
+}
+
+#[test]
+#[should_panic(expected = "aligned to 64 bytes")]
+fn a_part_that_is_not_aligned() {
+    from_part(32..64);
+}
+
+#[test]
+#[should_panic(expected = "out of range")]
+fn a_part_that_is_too_small() {
+    from_part(64..72);
 }

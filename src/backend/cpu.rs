@@ -3,7 +3,7 @@
 use crate::graph::{Access, Node, Plan};
 use crate::{Error, Result, memory};
 use cpu_kernels::matrix::ternary_gemv::{Layout, Layouts};
-use cpu_kernels::{CpuProgram, Level, Step};
+use cpu_kernels::{Bind, CpuProgram, Level, Step};
 use std::io::ErrorKind;
 use std::sync::Arc;
 
@@ -71,7 +71,7 @@ impl Cpu {
             kernel: node.op.kernel,
             args: node.args,
             bufs: (node.tensors.iter().zip(node.op.bindings))
-                .map(|(t, b)| (plan.slot(*t), b.access != Access::Read))
+                .map(|(t, b)| Bind { buffer: plan.slot(*t), part: plan.view(*t), writes: b.access != Access::Read })
                 .collect(),
             parts: ((node.op.work)(&node.args) / GRAIN).clamp(1, self.threads as u64) as usize,
         };

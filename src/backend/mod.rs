@@ -90,6 +90,20 @@ enum Device {
     Cuda(cuda::CudaProgram),
 }
 
+/// Bytes of a buffer.
+#[derive(Clone, Copy)]
+struct Slice {
+    slot: usize,
+    start: usize,
+    bytes: usize,
+}
+
+/// The bytes of a tensor.
+fn slice(plan: &Plan, t: TensorId) -> Slice {
+    let tensor = plan.graph.tensor(t);
+    Slice { slot: plan.slot(t), start: plan.start(t), bytes: tensor.elements() * tensor.dtype.bytes() }
+}
+
 /// A tensor that is being read, as it was when the reading began.
 pub(crate) struct Reading(Read);
 
@@ -291,13 +305,7 @@ impl Program {
         let tensor = self.plan.graph.tensor(t);
         let bytes: &[u8] = bytemuck::cast_slice(data);
         assert_eq!(bytes.len(), tensor.elements() * tensor.dtype.bytes(), "bytes of {}", tensor.name);
-        let slot = self.plan.slot(t);
-        match &mut self.device {
-            Device::Cpu(program) => program.bytes_mut(slot)[..bytes.len()].copy_from_slice(bytes),
-            Device::Wgpu(program) => program.write(slot, 0, bytes),
-            #[cfg(feature = "cuda")]
-            Device::Cuda(program) => program.write(slot, 0, bytes),
-        }
+        self.write_bytes(t, 0, bytes);
     }
 
     /// Sets a slice of a tensor, from element `start`.
@@ -308,7 +316,12 @@ impl Program {
         let tensor = self.plan.graph.tensor(t);
         let (bytes, at): (&[u8], usize) = (bytemuck::cast_slice(data), start * tensor.dtype.bytes());
         assert!(at + bytes.len() <= tensor.bytes() && (at | bytes.len()).is_multiple_of(4), "part of {}", tensor.name);
-        let slot = self.plan.slot(t);
+        self.write_bytes(t, at, bytes);
+    }
+
+    /// Writes to a tensor from its byte `at` on.
+    fn write_bytes(&mut self, t: TensorId, at: usize, bytes: &[u8]) {
+        let (slot, at) = (self.plan.slot(t), self.plan.start(t) + at);
         match &mut self.device {
             Device::Cpu(program) => program.bytes_mut(slot)[at..at + bytes.len()].copy_from_slice(bytes),
             Device::Wgpu(program) => program.write(slot, at, bytes),
@@ -322,10 +335,11 @@ impl Program {
     /// # Errors
     /// When the device fails.
     pub async fn read_bytes(&mut self, tensors: &[TensorId]) -> Result<Vec<Vec<u8>>> {
-        let size = |t: &TensorId| self.plan.graph.tensor(*t).elements() * self.plan.graph.tensor(*t).dtype.bytes();
-        let slices: Vec<(usize, usize)> = tensors.iter().map(|t| (self.plan.slot(*t), size(t))).collect();
+        let slices: Vec<Slice> = tensors.iter().map(|t| slice(&self.plan, *t)).collect();
         match &mut self.device {
-            Device::Cpu(program) => Ok(slices.iter().map(|(slot, n)| program.bytes(*slot)[..*n].to_vec()).collect()),
+            Device::Cpu(program) => {
+                Ok(slices.iter().map(|s| program.bytes(s.slot)[s.start..][..s.bytes].to_vec()).collect())
+            }
             Device::Wgpu(program) => program.read(&slices).await,
             #[cfg(feature = "cuda")]
             Device::Cuda(program) => program.read(&slices),
@@ -340,9 +354,7 @@ impl Program {
     /// Begins to read a tensor. What is submitted after this does not change what is read.
     pub(crate) async fn begin_read(&mut self, t: TensorId) -> Result<Reading> {
         if let Device::Wgpu(program) = &mut self.device {
-            let tensor = self.plan.graph.tensor(t);
-            let bytes = tensor.elements() * tensor.dtype.bytes();
-            return Ok(Reading(Read::Staged(program.stage(&[(self.plan.slot(t), bytes)]))));
+            return Ok(Reading(Read::Staged(program.stage(&[slice(&self.plan, t)]))));
         }
         Ok(Reading(Read::Done(self.read_bytes(&[t]).await?.remove(0))))
     }
@@ -381,7 +393,7 @@ impl Program {
     pub async fn ready(&mut self) -> Result<()> {
         match &mut self.device {
             Device::Cpu(_) => Ok(()),
-            Device::Wgpu(program) => program.read(&[(0, 4)]).await.map(|_| ()),
+            Device::Wgpu(program) => program.read(&[Slice { slot: 0, start: 0, bytes: 4 }]).await.map(|_| ()),
             #[cfg(feature = "cuda")]
             Device::Cuda(program) => program.read(&[]).map(|_| ()),
         }

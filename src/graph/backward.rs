@@ -49,8 +49,8 @@ impl<'g> Backward<'g> {
         let mut active: HashSet<TensorId> = graph.gradients.keys().copied().collect();
         let mut through = HashMap::new();
         for node in &graph.nodes {
-            if node.tensors.iter().any(|t| active.contains(t)) {
-                active.extend(graph.outputs(node));
+            if node.tensors.iter().any(|t| active.contains(&graph.base(*t))) {
+                active.extend(graph.outputs(node).map(|t| graph.base(t)));
             }
             if let Grad::StraightThrough = node.op.grad {
                 let output = graph.outputs(node).next().expect("a quantiser writes its codes");
@@ -121,7 +121,7 @@ impl<'g> Backward<'g> {
 
     /// Whether the gradient of `t` is needed: whether `t` depends on a parameter.
     pub fn wants(&self, t: TensorId) -> bool {
-        self.active.contains(&self.resolve(t))
+        self.active.contains(&self.graph.base(self.resolve(t)))
     }
 
     /// The tensor that accumulates the gradient of `t`, for an op that computes grad = beta * grad + contribution, and the

@@ -14,6 +14,13 @@ use cpu_kernels::{ArgWords, Args};
 use std::collections::HashMap;
 use std::ops::Range;
 
+/// Most bytes that an op binds of a tensor that can be bound in parts: what every WebGPU device allows for a binding.
+pub const MAX_BINDING: usize = 128 << 20;
+/// Bytes of which the start of a view is a multiple: what every WebGPU device can start a binding at.
+const VIEW_ALIGN: usize = 256;
+/// Rows of which a part is a multiple, so that it starts at a multiple of [`VIEW_ALIGN`] bytes.
+const PART_ROWS: usize = VIEW_ALIGN / 4;
+
 /// A tensor of a [`Graph`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TensorId(pub(crate) u32);
@@ -32,6 +39,13 @@ pub enum Kind {
     Temp,
     /// As long as the program, in a buffer of its own: inputs, constants, parameters, gradients, optimizer state.
     Persistent,
+    /// That of a persistent tensor of which it is a range of rows.
+    View {
+        /// The persistent tensor.
+        of: TensorId,
+        /// The byte of that tensor at which it starts.
+        at: usize,
+    },
 }
 
 /// The description of a tensor, row-major.
@@ -97,6 +111,8 @@ pub struct Graph {
     pub sections: Vec<Section>,
     /// The gradient of each parameter that has one.
     gradients: HashMap<TensorId, TensorId>,
+    /// The views of each persistent tensor, by their rows.
+    views: HashMap<(TensorId, Range<usize>), TensorId>,
     /// Ranges of nodes whose temporaries are recomputed for the backward pass instead of being kept.
     recomputed: Vec<Range<usize>>,
     prefix: String,
@@ -124,6 +140,59 @@ impl Graph {
         self.add(format!("{}{name}", self.prefix), shape, dtype, Kind::Temp)
     }
 
+    /// The rows `rows` of a persistent tensor, counted by its first dimension, as a tensor that shares its memory: a view, or the
+    /// tensor itself where these are all its rows.
+    ///
+    /// # Panics
+    /// When there are no such rows, the tensor is not persistent, or the rows do not start at a multiple of 256 bytes.
+    pub fn rows(&mut self, t: TensorId, rows: Range<usize>) -> TensorId {
+        let Tensor { name, shape, dtype, kind } = self.tensor(t).clone();
+        assert!(rows.start < rows.end && rows.end <= shape[0], "{name} {shape:?}: rows {rows:?}");
+        if rows == (0..shape[0]) {
+            return t;
+        }
+        if let Some(view) = self.views.get(&(t, rows.clone())) {
+            return *view;
+        }
+        let at = rows.start * self.row_bytes(t);
+        assert!(kind == Kind::Persistent && at.is_multiple_of(VIEW_ALIGN), "{name} {shape:?}: rows {rows:?}");
+        let shape = [&[rows.len()], &shape[1..]].concat();
+        let view = self.add(format!("{name}[{}..{}]", rows.start, rows.end), &shape, dtype, Kind::View { of: t, at });
+        self.views.insert((t, rows), view);
+        view
+    }
+
+    /// A tensor in parts of at most [`MAX_BINDING`] bytes where that is possible, views of its rows; a tensor that is no larger,
+    /// or that is a temporary, is a single part.
+    pub fn parts(&mut self, t: TensorId) -> Vec<TensorId> {
+        self.parts_of([t]).into_iter().flatten().collect()
+    }
+
+    /// The parts of several tensors with the same number of rows, side by side: those of each have the same rows, so few that
+    /// all can be bound.
+    pub(crate) fn parts_of<const N: usize>(&mut self, tensors: [TensorId; N]) -> Vec<[TensorId; N]> {
+        let whole = |t: &TensorId| self.tensor(*t).kind != Kind::Persistent || self.tensor(*t).bytes() <= MAX_BINDING;
+        if tensors.iter().all(whole) {
+            return vec![tensors];
+        }
+        let bytes = tensors.iter().map(|t| self.row_bytes(*t)).max().unwrap_or(0);
+        parts(self.shape(tensors[0])[0], bytes).map(|rows| tensors.map(|t| self.rows(t, rows.clone()))).collect()
+    }
+
+    /// Bytes of a row, counted by the first dimension.
+    pub(crate) fn row_bytes(&self, t: TensorId) -> usize {
+        let Tensor { shape, dtype, .. } = self.tensor(t);
+        shape[1..].iter().product::<usize>() * dtype.bytes()
+    }
+
+    /// The tensor whose memory this one is or is a part of.
+    pub(crate) fn base(&self, t: TensorId) -> TensorId {
+        match self.tensor(t).kind {
+            Kind::View { of, .. } => of,
+            Kind::Temp | Kind::Persistent => t,
+        }
+    }
+
     /// Renames a tensor, for traces and error messages.
     pub fn name(&mut self, t: TensorId, name: &str) -> TensorId {
         self.tensors[t.index()].name = format!("{}{name}", self.prefix);
@@ -139,14 +208,14 @@ impl Graph {
     ///
     /// # Panics
     /// When the number or the type of the tensors differs from the op's bindings, or a tensor is written and bound twice,
-    /// which WebGPU forbids.
+    /// be it in different parts, which WebGPU forbids.
     pub fn push<A: Args>(&mut self, op: &'static Op, args: A, tensors: &[TensorId]) {
         assert_eq!(tensors.len(), op.bindings.len(), "{}: number of buffers", op.name);
         for (i, (t, b)) in tensors.iter().zip(op.bindings).enumerate() {
             let tensor = &self.tensors[t.index()];
             assert_eq!(tensor.dtype, b.dtype, "{}: type of {} ({})", op.name, b.name, tensor.name);
             let writes = |j: usize| op.bindings[j].access != Access::Read;
-            let twice = (0..i).any(|j| tensors[j] == *t && (writes(i) || writes(j)));
+            let twice = (0..i).any(|j| self.base(tensors[j]) == self.base(*t) && (writes(i) || writes(j)));
             assert!(!twice, "{}: {} is written and bound twice", op.name, tensor.name);
         }
         self.nodes.push(Node { op, args: args.to_words(), tensors: tensors.to_vec() });
@@ -208,4 +277,12 @@ impl Graph {
     pub fn flops(&self, nodes: Range<usize>) -> u64 {
         self.nodes[nodes].iter().map(|n| (n.op.flops)(&n.args)).sum()
     }
+}
+
+/// Cuts `rows` rows of `bytes` bytes each into ranges of about the same size, each at most [`MAX_BINDING`] bytes where rows are
+/// small enough for it.
+pub(crate) fn parts(rows: usize, bytes: usize) -> impl Iterator<Item = Range<usize>> {
+    let most = (MAX_BINDING / bytes.max(1) / PART_ROWS).max(1) * PART_ROWS;
+    let size = rows.div_ceil(rows.div_ceil(most).max(1)).next_multiple_of(PART_ROWS);
+    (0..rows).step_by(size.max(1)).map(move |start| start..rows.min(start + size))
 }

@@ -14,7 +14,7 @@ use std::ops::Range;
 pub struct Slot {
     /// Its size in bytes.
     pub bytes: usize,
-    /// The tensors that use it, in the order of first use.
+    /// The tensors that use it, in the order of first use, without views of them.
     pub tensors: Vec<TensorId>,
 }
 
@@ -58,6 +58,7 @@ impl Plan {
             let t = TensorId(i as u32);
             match (plan.graph.tensor(t).kind, life) {
                 (Kind::Persistent, _) => plan.push(vec![t]),
+                (Kind::View { of, .. }, _) => plan.slot_of[i] = plan.slot_of[of.index()],
                 (Kind::Temp, Some(life)) => temps.push((t, life)),
                 (Kind::Temp, None) => {}
             }
@@ -99,6 +100,24 @@ impl Plan {
     pub fn slot(&self, t: TensorId) -> usize {
         let slot = self.slot_of[t.index()];
         slot.unwrap_or_else(|| panic!("{} is used by no node", self.graph.tensor(t).name)) as usize
+    }
+
+    /// The bytes of its buffer that a view is. Other tensors are bound with the whole buffer, which may be larger.
+    pub fn view(&self, t: TensorId) -> Option<Range<usize>> {
+        match self.graph.tensor(t).kind {
+            Kind::View { at, .. } => Some(at..at + self.graph.tensor(t).bytes()),
+            Kind::Temp | Kind::Persistent => None,
+        }
+    }
+
+    /// The byte of its buffer at which a tensor starts.
+    pub fn start(&self, t: TensorId) -> usize {
+        self.view(t).map_or(0, |range| range.start)
+    }
+
+    /// Bytes that a node binds of a tensor.
+    pub fn bound(&self, t: TensorId) -> usize {
+        self.view(t).map_or_else(|| self.slots[self.slot(t)].bytes, |range| range.len())
     }
 
     /// Bytes of all buffers: the memory that the device needs.

@@ -29,6 +29,8 @@ pub use weight::{Form, Role, Value, Weight};
 
 /// Least rows of logits that are held at once, where a step has as many.
 pub const LEAST_CHUNK: usize = 64;
+/// Most bytes of logits that are held at once, unless [`LEAST_CHUNK`] rows have more.
+const MOST_LOGITS: usize = 256 << 20;
 
 /// What a forward pass reads.
 #[derive(Clone, Copy)]
@@ -169,9 +171,11 @@ impl Model {
         self.head.as_ref().unwrap_or(&self.embed).head(g, hidden)
     }
 
-    /// Rows of logits to hold at once: about 8 MiB of them, or [`LEAST_CHUNK`] rows.
+    /// Rows of logits to hold at once: many, since each chunk reads the head's weight and reads and writes its gradient. It is
+    /// a power of two, so that the chunks of most batches are equal.
     pub fn head_chunk(&self, rows: usize) -> usize {
-        ((2 << 20) / self.vocab).max(1).next_multiple_of(LEAST_CHUNK).min(rows)
+        let fit = MOST_LOGITS / size_of::<f32>() / self.vocab;
+        (1 << fit.max(LEAST_CHUNK).ilog2()).min(rows)
     }
 
     /// The embedding's parameter, for its gradient.

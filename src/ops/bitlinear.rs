@@ -47,6 +47,22 @@ pub struct Int8Weight {
     pub scales: TensorId,
 }
 
+impl TernaryWeight {
+    /// Its rows `rows`, as views.
+    pub(super) fn rows(&self, g: &mut Graph, rows: Range<usize>) -> TernaryWeight {
+        let [codes, scales] = [self.codes, self.scales].map(|t| g.rows(t, rows.clone()));
+        TernaryWeight { codes, scales, outs: rows.len() as u32, ..*self }
+    }
+}
+
+impl Int8Weight {
+    /// Its rows `rows`, as views.
+    pub(super) fn rows(&self, g: &mut Graph, rows: Range<usize>) -> Int8Weight {
+        let [codes, scales] = [self.codes, self.scales].map(|t| g.rows(t, rows.clone()));
+        Int8Weight { codes, scales }
+    }
+}
+
 /// Most inputs per scale of a ternary matrix: one workgroup sums a group at once.
 pub const MAX_GROUP: usize = 1024;
 
@@ -111,8 +127,10 @@ impl Graph {
     /// When the shapes differ.
     pub fn ternary_quantize(&mut self, w: TensorId, to: &TernaryWeight) {
         assert_eq!(self.matrix(w), (to.outs as usize, to.dim as usize), "ternary_quantize: {}", self.tensor(w).name);
-        let args = TernaryQuantizeArgs { rows: to.outs, dim: to.dim, group: to.group };
-        self.push(&TERNARY_QUANTIZE, args, &[w, to.codes, to.scales]);
+        for [w, codes, scales] in self.parts_of([w, to.codes, to.scales]) {
+            let args = TernaryQuantizeArgs { rows: self.shape(w)[0] as u32, dim: to.dim, group: to.group };
+            self.push(&TERNARY_QUANTIZE, args, &[w, codes, scales]);
+        }
     }
 
     /// y = x_hat w_hat^T for the rows `rows` of x -> (rows.len(), outs).

@@ -40,14 +40,18 @@ impl Graph {
     /// When the shapes differ.
     pub fn round_f16(&mut self, x: TensorId, y: TensorId) {
         assert_eq!(self.shape(x), self.shape(y), "round_f16: {}", self.tensor(x).name);
-        let n = self.tensor(x).elements() as u32;
-        self.push(&ROUND_F16, RoundF16Args { n }, &[x, y]);
+        for [x, y] in self.parts_of([x, y]) {
+            let n = self.tensor(x).elements() as u32;
+            self.push(&ROUND_F16, RoundF16Args { n }, &[x, y]);
+        }
     }
 
     /// Sets every element of `y` to `value`.
     pub fn fill(&mut self, y: TensorId, value: f32) {
-        let n = self.tensor(y).elements() as u32;
-        self.push(&FILL, FillArgs { n, value }, &[y]);
+        for y in self.parts(y) {
+            let n = self.tensor(y).elements() as u32;
+            self.push(&FILL, FillArgs { n, value }, &[y]);
+        }
     }
 }
 

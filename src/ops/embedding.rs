@@ -12,7 +12,11 @@ impl Graph {
         let rows = self.tensor(ids).elements();
         let (_, dim) = self.matrix(table);
         let y = self.temp("embed", &[rows, dim], DType::F32);
-        self.push(&EMBEDDING, EmbeddingArgs { rows: rows as u32, dim: dim as u32 }, &[ids, table, y]);
+        let mut first = 0;
+        for table in self.parts(table) {
+            self.push(&EMBEDDING, EmbeddingArgs { rows: rows as u32, dim: dim as u32, first }, &[ids, table, y]);
+            first += self.shape(table)[0] as u32;
+        }
         y
     }
 
@@ -21,15 +25,23 @@ impl Graph {
         let rows = self.tensor(ids).elements();
         let (_, dim) = self.matrix(table.codes);
         let y = self.temp("embed", &[rows, dim], DType::F32);
-        let args = EmbeddingInt8Args { rows: rows as u32, dim: dim as u32 };
-        self.push(&EMBEDDING_INT8, args, &[ids, table.codes, table.scales, y]);
+        let mut first = 0;
+        for [codes, scales] in self.parts_of([table.codes, table.scales]) {
+            let args = EmbeddingInt8Args { rows: rows as u32, dim: dim as u32, first };
+            self.push(&EMBEDDING_INT8, args, &[ids, codes, scales, y]);
+            first += self.shape(codes)[0] as u32;
+        }
         y
     }
 
     /// Adds dy (rows, dim) to the rows `ids` of dtable (vocab, dim). `order` (rows) lists the rows sorted by id, stably.
     pub fn embedding_backward(&mut self, ids: TensorId, order: TensorId, dy: TensorId, dtable: TensorId) {
         let (rows, dim) = self.matrix(dy);
-        let args = EmbeddingBackwardArgs { rows: rows as u32, dim: dim as u32 };
-        self.push(&EMBEDDING_BACKWARD, args, &[ids, order, dy, dtable]);
+        let mut first = 0;
+        for dtable in self.parts(dtable) {
+            let args = EmbeddingBackwardArgs { rows: rows as u32, dim: dim as u32, first };
+            self.push(&EMBEDDING_BACKWARD, args, &[ids, order, dy, dtable]);
+            first += self.shape(dtable)[0] as u32;
+        }
     }
 }

@@ -47,6 +47,8 @@ const SPLIT_ROWS: u32 = 16;
 const FOLD: u32 = 32_768;
 /// Elements that are reduced to one partial result.
 const BLOCK: u32 = cpu_kernels::simd::math::BLOCK as u32;
+/// Rows, sorted by id, that a workgroup of the embedding's gradient adds up.
+const ID_ROWS: u32 = 32;
 /// Rows whose contributions to the gradient of a norm's weight are summed in the first stage.
 const ROW_BLOCK: u32 = cpu_kernels::simd::math::ROW_BLOCK as u32;
 
@@ -157,12 +159,14 @@ macro_rules! ops {
 }
 
 ops! {
-    EMBEDDING = embedding(EmbeddingArgs) [ids: r U32, table: r F32, y: w F32]
+    EMBEDDING = embedding(EmbeddingArgs) [ids: r U32, table: r F32, y: rw F32]
         grid |a| elements(a.rows * a.dim), work |a| product(&[a.rows, a.dim]);
     EMBEDDING_BACKWARD = embedding_backward(EmbeddingBackwardArgs) [ids: r U32, order: r U32, dy: r F32, dtable: rw F32]
-        grid |a| groups(a.rows), work |a| product(&[a.rows, a.dim]);
+        grid |a| groups(a.rows.div_ceil(ID_ROWS) * a.dim.div_ceil(WORKGROUP)),
+        pass longer_runs |a| groups(a.rows.div_ceil(ID_ROWS) * a.dim.div_ceil(WORKGROUP)),
+        scratch |a| a.rows.div_ceil(ID_ROWS) as usize * a.dim as usize, work |a| product(&[a.rows, a.dim]);
 
-    EMBEDDING_INT8 = embedding_int8(EmbeddingInt8Args) [ids: r U32, codes: r I8, scales: r F32, y: w F32]
+    EMBEDDING_INT8 = embedding_int8(EmbeddingInt8Args) [ids: r U32, codes: r I8, scales: r F32, y: rw F32]
         grid |a| elements(a.rows * a.dim), work |a| product(&[a.rows, a.dim]);
 
     RMS_NORM = rms_norm(RmsNormArgs) [x: r F32, w: r F32, y: w F32, rstd: w F32]
@@ -295,8 +299,17 @@ ops! {
         [x: r F32, f: r F32, dy: r F32, partial: w F32]
         grid |a| groups(a.n.div_ceil(BLOCK)), work |a| product(&[a.n, a.streams, a.streams]);
 
-    CROSS_ENTROPY = cross_entropy(CrossEntropyArgs) [targets: r U32, logits: rw F32, losses: rw F32]
-        grid |a| groups(a.rows), work |a| product(&[a.rows, a.vocab, 16]);
+    CROSS_ENTROPY_PARTIAL = cross_entropy_partial(CrossEntropyPartialArgs)
+        [targets: r U32, logits: r F32, partial: rw F32, chosen: rw F32]
+        grid |a| groups(a.rows * a.cols.div_ceil(BLOCK)), work |a| product(&[a.rows, a.cols, 12]);
+    CROSS_ENTROPY = cross_entropy(CrossEntropyArgs)
+        [targets: r U32, partial: r F32, chosen: r F32, losses: rw F32, softmax: w F32]
+        grid |a| elements(a.rows), work |a| product(&[a.rows, a.blocks, 20]);
+    CROSS_ENTROPY_GRADIENT = cross_entropy_gradient(CrossEntropyGradientArgs)
+        [targets: r U32, softmax: r F32, logits: rw F32]
+        grid |a| groups(a.rows * a.cols.div_ceil(BLOCK)), work |a| product(&[a.rows, a.cols, 12]);
+    JOIN_COLUMNS = join_columns(JoinColumnsArgs) [x: r F32, y: rw F32]
+        grid |a| elements(a.rows * a.cols), work |a| product(&[a.rows, a.cols]);
     SUM = sum(SumArgs) [x: r F32, y: rw F32]
         grid |_| [1, 1, 1], work |a| product(&[a.n]);
     SUM_SQUARES = sum_squares(SumSquaresArgs) [x: r F32, partial: rw F32]

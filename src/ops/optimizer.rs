@@ -125,13 +125,15 @@ impl Graph {
         control: StepControl,
         [clip, outlier]: [f32; 2],
     ) {
+        let [grads, checked] =
+            [grads, checked].map(|list| list.iter().flat_map(|t| self.parts(*t)).collect::<Vec<_>>());
         let blocks = |list: &[TensorId]| -> u32 {
             list.iter().map(|t| (self.tensor(*t).elements() as u32).div_ceil(BLOCK)).sum()
         };
-        let (partials, checks) = (blocks(grads), blocks(checked));
+        let (partials, checks) = (blocks(&grads), blocks(&checked));
         let partial = self.temp("norm.partial", &[(partials + checks) as usize], DType::F32);
         let mut offset = 0;
-        for (list, scale) in [(grads, 1.0), (checked, 0.0)] {
+        for (list, scale) in [(&grads, 1.0), (&checked, 0.0)] {
             for tensor in list {
                 let n = self.tensor(*tensor).elements() as u32;
                 self.push(&SUM_SQUARES, SumSquaresArgs { n, rows: 1, offset, scale }, &[*tensor, partial]);
@@ -143,17 +145,21 @@ impl Graph {
     }
 
     /// One AdamW update of w by its gradient g, with moments m and v; all f32 of one shape.
-    pub fn adamw(&mut self, o: &AdamW, c: StepControl, [g, w, m, v]: [TensorId; 4]) {
-        let n = self.tensor(w).elements() as u32;
+    pub fn adamw(&mut self, o: &AdamW, c: StepControl, gwmv: [TensorId; 4]) {
         let AdamW { lr, beta1, beta2, eps, weight_decay } = *o;
-        self.push(&ADAMW, AdamwArgs { n, lr, beta1, beta2, eps, weight_decay }, &[g, c.ctl, c.step, w, m, v]);
+        for [g, w, m, v] in self.parts_of(gwmv) {
+            let n = self.tensor(w).elements() as u32;
+            self.push(&ADAMW, AdamwArgs { n, lr, beta1, beta2, eps, weight_decay }, &[g, c.ctl, c.step, w, m, v]);
+        }
     }
 
     /// One Lion update of w by its gradient g, with momentum m; all f32 of one shape.
-    pub fn lion(&mut self, o: &Lion, c: StepControl, [g, w, m]: [TensorId; 3]) {
-        let n = self.tensor(w).elements() as u32;
+    pub fn lion(&mut self, o: &Lion, c: StepControl, gwm: [TensorId; 3]) {
         let Lion { lr, beta1, beta2, weight_decay } = *o;
-        self.push(&LION, LionArgs { n, lr, beta1, beta2, weight_decay }, &[g, c.ctl, c.step, w, m]);
+        for [g, w, m] in self.parts_of(gwm) {
+            let n = self.tensor(w).elements() as u32;
+            self.push(&LION, LionArgs { n, lr, beta1, beta2, weight_decay }, &[g, c.ctl, c.step, w, m]);
+        }
     }
 
     /// The matrices of a parameter `weight` (..., rows, cols) for [`Graph::muon`], one for each index of the leading dimensions.

@@ -1,7 +1,7 @@
 //! One training step as a graph: its sections, and the tensors that the host writes and reads.
 
 use super::config::{Aux, OptimConfig};
-use crate::graph::{DType, Graph, Plan, Section, TensorId};
+use crate::graph::{DType, Graph, MAX_BINDING, Plan, Section, TensorId};
 use crate::model::{Context, ExtraLoss, Forward, Inputs, Model, ModelConfig, Role};
 use crate::ops::{self, AdamW, Lion, Muon, MuonMatrix, StepControl, Targets};
 use std::collections::BTreeMap;
@@ -214,7 +214,8 @@ fn append_updates(
             (_, Aux::Lion) => g.lion(&Lion { lr, ..Lion::default() }, control, [grad, param, m]),
         }
     }
-    for matrices in batches.values() {
-        g.muon(&muon, control, matrices);
+    for (sides, matrices) in &batches {
+        let most = MAX_BINDING / size_of::<f32>() / sides.iter().product::<usize>();
+        matrices.chunks(most.max(1)).for_each(|matrices| g.muon(&muon, control, matrices));
     }
 }

@@ -91,37 +91,57 @@ pub fn all() -> Vec<Case> {
         .collect()
 }
 
-/// Ids beyond the table too: just behind it, and those whose place in it is that of another when it wraps at 2^32.
+/// Whole tables and parts of them. Ids beyond the table too: just behind it, and those whose place in it is that of another when
+/// it wraps at 2^32. And one id in most rows, in runs that end at the blocks of the gradient or between them.
 fn embedding() -> Vec<Case> {
     let mut cases = Vec::new();
-    for (rows, dim, vocab) in [(1, 1, 1), (5, 7, 3), (33, 96, 40), (64, 256, 16)] {
-        let args = embedding::EmbeddingArgs { rows, dim };
-        let data = |r: &mut Rng| vec![Data::U32(below(r, rows, vocab)), normal(r, vocab * dim, 0.02), out(rows * dim)];
+    for (rows, dim, vocab, first) in
+        [(1, 1, 1, 0), (5, 7, 3, 0), (33, 96, 40, 0), (64, 256, 16, 0), (33, 96, 20, 10), (300, 70, 20, 30)]
+    {
+        let args = embedding::EmbeddingArgs { rows, dim, first };
+        let ids = |r: &mut Rng| below(r, rows, vocab + 2 * first);
+        let data = |r: &mut Rng| vec![Data::U32(ids(r)), normal(r, vocab * dim, 0.02), normal(r, rows * dim, 1.0)];
         cases.push(exact(case(&ops::EMBEDDING, args, data)));
-        let args = embedding_backward::EmbeddingBackwardArgs { rows, dim };
+        let args = embedding_backward::EmbeddingBackwardArgs { rows, dim, first };
         let data = |r: &mut Rng| {
-            let ids = below(r, rows, vocab);
-            let mut order: Vec<u32> = (0..rows).collect();
-            order.sort_by_key(|row| (ids[*row as usize], *row));
-            vec![Data::U32(ids), Data::U32(order), normal(r, rows * dim, 1.0), normal(r, vocab * dim, 1.0)]
+            let (ids, dy) = (ids(r), normal(r, rows * dim, 1.0));
+            vec![Data::U32(ids.clone()), sorted(&ids), dy, normal(r, vocab * dim, 1.0)]
+        };
+        cases.push(case(&ops::EMBEDDING_BACKWARD, args, data));
+    }
+    for runs in [&[400][..], &[32, 64, 33, 1, 30], &[31, 1, 65, 32, 200], &[1, 96, 95, 64], &[20, 20, 500, 3]] {
+        let ids: Vec<u32> = runs.iter().zip(0..).flat_map(|(n, id)| vec![id; *n]).collect();
+        let (rows, dim) = (ids.len() as u32, 70);
+        let args = embedding_backward::EmbeddingBackwardArgs { rows, dim, first: 0 };
+        let data = |r: &mut Rng| {
+            vec![Data::U32(ids.clone()), sorted(&ids), normal(r, rows * dim, 1.0), normal(r, 5 * dim, 1.0)]
         };
         cases.push(case(&ops::EMBEDDING_BACKWARD, args, data));
     }
     let (rows, dim, vocab) = (8, 64, 10);
     let ids = || Data::U32(vec![3, 10, 1 << 26, 9, 67_108_867, u32::MAX, 0, 3]);
-    let args = embedding::EmbeddingArgs { rows, dim };
+    let args = embedding::EmbeddingArgs { rows, dim, first: 0 };
     cases.push(exact(case(&ops::EMBEDDING, args, |r| vec![ids(), normal(r, vocab * dim, 0.02), out(rows * dim)])));
-    let args = embedding_backward::EmbeddingBackwardArgs { rows, dim };
-    let order = Data::U32(vec![6, 0, 7, 3, 1, 4, 8, u32::MAX]);
-    let data = |r: &mut Rng| vec![ids(), order, normal(r, rows * dim, 1.0), normal(r, vocab * dim, 1.0)];
-    cases.push(case(&ops::EMBEDDING_BACKWARD, args, data));
-    let args = embedding_int8::EmbeddingInt8Args { rows, dim };
-    let data = |r: &mut Rng| {
-        let (codes, scales) = (activations(r, vocab * dim), uniform(r, vocab * dim / 32, 0.001, 0.1));
-        vec![ids(), codes, scales, out(rows * dim)]
-    };
-    cases.push(exact(case(&ops::EMBEDDING_INT8, args, data)));
+    for first in [0, 1, 3] {
+        let args = embedding_backward::EmbeddingBackwardArgs { rows, dim, first };
+        let order = Data::U32(vec![6, 0, 7, 3, 1, 4, 8, u32::MAX]);
+        let data = |r: &mut Rng| vec![ids(), order, normal(r, rows * dim, 1.0), normal(r, vocab * dim, 1.0)];
+        cases.push(case(&ops::EMBEDDING_BACKWARD, args, data));
+        let args = embedding_int8::EmbeddingInt8Args { rows, dim, first };
+        let data = |r: &mut Rng| {
+            let (codes, scales) = (activations(r, vocab * dim), uniform(r, vocab * dim / 32, 0.001, 0.1));
+            vec![ids(), codes, scales, if first == 0 { out(rows * dim) } else { normal(r, rows * dim, 1.0) }]
+        };
+        cases.push(exact(case(&ops::EMBEDDING_INT8, args, data)));
+    }
     cases
+}
+
+/// The rows sorted by id, equal ids in order.
+fn sorted(ids: &[u32]) -> Data {
+    let mut order: Vec<u32> = (0..ids.len() as u32).collect();
+    order.sort_by_key(|row| ids[*row as usize]);
+    Data::U32(order)
 }
 
 fn norms() -> Vec<Case> {
@@ -466,17 +486,42 @@ fn streams() -> Vec<Case> {
 
 fn losses() -> Vec<Case> {
     let mut cases = Vec::new();
-    for (rows, vocab, row, grad_scale) in
-        [(1, 1, 0, 1.0), (5, 100, 2, 0.25), (3, 65, 0, 0.0), (4, 4096, 1, 0.01), (2, 257, 0, 1.0)]
-    {
-        let args = cross_entropy::CrossEntropyArgs { rows, vocab, row, grad_scale };
-        let data = |r: &mut Rng| {
-            let mut targets = below(r, row + rows + 1, vocab);
+    for (rows, cols, first, row, grad_scale) in [
+        (1, 1, 0, 0, 1.0),
+        (5, 100, 70, 2, 0.25),
+        (3, 65, 0, 0, 0.01),
+        (4, 4096, 0, 1, 0.01),
+        (6, 257, 3, 0, 1.0),
+        (3, 9000, 100, 1, 0.5),
+    ] {
+        let targets = |r: &mut Rng| {
+            let mut targets = below(r, row + rows + 1, cols + 2 * first);
             targets[(row + rows / 2) as usize] = if rows > 1 { u32::MAX } else { 0 };
-            targets[(row + rows - 1) as usize] = if rows > 2 { vocab } else { 0 };
-            vec![Data::U32(targets), normal(r, rows * vocab, 3.0), out(row + rows + 1)]
+            targets[(row + rows - 1) as usize] = first + cols - 1;
+            Data::U32(targets)
+        };
+        let (mine, blocks) = (cols.div_ceil(4096), cols.div_ceil(4096) + 2);
+        let args = cross_entropy_partial::CrossEntropyPartialArgs { rows, cols, first, row, block: 1, blocks };
+        let data = |r: &mut Rng| {
+            vec![targets(r), normal(r, rows * cols, 3.0), normal(r, 2 * rows * blocks, 1.0), normal(r, rows, 1.0)]
+        };
+        cases.push(case(&ops::CROSS_ENTROPY_PARTIAL, args, data));
+        let args = cross_entropy::CrossEntropyArgs { rows, vocab: first + cols, blocks: mine, row, grad_scale };
+        let data = |r: &mut Rng| {
+            let partial = uniform(r, 2 * rows * mine, 1.0, 9.0);
+            vec![targets(r), partial, normal(r, rows, 3.0), out(row + rows + 1), out(2 * rows)]
         };
         cases.push(case(&ops::CROSS_ENTROPY, args, data));
+        let args = cross_entropy_gradient::CrossEntropyGradientArgs { rows, cols, first, row, grad_scale };
+        let data = |r: &mut Rng| {
+            let mut softmax = values(r, 2 * rows, 2.0);
+            softmax[rows as usize / 2 * 2 + 1] = 0.0;
+            vec![targets(r), Data::F32(softmax), normal(r, rows * cols, 3.0)]
+        };
+        cases.push(case(&ops::CROSS_ENTROPY_GRADIENT, args, data));
+        let args = join_columns::JoinColumnsArgs { rows, cols, first, stride: first + cols + 1 };
+        let data = |r: &mut Rng| vec![normal(r, rows * cols, 1.0), out(rows * (first + cols + 1))];
+        cases.push(exact(case(&ops::JOIN_COLUMNS, args, data)));
     }
     for (n, beta) in [(1, 0.0), (63, 1.0), (2000, 0.0), (10_000, 0.5)] {
         let args = sum::SumArgs { n, scale: 0.3, beta };
@@ -636,7 +681,7 @@ fn inference() -> Vec<Case> {
         cases.push(case(&ops::INT8_MATMUL, args, data));
     }
     for dim in [32, 96] {
-        let args = embedding_int8::EmbeddingInt8Args { rows: 5, dim };
+        let args = embedding_int8::EmbeddingInt8Args { rows: 5, dim, first: 0 };
         let data = |r: &mut Rng| {
             let [ids, codes] = [Data::U32(vec![3, 0, 6, 3, 1]), activations(r, 7 * dim)];
             vec![ids, codes, uniform(r, 7 * dim / 32, 0.001, 0.1), out(5 * dim)]

@@ -1,13 +1,13 @@
-//! Cross-entropy in nats: losses[row + r] = log(sum(exp(logits[r]))) - logits[r][target]; a target
+//! Cross-entropy in nats, from what `cross_entropy_partial` found: losses[row + r] = log(sum(exp(logits[r]))) - chosen[r]; a target
 //! that is no token, such as 0xffffffff, counts nothing.
-//! Turns the logits into their gradient in place, (softmax - one_hot) * grad_scale, unless grad_scale is 0: then they are kept.
-//! Targets are read, and losses written, from element `row`.
+//! softmax[r] = (top, grad_scale / sum of e^(logit - top)), from which `cross_entropy_gradient` has the softmax; the second is 0
+//! where the row counts nothing. Targets are read, and losses written, from element `row`.
 
-use crate::simd::math::{LANES, exp, max, sum};
+use crate::simd::math::exp;
 use crate::{Call, args, at_level};
 
 args! {
-    pub struct CrossEntropyArgs { rows: u32, vocab: u32, row: u32, grad_scale: f32 }
+    pub struct CrossEntropyArgs { rows: u32, vocab: u32, blocks: u32, row: u32, grad_scale: f32 }
 }
 
 /// The target of a row that counts nothing.
@@ -17,66 +17,36 @@ pub const IGNORED: u32 = u32::MAX;
 /// See [`crate::Kernel`].
 pub unsafe fn cross_entropy(call: &Call<'_>) {
     let a: CrossEntropyArgs = call.args();
-    let (vocab, row) = (a.vocab as usize, a.row as usize);
+    let (row, blocks) = (a.row as usize, a.blocks as usize);
     let part = call.share(a.rows as usize);
     // SAFETY: the contract of `Kernel`; this part writes its rows alone.
-    let (targets, logits, losses) = unsafe {
-        let logits = call.bufs[1].write(part.start * vocab..part.end * vocab);
-        (call.bufs[0].read(), logits, call.bufs[2].write(row + part.start..row + part.end))
+    let (targets, partial, chosen, losses, softmax) = unsafe {
+        let losses = call.bufs[3].write::<f32>(row + part.start..row + part.end);
+        let softmax = call.bufs[4].write::<f32>(2 * part.start..2 * part.end);
+        (call.bufs[0].read::<u32>(), call.bufs[1].read::<f32>(), call.bufs[2].read::<f32>(), losses, softmax)
     };
-    let (targets, grad_scale) = (&targets[row + part.start..row + part.end], a.grad_scale);
+    let (targets, chosen) = (&targets[row + part.start..row + part.end], &chosen[part.clone()]);
+    let (a, partial) = (&a, &partial[2 * blocks * part.start..2 * blocks * part.end]);
     at_level!(call.level, body,
-        (vocab: usize, grad_scale: f32, targets: &[u32], logits: &mut [f32], losses: &mut [f32]));
+        (a: &CrossEntropyArgs, targets: &[u32], partial: &[f32], chosen: &[f32], losses: &mut [f32], softmax: &mut [f32]));
 }
 
 #[inline(always)]
-fn body(vocab: usize, grad_scale: f32, targets: &[u32], logits: &mut [f32], losses: &mut [f32]) {
-    for ((logits, loss), target) in logits.chunks_exact_mut(vocab).zip(losses).zip(targets) {
-        let target = *target as usize;
-        if target >= vocab {
-            *loss = 0.0;
-            if grad_scale != 0.0 {
-                logits.fill(0.0);
-            }
-            continue;
-        }
-        let (top, chosen) = (max(logits), logits[target]);
-        let total = if grad_scale == 0.0 {
-            sum_exp(logits, top)
-        } else {
-            for x in logits.iter_mut() {
-                *x = exp(*x - top);
-            }
-            sum(logits)
-        };
-        *loss = top + total.ln() - chosen;
-        if grad_scale != 0.0 {
-            let factor = grad_scale / total;
-            for x in logits.iter_mut() {
-                *x *= factor;
-            }
-            logits[target] -= grad_scale;
-        }
+fn body(
+    a: &CrossEntropyArgs,
+    targets: &[u32],
+    partial: &[f32],
+    chosen: &[f32],
+    losses: &mut [f32],
+    softmax: &mut [f32],
+) {
+    let rows = targets.iter().zip(partial.chunks_exact(2 * a.blocks as usize)).zip(chosen);
+    for (((target, partial), chosen), (loss, softmax)) in rows.zip(losses.iter_mut().zip(softmax.chunks_exact_mut(2))) {
+        let blocks = || partial.as_chunks::<2>().0;
+        let top = blocks().iter().fold(-1e30, |most: f32, [top, _]| if *top > most { *top } else { most });
+        let total: f32 = blocks().iter().map(|[block, total]| total * exp(block - top)).sum();
+        let counts = *target < a.vocab;
+        *loss = if counts { top + total.ln() - chosen } else { 0.0 };
+        softmax.copy_from_slice(&[top, if counts { a.grad_scale / total } else { 0.0 }]);
     }
-}
-
-/// The sum of e^(x - top), in the order of [`sum`], without a place for the exponentials.
-#[inline(always)]
-fn sum_exp(x: &[f32], top: f32) -> f32 {
-    const CHUNK: usize = 32 * LANES;
-    let mut lanes = [0.0; LANES];
-    for x in x.chunks(CHUNK) {
-        // e^-inf is 0, which the lanes may add.
-        let mut e = [f32::NEG_INFINITY; CHUNK];
-        e[..x.len()].copy_from_slice(x);
-        for e in &mut e {
-            *e = exp(*e - top);
-        }
-        for e in e.as_chunks::<LANES>().0 {
-            for (lane, e) in lanes.iter_mut().zip(e) {
-                *lane += e;
-            }
-        }
-    }
-    sum(&lanes)
 }

@@ -1,9 +1,10 @@
-//! Token embedding: y[r] = table[ids[r]]; an id beyond the table gives zeros.
+//! Token embedding from a part of the table, whose first row is that of id `first`: y[r] = table[ids[r] - first]. Another id gives
+//! zeros where `first` is 0; otherwise it leaves the row to the ops of other parts.
 
 use crate::{Call, args};
 
 args! {
-    pub struct EmbeddingArgs { rows: u32, dim: u32 }
+    pub struct EmbeddingArgs { rows: u32, dim: u32, first: u32 }
 }
 
 /// # Safety
@@ -18,9 +19,10 @@ pub unsafe fn embedding(call: &Call<'_>) {
         (call.bufs[0].read::<u32>(), call.bufs[1].read::<f32>(), y)
     };
     for (id, y) in ids[part].iter().zip(y.chunks_exact_mut(dim)) {
-        match table.chunks_exact(dim).nth(*id as usize) {
+        match id.checked_sub(a.first).and_then(|id| table.chunks_exact(dim).nth(id as usize)) {
             Some(row) => y.copy_from_slice(row),
-            None => y.fill(0.0),
+            None if a.first == 0 => y.fill(0.0),
+            None => {}
         }
     }
 }

@@ -13,6 +13,8 @@ pub mod attention_cached;
 pub mod clip;
 pub mod copy;
 pub mod cross_entropy;
+pub mod cross_entropy_gradient;
+pub mod cross_entropy_partial;
 mod documents;
 pub mod embedding;
 pub mod embedding_backward;
@@ -20,6 +22,7 @@ pub mod embedding_int8;
 pub mod fill;
 pub mod gather_rows;
 pub mod int8_matmul;
+pub mod join_columns;
 pub mod kv_append;
 pub mod lion;
 pub mod mark_seen;
@@ -82,12 +85,15 @@ kernels! {
     CLIP = clip,
     COPY = copy,
     CROSS_ENTROPY = cross_entropy,
+    CROSS_ENTROPY_GRADIENT = cross_entropy_gradient,
+    CROSS_ENTROPY_PARTIAL = cross_entropy_partial,
     EMBEDDING = embedding,
     EMBEDDING_BACKWARD = embedding_backward,
     EMBEDDING_INT8 = embedding_int8,
     FILL = fill,
     GATHER_ROWS = gather_rows,
     INT8_MATMUL = int8_matmul packs int8_matmul::PACKING,
+    JOIN_COLUMNS = join_columns,
     KV_APPEND = kv_append,
     LION = lion,
     MARK_SEEN = mark_seen,

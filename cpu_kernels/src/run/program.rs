@@ -20,10 +20,28 @@ pub struct Step {
     pub kernel: &'static Kernel,
     /// The op's arguments.
     pub args: ArgWords,
-    /// Which buffer each binding is, and whether the kernel may write it.
-    pub bufs: Vec<(usize, bool)>,
+    /// What each binding is.
+    pub bufs: Vec<Bind>,
     /// How many parts the work is split into.
     pub parts: usize,
+}
+
+/// A binding of a step.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bind {
+    /// The number of the buffer.
+    pub buffer: usize,
+    /// The bytes of it that the kernel sees; `None` for all, as many as there are.
+    pub part: Option<Range<usize>>,
+    /// Whether the kernel may write it.
+    pub writes: bool,
+}
+
+/// A whole buffer, and whether the kernel may write it.
+impl From<(usize, bool)> for Bind {
+    fn from((buffer, writes): (usize, bool)) -> Bind {
+        Bind { buffer, part: None, writes }
+    }
 }
 
 /// A step bound to its buffers.
@@ -45,17 +63,20 @@ unsafe impl Sync for Bound {}
 struct Constant {
     packing: &'static Packing,
     shape: [u32; 3],
-    bufs: Vec<usize>,
+    bufs: Vec<Bind>,
     /// A step that it is made for.
     step: usize,
     value: Option<Packed>,
 }
 
 /// A buffer as a step binds it.
-fn buf(buffers: &mut [Memory], (b, writes): (usize, bool)) -> Buf {
-    let (start, bytes) = buffers[b].start();
-    // SAFETY: owned by the program, whose steps run while it is borrowed mutably, and bound again when it has moved.
-    unsafe { Buf::new(start, bytes, writes) }
+fn buf(buffers: &mut [Memory], bind: &Bind) -> Buf {
+    let (start, bytes) = buffers[bind.buffer].start();
+    let part = bind.part.clone().unwrap_or(0..bytes);
+    assert!(part.start <= part.end && part.end <= bytes, "bytes {part:?} of {bytes}");
+    // SAFETY: owned by the program, whose steps run while it is borrowed mutably, and bound again when it has moved. The
+    // part lies in it.
+    unsafe { Buf::new(start.add(part.start), part.len(), bind.writes) }
 }
 
 /// Buffers, the calls over them, and the threads that run the calls.
@@ -78,14 +99,14 @@ impl CpuProgram {
     /// When the system gives no more threads, or ([`std::io::ErrorKind::OutOfMemory`]) no more memory.
     ///
     /// # Panics
-    /// When the level is not available, or a step binds a buffer that is not there, or one that it writes twice: kernels
-    /// rely on none of these happening.
+    /// When the level is not available, or a step binds a buffer or bytes that are not there, bytes that do not start at a
+    /// multiple of 64, or a buffer that it writes twice: kernels rely on none of these happening.
     pub fn new(level: Level, threads: usize, sizes: &[usize], steps: Vec<Step>) -> std::io::Result<Self> {
         assert!(level.is_available(), "this processor has no {level}");
         for step in &steps {
-            for (i, (b, writes)) in step.bufs.iter().enumerate() {
-                let twice = step.bufs[..i].iter().any(|(other, also)| other == b && (*writes || *also));
-                assert!(*b < sizes.len() && !twice, "buffer {b} is missing, or written and bound twice");
+            for (i, Bind { buffer, writes, .. }) in step.bufs.iter().enumerate() {
+                let twice = step.bufs[..i].iter().any(|other| other.buffer == *buffer && (*writes || other.writes));
+                assert!(*buffer < sizes.len() && !twice, "buffer {buffer} is missing, or written and bound twice");
             }
         }
         let buffers = sizes.iter().map(|bytes| Memory::zeroed(*bytes)).collect::<std::io::Result<_>>()?;
@@ -111,29 +132,32 @@ impl CpuProgram {
     fn bind(&mut self, steps: Vec<Step>) {
         let count = self.buffers.len();
         let mut written = vec![false; count];
-        steps.iter().flat_map(|step| &step.bufs).for_each(|(b, writes)| written[*b] |= writes);
+        steps.iter().flat_map(|step| &step.bufs).for_each(|bind| written[bind.buffer] |= bind.writes);
         // Steps up to the last one that uses or that writes each buffer.
         let (mut until_use, mut until_write) = (vec![0; count], vec![0; count]);
         for (i, step) in steps.into_iter().enumerate() {
-            let bufs = step.bufs.iter().map(|b| buf(&mut self.buffers, *b)).collect();
-            let constant = |binding: &usize| step.bufs.get(*binding).is_some_and(|(b, _)| !written[*b]);
+            let bufs = step.bufs.iter().map(|bind| buf(&mut self.buffers, bind)).collect();
+            let constant = |binding: &usize| step.bufs.get(*binding).is_some_and(|bind| !written[bind.buffer]);
             let packing = step.kernel.packing.filter(|p| (p.wanted)(self.level, &step.args));
             let packed = packing.filter(|p| p.constants.iter().all(constant)).map(|packing| {
-                let from: Vec<usize> = packing.constants.iter().map(|i| step.bufs[*i].0).collect();
+                let from: Vec<Bind> = packing.constants.iter().map(|i| step.bufs[*i].clone()).collect();
                 let shape = (packing.shape)(&step.args);
                 let same = |c: &Constant| std::ptr::eq(c.packing, packing) && c.shape == shape && c.bufs == from;
-                let known = self.packed_from[from[0]].iter().copied().find(|i| same(&self.packed[*i]));
+                let known = self.packed_from[from[0].buffer].iter().copied().find(|i| same(&self.packed[*i]));
                 known.unwrap_or_else(|| {
-                    from.iter().for_each(|b| self.packed_from[*b].push(self.packed.len()));
+                    from.iter().for_each(|bind| self.packed_from[bind.buffer].push(self.packed.len()));
                     self.packed.push(Constant { packing, shape, bufs: from, step: i, value: None });
                     self.packed.len() - 1
                 })
             });
-            let free_from = step.bufs.iter().map(|(b, writes)| if *writes { until_use[*b] } else { until_write[*b] });
+            let free_from = step.bufs.iter().map(|bind| {
+                let until = if bind.writes { &until_use } else { &until_write };
+                until[bind.buffer]
+            });
             let free_from = free_from.max().unwrap_or(0);
-            for (b, writes) in &step.bufs {
-                until_use[*b] = i + 1;
-                until_write[*b] = if *writes { i + 1 } else { until_write[*b] };
+            for Bind { buffer, writes, .. } in &step.bufs {
+                until_use[*buffer] = i + 1;
+                until_write[*buffer] = if *writes { i + 1 } else { until_write[*buffer] };
             }
             self.steps.push(Bound { step, bufs, packed, free_from });
         }
@@ -146,7 +170,8 @@ impl CpuProgram {
 
     /// Bytes of the operands of which packed forms will be made. These take about as much again, or less.
     pub fn constant_bytes(&self) -> usize {
-        self.packed.iter().flat_map(|c| &c.bufs).map(|b| self.bytes(*b).len()).sum()
+        let bytes = |bind: &Bind| bind.part.as_ref().map_or(self.bytes(bind.buffer).len(), |part| part.len());
+        self.packed.iter().flat_map(|c| &c.bufs).map(bytes).sum()
     }
 
     /// Bytes of the packed forms that were made.
@@ -162,7 +187,7 @@ impl CpuProgram {
     pub fn grow(&mut self, sizes: &[(usize, usize)]) -> std::io::Result<()> {
         let grown = sizes.iter().try_for_each(|(b, bytes)| self.buffers[*b].grow(*bytes));
         for Bound { step, bufs, .. } in &mut self.steps {
-            *bufs = step.bufs.iter().map(|b| buf(&mut self.buffers, *b)).collect();
+            *bufs = step.bufs.iter().map(|bind| buf(&mut self.buffers, bind)).collect();
         }
         grown
     }
@@ -260,7 +285,7 @@ mod tests {
     #[should_panic(expected = "of a packed (64, 32)")]
     fn a_packed_operand_of_another_shape_is_refused() {
         let args = |n, k| MatmulArgs { m: 1, n, k, b_transposed: 1, ..MatmulArgs::default() }.to_words();
-        let bufs = || vec![(0, false), (1, false), (2, true)];
+        let bufs = || [(0, false), (1, false), (2, true)].map(Bind::from).to_vec();
         let step = |n, k| Step { kernel: &MATMUL, args: args(n, k), bufs: bufs(), parts: 1 };
         let sizes = [512, 8192, 256];
         let mut program = CpuProgram::new(Level::Scalar, 1, &sizes, vec![step(64, 32), step(16, 128)]).unwrap();

@@ -54,7 +54,7 @@ pub fn run<A: Args + Debug>(
     };
     let contents: Vec<Vec<u8>> = bufs.iter().map(bytes).collect();
     let sizes: Vec<usize> = contents.iter().map(Vec::len).collect();
-    let step = Step { kernel, args: args.to_words(), bufs: (0..bufs.len()).map(|b| (b, true)).collect(), parts };
+    let step = Step { kernel, args: args.to_words(), bufs: (0..bufs.len()).map(|b| (b, true).into()).collect(), parts };
     let mut program = CpuProgram::new(level, parts.min(2), &sizes, vec![step]).unwrap();
     for (i, content) in contents.iter().enumerate() {
         program.bytes_mut(i).copy_from_slice(content);

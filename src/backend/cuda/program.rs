@@ -1,8 +1,9 @@
 //! A plan on a CUDA device: one buffer for each slot, one launch for each node, all in one stream.
 
+use super::super::Slice;
 use super::{Cuda, Loaded, failed};
 use crate::error::mib;
-use crate::graph::{Access, Node, Plan};
+use crate::graph::{Access, Node, Plan, TensorId};
 use crate::{Error, Result};
 use cpu_kernels::ArgWords;
 use cudarc::driver::result::DriverError;
@@ -83,7 +84,7 @@ impl CudaProgram {
         });
         let slices = slices(&self.buffers, &self.stream);
         for (node, step) in plan.graph.nodes.iter().zip(&mut self.steps) {
-            let buffers = node.tensors.iter().map(|t| slices[plan.slot(*t)]);
+            let buffers = node.tensors.iter().map(|t| bound(plan, &slices, *t));
             // The scratch memory, if any, stays.
             step.buffers.iter_mut().zip(buffers).for_each(|(old, new)| *old = new);
         }
@@ -128,12 +129,12 @@ impl CudaProgram {
         }
     }
 
-    /// Reads the first bytes of slots after everything launched so far; each slice is (slot, bytes).
-    pub(in super::super) fn read(&mut self, slices: &[(usize, usize)]) -> Result<Vec<Vec<u8>>> {
+    /// Reads slices of slots after everything launched so far.
+    pub(in super::super) fn read(&mut self, slices: &[Slice]) -> Result<Vec<Vec<u8>>> {
         self.fault.take().map_or(Ok(()), Err)?;
-        let read = |(slot, bytes): &(usize, usize)| {
+        let read = |Slice { slot, start, bytes }: &Slice| {
             let mut found = vec![0; *bytes];
-            self.stream.memcpy_dtoh(&self.buffers[*slot].slice(..*bytes), &mut found)?;
+            self.stream.memcpy_dtoh(&self.buffers[*slot].slice(*start..*start + *bytes), &mut found)?;
             Ok(found)
         };
         let found = slices.iter().map(read).collect::<Result<Vec<_>, DriverError>>();
@@ -145,6 +146,12 @@ impl CudaProgram {
 /// Address and bytes of each slot's buffer.
 fn slices(buffers: &[CudaSlice<u8>], stream: &CudaStream) -> Vec<(u64, u64)> {
     buffers.iter().map(|b| (b.device_ptr(stream).0, b.len() as u64)).collect()
+}
+
+/// Address and bytes of what a node binds of a tensor: a view's part of a buffer, or the whole buffer.
+fn bound(plan: &Plan, slices: &[(u64, u64)], t: TensorId) -> (u64, u64) {
+    let (address, bytes) = slices[plan.slot(t)];
+    plan.view(t).map_or((address, bytes), |range| (address + range.start as u64, range.len() as u64))
 }
 
 /// The launches of a node; `slices` are those of [`slices()`], `scratch` is the scratch memory.
@@ -168,6 +175,6 @@ fn step(on: &Cuda, plan: &Plan, slices: &[(u64, u64)], scratch: (u64, u64), node
     }
     let passes = on.kernel(code).into_iter().zip(grids).filter(|(_, grid)| !grid.contains(&0)).collect();
     let scratch = code.scratch(&node.args).map(|_| scratch);
-    let buffers = slots.iter().map(|slot| slices[*slot]).chain(scratch).collect();
+    let buffers = node.tensors.iter().map(|t| bound(plan, slices, *t)).chain(scratch).collect();
     Ok(Step { op: op.name, passes, args: Words(node.args), buffers })
 }

@@ -3,10 +3,11 @@
 #[cfg(feature = "native")]
 mod timing;
 
+use super::super::Slice;
 use super::fuse::{Fused, fuse};
 use super::{Faults, Wgpu};
 use crate::error::mib;
-use crate::graph::{Access, Node, Plan, Slot, Tensor};
+use crate::graph::{Access, Graph, Kind, Node, Plan, Slot, Tensor, TensorId};
 use crate::{Error, Result};
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -88,10 +89,9 @@ impl Drop for WgpuProgram {
 
 impl WgpuProgram {
     pub(super) fn new(on: &Wgpu, plan: &Plan) -> Result<Self> {
-        let mut slots = Vec::with_capacity(plan.slots.len());
-        for slot in &plan.slots {
-            slots.push(buffer(&on.device, &on.faults, plan, slot, slot.bytes)?);
-        }
+        check_bindings(&on.device.limits(), plan)?;
+        let buffer = |slot| buffer(&on.device, &on.faults, plan, slot, slot.bytes);
+        let slots = plan.slots.iter().map(buffer).collect::<Result<Vec<_>>>()?;
         let (mut more, mut fused) = (Vec::new(), BTreeMap::new());
         for Fused { nodes, instead } in fuse(&plan.graph) {
             if on.fuses && instead.iter().all(|node| allowed(on, plan, node)) {
@@ -114,6 +114,9 @@ impl WgpuProgram {
         let grown = sizes.iter().try_for_each(|(slot, bytes)| {
             let old = &self.buffers.slots[*slot];
             if *bytes as u64 > old.size() {
+                let most = self.device.limits().max_storage_buffer_binding_size;
+                let what = largest(&plan.graph, &plan.slots[*slot]);
+                check_size(what, *bytes as u64, most, "a binding")?;
                 let new = buffer(&self.device, &self.faults, plan, &plan.slots[*slot], *bytes)?;
                 let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
                 encoder.copy_buffer_to_buffer(old, 0, &new, 0, old.size());
@@ -182,15 +185,15 @@ impl WgpuProgram {
         }
     }
 
-    /// Reads the first bytes of slots; each slice is (slot, bytes).
-    pub(in super::super) async fn read(&mut self, slices: &[(usize, usize)]) -> Result<Vec<Vec<u8>>> {
+    /// Reads slices of slots.
+    pub(in super::super) async fn read(&mut self, slices: &[Slice]) -> Result<Vec<Vec<u8>>> {
         let mut found = Vec::with_capacity(slices.len());
         let mut rest = slices;
         while !rest.is_empty() {
             let mut total = 0;
-            let fits = |(_, bytes): &&(usize, usize)| {
+            let fits = |slice: &&Slice| {
                 let first = total == 0;
-                total += padded(*bytes);
+                total += padded(slice.bytes);
                 first || total <= STAGING
             };
             let (now, later) = rest.split_at(rest.iter().take_while(fits).count());
@@ -231,14 +234,14 @@ impl WgpuProgram {
     }
 
     /// Copies slices one after the other, each padded to 4 bytes, to a buffer that can be mapped.
-    pub(in super::super) fn stage(&mut self, slices: &[(usize, usize)]) -> Staged {
-        let sizes: Vec<usize> = slices.iter().map(|(_, bytes)| *bytes).collect();
+    pub(in super::super) fn stage(&mut self, slices: &[Slice]) -> Staged {
+        let sizes: Vec<usize> = slices.iter().map(|slice| slice.bytes).collect();
         let all = sizes.iter().map(|bytes| padded(*bytes)).sum::<u64>().max(MIN_BUFFER);
         let buffer = self.staging.take(&self.device, all);
         let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
         let mut at = 0;
-        for (slot, bytes) in slices {
-            encoder.copy_buffer_to_buffer(&self.buffers.slots[*slot], 0, &buffer, at, padded(*bytes));
+        for Slice { slot, start, bytes } in slices {
+            encoder.copy_buffer_to_buffer(&self.buffers.slots[*slot], *start as u64, &buffer, at, padded(*bytes));
             at += padded(*bytes);
         }
         let submission = self.queue.submit([encoder.finish()]);
@@ -291,7 +294,8 @@ impl Staging {
 /// A buffer of so many bytes for a slot.
 fn buffer(device: &wgpu::Device, faults: &Faults, plan: &Plan, slot: &Slot, bytes: usize) -> Result<wgpu::Buffer> {
     let size = (bytes as u64).max(MIN_BUFFER).next_multiple_of(MIN_BUFFER);
-    check_size(&device.limits(), plan, slot, size)?;
+    let what = largest(&plan.graph, slot);
+    check_size(what, size, device.limits().max_buffer_size, "a buffer")?;
     let buffer = device.create_buffer(&wgpu::BufferDescriptor {
         label: Some(&plan.graph.tensor(slot.tensors[0]).name),
         size,
@@ -301,18 +305,36 @@ fn buffer(device: &wgpu::Device, faults: &Faults, plan: &Plan, slot: &Slot, byte
     faults.check().map(|()| buffer)
 }
 
-/// Rejects a buffer that exceeds a limit of the device. The error names the tensor.
-fn check_size(limits: &wgpu::Limits, plan: &Plan, slot: &Slot, bytes: u64) -> Result<()> {
-    let (buffer, binding) = (limits.max_buffer_size, limits.max_storage_buffer_binding_size);
-    let (limit, what) = if bytes > binding { (binding, "a binding") } else { (buffer, "a buffer") };
+/// The largest tensor of a slot.
+fn largest<'a>(graph: &'a Graph, slot: &Slot) -> &'a Tensor {
+    slot.tensors.iter().map(|t| graph.tensor(*t)).max_by_key(|t| t.bytes()).expect("a slot has a tensor")
+}
+
+/// Rejects a plan with a node that binds more bytes of a buffer than the device allows.
+fn check_bindings(limits: &wgpu::Limits, plan: &Plan) -> Result<()> {
+    let bound = plan.graph.nodes.iter().flat_map(|node| &node.tensors);
+    bound.into_iter().try_for_each(|t| {
+        let tensor = match plan.view(*t) {
+            Some(_) => plan.graph.tensor(*t),
+            None => largest(&plan.graph, &plan.slots[plan.slot(*t)]),
+        };
+        check_size(tensor, plan.bound(*t) as u64, limits.max_storage_buffer_binding_size, "a binding")
+    })
+}
+
+/// Rejects what exceeds a limit of the device. The error names the tensor that takes so many bytes.
+fn check_size(tensor: &Tensor, bytes: u64, limit: u64, what: &str) -> Result<()> {
     if bytes <= limit {
         return Ok(());
     }
-    let largest = slot.tensors.iter().map(|t| plan.graph.tensor(*t)).max_by_key(|t| t.bytes());
-    let Tensor { name, shape, .. } = largest.expect("a slot has a tensor");
+    let Tensor { name, shape, kind, .. } = tensor;
     let (takes, allows) = (mib(bytes).ceil(), mib(limit).floor());
+    let advice = match kind {
+        Kind::Temp => "use a smaller batch or context",
+        Kind::Persistent | Kind::View { .. } => "use a smaller model or context, fewer sequences, or the backend cpu",
+    };
     Err(Error::Device(format!(
-        "{name} {shape:?} takes {takes} MiB, but this device allows {allows} MiB for {what}: use a smaller model, batch, chunk or context"
+        "{name} {shape:?} takes {takes} MiB, but this device allows {allows} MiB for {what}: {advice}"
     )))
 }
 
@@ -388,7 +410,7 @@ fn bind_group(
     let size = std::num::NonZero::new(size_of_val(&node.args) as u64);
     let args = wgpu::BufferBinding { buffer: &buffers.args, offset: i as u64 * args_stride(device), size };
     let resources = std::iter::once(wgpu::BindingResource::Buffer(args))
-        .chain(node.tensors.iter().map(|t| buffers.slots[plan.slot(*t)].as_entire_binding()))
+        .chain(node.tensors.iter().map(|t| binding(plan, &buffers.slots[plan.slot(*t)], *t)))
         .chain(node.op.scratch.map(|_| buffers.scratch.as_entire_binding()));
     let entries: Vec<_> =
         (0..).zip(resources).map(|(binding, resource)| wgpu::BindGroupEntry { binding, resource }).collect();
@@ -397,6 +419,18 @@ fn bind_group(
         layout: &pipeline.get_bind_group_layout(0),
         entries: &entries,
     })
+}
+
+/// What a node binds of a tensor in this buffer: a view's part of it, or the whole buffer.
+fn binding<'a>(plan: &Plan, buffer: &'a wgpu::Buffer, t: TensorId) -> wgpu::BindingResource<'a> {
+    match plan.view(t) {
+        None => buffer.as_entire_binding(),
+        Some(range) => wgpu::BindingResource::Buffer(wgpu::BufferBinding {
+            buffer,
+            offset: range.start as u64,
+            size: std::num::NonZero::new(range.len() as u64),
+        }),
+    }
 }
 
 /// Waits until the first bytes of `buffer` are mapped for reading, which were written by a submission.
@@ -457,7 +491,8 @@ mod tests {
         let words: Vec<u32> = (0..KEPT as u32 / 2).collect();
         program.write(plan.slot(t), 0, bytemuck::cast_slice(&words));
         let mut read = |bytes: usize| {
-            let found = pollster::block_on(program.read(&[(plan.slot(t), bytes)])).unwrap().remove(0);
+            let found =
+                pollster::block_on(program.read(&[Slice { slot: plan.slot(t), start: 0, bytes }])).unwrap().remove(0);
             assert_eq!(found, bytemuck::cast_slice::<u32, u8>(&words)[..bytes]);
             program.staging.0.clone()
         };

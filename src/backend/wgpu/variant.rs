@@ -2,6 +2,7 @@
 //! shader and gives results within the same limits; those of the ternary product are the same bits. A GPU uses it if it is
 //! faster there, which is measured when it is first needed.
 
+use super::super::Slice;
 use super::kept::Kept;
 use super::{Wgpu, WgpuProgram};
 use crate::Result;
@@ -182,7 +183,7 @@ impl Wgpu {
             for _ in 0..RUNS {
                 program.run(section.nodes())?;
             }
-            pollster::block_on(program.read(&[(0, 4)]))?;
+            pollster::block_on(program.read(&[Slice { slot: 0, start: 0, bytes: 4 }]))?;
             best = best.min(start.elapsed().as_secs_f64());
         }
         Ok(best / RUNS as f64)
