@@ -38,18 +38,19 @@ fn masked(score: vec4<f32>, row: u32, starts: vec4<u32>, queries: vec4<u32>) -> 
     return select(vec4<f32>(-1e30), score * (args.scale * LOG2_E), seen);
 }
 
+fn largest_of_four(row: u32, x: u32) -> vec4<f32> {
+    return max(max(factors[row][x], factors[row + 1u][x]), max(factors[row + 2u][x], factors[row + 3u][x]));
+}
+
 // The largest of the values of all threads in a column.
 fn largest(value: vec4<f32>, at: vec2<u32>) -> vec4<f32> {
-    factors[at.y * 16u + at.x] = value;
+    factors[at.y][at.x] = value;
     workgroupBarrier();
     if at.y < 4u {
-        let i = at.y * 64u + at.x;
-        let partial = max(max(factors[i], factors[i + 16u]), max(factors[i + 32u], factors[i + 48u]));
-        factors[256u + at.y * 16u + at.x] = partial;
+        factors[16u + at.y][at.x] = largest_of_four(at.y * 4u, at.x);
     }
     workgroupBarrier();
-    let i = 256u + at.x;
-    let most = max(max(factors[i], factors[i + 16u]), max(factors[i + 32u], factors[i + 48u]));
+    let most = largest_of_four(16u, at.x);
     workgroupBarrier();
     return most;
 }
@@ -95,11 +96,11 @@ fn main(
             high = weighted(times(high, decay), weights, lane, false, walked, 1u);
         }
     }
-    factors[at.y * 16u + at.x] = total;
+    factors[at.y][at.x] = total;
     workgroupBarrier();
     var sum = vec4<f32>();
-    for (var i = 0u; i < 256u; i += 16u) {
-        sum += factors[i + at.x];
+    for (var i = 0u; i < 16u; i++) {
+        sum += factors[i][at.x];
     }
     store(times(low, 1.0 / sum), lane, false, owned, 0u);
     store(times(high, 1.0 / sum), lane, false, owned, 1u);

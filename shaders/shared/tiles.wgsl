@@ -8,7 +8,7 @@
 const LOG2_E: f32 = 1.4426950408889634;
 
 // 32 of a product's inner dimension: (32, 64 rows / 4) of the left factor, then (32, 64 columns / 4) of the right one
-var<workgroup> factors: array<vec4<f32>, 1024>;
+var<workgroup> factors: array<array<vec4<f32>, 16>, 64>;
 
 // Rows 4 y to 4 y + 3 and columns 4 x to 4 x + 3 of a tile, for the thread at (x, y).
 struct Tile { r0: vec4<f32>, r1: vec4<f32>, r2: vec4<f32>, r3: vec4<f32> }
@@ -40,11 +40,11 @@ fn times(t: Tile, factor: vec4<f32>) -> Tile {
 // sum + left * right, over the 32 of the inner dimension that are in workgroup memory.
 fn multiply(sum: Tile, at: vec2<u32>) -> Tile {
     var c = sum;
-    for (var k = 0u; k < 512u; k += 128u) {
+    for (var k = 0u; k < 32u; k += 8u) {
         // Eight steps, so that compilers unroll them.
-        for (var i = 0u; i < 128u; i += 16u) {
-            let a = factors[k + i + at.y];
-            let b = factors[512u + k + i + at.x];
+        for (var i = 0u; i < 8u; i++) {
+            let a = factors[k + i][at.y];
+            let b = factors[32u + k + i][at.x];
             c.r0 += a.x * b;
             c.r1 += a.y * b;
             c.r2 += a.z * b;
@@ -63,17 +63,17 @@ fn scores(lane: u32, second: bool, walked: Rows, owned: Rows) -> Tile {
     let row = select(walked.first, owned.first, mine) + lane % 16u * 4u;
     let rows = min(vec4<u32>(row, row + 1u, row + 2u, row + 3u), vec4<u32>(args.seq - 1u));
     let source = select(walked.head, owned.head, mine) + c + rows * select(walked.stride, owned.stride, mine);
-    let to = lane / 128u * 512u + c * 64u + lane % 16u;
+    let to = lane / 128u * 32u + c * 4u;
     var sum = Tile();
     for (var chunk = 0u; chunk < dim; chunk += 8u) {
         var block = Tile();
         if chunk + c < dim {
             block = transposed(four(mine, second, source + chunk));
         }
-        factors[to] = block.r0;
-        factors[to + 16u] = block.r1;
-        factors[to + 32u] = block.r2;
-        factors[to + 48u] = block.r3;
+        factors[to][lane % 16u] = block.r0;
+        factors[to + 1u][lane % 16u] = block.r1;
+        factors[to + 2u][lane % 16u] = block.r2;
+        factors[to + 3u][lane % 16u] = block.r3;
         workgroupBarrier();
         sum = multiply(sum, place(lane));
         workgroupBarrier();
@@ -88,11 +88,11 @@ fn weighted(sum: Tile, weights: Tile, lane: u32, second: bool, walked: Rows, par
     var c = sum;
     for (var half = 0u; half < 2u; half++) {
         if at.y / 8u == half {
-            let to = 512u + at.y % 8u * 64u + at.x;
-            factors[to] = weights.r0;
-            factors[to + 16u] = weights.r1;
-            factors[to + 32u] = weights.r2;
-            factors[to + 48u] = weights.r3;
+            let to = 32u + at.y % 8u * 4u;
+            factors[to][at.x] = weights.r0;
+            factors[to + 1u][at.x] = weights.r1;
+            factors[to + 2u][at.x] = weights.r2;
+            factors[to + 3u][at.x] = weights.r3;
         }
         // This thread loads one vec4 of two rows.
         let element = part * 16u + lane % 16u;
@@ -105,8 +105,8 @@ fn weighted(sum: Tile, weights: Tile, lane: u32, second: bool, walked: Rows, par
             upper = one(second, source.x);
             lower = one(second, source.y);
         }
-        factors[lane] = upper;
-        factors[lane + 256u] = lower;
+        factors[lane / 16u][lane % 16u] = upper;
+        factors[lane / 16u + 16u][lane % 16u] = lower;
         workgroupBarrier();
         c = multiply(c, at);
         workgroupBarrier();
