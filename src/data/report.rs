@@ -115,16 +115,16 @@ mod tests {
         (0..7).for_each(|i| report.left_out.add(format!("{i}.png: binary")));
         (0..2).for_each(|i| report.skipped.add(format!("a.parquet: row {i} is null")));
         let text = report.to_string();
-        for part in
-            ["2 files", "3 documents, 30 bytes of text, 12 tokens (2.50", "7 names", "4.png: binary", "and 2 more", "skipped    2 records"]
-        {
+        for part in [
+            "2 files",
+            "3 documents, 30 bytes of text, 12 tokens (2.50",
+            "7 names",
+            "4.png: binary",
+            "and 2 more",
+            "skipped    2 records",
+        ] {
             assert!(text.contains(part), "{part}: {text}");
         }
-        assert!(
-            !text.contains("validation")
-                && !text.contains("5.png")
-                && !text.contains("note"),
-            "{text}"
-        );
+        assert!(!text.contains("validation") && !text.contains("5.png") && !text.contains("note"), "{text}");
     }
 }

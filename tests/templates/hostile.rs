@@ -110,7 +110,10 @@ fn a_text_within_one_of_very_many_tokens_stays_text() {
         let template = ChatTemplate::new(&text(source), &t).unwrap().unwrap();
         for content in ["end", &many[0][2..many[0].len() - 2], "<|end|>"] {
             let ids = template.encode(&[Message { role: "user".into(), content: content.into() }], &t).unwrap();
-            assert_eq!(controls(&ids, &t), (vec!["</s>".to_string()], source.replace("{{ messages[0].content }}", content)));
+            assert_eq!(
+                controls(&ids, &t),
+                (vec!["</s>".to_string()], source.replace("{{ messages[0].content }}", content))
+            );
         }
     }
     let long = format!("<|{}|>", "x".repeat(2000));

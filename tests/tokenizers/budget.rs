@@ -164,8 +164,18 @@ fn hostile() -> Vec<(&'static str, String, String, Does)> {
         ),
         ("added tokens that begin alike", with(json!({"added_tokens": added(1000)})), a().repeat(99), Encode),
         ("long added tokens", with(json!({"added_tokens": added(1300)})), a().repeat(99), Encode),
-        ("many values", with(json!({})).replacen('{', &format!("{{\"x\":[{}0],", "0,".repeat(1 << 23)), 1), a(), Refuse),
-        ("many objects", with(json!({})).replacen('{', &format!("{{\"x\":[{}0],", "{},".repeat(1 << 19)), 1), a(), Refuse),
+        (
+            "many values",
+            with(json!({})).replacen('{', &format!("{{\"x\":[{}0],", "0,".repeat(1 << 23)), 1),
+            a(),
+            Refuse,
+        ),
+        (
+            "many objects",
+            with(json!({})).replacen('{', &format!("{{\"x\":[{}0],", "{},".repeat(1 << 19)), 1),
+            a(),
+            Refuse,
+        ),
         ("no vocabulary", model(|j| j["model"]["vocab"] = json!({})), a(), Encode),
     ]
 }

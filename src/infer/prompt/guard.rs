@@ -138,7 +138,9 @@ impl Guard {
         for (i, c) in text.char_indices() {
             let ends = [i, i + c.len_utf8()];
             match marks {
-                Marks::Everywhere if self.firsts.binary_search(&c).or(self.lasts.binary_search(&c)).is_ok() => at.extend(ends),
+                Marks::Everywhere if self.firsts.binary_search(&c).or(self.lasts.binary_search(&c)).is_ok() => {
+                    at.extend(ends)
+                }
                 Marks::Spellings if self.at(&text[i..]).is_some() => at.push(ends[1]),
                 _ => {}
             }

@@ -267,7 +267,8 @@ fn split_from_right<'a>(text: &'a str, separator: Option<&str>, most: Option<i64
         None => {
             let mut rest = text.trim_end();
             while !rest.is_empty() {
-                let word = if parts.len() < most { rest.trim_end_matches(|c: char| !c.is_whitespace()).len() } else { 0 };
+                let word =
+                    if parts.len() < most { rest.trim_end_matches(|c: char| !c.is_whitespace()).len() } else { 0 };
                 parts.push(&rest[word..]);
                 rest = rest[..word].trim_end();
             }
