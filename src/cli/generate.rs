@@ -306,7 +306,7 @@ impl Iterator for Prompted {
 /// The next line. Of one that is too long, only the start is kept.
 fn read_line(input: &mut impl BufRead) -> std::io::Result<Option<Vec<u8>>> {
     let mut line = Vec::new();
-    let read = input.take(LONGEST_INPUT + 1).read_until(b'\n', &mut line)?;
+    let read = (&mut *input).take(LONGEST_INPUT + 1).read_until(b'\n', &mut line)?;
     if read as u64 > LONGEST_INPUT && !line.ends_with(b"\n") {
         input.skip_until(b'\n')?;
     }

@@ -322,6 +322,6 @@ impl Replace {
         let found = self.at.find(&text, end.unwrap_or(start));
         self.taken += start.elapsed();
         let Ok(found) = found else { return text };
-        found.into_iter().map(|((from, to), is)| if is { &self.to } else { &text[from..to] }).collect()
+        found.into_iter().map(|((from, to), is)| if is { &*self.to } else { &text[from..to] }).collect()
     }
 }
