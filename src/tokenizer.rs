@@ -17,6 +17,7 @@ mod decode;
 mod letters;
 #[cfg(feature = "native")]
 mod queue;
+mod spellings;
 #[cfg(feature = "native")]
 mod split;
 #[cfg(feature = "native")]
@@ -30,6 +31,8 @@ pub(crate) use native::TextBytes;
 pub use train::BpeTrainer;
 
 pub(crate) use decode::{Decoder, overlap};
+#[cfg(feature = "native")]
+pub(crate) use spellings::Spellings;
 
 /// The reader of a `tokenizer.json`: the `tokenizers` crate, or our own byte-level BPE in builds for which it is too large.
 #[cfg(feature = "native")]
@@ -60,6 +63,10 @@ pub const MAX_VOCAB: usize = 1 << 24;
 /// Most bytes of a `tokenizer.json` that is read from a file.
 #[cfg(feature = "native")]
 pub(crate) const MAX_JSON: u64 = 64 << 20;
+
+/// Most values of a `tokenizer.json`. One takes 32 bytes in memory, and an object as much as [`OBJECT`] of them.
+const MOST_VALUES: usize = 1 << 23;
+const OBJECT: usize = 16;
 
 /// Names of the end-of-document token in common tokenizers; the first match counts.
 const EOS_NAMES: [&str; 6] = [EOS, "<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "[EOS]"];
@@ -191,6 +198,18 @@ impl Tokenizer {
         }
     }
 
+    /// Whether `id` is a control token that a text gives only by its spelling. The model gives its unknown token for any
+    /// text that it has no token for.
+    pub(crate) fn is_spelled(&self, id: u32) -> bool {
+        #[cfg(feature = "native")]
+        if let Kind::Json(json) = &self.kind
+            && json.unknown == Some(id)
+        {
+            return false;
+        }
+        self.is_special(id)
+    }
+
     /// The id of the end-of-document token, if the vocabulary has one.
     pub fn eos(&self) -> Option<u32> {
         EOS_NAMES.iter().find_map(|name| self.token_id(name))
@@ -205,6 +224,19 @@ impl Tokenizer {
     pub fn hash(&self) -> String {
         format!("{:08x}", crc32c::crc32c(self.to_json().as_bytes()))
     }
+}
+
+/// Parses a `tokenizer.json`. One of many small values would take many times its length in memory.
+pub(crate) fn parse_json(json: &str) -> Result<Value, String> {
+    let values = json.bytes().map(|byte| match byte {
+        b'{' => OBJECT,
+        b',' | b'[' => 1,
+        _ => 0,
+    });
+    if values.sum::<usize>() > MOST_VALUES {
+        return Err(format!("it has more than {MOST_VALUES} values"));
+    }
+    serde_json::from_str(json).map_err(|e| e.to_string())
 }
 
 /// Checks the largest id of a vocabulary.

@@ -5,7 +5,7 @@
 
 use super::bounded::Bounded;
 use super::byte_char;
-use super::byte_level::ByteLevel;
+use super::byte_level::{self, ByteLevel};
 use super::decode::steps::{Step, steps};
 use super::split::{self, Ends};
 use crate::error::caught;
@@ -29,6 +29,8 @@ pub(super) struct Json {
     pub(super) inner: tokenizers::Tokenizer,
     pub(super) encoder: Encoder,
     vocab_size: usize,
+    /// What the model makes of a text that it has no token for.
+    pub(super) unknown: Option<u32>,
     pub(super) byte_level: bool, // tokens are spelled with `byte_char`
     pub(super) steps: Vec<Step>, // how other tokens become text
 }
@@ -51,11 +53,12 @@ impl Json {
         super::check_ids(largest.into(), vocab.len())?;
         let byte_level = matches!(inner.get_decoder(), Some(DecoderWrapper::ByteLevel(_)));
         let steps = steps(inner.get_decoder());
+        let unknown = unknown(&value["model"], &inner);
         let encoder = match ours(&value, &inner) {
             Some(ours) => ours,
             None => Encoder::Crate(Box::new((bounded, plain(value, &inner)?))),
         };
-        let json = Self { inner, encoder, vocab_size: largest as usize + 1, byte_level, steps };
+        let json = Self { inner, encoder, vocab_size: largest as usize + 1, unknown, byte_level, steps };
         // No vocabulary contains a character of the private-use area, so a model that cannot encode every text fails here.
         json.encode("a 1\u{10fffd}\n", true).map_err(|e| format!("it cannot encode every text: {e}"))?;
         Ok(json)
@@ -88,7 +91,8 @@ impl Json {
 
     pub(super) fn cut(&self, text: &str, from: usize) -> Option<usize> {
         let Encoder::Ours(ours, Some(ends)) = &self.encoder else { return None };
-        ends.cuts(text, from).find(|&at| !ours.added_spans(text, at))
+        let mut spans = ours.added_spans(text, from);
+        ends.cuts(text, from).find(|&at| !spans(at))
     }
 
     /// The token as the vocabulary spells it.
@@ -121,7 +125,7 @@ impl Json {
 /// Parses with the `tokenizers` crate. That panics at some inputs, such as a decoder that is not JSON or a broken table of
 /// normalisations.
 fn read(json: &str) -> Result<(Value, Bounded, tokenizers::Tokenizer), String> {
-    let mut value: Value = serde_json::from_str(json).map_err(|e| e.to_string())?;
+    let mut value = super::parse_json(json)?;
     // Dropout is for the training of a model by the crate: the same text must always give the same ids.
     let dropout = value.pointer_mut("/model/dropout").map_or(Value::Null, Value::take);
     let json: Cow<str> = if dropout.is_null() { json.into() } else { value.to_string().into() };
@@ -129,6 +133,12 @@ fn read(json: &str) -> Result<(Value, Bounded, tokenizers::Tokenizer), String> {
     let tokenizer = caught(|| tokenizers::Tokenizer::from_bytes(json.as_bytes()).map_err(|e| e.to_string()));
     let tokenizer = tokenizer.unwrap_or_else(|_| Err("one of its parts is damaged".to_string()))?;
     Ok((value, bounded, tokenizer))
+}
+
+/// The id of a model's unknown token, which `Unigram` has by its number and the others by its name.
+fn unknown(model: &Value, inner: &tokenizers::Tokenizer) -> Option<u32> {
+    let named = || inner.token_to_id(model["unk_token"].as_str()?);
+    model["unk_id"].as_u64().and_then(|id| u32::try_from(id).ok()).or_else(named)
 }
 
 /// The tokenizer for texts: the same ids, but no spelling gives a special token. A model may have its special tokens among
@@ -169,7 +179,7 @@ fn plain(mut json: Value, inner: &tokenizers::Tokenizer) -> Result<tokenizers::T
 
 /// Our own encoder, if it does all that this tokenizer needs.
 fn ours(json: &Value, inner: &tokenizers::Tokenizer) -> Option<Encoder> {
-    let mut ours = ByteLevel::new(json, split::cuts(&json["pre_tokenizer"]).ok()?).ok()?;
+    let mut ours = ByteLevel::new(json, byte_level::cuts(&json["pre_tokenizer"], &split::cut).ok()?).ok()?;
     ours.nfc = match &json["normalizer"] {
         Value::Null => false,
         normalizer => normalizer["type"] == "NFC" && !ours.added.iter().any(|a| a.normalized),

@@ -9,6 +9,7 @@
 use super::byte_char;
 #[cfg(any(test, not(feature = "native")))]
 use super::letters::is_letter;
+use super::spellings::Spellings;
 #[cfg(feature = "native")]
 use super::{queue::Queue, split::Expression, words::Words};
 use serde_json::Value;
@@ -17,6 +18,8 @@ use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::{Arc, Mutex};
+
+pub(super) const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
 
 /// A token that is matched verbatim in the text.
 #[derive(Clone, Debug)]
@@ -35,7 +38,7 @@ pub(super) enum Cut {
     EachDigit,
     /// Each run of digits is a pre-token.
     Digits,
-    /// `'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+`
+    /// [`GPT2`]
     #[cfg(any(test, not(feature = "native")))]
     Gpt2,
     /// Each match of an expression is a pre-token, and so is what lies between two.
@@ -58,8 +61,8 @@ pub(super) struct ByteLevel {
     /// [`pair`] -> (rank, merged token).
     merges: HashMap<u64, (u32, u32), BuildHasherDefault<PairHasher>>,
     pub(super) added: Vec<Added>,
-    /// Whether an added token begins with this byte.
-    starts: Vec<bool>,
+    /// Those of the added tokens that are not normalized, and those of the others.
+    spellings: [Spellings; 2],
     pub(super) cuts: Vec<Cut>,
     /// A pre-token that is in the vocabulary becomes that token without merging.
     whole_words: bool,
@@ -73,11 +76,11 @@ pub(super) struct ByteLevel {
 #[cfg(any(test, not(feature = "native")))]
 impl ByteLevel {
     pub(super) fn parse(text: &str) -> Result<Self, String> {
-        let json: Value = serde_json::from_str(text).map_err(|e| e.to_string())?;
+        let json = super::parse_json(text)?;
         if !json["normalizer"].is_null() {
             return Err(format!("the normalizer {} is not supported", json["normalizer"]["type"]));
         }
-        let mut tokenizer = Self::new(&json, cuts(&json["pre_tokenizer"])?)?;
+        let mut tokenizer = Self::new(&json, cuts(&json["pre_tokenizer"], &only_gpt2)?)?;
         tokenizer.json = text.to_string();
         Ok(tokenizer)
     }
@@ -150,8 +153,10 @@ impl ByteLevel {
                 merges.insert(pair(left?, right?), (rank as u32, both?));
             }
         }
-        let mut starts = vec![false; 256];
-        added.iter().for_each(|a| starts[usize::from(a.content.as_bytes()[0])] = true);
+        let spellings = [false, true].map(|normalized| {
+            let some = added.iter().enumerate().filter(|(_, a)| a.normalized == normalized);
+            Spellings::new(some.map(|(i, a)| (i, &*a.content)))
+        });
         Ok(ByteLevel {
             #[cfg(any(test, not(feature = "native")))]
             json: String::new(),
@@ -161,7 +166,7 @@ impl ByteLevel {
             bytes,
             merges,
             added,
-            starts,
+            spellings,
             cuts,
             whole_words: model["ignore_merges"] == true,
             #[cfg(feature = "native")]
@@ -203,20 +208,31 @@ impl ByteLevel {
 
     /// The leftmost added token; the longest if several start there.
     fn first_added(&self, text: &[u8], normalized: bool) -> Option<(usize, &Added)> {
-        let longest_at = |at: usize| {
-            let here = |a: &&Added| a.normalized == normalized && text[at..].starts_with(a.content.as_bytes());
-            self.added.iter().filter(here).max_by_key(|a| a.content.len()).map(|a| (at, a))
-        };
-        (0..text.len()).filter(|&at| self.starts[usize::from(text[at])]).find_map(longest_at)
+        let spellings = &self.spellings[usize::from(normalized)];
+        (0..text.len()).find_map(|at| Some((at, &self.added[spellings.longest_at(&text[at..])?])))
     }
 
-    /// Whether the spelling of an added token begins before `at` and ends after it.
+    /// Says of ever later positions, from `from` on, whether the spelling of an added token begins before and ends after it, or
+    /// may do so in a longer text.
     #[cfg(feature = "native")]
-    pub(super) fn added_spans(&self, text: &str, at: usize) -> bool {
+    pub(super) fn added_spans<'a>(&'a self, text: &'a str, from: usize) -> impl FnMut(usize) -> bool + 'a {
         let text = text.as_bytes();
-        let spans =
-            |a: &Added| (1..a.content.len().min(at + 1)).any(|i| text[at - i..].starts_with(a.content.as_bytes()));
-        self.added.iter().any(spans)
+        let end = move |at: usize| {
+            let ends = self.spellings.each_ref().map(|spellings| {
+                let more = text.len() - at < LONGEST_ADDED && spellings.go_on_from(&text[at..]);
+                let whole = || spellings.longest_at(&text[at..]).map(|i| at + self.added[i].content.len());
+                if more { Some(usize::MAX) } else { whole() }
+            });
+            ends.into_iter().flatten().max().unwrap_or(0)
+        };
+        let (mut next, mut farthest) = (from.saturating_sub(LONGEST_ADDED), 0);
+        move |at| {
+            while next < at {
+                farthest = end(next).max(farthest);
+                next += 1;
+            }
+            farthest > at
+        }
     }
 
     fn encode_plain(&self, text: &str, normalized: bool, specials: bool, work: &mut Work, ids: &mut Vec<u32>) {
@@ -301,6 +317,9 @@ impl ByteLevel {
         }
     }
 }
+
+/// Most bytes of an added token. A place of a text is compared with no more of them.
+const LONGEST_ADDED: usize = 1024;
 
 /// The right half of a merged pair.
 const GONE: u32 = u32::MAX;
@@ -472,6 +491,9 @@ fn added_tokens(list: &Value, size: usize) -> Result<Vec<Added>, String> {
         if let Some(key) = ["single_word", "lstrip", "rstrip"].iter().find(|key| token[**key] == true) {
             return Err(format!("`{key}` of the token {content} is not supported"));
         }
+        if content.len() > LONGEST_ADDED {
+            return Err(format!("an added token of more than {LONGEST_ADDED} bytes is not supported"));
+        }
         added.push(Added {
             content: content.to_string(),
             id: token_id(&token["id"], size)?,
@@ -482,20 +504,33 @@ fn added_tokens(list: &Value, size: usize) -> Result<Vec<Added>, String> {
     Ok(added)
 }
 
-#[cfg(any(test, not(feature = "native")))]
-fn cuts(json: &Value) -> Result<Vec<Cut>, String> {
-    let unsupported = || Err(format!("the pre-tokenizer {json} is not supported"));
-    match json["type"].as_str() {
-        None if json.is_null() => Ok(Vec::new()),
-        Some("Sequence") => {
-            let steps = json["pretokenizers"].as_array().into_iter().flatten().map(cuts);
-            Ok(steps.collect::<Result<Vec<_>, _>>()?.concat())
+/// The steps of a pre-tokenizer that works on bytes. `expression` makes the step of an expression.
+pub(super) fn cuts(json: &Value, expression: &dyn Fn(&str) -> Result<Cut, String>) -> Result<Vec<Cut>, String> {
+    let steps = match &json["pretokenizers"] {
+        Value::Array(steps) if json["type"] == "Sequence" => &steps[..],
+        _ => std::slice::from_ref(json),
+    };
+    let (last, steps) = steps.split_last().ok_or("it has no pre-tokenizer")?;
+    let step = |step: &Value| match step["type"].as_str() {
+        Some("Digits") if step["individual_digits"] == true => Ok(Cut::EachDigit),
+        Some("Digits") => Ok(Cut::Digits),
+        Some("Split") if step["behavior"] == "Isolated" => {
+            expression(step["pattern"]["Regex"].as_str().ok_or("`Split` at a text is not supported")?)
         }
-        Some("Digits") if json["individual_digits"] == true => Ok(vec![Cut::EachDigit]),
-        Some("Digits") => Ok(vec![Cut::Digits]),
-        Some("ByteLevel") if json["add_prefix_space"] == true => unsupported(),
-        Some("ByteLevel") if json["use_regex"] == false => Ok(Vec::new()),
-        Some("ByteLevel") => Ok(vec![Cut::Gpt2]),
-        _ => unsupported(),
+        _ => Err(format!("the pre-tokenizer {step} is not supported")),
+    };
+    let mut cuts: Vec<Cut> = steps.iter().map(step).collect::<Result<_, _>>()?;
+    if last["type"] != "ByteLevel" || last["add_prefix_space"] == true {
+        return Err(format!("the pre-tokenizer {last} is not supported as the last"));
     }
+    if last["use_regex"] != false {
+        cuts.push(expression(GPT2)?);
+    }
+    Ok(cuts)
+}
+
+/// The step of the only expression that a browser has.
+#[cfg(any(test, not(feature = "native")))]
+fn only_gpt2(expression: &str) -> Result<Cut, String> {
+    if expression == GPT2 { Ok(Cut::Gpt2) } else { Err(format!("the expression {expression} is not supported")) }
 }

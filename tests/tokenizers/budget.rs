@@ -62,6 +62,15 @@ fn model(edit: impl Fn(&mut Value)) -> String {
     json.to_string()
 }
 
+/// Tokens of ever more of the same letter and another.
+fn added(longest: usize) -> Value {
+    let token = |length: usize| {
+        json!({"id": 254 + length, "content": "a".repeat(length - 1) + "b", "single_word": false, "lstrip": false,
+            "rstrip": false, "normalized": false, "special": true})
+    };
+    (2..=longest).map(token).collect()
+}
+
 fn hostile() -> Vec<(&'static str, String, String, Does)> {
     let a = || "a".repeat(64);
     let longer = |n: usize| replace(json!({"String": "a"}), &"a".repeat(n));
@@ -153,6 +162,20 @@ fn hostile() -> Vec<(&'static str, String, String, Does)> {
             a(),
             Refuse,
         ),
+        ("added tokens that begin alike", with(json!({"added_tokens": added(1000)})), a().repeat(99), Encode),
+        ("long added tokens", with(json!({"added_tokens": added(1300)})), a().repeat(99), Encode),
+        (
+            "many values",
+            with(json!({})).replacen('{', &format!("{{\"x\":[{}0],", "0,".repeat(1 << 23)), 1),
+            a(),
+            Refuse,
+        ),
+        (
+            "many objects",
+            with(json!({})).replacen('{', &format!("{{\"x\":[{}0],", "{},".repeat(1 << 19)), 1),
+            a(),
+            Refuse,
+        ),
         ("no vocabulary", model(|j| j["model"]["vocab"] = json!({})), a(), Encode),
     ]
 }
@@ -175,6 +198,17 @@ fn every_hostile_tokenizer_ends_with_a_word_or_works() {
         assert!(wanted == Either || found.0 == wanted, "{name}: {found:?}");
         assert!(found.0 == Encode || found.1.contains("tokenizer") && found.1.len() < 400, "{name}: {found:?}");
     }
+}
+
+#[test]
+fn a_decoder_that_takes_long_leaves_the_text() {
+    let look = replace(json!({"Regex": r"(?s).(?=.*\z)"}), "x");
+    let t = Tokenizer::from_json(&decoder(json!({"type": "Sequence", "decoders": [{"type": "Fuse"}, look]}))).unwrap();
+    let text = "a".repeat(300_000);
+    let ids = t.encode(&text).unwrap();
+    assert_eq!(t.decode(&ids[..9]), "x".repeat(9));
+    // It would look at 45 billion bytes.
+    assert!(t.decode(&ids) == text);
 }
 
 #[cfg(all(feature = "cli", unix))]
