@@ -15,9 +15,9 @@
 #include <cstring>
 #include <deque>
 #include <memory>
+#include <sys/resource.h>
 #include <tuple>
 #include <ucontext.h>
-#include <unistd.h>
 #include <utility>
 #include <vector>
 
@@ -258,7 +258,8 @@ int main(int argc, char** argv) {
     FILE* input = argc == 3 ? fopen(argv[1], "rb") : nullptr;
     FILE* output = input ? fopen(argv[2], "wb") : nullptr;
     if (!output) fail("main", "it takes an input and an output");
-    alarm(120);  // a loop that was translated wrongly may be endless
+    const rlimit seconds{120, 120};  // a loop that was translated wrongly may be endless
+    setrlimit(RLIMIT_CPU, &seconds);
     uint32_t passes;
     while (fread(&passes, 4, 1, input) == 1) {
         std::vector<std::array<uint32_t, 4>> launches(passes);
