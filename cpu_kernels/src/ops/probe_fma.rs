@@ -45,7 +45,9 @@ fn body<L: Lanes, const N: usize>(a: &ProbeFmaArgs, first: usize, y: &mut [f32])
         let (scale, shift) = (L::splat(a.a), L::splat(a.b));
         for _ in 0..a.rounds {
             for _ in 0..ROUND {
-                x = x.map(|x| x.map(|x| L::mul_add(x, scale, shift)));
+                for x in x.as_flattened_mut() {
+                    *x = L::mul_add(*x, scale, shift);
+                }
             }
         }
         let mut sums = [0.0; 64];
