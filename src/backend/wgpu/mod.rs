@@ -198,7 +198,7 @@ pub struct Wgpu {
     pipelines: Mutex<HashMap<&'static str, Vec<wgpu::ComputePipeline>>>,
     /// Compiled pipelines of this and of earlier runs.
     #[cfg(feature = "native")]
-    kept: Option<kept::Pipelines>,
+    kept: Option<Box<kept::Pipelines>>,
 }
 
 impl Wgpu {
@@ -244,7 +244,10 @@ impl Wgpu {
         faults.watch(&device, &info.name);
         Ok(Wgpu {
             #[cfg(feature = "native")]
-            kept: kept::Pipelines::open(&device, kept::Kept::new(crate::files::cache_folder(), &adapter.get_info())),
+            kept: {
+                let kept = kept::Kept::new(crate::files::cache_folder(), &adapter.get_info());
+                kept::Pipelines::open(&device, kept).map(Box::new)
+            },
             info,
             device,
             queue,
@@ -280,13 +283,13 @@ impl Wgpu {
     pub(super) fn prepare(&self, plan: &Plan) -> Result<WgpuProgram> {
         let program = WgpuProgram::new(self, plan)?;
         #[cfg(feature = "native")]
-        self.kept.iter().for_each(kept::Pipelines::keep);
+        self.kept.iter().for_each(|kept| kept.keep());
         Ok(program)
     }
 
     #[cfg(feature = "native")]
     fn cache(&self) -> Option<&wgpu::PipelineCache> {
-        self.kept.as_ref().map(kept::Pipelines::cache)
+        self.kept.as_ref().map(|kept| kept.cache())
     }
 
     #[cfg(not(feature = "native"))]
