@@ -167,11 +167,13 @@ fn a_gpu_is_measured_beside_its_limits() {
     let sum = |key: &str| ops.iter().map(|op| op[key].as_f64().unwrap()).sum::<f64>();
     assert!(ops.len() > 30 && (sum("share") - 1.0).abs() < 1e-9, "{report}");
     assert!(ops.is_sorted_by(|a, b| a["seconds"].as_f64() >= b["seconds"].as_f64()), "the slowest come first");
-    let product = ops.iter().find(|op| op["op"] == "ternary_matmul").unwrap();
+    assert!(ops.iter().any(|op| op["op"] == "ternary_matmul" && op["flops"].as_u64() > Some(0)), "{report}");
     let number = |value: &Value, key: &str| value[key].as_f64().unwrap_or_else(|| panic!("{key} in {value}"));
-    let by_bytes = number(product, "bytes") / number(&report["probes"], "bytes_per_s");
-    let by_flops = number(product, "flops") / number(&report["probes"], "flops_per_s");
-    assert!((number(product, "roofline_seconds") / by_bytes.max(by_flops) - 1.0).abs() < 1e-9, "{product}");
+    for op in ops {
+        let by_bytes = number(op, "bytes") / number(&report["probes"], "bytes_per_s");
+        let by_flops = number(op, "flops") / number(&report["probes"], "flops_per_s");
+        assert!((number(op, "roofline_seconds") / by_bytes.max(by_flops) - 1.0).abs() < 1e-9, "{op}");
+    }
     let training = &report["training"][0];
     assert_eq!(training["seconds"].as_array().unwrap().len(), 5);
     assert!(number(training, "mfu") < 1.0 && number(training, "tok_per_s") < number(training, "roofline_tok_per_s"));

@@ -347,7 +347,10 @@ impl Run<'_> {
     fn measure<T>(&mut self, expected: f64, work: impl FnOnce(&Backend) -> Result<T>) -> Outcome<T> {
         let longest = self.longest();
         if longest <= 0.0 || expected > longest {
-            let skipped = format!("it would take about {expected:.0} s, and {longest:.0} s are left for it");
+            let skipped = match longest <= 0.0 {
+                true => "no time is left".to_string(),
+                false => format!("it would take about {expected:.0} s; it may take {longest:.0} s"),
+            };
             self.note(&format!("skipped: {skipped}"));
             return Outcome::Skipped { skipped };
         }
@@ -456,11 +459,20 @@ impl Run<'_> {
         };
         let (prompt, most) = if self.extent.quick { (16, 4) } else { (128, 64) };
         for (name, config, vocab) in shapes {
-            let file = random_model(config, vocab);
+            let (mut file, mut each) = (None, 0.0);
             for sequences in SEQUENCES {
-                self.note(&format!("{sequences} sequences of {name}"));
+                // Twice, the first time to warm up.
+                let expected = 2.0 * each * (sequences * prompt) as f64;
+                let about = if each > 0.0 { format!(" (about {expected:.0} s)") } else { String::new() };
+                self.note(&format!("{sequences} sequences of {name}{about}"));
                 let time = Duration::from_secs_f64(self.longest().clamp(0.1, 10.0));
-                let bench = self.measure(0.0, |b| bench_sequences(&file, b, sequences, (prompt, most), time));
+                let bench = self.measure(expected, |backend| {
+                    let file = file.get_or_insert_with(|| random_model(config.clone(), vocab));
+                    bench_sequences(file, backend, sequences, (prompt, most), time)
+                });
+                if let Outcome::Done(bench) = &bench {
+                    each = bench.prefill.median() / bench.prefill.tokens as f64;
+                }
                 let [a, b] = match bench {
                     Outcome::Skipped { skipped } => [(); 2].map(|()| Outcome::Skipped { skipped: skipped.clone() }),
                     Outcome::Done(bench) => {

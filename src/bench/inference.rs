@@ -79,10 +79,10 @@ pub struct SequencesBench {
 }
 
 /// Times sequences side by side: reading a prompt of `prompt` random tokens each, and then up to `most` tokens each. It is done
-/// twice, the first time to warm up, unless that takes half of `time`. What takes longer than `time` ends early.
+/// twice, the first time to warm up, unless that takes half of `time`. Decoding that takes longer than `time` ends early.
 ///
 /// # Errors
-/// When the sizes are out of range, or the device fails.
+/// When the sizes are out of range, the device fails, or the prompts take six times as long as `time`.
 pub fn bench_sequences(
     file: &ModelFile,
     backend: &Backend,
@@ -108,6 +108,11 @@ pub fn bench_sequences(
         let (start, mut answering) = (Instant::now(), HashSet::new());
         while answering.len() < sequences {
             answering.extend(draw(&mut engine)?);
+            if begun.elapsed() > 6 * time {
+                let (read, seconds) = (answering.len(), begun.elapsed().as_secs_f64());
+                let what = format!("{read} of {sequences} prompts of {prompt} tokens are read after {seconds:.0} s");
+                return Err(Error::Device(what));
+            }
         }
         prefill = start.elapsed().as_secs_f64();
         decode.clear();

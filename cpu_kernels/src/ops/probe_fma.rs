@@ -38,14 +38,18 @@ fn body<L: Lanes, const N: usize>(a: &ProbeFmaArgs, first: usize, y: &mut [f32])
     let at_once = N * L::WIDTH;
     for (block, y) in y.chunks_mut(at_once).enumerate() {
         let start: [f32; 64 + CHAINS] = std::array::from_fn(|i| ((first + block * at_once + i) % 64) as f32);
-        // SAFETY: a register has at most 16 floats, so that every one lies within `start`.
-        let mut x: [[L::F; CHAINS]; N] = std::array::from_fn(|n| {
-            std::array::from_fn(|c| unsafe { L::load(start[n * L::WIDTH + c..][..L::WIDTH].as_ptr()) })
-        });
+        let load = |at: usize| {
+            let floats = &start[at..][..L::WIDTH];
+            // SAFETY: the slice has as many floats as a register.
+            unsafe { L::load(floats.as_ptr()) }
+        };
+        let mut x: [[L::F; CHAINS]; N] = std::array::from_fn(|n| std::array::from_fn(|c| load(n * L::WIDTH + c)));
         let (scale, shift) = (L::splat(a.a), L::splat(a.b));
         for _ in 0..a.rounds {
             for _ in 0..ROUND {
-                x = x.map(|x| x.map(|x| L::mul_add(x, scale, shift)));
+                for x in x.as_flattened_mut() {
+                    *x = L::mul_add(*x, scale, shift);
+                }
             }
         }
         let mut sums = [0.0; 64];

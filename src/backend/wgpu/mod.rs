@@ -209,7 +209,7 @@ pub struct Wgpu {
     variants: variant::Choice,
     /// Compiled pipelines of this and of earlier runs.
     #[cfg(feature = "native")]
-    kept: Option<kept::Pipelines>,
+    kept: Option<Box<kept::Pipelines>>,
     fuses: bool,
 }
 
@@ -267,7 +267,7 @@ impl Wgpu {
             #[cfg(feature = "native")]
             variants,
             #[cfg(feature = "native")]
-            kept: kept::Pipelines::open(&device, kept),
+            kept: kept::Pipelines::open(&device, kept).map(Box::new),
             info,
             device,
             queue,
@@ -309,13 +309,13 @@ impl Wgpu {
     pub(super) fn prepare(&self, plan: &Plan) -> Result<WgpuProgram> {
         let program = WgpuProgram::new(self, plan)?;
         #[cfg(feature = "native")]
-        self.kept.iter().for_each(kept::Pipelines::keep);
+        self.kept.iter().for_each(|kept| kept.keep());
         Ok(program)
     }
 
     #[cfg(feature = "native")]
     fn cache(&self) -> Option<&wgpu::PipelineCache> {
-        self.kept.as_ref().map(kept::Pipelines::cache)
+        self.kept.as_ref().map(|kept| kept.cache())
     }
 
     #[cfg(not(feature = "native"))]

@@ -128,10 +128,10 @@ impl WgpuProgram {
         let mut moved = vec![false; self.buffers.slots.len()];
         sizes.iter().for_each(|(slot, _)| moved[*slot] = true);
         for (i, (node, step)) in plan.graph.nodes.iter().chain(&self.more).zip(&mut self.steps).enumerate() {
-            if node.tensors.iter().any(|t| moved[plan.slot(*t)]) {
-                if let Some((pipeline, _)) = step.passes.first() {
-                    step.bind_group = bind_group(&self.device, plan, &self.buffers, (i, node), pipeline);
-                }
+            if node.tensors.iter().any(|t| moved[plan.slot(*t)])
+                && let Some((pipeline, _)) = step.passes.first()
+            {
+                step.bind_group = bind_group(&self.device, plan, &self.buffers, (i, node), pipeline);
             }
         }
         grown.and(self.faults.check())

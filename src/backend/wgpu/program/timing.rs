@@ -63,3 +63,41 @@ impl WgpuProgram {
         Ok(stamps.chunks_exact(2).map(|pair| pair[1].saturating_sub(pair[0]) as f64 * tick).collect())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::backend::{Backend, Clock, Wgpu};
+    use crate::graph::{DType, Graph, Plan};
+    use crate::ops::{COPY, FILL};
+    use cpu_kernels::ops::copy::CopyArgs;
+    use cpu_kernels::ops::fill::FillArgs;
+    use std::sync::Arc;
+
+    /// More nodes than one set of queries holds: each is timed, and does its work.
+    #[test]
+    fn every_node_is_timed_and_runs() {
+        let Ok(wgpu) = Wgpu::open(None) else { return println!("NOT TESTED on wgpu: this machine has no adapter") };
+        let mut g = Graph::new();
+        let n = 1 << 16;
+        let [x, y] = ["x", "y"].map(|name| g.persistent(name, &[n], DType::F32));
+        for value in 1..=super::NODES {
+            g.push(&FILL, FillArgs { n: n as u32, value: value as f32 }, &[x]);
+        }
+        g.push(&COPY, CopyArgs { n: n as u32 }, &[x, y]);
+        let nodes = g.nodes.len();
+        let mut program = Backend::Wgpu(wgpu).prepare(Arc::new(Plan::new(g))).unwrap();
+        if program.clock() != Clock::Device {
+            return println!("NOT TESTED on wgpu: this adapter has no timestamps");
+        }
+        let start = std::time::Instant::now();
+        let seconds = program.time(0..nodes).unwrap();
+        let wall = start.elapsed().as_secs_f64();
+        let sum: f64 = seconds.iter().sum();
+        assert!(
+            seconds.len() == nodes && seconds.iter().all(|s| *s >= 0.0) && sum > 0.0 && sum < wall,
+            "{sum} of {wall}"
+        );
+        assert_eq!(program.read::<f32>(y).unwrap(), vec![super::NODES as f32; n]);
+        assert_eq!(program.time(0..0).unwrap(), [0.0; 0]);
+    }
+}
