@@ -115,3 +115,26 @@ fn every_template_renders_as_hugging_face_renders_it() {
     // Midnight may pass.
     assert!(differences(&before, &theirs, "").is_empty() || differences(&ours(), &theirs, "").is_empty());
 }
+
+#[test]
+fn texts_are_split_from_the_right_as_python_does_it() {
+    let render = |code: &str| {
+        let source = format!("{{{{ {code} }}}}");
+        open(&source).unwrap().render(&Conversation::from_json(r#"{"messages": [{"role": "user"}]}"#).unwrap()).unwrap()
+    };
+    for (code, python) in [
+        ("' a b  c '.rsplit()", "['a', 'b', 'c']"),
+        ("' a b  c '.rsplit(None, 1)", "[' a b', 'c']"),
+        ("' a b  c '.rsplit(maxsplit=2)", "[' a', 'b', 'c']"),
+        ("' a b  c '.rsplit(none, 0)", "[' a b  c']"),
+        ("'  '.rsplit()", "[]"),
+        ("'a-b-c'.rsplit('-', 1)", "['a-b', 'c']"),
+        ("'a-b-c'.rsplit(sep='-', maxsplit=1)", "['a-b', 'c']"),
+        ("'a-b-c'.rsplit('-', -1)", "['a', 'b', 'c']"),
+        ("'a-b-c'.rsplit('-', 9223372036854775807)", "['a', 'b', 'c']"),
+        ("'a-b-c'.split('-', 9223372036854775807)", "['a', 'b', 'c']"),
+    ] {
+        assert_eq!(render(code), python, "{code}");
+    }
+    assert!(open("{{ 'a-b-c'.rsplit('-', 18446744073709551615) }}").is_err());
+}

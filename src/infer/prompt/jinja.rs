@@ -243,22 +243,39 @@ fn method(state: &mut State<'_, '_>, value: &Value, name: &str, args: &[Value]) 
         }
         .into_iter()
         .collect(),
-        "split" => {
-            let (separator, most, named): (Option<Value>, Option<Value>, Kwargs) = from_args(args)?;
+        "split" | "rsplit" => {
+            let (separator, most, named): (Option<Arc<str>>, Option<i64>, Kwargs) = from_args(args)?;
             let separator = separator.map_or_else(|| named.get("sep"), |s| Ok(Some(s)))?;
             let most = most.map_or_else(|| named.get("maxsplit"), |n| Ok(Some(n)))?;
             named.assert_all_used()?;
-            others(state, &[separator.unwrap_or_default(), most.unwrap_or_default()])?
-        }
-        "rsplit" => {
-            let (separator, most): (&str, Option<usize>) = from_args(args)?;
-            let mut parts: Vec<&str> = text.rsplitn(most.map_or(usize::MAX, |n| n + 1), separator).collect();
-            parts.reverse();
-            parts.into_iter().collect()
+            match name {
+                "split" => others(state, &[separator.into(), most.into()])?,
+                _ => split_from_right(text, separator.as_deref(), most).into_iter().collect(),
+            }
         }
         "title" => title(text).into(),
         _ => others(state, args)?,
     })
+}
+
+/// Python's `rsplit`: at most `most` cuts at a separator or at white space, the last ones. Fewer than none are all.
+fn split_from_right<'a>(text: &'a str, separator: Option<&str>, most: Option<i64>) -> Vec<&'a str> {
+    let most = most.and_then(|n| usize::try_from(n).ok()).unwrap_or(usize::MAX);
+    let mut parts: Vec<&str> = Vec::new();
+    match separator {
+        Some(separator) => parts.extend(text.rsplitn(most.saturating_add(1), separator)),
+        None => {
+            let mut rest = text.trim_end();
+            while !rest.is_empty() {
+                let word =
+                    if parts.len() < most { rest.trim_end_matches(|c: char| !c.is_whitespace()).len() } else { 0 };
+                parts.push(&rest[word..]);
+                rest = rest[..word].trim_end();
+            }
+        }
+    }
+    parts.reverse();
+    parts
 }
 
 /// Pays for the pieces of a text before it is split.
