@@ -191,6 +191,18 @@ impl Tokenizer {
         }
     }
 
+    /// Whether `id` is a control token that a text gives only by its spelling. The model gives its unknown token for any
+    /// text that it has no token for.
+    pub(crate) fn is_spelled(&self, id: u32) -> bool {
+        #[cfg(feature = "native")]
+        if let Kind::Json(json) = &self.kind
+            && json.unknown == Some(id)
+        {
+            return false;
+        }
+        self.is_special(id)
+    }
+
     /// The id of the end-of-document token, if the vocabulary has one.
     pub fn eos(&self) -> Option<u32> {
         EOS_NAMES.iter().find_map(|name| self.token_id(name))

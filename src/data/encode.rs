@@ -3,7 +3,7 @@
 use super::documents::{Side, clear_of, cut_near};
 use super::read::Chunk;
 use super::report::Share;
-use super::text::special_bytes;
+use super::text::text_bytes;
 use crate::error::Result;
 use crate::tokenizer::Tokenizer;
 use rayon::prelude::*;
@@ -144,10 +144,10 @@ impl Coder<'_> {
             };
             let to = &mut all[side as usize];
             to.share.documents += u64::from(last);
-            to.share.bytes += text.len() as u64;
-            if self.specials {
-                to.share.bytes -= special_bytes(self.tokenizer, &ids);
-            }
+            to.share.bytes += match self.specials {
+                true => text_bytes(text, self.tokenizer, &ids),
+                false => text.len() as u64,
+            };
             to.ids.extend(ids);
             to.ids.extend(self.eos.filter(|_| last));
         }

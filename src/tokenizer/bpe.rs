@@ -29,6 +29,8 @@ pub(super) struct Json {
     pub(super) inner: tokenizers::Tokenizer,
     pub(super) encoder: Encoder,
     vocab_size: usize,
+    /// What the model makes of a text that it has no token for.
+    pub(super) unknown: Option<u32>,
     pub(super) byte_level: bool, // tokens are spelled with `byte_char`
     pub(super) steps: Vec<Step>, // how other tokens become text
 }
@@ -51,11 +53,12 @@ impl Json {
         super::check_ids(largest.into(), vocab.len())?;
         let byte_level = matches!(inner.get_decoder(), Some(DecoderWrapper::ByteLevel(_)));
         let steps = steps(inner.get_decoder());
+        let unknown = unknown(&value["model"], &inner);
         let encoder = match ours(&value, &inner) {
             Some(ours) => ours,
             None => Encoder::Crate(Box::new((bounded, plain(value, &inner)?))),
         };
-        let json = Self { inner, encoder, vocab_size: largest as usize + 1, byte_level, steps };
+        let json = Self { inner, encoder, vocab_size: largest as usize + 1, unknown, byte_level, steps };
         // No vocabulary contains a character of the private-use area, so a model that cannot encode every text fails here.
         json.encode("a 1\u{10fffd}\n", true).map_err(|e| format!("it cannot encode every text: {e}"))?;
         Ok(json)
@@ -129,6 +132,12 @@ fn read(json: &str) -> Result<(Value, Bounded, tokenizers::Tokenizer), String> {
     let tokenizer = caught(|| tokenizers::Tokenizer::from_bytes(json.as_bytes()).map_err(|e| e.to_string()));
     let tokenizer = tokenizer.unwrap_or_else(|_| Err("one of its parts is damaged".to_string()))?;
     Ok((value, bounded, tokenizer))
+}
+
+/// The id of a model's unknown token, which `Unigram` has by its number and the others by its name.
+fn unknown(model: &Value, inner: &tokenizers::Tokenizer) -> Option<u32> {
+    let named = || inner.token_to_id(model["unk_token"].as_str()?);
+    model["unk_id"].as_u64().and_then(|id| u32::try_from(id).ok()).or_else(named)
 }
 
 /// The tokenizer for texts: the same ids, but no spelling gives a special token. A model may have its special tokens among
