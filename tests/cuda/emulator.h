@@ -23,7 +23,7 @@
 #define __CUDA_ARCH__ 600
 #define __global__
 #define __device__
-#define __launch_bounds__(threads)
+#define __launch_bounds__(...)
 // A separate section, whose bounds the linker provides.
 #define __shared__ static __attribute__((section("shared_memory")))
 extern char __start_shared_memory[] __attribute__((visibility("hidden")));

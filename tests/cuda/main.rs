@@ -7,6 +7,7 @@ mod cases;
 mod common;
 #[path = "../op_parity/compare.rs"]
 mod compare;
+mod cubin;
 mod emulator;
 mod language;
 
@@ -61,6 +62,28 @@ fn every_shader_compiles_with_nvrtc() {
     let ptx = |arch| String::from_utf8(compile(op.name, &kernel(op).source, arch).unwrap()).unwrap();
     assert!(ptx("compute_70").contains("dp4a.s32.s32") && !ptx("compute_60").contains("dp4a"));
     assert!(ptx("compute_80").contains("ld.global.nc.") && ptx("compute_80").contains("ld.shared.v4."));
+}
+
+/// So many that a multiprocessor holds 512 threads.
+const MOST_REGISTERS: u32 = 128;
+
+#[test]
+fn no_kernel_spills() {
+    if !nvrtc() {
+        return;
+    }
+    let mut failures = Vec::new();
+    for arch in ["sm_80", "sm_89", "sm_90"] {
+        for (op, image) in compile_all(arch) {
+            let needs = cubin::needs(&image);
+            let entries = kernel(TABLE.iter().find(|known| known.name == op).unwrap()).entries;
+            let known = |name: &str| needs.iter().any(|n| n.name == name && n.registers > 0);
+            assert!(entries.iter().all(|entry| known(&entry.name)), "{op} for {arch}: {needs:?}");
+            let too_much = needs.iter().filter(|n| n.stack > 0 || n.registers > MOST_REGISTERS);
+            failures.extend(too_much.map(|n| format!("for {arch}: {n:?}")));
+        }
+    }
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
 }
 
 /// With the limits of `tests/op_parity`, but without its allowance for a GPU's division.
