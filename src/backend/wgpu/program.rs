@@ -13,7 +13,7 @@ use std::task::{Poll, Waker};
 const WORK_A_SUBMIT: u64 = 20_000_000_000;
 /// Most bytes read back at once, unless a single slice is larger.
 const STAGING: u64 = 64 << 20;
-/// Bytes of the smallest buffer: one vec4, the widest element of any shader.
+/// Bytes of one vec4, the widest element of any shader: buffers are whole ones, at least one.
 const MIN_BUFFER: u64 = 16;
 
 struct Step {
@@ -183,7 +183,7 @@ impl WgpuProgram {
 
 /// A buffer of so many bytes for a slot.
 fn buffer(device: &wgpu::Device, faults: &Faults, plan: &Plan, slot: &Slot, bytes: usize) -> Result<wgpu::Buffer> {
-    let size = (bytes as u64).max(MIN_BUFFER);
+    let size = (bytes as u64).next_multiple_of(MIN_BUFFER).max(MIN_BUFFER);
     check_size(&device.limits(), plan, slot, size)?;
     let buffer = device.create_buffer(&wgpu::BufferDescriptor {
         label: Some(&plan.graph.tensor(slot.tensors[0]).name),
