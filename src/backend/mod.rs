@@ -113,7 +113,7 @@ impl Program {
             Device::Cpu(program) => program.packed_bytes(),
             Device::Wgpu(_) => self.plan.scratch(),
             #[cfg(feature = "cuda")]
-            Device::Cuda(_) => self.plan.scratch(),
+            Device::Cuda(program) => program.scratch_bytes(),
         };
         self.plan.bytes() + self.grown + more
     }

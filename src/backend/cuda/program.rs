@@ -52,13 +52,20 @@ impl CudaProgram {
             on.stream.alloc_zeros::<u8>(bytes.max(MIN_BUFFER)).map_err(|e| failed(name, &what, e))
         };
         let buffers = plan.slots.iter().map(|slot| buffer(slot.bytes)).collect::<Result<Vec<_>>>()?;
-        let scratch = buffer(plan.scratch())?;
-        let slices = slices(&buffers, &scratch, &on.stream);
+        let words = |node: &Node| on.code(node).scratch(&node.args).unwrap_or(0);
+        let scratch = buffer(plan.graph.nodes.iter().map(words).max().unwrap_or(0).saturating_mul(4))?;
+        let slices = slices(&buffers, &on.stream);
+        let shared = (scratch.device_ptr(&on.stream).0, scratch.len() as u64);
         // Allocation is asynchronous, so a lack of memory may be reported only here.
         on.stream.synchronize().map_err(|e| failed(name, "making buffers", e))?;
         on.compile(plan)?;
-        let steps = plan.graph.nodes.iter().map(|node| step(on, plan, &slices, node)).collect::<Result<_>>()?;
+        let steps = plan.graph.nodes.iter().map(|node| step(on, plan, &slices, shared, node)).collect::<Result<_>>()?;
         Ok(CudaProgram { on: name.clone(), stream: on.stream.clone(), buffers, scratch, steps, fault: None })
+    }
+
+    /// Bytes of the scratch memory.
+    pub(in super::super) fn scratch_bytes(&self) -> usize {
+        self.scratch.len()
     }
 
     /// Gives slots more room, up to so many bytes each: (slot, bytes).
@@ -73,9 +80,11 @@ impl CudaProgram {
             }
             Ok(())
         });
-        let slices = slices(&self.buffers, &self.scratch, &self.stream);
+        let slices = slices(&self.buffers, &self.stream);
         for (node, step) in plan.graph.nodes.iter().zip(&mut self.steps) {
-            step.buffers = bound(plan, &slices, node);
+            let buffers = node.tensors.iter().map(|t| slices[plan.slot(*t)]);
+            // The scratch memory, if any, stays.
+            step.buffers.iter_mut().zip(buffers).for_each(|(old, new)| *old = new);
         }
         grown.map_err(|e| self.failed("making larger buffers", e))
     }
@@ -132,24 +141,18 @@ impl CudaProgram {
     }
 }
 
-/// Address and bytes of each slot's buffer, then of the scratch memory.
-fn slices(buffers: &[CudaSlice<u8>], scratch: &CudaSlice<u8>, stream: &CudaStream) -> Vec<(u64, u64)> {
-    buffers.iter().chain([scratch]).map(|b| (b.device_ptr(stream).0, b.len() as u64)).collect()
+/// Address and bytes of each slot's buffer.
+fn slices(buffers: &[CudaSlice<u8>], stream: &CudaStream) -> Vec<(u64, u64)> {
+    buffers.iter().map(|b| (b.device_ptr(stream).0, b.len() as u64)).collect()
 }
 
-/// Those that a node binds.
-fn bound(plan: &Plan, slices: &[(u64, u64)], node: &Node) -> Vec<(u64, u64)> {
-    let scratch = node.op.scratch.and(slices.last().copied());
-    node.tensors.iter().map(|t| slices[plan.slot(*t)]).chain(scratch).collect()
-}
-
-/// The launches of a node; `slices` are those of [`slices()`].
+/// The launches of a node; `slices` are those of [`slices()`], `scratch` is the scratch memory.
 ///
 /// # Panics
 /// When a written buffer is bound twice: kernels rely on `__restrict__`.
-fn step(on: &Cuda, plan: &Plan, slices: &[(u64, u64)], node: &Node) -> Result<Step> {
-    let op = node.op;
-    let grids: Vec<[u32; 3]> = op.passes.iter().map(|pass| (pass.grid)(&node.args)).collect();
+fn step(on: &Cuda, plan: &Plan, slices: &[(u64, u64)], scratch: (u64, u64), node: &Node) -> Result<Step> {
+    let (op, code) = (node.op, on.code(node));
+    let grids = code.grids(&node.args);
     if let Some(grid) = grids.iter().find(|grid| grid.iter().zip(MAX_GRID).any(|(n, limit)| *n > limit)) {
         let output = plan.graph.outputs(node).next().map_or("nothing", |t| &plan.graph.tensor(t).name);
         return Err(Error::Device(format!(
@@ -162,6 +165,8 @@ fn step(on: &Cuda, plan: &Plan, slices: &[(u64, u64)], node: &Node) -> Result<St
         let others = slots.iter().enumerate().filter(|(j, slot)| *j != i && **slot == slots[i]).count();
         assert!(others == 0, "{} writes {} and has it bound twice", op.name, binding.name);
     }
-    let passes = on.kernel(op).into_iter().zip(grids).filter(|(_, grid)| !grid.contains(&0)).collect();
-    Ok(Step { op: op.name, passes, args: Words(node.args), buffers: bound(plan, slices, node) })
+    let passes = on.kernel(code).into_iter().zip(grids).filter(|(_, grid)| !grid.contains(&0)).collect();
+    let scratch = code.scratch(&node.args).map(|_| scratch);
+    let buffers = slots.iter().map(|slot| slices[*slot]).chain(scratch).collect();
+    Ok(Step { op: op.name, passes, args: Words(node.args), buffers })
 }
