@@ -53,9 +53,8 @@ fn dot16(a: vec4<u32>, b: vec4<u32>) -> i32 {
     return dot4I8Packed(a.x, b.x) + dot4I8Packed(a.y, b.y) + dot4I8Packed(a.z, b.z) + dot4I8Packed(a.w, b.w);
 }
 
-// Scales of outputs out, out + 8, out + 16, out + 24 for one group.
-fn load_scales(out: u32, group: u32) -> vec4<f32> {
-    let groups = args.dim / args.group;
+// Scales of outputs out, out + 8, out + 16, out + 24 for one of `groups`.
+fn load_scales(out: u32, groups: u32, group: u32) -> vec4<f32> {
     let at = min(vec4<u32>(out, out + 8u, out + 16u, out + 24u), vec4<u32>(args.outs - 1u)) * groups + group;
     return vec4<f32>(scales[at.x], scales[at.y], scales[at.z], scales[at.w]);
 }
@@ -146,6 +145,10 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     var sum1 = vec4<i32>();
     var sum2 = vec4<i32>();
     var sum3 = vec4<i32>();
+    let groups = args.dim / args.group;
+    var group = 0u;
+    // Inputs of the group that are still to come.
+    var rest = args.group;
     for (var base = 0u; base < args.dim; base += 128u) {
         for (var e = lane; e < 256u; e += 64u) {
             x_tile[e / 8u * 9u + e % 8u] = load_x(row0 + e / 8u, base, e % 8u);
@@ -165,9 +168,11 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
             sum1 += vec4<i32>(dot16(x1, w0), dot16(x1, w1), dot16(x1, w2), dot16(x1, w3));
             sum2 += vec4<i32>(dot16(x2, w0), dot16(x2, w1), dot16(x2, w2), dot16(x2, w3));
             sum3 += vec4<i32>(dot16(x3, w0), dot16(x3, w1), dot16(x3, w2), dot16(x3, w3));
-            let end = base + (i + 1u) * 16u;
-            if end % args.group == 0u && end <= args.dim {
-                let scale = load_scales(out0 + tx, end / args.group - 1u);
+            rest -= 16u;
+            if rest == 0u && group < groups {
+                let scale = load_scales(out0 + tx, groups, group);
+                group += 1u;
+                rest = args.group;
                 acc0 += scale * vec4<f32>(sum0);
                 acc1 += scale * vec4<f32>(sum1);
                 acc2 += scale * vec4<f32>(sum2);

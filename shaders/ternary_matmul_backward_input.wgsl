@@ -2,40 +2,63 @@
 // scale. With beta = 0, dx is not read.
 
 //#import gemm
+//#import gemm_tile SIDE=64
+//#import gemm_tile SIDE=128
+//#import block FACTOR=dy
 
 struct Args { rows: u32, outs: u32, dim: u32, group: u32, x_row: u32, beta: f32 }
 
 @group(0) @binding(0) var<uniform> args: Args;
-@group(0) @binding(1) var<storage, read> dy: array<f32>; // (rows, outs)
+@group(0) @binding(1) var<storage, read> dy: array<vec4<f32>>; // (rows, outs)
 // (outs, ceil(dim / 128), 8), packed as by `ternary_quantize`
 @group(0) @binding(2) var<storage, read> codes: array<u32>;
 @group(0) @binding(3) var<storage, read> scales: array<f32>; // (outs, dim / group)
-@group(0) @binding(4) var<storage, read_write> dx: array<f32>; // (at least x_row + rows, dim)
+@group(0) @binding(4) var<storage, read_write> dx: array<vec4<f32>>; // (at least x_row + rows, dim)
+@group(0) @binding(5) var<storage, read_write> scratch: array<vec4<f32>>;
 
-fn at(row: u32, k: u32) -> f32 {
-    if row >= args.rows || k >= args.outs {
-        return 0.0;
+fn problem() -> Problem {
+    return Problem(args.rows, args.dim, args.outs, 1u, true, false);
+}
+
+fn load_a(row: u32, col: u32) -> Block {
+    return dy_block(0u, row, col, vec2<u32>(args.rows, args.outs));
+}
+
+fn values_a(block: Block) -> Values {
+    return floats(block);
+}
+
+// Four columns from a multiple of four lie in one word of the codes. The block holds four of these words, four scales, and
+// where in the words the codes are. Beyond the last output it repeats that one, for which `dy` is zero.
+fn load_b(row: u32, col: u32) -> Block {
+    let out = min(vec4<u32>(row, row + 1u, row + 2u, row + 3u), vec4<u32>(args.outs - 1u));
+    let c = min(col, args.dim - 1u);
+    let word = out * ((args.dim + 127u) / 128u * 8u) + c / 128u * 8u + c % 32u / 4u;
+    let scale = out * (args.dim / args.group) + c / args.group;
+    var block: Block;
+    block.x = vec4<u32>(codes[word.x], codes[word.y], codes[word.z], codes[word.w]);
+    block.y = bitcast<vec4<u32>>(vec4<f32>(scales[scale.x], scales[scale.y], scales[scale.z], scales[scale.w]));
+    block.z = vec4<u32>(c % 128u / 32u * 2u);
+    return block;
+}
+
+fn weights(word: u32, scale: f32) -> vec4<f32> {
+    return scale * (vec4<f32>(unpack4xU8(word & 0x03030303u)) - 1.0);
+}
+
+fn values_b(block: Block) -> Values {
+    let word = block.x >> block.z;
+    let scale = bitcast<vec4<f32>>(block.y);
+    return Values(
+        weights(word.x, scale.x), weights(word.y, scale.y), weights(word.z, scale.z), weights(word.w, scale.w),
+    );
+}
+
+fn store(row: u32, col: u32, value: vec4<f32>) {
+    if row >= args.rows || col >= args.dim {
+        return;
     }
-    return dy[row * args.outs + k];
-}
-
-fn load_a(row: u32, k: u32) -> vec4<f32> {
-    return vec4<f32>(at(row, k), at(row + 1u, k), at(row + 2u, k), at(row + 3u, k));
-}
-
-// Four columns from a multiple of four lie in one word of the codes.
-fn load_b(k: u32, col: u32) -> vec4<f32> {
-    if k >= args.outs || col >= args.dim {
-        return vec4<f32>();
-    }
-    let run = k * ((args.dim + 127u) / 128u) + col / 128u;
-    let word = codes[run * 8u + col % 32u / 4u] >> (col % 128u / 32u * 2u);
-    let scale = scales[k * (args.dim / args.group) + col / args.group];
-    return scale * (vec4<f32>((vec4<u32>(word) >> vec4<u32>(0u, 8u, 16u, 24u)) & vec4<u32>(3u)) - 1.0);
-}
-
-fn store(row: u32, col: u32, value: f32) {
-    let i = (args.x_row + row) * args.dim + col;
+    let i = ((args.x_row + row) * args.dim + col) / 4u;
     var result = value;
     if args.beta != 0.0 {
         result += args.beta * dx[i];
@@ -44,6 +67,37 @@ fn store(row: u32, col: u32, value: f32) {
 }
 
 @compute @workgroup_size(64)
-fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    gemm(wid.xy, lane, args.rows, args.dim, args.outs, true, false);
+fn main(
+    @builtin(workgroup_id) wid: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    multiply_64(wid, groups, lane);
+}
+
+@compute @workgroup_size(256)
+fn large(
+    @builtin(workgroup_id) wid: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    multiply_128(wid, groups, lane);
+}
+
+@compute @workgroup_size(64)
+fn finish(
+    @builtin(workgroup_id) wid: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    finish_64(wid, groups, lane);
+}
+
+@compute @workgroup_size(256)
+fn finish_large(
+    @builtin(workgroup_id) wid: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    finish_128(wid, groups, lane);
 }

@@ -1,41 +1,87 @@
 // Straight-through gradient of `ternary_matmul`: dw += dy^T * x_hat over rows x_row.. of x_hat = xq * step.
 
 //#import gemm
+//#import gemm_tile SIDE=64
+//#import gemm_tile SIDE=128
+//#import block FACTOR=dy
 
 struct Args { rows: u32, outs: u32, dim: u32, x_row: u32 }
 
 @group(0) @binding(0) var<uniform> args: Args;
-@group(0) @binding(1) var<storage, read> dy: array<f32>; // (rows, outs)
+@group(0) @binding(1) var<storage, read> dy: array<vec4<f32>>; // (rows, outs)
 @group(0) @binding(2) var<storage, read> xq: array<u32>; // (at least x_row + rows, dim / 4), four int8 in a word
 @group(0) @binding(3) var<storage, read> step: array<f32>; // (at least x_row + rows)
-@group(0) @binding(4) var<storage, read_write> dw: array<f32>; // (outs, dim)
+@group(0) @binding(4) var<storage, read_write> dw: array<vec4<f32>>; // (outs, dim)
+@group(0) @binding(5) var<storage, read_write> scratch: array<vec4<f32>>;
 
-fn load_a(out: u32, k: u32) -> vec4<f32> {
-    if k >= args.rows {
-        return vec4<f32>();
-    }
-    var value = vec4<f32>();
-    let i = k * args.outs + out;
-    if out < args.outs { value.x = dy[i]; }
-    if out + 1u < args.outs { value.y = dy[i + 1u]; }
-    if out + 2u < args.outs { value.z = dy[i + 2u]; }
-    if out + 3u < args.outs { value.w = dy[i + 3u]; }
-    return value;
+fn problem() -> Problem {
+    return Problem(args.outs, args.dim, args.rows, 1u, false, false);
 }
 
-fn load_b(k: u32, col: u32) -> vec4<f32> {
-    if k >= args.rows || col >= args.dim {
-        return vec4<f32>();
-    }
-    let row = args.x_row + k;
-    return step[row] * vec4<f32>(unpack4xI8(xq[(row * args.dim + col) / 4u]));
+fn load_a(row: u32, col: u32) -> Block {
+    return dy_block(0u, row, col, vec2<u32>(args.rows, args.outs));
 }
 
-fn store(out: u32, col: u32, value: f32) {
-    dw[out * args.dim + col] += value;
+fn values_a(block: Block) -> Values {
+    return floats(block);
+}
+
+// Four words of inputs and four steps. Beyond the last row it repeats that one, for which `dy` is zero.
+fn load_b(row: u32, col: u32) -> Block {
+    let r = args.x_row + min(vec4<u32>(row, row + 1u, row + 2u, row + 3u), vec4<u32>(args.rows - 1u));
+    let word = (r * args.dim + min(col, args.dim - 1u)) / 4u;
+    var block: Block;
+    block.x = vec4<u32>(xq[word.x], xq[word.y], xq[word.z], xq[word.w]);
+    block.y = bitcast<vec4<u32>>(vec4<f32>(step[r.x], step[r.y], step[r.z], step[r.w]));
+    return block;
+}
+
+fn values_b(block: Block) -> Values {
+    let step = bitcast<vec4<f32>>(block.y);
+    return Values(
+        step.x * vec4<f32>(unpack4xI8(block.x.x)), step.y * vec4<f32>(unpack4xI8(block.x.y)),
+        step.z * vec4<f32>(unpack4xI8(block.x.z)), step.w * vec4<f32>(unpack4xI8(block.x.w)),
+    );
+}
+
+fn store(out: u32, col: u32, value: vec4<f32>) {
+    if out < args.outs && col < args.dim {
+        dw[(out * args.dim + col) / 4u] += value;
+    }
 }
 
 @compute @workgroup_size(64)
-fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    gemm(wid.xy, lane, args.outs, args.dim, args.rows, false, false);
+fn main(
+    @builtin(workgroup_id) wid: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    multiply_64(wid, groups, lane);
+}
+
+@compute @workgroup_size(256)
+fn large(
+    @builtin(workgroup_id) wid: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    multiply_128(wid, groups, lane);
+}
+
+@compute @workgroup_size(64)
+fn finish(
+    @builtin(workgroup_id) wid: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    finish_64(wid, groups, lane);
+}
+
+@compute @workgroup_size(256)
+fn finish_large(
+    @builtin(workgroup_id) wid: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    finish_128(wid, groups, lane);
 }

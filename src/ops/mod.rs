@@ -16,10 +16,12 @@ mod mhc;
 mod norm;
 mod optimizer;
 mod sampling;
+mod tiles;
 
 use crate::graph::{Access, Accumulate, Backward, Binding, DType, Grad, Graph, Op, Pass, TensorId};
 use cpu_kernels::Args;
 use std::ops::Range;
+use tiles::{LARGE, Product, SMALL};
 
 pub use attention::{MAX_HEAD_DIM, rope_table};
 pub use bitlinear::{Int8Weight, MAX_GROUP, QuantRows, TernaryWeight, packed_row_bytes};
@@ -37,7 +39,7 @@ pub fn backward<'g>(g: &'g mut Graph, nodes: Range<usize>, seeds: &[(TensorId, T
 
 /// Threads in a workgroup of every shader except matrix products.
 const WORKGROUP: u32 = 64;
-/// Side of the square tile that a workgroup of a matrix product computes, and rows that one of attention owns.
+/// Rows that a workgroup of attention owns.
 const TILE: u32 = 64;
 /// Most rows of a matrix product that is bound by reading its right factor, as in decoding.
 const FEW_ROWS: u32 = 8;
@@ -72,11 +74,6 @@ fn squares(rows: u32, cols: u32) -> [u32; 3] {
     [cols.div_ceil(32), rows.div_ceil(32), 1]
 }
 
-/// One workgroup for each tile of each (m, n) matrix of a batch.
-fn tiles(m: u32, n: u32, batch: u32) -> [u32; 3] {
-    [n.div_ceil(TILE), m.div_ceil(TILE), batch]
-}
-
 /// One workgroup for each 4 rows x 8 columns of each matrix of a batch, for products of at most [`FEW_ROWS`] rows.
 fn few_rows(m: u32, n: u32, batch: u32) -> [u32; 3] {
     [n.div_ceil(8), m.div_ceil(4), batch]
@@ -85,6 +82,11 @@ fn few_rows(m: u32, n: u32, batch: u32) -> [u32; 3] {
 /// One workgroup for each block of 1,024 tokens of each row.
 fn sample_blocks(a: cpu_kernels::ops::sample::SampleArgs) -> [u32; 3] {
     [a.vocab.div_ceil(1024), a.rows, 1]
+}
+
+/// Whether [`few_rows`] of a times transposed b are wanted.
+fn is_few(a: cpu_kernels::ops::matmul::MatmulArgs) -> bool {
+    a.m <= FEW_ROWS && a.a_transposed == 0 && a.b_transposed != 0
 }
 
 fn product(factors: &[u32]) -> u64 {
@@ -194,11 +196,17 @@ ops! {
         flops |a| product(&[2, a.rows, a.outs, a.dim]), grad Append(bitlinear::ternary_matmul_grad);
     TERNARY_MATMUL_BACKWARD_INPUT = ternary_matmul_backward_input(TernaryMatmulBackwardInputArgs)
         [dy: r F32, codes: r U8, scales: r F32, dx: rw F32]
-        grid |a| tiles(a.rows, a.dim, 1), work |a| product(&[a.rows, a.outs, a.dim]),
+        grid |a| Product::from(a).tiles(SMALL), pass large |a| Product::from(a).tiles(LARGE),
+        pass finish |a| Product::from(a).sums(SMALL), pass finish_large |a| Product::from(a).sums(LARGE),
+        scratch |a| Product::from(a).scratch(),
+        work |a| product(&[a.rows, a.outs, a.dim]),
         flops |a| product(&[2, a.rows, a.outs, a.dim]);
     TERNARY_MATMUL_BACKWARD_WEIGHT = ternary_matmul_backward_weight(TernaryMatmulBackwardWeightArgs)
         [dy: r F32, xq: r I8, step: r F32, dw: rw F32]
-        grid |a| tiles(a.outs, a.dim, 1), work |a| product(&[a.rows, a.outs, a.dim]),
+        grid |a| Product::from(a).tiles(SMALL), pass large |a| Product::from(a).tiles(LARGE),
+        pass finish |a| Product::from(a).sums(SMALL), pass finish_large |a| Product::from(a).sums(LARGE),
+        scratch |a| Product::from(a).scratch(),
+        work |a| product(&[a.rows, a.outs, a.dim]),
         flops |a| product(&[2, a.rows, a.outs, a.dim]);
 
     INT8_MATMUL = int8_matmul(Int8MatmulArgs) [xq: r I8, step: r F32, codes: r I8, scales: r F32, y: w F32]
@@ -206,14 +214,18 @@ ops! {
         flops |a| product(&[2, a.rows, a.outs, a.dim]);
 
     MATMUL = matmul(MatmulArgs) [a: r F32, b: r F32, d: rw F32]
-        grid |a| match (a.a_transposed, a.b_transposed) {
-            (0, 1) if a.m <= FEW_ROWS => few_rows(a.m, a.n, a.batch),
-            _ => tiles(a.m, a.n, a.batch),
-        },
+        grid |a| if is_few(a) { few_rows(a.m, a.n, a.batch) } else { Product::from(a).tiles(SMALL) },
+        pass large |a| if is_few(a) { [0; 3] } else { Product::from(a).tiles(LARGE) },
+        pass finish |a| if is_few(a) { [0; 3] } else { Product::from(a).sums(SMALL) },
+        pass finish_large |a| if is_few(a) { [0; 3] } else { Product::from(a).sums(LARGE) },
+        scratch |a| if is_few(a) { 0 } else { Product::from(a).scratch() },
         work |a| product(&[a.m, a.n, a.k, a.batch]),
         flops |a| product(&[2, a.m, a.n, a.k, a.batch]), grad Append(matmul::matmul_grad);
     MATMUL_ADD = matmul_add(MatmulAddArgs) [a: r F32, b: r F32, c: r F32, d: w F32]
-        grid |a| tiles(a.m, a.n, a.batch), work |a| product(&[a.m, a.n, a.k, a.batch]),
+        grid |a| Product::from(a).tiles(SMALL), pass large |a| Product::from(a).tiles(LARGE),
+        pass finish |a| Product::from(a).sums(SMALL), pass finish_large |a| Product::from(a).sums(LARGE),
+        scratch |a| Product::from(a).scratch(),
+        work |a| product(&[a.m, a.n, a.k, a.batch]),
         flops |a| product(&[2, a.m, a.n, a.k, a.batch]);
 
     ROPE = rope(RopeArgs) [x: r F32, positions: r U32, table: r F32, y: w F32]

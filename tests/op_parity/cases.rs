@@ -266,6 +266,10 @@ fn ternary() -> Vec<Case> {
         (65, 130, 256, 128, 0),
         (3, 64, 2048, 1024, 0),
         (17, 256, 768, 256, 5),
+        // In parts of k, and in large tiles.
+        (300, 70, 160, 32, 2),
+        (384, 2048, 1408, 128, 1),
+        (2048, 384, 1408, 128, 0),
         (130, 140, 384, 128, 1),
         (9, 129, 192, 64, 0),
     ] {
@@ -317,12 +321,29 @@ fn matmuls() -> Vec<Case> {
             cases.push(case(&ops::MATMUL, args, data));
         }
     }
-    for (m, k, batch) in [(5, 9, 2), (70, 33, 1), (130, 64, 2)] {
+    // Parts of k; large tiles, for which there are enough of them or enough of k.
+    for (m, n, k, batch, a_transposed, b_transposed) in
+        [(70, 130, 301, 2, 1, 0), (132, 68, 520, 1, 0, 1), (700, 1301, 1030, 1, 0, 0)]
+    {
+        let args = A { m, n, k, batch, a_transposed, b_transposed, alpha: 0.7, beta: 1.0, ..A::default() };
+        let data = |r: &mut Rng| {
+            let [a, b] = [normal(r, batch * m * k, 1.0), normal(r, batch * k * n, 1.0)];
+            vec![a, b, normal(r, batch * m * n, 1.0)]
+        };
+        cases.push(case(&ops::MATMUL, args, data));
+    }
+    for (m, k, batch) in [(5, 9, 2), (70, 33, 1), (130, 64, 2), (130, 300, 1)] {
         let args = A { m, n: m, k, batch, b_transposed: 1, symmetric: 1, ..A::default() };
         let data = |r: &mut Rng| vec![normal(r, batch * m * k, 1.0), Data::Same(0), out(batch * m * m)];
         cases.push(case(&ops::MATMUL, args, data));
     }
-    for (m, n, k, batch, beta) in [(1, 1, 1, 1, 1.0), (3, 70, 5, 2, -4.775), (66, 130, 20, 1, 0.5)] {
+    for (m, n, k, batch, beta) in [
+        (1, 1, 1, 1, 1.0),
+        (3, 70, 5, 2, -4.775),
+        (66, 130, 20, 1, 0.5),
+        (66, 130, 200, 1, 0.5),
+        (700, 1300, 1030, 1, 0.5),
+    ] {
         let args = matmul_add::MatmulAddArgs { m, n, k, batch, symmetric: 0, alpha: 2.0, beta };
         let data = |r: &mut Rng| {
             let [a, b, c] = [m * k, k * n, m * n].map(|n| normal(r, batch * n, 1.0));
@@ -330,7 +351,7 @@ fn matmuls() -> Vec<Case> {
         };
         cases.push(case(&ops::MATMUL_ADD, args, data));
     }
-    for (m, batch) in [(5, 2), (100, 2)] {
+    for (m, batch) in [(5, 2), (100, 2), (140, 1)] {
         let args = matmul_add::MatmulAddArgs { m, n: m, k: m, batch, symmetric: 1, alpha: 2.03, beta: -4.8 };
         let data = |r: &mut Rng| {
             let mut x = values(r, batch * m * m, 1.0);

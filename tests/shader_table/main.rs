@@ -2,7 +2,7 @@
 
 mod uniformity;
 
-use naga::valid::{Capabilities, ValidationFlags, Validator};
+use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
 use naga::{AddressSpace, ArraySize, Module, ScalarKind, StorageAccess, TypeInner};
 use nanotern::backend::{FUSED, shader_source};
 use nanotern::graph::{Access, DType, Op};
@@ -15,19 +15,19 @@ const WORKGROUP_BYTES: u32 = 16 * 1024;
 const INVOCATIONS: u32 = 256;
 
 /// Parses and validates WGSL without optional capabilities.
-fn parse(name: &str, source: &str) -> Module {
+fn parse(name: &str, source: &str) -> (Module, ModuleInfo) {
     let module =
         naga::front::wgsl::parse_str(source).unwrap_or_else(|e| panic!("{}", e.emit_to_string_with_path(source, name)));
     let mut validator = Validator::new(ValidationFlags::all(), Capabilities::default());
-    if let Err(e) = validator.validate(&module) {
-        panic!("{}", e.emit_to_string_with_path(source, name));
+    match validator.validate(&module) {
+        Ok(info) => (module, info),
+        Err(e) => panic!("{}", e.emit_to_string_with_path(source, name)),
     }
-    module
 }
 
 fn each(check: impl Fn(&'static Op, &Module)) {
     for op in TABLE.iter().chain(FUSED) {
-        check(op, &parse(op.name, &shader_source(op)));
+        check(op, &parse(op.name, &shader_source(op)).0);
     }
 }
 
@@ -107,10 +107,15 @@ fn shaders_fit_every_browser() {
         assert_eq!(count(|s| matches!(s, AddressSpace::Immediate)), 0, "{}: immediates", op.name);
         let mut layouts = naga::proc::Layouter::default();
         layouts.update(module.to_ctx()).unwrap();
-        let shared = module.global_variables.iter().filter(|(_, v)| v.space == AddressSpace::WorkGroup);
-        let bytes: u32 = shared.map(|(_, v)| layouts[v.ty].size.next_multiple_of(16)).sum();
-        assert!(bytes <= WORKGROUP_BYTES, "{}: {bytes} bytes of workgroup memory", op.name);
         let source = shader_source(op);
+        let (_, info) = parse(op.name, &source);
+        for (i, entry) in module.entry_points.iter().enumerate() {
+            let shared = module.global_variables.iter().filter(|(handle, v)| {
+                v.space == AddressSpace::WorkGroup && !info.get_entry_point(i)[*handle].is_empty()
+            });
+            let bytes: u32 = shared.map(|(_, v)| layouts[v.ty].size.next_multiple_of(16)).sum();
+            assert!(bytes <= WORKGROUP_BYTES, "{} {}: {bytes} bytes of workgroup memory", op.name, entry.name);
+        }
         for extension in ["enable ", "requires ", "subgroup", "f16", "immediate>"] {
             let used =
                 source.lines().any(|l| l.split("//").next().unwrap().contains(extension) && !l.contains("to_f16"));
@@ -152,7 +157,7 @@ fn misplaced(body: &str) -> usize {
             {body}
         }}"
     );
-    uniformity::misplaced_barriers(&parse("test", &source)).len()
+    uniformity::misplaced_barriers(&parse("test", &source).0).len()
 }
 
 #[test]

@@ -18,6 +18,14 @@ template <typename T, unsigned N> struct array {
     const T& operator[](unsigned i) const { return at[i]; }
 };
 
+// Component j of element i of a buffer. As one index, because shaders that read scalars of such a buffer write n / 4 and n % 4.
+template <typename T, int N> inline T& component(vec<T, N>* at, unsigned i, unsigned j) {
+    return reinterpret_cast<T*>(at)[i * N + j];
+}
+template <typename T, int N> inline const T& component(const vec<T, N>* at, unsigned i, unsigned j) {
+    return reinterpret_cast<const T*>(at)[i * N + j];
+}
+
 constexpr int LEAST = -2147483647 - 1;
 
 // Scalars.

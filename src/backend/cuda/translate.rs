@@ -22,6 +22,9 @@ use std::fmt::{Debug, Write};
 /// The CUDA C++ that precedes a translated shader.
 pub const PRELUDE: &str = include_str!("prelude.cuh");
 
+/// Threads of a multiprocessor that should have room for their registers at once: 128 registers each.
+const THREADS: u32 = 512;
+
 /// A translated shader.
 pub struct Kernel {
     /// CUDA C++ that follows [`PRELUDE`]. The function takes the uniform by value, then for each storage buffer, in order of
@@ -127,14 +130,16 @@ impl Shader<'_> {
         let mut entries = Vec::new();
         for (i, entry) in self.module.entry_points.iter().enumerate() {
             let block = entry.workgroup_size;
+            let threads = block.iter().product::<u32>();
             let inputs = entry.function.arguments.iter().map(|a| builtin(a.binding.as_ref(), block));
             let inputs = inputs.collect::<Fallible<Vec<_>>>()?;
             let function = if entry.name == "main" { name.to_string() } else { format!("{name}_{}", entry.name) };
             write!(
                 source,
-                "\nextern \"C\" __global__ void __launch_bounds__({})\n{function}({}) {{\n    \
+                "\nextern \"C\" __global__ void __launch_bounds__({}, {})\n{function}({}) {{\n    \
                 Kernel kernel = {{{}}};\n    kernel.entry{i}({});\n}}\n",
-                block.iter().product::<u32>(),
+                threads,
+                (THREADS / threads).max(1),
                 parameters.join(", "),
                 values.join(", "),
                 inputs.join(", "),
@@ -509,7 +514,10 @@ impl Body<'_, '_> {
                 }
                 format!("{}{{{}}}", self.shader.ty(ty)?, parts.join(", "))
             }
-            Expression::Access { base, index } => format!("{}[{}]", self.value(base)?, self.value(index)?),
+            Expression::Access { base, index } => match self.element(base)? {
+                Some(element) => format!("wgsl::component({element}, {})", self.value(index)?),
+                None => format!("{}[{}]", self.value(base)?, self.value(index)?),
+            },
             Expression::AccessIndex { base, index } => self.access(base, index)?,
             Expression::Splat { size, value } => format!("wgsl::splat<{}>({})", size as u32, self.value(value)?),
             Expression::Swizzle { size, vector, pattern } => {
@@ -570,6 +578,20 @@ impl Body<'_, '_> {
             },
             ref other => return unsupported("expression", other),
         })
+    }
+
+    /// Buffer and index of an element of a storage buffer that is a vector.
+    fn element(&mut self, e: Handle<Expression>) -> Fallible<Option<String>> {
+        let Expression::Access { base, index } = self.function.expressions[e] else { return Ok(None) };
+        let Expression::GlobalVariable(buffer) = self.function.expressions[base] else { return Ok(None) };
+        let module = self.shader.module;
+        let buffer = &module.global_variables[buffer];
+        let TypeInner::Array { base: element, .. } = module.types[buffer.ty].inner else { return Ok(None) };
+        let vectors = matches!(module.types[element].inner, TypeInner::Vector { .. });
+        if !(vectors && matches!(buffer.space, AddressSpace::Storage { .. })) {
+            return Ok(None);
+        }
+        Ok(Some(format!("{}, {}", self.value(base)?, self.value(index)?)))
     }
 
     /// A component at a constant index; for a struct, the member.

@@ -4,9 +4,11 @@ use crate::graph::{Access, Op};
 
 /// Snippets that shaders import, by name.
 const SHARED: &[(&str, &str)] = &[
+    ("block", include_str!("../../../shaders/shared/block.wgsl")),
     ("elements", include_str!("../../../shaders/shared/elements.wgsl")),
     ("few", include_str!("../../../shaders/shared/few.wgsl")),
     ("gemm", include_str!("../../../shaders/shared/gemm.wgsl")),
+    ("gemm_tile", include_str!("../../../shaders/shared/gemm_tile.wgsl")),
     ("groups", include_str!("../../../shaders/shared/groups.wgsl")),
     ("map", include_str!("../../../shaders/shared/map.wgsl")),
     ("parts", include_str!("../../../shaders/shared/parts.wgsl")),
@@ -16,19 +18,27 @@ const SHARED: &[(&str, &str)] = &[
     ("tiles", include_str!("../../../shaders/shared/tiles.wgsl")),
 ];
 
-/// The WGSL of an op, each line `//#import name` replaced by that snippet of `shaders/shared`.
+/// The WGSL of an op, each line `//#import name` replaced by that snippet of `shaders/shared`. A line `//#import name KEY=value`
+/// replaces KEY by the value in the snippet, so that a snippet can be imported for several values.
 ///
 /// # Panics
 /// When a shader imports an unknown snippet.
 pub fn shader_source(op: &Op) -> String {
-    let expand = |line: &'static str| match line.strip_prefix("//#import ") {
-        Some(name) => {
-            let found = SHARED.iter().find(|(shared, _)| *shared == name.trim());
-            found.unwrap_or_else(|| panic!("{}.wgsl imports {name}", op.name)).1
+    let mut source = String::new();
+    for line in op.shader.lines() {
+        let Some(import) = line.strip_prefix("//#import ") else {
+            source.extend([line, "\n"]);
+            continue;
+        };
+        let (name, setting) = import.trim().split_once(' ').unwrap_or((import.trim(), ""));
+        let found = SHARED.iter().find(|(shared, _)| *shared == name);
+        let (_, snippet) = found.unwrap_or_else(|| panic!("{}.wgsl imports {name}", op.name));
+        match setting.split_once('=') {
+            Some((key, value)) => source.push_str(&snippet.replace(key, value)),
+            None => source.push_str(snippet),
         }
-        None => line,
-    };
-    op.shader.lines().flat_map(|line| [expand(line), "\n"]).collect()
+    }
+    source
 }
 
 /// Makes the pipeline of each entry point of `source`, a shader for an op, or takes it from `cache`. Errors go to the device's

@@ -1,0 +1,112 @@
+//! How matrix products are divided among the workgroups of a GPU.
+
+use cpu_kernels::ops::matmul::MatmulArgs;
+use cpu_kernels::ops::matmul_add::MatmulAddArgs;
+use cpu_kernels::ops::ternary_matmul_backward_input::TernaryMatmulBackwardInputArgs;
+use cpu_kernels::ops::ternary_matmul_backward_weight::TernaryMatmulBackwardWeightArgs;
+
+/// Side of the square tile of the result that a workgroup of 64 threads computes, as in `shaders/shared/gemm_tile.wgsl`.
+pub(super) const SMALL: u32 = 64;
+/// The same for 256 threads. Such a tile reads each factor half as often.
+pub(super) const LARGE: u32 = 128;
+/// Fewer workgroups leave a large GPU idle: two for each of the 132 cores of an H100.
+const WORKGROUPS: u32 = 264;
+/// Workgroups among which a product is divided that is divided at all, so that few are idle at the end.
+const DIVIDED: u32 = 3 * WORKGROUPS;
+/// Elements of k that a part takes at least, so that adding up the parts takes little beside them.
+const PART: u32 = 256;
+/// The same where there would be fewer than [`WORKGROUPS`] otherwise.
+const LEAST_PART: u32 = 64;
+/// Most words of the parts' results together: 128 MiB, which every device can bind.
+const SCRATCH: u64 = 32 << 20;
+
+/// A batch of matrix products (m, k) x (k, n).
+#[derive(Clone, Copy)]
+pub(super) struct Product {
+    m: u32,
+    n: u32,
+    k: u32,
+    batch: u32,
+    /// Whether tiles below the diagonal are those above it, mirrored.
+    symmetric: bool,
+}
+
+impl From<MatmulArgs> for Product {
+    fn from(a: MatmulArgs) -> Self {
+        Product { m: a.m, n: a.n, k: a.k, batch: a.batch, symmetric: a.symmetric != 0 }
+    }
+}
+
+impl From<MatmulAddArgs> for Product {
+    fn from(a: MatmulAddArgs) -> Self {
+        Product { m: a.m, n: a.n, k: a.k, batch: a.batch, symmetric: a.symmetric != 0 }
+    }
+}
+
+impl From<TernaryMatmulBackwardInputArgs> for Product {
+    fn from(a: TernaryMatmulBackwardInputArgs) -> Self {
+        Product { m: a.rows, n: a.dim, k: a.outs, batch: 1, symmetric: false }
+    }
+}
+
+impl From<TernaryMatmulBackwardWeightArgs> for Product {
+    fn from(a: TernaryMatmulBackwardWeightArgs) -> Self {
+        Product { m: a.outs, n: a.dim, k: a.rows, batch: 1, symmetric: false }
+    }
+}
+
+impl Product {
+    /// Workgroups that compute tiles of this side: in z, one for each part of k of each matrix. None when the other side suits
+    /// the product.
+    pub(super) fn tiles(self, side: u32) -> [u32; 3] {
+        if side == self.side() { self.grid(side) } else { [0; 3] }
+    }
+
+    /// Workgroups that add up parts: as many as compute them. None where a tile has one part.
+    pub(super) fn sums(self, side: u32) -> [u32; 3] {
+        if self.parts(side) > 1 { self.tiles(side) } else { [0; 3] }
+    }
+
+    /// Words of the results of all parts.
+    pub(super) fn scratch(self) -> usize {
+        let side = self.side();
+        if self.parts(side) > 1 { (self.stored(side) * u64::from(self.parts(side))) as usize } else { 0 }
+    }
+
+    fn grid(self, side: u32) -> [u32; 3] {
+        [self.n.div_ceil(side), self.m.div_ceil(side), self.batch * self.parts(side)]
+    }
+
+    /// Large tiles where they are full enough, and enough workgroups.
+    fn side(self) -> u32 {
+        let waste = self.stored(LARGE) * 8 > self.stored(SMALL) * 9;
+        let workgroups = self.computed(LARGE) * u64::from(self.k / PART).max(1);
+        if waste || workgroups < u64::from(WORKGROUPS) { SMALL } else { LARGE }
+    }
+
+    /// Words of whole tiles of one part of k.
+    fn stored(self, side: u32) -> u64 {
+        let [rows, cols] = [self.m, self.n].map(|n| u64::from(n.next_multiple_of(side)));
+        rows * cols * u64::from(self.batch)
+    }
+
+    /// Tiles that are computed.
+    fn computed(self, side: u32) -> u64 {
+        let [rows, cols] = [self.m, self.n].map(|n| u64::from(n.div_ceil(side)));
+        let each = if self.symmetric { rows * (rows + 1) / 2 } else { rows * cols };
+        each * u64::from(self.batch)
+    }
+
+    /// Parts of k.
+    fn parts(self, side: u32) -> u32 {
+        let tiles = self.computed(side);
+        if tiles == 0 || tiles >= u64::from(WORKGROUPS) {
+            return 1;
+        }
+        let tiles = tiles as u32;
+        let wanted = DIVIDED.div_ceil(tiles).min(self.k / PART);
+        let needed = WORKGROUPS.div_ceil(tiles).min(self.k / LEAST_PART);
+        let most = (SCRATCH / self.stored(side)) as u32;
+        wanted.max(needed).min(most).max(1)
+    }
+}
