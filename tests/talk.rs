@@ -125,6 +125,21 @@ fn every_command_takes_a_context_and_says_when_it_limits() {
     }
 }
 
+#[cfg(unix)]
+#[test]
+fn an_input_without_end_is_refused() {
+    let p = trained();
+    let endless = || Stdio::from(std::fs::File::open("/dev/zero").unwrap());
+    let generate = p.command("generate --backend cpu --model model.gguf").stdin(endless()).output().unwrap();
+    let said = String::from_utf8_lossy(&generate.stderr).into_owned();
+    assert!(generate.status.code() == Some(2) && said.contains("standard input is longer than 16 MiB"), "{said}");
+    // A line that is too long is no turn, and the next one is.
+    let lines = [&vec![b'x'; (16 << 20) + 9], &b"\na\n"[..]].concat();
+    let (text, err) = piped(&p, "chat --backend cpu --model run --temperature 0 --max-tokens 3", lines);
+    assert!(err.contains("the line is longer than 16 MiB"), "{err}");
+    assert_eq!((err.matches("tok/s").count(), text.matches('\n').count()), (1, 1), "{text:?}\n{err}");
+}
+
 #[test]
 fn chat_takes_turns() {
     let p = trained();

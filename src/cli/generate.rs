@@ -19,6 +19,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
+/// Most bytes of a prompt on standard input, and of a line of a chat.
+const LONGEST_INPUT: u64 = 16 << 20;
+
 /// How tokens are drawn: a flag for each row of the table of sampling parameters.
 pub struct SamplingArgs {
     sampling: Sampling,
@@ -210,11 +213,7 @@ pub fn generate(args: &GenerateArgs) -> Result<ExitCode> {
     let (mut session, text) = Session::open(&args.model, &args.context, &args.device)?;
     let prompt = match &args.prompt {
         Some(prompt) => prompt.clone(),
-        None => {
-            let mut text = String::new();
-            std::io::stdin().read_to_string(&mut text).map_err(|e| Error::io("standard input".as_ref(), e))?;
-            text
-        }
+        None => read_prompt()?,
     };
     out::write(format_args!("{prompt}"))?;
     let ids = text.prompt(match args.special_tokens {
@@ -224,6 +223,23 @@ pub fn generate(args: &GenerateArgs) -> Result<ExitCode> {
     let stream = session.text(&args.sampling).after(&ids);
     session.stream(&ids, stream, &args.sampling)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// All of standard input.
+fn read_prompt() -> Result<String> {
+    let mut bytes = Vec::new();
+    let read = std::io::stdin().lock().take(LONGEST_INPUT + 1).read_to_end(&mut bytes);
+    read.map_err(|e| Error::io("standard input".as_ref(), e))?;
+    text_of(bytes, "standard input")
+}
+
+/// The text of what was read, unless that is too long.
+fn text_of(bytes: Vec<u8>, what: &str) -> Result<String> {
+    if bytes.len() as u64 > LONGEST_INPUT {
+        return Err(Error::usage(format!("{what} is longer than {} MiB", LONGEST_INPUT >> 20)));
+    }
+    String::from_utf8(bytes)
+        .map_err(|e| Error::usage(format!("{what} is not UTF-8 from byte {} on", e.utf8_error().valid_up_to())))
 }
 
 pub fn chat(args: &ChatArgs) -> Result<ExitCode> {
@@ -236,14 +252,14 @@ pub fn chat(args: &ChatArgs) -> Result<ExitCode> {
     let lines = Prompted { terminal: std::io::stdin().is_terminal() };
     for line in lines {
         let line = line.map_err(|e| Error::io("standard input".as_ref(), e))?;
-        let turn = match String::from_utf8(line) {
+        let turn = match text_of(line, "the line") {
             Ok(content) if content.trim().is_empty() => continue,
             Ok(content) => {
                 let content = content.trim_end_matches(['\r', '\n']).to_string();
                 messages.push(Message { role: "user".into(), content });
                 answer(&mut session, &template, &messages, &args.sampling)
             }
-            Err(e) => Err(Error::usage(format!("the line is not UTF-8 from byte {} on", e.utf8_error().valid_up_to()))),
+            Err(error) => Err(error),
         };
         match turn {
             Ok(kept) => messages = kept,
@@ -283,10 +299,18 @@ impl Iterator for Prompted {
         if self.terminal {
             let _ = write!(std::io::stderr(), "> ");
         }
-        let mut line = Vec::new();
-        let read = std::io::stdin().lock().read_until(b'\n', &mut line);
-        read.map(|bytes| (bytes > 0).then_some(line)).transpose()
+        read_line(&mut std::io::stdin().lock()).transpose()
     }
+}
+
+/// The next line. Of one that is too long, only the start is kept.
+fn read_line(input: &mut impl BufRead) -> std::io::Result<Option<Vec<u8>>> {
+    let mut line = Vec::new();
+    let read = (&mut *input).take(LONGEST_INPUT + 1).read_until(b'\n', &mut line)?;
+    if read as u64 > LONGEST_INPUT && !line.ends_with(b"\n") {
+        input.skip_until(b'\n')?;
+    }
+    Ok((read > 0).then_some(line))
 }
 
 #[cfg(test)]
