@@ -61,6 +61,10 @@ pub const MAX_VOCAB: usize = 1 << 24;
 #[cfg(feature = "native")]
 pub(crate) const MAX_JSON: u64 = 64 << 20;
 
+/// Most values of a `tokenizer.json`. One takes 32 bytes in memory, and an object as much as [`OBJECT`] of them.
+const MOST_VALUES: usize = 1 << 23;
+const OBJECT: usize = 16;
+
 /// Names of the end-of-document token in common tokenizers; the first match counts.
 const EOS_NAMES: [&str; 6] = [EOS, "<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "[EOS]"];
 
@@ -217,6 +221,19 @@ impl Tokenizer {
     pub fn hash(&self) -> String {
         format!("{:08x}", crc32c::crc32c(self.to_json().as_bytes()))
     }
+}
+
+/// Parses a `tokenizer.json`. One of many small values would take many times its length in memory.
+pub(crate) fn parse_json(json: &str) -> Result<Value, String> {
+    let values = json.bytes().map(|byte| match byte {
+        b'{' => OBJECT,
+        b',' | b'[' => 1,
+        _ => 0,
+    });
+    if values.sum::<usize>() > MOST_VALUES {
+        return Err(format!("it has more than {MOST_VALUES} values"));
+    }
+    serde_json::from_str(json).map_err(|e| e.to_string())
 }
 
 /// Checks the largest id of a vocabulary.

@@ -128,4 +128,7 @@ fn six_kinds_of_text_are_prepared_within_a_bound() {
     std::fs::rename(p.path("corpus.txt"), p.path("corpus.jsonl")).unwrap();
     let peak = peak(&p, "data prepare --input corpus.jsonl --output out --tokenizer bytes");
     assert!(peak < MOST, "JSON lines: {peak} KiB");
+    p.write("corpus.jsonl", format!("{{\"text\": [{}0]}}\n{line}", "0,".repeat(10 << 20)));
+    let peak = self::peak(&p, "data prepare --input corpus.jsonl --output out --tokenizer bytes");
+    assert!(peak < MOST, "a list of numbers: {peak} KiB");
 }

@@ -5,7 +5,10 @@ use super::report::Named;
 use super::sources::{Form, Source};
 use super::unpack;
 use crate::error::{Error, Result};
-use serde::de::{DeserializeSeed, IgnoredAny, MapAccess, Visitor};
+use serde::Deserializer;
+use serde::de::{DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use std::borrow::Cow;
+use std::fmt;
 use std::io::{BufRead, Read};
 use std::path::Path;
 
@@ -221,8 +224,8 @@ fn field(line: &[u8], name: &str) -> Result<String, String> {
     let value = Field(name).deserialize(&mut json).map_err(not_json)?;
     json.end().map_err(not_json)?;
     match value {
-        Some(serde_json::Value::String(text)) => Ok(text),
-        Some(_) => Err(format!("has a field `{name}` that is not a string")),
+        Some(Some(text)) => Ok(text),
+        Some(None) => Err(format!("has a field `{name}` that is not a string")),
         None => Err(format!("has no field `{name}`")),
     }
 }
@@ -231,30 +234,85 @@ fn field(line: &[u8], name: &str) -> Result<String, String> {
 struct Field<'a>(&'a str);
 
 impl<'de> DeserializeSeed<'de> for Field<'_> {
-    type Value = Option<serde_json::Value>;
+    type Value = Option<Option<String>>;
 
-    fn deserialize<D: serde::Deserializer<'de>>(self, from: D) -> Result<Self::Value, D::Error> {
+    fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<Self::Value, D::Error> {
         from.deserialize_map(self)
     }
 }
 
 impl<'de> Visitor<'de> for Field<'_> {
-    type Value = Option<serde_json::Value>;
+    type Value = Option<Option<String>>;
 
-    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("an object")
     }
 
     fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Self::Value, M::Error> {
         let mut found = None;
-        while let Some(key) = map.next_key::<std::borrow::Cow<'de, str>>()? {
+        while let Some(key) = map.next_key::<Cow<'de, str>>()? {
             if key == self.0 {
-                found = Some(map.next_value()?);
+                found = Some(map.next_value_seed(Text)?);
             } else {
                 map.next_value::<IgnoredAny>()?;
             }
         }
         Ok(found)
+    }
+}
+
+/// Keeps a value that is a string. Any other takes no memory: lists of numbers would take many times their text.
+struct Text;
+
+impl<'de> DeserializeSeed<'de> for Text {
+    type Value = Option<String>;
+
+    fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<Self::Value, D::Error> {
+        from.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Text {
+    type Value = Option<String>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a string")
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
+        Ok(Some(text.to_string()))
+    }
+
+    fn visit_string<E>(self, text: String) -> Result<Self::Value, E> {
+        Ok(Some(text))
+    }
+
+    fn visit_unit<E>(self) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+
+    fn visit_seq<S: SeqAccess<'de>>(self, values: S) -> Result<Self::Value, S::Error> {
+        IgnoredAny.visit_seq(values).map(|_| None)
+    }
+
+    fn visit_map<M: MapAccess<'de>>(self, fields: M) -> Result<Self::Value, M::Error> {
+        IgnoredAny.visit_map(fields).map(|_| None)
     }
 }
 
@@ -330,6 +388,11 @@ mod tests {
         let bad = [
             ("{\"text\": 3}", "a field `text` that is not a string"),
             ("{\"text\": null}", "not a string"),
+            ("{\"text\": true}", "not a string"),
+            ("{\"text\": -1}", "not a string"),
+            ("{\"text\": 1e9}", "not a string"),
+            ("{\"text\": [{\"a\": [0]}, \"b\"]}", "not a string"),
+            ("{\"text\": {\"a\": []}}", "not a string"),
             ("{\"body\": \"x\"}", "no field `text`"),
             ("[1]", "not a JSON object"),
             ("plain", "not a JSON object"),

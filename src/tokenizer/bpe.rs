@@ -124,7 +124,7 @@ impl Json {
 /// Parses with the `tokenizers` crate. That panics at some inputs, such as a decoder that is not JSON or a broken table of
 /// normalisations.
 fn read(json: &str) -> Result<(Value, Bounded, tokenizers::Tokenizer), String> {
-    let mut value: Value = serde_json::from_str(json).map_err(|e| e.to_string())?;
+    let mut value = super::parse_json(json)?;
     // Dropout is for the training of a model by the crate: the same text must always give the same ids.
     let dropout = value.pointer_mut("/model/dropout").map_or(Value::Null, Value::take);
     let json: Cow<str> = if dropout.is_null() { json.into() } else { value.to_string().into() };

@@ -73,7 +73,7 @@ pub(super) struct ByteLevel {
 #[cfg(any(test, not(feature = "native")))]
 impl ByteLevel {
     pub(super) fn parse(text: &str) -> Result<Self, String> {
-        let json: Value = serde_json::from_str(text).map_err(|e| e.to_string())?;
+        let json = super::parse_json(text)?;
         if !json["normalizer"].is_null() {
             return Err(format!("the normalizer {} is not supported", json["normalizer"]["type"]));
         }

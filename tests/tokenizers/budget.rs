@@ -153,6 +153,18 @@ fn hostile() -> Vec<(&'static str, String, String, Does)> {
             a(),
             Refuse,
         ),
+        (
+            "many values",
+            with(json!({})).replacen('{', &format!("{{\"x\":[{}0],", "0,".repeat(1 << 23)), 1),
+            a(),
+            Refuse,
+        ),
+        (
+            "many objects",
+            with(json!({})).replacen('{', &format!("{{\"x\":[{}0],", "{},".repeat(1 << 19)), 1),
+            a(),
+            Refuse,
+        ),
         ("no vocabulary", model(|j| j["model"]["vocab"] = json!({})), a(), Encode),
     ]
 }

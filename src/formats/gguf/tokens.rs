@@ -8,7 +8,7 @@
 use super::super::TextConfig;
 use super::keys::{KeyWriter, Keys};
 use super::read::{Gguf, Value};
-use crate::tokenizer::{byte_level_json, level};
+use crate::tokenizer::{byte_level_json, level, parse_json};
 use serde_json::{Value as Json, json};
 use std::collections::BTreeMap;
 
@@ -132,7 +132,7 @@ fn implied_start(json: Option<&str>) -> Option<u32> {
     if !cfg!(feature = "native") {
         return None;
     }
-    let json: Json = serde_json::from_str(json.filter(|json| json.contains("Processing\""))?).ok()?;
+    let json = parse_json(json.filter(|json| json.contains("Processing\""))?).ok()?;
     let post = &json["post_processor"];
     let steps = post["processors"].as_array().map_or(std::slice::from_ref(post), Vec::as_slice);
     steps
@@ -179,7 +179,7 @@ fn spelled_out(keys: &Keys<'_, '_>) -> Result<Result<Option<String>, String>, St
 
 /// The vocabulary of a `tokenizer.json` with `vocab` tokens; none if it is not a byte-level BPE.
 fn bpe(json: &str, vocab: usize) -> Result<Option<Bpe>, String> {
-    let json: Json = serde_json::from_str(json).map_err(|e| format!("tokenizer.json: {e}"))?;
+    let json = parse_json(json).map_err(|e| format!("tokenizer.json: {e}"))?;
     let model = &json["model"];
     let level = |j: &Json| j["type"] == "ByteLevel";
     let (Some(entries), Some(merges)) = (model["vocab"].as_object(), model["merges"].as_array()) else {
