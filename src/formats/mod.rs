@@ -220,13 +220,8 @@ impl TextConfig {
     }
 
     /// The tokens of a text that the model is to go on from, with the one with which every prompt begins.
-    pub fn prompt(&self, mut ids: Vec<u32>) -> Vec<u32> {
-        if let Some(start) = self.prompt_start()
-            && ids.first() != Some(&start)
-        {
-            ids.insert(0, start);
-        }
-        ids
+    pub fn prompt(&self, ids: Vec<u32>) -> Vec<u32> {
+        begin_with(self.prompt_start(), ids)
     }
 
     /// The tokenizer, if there is one, for an embedding of `rows` rows.
@@ -255,6 +250,14 @@ impl TextConfig {
             None => Ok(()),
         }
     }
+}
+
+/// A prompt with the token with which every prompt begins, unless it is there already: a template or a text may have it.
+pub fn begin_with(start: Option<u32>, mut ids: Vec<u32>) -> Vec<u32> {
+    if let Some(start) = start.filter(|start| ids.first() != Some(start)) {
+        ids.insert(0, start);
+    }
+    ids
 }
 
 impl ModelFile {

@@ -47,9 +47,6 @@ fn known_role(role: &str, reads: impl Fn(&str) -> bool) -> Result<&str> {
 fn own_template(start: Option<u32>, messages: &[Message], tokenizer: &Tokenizer) -> Result<Vec<u32>> {
     use crate::tokenizer::{ASSISTANT, END, SYSTEM, USER};
     let mut ids = Vec::new();
-    if let Some(start) = start {
-        ids.push(start);
-    }
     for message in messages {
         let role = match known_role(&message.role, |_| false)? {
             "system" => SYSTEM,
@@ -62,7 +59,7 @@ fn own_template(start: Option<u32>, messages: &[Message], tokenizer: &Tokenizer)
         ids.extend(tokenizer.encode("\n")?);
     }
     ids.extend(tokenizer.encode_with_specials(ASSISTANT)?);
-    Ok(ids)
+    Ok(crate::formats::begin_with(start, ids))
 }
 
 /// A chat template. This build renders only nanotern's own: an engine for templates would be most of what a browser downloads.
@@ -120,6 +117,13 @@ mod tests {
                 let template = ChatTemplate::new(&text, &tokenizer).unwrap().unwrap();
                 let ids = template.encode(&all[..n], &tokenizer).unwrap();
                 assert_eq!(ids, own_template(text.bos, &all[..n], &tokenizer).unwrap());
+                // A model may begin its prompts with the token that the template begins with.
+                let first = ids.get(1).copied();
+                let text = TextConfig { bos: first, ..text };
+                let template = ChatTemplate::new(&text, &tokenizer).unwrap().unwrap();
+                assert_eq!(template.encode(&all[..n], &tokenizer).unwrap(), ids[1..]);
+                assert_eq!(own_template(first, &all[..n], &tokenizer).unwrap(), ids[1..]);
+                assert_eq!(text.prompt(ids[1..].to_vec()), ids[1..]);
             }
         }
         assert!(own_template(None, &[message("tool", "")], &Tokenizer::bytes()).is_err());

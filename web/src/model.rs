@@ -4,7 +4,7 @@ use crate::js::{Result, error, load_error, object, read};
 use crate::runtime::name;
 use nanotern::Error;
 use nanotern::backend::Backend;
-use nanotern::formats::TextConfig;
+use nanotern::formats::{TextConfig, begin_with};
 use nanotern::infer::{ChatTemplate, Engine, Event, FinishReason, Message, Sampling, TextStream};
 use nanotern::tokenizer::Tokenizer;
 use serde_json::{Map, Value, json};
@@ -106,10 +106,7 @@ impl Model {
         prompt: &str,
         #[wasm_bindgen(unchecked_param_type = "Sampling | undefined")] sampling: &JsValue,
     ) -> Result<usize> {
-        let mut prompt = self.tokenizer.encode(prompt).map_err(error)?;
-        if let Some(start) = self.start {
-            prompt.insert(0, start);
-        }
+        let prompt = begin_with(self.start, self.tokenizer.encode(prompt).map_err(error)?);
         self.start(&prompt, sampling)?;
         Ok(prompt.len())
     }

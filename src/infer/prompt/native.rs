@@ -4,7 +4,7 @@ use super::budget::{self, exceeded};
 use super::guard::{Guard, Marks, Parts};
 use super::jinja::{self, Raised};
 use super::{Message, known_role};
-use crate::formats::TextConfig;
+use crate::formats::{TextConfig, begin_with};
 use crate::tokenizer::Tokenizer;
 use crate::{Error, Result};
 use minijinja::value::{Value, ValueKind};
@@ -215,12 +215,7 @@ impl ChatTemplate {
     /// When a role is unknown, the template does not read a field, or it refuses the conversation.
     pub fn encode_conversation(&self, conversation: &Conversation, tokenizer: &Tokenizer) -> Result<Vec<u32>> {
         let conversation = &self.checked(conversation)?;
-        let mut ids = self.encode_checked(conversation, tokenizer)?;
-        // The template may have written it.
-        if let Some(start) = self.start.filter(|start| ids.first() != Some(start)) {
-            ids.insert(0, start);
-        }
-        Ok(ids)
+        Ok(begin_with(self.start, self.encode_checked(conversation, tokenizer)?))
     }
 
     fn encode_checked(&self, conversation: &Conversation, tokenizer: &Tokenizer) -> Result<Vec<u32>> {
