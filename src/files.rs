@@ -349,9 +349,13 @@ pub(crate) mod path_as_text {
 pub(crate) fn read_utf8(path: &Path, links: Links, limit: u64) -> Result<String> {
     String::from_utf8(read(path, links, limit)?).map_err(|e| {
         let at = e.utf8_error().valid_up_to();
-        let byte = e.as_bytes()[at];
-        Error::invalid(path, format!("is not UTF-8: byte 0x{byte:02x} at offset {at}"))
+        not_utf8(path, e.as_bytes()[at], at as u64)
     })
+}
+
+/// The error of a file with a byte that UTF-8 does not have there.
+pub(crate) fn not_utf8(path: &Path, byte: u8, offset: u64) -> Error {
+    Error::invalid(path, format!("is not UTF-8: byte 0x{byte:02x} at offset {offset}"))
 }
 
 /// Flushes the entries of a directory to the disk. Does nothing on Windows, which cannot open directories and keeps renames

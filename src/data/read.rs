@@ -5,6 +5,7 @@ use super::report::Named;
 use super::sources::{Form, Source};
 use super::unpack;
 use crate::error::{Error, Result};
+use crate::files;
 use serde::Deserializer;
 use serde::de::{DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use std::borrow::Cow;
@@ -136,8 +137,7 @@ fn check_text<'a>(path: &Path, block: &'a [u8], from: u64, last: bool) -> Result
         }
         Err(e) => {
             let at = e.valid_up_to();
-            let what = format!("is not UTF-8: byte 0x{:02x} at offset {}", block[at], from + at as u64);
-            Err(Error::invalid(path, what))
+            Err(files::not_utf8(path, block[at], from + at as u64))
         }
     }
 }

@@ -99,7 +99,7 @@ impl fmt::Display for Report {
         }
         write!(f, "\nsplit      {}", self.split)?;
         self.left_out.write(f, "left out  ", "name")?;
-        self.skipped.write(f, "skipped   ", "line")?;
+        self.skipped.write(f, "skipped   ", "record")?;
         self.notes.iter().try_for_each(|note| write!(f, "\nnote       {note}"))
     }
 }
@@ -113,18 +113,18 @@ mod tests {
         let mut report = Report { files: 2, split: "given".into(), ..Report::default() };
         report.train = Share { documents: 3, bytes: 30, tokens: 12 };
         (0..7).for_each(|i| report.left_out.add(format!("{i}.png: binary")));
+        (0..2).for_each(|i| report.skipped.add(format!("a.parquet: row {i} is null")));
         let text = report.to_string();
-        for part in
-            ["2 files", "3 documents, 30 bytes of text, 12 tokens (2.50", "7 names", "4.png: binary", "and 2 more"]
-        {
+        for part in [
+            "2 files",
+            "3 documents, 30 bytes of text, 12 tokens (2.50",
+            "7 names",
+            "4.png: binary",
+            "and 2 more",
+            "skipped    2 records",
+        ] {
             assert!(text.contains(part), "{part}: {text}");
         }
-        assert!(
-            !text.contains("validation")
-                && !text.contains("5.png")
-                && !text.contains("skipped")
-                && !text.contains("note"),
-            "{text}"
-        );
+        assert!(!text.contains("validation") && !text.contains("5.png") && !text.contains("note"), "{text}");
     }
 }
