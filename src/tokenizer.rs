@@ -17,6 +17,7 @@ mod decode;
 mod letters;
 #[cfg(feature = "native")]
 mod queue;
+mod spellings;
 #[cfg(feature = "native")]
 mod split;
 #[cfg(feature = "native")]
@@ -30,6 +31,8 @@ pub(crate) use native::TextBytes;
 pub use train::BpeTrainer;
 
 pub(crate) use decode::{Decoder, overlap};
+#[cfg(feature = "native")]
+pub(crate) use spellings::Spellings;
 
 /// The reader of a `tokenizer.json`: the `tokenizers` crate, or our own byte-level BPE in builds for which it is too large.
 #[cfg(feature = "native")]

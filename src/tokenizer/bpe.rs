@@ -91,7 +91,8 @@ impl Json {
 
     pub(super) fn cut(&self, text: &str, from: usize) -> Option<usize> {
         let Encoder::Ours(ours, Some(ends)) = &self.encoder else { return None };
-        ends.cuts(text, from).find(|&at| !ours.added_spans(text, at))
+        let mut spans = ours.added_spans(text, from);
+        ends.cuts(text, from).find(|&at| !spans(at))
     }
 
     /// The token as the vocabulary spells it.

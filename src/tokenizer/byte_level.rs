@@ -9,6 +9,7 @@
 use super::byte_char;
 #[cfg(any(test, not(feature = "native")))]
 use super::letters::is_letter;
+use super::spellings::Spellings;
 #[cfg(feature = "native")]
 use super::{queue::Queue, split::Expression, words::Words};
 use serde_json::Value;
@@ -58,8 +59,8 @@ pub(super) struct ByteLevel {
     /// [`pair`] -> (rank, merged token).
     merges: HashMap<u64, (u32, u32), BuildHasherDefault<PairHasher>>,
     pub(super) added: Vec<Added>,
-    /// Whether an added token begins with this byte.
-    starts: Vec<bool>,
+    /// Those of the added tokens that are not normalized, and those of the others.
+    spellings: [Spellings; 2],
     pub(super) cuts: Vec<Cut>,
     /// A pre-token that is in the vocabulary becomes that token without merging.
     whole_words: bool,
@@ -150,8 +151,10 @@ impl ByteLevel {
                 merges.insert(pair(left?, right?), (rank as u32, both?));
             }
         }
-        let mut starts = vec![false; 256];
-        added.iter().for_each(|a| starts[usize::from(a.content.as_bytes()[0])] = true);
+        let spellings = [false, true].map(|normalized| {
+            let some = added.iter().enumerate().filter(|(_, a)| a.normalized == normalized);
+            Spellings::new(some.map(|(i, a)| (i, &*a.content)))
+        });
         Ok(ByteLevel {
             #[cfg(any(test, not(feature = "native")))]
             json: String::new(),
@@ -161,7 +164,7 @@ impl ByteLevel {
             bytes,
             merges,
             added,
-            starts,
+            spellings,
             cuts,
             whole_words: model["ignore_merges"] == true,
             #[cfg(feature = "native")]
@@ -203,20 +206,31 @@ impl ByteLevel {
 
     /// The leftmost added token; the longest if several start there.
     fn first_added(&self, text: &[u8], normalized: bool) -> Option<(usize, &Added)> {
-        let longest_at = |at: usize| {
-            let here = |a: &&Added| a.normalized == normalized && text[at..].starts_with(a.content.as_bytes());
-            self.added.iter().filter(here).max_by_key(|a| a.content.len()).map(|a| (at, a))
-        };
-        (0..text.len()).filter(|&at| self.starts[usize::from(text[at])]).find_map(longest_at)
+        let spellings = &self.spellings[usize::from(normalized)];
+        (0..text.len()).find_map(|at| Some((at, &self.added[spellings.longest_at(&text[at..])?])))
     }
 
-    /// Whether the spelling of an added token begins before `at` and ends after it.
+    /// Says of ever later positions, from `from` on, whether the spelling of an added token begins before and ends after it, or
+    /// may do so in a longer text.
     #[cfg(feature = "native")]
-    pub(super) fn added_spans(&self, text: &str, at: usize) -> bool {
+    pub(super) fn added_spans<'a>(&'a self, text: &'a str, from: usize) -> impl FnMut(usize) -> bool + 'a {
         let text = text.as_bytes();
-        let spans =
-            |a: &Added| (1..a.content.len().min(at + 1)).any(|i| text[at - i..].starts_with(a.content.as_bytes()));
-        self.added.iter().any(spans)
+        let end = move |at: usize| {
+            let ends = self.spellings.each_ref().map(|spellings| {
+                let more = text.len() - at < LONGEST_ADDED && spellings.go_on_from(&text[at..]);
+                let whole = || spellings.longest_at(&text[at..]).map(|i| at + self.added[i].content.len());
+                if more { Some(usize::MAX) } else { whole() }
+            });
+            ends.into_iter().flatten().max().unwrap_or(0)
+        };
+        let (mut next, mut farthest) = (from.saturating_sub(LONGEST_ADDED), 0);
+        move |at| {
+            while next < at {
+                farthest = end(next).max(farthest);
+                next += 1;
+            }
+            farthest > at
+        }
     }
 
     fn encode_plain(&self, text: &str, normalized: bool, specials: bool, work: &mut Work, ids: &mut Vec<u32>) {
@@ -301,6 +315,9 @@ impl ByteLevel {
         }
     }
 }
+
+/// Most bytes of an added token. A place of a text is compared with no more of them.
+const LONGEST_ADDED: usize = 1024;
 
 /// The right half of a merged pair.
 const GONE: u32 = u32::MAX;
@@ -471,6 +488,9 @@ fn added_tokens(list: &Value, size: usize) -> Result<Vec<Added>, String> {
         let content = token["content"].as_str().filter(|c| !c.is_empty()).ok_or("an added token has no content")?;
         if let Some(key) = ["single_word", "lstrip", "rstrip"].iter().find(|key| token[**key] == true) {
             return Err(format!("`{key}` of the token {content} is not supported"));
+        }
+        if content.len() > LONGEST_ADDED {
+            return Err(format!("an added token of more than {LONGEST_ADDED} bytes is not supported"));
         }
         added.push(Added {
             content: content.to_string(),

@@ -204,8 +204,10 @@ mod native {
     #[test]
     fn the_crate_encodes_what_our_code_does_not() {
         let json = trained().to_json();
+        let long = format!("\"content\":\"{}\"", "<|user|>".repeat(200));
         for (from, to) in [
             ("\"normalizer\":null", "\"normalizer\":{\"type\":\"NFKC\"}"),
+            ("\"content\":\"<|user|>\"", &long),
             ("\"lstrip\":false", "\"lstrip\":true"),
             ("\"single_word\":false", "\"single_word\":true"),
             (
@@ -240,6 +242,19 @@ mod native {
                             "variant {i}: {left:?} and {right:?}"
                         );
                         (from, cuts) = (at + 1, cuts + 1);
+                    }
+                    // The start of a text is cut as the whole may be.
+                    for end in
+                        (0..text.len()).filter(|end| text.is_char_boundary(*end) && text[*end..].starts_with('|'))
+                    {
+                        if let Some((left, right)) =
+                            json.cut(&text[..=end], end - end.min(4)).map(|at| text.split_at(at))
+                        {
+                            assert!(
+                                [theirs(left), theirs(right)].concat() == whole,
+                                "variant {i}: {left:?} and {right:?}"
+                            );
+                        }
                     }
                 }
             }

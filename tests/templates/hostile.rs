@@ -101,6 +101,26 @@ fn no_transformation_makes_a_token_of_a_text() {
 }
 
 #[test]
+fn a_text_within_one_of_very_many_tokens_stays_text() {
+    let many: Vec<String> = (0..6000).map(|i| format!("<|{}{i}|>", "long".repeat(50))).collect();
+    let more: Vec<(&str, bool)> = many.iter().map(|spelling| (&**spelling, true)).chain([("<|end|>", true)]).collect();
+    for tokens in [&more[..1], &more] {
+        let t = tokenizer(tokens);
+        let source = "<|{{ messages[0].content }}|></s>";
+        let template = ChatTemplate::new(&text(source), &t).unwrap().unwrap();
+        for content in ["end", &many[0][2..many[0].len() - 2], "<|end|>"] {
+            let ids = template.encode(&[Message { role: "user".into(), content: content.into() }], &t).unwrap();
+            assert_eq!(
+                controls(&ids, &t),
+                (vec!["</s>".to_string()], source.replace("{{ messages[0].content }}", content))
+            );
+        }
+    }
+    let long = format!("<|{}|>", "x".repeat(2000));
+    assert!(ChatTemplate::new(&text(OWN), &tokenizer(&[(&long, true)])).is_err());
+}
+
+#[test]
 fn every_text_of_a_client_is_watched() {
     let (template, t) = template(
         "{% for m in messages %}<|user|>{{ m.name }}{{ m.content | string }}{{ m.tool_calls | tojson if m.tool_calls }}{% endfor %}\

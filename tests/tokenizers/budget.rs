@@ -62,6 +62,15 @@ fn model(edit: impl Fn(&mut Value)) -> String {
     json.to_string()
 }
 
+/// Tokens of ever more of the same letter and another.
+fn added(longest: usize) -> Value {
+    let token = |length: usize| {
+        json!({"id": 254 + length, "content": "a".repeat(length - 1) + "b", "single_word": false, "lstrip": false,
+            "rstrip": false, "normalized": false, "special": true})
+    };
+    (2..=longest).map(token).collect()
+}
+
 fn hostile() -> Vec<(&'static str, String, String, Does)> {
     let a = || "a".repeat(64);
     let longer = |n: usize| replace(json!({"String": "a"}), &"a".repeat(n));
@@ -153,6 +162,8 @@ fn hostile() -> Vec<(&'static str, String, String, Does)> {
             a(),
             Refuse,
         ),
+        ("added tokens that begin alike", with(json!({"added_tokens": added(1000)})), a().repeat(99), Encode),
+        ("long added tokens", with(json!({"added_tokens": added(1300)})), a().repeat(99), Encode),
         (
             "many values",
             with(json!({})).replacen('{', &format!("{{\"x\":[{}0],", "0,".repeat(1 << 23)), 1),

@@ -5,10 +5,16 @@
 //! text of the client at which a special token could begin or end. A special token that is spelled without a marker is the
 //! template's. All other text is encoded as text.
 
-use crate::Result;
-use crate::tokenizer::Tokenizer;
+use crate::tokenizer::{Spellings, Tokenizer};
+use crate::{Error, Result};
 use minijinja::value::{Value, ValueKind};
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
+
+/// Most bytes of the spelling of a token. Public models have a few dozen.
+const LONGEST: usize = 1 << 10;
+
+/// Most bytes of all spellings whose parts are sorted.
+const MOST: usize = 1 << 20;
 
 /// A token that only a template may write.
 struct Token {
@@ -20,11 +26,13 @@ struct Token {
 
 /// The tokens that only a template may write.
 pub struct Guard {
-    /// By their spellings.
-    tokens: HashMap<String, Token>,
-    /// Lengths of spellings in bytes, the longest first.
-    lengths: Vec<usize>,
-    /// With which characters tokens begin and end.
+    tokens: Vec<Token>,
+    spellings: Spellings,
+    /// All spellings, and where each part of them up to the end begins, in the order of these parts. No place if there are
+    /// more than [`MOST`] bytes.
+    all: String,
+    ends: Vec<u32>,
+    /// With which characters tokens begin and end, sorted.
     firsts: Vec<char>,
     lasts: Vec<char>,
 }
@@ -56,7 +64,7 @@ impl Guard {
     /// `samples` like one: in angle or square brackets.
     ///
     /// # Errors
-    /// When a sample cannot be encoded.
+    /// When a sample cannot be encoded, or the spelling of a token is very long.
     pub fn new(tokenizer: &Tokenizer, samples: &[String]) -> Result<Guard> {
         let mut ids: Vec<u32> = (0..tokenizer.vocab_size() as u32).filter(|id| tokenizer.is_special(*id)).collect();
         for text in samples {
@@ -75,23 +83,39 @@ impl Guard {
             })
         };
         let tokens = ids.into_iter().filter_map(token).map(|token| (token.spelling.clone(), token));
-        let tokens: HashMap<String, Token> = tokens.collect();
-        let mut lengths: Vec<usize> = tokens.keys().map(String::len).collect();
-        lengths.sort_unstable_by(|a, b| b.cmp(a));
-        lengths.dedup();
-        let (mut firsts, mut lasts) = (Vec::new(), Vec::new());
-        for spelling in tokens.keys() {
-            firsts.extend(spelling.chars().next().filter(|c| !firsts.contains(c)));
-            lasts.extend(spelling.chars().next_back().filter(|c| !lasts.contains(c)));
+        let tokens: Vec<Token> = tokens.collect::<BTreeMap<String, Token>>().into_values().collect();
+        let spelled = || tokens.iter().map(|token| &*token.spelling);
+        if let Some(longest) = spelled().map(str::len).max().filter(|length| *length > LONGEST) {
+            return Err(Error::usage(format!("a special token has {longest} bytes, and the most are {LONGEST}")));
         }
-        Ok(Guard { tokens, lengths, firsts, lasts })
+        let sorted = |chars: &mut dyn Iterator<Item = char>| {
+            let mut chars: Vec<char> = chars.collect();
+            chars.sort_unstable();
+            chars.dedup();
+            chars
+        };
+        let firsts = sorted(&mut spelled().filter_map(|spelling| spelling.chars().next()));
+        let lasts = sorted(&mut spelled().filter_map(|spelling| spelling.chars().next_back()));
+        let spellings = Spellings::new(spelled().enumerate());
+        let all: String = spelled().flat_map(|spelling| [spelling, "\0"]).collect();
+        let mut ends: Vec<u32> = if all.len() > MOST { Vec::new() } else { (0..all.len() as u32).collect() };
+        ends.sort_unstable_by_key(|at| &all.as_bytes()[*at as usize..]);
+        Ok(Guard { tokens, spellings, all, ends, firsts, lasts })
     }
 
     /// The longest token with which a text begins.
     fn at(&self, text: &str) -> Option<&Token> {
-        let begins = text.chars().next().is_some_and(|c| self.firsts.contains(&c));
-        let lengths = if begins { &self.lengths[..] } else { &[] };
-        lengths.iter().find_map(|length| self.tokens.get(text.get(..*length)?))
+        self.spellings.longest_at(text.as_bytes()).map(|i| &self.tokens[i])
+    }
+
+    /// Whether a token has a text within its spelling.
+    fn has_within(&self, text: &str) -> bool {
+        if self.all.len() > MOST {
+            return text.len() <= LONGEST && self.all.contains(text);
+        }
+        let end = |at: u32| &self.all.as_bytes()[at as usize..];
+        let first = self.ends.partition_point(|at| end(*at) < text.as_bytes());
+        self.ends.get(first).is_some_and(|at| end(*at).starts_with(text.as_bytes()))
     }
 
     /// The first token that a text spells, and where.
@@ -108,14 +132,15 @@ impl Guard {
     pub fn mark(&self, text: &str, marks: Marks, marker: char) -> Option<String> {
         let mut at = Vec::new();
         // It may be the middle of a token that the template begins and ends.
-        let within = |spelling: &String| spelling.contains(text);
-        if marks == Marks::Everywhere && !text.is_empty() && self.tokens.keys().any(within) {
+        if marks == Marks::Everywhere && !text.is_empty() && self.has_within(text) {
             at.push(0);
         }
         for (i, c) in text.char_indices() {
             let ends = [i, i + c.len_utf8()];
             match marks {
-                Marks::Everywhere if self.firsts.contains(&c) || self.lasts.contains(&c) => at.extend(ends),
+                Marks::Everywhere if self.firsts.binary_search(&c).or(self.lasts.binary_search(&c)).is_ok() => {
+                    at.extend(ends)
+                }
                 Marks::Spellings if self.at(&text[i..]).is_some() => at.push(ends[1]),
                 _ => {}
             }
@@ -171,7 +196,7 @@ impl Guard {
     /// Whether a prompt has the tokens that the template wrote and no others. A tokenizer may change a text before it looks for
     /// tokens, and so find one that nobody spelled.
     pub fn accepts(&self, ids: &[u32], parts: &Parts<'_>) -> bool {
-        let guarded: HashSet<u32> = self.tokens.values().map(|t| t.id).collect();
+        let guarded: HashSet<u32> = self.tokens.iter().map(|t| t.id).collect();
         ids.iter().copied().filter(|id| guarded.contains(id)).eq(parts.ids())
     }
 
