@@ -423,11 +423,13 @@ pub(super) fn cut_near(text: &str, target: usize, near: usize) -> Option<usize> 
         .or_else(|| (1..=target.min(bytes.len().saturating_sub(1))).rev().find(|&i| text.is_char_boundary(i)))
 }
 
-/// The position `at` of `text`, or where the spelling starts that would be cut there. `None` if that is the start of `text`.
+/// The position `at` of `text`, or where the spelling starts that would be cut there, or may be in a longer text. `None` if that
+/// is the start of `text`.
 pub(super) fn clear_of(text: &str, mut at: usize, spellings: &[String]) -> Option<usize> {
     let cut = |at: usize, s: &String| {
         let from = (at + 1).saturating_sub(s.len());
-        (from..at).find(|&i| text.as_bytes()[i..].starts_with(s.as_bytes()) && i + s.len() > at)
+        let spells = |rest: &[u8]| rest.starts_with(s.as_bytes()) || s.as_bytes().starts_with(rest);
+        (from..at).find(|&i| spells(&text.as_bytes()[i..]) && i + s.len() > at)
     };
     while let Some(start) = spellings.iter().find_map(|s| cut(at, s)) {
         at = start;
@@ -614,5 +616,6 @@ mod tests {
         assert_eq!(clear_of("xx<|a|>", 4, &spellings), Some(2));
         assert_eq!(clear_of("<|a|>y", 4, &spellings), None);
         assert_eq!(clear_of("<|a|>y", 5, &spellings), Some(5));
+        assert_eq!((clear_of("xx<|a", 4, &spellings), clear_of("xx<|b", 4, &spellings)), (Some(2), Some(4)));
     }
 }

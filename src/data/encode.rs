@@ -84,11 +84,13 @@ impl<'a> Encoder<'a> {
         while self.batch.len() - start > PIECE {
             let text = &self.batch[start..];
             let clear = |at| clear_of(text, at, self.spellings).filter(|&at| at < text.len());
-            let cut = self.coder.tokenizer.cut(text, PIECE).and_then(clear);
-            let cut = cut.or_else(|| {
+            // A cut beyond would be searched for again and again.
+            let end = (0..=text.len().min(LONGEST)).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0);
+            let cut = self.coder.tokenizer.cut(&text[..end], PIECE).and_then(clear).or_else(|| {
                 let at = (text.len() > LONGEST).then(|| cut_near(text, LONGEST - PIECE, PIECE)).flatten();
-                self.forced += u64::from(at.is_some());
-                at.and_then(clear)
+                let cut = at.and_then(clear);
+                self.forced += u64::from(cut.is_some());
+                cut
             });
             let Some(cut) = cut else { return };
             start += cut;
@@ -218,5 +220,24 @@ mod tests {
         assert_eq!(bpe.decode_with_specials(&ids), text.clone() + "<|eos|>");
         assert_eq!(share.bytes, text.len() as u64);
         assert!((3..6).contains(&forced), "{forced}");
+    }
+
+    #[test]
+    fn forced_cuts_do_not_depend_on_the_chunks() {
+        let bpe = Tokenizer::train_bpe("漢字 and words", 280).unwrap();
+        // The only clear cut is far beyond the longest piece.
+        let text = "漢".repeat(2 * LONGEST) + " and words";
+        let [all, parts] = [usize::MAX, 300_000].map(|size| encode(&bpe, false, &[&text], size));
+        assert!(all == parts && all.2 > 4, "{} and {}", all.2, parts.2);
+    }
+
+    #[test]
+    fn a_place_within_a_spelling_is_no_forced_cut() {
+        let spelling = "x".repeat(3 * LONGEST);
+        let (tokenizer, spellings) = (Tokenizer::bytes(), [spelling.clone()]);
+        let mut out = |_: Side, _: &[u32]| Ok(());
+        let mut encoder = Encoder::new(&tokenizer, true, &spellings, &mut out);
+        encoder.take(Side::Train, Chunk::Text(&spelling)).unwrap();
+        assert_eq!((encoder.forced, encoder.pieces.len()), (0, 0));
     }
 }
