@@ -43,7 +43,12 @@ const LONGEST_MAPPED: usize = 48;
 
 /// When the expressions must be done with a text.
 pub(super) fn until(text: &str) -> Instant {
-    Instant::now() + LONGEST_TIME + TIME_OF_BYTE.saturating_mul(u32::try_from(text.len()).unwrap_or(u32::MAX))
+    Instant::now() + time_of(text.len())
+}
+
+/// The time for the expressions of a text of so many bytes.
+pub(super) fn time_of(bytes: usize) -> Duration {
+    LONGEST_TIME + TIME_OF_BYTE.saturating_mul(u32::try_from(bytes).unwrap_or(u32::MAX))
 }
 
 pub(super) const LATE: &str = "its expressions take too long";
@@ -275,10 +280,10 @@ impl Cut {
 
 /// An expression of a `tokenizer.json`.
 #[derive(Clone, Debug)]
-struct Expression(fancy_regex::Regex);
+pub(super) struct Expression(fancy_regex::Regex);
 
 impl Expression {
-    fn new(pattern: &Value) -> Result<Expression, String> {
+    pub(super) fn new(pattern: &Value) -> Result<Expression, String> {
         let pattern: SplitPattern = serde_json::from_value(pattern.clone()).map_err(|e| format!("a pattern: {e}"))?;
         let expression = match pattern {
             SplitPattern::String(text) => fancy_regex::escape(&text).into_owned(),
@@ -292,7 +297,7 @@ impl Expression {
     }
 
     /// All parts of a text, each with whether it is a match.
-    fn find(&self, text: &str, until: Instant) -> Result<Vec<(Offsets, bool)>, String> {
+    pub(super) fn find(&self, text: &str, until: Instant) -> Result<Vec<(Offsets, bool)>, String> {
         if text.is_empty() {
             return Ok(vec![((0, 0), false)]);
         }

@@ -200,6 +200,17 @@ fn every_hostile_tokenizer_ends_with_a_word_or_works() {
     }
 }
 
+#[test]
+fn a_decoder_that_takes_long_leaves_the_text() {
+    let look = replace(json!({"Regex": r"(?s).(?=.*\z)"}), "x");
+    let t = Tokenizer::from_json(&decoder(json!({"type": "Sequence", "decoders": [{"type": "Fuse"}, look]}))).unwrap();
+    let text = "a".repeat(300_000);
+    let ids = t.encode(&text).unwrap();
+    assert_eq!(t.decode(&ids[..9]), "x".repeat(9));
+    // It would look at 45 billion bytes.
+    assert!(t.decode(&ids) == text);
+}
+
 #[cfg(all(feature = "cli", unix))]
 mod program {
     use super::super::common::{cli::Project, server::Server};

@@ -7,12 +7,17 @@
 //! - `BPEDecoder`: the last token, which has no blank after it.
 //! - On one token, `Replace`, `Strip`, `WordPiece` and `CTC`: the end of the text, as far as it may be the start of what
 //!   they replace. `Replace` of a regular expression and `ByteLevel` hold it all, because they depend on all of it.
+//!
+//! The expressions of a `Replace` have a time for all of a text, as those that encode it. What they are late for stays as it is.
 
 use super::{Utf8, overlap};
 use crate::error::caught;
+use crate::tokenizer::bounded::{Expression, time_of};
 use crate::tokenizer::bpe::CHAR_BYTE;
+use serde_json::Value;
 use std::mem::take;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 use tokenizers::decoders::byte_fallback::ByteFallback;
 use tokenizers::{Decoder, DecoderWrapper};
 
@@ -54,6 +59,10 @@ pub(in crate::tokenizer) enum Step {
     Filled,
     /// Replaces a text that is not empty in one token.
     Literal { from: String, to: String, held: String },
+    /// Replaces what an expression finds in each token.
+    Replace(Replace),
+    /// The whole of one token.
+    Hold(Option<String>),
     /// Leaves out a text, as far as the first pieces are equal to it.
     Skip(String),
     /// The whole of one token. One of more than `most` bytes stays as it is.
@@ -87,6 +96,7 @@ fn add(decoder: &DecoderWrapper, fused: &mut bool, steps: &mut Vec<Step>) {
             steps.push(Step::Level(Utf8::default()));
             *fused = true;
         }
+        DecoderWrapper::Replace(r) if let Some(replace) = Replace::new(r) => steps.push(Step::Replace(replace)),
         DecoderWrapper::CTC(_)
         | DecoderWrapper::Metaspace(_)
         | DecoderWrapper::Replace(_)
@@ -112,14 +122,13 @@ fn of_one_token(decoder: &DecoderWrapper) -> Vec<Step> {
             let delimiter = ctc.cleanup.then(|| (ctc.word_delimiter_token.clone(), " "));
             std::iter::once((ctc.pad_token.clone(), "")).chain(cleanup(ctc.cleanup)).chain(delimiter).collect()
         }
-        DecoderWrapper::Replace(replace) => {
-            // The crate keeps the pattern to itself.
-            let json = serde_json::to_value(replace).unwrap_or_default();
-            match json["pattern"]["String"].as_str() {
-                Some(from) => vec![(from.to_string(), &replace.content)],
+        DecoderWrapper::Replace(replace) => match pattern(replace)["String"].as_str() {
+            Some(from) if !from.is_empty() => vec![(from.to_string(), &replace.content)],
+            _ => match Replace::new(replace) {
+                Some(replace) => return vec![Step::Hold(None), Step::Replace(replace)],
                 None => return whole(usize::MAX),
-            }
-        }
+            },
+        },
         _ => return whole(usize::MAX),
     };
     if literals.iter().any(|(from, _)| from.is_empty()) {
@@ -128,6 +137,11 @@ fn of_one_token(decoder: &DecoderWrapper) -> Vec<Step> {
     let literal = |(from, to): (String, &str)| Step::Literal { from, to: to.to_string(), held: String::new() };
     let filled = matches!(decoder, DecoderWrapper::CTC(_)).then_some(Step::Filled);
     literals.into_iter().map(literal).chain(filled).collect()
+}
+
+/// The pattern of a `Replace`. The crate keeps it to itself.
+fn pattern(replace: &tokenizers::normalizers::Replace) -> Value {
+    serde_json::to_value(replace).map_or(Value::Null, |json| json["pattern"].clone())
 }
 
 /// Sends tokens through all steps, and at the end what they still hold. Returns the text that comes out.
@@ -186,6 +200,8 @@ impl Step {
             Step::Filled => out.extend(Some(token).filter(|t| !t.is_empty())),
             Step::StripEach(strip) => out.push(strip.clone().push(&token)),
             Step::Strip(strip) => out.push(strip.push(&token)),
+            Step::Replace(replace) => out.push(replace.push(token)),
+            Step::Hold(held) => held.get_or_insert_default().push_str(&token),
             Step::Literal { from, to, held } => {
                 held.push_str(&token);
                 let (mut text, mut rest) = (String::new(), &held[..]);
@@ -223,7 +239,9 @@ impl Step {
             | Step::StripEach(_)
             | Step::Strip(_)
             | Step::Filled
+            | Step::Replace(_)
             | Step::Skip(_) => {}
+            Step::Hold(held) => out.extend(held.take()),
             Step::Fuse => out.push(String::new()),
             Step::Last { decoder, held } | Step::Whole { decoder, held, .. } => {
                 out.extend(held.take().into_iter().flat_map(|t| decode(decoder, vec![t])))
@@ -278,5 +296,32 @@ impl Strip {
             }
         }
         out
+    }
+}
+
+/// `Replace`, with the time that its expression took so far.
+#[derive(Clone, Debug)]
+pub(in crate::tokenizer) struct Replace {
+    at: Arc<Expression>,
+    to: Arc<str>,
+    /// Bytes so far.
+    bytes: usize,
+    taken: Duration,
+}
+
+impl Replace {
+    fn new(replace: &tokenizers::normalizers::Replace) -> Option<Replace> {
+        let at = Expression::new(&pattern(replace)).ok()?;
+        Some(Replace { at: Arc::new(at), to: replace.content.as_str().into(), bytes: 0, taken: Duration::ZERO })
+    }
+
+    fn push(&mut self, text: String) -> String {
+        self.bytes += text.len();
+        let start = Instant::now();
+        let end = (start + time_of(self.bytes)).checked_sub(self.taken);
+        let found = self.at.find(&text, end.unwrap_or(start));
+        self.taken += start.elapsed();
+        let Ok(found) = found else { return text };
+        found.into_iter().map(|((from, to), is)| if is { &*self.to } else { &text[from..to] }).collect()
     }
 }
