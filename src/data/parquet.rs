@@ -1,14 +1,18 @@
 //! Reads a column of strings of a Parquet file.
+//!
+//! The reader holds a page, which by custom is 1 MiB of a part of a column. A part that is larger than the free memory is
+//! refused, as its pages may be. The reader unpacks a page of gzip before it compares its length with what the file says, so a
+//! file that lies can take up to a thousand times its size.
 
 use super::progress::Meter;
 use super::read::Rows;
 use super::sources::Source;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, caught};
 use crate::files::{self, Links};
+use crate::memory;
 use parquet::column::reader::ColumnReader;
 use parquet::errors::ParquetError;
 use parquet::file::reader::{FileReader, SerializedFileReader};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 /// Rows read at once.
@@ -32,6 +36,8 @@ pub(super) fn read(source: &Source, meter: &Meter, rows: &mut Rows<'_>) -> Resul
     }
     let mut number = 0;
     for group in 0..reader.num_row_groups() {
+        let size = call(path, || Ok(reader.metadata().row_group(group).column(column).uncompressed_size()))?;
+        check_size(path, size, memory::free())?;
         let chunk = call(path, || reader.get_row_group(group)?.get_column_reader(column))?;
         let ColumnReader::ByteArrayColumnReader(mut chunk) = chunk else {
             return Err(Error::invalid(path, format!("the column `{}` does not hold strings", rows.field)));
@@ -59,9 +65,18 @@ pub(super) fn read(source: &Source, meter: &Meter, rows: &mut Rows<'_>) -> Resul
     Ok(())
 }
 
+/// Checks the bytes of a part of a column.
+fn check_size(path: &Path, bytes: i64, free: u64) -> Result<()> {
+    let advice = || format!("write {} again with smaller groups of rows", path.display());
+    match usize::try_from(bytes) {
+        Ok(bytes) => memory::check(bytes, free, &advice()),
+        Err(_) => Err(Error::invalid(path, format!("cannot be read as Parquet: a column has {bytes} bytes"))),
+    }
+}
+
 /// Calls the reader, which panics at some damaged files; panics become errors.
 fn call<T>(path: &Path, read: impl FnOnce() -> Result<T, ParquetError>) -> Result<T> {
-    let why = match catch_unwind(AssertUnwindSafe(read)) {
+    let why = match caught(read) {
         Ok(Ok(read)) => return Ok(read),
         Ok(Err(e)) => e.to_string(),
         Err(_) => "it is damaged".to_string(),
@@ -136,6 +151,15 @@ mod tests {
         }
         write(&path, "required binary", &[Some(b"must be")], Compression::SNAPPY);
         assert_eq!(read(&path, "body").unwrap().0, ["must be", "must be"]);
+    }
+
+    #[test]
+    fn a_part_of_a_column_that_takes_more_than_the_free_memory_is_refused() {
+        let check = |bytes, free| super::check_size(Path::new("a.parquet"), bytes, free).map_err(|e| e.to_string());
+        assert_eq!(check(1 << 20, 2 << 20), Ok(()));
+        assert!(check(3 << 20, 2 << 20).unwrap_err().contains("takes 3 MiB of memory"));
+        assert!(check(3 << 20, 2 << 20).unwrap_err().contains("write a.parquet again"));
+        assert!(check(-1, 2 << 20).unwrap_err().contains("-1 bytes"));
     }
 
     #[test]
