@@ -5,7 +5,7 @@
 
 use super::bounded::Bounded;
 use super::byte_char;
-use super::byte_level::ByteLevel;
+use super::byte_level::{self, ByteLevel};
 use super::decode::steps::{Step, steps};
 use super::split::{self, Ends};
 use crate::error::caught;
@@ -179,7 +179,7 @@ fn plain(mut json: Value, inner: &tokenizers::Tokenizer) -> Result<tokenizers::T
 
 /// Our own encoder, if it does all that this tokenizer needs.
 fn ours(json: &Value, inner: &tokenizers::Tokenizer) -> Option<Encoder> {
-    let mut ours = ByteLevel::new(json, split::cuts(&json["pre_tokenizer"]).ok()?).ok()?;
+    let mut ours = ByteLevel::new(json, byte_level::cuts(&json["pre_tokenizer"], &split::cut).ok()?).ok()?;
     ours.nfc = match &json["normalizer"] {
         Value::Null => false,
         normalizer => normalizer["type"] == "NFC" && !ours.added.iter().any(|a| a.normalized),

@@ -19,6 +19,8 @@ use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::{Arc, Mutex};
 
+pub(super) const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
+
 /// A token that is matched verbatim in the text.
 #[derive(Clone, Debug)]
 pub(super) struct Added {
@@ -36,7 +38,7 @@ pub(super) enum Cut {
     EachDigit,
     /// Each run of digits is a pre-token.
     Digits,
-    /// `'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+`
+    /// [`GPT2`]
     #[cfg(any(test, not(feature = "native")))]
     Gpt2,
     /// Each match of an expression is a pre-token, and so is what lies between two.
@@ -78,7 +80,7 @@ impl ByteLevel {
         if !json["normalizer"].is_null() {
             return Err(format!("the normalizer {} is not supported", json["normalizer"]["type"]));
         }
-        let mut tokenizer = Self::new(&json, cuts(&json["pre_tokenizer"])?)?;
+        let mut tokenizer = Self::new(&json, cuts(&json["pre_tokenizer"], &only_gpt2)?)?;
         tokenizer.json = text.to_string();
         Ok(tokenizer)
     }
@@ -502,20 +504,33 @@ fn added_tokens(list: &Value, size: usize) -> Result<Vec<Added>, String> {
     Ok(added)
 }
 
-#[cfg(any(test, not(feature = "native")))]
-fn cuts(json: &Value) -> Result<Vec<Cut>, String> {
-    let unsupported = || Err(format!("the pre-tokenizer {json} is not supported"));
-    match json["type"].as_str() {
-        None if json.is_null() => Ok(Vec::new()),
-        Some("Sequence") => {
-            let steps = json["pretokenizers"].as_array().into_iter().flatten().map(cuts);
-            Ok(steps.collect::<Result<Vec<_>, _>>()?.concat())
+/// The steps of a pre-tokenizer that works on bytes. `expression` makes the step of an expression.
+pub(super) fn cuts(json: &Value, expression: &dyn Fn(&str) -> Result<Cut, String>) -> Result<Vec<Cut>, String> {
+    let steps = match &json["pretokenizers"] {
+        Value::Array(steps) if json["type"] == "Sequence" => &steps[..],
+        _ => std::slice::from_ref(json),
+    };
+    let (last, steps) = steps.split_last().ok_or("it has no pre-tokenizer")?;
+    let step = |step: &Value| match step["type"].as_str() {
+        Some("Digits") if step["individual_digits"] == true => Ok(Cut::EachDigit),
+        Some("Digits") => Ok(Cut::Digits),
+        Some("Split") if step["behavior"] == "Isolated" => {
+            expression(step["pattern"]["Regex"].as_str().ok_or("`Split` at a text is not supported")?)
         }
-        Some("Digits") if json["individual_digits"] == true => Ok(vec![Cut::EachDigit]),
-        Some("Digits") => Ok(vec![Cut::Digits]),
-        Some("ByteLevel") if json["add_prefix_space"] == true => unsupported(),
-        Some("ByteLevel") if json["use_regex"] == false => Ok(Vec::new()),
-        Some("ByteLevel") => Ok(vec![Cut::Gpt2]),
-        _ => unsupported(),
+        _ => Err(format!("the pre-tokenizer {step} is not supported")),
+    };
+    let mut cuts: Vec<Cut> = steps.iter().map(step).collect::<Result<_, _>>()?;
+    if last["type"] != "ByteLevel" || last["add_prefix_space"] == true {
+        return Err(format!("the pre-tokenizer {last} is not supported as the last"));
     }
+    if last["use_regex"] != false {
+        cuts.push(expression(GPT2)?);
+    }
+    Ok(cuts)
+}
+
+/// The step of the only expression that a browser has.
+#[cfg(any(test, not(feature = "native")))]
+fn only_gpt2(expression: &str) -> Result<Cut, String> {
+    if expression == GPT2 { Ok(Cut::Gpt2) } else { Err(format!("the expression {expression} is not supported")) }
 }

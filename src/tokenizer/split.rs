@@ -5,11 +5,10 @@
 //! use the tables of characters that the `tokenizers` crate uses, so the pre-tokens are the same.
 
 use super::bounded::{LATE, until};
-use super::byte_level::Cut;
+use super::byte_level::{Cut, GPT2};
 use super::letters::is_letter;
 use regex_automata::util::syntax;
 use regex_automata::{Anchored, Input, meta};
-use serde_json::Value;
 use std::borrow::Cow;
 use std::time::Instant;
 use unicode_normalization_alignments::UnicodeNormalization;
@@ -17,7 +16,6 @@ use unicode_normalization_alignments::UnicodeNormalization;
 /// The end of an expression that looks ahead.
 const BLANKS: &str = r"|\s+(?!\S)|\s+";
 
-const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
 pub(super) const LLAMA3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 pub(super) const QWEN2: &str =
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
@@ -139,36 +137,14 @@ fn has_possessive(expression: &str) -> bool {
     false
 }
 
-/// The steps of a pre-tokenizer that works on bytes.
-pub(super) fn cuts(json: &Value) -> Result<Vec<Cut>, String> {
-    let steps = match &json["pretokenizers"] {
-        Value::Array(steps) if json["type"] == "Sequence" => &steps[..],
-        _ => std::slice::from_ref(json),
-    };
-    let (last, steps) = steps.split_last().ok_or("it has no pre-tokenizer")?;
-    let expression = |expression: &str| Expression::new(expression).map(|e| Cut::Expression(Box::new(e)));
-    let step = |step: &Value| match step["type"].as_str() {
-        Some("Digits") if step["individual_digits"] == true => Ok(Cut::EachDigit),
-        Some("Digits") => Ok(Cut::Digits),
-        Some("Split") if step["behavior"] == "Isolated" => {
-            expression(step["pattern"]["Regex"].as_str().ok_or("`Split` at a text is not supported")?)
-        }
-        _ => Err(format!("the pre-tokenizer {step} is not supported")),
-    };
-    let mut cuts: Vec<Cut> = steps.iter().map(step).collect::<Result<_, _>>()?;
-    if last["type"] != "ByteLevel" || last["add_prefix_space"] == true {
-        return Err(format!("the pre-tokenizer {last} is not supported as the last"));
-    }
-    if last["use_regex"] != false {
-        cuts.push(expression(GPT2)?);
-    }
-    Ok(cuts)
+/// The step of an expression.
+pub(super) fn cut(expression: &str) -> Result<Cut, String> {
+    Expression::new(expression).map(|e| Cut::Expression(Box::new(e)))
 }
 
 /// How the tokenizers made here split: each digit, then by GPT-2's expression.
 pub(super) fn trained() -> (Vec<Cut>, Ends) {
-    let gpt2 = Expression::new(GPT2).expect("a supported expression");
-    let cuts = vec![Cut::EachDigit, Cut::Expression(Box::new(gpt2))];
+    let cuts = vec![Cut::EachDigit, cut(GPT2).expect("a supported expression")];
     (cuts, Ends { known: Known::Gpt2, ascii: false })
 }
 

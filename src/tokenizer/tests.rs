@@ -410,6 +410,12 @@ mod native {
             ("\"normalizer\":null", "\"normalizer\":{\"type\":\"NFC\"}", "the normalizer \"NFC\""),
             ("\"lstrip\":false", "\"lstrip\":true", "lstrip"),
             ("\"add_prefix_space\":false", "\"add_prefix_space\":true", "pre-tokenizer"),
+            // Without bytes at the end, the crate has no token for most characters.
+            (
+                "\"pre_tokenizer\":{\"type\":\"Sequence\"",
+                "\"pre_tokenizer\":null,\"_\":{\"type\":\"Sequence\"",
+                "as the last",
+            ),
             ("\"byte_fallback\":false", "\"byte_fallback\":true", "byte_fallback"),
             ("\"decoder\":{\"type\":\"ByteLevel\"", "\"decoder\":{\"type\":\"Fuse\"", "the decoder \"Fuse\""),
             ("\"type\":\"BPE\"", "\"type\":\"WordPiece\"", "the model \"WordPiece\""),
