@@ -55,7 +55,7 @@ impl Spellings {
     }
 
     /// Whether one is longer than a text, and begins with it.
-    #[cfg(feature = "native")]
+    #[cfg(any(test, feature = "native"))]
     pub(crate) fn go_on_from(&self, text: &[u8]) -> bool {
         let after = self.sorted.partition_point(|s| *s.bytes <= *text);
         self.sorted.get(after).is_some_and(|s| s.bytes.starts_with(text))

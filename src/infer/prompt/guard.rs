@@ -108,10 +108,10 @@ impl Guard {
         self.spellings.longest_at(text.as_bytes()).map(|i| &self.tokens[i])
     }
 
-    /// Whether a token has a text within its spelling. With very many tokens, any may have a short text.
+    /// Whether a token has a text within its spelling.
     fn has_within(&self, text: &str) -> bool {
         if self.all.len() > MOST {
-            return text.len() <= LONGEST;
+            return text.len() <= LONGEST && self.all.contains(text);
         }
         let end = |at: u32| &self.all.as_bytes()[at as usize..];
         let first = self.ends.partition_point(|at| end(*at) < text.as_bytes());
