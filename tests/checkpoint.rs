@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use nanotern::checkpoint::Array;
-use nanotern::checkpoint::{self as ck, Meta, RunLock};
+use nanotern::checkpoint::{self as ck, Meta, RunLock, RunState};
 
 fn tensor(name: &str, shape: &[usize], data: Vec<f32>) -> Array {
     Array { name: name.to_string(), shape: shape.to_vec(), data }
@@ -26,7 +26,7 @@ fn meta(step: u64) -> Meta {
         config: serde_json::json!({"model": {"dim": 256}, "optim": {"lr": 0.02}}),
         train_loss: Some(0.1 + 0.2),
         seed: u64::MAX,
-        state: serde_json::json!({"rng": [1, u64::MAX], "ema": 1.0 / 3.0}),
+        state: RunState { logged: step, device: Some("cpu (ü)".to_string()), ..RunState::default() },
         ..Meta::default()
     }
 }

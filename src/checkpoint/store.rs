@@ -59,7 +59,36 @@ pub struct Meta {
     /// [`Tokenizer::hash`](crate::tokenizer::Tokenizer::hash), if the run has a tokenizer.
     pub tokenizer_hash: Option<String>,
     /// Further state that an exact resume needs.
-    pub state: serde_json::Value,
+    pub state: RunState,
+}
+
+/// The state of a run besides the other fields of [`Meta`]. What an older version did not save is zero or `None`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RunState {
+    /// The last steps, as many as were skipped in a row.
+    pub skipped_in_a_row: u64,
+    /// The last steps in a row whose loss was that of a run that has diverged.
+    pub diverged_in_a_row: u64,
+    /// Where the run was rolled back to. Older checkpoints are next, until one is saved after `from`.
+    pub rolled_back: Option<RolledBack>,
+    /// The step of the last record of the log.
+    pub logged: u64,
+    /// Checksum of the training tokens.
+    pub data_crc32c: Option<u32>,
+    /// Checksum of the validation tokens.
+    pub val_crc32c: Option<u32>,
+    /// What computed the steps.
+    pub device: Option<String>,
+}
+
+/// A rollback of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RolledBack {
+    /// The latest step at which it had to be.
+    pub from: u64,
+    /// The step of the checkpoint.
+    pub to: u64,
 }
 
 impl Default for Meta {
@@ -75,7 +104,7 @@ impl Default for Meta {
             seed: 0,
             skipped_steps: 0,
             tokenizer_hash: None,
-            state: serde_json::Value::Null,
+            state: RunState::default(),
         }
     }
 }
@@ -90,9 +119,13 @@ impl Meta {
             ("tokens", self.tokens),
             ("data_cursor", self.data_cursor),
             ("skipped_steps", self.skipped_steps),
+            ("skipped_in_a_row", self.state.skipped_in_a_row),
+            ("diverged_in_a_row", self.state.diverged_in_a_row),
+            ("rolled_back.from", self.state.rolled_back.map_or(0, |back| back.from)),
+            ("rolled_back.to", self.state.rolled_back.map_or(0, |back| back.to)),
+            ("logged", self.state.logged),
         ];
-        let state = ["skipped_in_a_row", "rollbacks"].map(|key| (key, self.state[key].as_u64().unwrap_or(0)));
-        match counts.into_iter().chain(state).find(|(_, count)| *count > Self::MAX_COUNT) {
+        match counts.into_iter().find(|(_, count)| *count > Self::MAX_COUNT) {
             Some((key, count)) => Err(format!("{key} = {count}: at most {} is possible", Self::MAX_COUNT)),
             None => Ok(()),
         }

@@ -12,7 +12,7 @@ use super::signals::Signals;
 use super::tensorboard::EventWriter;
 use super::trainer::StepStats;
 use crate::backend::Backend;
-use crate::checkpoint::{self, Checkpoint, Meta};
+use crate::checkpoint::{self, Checkpoint, Meta, RolledBack, RunState};
 use crate::data::Corpus;
 use crate::error::mib;
 use crate::files::write_within;
@@ -81,27 +81,16 @@ enum Diverged {
 
 type BeforeStep = Box<dyn FnMut(&mut Session)>;
 
-/// The run's own state in a checkpoint.
+/// What a checkpoint keeps of the run besides its session.
 #[derive(Clone, Copy, Debug, Default)]
 struct State {
     skipped: u64,
     skipped_in_a_row: u64,
-    /// Steps in a row whose loss was that of a run that has diverged.
     diverged_in_a_row: u64,
     rolled_back: Option<RolledBack>,
-    /// The step of the last record of the log.
     logged: u64,
     train_loss: f64,
     val_loss: Option<f64>,
-}
-
-/// Where the run was rolled back to. Older checkpoints are next, until one is saved after `from`.
-#[derive(Clone, Copy, Debug, serde::Serialize, serde::Deserialize)]
-struct RolledBack {
-    /// The latest step at which it had to be.
-    from: u64,
-    /// The step of the checkpoint.
-    to: u64,
 }
 
 struct Logs {
@@ -153,7 +142,7 @@ impl Run {
             said.push(format!("{what} {} (step {})", saved.dir.display(), saved.meta.step));
             if !forked {
                 said.extend(resume::check(saved, &config, &corpus, &sums)?);
-                let before = saved.meta.state["device"].as_str().filter(|before| *before != device);
+                let before = saved.meta.state.device.as_ref().filter(|before| **before != device);
                 said.extend(before.map(|b| format!("steps so far ran on {b}; on {device} they may round differently")));
             } else {
                 said.extend(resume::fork(&Config::saved(saved)?, &config)?);
@@ -542,15 +531,15 @@ impl Run {
             seed: self.session.config.train.seed,
             skipped_steps: s.skipped,
             tokenizer_hash: self.session.corpus.tokenizer.as_ref().map(|t| t.hash()),
-            state: serde_json::json!({
-                "skipped_in_a_row": s.skipped_in_a_row,
-                "diverged_in_a_row": s.diverged_in_a_row,
-                "rolled_back": s.rolled_back,
-                "logged": s.logged,
-                "data_crc32c": self.sums.train,
-                "val_crc32c": self.sums.val,
-                "device": self.device,
-            }),
+            state: RunState {
+                skipped_in_a_row: s.skipped_in_a_row,
+                diverged_in_a_row: s.diverged_in_a_row,
+                rolled_back: s.rolled_back,
+                logged: s.logged,
+                data_crc32c: Some(self.sums.train),
+                val_crc32c: Some(self.sums.val),
+                device: Some(self.device.clone()),
+            },
             ..Meta::default()
         };
         let (model, optimizer) = (self.session.trainer.model_tensors()?, self.session.trainer.optimizer_tensors()?);
@@ -624,13 +613,12 @@ fn restore(session: &mut Session, saved: &Checkpoint) -> Result<State> {
     session.trainer.load(&saved.model, &saved.optimizer)?;
     let meta = &saved.meta;
     (session.step, session.cursor, session.tokens) = (meta.step, meta.data_cursor, meta.tokens);
-    let number = |key: &str| meta.state[key].as_u64().unwrap_or(0);
     Ok(State {
         skipped: meta.skipped_steps,
-        skipped_in_a_row: number("skipped_in_a_row"),
-        diverged_in_a_row: number("diverged_in_a_row"),
-        rolled_back: serde_json::from_value(meta.state["rolled_back"].clone()).unwrap_or_default(),
-        logged: number("logged"),
+        skipped_in_a_row: meta.state.skipped_in_a_row,
+        diverged_in_a_row: meta.state.diverged_in_a_row,
+        rolled_back: meta.state.rolled_back,
+        logged: meta.state.logged,
         train_loss: meta.train_loss.unwrap_or(f64::NAN),
         val_loss: meta.val_loss,
     })
