@@ -45,7 +45,7 @@ pub struct EvalRecord {
     pub tokens: u64,
     /// Cross-entropy in nats per token.
     pub val_loss: f64,
-    /// Cross-entropy in bits per byte of text; `None` if the number of bytes is unknown.
+    /// Cross-entropy in bits per byte of text; `None` if the number of bytes is unknown or 0.
     pub val_bits_per_byte: Option<f64>,
 }
 

@@ -13,7 +13,7 @@ use super::tensorboard::EventWriter;
 use super::trainer::StepStats;
 use crate::backend::Backend;
 use crate::checkpoint::{self, Checkpoint, Meta, RolledBack, RunState};
-use crate::data::Corpus;
+use crate::data::{Corpus, bits_per_byte};
 use crate::error::mib;
 use crate::files::write_within;
 use crate::ops::STATS_RING;
@@ -503,8 +503,7 @@ impl Run {
     pub fn evaluate(&mut self) -> Result<f64> {
         let val_loss = pollster::block_on(self.session.validate())?;
         let corpus = &self.session.corpus;
-        let bytes_per_token = corpus.val_bytes.map(|bytes| bytes as f64 / corpus.val.len() as f64);
-        let bits = bytes_per_token.map(|bytes| val_loss / std::f64::consts::LN_2 / bytes);
+        let bits = bits_per_byte(val_loss, corpus.val.len(), corpus.val_bytes);
         let (step, tokens) = (self.session.step, self.session.tokens);
         let mut scalars = vec![("val/loss", val_loss as f32)];
         scalars.extend(bits.map(|bits| ("val/bits_per_byte", bits as f32)));
