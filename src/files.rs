@@ -84,6 +84,20 @@ pub(crate) fn has_other_names(file: &File) -> bool {
     names > 1
 }
 
+/// Whether the file at a path of this program is the one that is open.
+pub(crate) fn is_at(file: &File, path: &Path) -> Result<bool> {
+    let of = |meta: Metadata| {
+        #[cfg(unix)]
+        let number = [std::os::unix::fs::MetadataExt::dev(&meta), std::os::unix::fs::MetadataExt::ino(&meta)];
+        // Windows moves no folder in which a file is open.
+        #[cfg(not(unix))]
+        let number = meta.file_type();
+        number
+    };
+    let same = || Ok(of(fs::symlink_metadata(path)?) == of(file.metadata()?));
+    same().map_err(|e| Error::io(path, e))
+}
+
 /// Reads a regular file of at most `limit` bytes.
 ///
 /// # Errors

@@ -16,7 +16,7 @@ const MAX_BYTES: u64 = 64;
 #[derive(Debug)]
 pub struct RunLock {
     path: PathBuf,
-    _file: File,
+    file: File,
 }
 
 impl RunLock {
@@ -54,8 +54,9 @@ impl RunLock {
             let what = "has another name (a hard link), under which what is written here would appear: delete it";
             return Err(Error::invalid(&path, what));
         }
-        file.set_len(0).and_then(|()| file.write_all(own().as_bytes())).map_err(|e| Error::io(&path, e))?;
-        Ok(RunLock { path, _file: file })
+        let pid = format!("{}\n", std::process::id());
+        file.set_len(0).and_then(|()| file.write_all(pid.as_bytes())).map_err(|e| Error::io(&path, e))?;
+        Ok(RunLock { path, file })
     }
 
     /// Checks that the directory is still there, and the one that was locked.
@@ -63,23 +64,14 @@ impl RunLock {
     /// # Errors
     /// [`Error::Training`] names the directory.
     pub fn check(&self) -> Result<()> {
-        let here = match read(&self.path) {
-            Ok(text) => text == own(),
-            // What cannot be read now, such as a locked file on Windows, may still be there.
-            Err(Error::Io { source, .. }) => source.kind() != ErrorKind::NotFound,
-            Err(_) => false,
-        };
-        if here {
+        // What cannot be seen now may still be there.
+        let gone = |e: Error| matches!(e, Error::Io { source, .. } if source.kind() == ErrorKind::NotFound);
+        if files::is_at(&self.file, &self.path).unwrap_or_else(|e| !gone(e)) {
             return Ok(());
         }
         let dir = self.path.parent().unwrap_or(Path::new("")).display();
         Err(Error::Training(format!("{dir}: the directory of the run was removed or replaced while it trained")))
     }
-}
-
-/// What is in the lock file of this process.
-fn own() -> String {
-    format!("{}\n", std::process::id())
 }
 
 fn read(path: &Path) -> Result<String> {
