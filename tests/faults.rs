@@ -344,6 +344,17 @@ fn a_rollback_walks_over_all_checkpoints() {
 }
 
 #[test]
+fn skipped_steps_at_the_end_of_a_run_are_said() {
+    let p = Project::new();
+    p.train("run", "--total-steps 4");
+    p.spoil("run", "final");
+    let ended = p.nanotern(&resume("run", "--total-steps 7"));
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    assert!(ended.stderr.contains("warning: the last 3 steps were skipped"), "{}", ended.stderr);
+    assert_eq!(p.meta("run/final")["state"]["skipped_in_a_row"], 3);
+}
+
+#[test]
 fn the_count_of_skipped_steps_survives() {
     let p = Project::new();
     p.train("run", "--total-steps 20 --checkpoint-interval 10 --keep-last-checkpoints 9");

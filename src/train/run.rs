@@ -60,7 +60,7 @@ pub struct Run {
     from: Option<PathBuf>,
     /// The weights are those of another run, of which nothing is saved here yet.
     forked: bool,
-    /// Steps whose statistics were read.
+    /// Steps whose statistics were read and counted.
     read: u64,
     /// The step from which on a checkpoint is to be saved that could not be saved when it was due.
     owed: Option<u64>,
@@ -254,9 +254,7 @@ impl Run {
                 Err(Error::Stopped) => {}
                 ended => ended?,
             }
-            let unread = self.session.trainer.stats(self.read..self.session.step)?;
-            self.take_stats(&unread);
-            self.read = self.session.step;
+            self.take_stats()?;
             match self.finish() {
                 Err(Error::NotFinite(what)) if self.signals.pending().is_none() => self.roll_back(&what)?,
                 Err(Error::NotFinite(what)) => return Err(self.unsaved(&format!("checkpoint not saved: {what}"))),
@@ -288,12 +286,10 @@ impl Run {
             let save = due(self.session.config.train.checkpoint_interval) || self.owed.is_some_and(|at| step >= at);
             if log || full || save {
                 self.folder.check()?;
-                let stats = self.session.trainer.stats(self.read..step)?;
-                self.take_stats(&stats);
-                self.read = step;
-                if log {
+                let last = self.take_stats()?;
+                if let Some(last) = last.filter(|_| log) {
                     let seconds = since.elapsed().as_secs_f64();
-                    self.log(&stats, (step - logged) as f64 / seconds.max(1e-9));
+                    self.log(last, (step - logged) as f64 / seconds.max(1e-9));
                     (since, logged) = (Instant::now(), step);
                 }
                 if let Some(why) = self.trouble()? {
@@ -346,14 +342,21 @@ impl Run {
         Ok(())
     }
 
-    /// Why the run cannot go on from here, if it cannot: a value that is not finite, or too many skipped steps.
+    /// Why the run cannot go on from here, if it cannot: a value that is not finite, or too many skipped steps. The steps
+    /// after the first that showed it do not count.
     fn trouble(&mut self) -> Result<Option<String>> {
-        if self.state.skipped_in_a_row == 0 {
+        let row = self.state.skipped_in_a_row;
+        if row == 0 {
             return Ok(None);
         }
-        let many = self.state.skipped_in_a_row >= SKIPS_BEFORE_ROLLBACK;
+        if let Some(what) = self.session.trainer.not_finite()? {
+            // It was so at the first of them: a step that is skipped changes no value.
+            self.read = self.read.saturating_sub(row - 1);
+            self.state.skipped = self.state.skipped.saturating_sub(row - 1);
+            return Ok(Some(what));
+        }
         let what = format!("{SKIPS_BEFORE_ROLLBACK} steps in a row had a loss or gradient that cannot be used");
-        Ok(self.session.trainer.not_finite()?.or(many.then_some(what)))
+        Ok((row >= SKIPS_BEFORE_ROLLBACK).then_some(what))
     }
 
     /// The error of a run that ends without its last checkpoint.
@@ -383,6 +386,8 @@ impl Run {
             return Err(Error::Checkpoint(what));
         }
         if done {
+            let what = || format!("warning: the last {skipped} steps were skipped");
+            self.say([(skipped > 0).then(what)]);
             checkpoint::keep_final(&self.dir, step).map_err(|e| Error::Checkpoint(e.to_string()))?;
         }
         let mut saved = self.save(&name)?;
@@ -431,8 +436,13 @@ impl Run {
         self.logs.as_mut().expect("just opened")
     }
 
-    fn take_stats(&mut self, stats: &[StepStats]) {
-        for s in stats {
+    /// Counts the steps since the last time, and returns the statistics of the last. It ends with the step that is one too many
+    /// of those skipped in a row: so what a rollback does depends on the steps alone, not on when they are counted.
+    fn take_stats(&mut self) -> Result<Option<StepStats>> {
+        let mut stats = self.session.trainer.stats(self.read..self.session.step)?;
+        let last = stats.last().copied();
+        let counted = stats.iter().position(|s| {
+            self.read += 1;
             if s.skipped {
                 self.state.skipped += 1;
                 self.state.skipped_in_a_row += 1;
@@ -441,12 +451,15 @@ impl Run {
             } else {
                 self.state.skipped_in_a_row = 0;
             }
-        }
-        self.watch_for_divergence(stats);
+            self.state.skipped_in_a_row >= SKIPS_BEFORE_ROLLBACK
+        });
+        stats.truncate(counted.map_or(stats.len(), |at| at + 1));
+        self.watch_for_divergence(&stats);
         let good: Vec<f64> = stats.iter().filter(|s| !s.skipped).map(|s| f64::from(s.loss)).collect();
         if !good.is_empty() {
             self.state.train_loss = good.iter().sum::<f64>() / good.len() as f64;
         }
+        Ok(last)
     }
 
     /// A run has diverged if the loss was above that of a uniform guess by [`DIVERGED`] for a tenth of its steps, but from 10 to
@@ -467,8 +480,7 @@ impl Run {
         }
     }
 
-    fn log(&mut self, stats: &[StepStats], steps_per_s: f64) {
-        let last = stats.last().expect("a logged step has statistics");
+    fn log(&mut self, last: StepStats, steps_per_s: f64) {
         let shape = self.session.trainer.step.shape;
         let step = self.session.step;
         let lr = self.session.config.optim.schedule(step - 1, self.session.config.train.total_steps)
@@ -549,9 +561,9 @@ impl Run {
     }
 
     /// Goes back to the newest good checkpoint, or, if the run was rolled back and has not come further since, to the newest that
-    /// is older than the one it went back to. It continues with the next data.
+    /// is older than the one it went back to. It continues with the data that follow those of the counted steps.
     fn roll_back(&mut self, why: &str) -> Result<()> {
-        let (at, State { skipped, rolled_back, logged, .. }) = (self.session.step, self.state);
+        let (at, State { skipped, rolled_back, logged, .. }) = (self.read, self.state);
         // No step before the first can be rolled back to.
         let most = rolled_back.map_or(Some(u64::MAX), |back| back.to.checked_sub(1));
         let (saved, warnings) = match most {
@@ -563,7 +575,9 @@ impl Run {
             let left = "there is no checkpoint to go back to";
             return Err(Error::Training(format!("{why}; {left}: lower the learning rates if this happens again")));
         };
-        let cursor = self.session.cursor;
+        let shape = self.session.trainer.step.shape;
+        let uncounted = (self.session.step - at).saturating_mul((shape.batch * shape.accum) as u64);
+        let cursor = self.session.cursor.saturating_sub(uncounted);
         let state = restore(&mut self.session, &saved)?;
         let step = self.session.step;
         (self.session.cursor, self.read, self.owed, self.saved) = (cursor, step, None, Some(step));
