@@ -285,6 +285,15 @@ fn a_checkpoint_that_is_not_finite_is_neither_loaded_nor_saved() {
         let what = format!("final/{file}: {tensor}: value 0 is {value}: not a finite number");
         let ended = p.nanotern("inspect whole/final");
         assert!(ended.code == Some(1) && ended.stderr.contains(&what), "{}", ended.stderr);
+        // What only needs the weights reads no state of the optimizer.
+        let fork = "train --backend cpu --resume whole --fork fork --total-steps 1";
+        for words in ["export --checkpoint whole/final --output x.gguf", fork] {
+            let ended = p.nanotern(words);
+            let reads = ended.stderr.contains(&what);
+            assert_eq!(reads, file == "model.safetensors", "{words}: {}", ended.stderr);
+            assert!(reads || ended.code == Some(0), "{words}: {}", ended.stderr);
+        }
+        std::fs::remove_dir_all(p.path("fork")).unwrap();
         let ended = p.nanotern(&resume("whole", ""));
         assert_eq!(ended.code, Some(0), "{}", ended.stderr);
         assert!(

@@ -23,8 +23,8 @@ mod tensors;
 pub use {
     lock::RunLock,
     store::{
-        Checkpoint, FORMAT_VERSION, Meta, RolledBack, RunState, keep_final, load, newest_up_to, newest_valid, prune,
-        save, step_name, verify,
+        Checkpoint, FORMAT_VERSION, Meta, RolledBack, RunState, keep_final, load, load_model, newest_model,
+        newest_up_to, newest_valid, prune, save, step_name, verify,
     },
 };
 

@@ -129,7 +129,7 @@ impl Run {
             }
             Start::Fork { from, .. } => {
                 let none = || Error::usage(format!("--fork: {} has no checkpoint", from.display()));
-                Some(checkpoint::newest_valid(from)?.ok_or_else(none)?)
+                Some(checkpoint::newest_model(from)?.ok_or_else(none)?)
             }
             Start::Within(_) | Start::New(_) => None,
         };
