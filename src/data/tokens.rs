@@ -170,7 +170,7 @@ impl TokenFile {
     fn read(&self, range: Range<usize>) -> Result<Vec<u32>> {
         let ids = self.ids(range)?;
         self.check_stamp()?;
-        // A file that is written through a map has a late stamp.
+        // When a file is written through a map, its stamp changes late.
         if ids.iter().copied().fold(0, u32::max) > self.largest { Err(self.changed()) } else { Ok(ids) }
     }
 

@@ -37,8 +37,8 @@ impl Perplexity {
 /// a window see each other, whether the model was trained so or not.
 ///
 /// # Errors
-/// When there are fewer tokens than one window needs, they cannot be read, an id is beyond the vocabulary, the loss is not finite, or the device
-/// fails.
+/// When there are fewer tokens than one window needs, they cannot be read, an id is beyond the vocabulary, the loss is not
+/// finite, or the device fails.
 pub fn perplexity(file: &ModelFile, backend: &Backend, tokens: &Tokens, bytes: Option<u64>) -> Result<Perplexity> {
     let seq = file.config.seq_len;
     let windows = sampler::eval_windows(tokens.len(), seq, usize::MAX);

@@ -256,7 +256,8 @@ impl Engine {
         let slot_pages = self.context.div_ceil(PAGE);
         let (needed, held) = (self.pages.needed(slot, positions), self.pages.held());
         if needed > held {
-            // Twice as many, so that what is copied meanwhile stays less than what is written; if not, as many as it takes.
+            // Growing copies what is there. Twice as many pages keep that below what is written. If there is no memory for
+            // so many, it is as many as are needed.
             let ample = needed.max(2 * held).min(self.slots.len() * slot_pages);
             let mut grow = |pages| self.program.grow(&self.state.sizes(pages)).map(|()| pages);
             let grown = grow(ample).or_else(|e| if ample > needed { grow(needed) } else { Err(e) })?;
