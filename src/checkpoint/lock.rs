@@ -8,9 +8,6 @@ use std::path::{Path, PathBuf};
 use crate::error::{Error, Result};
 use crate::files::{self, Links};
 
-/// Most bytes of a lock file: a pid.
-const MAX_BYTES: u64 = 64;
-
 /// Exclusive use of a run directory, until dropped. Only the holder may call [`save`](super::save) and
 /// [`prune`](super::prune).
 #[derive(Debug)]
@@ -22,6 +19,9 @@ pub struct RunLock {
 impl RunLock {
     /// The file name inside a run directory.
     pub const FILE_NAME: &str = ".lock";
+
+    /// Most bytes of a lock file: a pid.
+    pub(crate) const MAX_BYTES: u64 = 64;
 
     /// Locks `run_dir`, creating it if needed.
     ///
@@ -75,5 +75,5 @@ impl RunLock {
 }
 
 fn read(path: &Path) -> Result<String> {
-    files::read_utf8(path, Links::Refuse, MAX_BYTES)
+    files::read_utf8(path, Links::Refuse, RunLock::MAX_BYTES)
 }
