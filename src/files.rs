@@ -3,6 +3,7 @@
 //! the new ones.
 
 use crate::error::{Error, Result};
+use crate::memory;
 use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, percent_encode};
 use std::borrow::Cow;
 use std::ffi::OsString;
@@ -84,6 +85,20 @@ pub(crate) fn has_other_names(file: &File) -> bool {
     names > 1
 }
 
+/// Whether the file at a path of this program is the one that is open.
+pub(crate) fn is_at(file: &File, path: &Path) -> Result<bool> {
+    let of = |meta: Metadata| {
+        #[cfg(unix)]
+        let number = [std::os::unix::fs::MetadataExt::dev(&meta), std::os::unix::fs::MetadataExt::ino(&meta)];
+        // Windows moves no folder in which a file is open.
+        #[cfg(not(unix))]
+        let number = meta.file_type();
+        number
+    };
+    let same = || Ok(of(fs::symlink_metadata(path)?) == of(file.metadata()?));
+    same().map_err(|e| Error::io(path, e))
+}
+
 /// Reads a regular file of at most `limit` bytes.
 ///
 /// # Errors
@@ -105,10 +120,16 @@ pub(crate) fn read_all(path: &Path, file: &File, limit: u64) -> Result<Vec<u8>> 
     if bytes.len() as u64 > limit { Err(too_large(bytes.len() as u64)) } else { Ok(bytes) }
 }
 
-/// An empty vector with memory for `size` bytes.
+/// An empty vector with memory for `size` bytes. A system may promise more than there is, so many are compared with what is
+/// free.
 fn room(size: u64) -> io::Result<Vec<u8>> {
+    const MANY: usize = 16 << 20;
     let mut bytes = Vec::new();
     let size = usize::try_from(size).map_err(|_| ErrorKind::OutOfMemory)?;
+    if size > MANY {
+        let enough = memory::check(size, memory::free(), "use a smaller file");
+        enough.map_err(|e| io::Error::new(ErrorKind::OutOfMemory, e.to_string()))?;
+    }
     bytes.try_reserve_exact(size).map_err(|_| ErrorKind::OutOfMemory)?;
     Ok(bytes)
 }
@@ -397,6 +418,22 @@ mod tests {
         let full = write_atomic_with(&path, |_| Err(ErrorKind::StorageFull.into()));
         assert!(full.unwrap_err().to_string().starts_with(&path.display().to_string()));
         assert_eq!((fs::read(&path).unwrap(), fs::read_dir(dir.path()).unwrap().count()), (b"two".to_vec(), 1));
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_file_larger_than_the_free_memory_is_refused_before_it_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("huge");
+        let size = memory::free().max(1 << 40) + (1 << 30);
+        File::create(&path).unwrap().set_len(size).unwrap();
+        let message = read(&path, Links::Refuse, size).unwrap_err().to_string();
+        for part in [&*path.display().to_string(), "MiB are free: use a smaller file"] {
+            assert!(message.contains(part), "{part}: {message}");
+        }
+        let part = read_part(&File::open(&path).unwrap(), 8, size - 8).unwrap_err();
+        assert_eq!(part.kind(), ErrorKind::OutOfMemory);
+        assert!(part.to_string().contains("MiB are free"), "{part}");
     }
 
     #[test]

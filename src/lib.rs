@@ -107,7 +107,8 @@
 //! backend           cpu, wgpu, cuda
 //! ops               one table of ops
 //! graph             nodes and tensors, gradients, the plan of memory
-//! rng, files, memory  random numbers; files written as a whole; what is free
+//! rng, files        random numbers; files written as a whole
+//! memory            what is free
 //! error             the one error type
 //! ```
 //!

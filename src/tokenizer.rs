@@ -297,8 +297,9 @@ mod native {
     }
 
     impl Tokenizer {
-        /// Trains a byte-level BPE on `text`, in which the special tokens are tokens: no other token spans them. The vocabulary has at most `vocab_size` tokens. It has fewer if training ends
-        /// early because no pair of tokens occurs twice.
+        /// Trains a byte-level BPE on `text`, in which the special tokens are tokens: no other token spans them. The
+        /// vocabulary has at most `vocab_size` tokens. It has fewer if training ends early because no pair of tokens occurs
+        /// twice.
         ///
         /// # Errors
         /// When `text` is empty or `vocab_size` is below 262 (256 bytes and the special tokens).

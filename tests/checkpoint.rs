@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use nanotern::checkpoint::Array;
-use nanotern::checkpoint::{self as ck, Meta, RunLock};
+use nanotern::checkpoint::{self as ck, Meta, RunLock, RunState};
 
 fn tensor(name: &str, shape: &[usize], data: Vec<f32>) -> Array {
     Array { name: name.to_string(), shape: shape.to_vec(), data }
@@ -26,7 +26,7 @@ fn meta(step: u64) -> Meta {
         config: serde_json::json!({"model": {"dim": 256}, "optim": {"lr": 0.02}}),
         train_loss: Some(0.1 + 0.2),
         seed: u64::MAX,
-        state: serde_json::json!({"rng": [1, u64::MAX], "ema": 1.0 / 3.0}),
+        state: RunState { logged: step, device: Some("cpu (ü)".to_string()), ..RunState::default() },
         ..Meta::default()
     }
 }
@@ -310,8 +310,19 @@ fn a_lock_notices_that_its_directory_is_gone() {
     let run = dir.path().join("run");
     let lock = RunLock::acquire(&run).unwrap();
     lock.check().unwrap();
-    fs::write(run.join(".lock"), "1\n").unwrap();
-    assert!(lock.check().unwrap_err().to_string().contains("run: the directory of the run was removed or replaced"));
+    if cfg!(unix) {
+        // A copy with the same contents.
+        let [copy, aside] = ["copy", "aside"].map(|name| dir.path().join(name));
+        fs::create_dir(&copy).unwrap();
+        fs::copy(run.join(".lock"), copy.join(".lock")).unwrap();
+        fs::rename(&run, &aside).unwrap();
+        fs::rename(&copy, &run).unwrap();
+        let message = lock.check().unwrap_err().to_string();
+        assert!(message.contains("run: the directory of the run was removed or replaced"), "{message}");
+        fs::remove_dir_all(&run).unwrap();
+        fs::rename(&aside, &run).unwrap();
+        lock.check().unwrap();
+    }
     fs::remove_dir_all(&run).unwrap();
     assert!(lock.check().is_err() && save(&run, "step_1", 1).is_err() && !run.exists());
 }

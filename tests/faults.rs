@@ -285,6 +285,15 @@ fn a_checkpoint_that_is_not_finite_is_neither_loaded_nor_saved() {
         let what = format!("final/{file}: {tensor}: value 0 is {value}: not a finite number");
         let ended = p.nanotern("inspect whole/final");
         assert!(ended.code == Some(1) && ended.stderr.contains(&what), "{}", ended.stderr);
+        // What only needs the weights reads no state of the optimizer.
+        let fork = "train --backend cpu --resume whole --fork fork --total-steps 1";
+        for words in ["export --checkpoint whole/final --output x.gguf", fork] {
+            let ended = p.nanotern(words);
+            let reads = ended.stderr.contains(&what);
+            assert_eq!(reads, file == "model.safetensors", "{words}: {}", ended.stderr);
+            assert!(reads || ended.code == Some(0), "{words}: {}", ended.stderr);
+        }
+        std::fs::remove_dir_all(p.path("fork")).unwrap();
         let ended = p.nanotern(&resume("whole", ""));
         assert_eq!(ended.code, Some(0), "{}", ended.stderr);
         assert!(
@@ -341,6 +350,17 @@ fn a_rollback_walks_over_all_checkpoints() {
     for part in ["8 steps in a row", "no checkpoint to go back to", "lower the learning rates"] {
         assert!(ended.stderr.contains(part), "{}", ended.stderr);
     }
+}
+
+#[test]
+fn skipped_steps_at_the_end_of_a_run_are_said() {
+    let p = Project::new();
+    p.train("run", "--total-steps 4");
+    p.spoil("run", "final");
+    let ended = p.nanotern(&resume("run", "--total-steps 7"));
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    assert!(ended.stderr.contains("warning: the last 3 steps were skipped"), "{}", ended.stderr);
+    assert_eq!(p.meta("run/final")["state"]["skipped_in_a_row"], 3);
 }
 
 #[test]

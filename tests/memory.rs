@@ -1,4 +1,5 @@
-//! Preparing data takes little memory, whatever the text, and so does a model, whatever its file says. `benches/corpora.py` measures the same with 1 GB of each kind.
+//! Preparing data takes little memory, whatever the text, and so does a model, whatever its file says. `benches/corpora.py`
+//! measures the same with 1 GB of each kind.
 #![cfg(all(feature = "cli", target_os = "linux"))]
 
 mod common;

@@ -5,7 +5,7 @@
 mod common;
 
 use common::cli::{Ended, Project, fresh, resume};
-use nanotern::checkpoint::{self, Meta};
+use nanotern::checkpoint::{self, Meta, RolledBack};
 use std::fs::{self, File};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -190,13 +190,19 @@ fn numbers_of_a_checkpoint_that_cannot_be() {
     p.train("run", "--total-steps 2");
     assert!(Command::new("cp").arg("-r").args([p.path("run/final"), p.path("good")]).status().unwrap().success());
     type Change = fn(&mut Meta);
-    let counts: [(&str, Change); 6] = [
+    fn back(from: u64, to: u64) -> Option<RolledBack> {
+        Some(RolledBack { from, to })
+    }
+    let counts: [(&str, Change); 9] = [
         ("step = 18446744073709551615: at most 9007199254740992", |m| m.step = u64::MAX),
         ("tokens = 18446744073709551615: at most 9007199254740992", |m| m.tokens = u64::MAX),
         ("data_cursor = 18446744073709551615: at most 9007199254740992", |m| m.data_cursor = u64::MAX),
         ("skipped_steps = 9007199254740993: at most 9007199254740992", |m| m.skipped_steps = (1 << 53) + 1),
-        ("rollbacks = 18446744073709551615: at most", |m| m.state["rollbacks"] = u64::MAX.into()),
-        ("skipped_in_a_row = 18446744073709551615: at most", |m| m.state["skipped_in_a_row"] = u64::MAX.into()),
+        ("skipped_in_a_row = 18446744073709551615: at most", |m| m.state.skipped_in_a_row = u64::MAX),
+        ("diverged_in_a_row = 18446744073709551615: at most", |m| m.state.diverged_in_a_row = u64::MAX),
+        ("logged = 18446744073709551615: at most", |m| m.state.logged = u64::MAX),
+        ("rolled_back.from = 18446744073709551615: at most", |m| m.state.rolled_back = back(u64::MAX, 0)),
+        ("rolled_back.to = 18446744073709551615: at most", |m| m.state.rolled_back = back(0, u64::MAX)),
     ];
     for (part, change) in counts {
         change_meta(&p, change);

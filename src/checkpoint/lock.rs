@@ -8,20 +8,20 @@ use std::path::{Path, PathBuf};
 use crate::error::{Error, Result};
 use crate::files::{self, Links};
 
-/// Most bytes of a lock file: a pid.
-const MAX_BYTES: u64 = 64;
-
 /// Exclusive use of a run directory, until dropped. Only the holder may call [`save`](super::save) and
 /// [`prune`](super::prune).
 #[derive(Debug)]
 pub struct RunLock {
     path: PathBuf,
-    _file: File,
+    file: File,
 }
 
 impl RunLock {
     /// The file name inside a run directory.
     pub const FILE_NAME: &str = ".lock";
+
+    /// Most bytes of a lock file: a pid.
+    pub(crate) const MAX_BYTES: u64 = 64;
 
     /// Locks `run_dir`, creating it if needed.
     ///
@@ -54,8 +54,9 @@ impl RunLock {
             let what = "has another name (a hard link), under which what is written here would appear: delete it";
             return Err(Error::invalid(&path, what));
         }
-        file.set_len(0).and_then(|()| file.write_all(own().as_bytes())).map_err(|e| Error::io(&path, e))?;
-        Ok(RunLock { path, _file: file })
+        let pid = format!("{}\n", std::process::id());
+        file.set_len(0).and_then(|()| file.write_all(pid.as_bytes())).map_err(|e| Error::io(&path, e))?;
+        Ok(RunLock { path, file })
     }
 
     /// Checks that the directory is still there, and the one that was locked.
@@ -63,13 +64,9 @@ impl RunLock {
     /// # Errors
     /// [`Error::Training`] names the directory.
     pub fn check(&self) -> Result<()> {
-        let here = match read(&self.path) {
-            Ok(text) => text == own(),
-            // What cannot be read now, such as a locked file on Windows, may still be there.
-            Err(Error::Io { source, .. }) => source.kind() != ErrorKind::NotFound,
-            Err(_) => false,
-        };
-        if here {
+        // What cannot be seen now may still be there.
+        let gone = |e: Error| matches!(e, Error::Io { source, .. } if source.kind() == ErrorKind::NotFound);
+        if files::is_at(&self.file, &self.path).unwrap_or_else(|e| !gone(e)) {
             return Ok(());
         }
         let dir = self.path.parent().unwrap_or(Path::new("")).display();
@@ -77,11 +74,6 @@ impl RunLock {
     }
 }
 
-/// What is in the lock file of this process.
-fn own() -> String {
-    format!("{}\n", std::process::id())
-}
-
 fn read(path: &Path) -> Result<String> {
-    files::read_utf8(path, Links::Refuse, MAX_BYTES)
+    files::read_utf8(path, Links::Refuse, RunLock::MAX_BYTES)
 }

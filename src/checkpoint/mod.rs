@@ -8,7 +8,8 @@
 //! - `.old-NAME`: the previous NAME while it is being replaced. It is read if NAME itself is missing or damaged.
 //! - `.del-NAME`: NAME is being deleted.
 //!
-//! A checkpoint with a value that is not a finite number is neither saved nor loaded. The next [`save`] cleans up what a killed process left. Readers never write, so a server may load while a trainer saves.
+//! A checkpoint with a value that is not a finite number is neither saved nor loaded. The next [`save`] cleans up what a
+//! killed process left. Readers never write, so a server may load while a trainer saves.
 
 #[cfg(feature = "native")]
 mod lock;
@@ -23,7 +24,8 @@ mod tensors;
 pub use {
     lock::RunLock,
     store::{
-        Checkpoint, FORMAT_VERSION, Meta, keep_final, load, newest_up_to, newest_valid, prune, save, step_name, verify,
+        Checkpoint, FORMAT_VERSION, Meta, RolledBack, RunState, keep_final, load, load_model, newest_model,
+        newest_up_to, newest_valid, prune, save, step_name, verify,
     },
 };
 

@@ -59,7 +59,36 @@ pub struct Meta {
     /// [`Tokenizer::hash`](crate::tokenizer::Tokenizer::hash), if the run has a tokenizer.
     pub tokenizer_hash: Option<String>,
     /// Further state that an exact resume needs.
-    pub state: serde_json::Value,
+    pub state: RunState,
+}
+
+/// The state of a run besides the other fields of [`Meta`]. What an older version did not save is zero or `None`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RunState {
+    /// The last steps, as many as were skipped in a row.
+    pub skipped_in_a_row: u64,
+    /// The last steps in a row whose loss was that of a run that has diverged.
+    pub diverged_in_a_row: u64,
+    /// Where the run was rolled back to. Older checkpoints are next, until one is saved after `from`.
+    pub rolled_back: Option<RolledBack>,
+    /// The step of the last record of the log.
+    pub logged: u64,
+    /// Checksum of the training tokens.
+    pub data_crc32c: Option<u32>,
+    /// Checksum of the validation tokens.
+    pub val_crc32c: Option<u32>,
+    /// What computed the steps.
+    pub device: Option<String>,
+}
+
+/// A rollback of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RolledBack {
+    /// The latest step at which it had to be.
+    pub from: u64,
+    /// The step of the checkpoint.
+    pub to: u64,
 }
 
 impl Default for Meta {
@@ -75,7 +104,7 @@ impl Default for Meta {
             seed: 0,
             skipped_steps: 0,
             tokenizer_hash: None,
-            state: serde_json::Value::Null,
+            state: RunState::default(),
         }
     }
 }
@@ -90,9 +119,13 @@ impl Meta {
             ("tokens", self.tokens),
             ("data_cursor", self.data_cursor),
             ("skipped_steps", self.skipped_steps),
+            ("skipped_in_a_row", self.state.skipped_in_a_row),
+            ("diverged_in_a_row", self.state.diverged_in_a_row),
+            ("rolled_back.from", self.state.rolled_back.map_or(0, |back| back.from)),
+            ("rolled_back.to", self.state.rolled_back.map_or(0, |back| back.to)),
+            ("logged", self.state.logged),
         ];
-        let state = ["skipped_in_a_row", "rollbacks"].map(|key| (key, self.state[key].as_u64().unwrap_or(0)));
-        match counts.into_iter().chain(state).find(|(_, count)| *count > Self::MAX_COUNT) {
+        match counts.into_iter().find(|(_, count)| *count > Self::MAX_COUNT) {
             Some((key, count)) => Err(format!("{key} = {count}: at most {} is possible", Self::MAX_COUNT)),
             None => Ok(()),
         }
@@ -108,7 +141,7 @@ pub struct Checkpoint {
     pub meta: Meta,
     /// The latent weights, ordered by name.
     pub model: Vec<Array>,
-    /// The optimizer's state, ordered by name.
+    /// The optimizer's state, ordered by name; empty if it was not asked for.
     pub optimizer: Vec<Array>,
     /// The contents of `tokenizer.json`, if the checkpoint has one.
     pub tokenizer_json: Option<String>,
@@ -301,11 +334,6 @@ pub(crate) fn check_within(path: &Path) -> Result<()> {
     Err(Error::invalid(path, format!("is a {}: in a run, it must be a folder", files::kind(kind))))
 }
 
-/// [`load`] of a checkpoint in a run.
-fn load_within(dir: &Path) -> Result<Checkpoint> {
-    check_within(dir).and_then(|()| load(dir))
-}
-
 /// [`verify`] of a checkpoint in a run.
 fn verify_within(dir: &Path) -> Result<()> {
     check_within(dir).and_then(|()| verify(dir))
@@ -337,6 +365,25 @@ fn kept(run_dir: &Path) -> String {
 /// [`Error::Invalid`] names the file and what is wrong with it, such as missing, truncated (with both sizes), checksum, or a
 /// tensor with a value that is not a finite number.
 pub fn load(dir: &Path) -> Result<Checkpoint> {
+    load_parts(dir, Optimizer::Read)
+}
+
+/// [`load`] without the state of the optimizer, whose file is verified in constant memory: for what only needs the weights.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_model(dir: &Path) -> Result<Checkpoint> {
+    load_parts(dir, Optimizer::Verify)
+}
+
+/// What is done with the state of the optimizer, which may be twice as large as the weights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Optimizer {
+    Read,
+    Verify,
+}
+
+fn load_parts(dir: &Path, optimizer: Optimizer) -> Result<Checkpoint> {
     let manifest = Manifest::read(dir)?;
     let read = |name: &str| manifest.entry(dir, name)?.read(dir);
     let path = dir.join(META);
@@ -358,7 +405,11 @@ pub fn load(dir: &Path) -> Result<Checkpoint> {
         tensors.iter().try_for_each(Array::finite).map_err(|what| Error::invalid(&path, what))?;
         Ok(tensors)
     };
-    let (model, optimizer) = (tensors(MODEL)?, tensors(OPTIMIZER)?);
+    let model = tensors(MODEL)?;
+    let optimizer = match optimizer {
+        Optimizer::Read => tensors(OPTIMIZER)?,
+        Optimizer::Verify => manifest.entry(dir, OPTIMIZER)?.verify(dir).map(|()| Vec::new())?,
+    };
     Ok(Checkpoint { dir: dir.to_path_buf(), meta, model, optimizer, tokenizer_json })
 }
 
@@ -380,10 +431,22 @@ pub fn verify(dir: &Path) -> Result<()> {
 /// # Errors
 /// [`Error::Io`] if `run_dir` cannot be read; [`Error::Training`] if checkpoints exist but none is valid.
 pub fn newest_valid(run_dir: &Path) -> Result<Option<(Checkpoint, Vec<String>)>> {
-    let (mut found, mut warnings) = newest_up_to(run_dir, u64::MAX)?;
+    newest(run_dir, Optimizer::Read)
+}
+
+/// [`newest_valid`], as [`load_model`] loads it.
+///
+/// # Errors
+/// As [`newest_valid`].
+pub fn newest_model(run_dir: &Path) -> Result<Option<(Checkpoint, Vec<String>)>> {
+    newest(run_dir, Optimizer::Verify)
+}
+
+fn newest(run_dir: &Path, optimizer: Optimizer) -> Result<Option<(Checkpoint, Vec<String>)>> {
+    let (mut found, mut warnings) = first_valid(run_dir, u64::MAX, optimizer)?;
     if !warnings.is_empty() {
         // Either it is damaged, or a trainer replaced it between listing and reading: only the former repeats.
-        (found, warnings) = newest_up_to(run_dir, u64::MAX)?;
+        (found, warnings) = first_valid(run_dir, u64::MAX, optimizer)?;
     }
     match found {
         Some(checkpoint) => Ok(Some((checkpoint, warnings))),
@@ -397,9 +460,14 @@ pub fn newest_valid(run_dir: &Path) -> Result<Option<(Checkpoint, Vec<String>)>>
 /// # Errors
 /// [`Error::Io`] if `run_dir` cannot be read.
 pub fn newest_up_to(run_dir: &Path, most: u64) -> Result<(Option<Checkpoint>, Vec<String>)> {
+    first_valid(run_dir, most, Optimizer::Read)
+}
+
+fn first_valid(run_dir: &Path, most: u64, optimizer: Optimizer) -> Result<(Option<Checkpoint>, Vec<String>)> {
     let mut warnings = Vec::new();
     for candidate in candidates(run_dir)?.into_iter().filter(|c| c.step <= most) {
-        match load_within(&run_dir.join(&candidate.name)) {
+        let dir = run_dir.join(&candidate.name);
+        match check_within(&dir).and_then(|()| load_parts(&dir, optimizer)) {
             Ok(checkpoint) => return Ok((Some(checkpoint), warnings)),
             Err(e) => warnings.push(format!("skipped checkpoint {}: {e}", candidate.name)),
         }

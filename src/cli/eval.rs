@@ -79,7 +79,8 @@ fn perplexity(
     json: bool,
 ) -> Result<ExitCode> {
     let (tokens, bytes) = if data_path.extension().is_some_and(|e| e == "bin") {
-        (data::Tokens::open(data_path)?, data::TokenMeta::read(data_path)?.map(|m| m.bytes))
+        let (tokens, meta) = data::Tokens::open(data_path)?;
+        (tokens, meta.map(|meta| meta.bytes))
     } else {
         let tokenizer = file
             .tokenizer()?

@@ -2,7 +2,7 @@
 
 use super::out::outln;
 use nanotern::checkpoint;
-use nanotern::data::{TokenMeta, Tokens};
+use nanotern::data::Tokens;
 use nanotern::files::{self, Links, read_part};
 use nanotern::formats::{
     ModelFile,
@@ -189,7 +189,7 @@ fn safetensors(path: &Path, file: &File, start: &[u8], total: u64) -> Result<Rep
 }
 
 fn tokens(path: &Path) -> Result<Report> {
-    let (tokens, meta) = (Tokens::open(path)?, TokenMeta::read(path)?);
+    let (tokens, meta) = Tokens::open(path)?;
     if let Some(meta) = &meta {
         tokens.check(meta.vocab_size, path)?;
     }

@@ -225,8 +225,7 @@ fn choose(cfg: &DataConfig, base_dir: &Path, train: impl FnOnce(usize) -> Result
 
 fn load_tokens(cfg: &DataConfig, base_dir: &Path) -> Result<Corpus> {
     let path = required_path(cfg, base_dir)?;
-    let tokens = Tokens::open(&path)?;
-    let meta = TokenMeta::read(&path)?;
+    let (tokens, meta) = Tokens::open(&path)?;
     let Some(vocab_size) = cfg.vocab_size.or(meta.as_ref().map(|m| m.vocab_size)) else {
         let what = format!(
             "{} has no .json description beside it, so vocab_size must be set (data.vocab_size)",
@@ -240,16 +239,13 @@ fn load_tokens(cfg: &DataConfig, base_dir: &Path) -> Result<Corpus> {
         let what = format!("vocab_size is {vocab_size} ({of}), but the tokenizer `{from}` has {larger} tokens");
         return Err(Error::usage(what));
     }
-    check_meta(meta.as_ref(), &path, vocab_size, tokenizer.as_ref())?;
-    tokens.check(vocab_size, &path)?;
+    check_tokens(&tokens, meta.as_ref(), &path, vocab_size, tokenizer.as_ref())?;
     let mut report = Report { files: 1, ..Report::default() };
     let (train, val, meta_bytes) = match &cfg.val_path {
         Some(val_path) => {
             let val_path = base_dir.join(val_path);
-            let val = Tokens::open(&val_path)?;
-            let meta = TokenMeta::read(&val_path)?;
-            check_meta(meta.as_ref(), &val_path, vocab_size, tokenizer.as_ref())?;
-            val.check(vocab_size, &val_path)?;
+            let (val, meta) = Tokens::open(&val_path)?;
+            check_tokens(&val, meta.as_ref(), &val_path, vocab_size, tokenizer.as_ref())?;
             report.files = 2;
             report.notes.extend(also_in(&[&val_path], &[&path]));
             report.split = format!("validation tokens are those of {}", val_path.display());
@@ -332,20 +328,26 @@ fn described(bin: &Path) -> String {
     TokenMeta::path(bin).display().to_string()
 }
 
-fn check_meta(meta: Option<&TokenMeta>, bin: &Path, vocab_size: usize, tokenizer: Option<&Tokenizer>) -> Result<()> {
-    let Some(meta) = meta else { return Ok(()) };
-    if meta.vocab_size > vocab_size {
-        let (of, more) = (described(bin), meta.vocab_size);
-        let what = format!("was made with a vocabulary of {more} ({of}), more than vocab_size {vocab_size}");
-        return Err(Error::invalid(bin, what));
-    }
-    match tokenizer.map(Tokenizer::hash) {
-        Some(hash) if hash != meta.tokenizer_hash => {
-            let what = format!("was made by the tokenizer {}, but the given one is {hash}", meta.tokenizer_hash);
-            Err(Error::invalid(bin, what))
+/// Checks that the tokens of the file `bin`, and its description, are those of a vocabulary and a tokenizer.
+fn check_tokens(
+    tokens: &Tokens,
+    meta: Option<&TokenMeta>,
+    bin: &Path,
+    vocab_size: usize,
+    tokenizer: Option<&Tokenizer>,
+) -> Result<()> {
+    if let Some(meta) = meta {
+        if meta.vocab_size > vocab_size {
+            let (of, more) = (described(bin), meta.vocab_size);
+            let what = format!("was made with a vocabulary of {more} ({of}), more than vocab_size {vocab_size}");
+            return Err(Error::invalid(bin, what));
         }
-        _ => Ok(()),
+        if let Some(hash) = tokenizer.map(Tokenizer::hash).filter(|hash| *hash != meta.tokenizer_hash) {
+            let what = format!("was made by the tokenizer {}, but the given one is {hash}", meta.tokenizer_hash);
+            return Err(Error::invalid(bin, what));
+        }
     }
+    tokens.check(vocab_size, bin)
 }
 
 #[cfg(test)]

@@ -143,11 +143,29 @@ pub struct Corpus {
     pub val: Tokens,
     /// Number of ids: all tokens are below it.
     pub vocab_size: usize,
-    /// Bytes of the validation text alone, without separators and special tokens, if known: bits/byte = nats/token * tokens / bytes / ln 2.
+    /// Bytes of the validation text alone, without separators and special tokens, if known.
     pub val_bytes: Option<u64>,
     /// The tokenizer of the ids, if known.
     pub tokenizer: Option<Tokenizer>,
     /// What was read, if it was read from files.
     #[cfg(feature = "native")]
     pub report: Option<Report>,
+}
+
+/// Bits per byte of text of a loss in nats per token, if `tokens` are the encoding of a known number of bytes, and not of none.
+#[cfg(feature = "native")]
+pub(crate) fn bits_per_byte(nats_per_token: f64, tokens: usize, bytes: Option<u64>) -> Option<f64> {
+    let bytes_per_token = bytes.filter(|bytes| *bytes > 0)? as f64 / tokens as f64;
+    Some(nats_per_token / std::f64::consts::LN_2 / bytes_per_token)
+}
+
+#[cfg(all(test, feature = "native"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_of_no_bytes_has_no_bits_per_byte() {
+        let nats = std::f64::consts::LN_2;
+        assert_eq!([None, Some(0), Some(20)].map(|bytes| bits_per_byte(nats, 10, bytes)), [None, None, Some(0.5)]);
+    }
 }

@@ -170,7 +170,7 @@ impl TokenFile {
     fn read(&self, range: Range<usize>) -> Result<Vec<u32>> {
         let ids = self.ids(range)?;
         self.check_stamp()?;
-        // A file that is written through a map has a late stamp.
+        // When a file is written through a map, its stamp changes late.
         if ids.iter().copied().fold(0, u32::max) > self.largest { Err(self.changed()) } else { Ok(ids) }
     }
 
@@ -239,11 +239,12 @@ impl TokenMeta {
 
 #[cfg(feature = "native")]
 impl Tokens {
-    /// Opens a token file and reads it once.
+    /// Opens a token file and reads it once. Also returns its description, if there is one.
     ///
     /// # Errors
-    /// When it cannot be read, is no regular file, is empty, has a size that is not a multiple of 4 bytes, or differs from its description.
-    pub fn open(path: &Path) -> Result<Self> {
+    /// When it cannot be read, is no regular file, is empty, has a size that is not a multiple of 4 bytes, or differs from its
+    /// description.
+    pub fn open(path: &Path) -> Result<(Self, Option<TokenMeta>)> {
         let file = files::open(path, Links::Follow)?;
         let size = file.metadata().map_err(|e| Error::io(path, e))?.len();
         if size == 0 {
@@ -253,13 +254,14 @@ impl Tokens {
             let what = format!("has {size} bytes, not a multiple of 4: a token file is little-endian u32 ids");
             return Err(Error::invalid(path, what));
         }
-        if let Some(meta) = TokenMeta::read(path)?
+        let meta = TokenMeta::read(path)?;
+        if let Some(meta) = &meta
             && meta.tokens != size / 4
         {
             let what = format!("has {} tokens, but {} says {}", size / 4, TokenMeta::path(path).display(), meta.tokens);
             return Err(Error::invalid(path, what));
         }
-        Tokens::of_file(file, path)
+        Ok((Tokens::of_file(file, path)?, meta))
     }
 
     fn of_file(file: File, path: &Path) -> Result<Self> {
@@ -445,7 +447,8 @@ mod tests {
             &|| std::fs::rename(&path, dir.path().join("other")).unwrap(),
             &|| std::fs::remove_file(dir.path().join("other")).unwrap(),
         ];
-        let tokens = Tokens::open(&path).unwrap();
+        let (tokens, none) = Tokens::open(&path).unwrap();
+        assert_eq!(none, None);
         for change in good {
             change();
             assert_eq!((&*tokens.read(2..4).unwrap(), tokens.to_vec().unwrap()), (&[2, 3][..], ids.clone()));
@@ -463,7 +466,7 @@ mod tests {
         for (i, change) in bad.iter().enumerate().take(if cfg!(unix) { 5 } else { 4 }) {
             write(&ids);
             edit().set_modified(written).unwrap();
-            let tokens = Tokens::open(&path).unwrap();
+            let (tokens, _) = Tokens::open(&path).unwrap();
             std::thread::sleep(std::time::Duration::from_millis(20)); // longer than a tick of the clock of files
             change();
             let message = tokens.read(0..1).unwrap_err().to_string();
@@ -480,7 +483,8 @@ mod tests {
         let mut writer = TokenWriter::create(&path).unwrap();
         writer.push(&[3]).unwrap();
         drop(writer);
-        assert_eq!(Tokens::open(&path).unwrap().to_vec().unwrap(), [1, 2]);
+        let (tokens, described) = Tokens::open(&path).unwrap();
+        assert_eq!((tokens.to_vec().unwrap(), described), (vec![1, 2], Some(meta)));
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2);
     }
 }

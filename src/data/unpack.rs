@@ -2,7 +2,7 @@
 
 use super::progress::Meter;
 use super::sources::{Packing, Source};
-use crate::error::Result;
+use crate::error::{Result, caught};
 use crate::files::{self, Links};
 use flate2::bufread::MultiGzDecoder;
 use ruzstd::decoding::errors::{FrameDecoderError, ReadFrameHeaderError};
@@ -19,8 +19,8 @@ pub(super) fn open<'a>(source: &Source, meter: &'a Meter) -> Result<Box<dyn BufR
     let plain = BufReader::with_capacity(BUFFER, Counted { file, meter });
     Ok(match source.packing {
         Packing::None => Box::new(plain),
-        Packing::Gzip => Box::new(BufReader::with_capacity(BUFFER, MultiGzDecoder::new(plain))),
-        Packing::Zstd => Box::new(BufReader::with_capacity(BUFFER, Frames::new(plain))),
+        Packing::Gzip => Box::new(BufReader::with_capacity(BUFFER, Guarded(MultiGzDecoder::new(plain)))),
+        Packing::Zstd => Box::new(BufReader::with_capacity(BUFFER, Guarded(Frames::new(plain)))),
     })
 }
 
@@ -34,6 +34,15 @@ impl Read for Counted<'_> {
         let n = self.file.read(to)?;
         self.meter.add(n as u64);
         Ok(n)
+    }
+}
+
+/// A decoder of a library, which may panic at a damaged file. A panic becomes an error.
+struct Guarded<R>(R);
+
+impl<R: Read> Read for Guarded<R> {
+    fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
+        caught(|| self.0.read(to)).unwrap_or_else(|_| Err(io::Error::other("it is damaged")))
     }
 }
 
@@ -99,6 +108,17 @@ mod tests {
         let file = [frame(&text), skippable, frame(""), frame("end")].concat();
         assert_eq!(all(&file).unwrap(), (text + "end").as_bytes());
         assert!(all(b"").unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_decoder_that_panics_is_an_error() {
+        struct Panics;
+        impl Read for Panics {
+            fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
+                Ok(usize::from(to[to.len()]))
+            }
+        }
+        assert_eq!(Guarded(Panics).read(&mut [0]).unwrap_err().to_string(), "it is damaged");
     }
 
     #[test]

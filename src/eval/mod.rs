@@ -1,7 +1,7 @@
 //! Evaluates a model file: perplexity, answers to the synthetic exam, and whether two backends agree on it.
 
 use crate::backend::{Backend, Difference, first_not_finite};
-use crate::data::{Tokens, sampler, synthetic};
+use crate::data::{Tokens, bits_per_byte, sampler, synthetic};
 use crate::formats::ModelFile;
 use crate::graph::{DType, Graph, Plan};
 use crate::infer::{Engine, EngineOptions, Sampling, load_weights};
@@ -19,7 +19,8 @@ const BATCH: usize = 4;
 pub struct Perplexity {
     /// Mean cross-entropy in nats per token.
     pub nats_per_token: f64,
-    /// Mean cross-entropy in bits per byte of text, comparable between tokenizers; `None` if the number of bytes is unknown.
+    /// Mean cross-entropy in bits per byte of text, comparable between tokenizers; `None` if the number of bytes is unknown
+    /// or 0.
     pub bits_per_byte: Option<f64>,
     /// Number of tokens scored.
     pub tokens: usize,
@@ -36,8 +37,8 @@ impl Perplexity {
 /// a window see each other, whether the model was trained so or not.
 ///
 /// # Errors
-/// When there are fewer tokens than one window needs, they cannot be read, an id is beyond the vocabulary, the loss is not finite, or the device
-/// fails.
+/// When there are fewer tokens than one window needs, they cannot be read, an id is beyond the vocabulary, the loss is not
+/// finite, or the device fails.
 pub fn perplexity(file: &ModelFile, backend: &Backend, tokens: &Tokens, bytes: Option<u64>) -> Result<Perplexity> {
     let seq = file.config.seq_len;
     let windows = sampler::eval_windows(tokens.len(), seq, usize::MAX);
@@ -79,8 +80,7 @@ pub fn perplexity(file: &ModelFile, backend: &Backend, tokens: &Tokens, bytes: O
     }
     let scored = windows.len() * seq;
     let nats_per_token = sum / scored as f64;
-    let bytes_per_token = bytes.map(|bytes| bytes as f64 / tokens.len() as f64);
-    let bits_per_byte = bytes_per_token.map(|bytes| nats_per_token / std::f64::consts::LN_2 / bytes);
+    let bits_per_byte = bits_per_byte(nats_per_token, tokens.len(), bytes);
     Ok(Perplexity { nats_per_token, bits_per_byte, tokens: scored })
 }
 

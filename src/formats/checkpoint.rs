@@ -26,9 +26,9 @@ impl ModelFile {
     /// Names the file and what is wrong with it.
     pub fn from_checkpoint(dir: &Path, allow_older: bool) -> Result<(ModelFile, ReadFrom)> {
         let (saved, skipped) = if dir.join("manifest.json").symlink_metadata().is_ok() {
-            (checkpoint::load(dir)?, Vec::new())
+            (checkpoint::load_model(dir)?, Vec::new())
         } else {
-            let found = checkpoint::newest_valid(dir)?;
+            let found = checkpoint::newest_model(dir)?;
             found.ok_or_else(|| Error::invalid(dir, "holds no checkpoint"))?
         };
         if let [newest, ..] = &skipped[..]

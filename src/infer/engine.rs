@@ -271,7 +271,8 @@ impl Engine {
         let slot_pages = self.context.div_ceil(PAGE);
         let (needed, held) = (self.pages.needed(slot, positions), self.pages.held());
         if needed > held {
-            // Twice as many, so that what is copied meanwhile stays less than what is written; if not, as many as it takes.
+            // Growing copies what is there. Twice as many pages keep that below what is written. If there is no memory for
+            // so many, it is as many as are needed.
             let ample = needed.max(2 * held).min(self.slots.len() * slot_pages);
             let mut grow = |pages| self.program.grow(&self.state.sizes(pages)).map(|()| pages);
             let grown = grow(ample).or_else(|e| if ample > needed { grow(needed) } else { Err(e) })?;
@@ -484,9 +485,26 @@ impl Engine {
         Ok(self.generate_all(&[prompt.to_vec()], &sampling)?.remove(0))
     }
 
-    /// Generates after each prompt, with as many side by side as there are slots. Errors as [`Engine::generate`].
+    /// Generates after each prompt, with as many side by side as there are slots. Errors as [`Engine::generate`]; then no
+    /// sequence of these prompts is left.
     #[cfg(feature = "native")]
     pub fn generate_all(&mut self, prompts: &[Vec<u32>], sampling: &Sampling) -> Result<Vec<(Vec<u32>, FinishReason)>> {
+        let cancelled = Arc::default();
+        let results = self.finish_all(prompts, sampling, &cancelled);
+        if results.is_err() {
+            cancelled.store(true, Ordering::Relaxed);
+            self.drop_cancelled();
+        }
+        results
+    }
+
+    #[cfg(feature = "native")]
+    fn finish_all(
+        &mut self,
+        prompts: &[Vec<u32>],
+        sampling: &Sampling,
+        cancelled: &Arc<AtomicBool>,
+    ) -> Result<Vec<(Vec<u32>, FinishReason)>> {
         let mut results: Vec<(Vec<u32>, Option<FinishReason>)> = vec![(Vec::new(), None); prompts.len()];
         let mut running = std::collections::HashMap::new();
         let mut waiting = prompts.iter().enumerate();
@@ -494,18 +512,14 @@ impl Engine {
             while self.free_slots() > 0
                 && let Some((i, prompt)) = waiting.next()
             {
-                running.insert(self.start(prompt, sampling.clone(), Arc::default())?, i);
+                running.insert(self.start(prompt, sampling.clone(), cancelled.clone())?, i);
             }
             for (id, event) in pollster::block_on(self.step())? {
                 let Some(i) = running.get(&id) else { continue };
                 match event {
                     Event::Token(token) => results[*i].0.push(token),
                     Event::Finished(reason) => results[*i].1 = Some(reason),
-                    Event::Failed(why) => {
-                        let ours = |s: &mut Sequence| running.contains_key(&s.id);
-                        self.slots.iter_mut().for_each(|slot| _ = slot.take_if(ours));
-                        return Err(Error::Model(why));
-                    }
+                    Event::Failed(why) => return Err(Error::Model(why)),
                 }
             }
         }
@@ -629,5 +643,23 @@ mod tests {
             }
             assert_eq!(tokens, 8);
         }
+    }
+
+    #[test]
+    fn prompts_that_fail_leave_no_sequence_and_no_page() {
+        let config =
+            ModelConfig { dim: 32, layers: 1, heads: 1, kv_heads: 1, ffn: 32, seq_len: 8, ..ModelConfig::default() };
+        let backend = Backend::Cpu(Cpu::new(Level::detect(), Some(1)).unwrap());
+        let mut engine = Engine::empty(&config, 32, &[], &backend, EngineOptions { slots: 2, context: 0 }).unwrap();
+        let sampling = Sampling { max_tokens: 4, ..Sampling::default() };
+        for _ in 0..4 {
+            // The second fills its context. The third, which is too long, takes its place while the first goes on.
+            let prompts = [vec![1], vec![2; 6], vec![3; 9]];
+            assert!(engine.generate_all(&prompts, &sampling).is_err());
+            assert_eq!(engine.free_slots(), 2);
+        }
+        assert!(engine.pages() <= 2, "{} pages", engine.pages());
+        assert!(engine.generate_all(&[vec![1], vec![32]], &sampling).is_err());
+        assert_eq!(pollster::block_on(engine.prompt_logits(&[1, 2], 2)).unwrap().len(), 1);
     }
 }

@@ -134,7 +134,7 @@ fn is_vacant(dir: &Path) -> Result<bool> {
     let is_lock = |entry: fs::DirEntry| {
         let pid = |text: String| text.trim().bytes().all(|b| b.is_ascii_digit());
         let is_file = entry.file_type().is_ok_and(|t| t.is_file()) && entry.file_name() == RunLock::FILE_NAME;
-        is_file && read_utf8(&entry.path(), Links::Refuse, 64).is_ok_and(pid)
+        is_file && read_utf8(&entry.path(), Links::Refuse, RunLock::MAX_BYTES).is_ok_and(pid)
     };
     match fs::read_dir(dir) {
         Ok(mut entries) => Ok(entries.all(|entry| entry.is_ok_and(is_lock))),

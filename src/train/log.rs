@@ -78,7 +78,7 @@ impl Log {
         while let Some(rewrite) = self.rewrites.first() {
             let before = read_or_empty(path)?;
             let kept = rewrite(&before);
-            // Under another name, the log stays as it is.
+            // A log with another name (a hard link) is replaced: what is under that name stays as it is.
             if kept != before || files::open(path, Links::Refuse).is_ok_and(|file| has_other_names(&file)) {
                 write_within(path, &kept)?;
             }

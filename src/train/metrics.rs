@@ -2,8 +2,9 @@
 //!
 //! A training record is `{step, tokens, loss, lr, grad_norm, tok_per_s}`, an evaluation record `{step, tokens, val_loss,
 //! val_bits_per_byte}`. Losses are in nats per token. JSON has no NaN: a value that is not finite becomes `null`. The record
-//! of a skipped step has `"skipped": true`, and the first one after a run has diverged `"diverged": true`. Each line is a single write to the operating system, so a killed process neither
-//! loses nor tears a line. A value that is exactly an f32 is written with the digits of an f32.
+//! of a skipped step has `"skipped": true`, and the first one after a run has diverged `"diverged": true`. Each line is a
+//! single write to the operating system, so a killed process neither loses nor tears a line. A value that is exactly an f32
+//! is written with the digits of an f32.
 
 use std::path::Path;
 
@@ -45,7 +46,7 @@ pub struct EvalRecord {
     pub tokens: u64,
     /// Cross-entropy in nats per token.
     pub val_loss: f64,
-    /// Cross-entropy in bits per byte of text; `None` if the number of bytes is unknown.
+    /// Cross-entropy in bits per byte of text; `None` if the number of bytes is unknown or 0.
     pub val_bits_per_byte: Option<f64>,
 }
 

@@ -134,7 +134,7 @@ pub(super) fn check(saved: &Checkpoint, new: &Config, corpus: &Corpus, sums: &Su
     if meta.tokenizer_hash != corpus.tokenizer.as_ref().map(|t| t.hash()) {
         return refuse(format!("with another tokenizer than that of {}{because}", corpus.name));
     }
-    if meta.state["data_crc32c"] != sums.train {
+    if meta.state.data_crc32c != Some(sums.train) {
         return refuse(format!("on data that differs from {}{because}", corpus.name));
     }
     let rows = saved.model.iter().find(|t| t.name == "embed.weight").and_then(|t| t.shape.first());
@@ -143,7 +143,7 @@ pub(super) fn check(saved: &Checkpoint, new: &Config, corpus: &Corpus, sums: &Su
     }
     let mut said = schedule(&old, new, meta.step)?;
     let other_windows = !changes(Class::Validation, &old, new)?.is_empty();
-    if other_windows || meta.state.get("val_crc32c").is_some_and(|crc| *crc != sums.val) {
+    if other_windows || meta.state.val_crc32c.is_some_and(|crc| crc != sums.val) {
         let step = meta.step;
         said.push(format!("validation losses after step {step} are of other windows than those up to it"));
     }

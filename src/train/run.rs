@@ -12,8 +12,8 @@ use super::signals::Signals;
 use super::tensorboard::EventWriter;
 use super::trainer::StepStats;
 use crate::backend::Backend;
-use crate::checkpoint::{self, Checkpoint, Meta};
-use crate::data::Corpus;
+use crate::checkpoint::{self, Checkpoint, Meta, RolledBack, RunState};
+use crate::data::{Corpus, bits_per_byte};
 use crate::error::mib;
 use crate::files::write_within;
 use crate::ops::STATS_RING;
@@ -60,7 +60,7 @@ pub struct Run {
     from: Option<PathBuf>,
     /// The weights are those of another run, of which nothing is saved here yet.
     forked: bool,
-    /// Steps whose statistics were read.
+    /// Steps whose statistics were read and counted.
     read: u64,
     /// The step from which on a checkpoint is to be saved that could not be saved when it was due.
     owed: Option<u64>,
@@ -81,27 +81,16 @@ enum Diverged {
 
 type BeforeStep = Box<dyn FnMut(&mut Session)>;
 
-/// The run's own state in a checkpoint.
+/// What a checkpoint keeps of the run besides its session.
 #[derive(Clone, Copy, Debug, Default)]
 struct State {
     skipped: u64,
     skipped_in_a_row: u64,
-    /// Steps in a row whose loss was that of a run that has diverged.
     diverged_in_a_row: u64,
     rolled_back: Option<RolledBack>,
-    /// The step of the last record of the log.
     logged: u64,
     train_loss: f64,
     val_loss: Option<f64>,
-}
-
-/// Where the run was rolled back to. Older checkpoints are next, until one is saved after `from`.
-#[derive(Clone, Copy, Debug, serde::Serialize, serde::Deserialize)]
-struct RolledBack {
-    /// The latest step at which it had to be.
-    from: u64,
-    /// The step of the checkpoint.
-    to: u64,
 }
 
 struct Logs {
@@ -140,7 +129,7 @@ impl Run {
             }
             Start::Fork { from, .. } => {
                 let none = || Error::usage(format!("--fork: {} has no checkpoint", from.display()));
-                Some(checkpoint::newest_valid(from)?.ok_or_else(none)?)
+                Some(checkpoint::newest_model(from)?.ok_or_else(none)?)
             }
             Start::Within(_) | Start::New(_) => None,
         };
@@ -153,7 +142,7 @@ impl Run {
             said.push(format!("{what} {} (step {})", saved.dir.display(), saved.meta.step));
             if !forked {
                 said.extend(resume::check(saved, &config, &corpus, &sums)?);
-                let before = saved.meta.state["device"].as_str().filter(|before| *before != device);
+                let before = saved.meta.state.device.as_ref().filter(|before| **before != device);
                 said.extend(before.map(|b| format!("steps so far ran on {b}; on {device} they may round differently")));
             } else {
                 said.extend(resume::fork(&Config::saved(saved)?, &config)?);
@@ -265,9 +254,7 @@ impl Run {
                 Err(Error::Stopped) => {}
                 ended => ended?,
             }
-            let unread = self.session.trainer.stats(self.read..self.session.step)?;
-            self.take_stats(&unread);
-            self.read = self.session.step;
+            self.take_stats()?;
             match self.finish() {
                 Err(Error::NotFinite(what)) if self.signals.pending().is_none() => self.roll_back(&what)?,
                 Err(Error::NotFinite(what)) => return Err(self.unsaved(&format!("checkpoint not saved: {what}"))),
@@ -299,12 +286,10 @@ impl Run {
             let save = due(self.session.config.train.checkpoint_interval) || self.owed.is_some_and(|at| step >= at);
             if log || full || save {
                 self.folder.check()?;
-                let stats = self.session.trainer.stats(self.read..step)?;
-                self.take_stats(&stats);
-                self.read = step;
-                if log {
+                let last = self.take_stats()?;
+                if let Some(last) = last.filter(|_| log) {
                     let seconds = since.elapsed().as_secs_f64();
-                    self.log(&stats, (step - logged) as f64 / seconds.max(1e-9));
+                    self.log(last, (step - logged) as f64 / seconds.max(1e-9));
                     (since, logged) = (Instant::now(), step);
                 }
                 if let Some(why) = self.trouble()? {
@@ -357,14 +342,21 @@ impl Run {
         Ok(())
     }
 
-    /// Why the run cannot go on from here, if it cannot: a value that is not finite, or too many skipped steps.
+    /// Why the run cannot go on from here, if it cannot: a value that is not finite, or too many skipped steps. The steps
+    /// after the first that showed it do not count.
     fn trouble(&mut self) -> Result<Option<String>> {
-        if self.state.skipped_in_a_row == 0 {
+        let row = self.state.skipped_in_a_row;
+        if row == 0 {
             return Ok(None);
         }
-        let many = self.state.skipped_in_a_row >= SKIPS_BEFORE_ROLLBACK;
+        if let Some(what) = self.session.trainer.not_finite()? {
+            // It was so at the first of them: a step that is skipped changes no value.
+            self.read = self.read.saturating_sub(row - 1);
+            self.state.skipped = self.state.skipped.saturating_sub(row - 1);
+            return Ok(Some(what));
+        }
         let what = format!("{SKIPS_BEFORE_ROLLBACK} steps in a row had a loss or gradient that cannot be used");
-        Ok(self.session.trainer.not_finite()?.or(many.then_some(what)))
+        Ok((row >= SKIPS_BEFORE_ROLLBACK).then_some(what))
     }
 
     /// The error of a run that ends without its last checkpoint.
@@ -394,6 +386,8 @@ impl Run {
             return Err(Error::Checkpoint(what));
         }
         if done {
+            let what = || format!("warning: the last {skipped} steps were skipped");
+            self.say([(skipped > 0).then(what)]);
             checkpoint::keep_final(&self.dir, step).map_err(|e| Error::Checkpoint(e.to_string()))?;
         }
         let mut saved = self.save(&name)?;
@@ -442,8 +436,13 @@ impl Run {
         self.logs.as_mut().expect("just opened")
     }
 
-    fn take_stats(&mut self, stats: &[StepStats]) {
-        for s in stats {
+    /// Counts the steps since the last time, and returns the statistics of the last. It ends with the step that is one too many
+    /// of those skipped in a row: so what a rollback does depends on the steps alone, not on when they are counted.
+    fn take_stats(&mut self) -> Result<Option<StepStats>> {
+        let mut stats = self.session.trainer.stats(self.read..self.session.step)?;
+        let last = stats.last().copied();
+        let counted = stats.iter().position(|s| {
+            self.read += 1;
             if s.skipped {
                 self.state.skipped += 1;
                 self.state.skipped_in_a_row += 1;
@@ -452,12 +451,15 @@ impl Run {
             } else {
                 self.state.skipped_in_a_row = 0;
             }
-        }
-        self.watch_for_divergence(stats);
+            self.state.skipped_in_a_row >= SKIPS_BEFORE_ROLLBACK
+        });
+        stats.truncate(counted.map_or(stats.len(), |at| at + 1));
+        self.watch_for_divergence(&stats);
         let good: Vec<f64> = stats.iter().filter(|s| !s.skipped).map(|s| f64::from(s.loss)).collect();
         if !good.is_empty() {
             self.state.train_loss = good.iter().sum::<f64>() / good.len() as f64;
         }
+        Ok(last)
     }
 
     /// A run has diverged if the loss was above that of a uniform guess by [`DIVERGED`] for a tenth of its steps, but from 10 to
@@ -478,8 +480,7 @@ impl Run {
         }
     }
 
-    fn log(&mut self, stats: &[StepStats], steps_per_s: f64) {
-        let last = stats.last().expect("a logged step has statistics");
+    fn log(&mut self, last: StepStats, steps_per_s: f64) {
         let shape = self.session.trainer.step.shape;
         let step = self.session.step;
         let lr = self.session.config.optim.schedule(step - 1, self.session.config.train.total_steps)
@@ -514,8 +515,7 @@ impl Run {
     pub fn evaluate(&mut self) -> Result<f64> {
         let val_loss = pollster::block_on(self.session.validate())?;
         let corpus = &self.session.corpus;
-        let bytes_per_token = corpus.val_bytes.map(|bytes| bytes as f64 / corpus.val.len() as f64);
-        let bits = bytes_per_token.map(|bytes| val_loss / std::f64::consts::LN_2 / bytes);
+        let bits = bits_per_byte(val_loss, corpus.val.len(), corpus.val_bytes);
         let (step, tokens) = (self.session.step, self.session.tokens);
         let mut scalars = vec![("val/loss", val_loss as f32)];
         scalars.extend(bits.map(|bits| ("val/bits_per_byte", bits as f32)));
@@ -542,15 +542,15 @@ impl Run {
             seed: self.session.config.train.seed,
             skipped_steps: s.skipped,
             tokenizer_hash: self.session.corpus.tokenizer.as_ref().map(|t| t.hash()),
-            state: serde_json::json!({
-                "skipped_in_a_row": s.skipped_in_a_row,
-                "diverged_in_a_row": s.diverged_in_a_row,
-                "rolled_back": s.rolled_back,
-                "logged": s.logged,
-                "data_crc32c": self.sums.train,
-                "val_crc32c": self.sums.val,
-                "device": self.device,
-            }),
+            state: RunState {
+                skipped_in_a_row: s.skipped_in_a_row,
+                diverged_in_a_row: s.diverged_in_a_row,
+                rolled_back: s.rolled_back,
+                logged: s.logged,
+                data_crc32c: Some(self.sums.train),
+                val_crc32c: Some(self.sums.val),
+                device: Some(self.device.clone()),
+            },
             ..Meta::default()
         };
         let (model, optimizer) = (self.session.trainer.model_tensors()?, self.session.trainer.optimizer_tensors()?);
@@ -561,9 +561,9 @@ impl Run {
     }
 
     /// Goes back to the newest good checkpoint, or, if the run was rolled back and has not come further since, to the newest that
-    /// is older than the one it went back to. It continues with the next data.
+    /// is older than the one it went back to. It continues with the data that follow those of the counted steps.
     fn roll_back(&mut self, why: &str) -> Result<()> {
-        let (at, State { skipped, rolled_back, logged, .. }) = (self.session.step, self.state);
+        let (at, State { skipped, rolled_back, logged, .. }) = (self.read, self.state);
         // No step before the first can be rolled back to.
         let most = rolled_back.map_or(Some(u64::MAX), |back| back.to.checked_sub(1));
         let (saved, warnings) = match most {
@@ -575,7 +575,9 @@ impl Run {
             let left = "there is no checkpoint to go back to";
             return Err(Error::Training(format!("{why}; {left}: lower the learning rates if this happens again")));
         };
-        let cursor = self.session.cursor;
+        let shape = self.session.trainer.step.shape;
+        let uncounted = (self.session.step - at).saturating_mul((shape.batch * shape.accum) as u64);
+        let cursor = self.session.cursor.saturating_sub(uncounted);
         let state = restore(&mut self.session, &saved)?;
         let step = self.session.step;
         (self.session.cursor, self.read, self.owed, self.saved) = (cursor, step, None, Some(step));
@@ -624,13 +626,12 @@ fn restore(session: &mut Session, saved: &Checkpoint) -> Result<State> {
     session.trainer.load(&saved.model, &saved.optimizer)?;
     let meta = &saved.meta;
     (session.step, session.cursor, session.tokens) = (meta.step, meta.data_cursor, meta.tokens);
-    let number = |key: &str| meta.state[key].as_u64().unwrap_or(0);
     Ok(State {
         skipped: meta.skipped_steps,
-        skipped_in_a_row: number("skipped_in_a_row"),
-        diverged_in_a_row: number("diverged_in_a_row"),
-        rolled_back: serde_json::from_value(meta.state["rolled_back"].clone()).unwrap_or_default(),
-        logged: number("logged"),
+        skipped_in_a_row: meta.state.skipped_in_a_row,
+        diverged_in_a_row: meta.state.diverged_in_a_row,
+        rolled_back: meta.state.rolled_back,
+        logged: meta.state.logged,
         train_loss: meta.train_loss.unwrap_or(f64::NAN),
         val_loss: meta.val_loss,
     })

@@ -17,8 +17,8 @@ const MOST_ALONE: Duration = Duration::from_millis(200);
 
 type Task = *const (dyn Fn(usize) + Sync);
 
-/// The job being run. The epoch counts jobs; the claims are the epoch (upper half) and the next part (lower half), so
-/// that a late thread cannot claim a part of a job it has not seen.
+/// The job being run. The epoch counts jobs; the claims are the epoch (upper 48 bits) and the next part (lower 16 bits),
+/// so that a late thread cannot claim a part of a job it has not seen.
 struct Shared {
     job: Mutex<(u64, Option<Job>)>,
     wake: Condvar,

@@ -38,6 +38,54 @@ fn a_fault_that_passes_costs_steps_but_no_data_is_read_again() {
     assert_eq!(state, (skipped, 20, 2 * (20 + skipped)));
 }
 
+/// Steps that are skipped for a while, for weights that are too large or no numbers, end the same whenever the log is written.
+#[test]
+fn a_rollback_does_not_depend_on_the_log() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = dir.path().join("first");
+    run(Start::New(&first), 6).train().unwrap();
+    for (value, skipped) in [(3e38, SKIPS_BEFORE_ROLLBACK), (f32::NAN, 1)] {
+        let ends = [1, 5, 64].map(|log_interval| {
+            let path = dir.path().join(format!("{value} {log_interval}"));
+            std::fs::create_dir_all(path.join("final")).unwrap();
+            for folder in ["", "final"] {
+                let files = first.join(folder).read_dir().unwrap().map(|e| e.unwrap().path());
+                for file in files.filter(|f| f.is_file()) {
+                    std::fs::copy(&file, path.join(folder).join(file.file_name().unwrap())).unwrap();
+                }
+            }
+            let mut run = run(Start::Resume(&path), 50);
+            run.session.config.train.log_interval = log_interval;
+            let mut good = None;
+            run.before_each_step(move |session| {
+                let at = session.cursor / 2; // steps that read data
+                if at == 10 {
+                    let mut weights = session.trainer.model_tensors().unwrap();
+                    good = Some((session.step, weights.clone()));
+                    weights.iter_mut().find(|t| t.name == "norm.weight").unwrap().data.fill(value);
+                    session.trainer.load_model(&weights).unwrap();
+                }
+                // Unless the run went back meanwhile, the weights recover.
+                if let Some((step, weights)) = good.take_if(|_| at == 10 + SKIPS_BEFORE_ROLLBACK && value.is_finite())
+                    && session.step == step + SKIPS_BEFORE_ROLLBACK
+                {
+                    session.trainer.load_model(&weights).unwrap();
+                }
+            });
+            run.train().unwrap();
+            let bits = |t: &checkpoint::Array| t.data.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
+            let weights: Vec<_> = run.session.trainer.model_tensors().unwrap().iter().map(bits).collect();
+            (run.state.skipped, run.session.cursor, weights)
+        });
+        assert_eq!((ends[0].0, ends[0].1), (skipped, 2 * (50 + skipped + 4)), "{value}");
+        assert!(
+            ends.iter().all(|end| *end == ends[0]),
+            "{value}: {:?}",
+            ends.map(|(skipped, cursor, _)| (skipped, cursor))
+        );
+    }
+}
+
 #[test]
 fn other_validation_data_are_said() {
     let dir = tempfile::tempdir().unwrap();
