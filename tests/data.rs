@@ -371,4 +371,13 @@ fn validation_on_training_files_is_said() {
     assert!(said("all/../all").contains("2 of 2 validation files are training files"), "{}", said("all/../all"));
     assert!(said("all/b.txt").contains("1 of 1 validation files are training files"), "{}", said("all/b.txt"));
     assert!(!said("c.txt").contains("training files"), "{}", said("c.txt"));
+
+    write_ids(&dir.path().join("a.bin"), &(0..20).collect::<Vec<_>>());
+    write_ids(&dir.path().join("b.bin"), &[3, 1]);
+    let said = |val: &str| {
+        let keys = format!("dataset = \"tokens\"\npath = \"a.bin\"\nvocab_size = 20\nval_path = \"{val}\"");
+        load_in(dir.path(), &keys).unwrap().report.unwrap().to_string()
+    };
+    assert!(said("all/../a.bin").contains("1 of 1 validation files are training files"), "{}", said("a.bin"));
+    assert!(!said("b.bin").contains("training files"), "{}", said("b.bin"));
 }

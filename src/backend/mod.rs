@@ -106,15 +106,16 @@ impl Program {
         &self.plan
     }
 
-    /// Bytes of all buffers, plus the packed copies of operands that the CPU backend keeps.
+    /// Bytes of all buffers, plus the packed copies of operands that the CPU backend keeps and the scratch memory of the
+    /// others.
     pub fn bytes(&self) -> usize {
-        let packed = match &self.device {
+        let more = match &self.device {
             Device::Cpu(program) => program.packed_bytes(),
-            Device::Wgpu(_) => 0,
+            Device::Wgpu(_) => self.plan.scratch(),
             #[cfg(feature = "cuda")]
-            Device::Cuda(_) => 0,
+            Device::Cuda(program) => program.scratch_bytes(),
         };
-        self.plan.bytes() + self.grown + packed
+        self.plan.bytes() + self.grown + more
     }
 
     /// Gives persistent tensors more room behind their last element, up to so many bytes each. They keep what they hold; what is

@@ -104,6 +104,15 @@ pub(super) struct Documents {
     skipped: Named,
 }
 
+/// What is to be said of validation files that are among those of training, too.
+pub fn also_in(val: &[&Path], train: &[&Path]) -> Option<String> {
+    let [ours, theirs]: [HashSet<PathBuf>; 2] =
+        [val, train].map(|files| files.iter().filter_map(|file| file.canonicalize().ok()).collect());
+    let (both, all) = (ours.intersection(&theirs).count(), val.len());
+    let what = "validation files are training files, too: their loss is of text that is trained on";
+    (both > 0).then(|| format!("{both} of {all} {what}"))
+}
+
 impl Documents {
     /// Finds and counts the documents at `path`, of which `fraction` may be held back for validation.
     ///
@@ -168,17 +177,9 @@ impl Documents {
 
     /// What is to be said of files that are among those of `train`, too.
     pub fn also_in(&self, train: &Documents) -> Option<String> {
-        let files = |of: &Documents| -> HashSet<PathBuf> {
-            of.sources.iter().filter_map(|source| source.path.canonicalize().ok()).collect()
-        };
-        let (ours, theirs) = (files(self), files(train));
-        let both = ours.intersection(&theirs).count();
-        (both > 0).then(|| {
-            let all = self.sources.len();
-            format!(
-                "{both} of {all} validation files are training files, too: their loss is of text that is trained on"
-            )
-        })
+        let [ours, theirs]: [Vec<&Path>; 2] =
+            [self, train].map(|of| of.sources.iter().map(|source| &*source.path).collect());
+        also_in(&ours, &theirs)
     }
 
     /// Adds files and what was left out to a report.

@@ -1,6 +1,6 @@
 //! Loads the corpus that a configuration describes.
 
-use super::documents::{Documents, Format, Side, Split, clear_of, cut_near};
+use super::documents::{Documents, Format, Side, Split, also_in, clear_of, cut_near};
 use super::encode::{Encoder, Out};
 use super::read::Chunk;
 use super::report::{Report, Share};
@@ -251,6 +251,7 @@ fn load_tokens(cfg: &DataConfig, base_dir: &Path) -> Result<Corpus> {
             check_meta(meta.as_ref(), &val_path, vocab_size, tokenizer.as_ref())?;
             val.check(vocab_size, &val_path)?;
             report.files = 2;
+            report.notes.extend(also_in(&[&val_path], &[&path]));
             report.split = format!("validation tokens are those of {}", val_path.display());
             (tokens, val, meta.map(|m| m.bytes))
         }

@@ -7,7 +7,7 @@ mod plan;
 
 pub(crate) use backward::Accumulate;
 pub use backward::Backward;
-pub use op::{Access, Binding, DType, Grad, Op};
+pub use op::{Access, Binding, DType, Grad, Op, Pass};
 pub use plan::{Plan, Slot};
 
 use cpu_kernels::{ArgWords, Args};

@@ -47,9 +47,17 @@ pub struct Binding {
     pub dtype: DType,
 }
 
+/// One dispatch of an op's shader.
+pub struct Pass {
+    /// The entry point, a function of the shader. That of the first pass is `main`.
+    pub entry: &'static str,
+    /// Workgroups in x, y and z. A pass without any does not run.
+    pub grid: fn(&ArgWords) -> [u32; 3],
+}
+
 /// An op: an entry of the op table.
 pub struct Op {
-    /// Its name, also that of its shader, its kernel and its entry point.
+    /// Its name, also that of its shader and its kernel.
     pub name: &'static str,
     /// WGSL source. A line `//#import name` includes the snippet `shaders/shared/name.wgsl`.
     pub shader: &'static str,
@@ -59,8 +67,11 @@ pub struct Op {
     pub fields: &'static [(&'static str, &'static str)],
     /// Its buffers, in the order in which shader and kernel take them.
     pub bindings: &'static [Binding],
-    /// Workgroups in x, y and z.
-    pub grid: fn(&ArgWords) -> [u32; 3],
+    /// What a GPU runs, one after the other. A CPU's kernel does all at once.
+    pub passes: &'static [Pass],
+    /// Words of the memory in which a GPU's passes hand results on: `scratch` in the shader, its last buffer. Passes write it
+    /// before they read it. `None` where the shader has none.
+    pub scratch: Option<fn(&ArgWords) -> usize>,
     /// Elementary operations, roughly. They determine the number of threads on a CPU and the nodes in a GPU submission.
     pub work: fn(&ArgWords) -> u64,
     /// Floating-point or integer multiply-adds of a matrix product, counted as two each; 0 for other ops.

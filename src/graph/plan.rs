@@ -6,7 +6,7 @@
 //! which is faster: a slot takes the largest temporary, then the largest of the rest that fits before it, and so on. That is
 //! O(n log^2 n) for n temporaries.
 
-use super::{Graph, Kind, Tensor, TensorId};
+use super::{Graph, Kind, Node, Tensor, TensorId};
 
 /// One buffer of a plan.
 #[derive(Clone, Debug)]
@@ -67,6 +67,12 @@ impl Plan {
         tensors.iter().for_each(|t| self.slot_of[t.index()] = Some(self.slots.len() as u32));
         let bytes = tensors.iter().map(|t| self.graph.tensor(*t).bytes()).max().unwrap_or(0);
         self.slots.push(Slot { bytes, tensors });
+    }
+
+    /// Bytes of the memory in which the passes of an op hand results on: what the node that needs most takes.
+    pub fn scratch(&self) -> usize {
+        let words = |node: &Node| node.op.scratch.map_or(0, |words| words(&node.args));
+        self.graph.nodes.iter().map(words).max().unwrap_or(0).saturating_mul(4)
     }
 
     /// The slot of a tensor, an index into [`Plan::slots`].

@@ -17,7 +17,7 @@ mod norm;
 mod optimizer;
 mod sampling;
 
-use crate::graph::{Access, Accumulate, Backward, Binding, DType, Grad, Graph, Op, TensorId};
+use crate::graph::{Access, Accumulate, Backward, Binding, DType, Grad, Graph, Op, Pass, TensorId};
 use cpu_kernels::Args;
 use std::ops::Range;
 
@@ -86,7 +86,7 @@ macro_rules! access {
 
 macro_rules! ops {
     ($($id:ident = $name:ident($args:ident) [$($buf:ident: $access:ident $dtype:ident),* $(,)?]
-        grid $grid:expr, work $work:expr $(, flops $flops:expr)? $(, grad $grad:expr)?;)*) => {
+        grid $grid:expr $(, pass $entry:ident $more:expr)* $(, scratch $scratch:expr)?, work $work:expr $(, flops $flops:expr)? $(, grad $grad:expr)?;)*) => {
         $(#[doc = concat!("The op `", stringify!($name), "`: `shaders/", stringify!($name), ".wgsl`.")]
         pub static $id: Op = Op {
             name: stringify!($name),
@@ -94,9 +94,28 @@ macro_rules! ops {
             kernel: &cpu_kernels::ops::$id,
             fields: cpu_kernels::ops::$name::$args::FIELDS,
             bindings: &[$(Binding { name: stringify!($buf), access: access!($access), dtype: DType::$dtype }),*],
-            grid: |words| {
-                let grid: fn(cpu_kernels::ops::$name::$args) -> [u32; 3] = $grid;
-                grid(Args::from_words(words))
+            passes: &[
+                Pass {
+                    entry: "main",
+                    grid: |words| {
+                        let grid: fn(cpu_kernels::ops::$name::$args) -> [u32; 3] = $grid;
+                        grid(Args::from_words(words))
+                    },
+                },
+                $(Pass {
+                    entry: stringify!($entry),
+                    grid: |words| {
+                        let grid: fn(cpu_kernels::ops::$name::$args) -> [u32; 3] = $more;
+                        grid(Args::from_words(words))
+                    },
+                },)*
+            ],
+            scratch: {
+                let scratch: &[fn(&cpu_kernels::ArgWords) -> usize] = &[$(|words| {
+                    let scratch: fn(cpu_kernels::ops::$name::$args) -> usize = $scratch;
+                    scratch(Args::from_words(words))
+                })?];
+                scratch.first().copied()
             },
             work: |words| {
                 let work: fn(cpu_kernels::ops::$name::$args) -> u64 = $work;

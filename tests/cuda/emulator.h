@@ -1,16 +1,19 @@
 // The part of CUDA that translated shaders use, for the host's C++ compiler, and two ways to launch them: a main that reads
 // calls from a file, and the functions of the driver that the backend uses, for a library that replaces libcuda.
 //
-// The threads of a block are fibers that run one after the other and switch at __syncthreads, so results are deterministic.
+// The threads of a block are fibers that run one after the other and switch at barriers, so results are deterministic. The
+// threads of a warp meet at its instructions, too.
 // Workgroup memory is filled with garbage before each block, because a GPU does not clear it.
 //
 // The prelude, each kernel in its own namespace, and the table of kernels follow.
 
+#include <array>
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <deque>
 #include <memory>
 #include <tuple>
 #include <ucontext.h>
@@ -22,7 +25,8 @@
 #define __CUDA_ARCH__ 600
 #define __global__
 #define __device__
-#define __launch_bounds__(threads)
+#define __launch_bounds__(...)
+#define NANOTERN_EMULATED
 // A separate section, whose bounds the linker provides.
 #define __shared__ static __attribute__((section("shared_memory")))
 extern char __start_shared_memory[] __attribute__((visibility("hidden")));
@@ -45,6 +49,9 @@ static unsigned __float_as_uint(float a) {
     return r;
 }
 
+static float __int_as_float(int a) { return __uint_as_float(unsigned(a)); }
+static float __fadd_rn(float a, float b) { return a + b; }
+static float __fmaf_rn(float a, float b, float c) { return fmaf(a, b, c); }
 static int __clz(int a) { return a == 0 ? 32 : __builtin_clz(unsigned(a)); }
 static float rsqrtf(float a) { return 1.0f / sqrtf(a); }
 
@@ -73,30 +80,122 @@ template <auto kernel> static void call(void** parameters) {
     call_with<kernel>(kernel, parameters, std::make_index_sequence<count(kernel)>());
 }
 
+// A copy to shared memory that is done when it is waited for.
+struct Copy {
+    char* to;
+    const char* from;
+    unsigned bytes;
+};
+
+// Where a fiber is: it runs, it waits for its warp or for its block, or it has ended.
+enum class At { RUN, WARP, BLOCK, END };
+
 struct Fiber {
     static constexpr size_t STACK = 256 << 10;
     std::unique_ptr<char[]> stack{new char[STACK]};
     ucontext_t context;
-    bool done = true;
+    At at = At::END;
+    // Instructions of a warp so far.
+    unsigned meetings = 0;
+    // The groups of copies that were not waited for; the last one is open.
+    std::deque<std::vector<Copy>> copies{1};
 };
 static ucontext_t scheduler;
 static Fiber* current;
 static const Entry* running;
 static void** arguments;
 
-static void __syncthreads() {
+static void wait_at(At at) {
     if (!running->barriers) fail(running->name, "a barrier that was not expected");
+    current->at = at;
     swapcontext(&current->context, &scheduler);
 }
 
+static void __syncthreads() { wait_at(At::BLOCK); }
+
 static void fiber_main() {
     running->call(arguments);
-    current->done = true;
+    current->at = At::END;
+}
+
+// What the lanes of a warp hand to an instruction. Two are in use in turn: a lane may be at the next one when another still
+// reads.
+typedef std::array<unsigned, 6> Operands;
+static Operands warps[32][2][32];
+
+// Meets the other lanes of the warp; returns the operands of all.
+static const Operands* meet(const Operands& own) {
+    Operands* all = warps[threadIdx.x / 32][current->meetings++ % 2];
+    all[threadIdx.x % 32] = own;
+    wait_at(At::WARP);
+    return all;
+}
+
+static unsigned place(const void* shared) { return unsigned(static_cast<const char*>(shared) - __start_shared_memory); }
+
+static void mma(int (&d)[4], const unsigned (&a)[4], unsigned b0, unsigned b1, const int (&c)[4]) {
+    const Operands* all = meet({a[0], a[1], a[2], a[3], b0, b1});
+    const unsigned lane = threadIdx.x % 32;
+    int result[4];
+    for (unsigned i = 0; i < 4; i++) {
+        const unsigned column = lane % 4 * 2 + i % 2;
+        result[i] = c[i];
+        for (unsigned k = 0; k < 32; k++) {
+            const unsigned x = all[lane / 4 * 4 + k % 16 / 4][i / 2 + k / 16 * 2];
+            const unsigned y = all[column * 4 + k % 16 / 4][4 + k / 16];
+            result[i] += int8_t(x >> (k % 4 * 8)) * int8_t(y >> (k % 4 * 8));
+        }
+    }
+    memcpy(d, result, sizeof result);
+}
+
+static void load_matrices(unsigned (&r)[4], unsigned row) {
+    const Operands* all = meet({row});
+    const unsigned lane = threadIdx.x % 32;
+    for (unsigned i = 0; i < 4; i++) {
+        const unsigned from = all[i * 8 + lane / 4][0];
+        if (from % 16 != 0) fail(running->name, "a row of a matrix that is not aligned");
+        memcpy(&r[i], __start_shared_memory + from + lane % 4 * 4, 4);
+    }
+}
+
+static void copy16(unsigned to, const void* from, unsigned bytes) {
+    if (to % 16 != 0 || uintptr_t(from) % 16 != 0) fail(running->name, "a copy that is not aligned");
+    current->copies.back().push_back({__start_shared_memory + to, static_cast<const char*>(from), bytes});
+}
+
+static void end_copies() { current->copies.emplace_back(); }
+
+template <int N> static void wait_for_copies() {
+    while (current->copies.size() > N + 1) {
+        for (const Copy& copy : current->copies.front()) {
+            memset(copy.to, 0, 16);
+            memcpy(copy.to, copy.from, copy.bytes);
+        }
+        current->copies.pop_front();
+    }
 }
 
 static dim3 thread(unsigned i) {
     const dim3& block = running->block;
     return {i % block.x, i / block.x % block.y, i / block.x / block.y};
+}
+
+// Runs the threads of a warp until they wait for the block or have ended; returns how many wait.
+static unsigned run_warp(Fiber* fibers, unsigned first, unsigned rest) {
+    const unsigned lanes = rest < 32 ? rest : 32;
+    for (;;) {
+        unsigned met = 0, waiting = 0;
+        for (unsigned i = 0; i < lanes; i++) {
+            threadIdx = thread(first + i);
+            current = &fibers[i];
+            if (current->at != At::END) swapcontext(&scheduler, &current->context);
+            met += current->at == At::WARP;
+            waiting += current->at == At::BLOCK;
+        }
+        if (met == 0) return waiting;
+        if (met != lanes) fail(running->name, "some threads of a warp wait for others that do not come");
+    }
 }
 
 static void run_block() {
@@ -113,7 +212,9 @@ static void run_block() {
     if (fibers.size() < threads) fibers.resize(threads);
     for (unsigned i = 0; i < threads; i++) {
         Fiber& fiber = fibers[i];
-        fiber.done = false;
+        fiber.at = At::RUN;
+        fiber.meetings = 0;
+        fiber.copies.assign(1, {});
         getcontext(&fiber.context);
         fiber.context.uc_stack.ss_sp = fiber.stack.get();
         fiber.context.uc_stack.ss_size = Fiber::STACK;
@@ -122,12 +223,7 @@ static void run_block() {
     }
     for (unsigned waiting = threads; waiting > 0;) {
         waiting = 0;
-        for (unsigned i = 0; i < threads; i++) {
-            threadIdx = thread(i);
-            current = &fibers[i];
-            swapcontext(&scheduler, &current->context);
-            waiting += !current->done;
-        }
+        for (unsigned first = 0; first < threads; first += 32) waiting += run_warp(&fibers[first], first, threads - first);
         if (waiting != 0 && waiting != threads) fail(running->name, "some threads wait at a barrier and others have ended");
     }
 }
@@ -147,19 +243,21 @@ static uint32_t word(FILE* file) {
     return r;
 }
 
-// main INPUT OUTPUT. The input is a sequence of calls in words: number of the kernel, 16 words of its uniform, 3 of its grid,
-// number of buffers. For each buffer follows the number of an earlier buffer to use, or 0xffffffff, its length and its words.
+// main INPUT OUTPUT. The input is a sequence of calls in words: number of launches, for each the number of the kernel and 3
+// of its grid, then 16 of the uniform, number of buffers. For each buffer follows the number of an earlier buffer to use, or 0xffffffff, its length and its words.
 // The output is the words of all buffers after each call.
 int main(int argc, char** argv) {
     FILE* input = argc == 3 ? fopen(argv[1], "rb") : nullptr;
     FILE* output = input ? fopen(argv[2], "wb") : nullptr;
     if (!output) fail("main", "it takes an input and an output");
     alarm(120);  // a loop that was translated wrongly may be endless
-    uint32_t kernel;
-    while (fread(&kernel, 4, 1, input) == 1) {
+    uint32_t passes;
+    while (fread(&passes, 4, 1, input) == 1) {
+        std::vector<std::array<uint32_t, 4>> launches(passes);
+        for (auto& launch : launches)
+            for (uint32_t& w : launch) w = word(input);
         uint32_t args[16];
         for (uint32_t& w : args) w = word(input);
-        const dim3 grid = {word(input), word(input), word(input)};
         const uint32_t count = word(input);
         std::vector<std::vector<uint32_t>> buffers(count);
         std::vector<uint32_t> places(count);
@@ -178,8 +276,10 @@ int main(int argc, char** argv) {
             parameters.push_back(&addresses[i]);
             parameters.push_back(&bytes[i]);
         }
-        if (parameters.size() != table[kernel].parameters) fail(table[kernel].name, "it has other parameters");
-        launch(&table[kernel], grid, parameters.data());
+        for (const auto& [kernel, x, y, z] : launches) {
+            if (parameters.size() != table[kernel].parameters) fail(table[kernel].name, "it has other parameters");
+            launch(&table[kernel], {x, y, z}, parameters.data());
+        }
         for (uint32_t place : places) {
             const std::vector<uint32_t>& buffer = buffers[place];
             if (fwrite(buffer.data(), 4, buffer.size(), output) != buffer.size()) fail("output", "it cannot be written");

@@ -1,6 +1,6 @@
 //! Compiles translated shaders, the same text as for NVRTC, with the host's C++ compiler and runs them on the CPU.
 
-use nanotern::backend::cuda::{Kernel, PRELUDE};
+use nanotern::backend::cuda::{Entry, Kernel, PRELUDE};
 use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -14,11 +14,11 @@ pub enum Buffer {
     Same(usize),
 }
 
-/// A launch of a kernel, by its number.
+/// Launches on the same buffers, one after the other.
 pub struct Call {
-    pub kernel: usize,
+    /// Each a function, by its number among those of all kernels, and its grid.
+    pub launches: Vec<(usize, [u32; 3])>,
     pub args: [u32; 16],
-    pub grid: [u32; 3],
     pub buffers: Vec<Buffer>,
 }
 
@@ -38,12 +38,16 @@ impl Emulator {
         let mut source = format!("{}\n{PRELUDE}\n", include_str!("emulator.h"));
         let mut table = String::new();
         for (name, kernel) in kernels {
-            let ([x, y, z], text) = (kernel.block, &kernel.source);
+            let text = &kernel.source;
             writeln!(source, "namespace n_{name} {{\n{text}}}").unwrap();
-            let (kernel, barriers) = (format!("n_{name}::{name}"), text.contains("__syncthreads"));
-            writeln!(table, "{{\"{name}\", call<{kernel}>, count({kernel}), {{{x}, {y}, {z}}}, {barriers}}},").unwrap();
+            let barriers = text.contains("__syncthreads");
+            for Entry { name: function, block: [x, y, z], .. } in &kernel.entries {
+                let kernel = format!("n_{name}::{function}");
+                writeln!(table, "{{\"{function}\", call<{kernel}>, count({kernel}), {{{x}, {y}, {z}}}, {barriers}}},")
+                    .unwrap();
+            }
         }
-        let entries = kernels.len();
+        let entries: usize = kernels.iter().map(|(_, kernel)| kernel.entries.len()).sum();
         write!(source, "const Entry table[] = {{\n{table}}};\nconst size_t entries = {entries};\n").unwrap();
         let dir = TempDir::new().unwrap();
         std::fs::write(dir.path().join("kernels.cpp"), source).unwrap();
@@ -67,8 +71,9 @@ impl Emulator {
     pub fn run(&self, calls: &[Call]) -> Vec<Vec<Vec<u32>>> {
         let mut input: Vec<u32> = Vec::new();
         for call in calls {
-            input.push(call.kernel as u32);
-            input.extend(call.args.iter().chain(&call.grid));
+            input.push(call.launches.len() as u32);
+            input.extend(call.launches.iter().flat_map(|(function, [x, y, z])| [*function as u32, *x, *y, *z]));
+            input.extend(call.args);
             input.push(call.buffers.len() as u32);
             for buffer in &call.buffers {
                 match buffer {

@@ -14,9 +14,9 @@ use cases::Data;
 use common::cli::Project;
 use compare::{Bench, graph, verdict, words};
 use emulator::{Buffer, Call, Emulator};
-use nanotern::backend::cuda::{Kernel, compile, devices, has_nvrtc, translate};
+use nanotern::backend::cuda::{Entry, Kernel, NATIVE, Native, NativePass, compile, devices, has_nvrtc, translate};
 use nanotern::backend::{Options, open, shader_source};
-use nanotern::graph::Op;
+use nanotern::graph::{Op, Pass};
 use nanotern::ops::TABLE;
 use std::io::Write;
 
@@ -34,14 +34,19 @@ fn nvrtc() -> bool {
     found
 }
 
-/// Compiles every op's shader for `arch`, on all cores.
-fn compile_all(arch: &str) -> Vec<(&'static str, Vec<u8>)> {
+/// Compiles every op's shader and every native kernel for `arch`, on all cores.
+fn compile_all(arch: &str, capability: (usize, usize)) -> Vec<(&'static str, Vec<u8>)> {
     let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
-    let build =
-        |op: &&'static Op| (op.name, compile(op.name, &kernel(op).source, arch).unwrap_or_else(|e| panic!("{e}")));
+    let native = NATIVE.iter().filter(|native| native.capability <= capability);
+    let sources: Vec<(&str, String)> = (TABLE.iter().map(|op| (op.name, kernel(op).source)))
+        .chain(native.map(|native| (native.name, native.source.to_string())))
+        .collect();
+    let build = |(name, source): &(&'static str, String)| {
+        (*name, compile(name, source, arch).unwrap_or_else(|e| panic!("{e}")))
+    };
     std::thread::scope(|scope| {
-        let parts = (0..threads).map(|i| TABLE.iter().skip(i).step_by(threads));
-        let jobs: Vec<_> = parts.map(|ops| scope.spawn(move || ops.map(build).collect::<Vec<_>>())).collect();
+        let parts = (0..threads).map(|i| sources.iter().skip(i).step_by(threads));
+        let jobs: Vec<_> = parts.map(|part| scope.spawn(move || part.map(build).collect::<Vec<_>>())).collect();
         jobs.into_iter().flat_map(|job| job.join().unwrap()).collect()
     })
 }
@@ -51,8 +56,8 @@ fn every_shader_compiles_with_nvrtc() {
     if !nvrtc() {
         return;
     }
-    for arch in ["sm_70", "sm_80", "sm_90"] {
-        for (name, image) in compile_all(arch) {
+    for (arch, capability) in [("sm_70", (7, 0)), ("sm_80", (8, 0)), ("sm_90", (9, 0))] {
+        for (name, image) in compile_all(arch, capability) {
             assert!(image.starts_with(b"\x7fELF"), "{name} for {arch} is not machine code");
         }
     }
@@ -66,26 +71,61 @@ fn every_shader_compiles_with_nvrtc() {
 /// With the limits of `tests/op_parity`, but without its allowance for a GPU's division.
 #[test]
 fn translated_shaders_agree_with_their_definition() {
-    let kernels: Vec<(&str, Kernel)> = TABLE.iter().map(|op| (op.name, kernel(op))).collect();
+    let native = |native: &Native| {
+        let entry =
+            |pass: &NativePass| Entry { point: String::new(), name: pass.function.into(), block: [pass.threads, 1, 1] };
+        Kernel { source: native.source.into(), entries: native.passes.iter().map(entry).collect() }
+    };
+    let translated = TABLE.iter().map(|op| (op.name, kernel(op)));
+    let kernels: Vec<(&str, Kernel)> =
+        translated.chain(NATIVE.iter().map(|kernel| (kernel.name, native(kernel)))).collect();
     let Some(emulator) = Emulator::new(&kernels) else { return };
     let cases = cases::all();
     let (nodes, mut reference) = (graph(&cases).0.nodes, Bench::new(&common::scalar(), &cases));
-    let call = |(case, node): (&cases::Case, &nanotern::graph::Node)| Call {
-        kernel: TABLE.iter().position(|op| op.name == node.op.name).unwrap(),
-        args: node.args,
-        grid: (node.op.grid)(&node.args),
-        buffers: (case.data.iter())
-            .map(|data| match data {
-                Data::Same(i) => Buffer::Same(*i),
-                data => Buffer::Words(words(data)),
-            })
-            .collect(),
+    let functions: Vec<&str> =
+        kernels.iter().flat_map(|(_, kernel)| &kernel.entries).map(|entry| entry.name.as_str()).collect();
+    let buffer = |data: &Data| match data {
+        Data::Same(i) => Buffer::Same(*i),
+        data => Buffer::Words(words(data)),
+    };
+    let call = |(case, node): (&cases::Case, &nanotern::graph::Node)| {
+        let kernel = &kernels.iter().find(|(name, _)| *name == node.op.name).unwrap().1;
+        let launch = |pass: &Pass| {
+            let Entry { name, .. } = kernel.entries.iter().find(|entry| entry.point == pass.entry).unwrap();
+            (functions.iter().position(|function| function == name).unwrap(), (pass.grid)(&node.args))
+        };
+        let scratch = node.op.scratch.map(|words| Buffer::Words(vec![0x7fc0_0000; words(&node.args)]));
+        Call {
+            launches: node.op.passes.iter().map(launch).collect(),
+            args: node.args,
+            buffers: case.data.iter().map(buffer).chain(scratch).collect(),
+        }
     };
     let calls: Vec<Call> = cases.iter().zip(&nodes).map(call).collect();
     let mut failures = Vec::new();
     for (i, (case, got)) in cases.iter().zip(emulator.run(&calls)).enumerate() {
         if let Some(what) = verdict(case, false, &reference.run(i, case), &got) {
             failures.push(format!("{}: {what} ({})", case.op.name, case.args));
+        }
+    }
+    // Native kernels give the bits of the scalar kernels.
+    for native in NATIVE {
+        let number = |pass: &NativePass| functions.iter().position(|name| *name == pass.function).unwrap();
+        let taken: Vec<usize> =
+            (0..cases.len()).filter(|i| cases[*i].op.name == native.op && (native.takes)(&nodes[*i].args)).collect();
+        assert!(taken.len() > 3, "{}: {} cases", native.name, taken.len());
+        let call = |i: &usize| {
+            let (case, args) = (&cases[*i], nodes[*i].args);
+            let scratch = Buffer::Words(vec![0x7fc0_0000; (native.scratch)(&args)]);
+            let launches = native.passes.iter().map(|pass| (number(pass), (pass.grid)(&args))).collect();
+            Call { launches, args, buffers: case.data.iter().map(buffer).chain([scratch]).collect() }
+        };
+        let calls: Vec<Call> = taken.iter().map(call).collect();
+        for (i, got) in taken.iter().zip(emulator.run(&calls)) {
+            let wanted = reference.run(*i, &cases[*i]);
+            if wanted.iter().zip(&got).any(|(wanted, got)| wanted != got) {
+                failures.push(format!("{}: other bits ({})", native.name, cases[*i].args));
+            }
         }
     }
     assert!(failures.is_empty(), "{} of {} failed:\n{}", failures.len(), cases.len(), failures.join("\n"));

@@ -115,7 +115,7 @@ const KEYS: &[Case] = &[
     ("alignment 0", |r| u32_key(r, "general.alignment", 0), "\"general.alignment\" is 0"),
     ("alignment 3", |r| u32_key(r, "general.alignment", 3), "\"general.alignment\" is 3"),
     ("alignment 2^21", |r| u32_key(r, "general.alignment", 1 << 21), "\"general.alignment\" is 2097152"),
-    ("alignment of text", |r| r.set("general.alignment", 8, &string(b"32")), "\"general.alignment\""),
+    ("alignment of text", |r| r.set("general.alignment", 8, &string(b"32")), "\"general.alignment\" is not a number"),
     ("alignment unlike the offsets", |r| u32_key(r, "general.alignment", 1 << 16), "it has 0"),
 ];
 

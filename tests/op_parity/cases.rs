@@ -246,9 +246,13 @@ fn ternary() -> Vec<Case> {
         (65, 130, 256, 128, 0),
         (3, 64, 2048, 1024, 0),
         (17, 256, 768, 256, 5),
+        (130, 140, 384, 128, 1),
+        (9, 129, 192, 64, 0),
     ] {
         let have = x_row + rows + 1;
-        let scales = |r: &mut Rng| uniform(r, outs * (dim / group), 0.001, 0.1);
+        // Exact in f16, as scales are.
+        let scale = |r: &mut Rng| half::f16::from_f32(0.001 + 0.1 * r.f32()).to_f32();
+        let scales = |r: &mut Rng| Data::F32((0..outs * (dim / group)).map(|_| scale(r)).collect());
         let args = ternary_matmul::TernaryMatmulArgs { rows, outs, dim, group, x_row };
         let data = |r: &mut Rng| {
             let [xq, step] = [activations(r, have * dim), uniform(r, have, 0.01, 0.03)];

@@ -35,7 +35,8 @@ fn each(check: impl Fn(&'static Op, &Module)) {
 fn buffers_are_those_of_the_table() {
     each(|op, module| {
         let bound: Vec<_> = module.global_variables.iter().filter(|(_, v)| v.binding.is_some()).collect();
-        assert_eq!(bound.len(), op.bindings.len() + 1, "{}: number of bindings", op.name);
+        let scratch = usize::from(op.scratch.is_some());
+        assert_eq!(bound.len(), op.bindings.len() + 1 + scratch, "{}: number of bindings", op.name);
         for (_, variable) in bound {
             let at = variable.binding.unwrap();
             let name = variable.name.as_deref().unwrap();
@@ -44,9 +45,13 @@ fn buffers_are_those_of_the_table() {
                 assert_eq!((name, variable.space), ("args", AddressSpace::Uniform), "{}", op.name);
                 continue;
             }
-            let binding = &op.bindings[at.binding as usize - 1];
-            assert_eq!(name, binding.name, "{}: binding {}", op.name, at.binding);
             let written = StorageAccess::LOAD | StorageAccess::STORE;
+            let Some(binding) = op.bindings.get(at.binding as usize - 1) else {
+                let space = AddressSpace::Storage { access: written };
+                assert_eq!((name, variable.space), ("scratch", space), "{}: the last binding", op.name);
+                continue;
+            };
+            assert_eq!(name, binding.name, "{}: binding {}", op.name, at.binding);
             let access = if binding.access == Access::Read { StorageAccess::LOAD } else { written };
             assert_eq!(variable.space, AddressSpace::Storage { access }, "{}: access of {name}", op.name);
             assert!(holds(module, variable.ty, binding.dtype), "{}: type of {name}", op.name);
@@ -86,10 +91,12 @@ fn args_are_those_of_the_table() {
 #[test]
 fn shaders_fit_every_browser() {
     each(|op, module| {
-        assert_eq!(module.entry_points.len(), 1, "{}", op.name);
-        let main = &module.entry_points[0];
-        assert_eq!(main.name, "main", "{}", op.name);
-        assert!(main.workgroup_size.iter().product::<u32>() <= INVOCATIONS, "{}", op.name);
+        let entries: BTreeSet<&str> = module.entry_points.iter().map(|entry| entry.name.as_str()).collect();
+        assert_eq!(entries, op.passes.iter().map(|pass| pass.entry).collect(), "{}: entry points", op.name);
+        assert_eq!(op.passes[0].entry, "main", "{}", op.name);
+        for entry in &module.entry_points {
+            assert!(entry.workgroup_size.iter().product::<u32>() <= INVOCATIONS, "{}", op.name);
+        }
         let count =
             |space: fn(&AddressSpace) -> bool| module.global_variables.iter().filter(|(_, v)| space(&v.space)).count();
         assert!(

@@ -25,11 +25,30 @@ fn a_template_is_tried_when_it_opens() {
         ("{{ messages[0].content + 1 }}", "renders no conversation"),
         ("{% for i in range(100000) %}{% for j in range(100000) %}{% endfor %}{% endfor %}", "fuel"),
         ("{% include 'other' %}", "other"),
+        ("{% autoescape true %}x{% endautoescape %}", "autoescape"),
+        ("{{ messages[0].content | e }}", "e is unknown"),
+        (r"{{ '\N{EM DASH}' }}", r"\N"),
+        (r"{{ '\U00110000' }}", r"\U"),
+        (r"{{ '\U0001F60' }}", r"\U"),
     ] {
         let error = open(template).err().unwrap_or_else(|| panic!("{template} opens")).to_string();
         assert!(error.contains("the model's chat template") && error.contains(part), "{template}: {error}");
     }
     assert!(ChatTemplate::new(&TextConfig::default(), &Tokenizer::bytes()).unwrap().is_none());
+}
+
+/// As Jinja2 renders them.
+#[test]
+fn strings_have_the_escapes_of_python() {
+    for (template, want) in [
+        (r"{{ 'a\101b\7c\0d\777e\8\/\.\1234' }}", "aAb\x07c\0d\u{1ff}e\\8\\/\\.S4"),
+        (r#"{{ '\a\v\b\f\t\47\x27\"' }}"#, "\x07\x0b\x08\x0c\t''\""),
+        (r"{{ '\U0001F600\U00000041é\u00e9\d' }}", "😀Aéé\\d"),
+        ("{{ 'x\\\ny' }}", "xy"),
+    ] {
+        let text = open(template).unwrap().render(&(&[message("user", "x")][..]).into()).unwrap();
+        assert_eq!(text, want, "{template}");
+    }
 }
 
 #[test]

@@ -4,12 +4,13 @@
 //! Opening a device loads the driver and NVRTC; building needs neither. FMA contraction stays on, as in Vulkan: the limits of
 //! `tests/op_parity` allow it, and ops with bit-exact results never add a product.
 
+mod native;
 mod nvrtc;
 mod program;
 mod translate;
 
 use crate::error::mib;
-use crate::graph::{Op, Plan};
+use crate::graph::{Node, Plan};
 use crate::{Error, Result};
 use cudarc::driver::result::{DriverError, device};
 use cudarc::driver::sys::{CUdevice_attribute, CUresult};
@@ -18,9 +19,11 @@ use cudarc::nvrtc::Ptx;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use native::Code;
+pub use native::{NATIVE, Native, NativePass};
 pub use nvrtc::{compile, has_nvrtc};
 pub(super) use program::CudaProgram;
-pub use translate::{Kernel, PRELUDE, translate};
+pub use translate::{Entry, Kernel, PRELUDE, translate};
 
 /// Error text for a machine without an NVIDIA driver: what is missing, and what to do.
 const NO_DRIVER: &str = "no NVIDIA driver (libcuda) was found; install NVIDIA's driver; --backend wgpu works without \
@@ -97,7 +100,7 @@ fn failed(on: &str, what: &str, error: DriverError) -> Error {
     }
 }
 
-/// A kernel that is loaded on the device.
+/// A function that is loaded on the device.
 #[derive(Clone)]
 struct Loaded {
     function: CudaFunction,
@@ -109,7 +112,8 @@ pub struct Cuda {
     info: DeviceInfo,
     context: Arc<CudaContext>,
     stream: Arc<CudaStream>,
-    kernels: Mutex<HashMap<&'static str, Loaded>>,
+    /// The function of each pass, by the name of the code.
+    kernels: Mutex<HashMap<&'static str, Vec<Loaded>>>,
 }
 
 impl Cuda {
@@ -157,35 +161,45 @@ impl Cuda {
     /// Compiles the plan's kernels that are not compiled yet, in parallel: NVRTC takes most of a second for some.
     fn compile(&self, plan: &Plan) -> Result<()> {
         let mut kernels = self.kernels.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut missing: Vec<&'static Op> = plan.graph.nodes.iter().map(|node| node.op).collect();
-        missing.sort_by_key(|op| op.name);
-        missing.dedup_by_key(|op| op.name);
-        missing.retain(|op| !kernels.contains_key(op.name));
+        let mut missing: Vec<Code> = plan.graph.nodes.iter().map(|node| self.code(node)).collect();
+        missing.sort_by_key(|code| code.name());
+        missing.dedup_by_key(|code| code.name());
+        missing.retain(|code| !kernels.contains_key(code.name()));
         let (major, minor) = self.info.capability;
         let arch = format!("sm_{major}{minor}");
-        let build = |op: &&'static Op| -> Result<(Vec<u8>, [u32; 3])> {
-            let kernel = translate(op.name, &super::shader_source(op))?;
-            Ok((compile(op.name, &kernel.source, &arch)?, kernel.block))
+        let build = |code: &Code| {
+            let (source, functions) = code.source()?;
+            Ok((compile(code.name(), &source, &arch)?, functions))
         };
         let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
         let built: Vec<_> = std::thread::scope(|scope| {
             let chunk = missing.len().div_ceil(threads).max(1);
-            let jobs = missing.chunks(chunk).map(|ops| scope.spawn(|| ops.iter().map(build).collect::<Vec<_>>()));
+            let jobs =
+                missing.chunks(chunk).map(|codes| scope.spawn(|| codes.iter().map(build).collect::<Vec<Result<_>>>()));
             let jobs: Vec<_> = jobs.collect();
             jobs.into_iter().flat_map(|job| job.join().expect("compiling does not panic")).collect()
         });
-        for (op, built) in missing.iter().zip(built) {
-            let (image, block) = built?;
-            let refused = |e| failed(&self.info.name, &format!("loading {}", op.name), e);
+        for (code, built) in missing.iter().zip(built) {
+            let (image, functions) = built?;
+            let refused = |e| failed(&self.info.name, &format!("loading {}", code.name()), e);
             let module = self.context.load_module(Ptx::from_binary(image)).map_err(refused)?;
-            let function = module.load_function(op.name).map_err(refused)?;
-            kernels.insert(op.name, Loaded { function, block });
+            let load = |(name, block): &(String, [u32; 3])| {
+                Ok(Loaded { function: module.load_function(name)?, block: *block })
+            };
+            let loaded = functions.iter().map(load).collect::<Result<_, DriverError>>();
+            kernels.insert(code.name(), loaded.map_err(refused)?);
         }
         Ok(())
     }
 
-    fn kernel(&self, op: &Op) -> Loaded {
+    /// What computes a node on this device.
+    fn code(&self, node: &Node) -> Code {
+        Code::of(node, self.info.capability)
+    }
+
+    /// The function of each pass.
+    fn kernel(&self, code: Code) -> Vec<Loaded> {
         let kernels = self.kernels.lock().unwrap_or_else(PoisonError::into_inner);
-        kernels.get(op.name).expect("the plan's kernels are compiled first").clone()
+        kernels.get(code.name()).expect("the plan's kernels are compiled first").clone()
     }
 }

@@ -1,12 +1,12 @@
 //! A plan on a CUDA device: one buffer for each slot, one launch for each node, all in one stream.
 
-use super::{Cuda, failed};
+use super::{Cuda, Loaded, failed};
 use crate::error::mib;
-use crate::graph::{Access, Node, Plan, Slot};
+use crate::graph::{Access, Node, Plan};
 use crate::{Error, Result};
 use cpu_kernels::ArgWords;
 use cudarc::driver::result::DriverError;
-use cudarc::driver::{CudaFunction, CudaSlice, CudaStream, DevicePtr, DeviceRepr, LaunchConfig, PushKernelArg};
+use cudarc::driver::{CudaSlice, CudaStream, DevicePtr, DeviceRepr, LaunchConfig, PushKernelArg};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -25,18 +25,20 @@ unsafe impl DeviceRepr for Words {}
 
 struct Step {
     op: &'static str,
-    function: CudaFunction,
+    /// Those with blocks, each with their number.
+    passes: Vec<(Loaded, [u32; 3])>,
     args: Words,
-    /// Address and bytes of each buffer, in the order of the op table.
+    /// Address and bytes of each buffer, in the order of the op table; the scratch memory is the last.
     buffers: Vec<(u64, u64)>,
-    grid: [u32; 3],
-    block: [u32; 3],
 }
 
 pub struct CudaProgram {
     on: String,
     stream: Arc<CudaStream>,
+    /// One for each slot.
     buffers: Vec<CudaSlice<u8>>,
+    /// In which passes hand results on.
+    scratch: CudaSlice<u8>,
     steps: Vec<Step>,
     /// An error of a call that could not return it.
     fault: Option<Error>,
@@ -45,18 +47,25 @@ pub struct CudaProgram {
 impl CudaProgram {
     pub(super) fn new(on: &Cuda, plan: &Plan) -> Result<Self> {
         let name = &on.info.name;
-        let buffer = |slot: &Slot| {
-            let what = format!("making a buffer of {} MiB", mib(slot.bytes as u64).floor());
-            let made = on.stream.alloc_zeros::<u8>(slot.bytes.max(MIN_BUFFER));
-            made.map_err(|e| failed(name, &what, e))
+        let buffer = |bytes: usize| {
+            let what = format!("making a buffer of {} MiB", mib(bytes as u64).floor());
+            on.stream.alloc_zeros::<u8>(bytes.max(MIN_BUFFER)).map_err(|e| failed(name, &what, e))
         };
-        let buffers = plan.slots.iter().map(buffer).collect::<Result<Vec<_>>>()?;
+        let buffers = plan.slots.iter().map(|slot| buffer(slot.bytes)).collect::<Result<Vec<_>>>()?;
+        let words = |node: &Node| on.code(node).scratch(&node.args).unwrap_or(0);
+        let scratch = buffer(plan.graph.nodes.iter().map(words).max().unwrap_or(0).saturating_mul(4))?;
         let slices = slices(&buffers, &on.stream);
+        let shared = (scratch.device_ptr(&on.stream).0, scratch.len() as u64);
         // Allocation is asynchronous, so a lack of memory may be reported only here.
         on.stream.synchronize().map_err(|e| failed(name, "making buffers", e))?;
         on.compile(plan)?;
-        let steps = plan.graph.nodes.iter().map(|node| step(on, plan, &slices, node)).collect::<Result<_>>()?;
-        Ok(CudaProgram { on: name.clone(), stream: on.stream.clone(), buffers, steps, fault: None })
+        let steps = plan.graph.nodes.iter().map(|node| step(on, plan, &slices, shared, node)).collect::<Result<_>>()?;
+        Ok(CudaProgram { on: name.clone(), stream: on.stream.clone(), buffers, scratch, steps, fault: None })
+    }
+
+    /// Bytes of the scratch memory.
+    pub(in super::super) fn scratch_bytes(&self) -> usize {
+        self.scratch.len()
     }
 
     /// Gives slots more room, up to so many bytes each: (slot, bytes).
@@ -73,7 +82,9 @@ impl CudaProgram {
         });
         let slices = slices(&self.buffers, &self.stream);
         for (node, step) in plan.graph.nodes.iter().zip(&mut self.steps) {
-            step.buffers = node.tensors.iter().map(|t| slices[plan.slot(*t)]).collect();
+            let buffers = node.tensors.iter().map(|t| slices[plan.slot(*t)]);
+            // The scratch memory, if any, stays.
+            step.buffers.iter_mut().zip(buffers).for_each(|(old, new)| *old = new);
         }
         grown.map_err(|e| self.failed("making larger buffers", e))
     }
@@ -84,8 +95,9 @@ impl CudaProgram {
 
     pub(in super::super) fn run(&mut self, nodes: Range<usize>) -> Result<()> {
         self.fault.take().map_or(Ok(()), Err)?;
-        for step in self.steps[nodes].iter().filter(|step| !step.grid.contains(&0)) {
-            let mut launch = self.stream.launch_builder(&step.function);
+        let passes = self.steps[nodes].iter().flat_map(|step| step.passes.iter().map(move |pass| (step, pass)));
+        for (step, (Loaded { function, block }, grid)) in passes {
+            let mut launch = self.stream.launch_builder(function);
             launch.arg(&step.args);
             for (address, bytes) in &step.buffers {
                 launch.arg(address).arg(bytes);
@@ -96,8 +108,8 @@ impl CudaProgram {
             // the graph's builders checked against the tensors' shapes, or is bounded in the shader.
             let done = unsafe {
                 launch.launch(LaunchConfig {
-                    grid_dim: step.grid.into(),
-                    block_dim: step.block.into(),
+                    grid_dim: (*grid).into(),
+                    block_dim: (*block).into(),
                     shared_mem_bytes: 0,
                 })
             };
@@ -129,18 +141,19 @@ impl CudaProgram {
     }
 }
 
-/// Address and bytes of each buffer.
+/// Address and bytes of each slot's buffer.
 fn slices(buffers: &[CudaSlice<u8>], stream: &CudaStream) -> Vec<(u64, u64)> {
     buffers.iter().map(|b| (b.device_ptr(stream).0, b.len() as u64)).collect()
 }
 
-/// The launch of a node; `slices` holds address and bytes of each slot's buffer.
+/// The launches of a node; `slices` are those of [`slices()`], `scratch` is the scratch memory.
 ///
 /// # Panics
 /// When a written buffer is bound twice: kernels rely on `__restrict__`.
-fn step(on: &Cuda, plan: &Plan, slices: &[(u64, u64)], node: &Node) -> Result<Step> {
-    let (op, grid) = (node.op, (node.op.grid)(&node.args));
-    if grid.iter().zip(MAX_GRID).any(|(n, limit)| *n > limit) {
+fn step(on: &Cuda, plan: &Plan, slices: &[(u64, u64)], scratch: (u64, u64), node: &Node) -> Result<Step> {
+    let (op, code) = (node.op, on.code(node));
+    let grids = code.grids(&node.args);
+    if let Some(grid) = grids.iter().find(|grid| grid.iter().zip(MAX_GRID).any(|(n, limit)| *n > limit)) {
         let output = plan.graph.outputs(node).next().map_or("nothing", |t| &plan.graph.tensor(t).name);
         return Err(Error::Device(format!(
             "{} of {output} takes {grid:?} blocks, but CUDA allows {MAX_GRID:?}: use a smaller batch or chunk",
@@ -152,13 +165,8 @@ fn step(on: &Cuda, plan: &Plan, slices: &[(u64, u64)], node: &Node) -> Result<St
         let others = slots.iter().enumerate().filter(|(j, slot)| *j != i && **slot == slots[i]).count();
         assert!(others == 0, "{} writes {} and has it bound twice", op.name, binding.name);
     }
-    let kernel = on.kernel(op);
-    Ok(Step {
-        op: op.name,
-        function: kernel.function,
-        args: Words(node.args),
-        buffers: slots.iter().map(|slot| slices[*slot]).collect(),
-        grid,
-        block: kernel.block,
-    })
+    let passes = on.kernel(code).into_iter().zip(grids).filter(|(_, grid)| !grid.contains(&0)).collect();
+    let scratch = code.scratch(&node.args).map(|_| scratch);
+    let buffers = slots.iter().map(|slot| slices[*slot]).chain(scratch).collect();
+    Ok(Step { op: op.name, passes, args: Words(node.args), buffers })
 }

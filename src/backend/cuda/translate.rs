@@ -27,11 +27,22 @@ pub struct Kernel {
     /// CUDA C++ that follows [`PRELUDE`]. The function takes the uniform by value, then for each storage buffer, in order of
     /// binding, its address and its length in bytes (`unsigned long long`).
     pub source: String,
-    /// Threads of a block in x, y and z: the shader's workgroup size.
+    /// A function for each entry point.
+    pub entries: Vec<Entry>,
+}
+
+/// A function that can be launched.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// The entry point in the shader.
+    pub point: String,
+    /// The function: that of `main` has the name of the kernel.
+    pub name: String,
+    /// Threads of a block in x, y and z: the entry point's workgroup size.
     pub block: [u32; 3],
 }
 
-/// Translates a shader with one entry point into a kernel called `name`.
+/// Translates a shader into a kernel called `name`.
 ///
 /// # Errors
 /// When naga rejects the shader, or a construct has no translation; the error names it.
@@ -69,20 +80,22 @@ struct Shader<'a> {
 
 impl Shader<'_> {
     fn write(mut self, name: &str) -> Fallible<Kernel> {
-        let [entry] = &self.module.entry_points[..] else {
-            return Err("it does not have exactly one entry point".into());
-        };
-        if entry.stage != ShaderStage::Compute {
-            return unsupported("stage", &entry.stage);
-        }
-        if entry.workgroup_size_overrides.is_some() {
-            return Err("an override as workgroup size is not translated".into());
+        if self.module.entry_points.is_empty() {
+            return Err("it has no entry point".into());
         }
         let (mut methods, mut shared) = (String::new(), String::new());
         for (handle, function) in self.module.functions.iter() {
             self.function(&mut methods, &self.function_name(handle), function, &self.info[handle])?;
         }
-        self.function(&mut methods, "entry", &entry.function, self.info.get_entry_point(0))?;
+        for (i, entry) in self.module.entry_points.iter().enumerate() {
+            if entry.stage != ShaderStage::Compute {
+                return unsupported("stage", &entry.stage);
+            }
+            if entry.workgroup_size_overrides.is_some() {
+                return Err("an override as workgroup size is not translated".into());
+            }
+            self.function(&mut methods, &format!("entry{i}"), &entry.function, self.info.get_entry_point(i))?;
+        }
 
         // The kernel's members, and the parameters that fill the bound ones.
         let (mut members, mut bound) = (String::new(), Vec::new());
@@ -108,24 +121,28 @@ impl Shader<'_> {
         let fields: String = bound.iter().map(|(ty, name)| format!("    {ty} {name};\n")).collect();
         let parameters: Vec<String> = bound.iter().map(|(ty, name)| format!("{ty} {name}")).collect();
         let values: Vec<&str> = bound.iter().map(|(_, name)| name.as_str()).collect();
-        let inputs = entry.function.arguments.iter().map(|a| builtin(a.binding.as_ref(), entry.workgroup_size));
-        let inputs = inputs.collect::<Fallible<Vec<_>>>()?;
-
         let mut source = self.structs()?;
         source.extend(self.constants.into_values());
-        let block = entry.workgroup_size;
-        write!(
-            source,
-            "{shared}\nstruct Kernel {{\n{fields}{members}\n{methods}}};\n\n\
-            extern \"C\" __global__ void __launch_bounds__({})\n{name}({}) {{\n    \
-            Kernel kernel = {{{}}};\n    kernel.entry({});\n}}\n",
-            block.iter().product::<u32>(),
-            parameters.join(", "),
-            values.join(", "),
-            inputs.join(", "),
-        )
-        .expect("a string takes all");
-        Ok(Kernel { source, block })
+        write!(source, "{shared}\nstruct Kernel {{\n{fields}{members}\n{methods}}};\n").expect("a string takes all");
+        let mut entries = Vec::new();
+        for (i, entry) in self.module.entry_points.iter().enumerate() {
+            let block = entry.workgroup_size;
+            let inputs = entry.function.arguments.iter().map(|a| builtin(a.binding.as_ref(), block));
+            let inputs = inputs.collect::<Fallible<Vec<_>>>()?;
+            let function = if entry.name == "main" { name.to_string() } else { format!("{name}_{}", entry.name) };
+            write!(
+                source,
+                "\nextern \"C\" __global__ void __launch_bounds__({})\n{function}({}) {{\n    \
+                Kernel kernel = {{{}}};\n    kernel.entry{i}({});\n}}\n",
+                block.iter().product::<u32>(),
+                parameters.join(", "),
+                values.join(", "),
+                inputs.join(", "),
+            )
+            .expect("a string takes all");
+            entries.push(Entry { point: entry.name.clone(), name: function, block });
+        }
+        Ok(Kernel { source, entries })
     }
 
     /// Type and name of the parameters for a bound variable.

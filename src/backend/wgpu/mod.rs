@@ -182,7 +182,8 @@ pub struct Wgpu {
     device: wgpu::Device,
     queue: wgpu::Queue,
     faults: Faults,
-    pipelines: Mutex<HashMap<&'static str, wgpu::ComputePipeline>>,
+    /// Those of each op, by its name.
+    pipelines: Mutex<HashMap<&'static str, Vec<wgpu::ComputePipeline>>>,
 }
 
 impl Wgpu {
@@ -247,7 +248,7 @@ impl Wgpu {
         let mut refused = Vec::new();
         for op in ops {
             let scope = self.device.push_error_scope(wgpu::ErrorFilter::Validation);
-            shader::pipeline(&self.device, op);
+            shader::pipelines(&self.device, op);
             if let Some(error) = scope.pop().await {
                 refused.push((op.name, error.to_string()));
             }
@@ -255,16 +256,16 @@ impl Wgpu {
         refused
     }
 
-    /// The pipeline of an op, made at its first use.
-    fn pipeline(&self, op: &'static Op) -> Result<wgpu::ComputePipeline> {
-        let mut pipelines = self.pipelines.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(pipeline) = pipelines.get(op.name) {
-            return Ok(pipeline.clone());
+    /// The pipeline of each pass of an op, made at its first use.
+    fn pipelines(&self, op: &'static Op) -> Result<Vec<wgpu::ComputePipeline>> {
+        let mut made = self.pipelines.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(pipelines) = made.get(op.name) {
+            return Ok(pipelines.clone());
         }
-        let pipeline = shader::pipeline(&self.device, op);
+        let pipelines = shader::pipelines(&self.device, op);
         self.faults.check()?;
-        pipelines.insert(op.name, pipeline.clone());
-        Ok(pipeline)
+        made.insert(op.name, pipelines.clone());
+        Ok(pipelines)
     }
 }
 

@@ -17,9 +17,9 @@ const STAGING: u64 = 64 << 20;
 const MIN_BUFFER: u64 = 16;
 
 struct Step {
-    pipeline: wgpu::ComputePipeline,
+    /// Those with workgroups, each with their number.
+    passes: Vec<(wgpu::ComputePipeline, [u32; 3])>,
     bind_group: wgpu::BindGroup,
-    grid: [u32; 3],
     work: u64,
 }
 
@@ -27,50 +27,61 @@ pub struct WgpuProgram {
     device: wgpu::Device,
     queue: wgpu::Queue,
     faults: Faults,
-    buffers: Vec<wgpu::Buffer>,
-    args: wgpu::Buffer,
+    buffers: Buffers,
     steps: Vec<Step>,
+}
+
+/// What nodes bind.
+struct Buffers {
+    /// One for each slot.
+    slots: Vec<wgpu::Buffer>,
+    /// The `Args` of all nodes.
+    args: wgpu::Buffer,
+    scratch: wgpu::Buffer,
 }
 
 /// Frees the memory at once: a browser would keep it until its next garbage collection.
 impl Drop for WgpuProgram {
     fn drop(&mut self) {
-        self.buffers.iter().chain([&self.args]).for_each(wgpu::Buffer::destroy);
+        let Buffers { slots, args, scratch } = &self.buffers;
+        slots.iter().chain([args, scratch]).for_each(wgpu::Buffer::destroy);
     }
 }
 
 impl WgpuProgram {
     pub(super) fn new(on: &Wgpu, plan: &Plan) -> Result<Self> {
-        let mut buffers = Vec::with_capacity(plan.slots.len());
+        let mut slots = Vec::with_capacity(plan.slots.len());
         for slot in &plan.slots {
-            buffers.push(buffer(&on.device, &on.faults, plan, slot, slot.bytes)?);
+            slots.push(buffer(&on.device, &on.faults, plan, slot, slot.bytes)?);
         }
-        let args = args_buffer(on, &plan.graph.nodes);
-        let step = |(i, node)| step(on, plan, &buffers, &args, i, node);
+        let buffers = Buffers { slots, args: args_buffer(on, &plan.graph.nodes), scratch: scratch(on, plan)? };
+        let step = |(i, node)| step(on, plan, &buffers, i, node);
         let steps = plan.graph.nodes.iter().enumerate().map(step).collect::<Result<_>>()?;
         on.faults.check()?;
         let (device, queue, faults) = (on.device.clone(), on.queue.clone(), on.faults.clone());
-        Ok(WgpuProgram { device, queue, faults, buffers, args, steps })
+        Ok(WgpuProgram { device, queue, faults, buffers, steps })
     }
 
     /// Gives slots more room, up to so many bytes each: (slot, bytes).
     pub(in super::super) fn grow(&mut self, plan: &Plan, sizes: &[(usize, usize)]) -> Result<()> {
         let grown = sizes.iter().try_for_each(|(slot, bytes)| {
-            let old = &self.buffers[*slot];
+            let old = &self.buffers.slots[*slot];
             if *bytes as u64 > old.size() {
                 let new = buffer(&self.device, &self.faults, plan, &plan.slots[*slot], *bytes)?;
                 let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
                 encoder.copy_buffer_to_buffer(old, 0, &new, 0, old.size());
                 self.queue.submit([encoder.finish()]);
-                std::mem::replace(&mut self.buffers[*slot], new).destroy();
+                std::mem::replace(&mut self.buffers.slots[*slot], new).destroy();
             }
             Ok(())
         });
-        let mut moved = vec![false; self.buffers.len()];
+        let mut moved = vec![false; self.buffers.slots.len()];
         sizes.iter().for_each(|(slot, _)| moved[*slot] = true);
         for (i, (node, step)) in plan.graph.nodes.iter().zip(&mut self.steps).enumerate() {
             if node.tensors.iter().any(|t| moved[plan.slot(*t)]) {
-                step.bind_group = bind_group(&self.device, plan, &self.buffers, &self.args, (i, node), &step.pipeline);
+                if let Some((pipeline, _)) = step.passes.first() {
+                    step.bind_group = bind_group(&self.device, plan, &self.buffers, (i, node), pipeline);
+                }
             }
         }
         grown.and(self.faults.check())
@@ -95,10 +106,12 @@ impl WgpuProgram {
     fn submit(&self, steps: &[Step]) {
         let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
         let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
-        for step in steps.iter().filter(|step| !step.grid.contains(&0)) {
-            pass.set_pipeline(&step.pipeline);
-            pass.set_bind_group(0, &step.bind_group, &[]);
-            pass.dispatch_workgroups(step.grid[0], step.grid[1], step.grid[2]);
+        for step in steps {
+            for (pipeline, [x, y, z]) in &step.passes {
+                pass.set_pipeline(pipeline);
+                pass.set_bind_group(0, &step.bind_group, &[]);
+                pass.dispatch_workgroups(*x, *y, *z);
+            }
         }
         drop(pass);
         self.queue.submit([encoder.finish()]);
@@ -107,11 +120,12 @@ impl WgpuProgram {
     /// Writes to a slot from byte `at`, a multiple of 4.
     pub(in super::super) fn write(&mut self, slot: usize, at: usize, bytes: &[u8]) {
         let whole = bytes.len() / 4 * 4;
-        self.queue.write_buffer(&self.buffers[slot], at as u64, &bytes[..whole]);
+        let buffer = &self.buffers.slots[slot];
+        self.queue.write_buffer(buffer, at as u64, &bytes[..whole]);
         if whole < bytes.len() {
             let mut word = [0; 4];
             word[..bytes.len() - whole].copy_from_slice(&bytes[whole..]);
-            self.queue.write_buffer(&self.buffers[slot], (at + whole) as u64, &word);
+            self.queue.write_buffer(buffer, (at + whole) as u64, &word);
         }
     }
 
@@ -159,7 +173,7 @@ impl WgpuProgram {
         let mut at = 0;
         for (slot, bytes) in slices {
             let bytes = bytes.next_multiple_of(4) as u64;
-            encoder.copy_buffer_to_buffer(&self.buffers[*slot], 0, &staging, at, bytes);
+            encoder.copy_buffer_to_buffer(&self.buffers.slots[*slot], 0, &staging, at, bytes);
             at += bytes;
         }
         self.queue.submit([encoder.finish()]);
@@ -218,32 +232,50 @@ fn args_buffer(on: &Wgpu, nodes: &[Node]) -> wgpu::Buffer {
     buffer
 }
 
-fn step(on: &Wgpu, plan: &Plan, buffers: &[wgpu::Buffer], args: &wgpu::Buffer, i: usize, node: &Node) -> Result<Step> {
-    let (op, grid) = (node.op, (node.op.grid)(&node.args));
+/// The memory in which passes hand results on.
+fn scratch(on: &Wgpu, plan: &Plan) -> Result<wgpu::Buffer> {
+    let (size, limit) = (plan.scratch() as u64, on.device.limits().max_storage_buffer_binding_size);
+    if size > limit {
+        let what = format!("{} MiB of scratch memory, but this device allows {}", mib(size).ceil(), mib(limit).floor());
+        return Err(Error::Device(format!("the model needs {what} MiB for a binding: use a smaller model or batch")));
+    }
+    let buffer = on.device.create_buffer(&wgpu::BufferDescriptor {
+        label: Some("scratch"),
+        size: size.max(MIN_BUFFER),
+        usage: wgpu::BufferUsages::STORAGE,
+        mapped_at_creation: false,
+    });
+    on.faults.check().map(|()| buffer)
+}
+
+fn step(on: &Wgpu, plan: &Plan, buffers: &Buffers, i: usize, node: &Node) -> Result<Step> {
+    let op = node.op;
+    let grids: Vec<[u32; 3]> = op.passes.iter().map(|pass| (pass.grid)(&node.args)).collect();
     let limit = on.device.limits().max_compute_workgroups_per_dimension;
-    if grid.iter().any(|n| *n > limit) {
+    if let Some(grid) = grids.iter().find(|grid| grid.iter().any(|n| *n > limit)) {
         let output = plan.graph.outputs(node).next().map_or("nothing", |t| &plan.graph.tensor(t).name);
         let what =
             format!("{} of {output} takes {grid:?} workgroups, but this device allows {limit} in a dimension", op.name);
         return Err(Error::Device(what));
     }
-    let pipeline = on.pipeline(op)?;
-    let bind_group = bind_group(&on.device, plan, buffers, args, (i, node), &pipeline);
-    Ok(Step { pipeline, bind_group, grid, work: (op.work)(&node.args) })
+    let pipelines = on.pipelines(op)?;
+    let bind_group = bind_group(&on.device, plan, buffers, (i, node), &pipelines[0]);
+    let passes = pipelines.into_iter().zip(grids).filter(|(_, grid)| !grid.contains(&0)).collect();
+    Ok(Step { passes, bind_group, work: (op.work)(&node.args) })
 }
 
 fn bind_group(
     device: &wgpu::Device,
     plan: &Plan,
-    buffers: &[wgpu::Buffer],
-    args: &wgpu::Buffer,
+    buffers: &Buffers,
     (i, node): (usize, &Node),
     pipeline: &wgpu::ComputePipeline,
 ) -> wgpu::BindGroup {
     let size = std::num::NonZero::new(size_of_val(&node.args) as u64);
-    let args = wgpu::BufferBinding { buffer: args, offset: i as u64 * args_stride(device), size };
+    let args = wgpu::BufferBinding { buffer: &buffers.args, offset: i as u64 * args_stride(device), size };
     let resources = std::iter::once(wgpu::BindingResource::Buffer(args))
-        .chain(node.tensors.iter().map(|t| buffers[plan.slot(*t)].as_entire_binding()));
+        .chain(node.tensors.iter().map(|t| buffers.slots[plan.slot(*t)].as_entire_binding()))
+        .chain(node.op.scratch.map(|_| buffers.scratch.as_entire_binding()));
     let entries: Vec<_> =
         (0..).zip(resources).map(|(binding, resource)| wgpu::BindGroupEntry { binding, resource }).collect();
     device.create_bind_group(&wgpu::BindGroupDescriptor {

@@ -1,6 +1,6 @@
 //! Makes a compute pipeline from an entry of the op table.
 
-use crate::graph::{Access, Op};
+use crate::graph::{Access, Op, Pass};
 
 /// Snippets that shaders import, by name.
 const SHARED: &[(&str, &str)] = &[
@@ -26,8 +26,8 @@ pub fn shader_source(op: &Op) -> String {
     op.shader.lines().flat_map(|line| [expand(line), "\n"]).collect()
 }
 
-/// Makes the pipeline of an op. Errors go to the device's error handler.
-pub(super) fn pipeline(device: &wgpu::Device, op: &Op) -> wgpu::ComputePipeline {
+/// Makes the pipeline of each pass of an op. Errors go to the device's error handler.
+pub(super) fn pipelines(device: &wgpu::Device, op: &Op) -> Vec<wgpu::ComputePipeline> {
     let module = module(device, op);
     let bind_group_layout = layout(device, op);
     let pipeline_layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
@@ -35,18 +35,21 @@ pub(super) fn pipeline(device: &wgpu::Device, op: &Op) -> wgpu::ComputePipeline 
         bind_group_layouts: &[Some(&bind_group_layout)],
         immediate_size: 0,
     });
-    device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
-        label: Some(op.name),
-        layout: Some(&pipeline_layout),
-        module: &module,
-        entry_point: Some("main"),
-        compilation_options: wgpu::PipelineCompilationOptions {
-            // Every shader writes its workgroup memory before it reads it.
-            zero_initialize_workgroup_memory: false,
-            ..Default::default()
-        },
-        cache: None,
-    })
+    let pipeline = |pass: &Pass| {
+        device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+            label: Some(op.name),
+            layout: Some(&pipeline_layout),
+            module: &module,
+            entry_point: Some(pass.entry),
+            compilation_options: wgpu::PipelineCompilationOptions {
+                // Every shader writes its workgroup memory before it reads it.
+                zero_initialize_workgroup_memory: false,
+                ..Default::default()
+            },
+            cache: None,
+        })
+    };
+    op.passes.iter().map(pipeline).collect()
 }
 
 fn module(device: &wgpu::Device, op: &Op) -> wgpu::ShaderModule {
@@ -64,10 +67,11 @@ fn module(device: &wgpu::Device, op: &Op) -> wgpu::ShaderModule {
     }
 }
 
-/// The layout of binding group 0: the uniform `Args`, then the op's buffers.
+/// The layout of binding group 0: the uniform `Args`, then the op's buffers, then its scratch memory.
 fn layout(device: &wgpu::Device, op: &Op) -> wgpu::BindGroupLayout {
     let types = std::iter::once(wgpu::BufferBindingType::Uniform)
-        .chain(op.bindings.iter().map(|b| wgpu::BufferBindingType::Storage { read_only: b.access == Access::Read }));
+        .chain(op.bindings.iter().map(|b| wgpu::BufferBindingType::Storage { read_only: b.access == Access::Read }))
+        .chain(op.scratch.map(|_| wgpu::BufferBindingType::Storage { read_only: false }));
     let entry = |(binding, ty)| wgpu::BindGroupLayoutEntry {
         binding,
         visibility: wgpu::ShaderStages::COMPUTE,

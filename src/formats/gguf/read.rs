@@ -293,7 +293,7 @@ impl<'a> Gguf<'a> {
         let keys = c.count(8 + 4 + 1, MAX_KEYS, "number of keys")?;
         let keys = read_keys(c, keys)?;
         let alignment = match keys.get("general.alignment") {
-            Some(v) => v.as_u64().unwrap_or(0),
+            Some(v) => v.as_u64().ok_or("key \"general.alignment\" is not a number")?,
             None => ALIGNMENT,
         };
         if !alignment.is_power_of_two() || alignment > MAX_ALIGNMENT {

@@ -35,7 +35,7 @@ pub fn failed(what: impl Into<String>) -> Error {
 pub fn environment(template: &str) -> Result<Environment<'static>, Error> {
     let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?;
     budget::check_length(template)?;
-    let source = source(template);
+    let source = source(template)?;
     budget::check_depth(&source, syntax.clone())?;
     let mut environment = Environment::new();
     budget::limit(&mut environment);
@@ -63,6 +63,8 @@ pub fn environment(template: &str) -> Result<Environment<'static>, Error> {
         filters::split(text, at, most)
     });
     environment.add_filter("tojson", json::to_json);
+    // Jinja2 marks its result, so that it is not escaped again.
+    ["e", "escape"].into_iter().for_each(|name| environment.remove_filter(name));
     environment.add_filter("trim", |text: &Value, chars: Option<&str>| {
         strip(&text.to_string(), chars, true, true).to_string()
     });
@@ -85,7 +87,7 @@ pub fn environment(template: &str) -> Result<Environment<'static>, Error> {
 
 /// A template in the dialect of minijinja, which has no `generation` blocks (they only mark their content) and fewer escapes in
 /// strings.
-fn source(template: &str) -> String {
+fn source(template: &str) -> Result<String, Error> {
     let template = template.replace("\r\n", "\n").replace('\r', "\n");
     let (mut out, mut rest) = (String::with_capacity(template.len()), &*template);
     // One search for all three: one that is not there would be looked for to the end at every tag.
@@ -106,11 +108,12 @@ fn source(template: &str) -> String {
             ("{%", "generation") => out.push_str(&tag.replacen(name, "if true", 1)),
             ("{%", "endgeneration") => out.push_str(&tag.replacen(name, "endif", 1)),
             ("{#", _) | ("{%", "raw") => out.push_str(tag),
-            _ => out.push_str(&escapes(tag)),
+            ("{%", "autoescape") => return Err(failed("the block autoescape is not supported")),
+            _ => out.push_str(&escapes(tag)?),
         }
         rest = after;
     }
-    out + rest
+    Ok(out + rest)
 }
 
 /// Length of a tag with its `close`, which does not count within a string.
@@ -129,23 +132,44 @@ fn end_of_code(tag: &str, close: &str) -> usize {
     tag.len()
 }
 
-/// A tag with the escapes of minijinja: `\U0001F600` is the character itself, and a backslash before a character that it does
-/// not escape stays.
-fn escapes(tag: &str) -> String {
+/// A tag with the escapes of minijinja, which has fewer than Python. A backslash before a character that Python does not escape
+/// stays.
+fn escapes(tag: &str) -> Result<String, Error> {
     let (mut out, mut rest) = (String::with_capacity(tag.len()), tag);
     while let Some(at) = rest.find('\\') {
         let (before, after) = (&rest[..at], &rest[at + 1..]);
         out.push_str(before);
-        let wide = after.strip_prefix('U').and_then(|hex| u32::from_str_radix(hex.get(..8)?, 16).ok());
         let next = after.chars().next().unwrap_or_default();
-        match wide.and_then(char::from_u32) {
-            Some(c) => out.push(c),
-            None if "\\\"'nrtbfux".contains(next) => out.extend(['\\', next]),
-            None => out.extend(['\\', '\\', next]),
+        let number = |digits: Option<&str>, radix| char::from_u32(u32::from_str_radix(digits?, radix).ok()?);
+        let (length, character) = match next {
+            '0'..='7' => {
+                let length = after.bytes().take(3).take_while(|b| matches!(b, b'0'..=b'7')).count();
+                (length, number(after.get(..length), 8))
+            }
+            'a' => (1, Some('\x07')),
+            'v' => (1, Some('\x0b')),
+            'U' => (9, number(after.get(1..9), 16)),
+            'N' => (1, None),
+            _ => {
+                match next {
+                    '\n' => {}
+                    _ if "\\\"'nrtbfux".contains(next) => out.extend(['\\', next]),
+                    _ => out.extend(['\\', '\\', next]),
+                }
+                rest = &after[next.len_utf8().min(after.len())..];
+                continue;
+            }
+        };
+        let character =
+            character.ok_or_else(|| failed(format!("\\{next} in a string: this escape is not supported")))?;
+        match character as u32 {
+            // It may be a quote.
+            code @ ..=0xffff => out.push_str(&format!("\\u{code:04x}")),
+            _ => out.push(character),
         }
-        rest = &after[wide.map_or(next.len_utf8().min(after.len()), |_| 9)..];
+        rest = &after[length..];
     }
-    out + rest
+    Ok(out + rest)
 }
 
 /// Jinja's `default`, whose second argument may have its name.
