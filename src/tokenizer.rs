@@ -7,6 +7,7 @@
 
 use crate::error::{Error, Result};
 use serde_json::{Map, Value, json};
+use std::sync::LazyLock;
 
 #[cfg(feature = "native")]
 mod bounded;
@@ -110,7 +111,7 @@ impl Tokenizer {
     /// The text of the `tokenizer.json`, always the same for the same tokenizer.
     pub fn to_json(&self) -> String {
         match &self.kind {
-            Kind::Bytes => bytes_json(),
+            Kind::Bytes => bytes_json().to_string(),
             Kind::Json(json) => json.to_json(),
         }
     }
@@ -382,10 +383,13 @@ fn byte_char(byte: u8) -> char {
 }
 
 /// The raw byte tokenizer as a byte-level BPE without merges.
-fn bytes_json() -> String {
-    let vocab = (0..=255u8).map(|b| (byte_char(b).to_string(), b.into())).collect();
-    let added: Vec<_> = SPECIALS.iter().enumerate().map(|(i, content)| (256 + i, *content, true)).collect();
-    byte_level_json(vocab, &[], &added, level(false))
+fn bytes_json() -> &'static str {
+    static JSON: LazyLock<String> = LazyLock::new(|| {
+        let vocab = (0..=255u8).map(|b| (byte_char(b).to_string(), b.into())).collect();
+        let added: Vec<_> = SPECIALS.iter().enumerate().map(|(i, content)| (256 + i, *content, true)).collect();
+        byte_level_json(vocab, &[], &added, level(false))
+    });
+    &JSON
 }
 
 /// A byte-level BPE as the text of a `tokenizer.json`. Added tokens are (id, content, is a control token).

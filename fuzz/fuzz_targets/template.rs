@@ -10,6 +10,7 @@ use std::sync::LazyLock;
 
 static GRAMMAR: LazyLock<Grammar> = LazyLock::new(|| Grammar::new(include_str!("../grammars/template.txt")));
 static TOKENIZER: LazyLock<Tokenizer> = LazyLock::new(Tokenizer::bytes);
+static TEXT: LazyLock<TextConfig> = LazyLock::new(|| TextConfig::new(&TOKENIZER));
 static CONVERSATION: LazyLock<Conversation> = LazyLock::new(|| {
     let json = r#"{"messages": [{"role": "system", "content": "é"}, {"role": "user", "content": "<|end|> a\nb"}],
         "tools": [{"type": "function", "function": {"name": "f", "parameters": {"x": [1, 1.5, null]}}}]}"#;
@@ -19,8 +20,10 @@ static CONVERSATION: LazyLock<Conversation> = LazyLock::new(|| {
 fuzz_target!(|input: &[u8]| {
     let made = GRAMMAR.maker(input).map(|mut maker| maker.text("template"));
     let Some(source) = made.or_else(|| String::from_utf8(input.to_vec()).ok()) else { return };
-    let text = TextConfig { chat_template: Some(source), ..TextConfig::new(&TOKENIZER) };
-    if let Ok(Some(template)) = ChatTemplate::new(&text, &TOKENIZER) {
-        let _ = (template.render(&CONVERSATION), template.encode_conversation(&CONVERSATION, &TOKENIZER));
+    let text = TextConfig { chat_template: Some(source), ..TEXT.clone() };
+    let Ok(Some(template)) = ChatTemplate::new(&text, &TOKENIZER) else { return };
+    // One that does not read all fields of the conversation is not rendered to be encoded.
+    if template.encode_conversation(&CONVERSATION, &TOKENIZER).is_err() {
+        let _ = template.render(&CONVERSATION);
     }
 });

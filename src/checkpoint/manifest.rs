@@ -129,7 +129,7 @@ impl Entry {
     pub(super) fn verify(&self, dir: &Path) -> Result<()> {
         let path = dir.join(&self.name);
         let mut file = self.open(&path)?.take(self.bytes);
-        let mut buf = vec![0; 1 << 20];
+        let mut buf = vec![0; self.bytes.min(1 << 20) as usize];
         let mut crc = 0;
         loop {
             match file.read(&mut buf).map_err(|e| Error::io(&path, e))? {

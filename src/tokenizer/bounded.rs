@@ -2,11 +2,13 @@
 //! a million times as long, its expressions can take years, and the crate panics at some of its parts.
 //!
 //! So we run the steps of its normalizer and its pre-tokenizer one by one. A text may become [`MOST_GROWTH`] times as long.
-//! Expressions have a limit of steps for each match (that of the `fancy-regex` crate), and a time for all of a text. Panics
-//! become errors.
+//! Expressions have a limit of size, a limit of steps for each match (that of the `fancy-regex` crate), and a time for all of a
+//! text. Panics become errors.
 
 use crate::error::caught;
 use base64::prelude::{BASE64_STANDARD, Engine as _};
+use fancy_regex::Expr;
+use regex_automata::nfa::thompson::{self, NFA, WhichCaptures};
 use regex_automata::util::syntax;
 use serde_json::Value;
 use std::cell::Cell;
@@ -34,6 +36,13 @@ const SMALL: usize = 1 << 20;
 /// The longest time for the expressions of one text, and what each byte adds to it.
 const LONGEST_TIME: Duration = Duration::from_secs(1);
 const TIME_OF_BYTE: Duration = Duration::from_micros(10);
+
+/// Most bytes of one automaton for all expressions together. A class such as `\p{L}` has 30 kB, and what it repeats counts as
+/// often as it may be there. The crate builds each expression up to three times besides ours, forwards and backwards.
+const LARGEST_EXPRESSIONS: usize = 2 << 20;
+
+/// Bytes of an automaton for a character, or what is as small.
+const SMALL_EXPRESSION: usize = 64;
 
 /// Longest word of a `WordPiece` model, in characters. The time grows with its square.
 const LONGEST_WORD: u64 = 256;
@@ -77,8 +86,9 @@ enum Cut {
 }
 
 impl Bounded {
-    /// The steps of a `tokenizer.json`, which the crate has not read yet: it would run them on the added tokens.
+    /// The steps of a `tokenizer.json`.
     pub(super) fn new(json: &Value) -> Result<Self, String> {
+        check_expressions(json)?;
         let (mut normal, mut cuts) = (Vec::new(), Vec::new());
         for step in steps(&json["normalizer"], "normalizers") {
             normal.push(Normal::new(step)?);
@@ -97,12 +107,16 @@ impl Bounded {
         if let Some(longest) = json["model"]["max_input_chars_per_word"].as_u64().filter(|n| *n > LONGEST_WORD) {
             return Err(format!("max_input_chars_per_word is {longest}, and the largest possible is {LONGEST_WORD}"));
         }
-        let bounded = Bounded { normal, cuts, growth };
+        Ok(Bounded { normal, cuts, growth })
+    }
+
+    /// Checks what the steps make of the added tokens of a `tokenizer.json`: the crate runs them when it reads it.
+    pub(super) fn check_added(&self, json: &Value) -> Result<(), String> {
         for content in json["added_tokens"].as_array().into_iter().flatten().filter_map(|t| t["content"].as_str()) {
-            let budget = Budget::new(content, growth);
-            budget.run(&bounded.normal, &mut NormalizedString::from(content))?;
+            let budget = Budget::new(content, self.growth);
+            budget.run(&self.normal, &mut NormalizedString::from(content))?;
         }
-        Ok(bounded)
+        Ok(())
     }
 
     /// The ids of a text. `added` says which tokens are looked for in it.
@@ -129,6 +143,41 @@ fn steps<'j>(json: &'j Value, list: &str) -> Vec<&'j Value> {
         _ if json.is_null() => Vec::new(),
         _ => vec![json],
     }
+}
+
+/// Checks that the expressions of a `tokenizer.json` are small, before the crate builds automata for them: it does so without
+/// a limit for some.
+fn check_expressions(json: &Value) -> Result<(), String> {
+    let lists = [("normalizer", "normalizers"), ("pre_tokenizer", "pretokenizers"), ("decoder", "decoders")];
+    let all = lists.iter().flat_map(|(component, list)| steps(&json[*component], list));
+    let mut size = 0_usize;
+    for expression in all.filter_map(|step| step["pattern"]["Regex"].as_str()) {
+        let tree = caught(|| Expr::parse_tree(expression).map_err(|e| e.to_string())).and_then(|tree| tree);
+        size = size.saturating_add(automaton(&tree.map_err(|e| format!("the expression {expression}: {e}"))?.expr));
+        if size > LARGEST_EXPRESSIONS {
+            return Err("its expressions are too large".to_string());
+        }
+    }
+    Ok(())
+}
+
+/// Bytes of an automaton for an expression.
+fn automaton(expression: &Expr) -> usize {
+    let (parts, times): (Vec<&Expr>, usize) = match expression {
+        Expr::Concat(parts) | Expr::Alt(parts) => (parts.iter().collect(), 1),
+        Expr::Group(part) | Expr::LookAround(part, _) | Expr::AtomicGroup(part) => (vec![part], 1),
+        Expr::Conditional { condition, true_branch, false_branch } => (vec![condition, true_branch, false_branch], 1),
+        Expr::Repeat { child, lo, hi: usize::MAX, .. } => (vec![child], lo.saturating_add(1)),
+        Expr::Repeat { child, hi, .. } => (vec![child], *hi),
+        Expr::Literal { val, .. } => (Vec::new(), val.len()),
+        Expr::Delegate { inner, .. } => {
+            let config = thompson::Config::new().reverse(true).which_captures(WhichCaptures::None);
+            let config = config.nfa_size_limit(Some(LARGEST_EXPRESSIONS));
+            return NFA::compiler().configure(config).build(inner).map_or(usize::MAX, |nfa| nfa.memory_usage());
+        }
+        _ => (Vec::new(), 1),
+    };
+    parts.into_iter().map(automaton).fold(SMALL_EXPRESSION, usize::saturating_add).saturating_mul(times)
 }
 
 /// How many times as long a decoder can make a text.

@@ -46,7 +46,12 @@ pub(super) enum Encoder {
 
 impl Json {
     pub(super) fn parse(json: &str) -> Result<Self, String> {
-        let (value, bounded, mut inner) = read(json)?;
+        let mut value = super::parse_json(json)?;
+        // Dropout is for the training of a model by the crate: the same text must always give the same ids.
+        let dropout = value.pointer_mut("/model/dropout").map_or(Value::Null, Value::take);
+        let json: Cow<str> = if dropout.is_null() { json.into() } else { value.to_string().into() };
+        let bounded = Bounded::new(&value)?;
+        let mut inner = read(&json, &value, &bounded)?;
         inner.with_padding(None).with_truncation(None).map_err(|e| e.to_string())?;
         let vocab = inner.get_vocab(true);
         let largest = *vocab.values().max().ok_or("its vocabulary is empty")?;
@@ -56,7 +61,10 @@ impl Json {
         let unknown = unknown(&value["model"], &inner);
         let encoder = match ours(&value, &inner) {
             Some(ours) => ours,
-            None => Encoder::Crate(Box::new((bounded, plain(value, &inner)?))),
+            None => {
+                let plain = plain(value, &inner, &bounded)?;
+                Encoder::Crate(Box::new((bounded, plain)))
+            }
         };
         let json = Self { inner, encoder, vocab_size: largest as usize + 1, unknown, byte_level, steps };
         // No vocabulary contains a character of the private-use area, so a model that cannot encode every text fails here.
@@ -122,17 +130,12 @@ impl Json {
     }
 }
 
-/// Parses with the `tokenizers` crate. That panics at some inputs, such as a decoder that is not JSON or a broken table of
-/// normalisations.
-fn read(json: &str) -> Result<(Value, Bounded, tokenizers::Tokenizer), String> {
-    let mut value = super::parse_json(json)?;
-    // Dropout is for the training of a model by the crate: the same text must always give the same ids.
-    let dropout = value.pointer_mut("/model/dropout").map_or(Value::Null, Value::take);
-    let json: Cow<str> = if dropout.is_null() { json.into() } else { value.to_string().into() };
-    let bounded = Bounded::new(&value)?;
+/// Parses a text with the `tokenizers` crate; `value` is the same. The crate panics at some inputs, such as a decoder that is
+/// not JSON or a broken table of normalisations.
+fn read(json: &str, value: &Value, bounded: &Bounded) -> Result<tokenizers::Tokenizer, String> {
+    bounded.check_added(value)?;
     let tokenizer = caught(|| tokenizers::Tokenizer::from_bytes(json.as_bytes()).map_err(|e| e.to_string()));
-    let tokenizer = tokenizer.unwrap_or_else(|_| Err("one of its parts is damaged".to_string()))?;
-    Ok((value, bounded, tokenizer))
+    tokenizer.unwrap_or_else(|_| Err("one of its parts is damaged".to_string()))
 }
 
 /// The id of a model's unknown token, which `Unigram` has by its number and the others by its name.
@@ -144,7 +147,7 @@ fn unknown(model: &Value, inner: &tokenizers::Tokenizer) -> Option<u32> {
 /// The tokenizer for texts: the same ids, but no spelling gives a special token. A model may have its special tokens among
 /// its words; here their names begin with what nobody can know. Only one of a single character stays, as a text may have no
 /// other token for that.
-fn plain(mut json: Value, inner: &tokenizers::Tokenizer) -> Result<tokenizers::Tokenizer, String> {
+fn plain(mut json: Value, inner: &tokenizers::Tokenizer, bounded: &Bounded) -> Result<tokenizers::Tokenizer, String> {
     let added = inner.get_added_vocabulary().get_added_tokens_decoder().values();
     let special: HashSet<&str> = added.filter(|t| t.special).map(|t| &*t.content).collect();
     let special = |text: &str| text.chars().nth(1).is_some() && special.contains(text);
@@ -172,7 +175,7 @@ fn plain(mut json: Value, inner: &tokenizers::Tokenizer) -> Result<tokenizers::T
     hide(&mut model["unk_token"]);
     json["added_tokens"].as_array_mut().into_iter().flatten().for_each(|token| hide(&mut token["content"]));
     (json["padding"], json["truncation"], json["post_processor"]) = (Value::Null, Value::Null, Value::Null);
-    let (_, _, mut plain) = read(&json.to_string())?;
+    let mut plain = read(&json.to_string(), &json, bounded)?;
     plain.set_encode_special_tokens(true);
     Ok(plain)
 }
@@ -230,7 +233,7 @@ mod tests {
         let blanks = json!({"type": "WhitespaceSplit"});
         let scores = |words: Vec<String>| words.into_iter().map(|w| json!([w, -1.0])).collect::<Value>();
         let bpe = |words: Vec<String>, merges: Value| json!({"type": "BPE", "unk_token": "[UNK]", "vocab": vocab(&words), "merges": merges});
-        let bytes: Value = serde_json::from_str(&super::super::bytes_json()).unwrap();
+        let bytes: Value = serde_json::from_str(super::super::bytes_json()).unwrap();
         let mut level = bytes["model"].clone();
         for id in level["vocab"].as_object_mut().unwrap().values_mut() {
             *id = json!(id.as_u64().unwrap() + 4);

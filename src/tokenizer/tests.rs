@@ -105,7 +105,7 @@ mod native {
 
     #[test]
     fn other_programs_read_the_bytes_json() {
-        let read = Tokenizer { kind: Kind::Json(Box::new(Json::parse(&bytes_json()).unwrap())) };
+        let read = Tokenizer { kind: Kind::Json(Box::new(Json::parse(bytes_json()).unwrap())) };
         for text in SAMPLES {
             assert_eq!(read.encode_with_specials(text).unwrap(), encode_bytes(text));
             assert_eq!(read.decode_with_specials(&encode_bytes(text)), text);
@@ -371,7 +371,7 @@ mod native {
         };
         let variants = [
             trained.clone(),
-            bytes_json(),
+            bytes_json().to_string(),
             change("\"individual_digits\":true", "\"individual_digits\":false"),
             change("\"use_regex\":true},", "\"use_regex\":false},"),
             change("\"ignore_merges\":false", "\"ignore_merges\":true"),

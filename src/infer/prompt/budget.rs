@@ -9,6 +9,7 @@
 //! - The same test looks at the clock.
 
 use super::jinja::{Made, failed};
+use crate::error::caught;
 use minijinja::machinery::{
     Instruction, Instructions, Token, eval, get_compiled_template, make_string_output, tokenize,
 };
@@ -242,7 +243,12 @@ impl Depth {
 /// # Errors
 /// When it fails, or takes too much.
 pub fn render(environment: &Environment<'_>, context: Value) -> Result<String, Error> {
-    render_until(Instant::now() + LONGEST_TIME, environment, context)
+    sound(|| render_until(Instant::now() + LONGEST_TIME, environment, context))
+}
+
+/// Calls the engine, which panics at some templates: those that leave a loop from within a `set` block, say.
+pub fn sound<T>(work: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
+    caught(work).unwrap_or_else(|panic| Err(failed(format!("it breaks the engine: {panic}"))))
 }
 
 fn render_until(until: Instant, environment: &Environment<'_>, context: Value) -> Result<String, Error> {
@@ -421,6 +427,27 @@ mod tests {
             assert!(render(&environment, context()).is_ok());
             let error = render_until(Instant::now() - Duration::from_secs(1), &environment, context()).unwrap_err();
             assert!(exceeded(&error).unwrap().contains("takes longer than"), "{template}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_loop_that_is_left_from_within_a_block_ends_with_a_word_or_works() {
+        let blocks = [
+            ("{% with y = 1 %}", "{% endwith %}"),
+            ("{% set y %}", "{% endset %}"),
+            ("{% filter upper %}", "{% endfilter %}"),
+            ("{% autoescape false %}", "{% endautoescape %}"),
+            ("{% for y in x %}", "{% endfor %}"),
+        ];
+        for way in ["break", "continue"] {
+            for (open, close) in blocks {
+                for times in [1, 5] {
+                    let (open, close) = (open.repeat(times), close.repeat(times));
+                    let template = format!("{{% for z in x %}}{open}{{% {way} %}}{close}{{% endfor %}}{open}{close}");
+                    let environment = super::super::jinja::environment(&template).unwrap();
+                    let _ = render(&environment, Value::from_pairs([("x", Value::from(vec![1, 2]))]));
+                }
+            }
         }
     }
 

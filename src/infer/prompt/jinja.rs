@@ -81,7 +81,7 @@ pub fn environment(template: &str) -> Result<Environment<'static>, Error> {
         budget::fits(format.len().saturating_mul(LONGEST_TIME_FIELD))?;
         jiff::fmt::strtime::format(format, &now).map_err(|e| failed(format!("strftime_now({format:?}): {e}")))
     });
-    environment.add_template_owned("chat", source)?;
+    budget::sound(|| environment.add_template_owned("chat", source))?;
     Ok(environment)
 }
 

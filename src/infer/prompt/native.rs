@@ -9,7 +9,8 @@ use crate::tokenizer::Tokenizer;
 use crate::{Error, Result};
 use minijinja::value::{Value, ValueKind};
 use minijinja::{Environment, ErrorKind};
-use std::collections::BTreeSet;
+use std::collections::HashSet;
+use std::ops::RangeInclusive;
 
 /// What a template is tried with when a model opens: a name for people, and the roles of the messages.
 const TRIALS: [(&str, &[&str]); 3] = [
@@ -17,6 +18,9 @@ const TRIALS: [(&str, &[&str]); 3] = [
     ("a system message and a question", &["system", "user"]),
     ("a second question", &["user", "assistant", "user"]),
 ];
+
+/// Characters of which one marks a client's texts: noncharacters, then those for private use.
+const MARKERS: [RangeInclusive<char>; 2] = ['\u{fdd0}'..='\u{fdef}', '\u{e000}'..='\u{f8ff}'];
 
 /// Largest number of characters of an error that a template wrote.
 const LONGEST_REFUSAL: usize = 500;
@@ -220,21 +224,16 @@ impl ChatTemplate {
 
     fn encode_checked(&self, conversation: &Conversation, tokenizer: &Tokenizer) -> Result<Vec<u32>> {
         let plain = self.render(conversation)?;
-        // Noncharacters, then characters for private use.
-        let mut free: BTreeSet<char> = ('\u{fdd0}'..='\u{fdef}').chain('\u{e000}'..='\u{f8ff}').collect();
+        let mut used = HashSet::new();
         let mut concerned = false;
-        let mut use_up = |text: &str| {
-            for c in text.chars() {
-                free.remove(&c);
-            }
-        };
+        let mut use_up = |text: &str| used.extend(text.chars().filter(|c| MARKERS.iter().any(|m| m.contains(c))));
         use_up(&self.source);
         conversation.each_text(&mut |text| {
             concerned |= self.guard.concerns(text);
             use_up(text);
         });
-        let marker =
-            free.pop_last().ok_or_else(|| Error::usage("the messages have every character for private use"))?;
+        let marker = MARKERS.into_iter().flatten().find(|c| !used.contains(c));
+        let marker = marker.ok_or_else(|| Error::usage("the messages have every character for private use"))?;
         let whole = self.guard.parts(&plain, marker);
         let marked = if concerned { self.marked_parts(conversation, marker, &whole)? } else { None };
         let ids = match &marked {
