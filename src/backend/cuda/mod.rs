@@ -19,7 +19,7 @@ use cudarc::nvrtc::Ptx;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use native::Code;
+use native::{Code, Function};
 pub use native::{NATIVE, Native, NativePass};
 pub use nvrtc::{compile, has_nvrtc};
 pub(super) use program::CudaProgram;
@@ -183,9 +183,7 @@ impl Cuda {
             let (image, functions) = built?;
             let refused = |e| failed(&self.info.name, &format!("loading {}", code.name()), e);
             let module = self.context.load_module(Ptx::from_binary(image)).map_err(refused)?;
-            let load = |(name, block): &(String, [u32; 3])| {
-                Ok(Loaded { function: module.load_function(name)?, block: *block })
-            };
+            let load = |(name, block): &Function| Ok(Loaded { function: module.load_function(name)?, block: *block });
             let loaded = functions.iter().map(load).collect::<Result<_, DriverError>>();
             kernels.insert(code.name(), loaded.map_err(refused)?);
         }

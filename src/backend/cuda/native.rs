@@ -80,6 +80,9 @@ fn packed_bytes(words: &ArgWords) -> usize {
     a.outs as usize * matrix::packed_row_bytes(a.dim as usize)
 }
 
+/// The name of a function, and the threads of its block.
+pub(super) type Function = (String, [u32; 3]);
+
 /// What computes a node.
 #[derive(Clone, Copy)]
 pub(super) enum Code {
@@ -104,8 +107,8 @@ impl Code {
         }
     }
 
-    /// CUDA C++, and of each pass the function and the threads of its block.
-    pub fn source(self) -> Result<(String, Vec<(String, [u32; 3])>)> {
+    /// CUDA C++, and what each pass runs.
+    pub fn source(self) -> Result<(String, Vec<Function>)> {
         match self {
             Code::Shader(op) => {
                 let Kernel { source, entries } = translate(op.name, &shader_source(op))?;

@@ -199,14 +199,14 @@ fn entries(op: &Op) -> Vec<&'static str> {
 
 /// An open device, and the pipelines made on it so far.
 pub struct Wgpu {
-    info: AdapterInfo,
+    info: Box<AdapterInfo>,
     device: wgpu::Device,
     queue: wgpu::Queue,
     faults: Faults,
     /// Those of each op and of each variant, by its name.
     pipelines: Mutex<HashMap<&'static str, Vec<wgpu::ComputePipeline>>>,
     #[cfg(feature = "native")]
-    variants: variant::Choice,
+    variants: Box<variant::Choice>,
     /// Compiled pipelines of this and of earlier runs.
     #[cfg(feature = "native")]
     kept: Option<Box<kept::Pipelines>>,
@@ -247,7 +247,7 @@ impl Wgpu {
         #[cfg(feature = "native")]
         let kept = kept::Kept::new(crate::files::cache_folder(), &adapter.get_info());
         #[cfg(feature = "native")]
-        let variants = variant::Choice::new(adapter, kept.clone());
+        let variants = Box::new(variant::Choice::new(adapter, kept.clone()));
         #[cfg(feature = "native")]
         let features = features | variants.features();
         let descriptor = wgpu::DeviceDescriptor {
@@ -268,7 +268,7 @@ impl Wgpu {
             variants,
             #[cfg(feature = "native")]
             kept: kept::Pipelines::open(&device, kept).map(Box::new),
-            info,
+            info: Box::new(info),
             device,
             queue,
             faults,
