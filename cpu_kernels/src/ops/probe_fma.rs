@@ -6,6 +6,8 @@ use crate::{Call, args, at_level};
 
 /// Chains of an element: as many as hide the latency of a multiply-add on a processor with two units for it.
 const CHAINS: usize = 8;
+/// Most rounds: more would only take time.
+const MOST_ROUNDS: u32 = 1 << 15;
 /// Multiply-adds of a chain in a round.
 const ROUND: usize = 16;
 
@@ -24,6 +26,7 @@ impl ProbeFmaArgs {
 /// See [`crate::Kernel`].
 pub unsafe fn probe_fma(call: &Call<'_>) {
     let a: ProbeFmaArgs = call.args();
+    assert!(a.rounds <= MOST_ROUNDS, "{} rounds", a.rounds);
     let part = call.share_blocks(a.n as usize, LANES);
     // SAFETY: the contract of `Kernel`; this part writes `part` alone.
     let y = unsafe { call.bufs[0].write::<f32>(part.clone()) };
