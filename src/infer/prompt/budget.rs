@@ -436,7 +436,6 @@ mod tests {
             ("{% with y = 1 %}", "{% endwith %}"),
             ("{% set y %}", "{% endset %}"),
             ("{% filter upper %}", "{% endfilter %}"),
-            ("{% autoescape false %}", "{% endautoescape %}"),
             ("{% for y in x %}", "{% endfor %}"),
         ];
         for way in ["break", "continue"] {
