@@ -34,7 +34,7 @@ fn put(second: bool, at: u32, value: vec4<f32>) {
 
 // Scores of one key in units of log(2).
 fn masked(score: vec4<f32>, row: u32, starts: vec4<u32>, queries: vec4<u32>) -> vec4<f32> {
-    let seen = vec4<u32>(row) >= starts & vec4<u32>(row) <= queries;
+    let seen = (vec4<u32>(row) >= starts) & (vec4<u32>(row) <= queries);
     return select(vec4<f32>(-1e30), score * (args.scale * LOG2_E), seen);
 }
 

@@ -19,8 +19,8 @@ fn group(block: u32, lane: u32) {
     let row = block * 8u + lane / 8u;
     var sum = 0.0;
     if row < rows {
-        for (var c = lane % 8u; c < dim; c += 8u) {
-            sum += dot(y[row * dim + c], dy[row * dim + c]);
+        for (var at = row * dim + lane % 8u; at < (row + 1u) * dim; at += 8u) {
+            sum += dot(y[at], dy[at]);
         }
     }
     sums[lane] = sum;

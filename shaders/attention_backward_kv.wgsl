@@ -70,7 +70,7 @@ fn add_high(weights: Tile, lane: u32, second: bool, walked: Rows, owned: Rows, b
 // p of one query; rows and keys are those of the sequence.
 fn weight(score: vec4<f32>, row: u32, sequence: u32, stat: u32, keys: vec4<u32>) -> vec4<f32> {
     let t = min(row, args.seq - 1u);
-    let seen = keys >= vec4<u32>(start(sequence, row)) & keys <= vec4<u32>(row) & vec4<bool>(row < args.seq);
+    let seen = (keys >= vec4<u32>(start(sequence, row))) & (keys <= vec4<u32>(row)) & vec4<bool>(row < args.seq);
     return select(vec4<f32>(), exp2(LOG2_E * (args.scale * score - stats[stat + t])), seen);
 }
 

@@ -70,10 +70,10 @@ fn main(
         let dp = scores(lane, true, walked, owned);
         let row = vec4<u32>(base + at.y * 4u);
         let ds = Tile(
-            gradient(s.r0, lse, dp.r0, delta, row >= starts & row <= queries),
-            gradient(s.r1, lse, dp.r1, delta, row + 1u >= starts & row + 1u <= queries),
-            gradient(s.r2, lse, dp.r2, delta, row + 2u >= starts & row + 2u <= queries),
-            gradient(s.r3, lse, dp.r3, delta, row + 3u >= starts & row + 3u <= queries),
+            gradient(s.r0, lse, dp.r0, delta, (row >= starts) & (row <= queries)),
+            gradient(s.r1, lse, dp.r1, delta, (row + 1u >= starts) & (row + 1u <= queries)),
+            gradient(s.r2, lse, dp.r2, delta, (row + 2u >= starts) & (row + 2u <= queries)),
+            gradient(s.r3, lse, dp.r3, delta, (row + 3u >= starts) & (row + 3u <= queries)),
         );
         low = weighted(low, ds, lane, false, walked, 0u);
         if dim > 16u {

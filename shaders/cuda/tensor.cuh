@@ -1,7 +1,7 @@
 // Instructions of tensor cores and of copies that do not wait, for sm_80 and above. The emulator of `tests/cuda` has its own.
 // Places in shared memory are the numbers that its instructions take.
 
-#ifndef NANOTERN_EMULATED
+#ifndef EMULATED
 
 inline unsigned place(const void* shared) { return unsigned(__cvta_generic_to_shared(shared)); }
 

@@ -26,7 +26,7 @@
 #define __global__
 #define __device__
 #define __launch_bounds__(...)
-#define NANOTERN_EMULATED
+#define EMULATED
 // A separate section, whose bounds the linker provides.
 #define __shared__ static __attribute__((section("shared_memory")))
 extern char __start_shared_memory[] __attribute__((visibility("hidden")));

@@ -132,6 +132,41 @@ fn barriers_are_in_uniform_control_flow() {
     });
 }
 
+/// Whether an expression mixes `&`, `|` or `^` with a comparison or a shift and has no parentheses between them. WGSL forbids it,
+/// and naga takes it.
+fn mixes(source: &str) -> bool {
+    let code: String = source.lines().flat_map(|line| [line.split("//").next().unwrap(), " "]).collect();
+    // For each open bracket: whether a bitwise operator and one of the others were seen.
+    let mut open = vec![[false; 2]];
+    let mut spaced = String::new();
+    code.chars().for_each(|c| if "()[]{},;".contains(c) { spaced.extend([' ', c, ' ']) } else { spaced.push(c) });
+    spaced.split_whitespace().any(|word| {
+        let last = open.len() - 1;
+        match word {
+            "(" | "[" => open.push([false; 2]),
+            ")" | "]" if last > 0 => open.truncate(last),
+            "," | ";" | "{" | "}" | "=" | "&&" | "||" => open[last] = [false; 2],
+            "&" | "|" | "^" => open[last][0] = true,
+            ">=" | "<=" | "==" | "!=" | ">" | "<" | "<<" | ">>" => open[last][1] = true,
+            _ => {}
+        }
+        open.last().unwrap().iter().all(|seen| *seen)
+    })
+}
+
+#[test]
+fn bitwise_operators_stand_in_parentheses() {
+    for (source, wanted) in [
+        ("let a = b >= c & d;", true),
+        ("let a = b & c << 2u;", true),
+        ("let a = (b >= c) & (d | e); if f == g && (h & i) != 0u { }", false),
+        ("let a = f(b & c, d >= e); a = b >> 2u; // c & d", false),
+    ] {
+        assert_eq!(mixes(source), wanted, "{source}");
+    }
+    each(|op, _| assert!(!mixes(&shader_source(op)), "{}", op.name));
+}
+
 #[test]
 fn every_shader_file_is_in_the_table() {
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("shaders");
