@@ -162,8 +162,8 @@ fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
 fn a_signal_ends_a_long_step_which_is_then_repeated() {
     let p = Project::new();
     p.train("whole", "--total-steps 2 --grad-accum 1000");
-    for (signal, code) in [(Signal::INT, 130), (Signal::TERM, 143), hangup()] {
-        let dir = format!("run{code}");
+    for (i, (signal, code)) in [(Signal::INT, 130), (Signal::TERM, 143), hangup()].into_iter().enumerate() {
+        let dir = format!("run{i}");
         let mut run = p.start(&fresh(&dir, "--total-steps 2 --grad-accum 1000"));
         run.wait_for("step 1/");
         run.signal(signal);
