@@ -21,8 +21,8 @@ const FLAGS: [&str; 7] = [
     "--disable-component-update",
     "--disable-sync",
 ];
-/// Time in which a condition must hold, on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// Time in which a condition must hold: much more than it takes on a busy machine where a program compiles shaders for software.
+const PATIENCE: Duration = Duration::from_secs(180);
 
 pub const TAB: &str = "\u{e004}";
 pub const ENTER: &str = "\u{e007}";
