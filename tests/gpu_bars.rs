@@ -20,12 +20,15 @@ fn step(preset: &str) -> (usize, Vec<String>) {
     let shape = StepShape { batch: 8, seq: 1024, accum: 1, recompute: false };
     let step = TrainStep::build(&preset.model, preset.vocab, shape, &Config::default().optim);
     let sections = [step.sections.begin, step.sections.micro, step.sections.update];
-    let mut dispatches = 0;
+    let (mut dispatches, mut by_op) = (0, BTreeMap::<_, usize>::new());
     let mut kinds: BTreeMap<_, (&'static Op, u64)> = BTreeMap::new();
     for node in sections.iter().flat_map(|section| &step.plan.graph.nodes[section.nodes()]) {
-        dispatches += node.op.passes.iter().filter(|pass| !(pass.grid)(&node.args).contains(&0)).count();
+        let passes = node.op.passes.iter().filter(|pass| !(pass.grid)(&node.args).contains(&0)).count();
+        dispatches += passes;
+        *by_op.entry(node.op.name).or_default() += passes;
         kinds.entry((node.op.name, node.args)).or_insert((node.op, 0)).1 += (node.op.work)(&node.args);
     }
+    println!("{}: {dispatches} dispatches: {by_op:?}", preset.name);
     let total: u64 = kinds.values().map(|(_, work)| work).sum();
     let mut idle = Vec::new();
     for ((name, args), (op, work)) in kinds {

@@ -46,7 +46,7 @@ pub mod probe_fma;
 pub mod quantize_rows;
 pub mod rms_norm;
 pub mod rms_norm_backward;
-pub mod rms_norm_backward_weight;
+pub mod rms_norm_quantize;
 pub mod rope;
 pub mod round_f16;
 pub mod sample;
@@ -117,7 +117,7 @@ kernels! {
     QUANTIZE_ROWS = quantize_rows,
     RMS_NORM = rms_norm,
     RMS_NORM_BACKWARD = rms_norm_backward,
-    RMS_NORM_BACKWARD_WEIGHT = rms_norm_backward_weight,
+    RMS_NORM_QUANTIZE = rms_norm_quantize,
     ROPE = rope,
     ROUND_F16 = round_f16,
     SAMPLE = sample,
