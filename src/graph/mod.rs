@@ -113,6 +113,8 @@ pub struct Graph {
     gradients: HashMap<TensorId, TensorId>,
     /// The views of each persistent tensor, by their rows.
     views: HashMap<(TensorId, Range<usize>), TensorId>,
+    /// The rows at which the second and the third of several matrices begin, of tensors that hold such.
+    cuts: HashMap<TensorId, [usize; 2]>,
     /// Ranges of nodes whose temporaries are recomputed for the backward pass instead of being kept.
     recomputed: Vec<Range<usize>>,
     prefix: String,
@@ -262,6 +264,17 @@ impl Graph {
             Kind::View { of, .. } => of,
             Kind::Temp | Kind::Persistent => t,
         }
+    }
+
+    /// Notes that a tensor holds two or three matrices, of which the second and the third begin at these rows; 0 where there is none
+    /// before.
+    pub fn cut(&mut self, t: TensorId, rows: [usize; 2]) {
+        self.cuts.insert(t, rows);
+    }
+
+    /// What [`Graph::cut`] noted, or zeros.
+    pub fn cuts(&self, t: TensorId) -> [usize; 2] {
+        self.cuts.get(&t).copied().unwrap_or_default()
     }
 
     /// Renames a tensor, for traces and error messages.

@@ -1,8 +1,6 @@
 //! The feed-forward `gated`: SwiGLU (Shazeer 2020), RMSNorm before the down projection.
 
-use super::layer::Pass;
 use super::linear::{Linear, LinearInput, Linears};
-use super::state::Context;
 use super::weight::Builder;
 use crate::graph::{Graph, TensorId};
 
@@ -26,16 +24,13 @@ impl Gated {
     }
 
     /// x (rows, dim) -> (rows, dim).
-    pub(super) fn forward(&self, g: &mut Graph, mut x: LinearInput, pass: &Pass<'_>) -> TensorId {
-        let y = match pass.context {
-            Context::Batch(_) => {
-                let both = self.gate_up.together(g, &mut x);
-                g.swiglu_columns(both)
-            }
-            Context::Cached { .. } => {
-                let [gate, up] = self.gate_up.apart(g, &mut x);
-                g.swiglu(gate, up)
-            }
+    pub(super) fn forward(&self, g: &mut Graph, mut x: LinearInput) -> TensorId {
+        let y = if self.gate_up.are_together(x.rows(g)) {
+            let both = self.gate_up.together(g, &mut x);
+            g.swiglu_columns(both)
+        } else {
+            let [gate, up] = self.gate_up.apart(g, &mut x);
+            g.swiglu(gate, up)
         };
         self.down.forward(g, &mut LinearInput::new(y, self.inner_norm, self.eps))
     }

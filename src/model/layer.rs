@@ -69,9 +69,9 @@ impl Ffn {
         }
     }
 
-    fn forward(&self, g: &mut Graph, x: LinearInput, pass: &Pass<'_>) -> TensorId {
+    fn forward(&self, g: &mut Graph, x: LinearInput) -> TensorId {
         match self {
-            Ffn::Gated(gated) => gated.forward(g, x, pass),
+            Ffn::Gated(gated) => gated.forward(g, x),
         }
     }
 }
@@ -103,6 +103,6 @@ impl Layer {
     /// x (rows, dim) or (streams, rows, dim) -> the same.
     pub(super) fn forward(&self, g: &mut Graph, x: TensorId, pass: &mut Pass<'_>) -> TensorId {
         let x = self.mixer_residual.forward(g, x, |g, x| self.mixer.forward(g, x, pass));
-        self.ffn_residual.forward(g, x, |g, x| self.ffn.forward(g, x, pass))
+        self.ffn_residual.forward(g, x, |g, x| self.ffn.forward(g, x))
     }
 }

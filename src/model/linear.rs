@@ -3,7 +3,7 @@
 use super::init::EMBEDDING_STD;
 use super::weight::{Builder, Form, Role, Set, Value, Weight};
 use super::{Init, Inputs};
-use crate::graph::{Graph, TensorId};
+use crate::graph::{Graph, MAX_BINDING, TensorId};
 use crate::ops::{Head, QuantRows};
 
 /// A linear layer. Its form does not depend on the forms of other layers.
@@ -13,6 +13,8 @@ pub(super) struct Linear(Value);
 pub(super) struct Linears<const N: usize> {
     each: [Linear; N],
     all: Option<Linear>,
+    bound_apart: bool,
+    outs: usize,
 }
 
 /// The input of linear layers, (rows, inputs), which may be normalised first. It is quantised once for all layers that share it
@@ -29,6 +31,10 @@ impl LinearInput {
     /// x, normalised where there is a gain.
     pub(super) fn new(x: TensorId, gain: Option<TensorId>, eps: f32) -> Self {
         LinearInput { x, norm: gain.map(|w| (w, eps)), dense: None, quantized: None }
+    }
+
+    pub(super) fn rows(&self, g: &Graph) -> usize {
+        g.matrix(self.x).0
     }
 
     fn dense(&mut self, g: &mut Graph) -> TensorId {
@@ -52,7 +58,7 @@ impl Linear {
 
     /// (rows, inputs) -> (rows, outs).
     pub(super) fn forward(&self, g: &mut Graph, x: &mut LinearInput) -> TensorId {
-        let rows = 0..g.matrix(x.x).0;
+        let rows = 0..x.rows(g);
         match &self.0 {
             Value::Dense(w) => {
                 let x = x.dense(g);
@@ -73,11 +79,18 @@ impl Linear {
 impl<const N: usize> Linears<N> {
     /// Declares layers by their names and outputs. `name` is that of the set.
     pub(super) fn new(make: &mut Builder<'_>, name: &str, layers: [(String, usize); N], inputs: usize) -> Self {
-        let Set { each, all } = make.set(name, layers, inputs);
-        Linears { each: each.map(Linear), all: all.map(Linear) }
+        let outs = layers.iter().map(|(_, outs)| outs).sum();
+        let Set { each, all, bound_apart } = make.set(name, layers, inputs);
+        Linears { each: each.map(Linear), all: all.map(Linear), bound_apart, outs }
     }
 
-    /// The outputs of each layer, in a model that was declared for decoding.
+    /// Whether the outputs of all layers for so many rows are to be one tensor: not where every device could bind those of each layer
+    /// but not all.
+    pub(super) fn are_together(&self, rows: usize) -> bool {
+        self.all.is_some() && !(self.bound_apart && rows * self.outs * size_of::<f32>() > MAX_BINDING)
+    }
+
+    /// The outputs of each layer.
     pub(super) fn apart(&self, g: &mut Graph, x: &mut LinearInput) -> [TensorId; N] {
         std::array::from_fn(|i| self.each[i].forward(g, x))
     }

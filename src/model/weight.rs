@@ -169,8 +169,10 @@ pub(super) struct Builder<'a> {
 
 /// Matrices of one input.
 pub(super) struct Set<const N: usize> {
-    /// Each by itself. In training, ops can only bind that of a set of one.
+    /// Each by itself.
     pub each: [Value; N],
+    /// Whether ops can bind each by itself.
+    pub bound_apart: bool,
     /// All as one matrix, the last first: its gradient with respect to the input adds up as backward passes do. None where each is
     /// a tensor of its own.
     pub all: Option<Value>,
@@ -208,7 +210,7 @@ impl<'a> Builder<'a> {
         if self.purpose == Purpose::Decoding {
             self.count(kind(name), outs);
             let each = matrices.map(|(name, outs)| self.weight(&name, &[outs, inputs], form, Role::Matrix, init).value);
-            return Set { each, all: None };
+            return Set { each, all: None, bound_apart: true };
         }
         let (first, value, latent) = match self.purpose {
             Purpose::Training => {
@@ -219,7 +221,13 @@ impl<'a> Builder<'a> {
         };
         let mut end = first + outs;
         latent.map(|t| slice(self.g, t, first..end, name));
-        let all = Some(value.slice(self.g, first..end, name));
+        let all = value.slice(self.g, first..end, name);
+        if let Value::Ternary(all) = all {
+            // Before the last matrix is the last but one, and so on. A set has three at most.
+            let from = |i: usize| matrices.iter().rev().take(N.saturating_sub(i)).map(|(_, outs)| outs).sum();
+            self.g.cut(all.codes, [from(2), from(1)]);
+        }
+        let bound_apart = matrices.iter().all(|(_, outs)| outs.is_multiple_of(ALIGN));
         let each = matrices.map(|(name, outs)| {
             let rows = end - outs..end;
             end = rows.start;
@@ -228,7 +236,7 @@ impl<'a> Builder<'a> {
             let (role, shape) = (Role::Matrix, vec![outs, inputs]);
             self.declare(Weight { name, shape, form, role, init, value, latent }).value
         });
-        Set { each, all }
+        Set { each, all: Some(all), bound_apart }
     }
 
     /// Declares a vector of f32 parameters.

@@ -176,7 +176,8 @@ pub(super) fn ternary_matmul_grad(b: &mut Backward<'_>, node: &Node) {
     }
     if b.wants(xq) {
         let (dx, beta) = b.slot(xq);
-        let args = TernaryMatmulBackwardInputArgs { rows, outs, dim, group, x_row, beta };
+        let [first, second] = b.graph.cuts(codes).map(|row| row as u32);
+        let args = TernaryMatmulBackwardInputArgs { rows, outs, dim, group, x_row, beta, first, second };
         b.push(&TERNARY_MATMUL_BACKWARD_INPUT, args, &[dy, codes, scales, dx]);
     }
 }

@@ -1,10 +1,10 @@
 //! Elementwise ops: sums, SwiGLU, rounding, constants.
 
-use super::{ADD, FILL, ROUND_F16, SWIGLU, SWIGLU_BACKWARD};
+use super::{ADD, FILL, ROUND_F16, SWIGLU, SWIGLU_BACKWARD, SWIGLU_COLUMNS_BACKWARD};
 use crate::graph::{Backward, DType, Graph, Node, TensorId};
 use cpu_kernels::{
     Args, ops::add::AddArgs, ops::fill::FillArgs, ops::round_f16::RoundF16Args, ops::swiglu::SwigluArgs,
-    ops::swiglu_backward::SwigluBackwardArgs,
+    ops::swiglu_backward::SwigluBackwardArgs, ops::swiglu_columns_backward::SwigluColumnsBackwardArgs,
 };
 
 impl Graph {
@@ -73,12 +73,18 @@ pub(super) fn add_grad(b: &mut Backward<'_>, node: &Node) {
     }
 }
 
-/// Gradient of [`Graph::swiglu_columns`].
+/// Gradient of [`Graph::swiglu`] and [`Graph::swiglu_columns`].
 pub(super) fn swiglu_grad(b: &mut Backward<'_>, node: &Node) {
-    let [x, up, y] = node.tensors[..] else { unreachable!("three buffers") };
-    let SwigluArgs { rows, cols, stride, gate, up: first } = Args::from_words(&node.args);
-    assert!(x == up && [stride, gate, first] == [2 * cols, cols, 0], "only columns of one matrix are differentiated");
-    let (dy, dx) = (b.grad(y).expect("an output has a gradient"), b.fresh(x));
-    b.push(&SWIGLU_BACKWARD, SwigluBackwardArgs { rows, cols }, &[x, dy, dx]);
-    b.pass(x, dx);
+    let [gate, up, y] = node.tensors[..] else { unreachable!("three buffers") };
+    let SwigluArgs { rows, cols, .. } = Args::from_words(&node.args);
+    let dy = b.grad(y).expect("an output has a gradient");
+    if gate == up {
+        let dx = b.fresh(gate);
+        b.push(&SWIGLU_COLUMNS_BACKWARD, SwigluColumnsBackwardArgs { rows, cols }, &[gate, dy, dx]);
+        return b.pass(gate, dx);
+    }
+    let (dgate, dup) = (b.fresh(gate), b.fresh(up));
+    b.push(&SWIGLU_BACKWARD, SwigluBackwardArgs { n: rows * cols }, &[gate, up, dy, dgate, dup]);
+    b.pass(gate, dgate);
+    b.pass(up, dup);
 }

@@ -280,7 +280,9 @@ ops! {
 
     SWIGLU = swiglu(SwigluArgs) [gate: r F32, up: r F32, y: w F32]
         grid |a| quads(a.rows * a.cols), work |a| product(&[a.rows, a.cols, 16]), grad Append(elementwise::swiglu_grad);
-    SWIGLU_BACKWARD = swiglu_backward(SwigluBackwardArgs) [x: r F32, dy: r F32, dx: w F32]
+    SWIGLU_BACKWARD = swiglu_backward(SwigluBackwardArgs) [gate: r F32, up: r F32, dy: r F32, dgate: w F32, dup: w F32]
+        grid |a| quads(a.n), work |a| product(&[a.n, 24]);
+    SWIGLU_COLUMNS_BACKWARD = swiglu_columns_backward(SwigluColumnsBackwardArgs) [x: r F32, dy: r F32, dx: w F32]
         grid |a| quads(a.rows * a.cols), work |a| product(&[a.rows, a.cols, 24]);
     ADD = add(AddArgs) [a: r F32, b: r F32, y: w F32]
         grid |a| quads(a.n), work |a| product(&[a.n]), grad Append(elementwise::add_grad);

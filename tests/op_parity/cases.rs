@@ -304,7 +304,8 @@ fn ternary() -> Vec<Case> {
         cases.push(case(&ops::TERNARY_MATMUL, args, data));
         for beta in [0.0, 1.0] {
             use ternary_matmul_backward_input::TernaryMatmulBackwardInputArgs as A;
-            let args = A { rows, outs, dim, group, x_row, beta };
+            // Outputs of two matrices, where there are as many.
+            let args = A { rows, outs, dim, group, x_row, beta, first: 0, second: outs / 3 };
             let data = |r: &mut Rng| {
                 vec![normal(r, rows * outs, 1.0), codes(r, outs, dim), scales(r), target(r, beta, have * dim)]
             };
@@ -456,6 +457,8 @@ fn elementwise() -> Vec<Case> {
     for n in [1, 3, 63, 64, 1000, 4097, 4098] {
         let args = swiglu::SwigluArgs { rows: 1, cols: n, stride: n, gate: 0, up: 0 };
         cases.push(case(&ops::SWIGLU, args, |r| vec![normal(r, n, 4.0), normal(r, n, 1.0), out(n)]));
+        let data = |r: &mut Rng| vec![normal(r, n, 4.0), normal(r, n, 1.0), normal(r, n, 1.0), out(n), out(n)];
+        cases.push(case(&ops::SWIGLU_BACKWARD, swiglu_backward::SwigluBackwardArgs { n }, data));
         let data = |r: &mut Rng| vec![normal(r, n, 1.0), normal(r, n, 1.0), out(n)];
         cases.push(exact(case(&ops::ADD, add::AddArgs { n }, data)));
         cases.push(exact(case(&ops::COPY, copy::CopyArgs { n }, |r| vec![normal(r, n, 1.0), out(n)])));
@@ -465,10 +468,10 @@ fn elementwise() -> Vec<Case> {
         let args = swiglu::SwigluArgs { rows, cols, stride: 2 * cols, gate: cols, up: 0 };
         let data = |r: &mut Rng| vec![normal(r, 2 * rows * cols, 4.0), Data::Same(0), out(rows * cols)];
         cases.push(case(&ops::SWIGLU, args, data));
-        let args = swiglu_backward::SwigluBackwardArgs { rows, cols };
+        let args = swiglu_columns_backward::SwigluColumnsBackwardArgs { rows, cols };
         let n = rows * cols;
         let data = |r: &mut Rng| vec![normal(r, 2 * n, 4.0), normal(r, n, 1.0), out(2 * n)];
-        cases.push(case(&ops::SWIGLU_BACKWARD, args, data));
+        cases.push(case(&ops::SWIGLU_COLUMNS_BACKWARD, args, data));
     }
     let edges = vec![0.0, 1.0, 1.0 + 2f32.powi(-11), 65519.0, -70000.0, 2f32.powi(-25), 5e-8, -6.1e-5, 3.3e-6, 0.02];
     let (n, edges) = (edges.len() as u32, Data::F32(edges));
@@ -481,12 +484,16 @@ fn elementwise() -> Vec<Case> {
     let extremes = vec![-1e4, -100.0, -80.0, 0.0, 80.0, 100.0, 1e4];
     let args = swiglu::SwigluArgs { rows: 1, cols: 7, stride: 7, gate: 0, up: 0 };
     cases.push(case(&ops::SWIGLU, args, |r| vec![Data::F32(extremes.clone()), normal(r, 7, 1.0), out(7)]));
-    let args = swiglu_backward::SwigluBackwardArgs { rows: 1, cols: 7 };
+    let args = swiglu_backward::SwigluBackwardArgs { n: 7 };
+    let data =
+        |r: &mut Rng| vec![Data::F32(extremes.clone()), normal(r, 7, 1.0), normal(r, 7, 1.0), out(7), out(7)];
+    cases.push(case(&ops::SWIGLU_BACKWARD, args, data));
+    let args = swiglu_columns_backward::SwigluColumnsBackwardArgs { rows: 1, cols: 7 };
     let data = |r: &mut Rng| {
-        let x = [values(r, 7, 1.0), extremes].concat();
+        let x = [values(r, 7, 1.0), extremes.clone()].concat();
         vec![Data::F32(x), normal(r, 7, 1.0), out(14)]
     };
-    cases.push(case(&ops::SWIGLU_BACKWARD, args, data));
+    cases.push(case(&ops::SWIGLU_COLUMNS_BACKWARD, args, data));
     cases
 }
 

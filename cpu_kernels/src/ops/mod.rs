@@ -56,6 +56,7 @@ pub mod sum_rows;
 pub mod sum_squares;
 pub mod swiglu;
 pub mod swiglu_backward;
+pub mod swiglu_columns_backward;
 pub mod ternary_matmul;
 pub mod ternary_matmul_backward_input;
 pub mod ternary_matmul_backward_weight;
@@ -126,6 +127,7 @@ kernels! {
     SUM_SQUARES = sum_squares,
     SWIGLU = swiglu,
     SWIGLU_BACKWARD = swiglu_backward,
+    SWIGLU_COLUMNS_BACKWARD = swiglu_columns_backward,
     TERNARY_MATMUL = ternary_matmul packs ternary_matmul::PACKING,
     TERNARY_MATMUL_BACKWARD_INPUT = ternary_matmul_backward_input,
     TERNARY_MATMUL_BACKWARD_WEIGHT = ternary_matmul_backward_weight,

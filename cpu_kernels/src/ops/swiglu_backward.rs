@@ -1,35 +1,31 @@
-//! Gradient of `swiglu` where up and gate are the first and the last cols columns of one matrix x (rows, 2 cols):
-//! dup = dy * silu(gate), dgate = dy * up * silu'(gate), at the same places of dx.
+//! Gradient of `swiglu`: dup = dy * silu(gate), dgate = dy * up * silu'(gate).
 
-use crate::simd::math::sigmoid;
+use crate::simd::math::{LANES, sigmoid};
 use crate::{Call, args, at_level};
 
 args! {
-    pub struct SwigluBackwardArgs { rows: u32, cols: u32 }
+    pub struct SwigluBackwardArgs { n: u32 }
 }
 
 /// # Safety
 /// See [`crate::Kernel`].
 pub unsafe fn swiglu_backward(call: &Call<'_>) {
-    let a: SwigluBackwardArgs = call.args();
-    let (part, cols) = (call.share(a.rows as usize), a.cols as usize);
-    let own = |cols: usize| part.start * cols..part.end * cols;
-    // SAFETY: the contract of `Kernel`; this part writes its rows alone.
-    let (x, dy, dx) = unsafe { (call.bufs[0].read(), call.bufs[1].read(), call.bufs[2].write(own(2 * cols))) };
-    let (x, dy) = (&x[own(2 * cols)], &dy[own(cols)]);
-    at_level!(call.level, body, (cols: usize, x: &[f32], dy: &[f32], dx: &mut [f32]));
+    let part = call.share_blocks(call.args::<SwigluBackwardArgs>().n as usize, LANES);
+    // SAFETY: the contract of `Kernel`; this part writes `part` alone.
+    let (gate, up, dy, dgate, dup) = unsafe {
+        let [dgate, dup] = [3, 4].map(|i| call.bufs[i].write(part.clone()));
+        (call.bufs[0].read(), call.bufs[1].read(), call.bufs[2].read(), dgate, dup)
+    };
+    let (gate, up, dy) = (&gate[part.clone()], &up[part.clone()], &dy[part]);
+    at_level!(call.level, body, (gate: &[f32], up: &[f32], dy: &[f32], dgate: &mut [f32], dup: &mut [f32]));
 }
 
 #[inline(always)]
-fn body(cols: usize, x: &[f32], dy: &[f32], dx: &mut [f32]) {
-    let rows = x.chunks_exact(2 * cols).zip(dy.chunks_exact(cols)).zip(dx.chunks_exact_mut(2 * cols));
-    for ((x, dy), dx) in rows {
-        let ((up, gate), (dup, dgate)) = (x.split_at(cols), dx.split_at_mut(cols));
-        let inputs = gate.iter().zip(up).zip(dy);
-        for ((dgate, dup), ((gate, up), dy)) in dgate.iter_mut().zip(dup).zip(inputs) {
-            let s = sigmoid(*gate);
-            *dup = dy * (gate * s);
-            *dgate = dy * up * (s * (1.0 + gate * (1.0 - s)));
-        }
+fn body(gate: &[f32], up: &[f32], dy: &[f32], dgate: &mut [f32], dup: &mut [f32]) {
+    let inputs = gate.iter().zip(up).zip(dy);
+    for ((dgate, dup), ((gate, up), dy)) in dgate.iter_mut().zip(dup).zip(inputs) {
+        let s = sigmoid(*gate);
+        *dup = dy * (gate * s);
+        *dgate = dy * up * (s * (1.0 + gate * (1.0 - s)));
     }
 }
