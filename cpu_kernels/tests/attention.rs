@@ -118,8 +118,7 @@ fn backward(s: Shape, [q, k, v, y, lse, dy]: [&[f32]; 6], at: Option<Level>) -> 
     let args = attention_backward_delta::AttentionBackwardDeltaArgs { batch, seq, heads, head_dim };
     let bufs = [y.into(), dy.into(), lse.into(), poison(2 * s.rows())];
     let stats = &call(&ATTENTION_BACKWARD_DELTA, args, &bufs, at)[3];
-    let inputs: [Data; 4] =
-        [(&together(s, [q, k, v])).into(), dy.into(), stats.into(), (&s.positions()).into()];
+    let inputs: [Data; 4] = [(&together(s, [q, k, v])).into(), dy.into(), stats.into(), (&s.positions()).into()];
     let before = vec![9.0; s.q() + 2 * s.kv()];
     let bufs: Vec<Data> = inputs.iter().cloned().chain([(&before).into()]).collect();
 

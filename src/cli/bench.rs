@@ -197,7 +197,12 @@ fn print_plan(plan: &StepPlan, as_json: bool) -> Result<()> {
     let mut ops: Vec<_> = plan.ops.iter().collect();
     ops.sort_by_key(|(_, t)| std::cmp::Reverse(t.bytes));
     for (op, t) in ops.into_iter().chain([(&"all", &plan.total)]) {
-        outln!("{op:32} {:5} launches {:10.1} MiB, {:10.1} MiB with every tile", t.launches, mib(t.bytes), mib(t.tiled_bytes))?;
+        outln!(
+            "{op:32} {:5} launches {:10.1} MiB, {:10.1} MiB with every tile",
+            t.launches,
+            mib(t.bytes),
+            mib(t.tiled_bytes)
+        )?;
     }
     let ratio = plan.total.bytes as f64 / plan.least_bytes as f64;
     outln!("the algorithm moves {:.1} MiB at least: {ratio:.2} times that are moved", mib(plan.least_bytes))?;

@@ -290,8 +290,7 @@ impl Graph {
             let MuonMomentumArgs { rows, cols, batch, start, stride, offset, transposed, .. } = *args;
             let shape = (rows as f32 / cols as f32).max(1.0).sqrt();
             let Muon { lr, weight_decay, .. } = *o;
-            let args =
-                MuonUpdateArgs { rows, cols, batch, start, stride, offset, transposed, lr, shape, weight_decay };
+            let args = MuonUpdateArgs { rows, cols, batch, start, stride, offset, transposed, lr, shape, weight_decay };
             self.push(&MUON_UPDATE, args, &[x, c.ctl, c.step, *weight]);
         }
     }

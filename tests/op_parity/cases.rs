@@ -485,8 +485,7 @@ fn elementwise() -> Vec<Case> {
     let args = swiglu::SwigluArgs { rows: 1, cols: 7, stride: 7, gate: 0, up: 0 };
     cases.push(case(&ops::SWIGLU, args, |r| vec![Data::F32(extremes.clone()), normal(r, 7, 1.0), out(7)]));
     let args = swiglu_backward::SwigluBackwardArgs { n: 7 };
-    let data =
-        |r: &mut Rng| vec![Data::F32(extremes.clone()), normal(r, 7, 1.0), normal(r, 7, 1.0), out(7), out(7)];
+    let data = |r: &mut Rng| vec![Data::F32(extremes.clone()), normal(r, 7, 1.0), normal(r, 7, 1.0), out(7), out(7)];
     cases.push(case(&ops::SWIGLU_BACKWARD, args, data));
     let args = swiglu_columns_backward::SwigluColumnsBackwardArgs { rows: 1, cols: 7 };
     let data = |r: &mut Rng| {
@@ -602,7 +601,8 @@ fn losses() -> Vec<Case> {
     let (inf, nan) = (f32::INFINITY, f32::NAN);
     // A check: 0 for the largest numbers, NaN for what is none, wherever it is in a block.
     for (at, value) in [(0, f32::MAX), (4095, nan), (4096, inf), (8999, -inf), (5000, -f32::MAX), (63, inf)] {
-        let args = sum_squares::SumSquaresArgs { n: 9000, rows: 1, start: 0, stride: 0, offset: 0, step: 0, scale: 0.0 };
+        let args =
+            sum_squares::SumSquaresArgs { n: 9000, rows: 1, start: 0, stride: 0, offset: 0, step: 0, scale: 0.0 };
         let data = |r: &mut Rng| {
             let mut x: Vec<f32> = (0..9000).map(|_| r.normal()).collect();
             x[at] = value;
@@ -682,8 +682,7 @@ fn optimizers() -> Vec<Case> {
             || Data::F32(vec![0.7, skip, 1.0, 9.0]),
             Data::F32(vec![0.5, 0.1, 0.02, 3.0]),
         );
-        let args =
-            muon_momentum::MuonMomentumArgs { rows, cols, batch, start, stride, offset, transposed, beta: 0.95 };
+        let args = muon_momentum::MuonMomentumArgs { rows, cols, batch, start, stride, offset, transposed, beta: 0.95 };
         let data = |r: &mut Rng| vec![normal(r, stack, 1.0), ctl(), normal(r, stack, 0.1), out(offset + n + 1)];
         cases.push(case(&ops::MUON_MOMENTUM, args, data));
         let (lr, shape, weight_decay) = (0.02, 1.3, 0.1);

@@ -85,8 +85,10 @@ fn head<L: Lanes, const DOWN: usize, const ACROSS: usize>(
     // SAFETY: the contract of `Kernel`.
     let qkv = unsafe { call.bufs[0].read::<f32>() };
     let (keys, at) = (queries.end - start, Layout::new(a.heads, a.kv_heads, a.head_dim));
-    let take = |row: usize, head: usize, rows: usize| {
-        Rows { data: &qkv[(b * seq + row) * at.row + head..], stride: at.row, rows }
+    let take = |row: usize, head: usize, rows: usize| Rows {
+        data: &qkv[(b * seq + row) * at.row + head..],
+        stride: at.row,
+        rows,
     };
     let (k, v) = (take(start, at.k(h), keys), take(start, at.v(h), keys));
     // SAFETY: the contract of `Kernel`; these queries are this part's alone.

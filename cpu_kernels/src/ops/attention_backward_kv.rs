@@ -51,8 +51,10 @@ fn kv_head<L: Lanes, const DOWN: usize, const ACROSS: usize>(
     let (group, n) = (heads / kv_heads, end - keys.start);
     // SAFETY: the contract of `Kernel`.
     let [qkv, dy, row_stats] = [0, 1, 2].map(|i| unsafe { call.bufs[i].read::<f32>() });
-    let take = |first: usize, head: usize, rows: usize| {
-        Rows { data: &qkv[(b * seq + keys.start + first) * at.row + head..], stride: at.row, rows }
+    let take = |first: usize, head: usize, rows: usize| Rows {
+        data: &qkv[(b * seq + keys.start + first) * at.row + head..],
+        stride: at.row,
+        rows,
     };
 
     let (width, wide) = (n.next_multiple_of(LANES), head_dim.next_multiple_of(LANES));

@@ -48,8 +48,10 @@ fn head<L: Lanes, const DOWN: usize, const ACROSS: usize>(
     call.bufs[4].holds::<f32>(0, &[a.batch, a.seq, a.heads + 2 * a.kv_heads, a.head_dim]);
     // SAFETY: the contract of `Kernel`.
     let [qkv, dy, stats] = [0, 1, 2].map(|i| unsafe { call.bufs[i].read::<f32>() });
-    let take = |first: usize, head: usize, rows: usize| {
-        Rows { data: &qkv[(b * seq + row + first) * at.row + head..], stride: at.row, rows }
+    let take = |first: usize, head: usize, rows: usize| Rows {
+        data: &qkv[(b * seq + row + first) * at.row + head..],
+        stride: at.row,
+        rows,
     };
     let (k, v) = (take(0, at.k(h), queries.end), take(0, at.v(h), queries.end));
     let [lse, delta] = [pair, a.batch as usize * heads + pair].map(|pair| &stats[pair * seq + row..][..queries.end]);

@@ -46,15 +46,7 @@ pub(super) fn tiles(
 }
 
 #[inline(always)]
-fn body(
-    a: &MuonMomentumArgs,
-    offset: usize,
-    part: Range<usize>,
-    g: &[f32],
-    ctl: &[f32],
-    m: &mut [f32],
-    x: &Buf,
-) {
+fn body(a: &MuonMomentumArgs, offset: usize, part: Range<usize>, g: &[f32], ctl: &[f32], m: &mut [f32], x: &Buf) {
     let (rows, cols) = (a.rows as usize, a.cols as usize);
     if a.transposed == 0 {
         // SAFETY: these are the elements of x that belong to this part's rows.

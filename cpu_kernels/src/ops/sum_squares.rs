@@ -16,7 +16,8 @@ pub unsafe fn sum_squares(call: &Call<'_>) {
     assert!(a.rows <= 1 || a.step as usize >= blocks, "pieces {} blocks apart have {blocks}", a.step);
     for unit in call.share(a.rows as usize * blocks) {
         let (row, block) = (unit / blocks, unit % blocks);
-        let (piece, at) = (a.start as usize + row * a.stride as usize, a.offset as usize + row * a.step as usize + block);
+        let (piece, at) =
+            (a.start as usize + row * a.stride as usize, a.offset as usize + row * a.step as usize + block);
         let elements = piece + block * BLOCK..piece + (a.n as usize).min((block + 1) * BLOCK);
         // SAFETY: the contract of `Kernel`; this part writes its partial sums alone.
         let (x, partial) = unsafe { (&call.bufs[0].read::<f32>()[elements], call.bufs[1].write::<f32>(at..at + 1)) };

@@ -20,7 +20,8 @@ pub unsafe fn swiglu(call: &Call<'_>) {
     while start < part.end {
         let (row, col) = (start / cols, start % cols);
         let end = part.end.min((row + 1) * cols);
-        let [gate, up] = [(gate, a.gate), (up, a.up)].map(|(x, first)| &x[row * stride + first as usize + col..][..end - start]);
+        let [gate, up] =
+            [(gate, a.gate), (up, a.up)].map(|(x, first)| &x[row * stride + first as usize + col..][..end - start]);
         // SAFETY: the contract of `Kernel`; this part writes `part` alone.
         let y = unsafe { call.bufs[2].write::<f32>(start..end) };
         at_level!(call.level, body, (gate: &[f32], up: &[f32], y: &mut [f32]));
