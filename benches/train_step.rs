@@ -95,13 +95,13 @@ fn ternary(c: &mut Criterion) {
 fn attention(c: &mut Criterion) {
     let [batch, seq, heads, head_dim] = [BATCH, SEQ, HEADS, HEAD_DIM].map(|n| n as u32);
     let (kv_heads, scale) = (heads, (HEAD_DIM as f32).sqrt().recip());
-    let (x, lse) = (ROWS * DIM, ROWS * HEADS);
+    let (x, qkv, lse) = (ROWS * DIM, 3 * ROWS * DIM, ROWS * HEADS);
     let args = AttentionArgs { batch, seq, heads, kv_heads, head_dim, scale };
-    op(c, "attention", &ops::ATTENTION, args, &[x, x, x, ROWS, x, lse]);
+    op(c, "attention", &ops::ATTENTION, args, &[qkv, ROWS, x, lse]);
     let args = AttentionBackwardQArgs { batch, seq, heads, kv_heads, head_dim, scale };
-    op(c, "attention_backward_q", &ops::ATTENTION_BACKWARD_Q, args, &[x, x, x, x, 2 * lse, ROWS, x]);
+    op(c, "attention_backward_q", &ops::ATTENTION_BACKWARD_Q, args, &[qkv, x, 2 * lse, ROWS, qkv]);
     let args = AttentionBackwardKvArgs { batch, seq, heads, kv_heads, head_dim, scale };
-    op(c, "attention_backward_kv", &ops::ATTENTION_BACKWARD_KV, args, &[x, x, x, x, 2 * lse, ROWS, x, x]);
+    op(c, "attention_backward_kv", &ops::ATTENTION_BACKWARD_KV, args, &[qkv, x, 2 * lse, ROWS, qkv]);
 }
 
 /// Forward, backward and update. Reading the loss back waits for the step.

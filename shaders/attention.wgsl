@@ -1,6 +1,6 @@
 // Causal grouped-query attention: y = softmax(scale * q k^T) v. Query head h reads key-value head h / (heads /
-// kv_heads). Row t of a sequence sees its document, the rows from t - positions[t] (0 if that is before the sequence) to t.
-// Keeps lse = log(sum(exp(scores))) for backward.
+// kv_heads). A row of qkv is the values, the keys and the queries of a token. Row t of a sequence sees its document, the rows
+// from t - positions[t] (0 if that is before the sequence) to t. Keeps lse = log(sum(exp(scores))) for backward.
 //
 // Flash-style (Dao et al. 2022): a workgroup owns 64 queries of one head and walks their keys 64 at a time with a running
 // maximum.
@@ -10,22 +10,17 @@
 struct Args { batch: u32, seq: u32, heads: u32, kv_heads: u32, head_dim: u32, scale: f32 }
 
 @group(0) @binding(0) var<uniform> args: Args;
-@group(0) @binding(1) var<storage, read> q: array<vec4<f32>>; // (batch, seq, heads, head_dim)
-@group(0) @binding(2) var<storage, read> k: array<vec4<f32>>; // (batch, seq, kv_heads, head_dim)
-@group(0) @binding(3) var<storage, read> v: array<vec4<f32>>; // (batch, seq, kv_heads, head_dim)
-@group(0) @binding(4) var<storage, read> positions: array<u32>; // (batch, seq)
-@group(0) @binding(5) var<storage, read_write> y: array<vec4<f32>>; // (batch, seq, heads, head_dim)
-@group(0) @binding(6) var<storage, read_write> lse: array<f32>; // (batch, heads, seq)
+@group(0) @binding(1) var<storage, read> qkv: array<vec4<f32>>; // (batch, seq, 2 kv_heads + heads, head_dim)
+@group(0) @binding(2) var<storage, read> positions: array<u32>; // (batch, seq)
+@group(0) @binding(3) var<storage, read_write> y: array<vec4<f32>>; // (batch, seq, heads, head_dim)
+@group(0) @binding(4) var<storage, read_write> lse: array<f32>; // (batch, heads, seq)
 
 fn four(owned: bool, second: bool, at: vec4<u32>) -> Tile {
-    if owned {
-        return Tile(q[at.x], q[at.y], q[at.z], q[at.w]);
-    }
-    return Tile(k[at.x], k[at.y], k[at.z], k[at.w]);
+    return Tile(qkv[at.x], qkv[at.y], qkv[at.z], qkv[at.w]);
 }
 
 fn one(second: bool, at: u32) -> vec4<f32> {
-    return v[at];
+    return qkv[at];
 }
 
 fn put(second: bool, at: u32, value: vec4<f32>) {
@@ -65,8 +60,9 @@ fn main(
     let sequence = wid.z * args.seq;
     // The last queries see the most keys, so they come first.
     let first = (groups.x - 1u - wid.x) * 64u;
-    let owned = Rows((sequence * args.heads + wid.y) * dim, args.heads * dim, first);
-    let kv_head = (wid.z * args.seq * args.kv_heads + wid.y / (args.heads / args.kv_heads)) * dim;
+    let stride = (2u * args.kv_heads + args.heads) * dim;
+    let owned = Rows(sequence * stride + (2u * args.kv_heads + wid.y) * dim, stride, first);
+    let values = sequence * stride + wid.y / (args.heads / args.kv_heads) * dim;
     let at = place(lane);
     let t = first + at.x * 4u;
     let queries = vec4<u32>(t, t + 1u, t + 2u, t + 3u);
@@ -79,8 +75,7 @@ fn main(
     var low = Tile();
     var high = Tile();
     for (var base = start(sequence, first); base < min(first + 64u, args.seq); base += 64u) {
-        let walked = Rows(kv_head, args.kv_heads * dim, base);
-        var s = scores(lane, false, walked, owned);
+        var s = scores(lane, false, Rows(values + args.kv_heads * dim, stride, base), owned);
         let row = base + at.y * 4u;
         s = Tile(
             masked(s.r0, row, starts, queries), masked(s.r1, row + 1u, starts, queries),
@@ -91,6 +86,7 @@ fn main(
         most = top;
         let weights = Tile(exp2(s.r0 - top), exp2(s.r1 - top), exp2(s.r2 - top), exp2(s.r3 - top));
         total = total * decay + (weights.r0 + weights.r1 + weights.r2 + weights.r3);
+        let walked = Rows(values, stride, base);
         low = weighted(times(low, decay), weights, lane, false, walked, 0u);
         if dim > 16u {
             high = weighted(times(high, decay), weights, lane, false, walked, 1u);
@@ -102,8 +98,9 @@ fn main(
     for (var i = 0u; i < 16u; i++) {
         sum += factors[i][at.x];
     }
-    store(times(low, 1.0 / sum), lane, false, owned, 0u);
-    store(times(high, 1.0 / sum), lane, false, owned, 1u);
+    let result = Rows((sequence * args.heads + wid.y) * dim, args.heads * dim, first);
+    store(times(low, 1.0 / sum), lane, false, result, 0u);
+    store(times(high, 1.0 / sum), lane, false, result, 1u);
     if at.y == 0u {
         let to = (wid.z * args.heads + wid.y) * args.seq;
         let value = most / LOG2_E + log(sum);

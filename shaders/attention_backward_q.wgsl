@@ -1,38 +1,31 @@
 // Gradient of `attention` with respect to q: p = exp(scale * q k - lse), ds = p * (dy v - delta), dq = scale * ds k.
-// stats are lse and delta. A workgroup owns 64 queries of one head and walks their keys 64 at a time.
+// stats are lse and delta. Rows of qkv and of dqkv are as in `attention`; of dqkv only dq is written. A workgroup owns 64 queries
+// of one head and walks their keys 64 at a time.
 
 //#import tiles
 
 struct Args { batch: u32, seq: u32, heads: u32, kv_heads: u32, head_dim: u32, scale: f32 }
 
 @group(0) @binding(0) var<uniform> args: Args;
-@group(0) @binding(1) var<storage, read> q: array<vec4<f32>>; // (batch, seq, heads, head_dim)
-@group(0) @binding(2) var<storage, read> k: array<vec4<f32>>; // (batch, seq, kv_heads, head_dim)
-@group(0) @binding(3) var<storage, read> v: array<vec4<f32>>; // (batch, seq, kv_heads, head_dim)
-@group(0) @binding(4) var<storage, read> dy: array<vec4<f32>>; // (batch, seq, heads, head_dim)
-@group(0) @binding(5) var<storage, read> stats: array<f32>; // (2, batch, heads, seq)
-@group(0) @binding(6) var<storage, read> positions: array<u32>; // (batch, seq)
-@group(0) @binding(7) var<storage, read_write> dq: array<vec4<f32>>; // (batch, seq, heads, head_dim)
+@group(0) @binding(1) var<storage, read> qkv: array<vec4<f32>>; // (batch, seq, 2 kv_heads + heads, head_dim)
+@group(0) @binding(2) var<storage, read> dy: array<vec4<f32>>; // (batch, seq, heads, head_dim)
+@group(0) @binding(3) var<storage, read> stats: array<f32>; // (2, batch, heads, seq)
+@group(0) @binding(4) var<storage, read> positions: array<u32>; // (batch, seq)
+@group(0) @binding(5) var<storage, read_write> dqkv: array<vec4<f32>>; // (batch, seq, 2 kv_heads + heads, head_dim)
 
 fn four(owned: bool, second: bool, at: vec4<u32>) -> Tile {
     if owned && second {
         return Tile(dy[at.x], dy[at.y], dy[at.z], dy[at.w]);
     }
-    if owned {
-        return Tile(q[at.x], q[at.y], q[at.z], q[at.w]);
-    }
-    if second {
-        return Tile(v[at.x], v[at.y], v[at.z], v[at.w]);
-    }
-    return Tile(k[at.x], k[at.y], k[at.z], k[at.w]);
+    return Tile(qkv[at.x], qkv[at.y], qkv[at.z], qkv[at.w]);
 }
 
 fn one(second: bool, at: u32) -> vec4<f32> {
-    return k[at];
+    return qkv[at];
 }
 
 fn put(second: bool, at: u32, value: vec4<f32>) {
-    dq[at] = value;
+    dqkv[at] = value;
 }
 
 // ds of one key; lse is in units of log(2).
@@ -50,8 +43,10 @@ fn main(
     let sequence = wid.z * args.seq;
     // The last queries see the most keys, so they come first.
     let first = (groups.x - 1u - wid.x) * 64u;
-    let owned = Rows((sequence * args.heads + wid.y) * dim, args.heads * dim, first);
-    let kv_head = (wid.z * args.seq * args.kv_heads + wid.y / (args.heads / args.kv_heads)) * dim;
+    let stride = (2u * args.kv_heads + args.heads) * dim;
+    let owned = Rows(sequence * stride + (2u * args.kv_heads + wid.y) * dim, stride, first);
+    let owned_dy = Rows((sequence * args.heads + wid.y) * dim, args.heads * dim, first);
+    let values = sequence * stride + wid.y / (args.heads / args.kv_heads) * dim;
     let at = place(lane);
     let t = first + at.x * 4u;
     let queries = vec4<u32>(t, t + 1u, t + 2u, t + 3u);
@@ -65,9 +60,9 @@ fn main(
     var low = Tile();
     var high = Tile();
     for (var base = start(sequence, first); base < min(first + 64u, args.seq); base += 64u) {
-        let walked = Rows(kv_head, args.kv_heads * dim, base);
+        let walked = Rows(values + args.kv_heads * dim, stride, base);
         let s = scores(lane, false, walked, owned);
-        let dp = scores(lane, true, walked, owned);
+        let dp = scores(lane, true, Rows(values, stride, base), owned_dy);
         let row = vec4<u32>(base + at.y * 4u);
         let ds = Tile(
             gradient(s.r0, lse, dp.r0, delta, (row >= starts) & (row <= queries)),

@@ -7,7 +7,7 @@
 //#import words FACTOR=dy
 //#import block FACTOR=dy
 
-struct Args { rows: u32, outs: u32, dim: u32, group: u32, x_row: u32, beta: f32 }
+struct Args { rows: u32, outs: u32, dim: u32, group: u32, x_row: u32, beta: f32, first: u32, second: u32 }
 
 @group(0) @binding(0) var<uniform> args: Args;
 @group(0) @binding(1) var<storage, read> dy: array<vec4<f32>>; // (rows, outs)

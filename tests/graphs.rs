@@ -72,7 +72,7 @@ fn training_graphs_are_what_they_were() {
         writeln!(out, "{state:?}").unwrap();
         count += 1;
     }
-    assert_eq!(checksum(count, &out), (144, 55_572, 0xe146_eaf0));
+    assert_eq!(checksum(count, &out), (144, 35_040, 0x4947_3848));
 }
 
 #[test]
@@ -84,7 +84,7 @@ fn decoding_graphs_are_what_they_were() {
         dump(&engine.plan().graph, &mut out);
         count += 1;
     }
-    assert_eq!(checksum(count, &out), (216, 46_752, 0x7288_7d52));
+    assert_eq!(checksum(count, &out), (216, 44_160, 0xf715_0552));
 }
 
 /// The gradient of a norm's weight, where the norm is added to itself or not.

@@ -220,7 +220,7 @@ fn update(rows: usize) -> ([Vec<f32>; 3], Vec<u8>, f32) {
     let loss = g.persistent("loss", &[1], DType::F32);
     g.round_f16(grad, rounded);
     g.ternary_quantize(grad, &ternary);
-    g.clip(&[grad], &[m, v], loss, control, [0.0, 0.0]);
+    g.clip(&[("grad", grad)], &[m, v], loss, control, [0.0, 0.0]);
     g.adamw(&AdamW::default(), control, [grad, adamw, m, v]);
     g.lion(&Lion::default(), control, [grad, lion, momentum]);
     let values: Vec<f32> = pattern(PERIOD * DIM).repeat(rows / PERIOD);

@@ -30,7 +30,7 @@ fn swiglu_and_its_gradient() {
     for n in SIZES {
         let gate: Vec<f32> = noise(1, n).iter().map(|x| 8.0 * x).collect();
         let (up, dy) = (noise(2, n), noise(3, n));
-        let args = swiglu::SwigluArgs { n: n as u32 };
+        let args = swiglu::SwigluArgs { rows: 1, cols: n as u32, stride: n as u32, gate: 0, up: 0 };
         let y = &check(&SWIGLU, args, &[(&gate).into(), (&up).into(), poison(n)])[2];
         let want: Vec<f64> = (0..n).map(|i| silu(gate[i].into()) * f64::from(up[i])).collect();
         assert_close(y, &want, 1e-12);
@@ -43,13 +43,27 @@ fn swiglu_and_its_gradient() {
             assert_close(&out[3], &gradient(&gate, |gate| value(gate, &wide(&up))), 1e-10);
             assert_close(&out[4], &gradient(&up, |up| value(&wide(&gate), up)), 1e-10);
         }
+
+        // As rows of one matrix, up first: the same values.
+        let rows = if n % 3 == 0 { 3 } else { 1 };
+        let cols = n / rows;
+        let x: Vec<f32> = (0..rows).flat_map(|r| [&up, &gate].map(|x| &x[r * cols..][..cols]).concat()).collect();
+        let (r32, c32) = (rows as u32, cols as u32);
+        let args = swiglu::SwigluArgs { rows: r32, cols: c32, stride: 2 * c32, gate: c32, up: 0 };
+        assert_eq!(&check(&SWIGLU, args, &[(&x).into(), (&x).into(), poison(n)])[2], y);
+        let args = swiglu_columns_backward::SwigluColumnsBackwardArgs { rows: r32, cols: c32 };
+        let dx = &check(&SWIGLU_COLUMNS_BACKWARD, args, &[(&x).into(), (&dy).into(), poison(2 * n)])[2];
+        for (first, want) in [(0, &out[4]), (cols, &out[3])] {
+            let have = (0..rows).flat_map(|r| dx[2 * r * cols + first..][..cols].to_vec());
+            assert_eq!(have.collect::<Vec<_>>(), *want);
+        }
     }
 }
 
 #[test]
 fn swiglu_far_out() {
     let gate = vec![-200.0, -88.0, 0.0, 88.0, 200.0];
-    let args = swiglu::SwigluArgs { n: 5 };
+    let args = swiglu::SwigluArgs { rows: 1, cols: 5, stride: 5, gate: 0, up: 0 };
     let y = &check(&SWIGLU, args, &[(&gate).into(), (&vec![1.0f32; 5]).into(), poison(5)])[2];
     assert_eq!(y[3..], [88.0, 200.0]);
     assert!(y[..3].iter().all(|y| y.abs() < 1e-35), "{y:?}");
@@ -134,26 +148,47 @@ fn rms_norm_and_its_gradients() {
 
         let value = |x: &[f64], w: &[f64]| dot(&normalised(x, w, eps.into()), &dy);
         let want_dx = if rows < 100 { gradient(&x, |x| value(x, &wide(&w))) } else { Vec::new() };
-        let before = noise(4, rows * dim);
+        let want_dw = gradient(&w, |w| value(&wide(&x), w));
+        let (before, before_w) = (noise(4, rows * dim), noise(5, dim));
         for beta in [0.0f32, 1.0] {
             let args = rms_norm_backward::RmsNormBackwardArgs { rows: r, dim: d, beta };
             let dx = if beta == 0.0 { poison(rows * dim) } else { (&before).into() };
-            let bufs = [(&x).into(), (&w).into(), rstd.into(), (&dy).into(), dx];
-            let dx = &check(&RMS_NORM_BACKWARD, args, &bufs)[4];
+            let bufs = [(&x).into(), (&w).into(), rstd.into(), (&dy).into(), dx, (&before_w).into()];
+            let out = check(&RMS_NORM_BACKWARD, args, &bufs);
+            let (dx, dw) = (&out[4], &out[5]);
+            let want: Vec<f64> = want_dw.iter().zip(&before_w).map(|(dw, before)| dw + f64::from(*before)).collect();
+            assert_close(dw, &want, 1e-11);
             if rows < 100 {
                 let want: Vec<f64> = (0..dx.len()).map(|i| want_dx[i] + f64::from(beta * before[i])).collect();
                 // A row of one element has a gradient near 0, the difference of equal terms.
                 assert_close(dx, &want, if dim == 1 { 1e-5 } else { 1e-11 });
             }
         }
+    }
+}
 
-        let blocks = rows.div_ceil(simd::math::ROW_BLOCK);
-        let args = rms_norm_backward_weight::RmsNormBackwardWeightArgs { rows: r, dim: d };
-        let bufs = [(&x).into(), rstd.into(), (&dy).into(), poison(blocks * dim)];
-        let partial = &check(&RMS_NORM_BACKWARD_WEIGHT, args, &bufs)[3];
-        let args = sum_rows::SumRowsArgs { rows: blocks as u32, cols: d, offset: 0, beta: 0.0 };
-        let dw = &check(&SUM_ROWS, args, &[partial.into(), poison(dim)])[1];
-        assert_close(dw, &gradient(&w, |w| value(&wide(&x), w)), 1e-11);
+/// Normalised and quantised at once, or one after the other: the same bits.
+#[test]
+fn rms_norm_quantize_is_both() {
+    for (rows, dim) in [(1, 4), (3, 20), (70, 36), (5, 8192), (9, 256)] {
+        let mut x = noise(1, rows * dim);
+        x[dim / 2] = if rows == 3 { f32::NAN } else { x[0] };
+        let (w, eps, [r, d]) = (noise(2, dim), 1e-3, [rows, dim].map(|n| n as u32));
+        for level in levels() {
+            let args = rms_norm::RmsNormArgs { rows: r, dim: d, eps };
+            let bufs = [(&x).into(), (&w).into(), poison(rows * dim), poison(rows)];
+            let normed = run(&RMS_NORM, args, &bufs, level, 2);
+            // Four codes in a word.
+            let codes = || poison(rows * dim / 4);
+            let args = quantize_rows::QuantizeRowsArgs { rows: r, dim: d };
+            let want = run(&QUANTIZE_ROWS, args, &[(&normed[2]).into(), codes(), poison(rows)], level, 2);
+            let args = rms_norm_quantize::RmsNormQuantizeArgs { rows: r, dim: d, eps };
+            let bufs = [(&x).into(), (&w).into(), codes(), poison(rows), poison(rows)];
+            let got = run(&RMS_NORM_QUANTIZE, args, &bufs, level, 2);
+            for (want, got) in [&want[1], &want[2], &normed[3]].into_iter().zip(&got[2..]) {
+                assert_same(want, got, &format!("({rows}, {dim}) at {level}"));
+            }
+        }
     }
 }
 
@@ -171,8 +206,9 @@ fn a_sum_of_squares_that_overflows_is_not_hidden() {
 
 #[test]
 fn rope_and_back() {
-    for (rows, heads, head_dim) in [(1, 1, 2), (9, 3, 16), (20, 2, 80), (5, 1, 256)] {
-        let (half, n, positions) = (head_dim / 2, rows * heads * head_dim, 40);
+    for (rows, heads, head_dim, first) in [(1, 1, 2, 0), (9, 3, 16, 0), (9, 3, 16, 2), (20, 2, 80, 0), (5, 1, 256, 1)] {
+        let all = first + heads + first / 2;
+        let (half, n, positions) = (head_dim / 2, rows * all * head_dim, 40);
         let mut rng = Rng(5);
         let at: Vec<u32> = (0..rows).map(|_| rng.next() % positions).collect();
         let angle = |p: u32, i: usize| f64::from(p) * 10000f64.powf(-2.0 * i as f64 / head_dim as f64);
@@ -180,13 +216,17 @@ fn rope_and_back() {
         let table: Vec<f32> = angles.flat_map(|a| [a.cos() as f32, a.sin() as f32]).collect();
         let x = noise(1, n);
         let turn = |x: &Vec<f32>, sign: f32| {
-            let args = rope::RopeArgs { rows: rows as u32, heads: heads as u32, head_dim: head_dim as u32, sign };
-            check(&ROPE, args, &[x.into(), (&at).into(), (&table).into(), poison(n)]).swap_remove(3)
+            let [rows, heads, head_dim, first, all] = [rows, heads, head_dim, first, all].map(|n| n as u32);
+            let args = rope::RopeArgs { rows, heads, head_dim, first, all, sign };
+            check(&ROPE, args, &[x.into(), (&at).into(), (&table).into()]).swap_remove(0)
         };
         let y = turn(&x, 1.0);
         let want: Vec<f64> = (0..n)
             .map(|e| {
-                let (row, i) = (e / (heads * head_dim), e % head_dim);
+                let (row, head, i) = (e / (all * head_dim), e / head_dim % all, e % head_dim);
+                if !(first..first + heads).contains(&head) {
+                    return x[e].into();
+                }
                 let (sin, cos) = angle(at[row], i % half).sin_cos();
                 let (x, other) = (f64::from(x[e]), f64::from(x[if i < half { e + half } else { e - half }]));
                 if i < half { x * cos - other * sin } else { x * cos + other * sin }
@@ -220,16 +260,22 @@ fn sums() {
 
         let (rows, blocks) = (3, n.div_ceil(simd::math::BLOCK));
         let x = noise(4, rows * n);
-        let args = sum_squares::SumSquaresArgs { n: n as u32, rows: rows as u32, offset: 2, scale: 1.0 };
+        let [n32, step] = [n, blocks].map(|n| n as u32);
+        let args = sum_squares::SumSquaresArgs { n: n32, rows: 3, start: 0, stride: n32, offset: 2, step, scale: 1.0 };
         let partial = &check(&SUM_SQUARES, args, &[(&x).into(), poison(2 + rows * blocks)])[1];
         let blocks = x.chunks(n).flat_map(|row| row.chunks(simd::math::BLOCK));
         let want: Vec<f64> = blocks.map(|b| b.iter().map(|x| f64::from(*x).powi(2)).sum()).collect();
         assert_close(&partial[2..], &want, 1e-11);
+        // The second and the third piece, with room between their sums.
+        let args = sum_squares::SumSquaresArgs { rows: 2, start: n32, offset: 0, step: step + 1, ..args };
+        let spread = &check(&SUM_SQUARES, args, &[(&x).into(), (&vec![9.0f32; 2 * step as usize + 2]).into()])[1];
+        let (second, third) = partial[2 + step as usize..].split_at(step as usize);
+        assert_eq!(*spread, [second, &[9.0], third, &[9.0]].concat());
 
         for (at, value, finite) in [(0, 1e30, true), (n - 1, f32::NAN, false), (n / 2, f32::NEG_INFINITY, false)] {
             let mut x = noise(5, n);
             x[at] = value;
-            let args = sum_squares::SumSquaresArgs { n: n as u32, rows: 1, offset: 0, scale: 0.0 };
+            let args = sum_squares::SumSquaresArgs { rows: 1, start: 0, offset: 0, scale: 0.0, ..args };
             let sums = &check(&SUM_SQUARES, args, &[(&x).into(), poison(n.div_ceil(simd::math::BLOCK))])[1];
             for (block, sum) in sums.iter().enumerate() {
                 let holds = at / simd::math::BLOCK == block && !finite;

@@ -95,51 +95,63 @@ fn lion_stays_where_nothing_pulls() {
 
 #[test]
 fn muon_moves_along_the_direction() {
-    for (rows, cols, offset, start) in [(1, 1, 0, 0), (5, 40, 3, 200), (48, 32, 16, 0), (100, 17, 0, 1700)] {
-        let n = rows * cols;
-        // A stack of matrices, of which the one from `start` on is meant.
-        let (g, m, w) = (noise(1, start + n), noise(2, start + n), noise(3, start + n));
-        let (r32, c32, offset32) = (rows as u32, cols as u32, offset as u32);
+    for (rows, cols, batch, offset, start, apart) in
+        [(1, 1, 1, 0, 0, 0), (5, 40, 3, 3, 200, 0), (48, 32, 2, 16, 0, 7), (100, 17, 2, 0, 1700, 1700)]
+    {
+        let (n, stride) = (rows * cols, rows * cols + apart);
+        // A stack of matrices, of which that from `start` on is the first that is meant.
+        let stack = start + batch * stride;
+        let (g, m, w) = (noise(1, stack), noise(2, stack), noise(3, stack));
+        let [r32, c32, batch32, start32, stride32, offset32] =
+            [rows, cols, batch, start, stride, offset].map(|n| n as u32);
         for (transposed, skip) in [(0, false), (1, false), (1, true)] {
+            // The place of an element in the stack, and in x.
+            let elements = || (0..batch * n).map(|i| (start + i / n * stride + i % n, i / n * n, i % n));
             let place = |i: usize| offset + if transposed == 1 { i % cols * rows + i / cols } else { i };
             let args = muon_momentum::MuonMomentumArgs {
                 rows: r32,
                 cols: c32,
+                batch: batch32,
+                start: start32,
+                stride: stride32,
                 offset: offset32,
                 transposed,
                 beta: 0.95,
-                start: start as u32,
             };
-            let bufs = [(&g).into(), ctl(skip), (&m).into(), (&vec![9.0; offset + n + 2]).into()];
+            let bufs = [(&g).into(), ctl(skip), (&m).into(), (&vec![9.0; offset + batch * n + 2]).into()];
             let out = check(&MUON_MOMENTUM, args, &bufs);
             let (moved, x) = (&out[2], &out[3]);
-            for i in 0..n {
-                let (g, m) = (f64::from(g[start + i] * FACTOR), f64::from(m[start + i]));
+            for (at, before, i) in elements() {
+                let (g, m) = (f64::from(g[at] * FACTOR), f64::from(m[at]));
                 let m2 = 0.95 * m + 0.05 * g;
-                assert!((f64::from(x[place(i)]) - (0.05 * g + 0.95 * m2)).abs() < 1e-6);
-                assert!((f64::from(moved[start + i]) - if skip { m } else { m2 }).abs() < 1e-6);
+                assert!((f64::from(x[before + place(i)]) - (0.05 * g + 0.95 * m2)).abs() < 1e-6);
+                assert!((f64::from(moved[at]) - if skip { m } else { m2 }).abs() < 1e-6);
             }
-            assert!(x[..offset].iter().chain(&x[offset + n..]).all(|x| *x == 9.0));
+            assert!(x[..offset].iter().chain(&x[offset + batch * n..]).all(|x| *x == 9.0));
 
             let (lr, shape, weight_decay) = (0.02, 1.5, 0.1);
             let args = muon_update::MuonUpdateArgs {
                 rows: r32,
                 cols: c32,
+                batch: batch32,
+                start: start32,
+                stride: stride32,
                 offset: offset32,
                 transposed,
                 lr,
                 shape,
                 weight_decay,
-                start: start as u32,
             };
             let bufs = [x.into(), ctl(skip), Data::F(STEP.to_vec()), (&w).into()];
             let moved = &check(&MUON_UPDATE, args, &bufs)[3];
-            for i in 0..n {
-                let (w, lr) = (f64::from(w[start + i]), 0.02 * f64::from(STEP[0]));
-                let want = if skip { w } else { w * (1.0 - lr * 0.1) - lr * 1.5 * f64::from(x[place(i)]) };
-                assert!((f64::from(moved[start + i]) - want).abs() < 1e-6);
+            let mut rest = w.clone();
+            for (at, before, i) in elements() {
+                let (w, lr) = (f64::from(w[at]), 0.02 * f64::from(STEP[0]));
+                let want = if skip { w } else { w * (1.0 - lr * 0.1) - lr * 1.5 * f64::from(x[before + place(i)]) };
+                assert!((f64::from(moved[at]) - want).abs() < 1e-6);
+                rest[at] = moved[at];
             }
-            assert_eq!(moved[..start], w[..start], "what lies before the matrix stays");
+            assert_eq!(*moved, rest, "what lies between the matrices stays");
         }
     }
 }
@@ -149,7 +161,8 @@ fn muon_normalize_divides_by_the_norm() {
     for (n, batch) in [(1, 1), (100, 3), (5000, 2), (20000, 3)] {
         let x = noise(1, n * batch);
         let blocks = n.div_ceil(cpu_kernels::simd::math::BLOCK);
-        let args = sum_squares::SumSquaresArgs { n: n as u32, rows: batch as u32, offset: 0, scale: 1.0 };
+        let [n32, rows, step] = [n, batch, blocks].map(|n| n as u32);
+        let args = sum_squares::SumSquaresArgs { n: n32, rows, start: 0, stride: n32, offset: 0, step, scale: 1.0 };
         let partial = &check(&SUM_SQUARES, args, &[(&x).into(), poison(blocks * batch)])[1];
         let args = muon_normalize::MuonNormalizeArgs { n: n as u32, batch: batch as u32 };
         let y = &check(&MUON_NORMALIZE, args, &[partial.into(), (&x).into()])[1];

@@ -25,7 +25,7 @@ pub struct Difference {
 /// activations in a thousand are rounded to the neighbouring code.
 pub fn parity_limit(op: &str) -> f64 {
     match op {
-        "quantize_rows" => 1e-2,
+        "quantize_rows" | "rms_norm_quantize" => 1e-2,
         _ => 1e-7,
     }
 }

@@ -2,7 +2,8 @@
 //! CPU does, and how near each op, training steps and sequences come to that. What does not fit, or would take too long, is
 //! skipped, and the report says why.
 
-use super::{OpTime, Profile, bench_sequences, bench_step, bytes, profile_step, random_model};
+use super::traffic::moved;
+use super::{OpTime, Profile, bench_sequences, bench_step, profile_step, random_model};
 use crate::backend::{Backend, Clock, Cpu, Difference, Level};
 use crate::infer::{Engine, EngineOptions};
 use crate::model::{Embeddings, ModelConfig};
@@ -372,7 +373,7 @@ impl Run<'_> {
     /// Seconds that a training step takes at least.
     fn step_roofline(&self, step: &TrainStep) -> f64 {
         let graph = &step.plan.graph;
-        let seconds = |i: usize| self.probes.roofline(bytes(graph, &graph.nodes[i]), graph.flops(i..i + 1));
+        let seconds = |i: usize| self.probes.roofline(moved(graph, &graph.nodes[i]), graph.flops(i..i + 1));
         let [begin, micro, update] = [step.sections.begin, step.sections.micro, step.sections.update]
             .map(|s| s.nodes().map(seconds).sum::<f64>());
         begin + step.shape.accum as f64 * micro + update

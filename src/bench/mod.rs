@@ -5,16 +5,19 @@
 mod gpu;
 mod inference;
 mod shapes;
+mod traffic;
 mod train_step;
 
 pub use gpu::{Extent, OpFigures, Ops, Outcome, Report, Sequences, Training, bench_gpu};
 pub use inference::{InferenceBench, SequencesBench, bench_decode, bench_prefill, bench_sequences, profile_decode};
 pub use shapes::{SHAPES, Shape, random_model};
+pub use traffic::{OpTraffic, StepPlan, least_bytes, plan_step};
 pub use train_step::{StepBench, bench_step, profile_step};
 
 use crate::backend::Clock;
-use crate::graph::{Access, Graph, Node};
+use crate::graph::Graph;
 use std::collections::BTreeMap;
+use traffic::moved;
 
 /// Times of repeated runs of the same work.
 #[derive(Clone, Debug)]
@@ -68,14 +71,8 @@ pub struct OpTime {
     pub seconds: f64,
     /// Multiply-adds of matrix products in all calls, counted as two each; 0 for other ops.
     pub flops: u64,
-    /// Bytes of the tensors that all calls read and write.
+    /// Bytes that all calls read and write.
     pub bytes: u64,
-}
-
-/// Bytes of the tensors that a node reads and of those that it writes.
-fn bytes(graph: &Graph, node: &Node) -> u64 {
-    let times = |access| if access == Access::ReadWrite { 2 } else { 1 };
-    node.tensors.iter().zip(node.op.bindings).map(|(t, b)| times(b.access) * graph.tensor(*t).bytes() as u64).sum()
 }
 
 /// Sums nodes by op, the slowest first. Each comes with its number, its seconds in a step and its number of runs in a step.
@@ -88,7 +85,7 @@ fn by_op(graph: &Graph, timed: impl IntoIterator<Item = (usize, f64, u64)>) -> V
         entry.calls += 1;
         entry.seconds += seconds;
         entry.flops += runs * (node.op.flops)(&node.args);
-        entry.bytes += runs * bytes(graph, node);
+        entry.bytes += runs * moved(graph, node);
     }
     let mut times: Vec<OpTime> = times.into_values().collect();
     times.sort_by(|a, b| b.seconds.total_cmp(&a.seconds));

@@ -4,7 +4,7 @@ use super::model::{ContextArgs, ModelArgs};
 use super::out::outln;
 use super::{DeviceArgs, bench_gpu, bench_kernels};
 use nanotern::backend::Backend;
-use nanotern::bench::{self, InferenceBench, OpTime, Profile, Shape};
+use nanotern::bench::{self, InferenceBench, OpTime, OpTraffic, Profile, Shape, StepPlan};
 use nanotern::error::mib;
 use nanotern::formats::ModelFile;
 use nanotern::train::{Config, fma_peak, utilisation};
@@ -40,6 +40,9 @@ pub struct TrainStepArgs {
     /// Print the time of each op.
     #[arg(long)]
     profile: bool,
+    /// Print what a step asks of a device, without one: launches and bytes moved by each op, and memory.
+    #[arg(long, conflicts_with = "profile")]
+    plan: bool,
     /// Any key of the configuration; may be repeated.
     #[arg(long = "set", value_name = "SECTION.KEY=VALUE")]
     overrides: Vec<String>,
@@ -179,10 +182,41 @@ fn print_ops(Profile { clock, ops }: &Profile, as_json: bool) -> Result<()> {
     outln!("timed by {clock}")
 }
 
+fn print_plan(plan: &StepPlan, as_json: bool) -> Result<()> {
+    if as_json {
+        let op = |(op, t): (&&str, &OpTraffic)| json!({ "op": op, "launches": t.launches, "bytes": t.bytes, "tiled_bytes": t.tiled_bytes });
+        return outln!(
+            "{}",
+            json!({
+                "launches": plan.total.launches, "bytes": plan.total.bytes, "tiled_bytes": plan.total.tiled_bytes,
+                "least_bytes": plan.least_bytes, "buffer_bytes": plan.buffer_bytes, "temporary_bytes": plan.temporary_bytes,
+                "ops": plan.ops.iter().map(op).collect::<Vec<_>>(),
+            })
+        );
+    }
+    let mut ops: Vec<_> = plan.ops.iter().collect();
+    ops.sort_by_key(|(_, t)| std::cmp::Reverse(t.bytes));
+    for (op, t) in ops.into_iter().chain([(&"all", &plan.total)]) {
+        outln!(
+            "{op:32} {:5} launches {:10.1} MiB, {:10.1} MiB with every tile",
+            t.launches,
+            mib(t.bytes),
+            mib(t.tiled_bytes)
+        )?;
+    }
+    let ratio = plan.total.bytes as f64 / plan.least_bytes as f64;
+    outln!("the algorithm moves {:.1} MiB at least: {ratio:.2} times that are moved", mib(plan.least_bytes))?;
+    let [all, temporary] = [plan.buffer_bytes, plan.temporary_bytes].map(|bytes| mib(bytes as u64));
+    outln!("memory  {all:.1} MiB of buffers, {temporary:.1} MiB of them for intermediate results")
+}
+
 fn train_step(args: &TrainStepArgs) -> Result<()> {
     let overrides = args.overrides.iter().map(|o| Config::parse_override(o)).collect::<Result<Vec<_>>>()?;
     let config = Config::load(Some(&args.config), &overrides)?;
     let vocab = config.data.vocab_size.unwrap_or(data::DEFAULT_VOCAB_SIZE);
+    if args.plan {
+        return print_plan(&bench::plan_step(&config, vocab), args.json);
+    }
     let backend = args.device.open()?;
     let steps = args.steps.max(1);
     if args.profile {

@@ -51,7 +51,7 @@ pub fn perplexity(file: &ModelFile, backend: &Backend, tokens: &Tokens, bytes: O
         return Err(Error::usage(format!("token {id}: the model has {} tokens", file.vocab)));
     }
     let (mut g, rows) = (Graph::new(), BATCH * seq);
-    let model = Model::for_inference(&mut g, &file.config, file.vocab);
+    let model = Model::for_scoring(&mut g, &file.config, file.vocab);
     let [ids, positions, targets] = ["ids", "positions", "targets"].map(|name| g.persistent(name, &[rows], DType::U32));
     let to = Targets { ids: targets, losses: g.persistent("losses", &[rows], DType::F32) };
     let (score, ()) = g.section("score", |g| {

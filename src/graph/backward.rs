@@ -3,17 +3,10 @@
 //! Gradients of parameters are persistent and always accumulated, which handles several micro-batches and several uses of one
 //! parameter (a tied head, a chunked loss). Gradients of activations are temporaries, created with the first contribution.
 
-use super::{DType, Grad, Graph, Kind, Node, Op, TensorId};
+use super::{Access, DType, Grad, Graph, Kind, Node, Op, TensorId};
 use cpu_kernels::{Args, ops::add::AddArgs, ops::copy::CopyArgs};
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
-
-#[derive(Clone, Copy)]
-struct Entry {
-    grad: TensorId,
-    /// Whether no other node reads `grad`, so that contributions may be added in place.
-    owned: bool,
-}
 
 /// The ops that accumulate contributions to one gradient.
 #[derive(Clone, Copy)]
@@ -28,10 +21,14 @@ pub(crate) struct Accumulate {
 pub struct Backward<'g> {
     /// The graph to which gradients are appended.
     pub graph: &'g mut Graph,
-    grads: HashMap<TensorId, Entry>,
+    /// The gradient of each tensor that a node before those that were walked wrote. The two terms of a sum share one.
+    grads: HashMap<TensorId, TensorId>,
+    /// The gradients that the caller gave, which are not written.
+    seeds: HashSet<TensorId>,
     /// Tensors that depend on a parameter; only these get gradients.
     active: HashSet<TensorId>,
-    /// First input of each straight-through op, by its first output.
+    /// First input of each straight-through op, by its first output. Of views, the tensors of which they are rows: such an op
+    /// makes a row of its output from the same row of its input.
     through: HashMap<TensorId, TensorId>,
     /// The recomputed copy of each temporary that is recomputed.
     again: HashMap<TensorId, TensorId>,
@@ -54,11 +51,12 @@ impl<'g> Backward<'g> {
             }
             if let Grad::StraightThrough = node.op.grad {
                 let output = graph.outputs(node).next().expect("a quantiser writes its codes");
-                through.insert(output, node.tensors[0]);
+                through.insert(graph.base(output), graph.base(node.tensors[0]));
             }
         }
-        let grads = seeds.iter().map(|&(t, grad)| (t, Entry { grad, owned: false })).collect();
-        let mut pass = Backward { graph, grads, active, through, again: HashMap::new(), accumulate };
+        let grads = seeds.iter().copied().collect();
+        let seeds = seeds.iter().map(|(_, grad)| *grad).collect();
+        let mut pass = Backward { graph, grads, seeds, active, through, again: HashMap::new(), accumulate };
         pass.walk(nodes);
         pass
     }
@@ -75,6 +73,12 @@ impl<'g> Backward<'g> {
                 && self.graph.outputs(&node).any(|t| self.grads.contains_key(&self.resolve(t)))
             {
                 grad(self, &node);
+                // What the node wrote has no further gradient, so that another tensor's may be added to in its place.
+                for (t, binding) in node.tensors.iter().zip(node.op.bindings) {
+                    if binding.access == Access::Write {
+                        self.grads.remove(t);
+                    }
+                }
             }
         }
     }
@@ -102,8 +106,8 @@ impl<'g> Backward<'g> {
 
     /// The tensor whose gradient is that of `t`: passes back through straight-through ops.
     fn resolve(&self, mut t: TensorId) -> TensorId {
-        while let Some(input) = self.through.get(&t) {
-            t = *input;
+        while let Some(input) = self.through.get(&self.graph.base(t)) {
+            t = self.graph.alike(t, *input).expect("rows that are rounded are a view of the parameter");
         }
         t
     }
@@ -116,7 +120,7 @@ impl<'g> Backward<'g> {
 
     /// The gradient of an op's output; `None` if the seeds do not depend on it.
     pub fn grad(&self, t: TensorId) -> Option<TensorId> {
-        self.grads.get(&self.resolve(t)).map(|e| e.grad)
+        self.grads.get(&self.resolve(t)).copied()
     }
 
     /// Whether the gradient of `t` is needed: whether `t` depends on a parameter.
@@ -132,20 +136,25 @@ impl<'g> Backward<'g> {
             return (param, 1.0);
         }
         match self.grads.get(&t).copied() {
-            Some(Entry { grad, owned: true }) => (grad, 1.0),
-            Some(Entry { grad, owned: false }) => {
+            Some(grad) if self.is_alone(grad) => (grad, 1.0),
+            Some(grad) => {
                 let own = self.fresh(t);
                 let n = self.graph.tensor(own).elements() as u32;
                 self.graph.push(self.accumulate.copy, CopyArgs { n }, &[grad, own]);
-                self.grads.insert(t, Entry { grad: own, owned: true });
+                self.grads.insert(t, own);
                 (own, 1.0)
             }
             None => {
                 let own = self.fresh(t);
-                self.grads.insert(t, Entry { grad: own, owned: true });
+                self.grads.insert(t, own);
                 (own, 0.0)
             }
         }
+    }
+
+    /// Whether a gradient is that of one tensor and no seed, so that it may be added to in place.
+    fn is_alone(&self, grad: TensorId) -> bool {
+        !self.seeds.contains(&grad) && self.grads.values().filter(|other| **other == grad).count() == 1
     }
 
     /// A new f32 temporary with the shape of `t`, for a contribution that is given to [`Backward::pass`].
@@ -154,22 +163,22 @@ impl<'g> Backward<'g> {
         self.graph.add(format!("d.{}", tensor.name), &tensor.shape, DType::F32, Kind::Temp)
     }
 
-    /// Adds the contribution `dt` to the gradient of `t`. `owned` tells that no other node reads `dt`.
+    /// Adds the contribution `dt` to the gradient of `t`.
     ///
     /// # Panics
     /// When `t` is a parameter: its gradient is accumulated through [`Backward::slot`].
-    pub fn pass(&mut self, t: TensorId, dt: TensorId, owned: bool) {
+    pub fn pass(&mut self, t: TensorId, dt: TensorId) {
         let t = self.resolve(t);
         assert!(self.graph.gradient(t).is_none(), "gradients of parameters are accumulated through `slot`");
-        let entry = match self.grads.get(&t).copied() {
-            None => Entry { grad: dt, owned },
-            Some(Entry { grad, .. }) => {
+        let grad = match self.grads.get(&t).copied() {
+            None => dt,
+            Some(grad) => {
                 let sum = self.fresh(t);
                 let n = self.graph.tensor(sum).elements() as u32;
                 self.graph.push(self.accumulate.add, AddArgs { n }, &[grad, dt, sum]);
-                Entry { grad: sum, owned: true }
+                sum
             }
         };
-        self.grads.insert(t, entry);
+        self.grads.insert(t, grad);
     }
 }

@@ -113,6 +113,8 @@ pub struct Graph {
     gradients: HashMap<TensorId, TensorId>,
     /// The views of each persistent tensor, by their rows.
     views: HashMap<(TensorId, Range<usize>), TensorId>,
+    /// The rows at which the second and the third of several matrices begin, of tensors that hold such.
+    cuts: HashMap<TensorId, [usize; 2]>,
     /// Ranges of nodes whose temporaries are recomputed for the backward pass instead of being kept.
     recomputed: Vec<Range<usize>>,
     prefix: String,
@@ -140,26 +142,88 @@ impl Graph {
         self.add(format!("{}{name}", self.prefix), shape, dtype, Kind::Temp)
     }
 
-    /// The rows `rows` of a persistent tensor, counted by its first dimension, as a tensor that shares its memory: a view, or the
-    /// tensor itself where these are all its rows.
+    /// The rows `rows` of a persistent tensor or of a view, counted by its first dimension, as a tensor that shares its memory: a
+    /// view, or the tensor itself where these are all its rows.
     ///
     /// # Panics
-    /// When there are no such rows, the tensor is not persistent, or the rows do not start at a multiple of 256 bytes.
+    /// When there are no such rows, the tensor is a temporary, or the rows do not start at a multiple of 256 bytes.
     pub fn rows(&mut self, t: TensorId, rows: Range<usize>) -> TensorId {
+        let view = self.slice(t, rows.clone());
+        assert!(self.can_start(view), "{} {:?}: rows {rows:?}", self.tensor(t).name, self.shape(t));
+        view
+    }
+
+    /// [`Graph::rows`] that may start anywhere: if not at a multiple of 256 bytes, only the host can use them.
+    ///
+    /// # Panics
+    /// When there are no such rows, or the tensor is a temporary.
+    pub fn slice(&mut self, t: TensorId, rows: Range<usize>) -> TensorId {
         let Tensor { name, shape, dtype, kind } = self.tensor(t).clone();
         assert!(rows.start < rows.end && rows.end <= shape[0], "{name} {shape:?}: rows {rows:?}");
         if rows == (0..shape[0]) {
             return t;
         }
-        if let Some(view) = self.views.get(&(t, rows.clone())) {
+        assert!(kind != Kind::Temp, "{name} {shape:?}: rows {rows:?}");
+        let (base, first) = (self.base(t), self.place(t).start);
+        let rows = first + rows.start..first + rows.end;
+        if let Some(view) = self.views.get(&(base, rows.clone())) {
             return *view;
         }
         let at = rows.start * self.row_bytes(t);
-        assert!(kind == Kind::Persistent && at.is_multiple_of(VIEW_ALIGN), "{name} {shape:?}: rows {rows:?}");
         let shape = [&[rows.len()], &shape[1..]].concat();
-        let view = self.add(format!("{name}[{}..{}]", rows.start, rows.end), &shape, dtype, Kind::View { of: t, at });
-        self.views.insert((t, rows), view);
+        let name = format!("{}[{}..{}]", self.tensor(base).name, rows.start, rows.end);
+        let view = self.add(name, &shape, dtype, Kind::View { of: base, at });
+        self.views.insert((base, rows), view);
         view
+    }
+
+    /// Whether a binding can start where this tensor does.
+    fn can_start(&self, t: TensorId) -> bool {
+        match self.tensor(t).kind {
+            Kind::View { at, .. } => at.is_multiple_of(VIEW_ALIGN),
+            Kind::Temp | Kind::Persistent => true,
+        }
+    }
+
+    /// The rows of its base that a tensor is.
+    fn place(&self, t: TensorId) -> Range<usize> {
+        let first = match self.tensor(t).kind {
+            Kind::View { at, .. } => at / self.row_bytes(t),
+            Kind::Temp | Kind::Persistent => 0,
+        };
+        first..first + self.shape(t)[0]
+    }
+
+    /// The same rows of another persistent tensor, where there is this view of it.
+    pub(crate) fn alike(&self, t: TensorId, other: TensorId) -> Option<TensorId> {
+        let rows = self.place(t);
+        if rows == self.place(other) { Some(other) } else { self.views.get(&(other, rows)).copied() }
+    }
+
+    /// Whether an op can bind these elements of a tensor at once, wherever they start.
+    pub(crate) fn fits(&self, t: TensorId, elements: Range<usize>) -> bool {
+        let rows = elements.len().div_ceil(self.row_elements(t)) + PART_ROWS;
+        self.tensor(t).bytes() <= MAX_BINDING || rows * self.row_bytes(t) <= MAX_BINDING
+    }
+
+    /// What an op can bind of tensors of one shape to reach their elements `elements`, and the first of these there: views of
+    /// few rows, or the tensors themselves where they are small.
+    pub(crate) fn window<const N: usize>(
+        &mut self,
+        tensors: [TensorId; N],
+        elements: Range<usize>,
+    ) -> ([TensorId; N], usize) {
+        let (row, bytes) = (self.row_elements(tensors[0]), self.row_bytes(tensors[0]));
+        assert!(tensors.iter().all(|t| self.shape(*t) == self.shape(tensors[0])), "tensors of one shape");
+        if self.tensor(tensors[0]).bytes() <= MAX_BINDING {
+            return (tensors, elements.start);
+        }
+        let mut first = elements.start / row;
+        while !(first * bytes).is_multiple_of(VIEW_ALIGN) {
+            first -= 1;
+        }
+        let rows = first..elements.end.div_ceil(row);
+        (tensors.map(|t| self.rows(t, rows.clone())), elements.start - first * row)
     }
 
     /// A tensor in parts of at most [`MAX_BINDING`] bytes where that is possible, views of its rows; a tensor that is no larger,
@@ -171,7 +235,7 @@ impl Graph {
     /// The parts of several tensors with the same number of rows, side by side: those of each have the same rows, so few that
     /// all can be bound.
     pub(crate) fn parts_of<const N: usize>(&mut self, tensors: [TensorId; N]) -> Vec<[TensorId; N]> {
-        let whole = |t: &TensorId| self.tensor(*t).kind != Kind::Persistent || self.tensor(*t).bytes() <= MAX_BINDING;
+        let whole = |t: &TensorId| self.tensor(*t).kind == Kind::Temp || self.tensor(*t).bytes() <= MAX_BINDING;
         if tensors.iter().all(whole) {
             return vec![tensors];
         }
@@ -179,10 +243,19 @@ impl Graph {
         parts(self.shape(tensors[0])[0], bytes).map(|rows| tensors.map(|t| self.rows(t, rows.clone()))).collect()
     }
 
+    /// Elements of a row, counted by the first dimension.
+    fn row_elements(&self, t: TensorId) -> usize {
+        self.shape(t)[1..].iter().product()
+    }
+
     /// Bytes of a row, counted by the first dimension.
     pub(crate) fn row_bytes(&self, t: TensorId) -> usize {
-        let Tensor { shape, dtype, .. } = self.tensor(t);
-        shape[1..].iter().product::<usize>() * dtype.bytes()
+        self.row_elements(t) * self.tensor(t).dtype.bytes()
+    }
+
+    /// The element of its base at which a tensor starts.
+    pub(crate) fn first(&self, t: TensorId) -> usize {
+        self.place(t).start * self.row_elements(t)
     }
 
     /// The tensor whose memory this one is or is a part of.
@@ -191,6 +264,17 @@ impl Graph {
             Kind::View { of, .. } => of,
             Kind::Temp | Kind::Persistent => t,
         }
+    }
+
+    /// Notes that a tensor holds two or three matrices, of which the second and the third begin at these rows; 0 where there is none
+    /// before.
+    pub fn cut(&mut self, t: TensorId, rows: [usize; 2]) {
+        self.cuts.insert(t, rows);
+    }
+
+    /// What [`Graph::cut`] noted, or zeros.
+    pub fn cuts(&self, t: TensorId) -> [usize; 2] {
+        self.cuts.get(&t).copied().unwrap_or_default()
     }
 
     /// Renames a tensor, for traces and error messages.
@@ -207,14 +291,15 @@ impl Graph {
     /// Appends a node. `tensors` are in the order of the op's bindings.
     ///
     /// # Panics
-    /// When the number or the type of the tensors differs from the op's bindings, or a tensor is written and bound twice,
-    /// be it in different parts, which WebGPU forbids.
+    /// When the number or the type of the tensors differs from the op's bindings, a view starts where no binding can, or a tensor
+    /// is written and bound twice, be it in different parts, which WebGPU forbids.
     pub fn push<A: Args>(&mut self, op: &'static Op, args: A, tensors: &[TensorId]) {
         assert_eq!(tensors.len(), op.bindings.len(), "{}: number of buffers", op.name);
         for (i, (t, b)) in tensors.iter().zip(op.bindings).enumerate() {
             let tensor = &self.tensors[t.index()];
             assert_eq!(tensor.dtype, b.dtype, "{}: type of {} ({})", op.name, b.name, tensor.name);
             let writes = |j: usize| op.bindings[j].access != Access::Read;
+            assert!(self.can_start(*t), "{}: no binding can start where {} does", op.name, tensor.name);
             let twice = (0..i).any(|j| self.base(tensors[j]) == self.base(*t) && (writes(i) || writes(j)));
             assert!(!twice, "{}: {} is written and bound twice", op.name, tensor.name);
         }
@@ -255,17 +340,31 @@ impl Graph {
         result
     }
 
-    /// Makes a persistent f32 gradient for a parameter. Backward passes add to it; the caller must set it to zero.
+    /// Makes a persistent f32 gradient for a parameter and the views that there are of it. Backward passes add to it; the caller
+    /// must set it to zero.
     pub fn add_gradient(&mut self, param: TensorId) -> TensorId {
-        let Tensor { name, shape, .. } = self.tensor(param).clone();
-        let grad = self.add(format!("grad.{name}"), &shape, DType::F32, Kind::Persistent);
+        let grad = self.like(param, DType::F32, |name| format!("grad.{name}"));
         self.gradients.insert(param, grad);
         grad
     }
 
-    /// The gradient of a parameter, if [`Graph::add_gradient`] made one.
+    /// The gradient of a parameter or of a view of one, if [`Graph::add_gradient`] made one.
     pub fn gradient(&self, param: TensorId) -> Option<TensorId> {
-        self.gradients.get(&param).copied()
+        self.gradients.get(&self.base(param)).and_then(|grad| self.alike(param, *grad))
+    }
+
+    /// A new persistent tensor of the shape of another, with views of it where there are views of that one.
+    pub(crate) fn like(&mut self, t: TensorId, dtype: DType, name: impl Fn(&str) -> String) -> TensorId {
+        let Tensor { name: old, shape, .. } = self.tensor(t).clone();
+        let new = self.add(name(&old), &shape, dtype, Kind::Persistent);
+        let mut views: Vec<(Range<usize>, TensorId)> =
+            self.views.iter().filter(|((of, _), _)| *of == t).map(|((_, rows), view)| (rows.clone(), *view)).collect();
+        views.sort_by_key(|(_, view)| *view);
+        for (rows, view) in views {
+            let (name, view) = (name(&self.tensor(view).name), self.slice(new, rows));
+            self.tensors[view.index()].name = name;
+        }
+        new
     }
 
     /// The tensors that a node writes, wholly or in part.

@@ -2,21 +2,20 @@
 //! output projection.
 
 use super::layer::Pass;
-use super::linear::{Linear, LinearInput};
+use super::linear::{Linear, LinearInput, Linears};
 use super::state::{Context, LayerState};
 use super::weight::Builder;
 use crate::graph::{Graph, TensorId};
 use crate::ops::Places;
 
 pub(super) struct Attention {
-    q: Linear,
-    k: Linear,
-    v: Linear,
+    qkv: Linears<3>,
     o: Linear,
     inner_norm: Option<TensorId>,
     rope: TensorId,
-    head_dim: usize,
+    heads: usize,
     kv_heads: usize,
+    head_dim: usize,
     eps: f32,
 }
 
@@ -24,15 +23,15 @@ impl Attention {
     pub(super) fn new(make: &mut Builder<'_>, prefix: &str) -> Self {
         let c = make.config;
         let (dim, kv_dim) = (c.dim, c.kv_heads * c.head_dim());
+        let layers = [("q", dim), ("k", kv_dim), ("v", kv_dim)].map(|(n, outs)| (format!("{prefix}.{n}.weight"), outs));
         Attention {
-            q: Linear::new(make, &format!("{prefix}.q.weight"), dim, dim),
-            k: Linear::new(make, &format!("{prefix}.k.weight"), kv_dim, dim),
-            v: Linear::new(make, &format!("{prefix}.v.weight"), kv_dim, dim),
+            qkv: Linears::new(make, &format!("{prefix}.qkv.weight"), layers, dim),
             o: Linear::new(make, &format!("{prefix}.o.weight"), dim, dim),
             inner_norm: make.inner_norm(prefix, dim),
             rope: make.rope,
-            head_dim: c.head_dim(),
+            heads: c.heads,
             kv_heads: c.kv_heads,
+            head_dim: c.head_dim(),
             eps: c.norm_eps,
         }
     }
@@ -43,14 +42,17 @@ impl Attention {
     }
 
     /// x (rows, dim) -> (rows, dim).
-    pub(super) fn forward(&self, g: &mut Graph, x: TensorId, pass: &mut Pass<'_>) -> TensorId {
-        let mut x = LinearInput::new(x);
-        let (q, k, v) = (self.q.forward(g, &mut x), self.k.forward(g, &mut x), self.v.forward(g, &mut x));
-        let q = g.rope(q, pass.positions, self.rope);
-        let k = g.rope(k, pass.positions, self.rope);
+    pub(super) fn forward(&self, g: &mut Graph, mut x: LinearInput, pass: &mut Pass<'_>) -> TensorId {
         let y = match pass.context {
-            Context::Batch(batch) => g.attention([q, k, v], pass.positions, batch, self.head_dim),
+            Context::Batch(batch) => {
+                let qkv = self.qkv.together(g, &mut x);
+                g.rope(qkv, self.kv_heads, pass.positions, self.rope);
+                g.attention(qkv, pass.positions, batch, (self.heads, self.kv_heads, self.head_dim))
+            }
             Context::Cached { slots, state } => {
+                let [q, k, v] = self.qkv.apart(g, &mut x);
+                g.rope(q, 0, pass.positions, self.rope);
+                g.rope(k, 0, pass.positions, self.rope);
                 #[cfg_attr(not(test), expect(irrefutable_let_patterns, reason = "there is one mixer so far"))]
                 let LayerState::Attention(cache) = &state.layers[pass.layer] else { unreachable!("its own state") };
                 let places = Places { positions: pass.positions, slots };
@@ -58,7 +60,6 @@ impl Attention {
                 g.attention_cached(q, *cache, places)
             }
         };
-        let y = self.inner_norm.map_or(y, |w| g.rms_norm(y, w, self.eps));
-        self.o.forward(g, &mut LinearInput::new(y))
+        self.o.forward(g, &mut LinearInput::new(y, self.inner_norm, self.eps))
     }
 }

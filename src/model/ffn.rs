@@ -1,12 +1,11 @@
 //! The feed-forward `gated`: SwiGLU (Shazeer 2020), RMSNorm before the down projection.
 
-use super::linear::{Linear, LinearInput};
+use super::linear::{Linear, LinearInput, Linears};
 use super::weight::Builder;
 use crate::graph::{Graph, TensorId};
 
 pub(super) struct Gated {
-    gate: Linear,
-    up: Linear,
+    gate_up: Linears<2>,
     down: Linear,
     inner_norm: Option<TensorId>,
     eps: f32,
@@ -15,9 +14,9 @@ pub(super) struct Gated {
 impl Gated {
     pub(super) fn new(make: &mut Builder<'_>, prefix: &str) -> Self {
         let (dim, ffn) = (make.config.dim, make.config.ffn);
+        let layers = ["gate", "up"].map(|n| (format!("{prefix}.{n}.weight"), ffn));
         Gated {
-            gate: Linear::new(make, &format!("{prefix}.gate.weight"), ffn, dim),
-            up: Linear::new(make, &format!("{prefix}.up.weight"), ffn, dim),
+            gate_up: Linears::new(make, &format!("{prefix}.gate_up.weight"), layers, dim),
             down: Linear::new(make, &format!("{prefix}.down.weight"), dim, ffn),
             inner_norm: make.inner_norm(prefix, ffn),
             eps: make.config.norm_eps,
@@ -25,11 +24,14 @@ impl Gated {
     }
 
     /// x (rows, dim) -> (rows, dim).
-    pub(super) fn forward(&self, g: &mut Graph, x: TensorId) -> TensorId {
-        let mut x = LinearInput::new(x);
-        let (gate, up) = (self.gate.forward(g, &mut x), self.up.forward(g, &mut x));
-        let y = g.swiglu(gate, up);
-        let y = self.inner_norm.map_or(y, |w| g.rms_norm(y, w, self.eps));
-        self.down.forward(g, &mut LinearInput::new(y))
+    pub(super) fn forward(&self, g: &mut Graph, mut x: LinearInput) -> TensorId {
+        let y = if self.gate_up.are_together(x.rows(g)) {
+            let both = self.gate_up.together(g, &mut x);
+            g.swiglu_columns(both)
+        } else {
+            let [gate, up] = self.gate_up.apart(g, &mut x);
+            g.swiglu(gate, up)
+        };
+        self.down.forward(g, &mut LinearInput::new(y, self.inner_norm, self.eps))
     }
 }

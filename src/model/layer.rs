@@ -4,6 +4,7 @@ use super::ExtraLoss;
 use super::attention::Attention;
 use super::config::{FfnKind, MixerKind};
 use super::ffn::Gated;
+use super::linear::LinearInput;
 use super::residual::Residual;
 #[cfg(test)]
 use super::running_mean::RunningMean;
@@ -47,7 +48,7 @@ impl Mixer {
         }
     }
 
-    fn forward(&self, g: &mut Graph, x: TensorId, pass: &mut Pass<'_>) -> TensorId {
+    fn forward(&self, g: &mut Graph, x: LinearInput, pass: &mut Pass<'_>) -> TensorId {
         match self {
             Mixer::Attention(attention) => attention.forward(g, x, pass),
             #[cfg(test)]
@@ -68,7 +69,7 @@ impl Ffn {
         }
     }
 
-    fn forward(&self, g: &mut Graph, x: TensorId) -> TensorId {
+    fn forward(&self, g: &mut Graph, x: LinearInput) -> TensorId {
         match self {
             Ffn::Gated(gated) => gated.forward(g, x),
         }

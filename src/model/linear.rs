@@ -1,43 +1,69 @@
 //! Linear layers without bias, and the embedding and head, which are tables of the same forms.
 
 use super::init::EMBEDDING_STD;
-use super::weight::{Builder, Form, Role, Value, Weight};
+use super::weight::{Builder, Form, Role, Set, Value, Weight};
 use super::{Init, Inputs};
-use crate::graph::{Graph, TensorId};
+use crate::graph::{Graph, MAX_BINDING, TensorId};
 use crate::ops::{Head, QuantRows};
 
 /// A linear layer. Its form does not depend on the forms of other layers.
 pub(super) struct Linear(Value);
 
-/// The input of linear layers, (rows, inputs). It is quantised once for all layers that share it and want int8.
+/// Linear layers of one input.
+pub(super) struct Linears<const N: usize> {
+    each: [Linear; N],
+    all: Option<Linear>,
+    bound_apart: bool,
+    outs: usize,
+}
+
+/// The input of linear layers, (rows, inputs), which may be normalised first. It is quantised once for all layers that share it
+/// and want int8.
 pub(super) struct LinearInput {
-    dense: TensorId,
+    x: TensorId,
+    /// The gain of the normalisation, and what is added to its mean square.
+    norm: Option<(TensorId, f32)>,
+    dense: Option<TensorId>,
     quantized: Option<QuantRows>,
 }
 
 impl LinearInput {
-    pub(super) fn new(x: TensorId) -> Self {
-        LinearInput { dense: x, quantized: None }
+    /// x, normalised where there is a gain.
+    pub(super) fn new(x: TensorId, gain: Option<TensorId>, eps: f32) -> Self {
+        LinearInput { x, norm: gain.map(|w| (w, eps)), dense: None, quantized: None }
+    }
+
+    pub(super) fn rows(&self, g: &Graph) -> usize {
+        g.matrix(self.x).0
+    }
+
+    fn dense(&mut self, g: &mut Graph) -> TensorId {
+        *self.dense.get_or_insert_with(|| self.norm.map_or(self.x, |(w, eps)| g.rms_norm(self.x, w, eps)))
     }
 
     fn quantized(&mut self, g: &mut Graph) -> QuantRows {
-        *self.quantized.get_or_insert_with(|| g.quantize_rows(self.dense))
+        *self.quantized.get_or_insert_with(|| match self.norm {
+            Some((w, eps)) => g.rms_norm_quantize(self.x, w, eps),
+            None => g.quantize_rows(self.x),
+        })
     }
 }
 
 impl Linear {
     /// Declares a layer in the form that the configuration gives linear layers.
     pub(super) fn new(make: &mut Builder<'_>, name: &str, outs: usize, inputs: usize) -> Self {
-        let form = make.config.linear_form(inputs);
-        let init = Init::Normal(1.0 / (inputs as f32).sqrt());
-        Linear(make.weight(name, &[outs, inputs], form, Role::Matrix, init).value)
+        let Linears { each: [layer], .. } = Linears::new(make, name, [(name.to_string(), outs)], inputs);
+        layer
     }
 
     /// (rows, inputs) -> (rows, outs).
     pub(super) fn forward(&self, g: &mut Graph, x: &mut LinearInput) -> TensorId {
-        let rows = 0..g.matrix(x.dense).0;
+        let rows = 0..x.rows(g);
         match &self.0 {
-            Value::Dense(w) => g.linear(x.dense, *w, rows),
+            Value::Dense(w) => {
+                let x = x.dense(g);
+                g.linear(x, *w, rows)
+            }
             Value::Int8(w) => {
                 let x = x.quantized(g);
                 g.int8_matmul(x, w, rows)
@@ -47,6 +73,34 @@ impl Linear {
                 g.ternary_matmul(x, w, rows)
             }
         }
+    }
+}
+
+impl<const N: usize> Linears<N> {
+    /// Declares layers by their names and outputs. `name` is that of the set.
+    pub(super) fn new(make: &mut Builder<'_>, name: &str, layers: [(String, usize); N], inputs: usize) -> Self {
+        let outs = layers.iter().map(|(_, outs)| outs).sum();
+        let Set { each, all, bound_apart } = make.set(name, layers, inputs);
+        Linears { each: each.map(Linear), all: all.map(Linear), bound_apart, outs }
+    }
+
+    /// Whether the outputs of all layers for so many rows are to be one tensor: not where every device could bind those of each layer
+    /// but not all.
+    pub(super) fn are_together(&self, rows: usize) -> bool {
+        self.all.is_some() && !(self.bound_apart && rows * self.outs * size_of::<f32>() > MAX_BINDING)
+    }
+
+    /// The outputs of each layer.
+    pub(super) fn apart(&self, g: &mut Graph, x: &mut LinearInput) -> [TensorId; N] {
+        std::array::from_fn(|i| self.each[i].forward(g, x))
+    }
+
+    /// (rows, all outputs): those of the last layer come first.
+    ///
+    /// # Panics
+    /// When the model was declared for decoding.
+    pub(super) fn together(&self, g: &mut Graph, x: &mut LinearInput) -> TensorId {
+        self.all.as_ref().expect("a model for whole sequences").forward(g, x)
     }
 }
 
@@ -89,6 +143,7 @@ mod tests {
     use crate::backend::{Backend, Cpu, Level};
     use crate::graph::{DType, Plan};
     use crate::model::ModelConfig;
+    use crate::model::weight::Purpose;
     use crate::ops;
     use crate::rng::Rng;
     use std::sync::Arc;
@@ -102,13 +157,13 @@ mod tests {
         let (mut g, config) = (Graph::new(), ModelConfig::default());
         let rope = g.persistent("rope", &[1], DType::F32);
         let x = g.persistent("x", &[ROWS, DIM], DType::F32);
-        let mut make = Builder { g: &mut g, config: &config, training: true, rope, weights: Vec::new() };
+        let mut make = Builder::new(&mut g, &config, Purpose::Training, rope, Default::default());
         let declare = |(i, form): (usize, &Form)| {
             let name = format!("w{}", first + i);
             Linear(make.weight(&name, &[32, DIM], *form, Role::Matrix, Init::Normal(0.2)).value)
         };
         let layers: Vec<Linear> = forms.iter().enumerate().map(declare).collect();
-        let weights = make.weights;
+        let (weights, stacks) = (make.weights, make.stacks);
         let params: Vec<TensorId> = weights.iter().map(|w| w.latent.unwrap()).collect();
         let dx = g.add_gradient(x);
         let dw: Vec<TensorId> = params.iter().map(|p| g.add_gradient(*p)).collect();
@@ -118,9 +173,9 @@ mod tests {
             kept
         };
         let (section, outputs) = g.section("all", |g| {
-            weights.iter().for_each(|w| w.round(g));
+            stacks.iter().for_each(|stack| stack.round(g));
             let start = g.nodes.len();
-            let mut input = LinearInput::new(x);
+            let mut input = LinearInput::new(x, None, 0.0);
             let y: Vec<TensorId> = layers.iter().map(|layer| layer.forward(g, &mut input)).collect();
             let nodes = start..g.nodes.len();
             let seeds: Vec<_> = y.iter().map(|y| (*y, *y)).collect();

@@ -19,13 +19,14 @@ use crate::graph::{DType, Graph, TensorId};
 use crate::ops::{self, PAGE, rope_table};
 use layer::{Layer, Pass};
 use linear::Table;
-use weight::Builder;
+use std::collections::HashMap;
+use weight::{Builder, Purpose};
 
 pub use config::{Embeddings, FfnKind, MixerKind, ModelConfig, PRESETS, Preset, Quantize};
 pub use init::Init;
 pub use residual::mixing_params;
 pub use state::{Context, State};
-pub use weight::{Form, Role, Value, Weight};
+pub use weight::{Form, Role, Stack, Value, Weight};
 
 /// Least rows of logits that are held at once, where a step has as many.
 pub const LEAST_CHUNK: usize = 64;
@@ -68,6 +69,8 @@ pub struct Model {
     pub vocab: usize,
     /// Every weight, in the order of declaration.
     pub weights: Vec<Weight>,
+    /// What training holds their parameters in. There are none in other models.
+    pub stacks: Vec<Stack>,
     /// (seq_len, head_dim): fill it with [`Model::rope_table`].
     pub rope: TensorId,
     embed: Table,
@@ -87,22 +90,36 @@ impl ModelConfig {
 impl Model {
     /// Declares the tensors of a checked configuration, for training: parameters, and what is rounded from them.
     pub fn new(g: &mut Graph, config: &ModelConfig, vocab: usize) -> Model {
-        Self::declare(g, config, vocab, true)
+        let rows = Self::declare(&mut Graph::new(), config, vocab, Purpose::Decoding, HashMap::new()).1;
+        Self::declare(g, config, vocab, Purpose::Training, rows).0
     }
 
-    /// Declares the tensors that inference needs.
+    /// Declares the tensors that decoding needs.
     pub fn for_inference(g: &mut Graph, config: &ModelConfig, vocab: usize) -> Model {
-        Self::declare(g, config, vocab, false)
+        Self::declare(g, config, vocab, Purpose::Decoding, HashMap::new()).0
     }
 
-    fn declare(g: &mut Graph, config: &ModelConfig, vocab: usize, training: bool) -> Model {
+    /// Declares the tensors that forward passes over whole sequences need.
+    pub fn for_scoring(g: &mut Graph, config: &ModelConfig, vocab: usize) -> Model {
+        Self::declare(g, config, vocab, Purpose::Scoring, HashMap::new()).0
+    }
+
+    /// The model, and the rows of its stacks, which training takes.
+    fn declare(
+        g: &mut Graph,
+        config: &ModelConfig,
+        vocab: usize,
+        purpose: Purpose,
+        rows: HashMap<String, usize>,
+    ) -> (Model, HashMap<String, usize>) {
         let rope = g.persistent("rope", &[config.seq_len, config.head_dim()], DType::F32);
-        let mut make = Builder { g, config, training, rope, weights: Vec::new() };
+        let mut make = Builder::new(g, config, purpose, rope, rows);
         let embed = Table::new(&mut make, "embed.weight", vocab, config.table_form());
         let layers = (0..config.layers).map(|i| Layer::new(&mut make, i)).collect();
         let norm = make.norm("norm.weight", config.dim);
         let head = config.head_form().map(|form| Table::new(&mut make, "head.weight", vocab, form));
-        Model { config: config.clone(), vocab, weights: make.weights, rope, embed, layers, norm, head }
+        let Builder { weights, stacks, rows, .. } = make;
+        (Model { config: config.clone(), vocab, weights, stacks, rope, embed, layers, norm, head }, rows)
     }
 
     /// Contents of `rope`.
@@ -130,7 +147,7 @@ impl Model {
     /// Appends the rounding of every weight from its parameter. It must run after parameters changed and before a forward
     /// pass.
     pub fn quantize(&self, g: &mut Graph) {
-        self.weights.iter().for_each(|weight| weight.round(g));
+        self.stacks.iter().for_each(|stack| stack.round(g));
     }
 
     /// Embedding: (rows) -> (rows, dim).

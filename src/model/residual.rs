@@ -4,6 +4,7 @@
 //! f = sublayer(norm(u)), X'_i = sum_j H_res[i][j] X_j + h_post[i] f. Sub-layer k starts by reading stream k mod N: streams
 //! that start as equal copies with equal weights would stay equal for ever.
 
+use super::linear::LinearInput;
 use super::weight::{Builder, Role};
 use super::{Init, ModelConfig};
 use crate::graph::{Graph, TensorId};
@@ -53,13 +54,12 @@ impl Residual {
         &self,
         g: &mut Graph,
         x: TensorId,
-        inner: impl FnOnce(&mut Graph, TensorId) -> TensorId,
+        inner: impl FnOnce(&mut Graph, LinearInput) -> TensorId,
     ) -> TensorId {
         let before = g.set_prefix(&self.prefix);
         let coef = self.mixing.map(|p| g.mhc_weights(p, self.streams));
         let u = coef.map_or(x, |coef| g.mhc_pre(coef, x));
-        let normed = g.rms_norm(u, self.norm, self.eps);
-        let f = inner(g, normed);
+        let f = inner(g, LinearInput::new(u, Some(self.norm), self.eps));
         g.name(f, "out");
         let y = match coef {
             Some(coef) => g.mhc_post(coef, x, f),

@@ -43,8 +43,8 @@ impl RunningMean {
         LayerState::RunningMean(g.persistent(&format!("{name}.sum"), &[slots, self.dim], DType::F32))
     }
 
-    pub(super) fn forward(&self, g: &mut Graph, x: TensorId, pass: &mut Pass<'_>) -> TensorId {
-        let v = self.v.forward(g, &mut LinearInput::new(x));
+    pub(super) fn forward(&self, g: &mut Graph, mut x: LinearInput, pass: &mut Pass<'_>) -> TensorId {
+        let v = self.v.forward(g, &mut x);
         let (rows, dim) = g.matrix(v);
         let (slots, sum, seq) = match pass.context {
             Context::Cached { slots, state } => {
@@ -62,7 +62,7 @@ impl RunningMean {
             g.push(&MATMUL, args, &[y, y, value]);
             pass.losses.push(ExtraLoss { value, weight: self.penalty });
         }
-        self.o.forward(g, &mut LinearInput::new(y))
+        self.o.forward(g, &mut LinearInput::new(y, None, 0.0))
     }
 }
 
@@ -159,7 +159,7 @@ fn gradient(b: &mut Backward<'_>, node: &Node) {
     let args: RunningMeanArgs = Args::from_words(&node.args);
     let (dy, dx) = (b.grad(y).expect("an output has a gradient"), b.fresh(x));
     b.push(&RUNNING_MEAN_BACKWARD, args, &[dy, positions, dx]);
-    b.pass(x, dx, true);
+    b.pass(x, dx);
 }
 
 #[cfg(feature = "native")]

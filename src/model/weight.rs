@@ -4,6 +4,8 @@
 use super::{Init, ModelConfig};
 use crate::graph::{DType, Graph, TensorId};
 use crate::ops::{Int8Weight, TernaryWeight};
+use std::collections::HashMap;
+use std::ops::Range;
 
 /// How the forward pass uses a weight. Files hold it in the same form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +47,28 @@ pub enum Value {
     Ternary(TernaryWeight),
 }
 
+impl Value {
+    /// Some of its rows, named `name`.
+    fn slice(self, g: &mut Graph, rows: Range<usize>, name: &str) -> Value {
+        match self {
+            Value::Dense(t) => Value::Dense(slice(g, t, rows, name)),
+            Value::Ternary(weight) => {
+                let part = weight.slice(g, rows);
+                g.name(part.codes, &format!("{name}.codes"));
+                g.name(part.scales, &format!("{name}.scales"));
+                Value::Ternary(part)
+            }
+            Value::Int8(_) => unreachable!("an int8 weight is a tensor of its own"),
+        }
+    }
+}
+
+/// Some rows of a tensor, named `name`.
+fn slice(g: &mut Graph, t: TensorId, rows: Range<usize>, name: &str) -> TensorId {
+    let part = g.slice(t, rows);
+    g.name(part, name)
+}
+
 /// A weight of a model.
 #[derive(Clone, Debug)]
 pub struct Weight {
@@ -65,6 +89,30 @@ pub struct Weight {
     pub latent: Option<TensorId>,
 }
 
+/// Parameters that training holds in one tensor, so that an op takes those of many layers at once. A table is one by itself.
+#[derive(Clone, Copy, Debug)]
+pub struct Stack {
+    /// (rows, inputs) or (elements), f32.
+    pub latent: TensorId,
+    /// What they are for.
+    pub role: Role,
+    form: Form,
+    value: Value,
+    /// Rows that weights have so far.
+    used: usize,
+}
+
+impl Stack {
+    /// Appends the rounding of the parameters to their values.
+    pub(super) fn round(&self, g: &mut Graph) {
+        match (self.form, self.value) {
+            (Form::F16, Value::Dense(rounded)) => g.round_f16(self.latent, rounded),
+            (_, Value::Ternary(weight)) => g.ternary_quantize(self.latent, &weight),
+            _ => {}
+        }
+    }
+}
+
 impl Weight {
     /// Number of its values.
     pub fn elements(&self) -> usize {
@@ -77,35 +125,161 @@ impl Weight {
         (self.elements() / inputs, inputs)
     }
 
-    /// Appends the rounding of the parameter to the value.
-    pub(super) fn round(&self, g: &mut Graph) {
-        match (self.latent, self.form, self.value) {
-            (Some(latent), Form::F16, Value::Dense(rounded)) => g.round_f16(latent, rounded),
-            (Some(latent), _, Value::Ternary(weight)) => g.ternary_quantize(latent, &weight),
-            _ => {}
-        }
+    /// Its name without the number of its layer: that of the weights which are its like in other layers.
+    pub fn kind(&self) -> &str {
+        kind(&self.name)
     }
 }
+
+fn kind(name: &str) -> &str {
+    let rest = name.strip_prefix("layers.").and_then(|rest| rest.split_once('.'));
+    rest.map_or(name, |(_, kind)| kind)
+}
+
+/// What a model is declared for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// Training: parameters lie in stacks.
+    Training,
+    /// Forward passes over whole sequences: the matrices of one input lie in one tensor.
+    Scoring,
+    /// Decoding, step by step: every weight is a tensor of its own.
+    Decoding,
+}
+
+/// Rows of which the place of a set in its stack is a multiple, so that ops can bind its values, codes and scales.
+const ALIGN: usize = 64;
+/// The stack of the vectors.
+const VECTORS: &str = "vectors";
 
 /// Declares the weights of a model.
 pub(super) struct Builder<'a> {
     pub g: &'a mut Graph,
     pub config: &'a ModelConfig,
-    /// Whether weights get parameters.
-    pub training: bool,
+    pub purpose: Purpose,
     /// (seq_len, head_dim): the table of the rotary embedding.
     pub rope: TensorId,
     pub weights: Vec<Weight>,
+    pub stacks: Vec<Stack>,
+    /// The number of each stack but those of tables, by what it holds.
+    stack_of: HashMap<String, usize>,
+    /// The rows of each of these. For training they are known from the start.
+    pub rows: HashMap<String, usize>,
 }
 
-impl Builder<'_> {
-    /// Declares a weight.
+/// Matrices of one input.
+pub(super) struct Set<const N: usize> {
+    /// Each by itself.
+    pub each: [Value; N],
+    /// Whether ops can bind each by itself.
+    pub bound_apart: bool,
+    /// All as one matrix, the last first: its gradient with respect to the input adds up as backward passes do. None where each is
+    /// a tensor of its own.
+    pub all: Option<Value>,
+}
+
+impl<'a> Builder<'a> {
+    /// For training, `rows` are those that declaring the same model for decoding has counted.
+    pub fn new(
+        g: &'a mut Graph,
+        config: &'a ModelConfig,
+        purpose: Purpose,
+        rope: TensorId,
+        rows: HashMap<String, usize>,
+    ) -> Self {
+        let (weights, stacks, stack_of) = Default::default();
+        Builder { g, config, purpose, rope, weights, stacks, stack_of, rows }
+    }
+
+    /// Declares a table, or another weight by itself.
     ///
     /// # Panics
     /// When a weight in form `Int8` is to be trained, and when the form cannot hold the shape.
     pub fn weight(&mut self, name: &str, shape: &[usize], form: Form, role: Role, init: Init) -> Weight {
-        assert!(!(self.training && form == Form::Int8), "{name}: int8 weights are not trained");
-        let latent = self.training.then(|| self.g.persistent(name, shape, DType::F32));
+        let (value, latent) = self.tensors(name, shape, form);
+        let used = shape[0];
+        self.stacks.extend(latent.map(|latent| Stack { latent, role, form, value, used }));
+        self.declare(Weight { name: name.to_string(), shape: shape.to_vec(), form, role, init, value, latent })
+    }
+
+    /// Declares the matrices (outs, inputs) of these names, which have one input, in the form that the configuration gives linear
+    /// layers. `name` is that of the set.
+    pub fn set<const N: usize>(&mut self, name: &str, matrices: [(String, usize); N], inputs: usize) -> Set<N> {
+        let (form, init) = (self.config.linear_form(inputs), Init::Normal(1.0 / (inputs as f32).sqrt()));
+        let outs: usize = matrices.iter().map(|(_, outs)| outs).sum();
+        if self.purpose == Purpose::Decoding {
+            self.count(kind(name), outs);
+            let each = matrices.map(|(name, outs)| self.weight(&name, &[outs, inputs], form, Role::Matrix, init).value);
+            return Set { each, all: None, bound_apart: true };
+        }
+        let (first, value, latent) = match self.purpose {
+            Purpose::Training => {
+                let stack = self.place(kind(name), outs, &[inputs], form, Role::Matrix);
+                (stack.used - outs.next_multiple_of(ALIGN), stack.value, Some(stack.latent))
+            }
+            _ => (0, self.tensors(name, &[outs, inputs], form).0, None),
+        };
+        let mut end = first + outs;
+        latent.map(|t| slice(self.g, t, first..end, name));
+        let all = value.slice(self.g, first..end, name);
+        if let Value::Ternary(all) = all {
+            // Before the last matrix is the last but one, and so on. A set has three at most.
+            let from = |i: usize| matrices.iter().rev().take(N.saturating_sub(i)).map(|(_, outs)| outs).sum();
+            self.g.cut(all.codes, [from(2), from(1)]);
+        }
+        let bound_apart = matrices.iter().all(|(_, outs)| outs.is_multiple_of(ALIGN));
+        let each = matrices.map(|(name, outs)| {
+            let rows = end - outs..end;
+            end = rows.start;
+            let latent = latent.map(|t| slice(self.g, t, rows.clone(), &name));
+            let value = value.slice(self.g, rows, &name);
+            let (role, shape) = (Role::Matrix, vec![outs, inputs]);
+            self.declare(Weight { name, shape, form, role, init, value, latent }).value
+        });
+        Set { each, all: Some(all), bound_apart }
+    }
+
+    /// Declares a vector of f32 parameters.
+    pub fn vector(&mut self, name: &str, len: usize, role: Role, init: Init) -> TensorId {
+        let training = self.purpose == Purpose::Training;
+        let id = if training {
+            let stack = self.place(VECTORS, len, &[], Form::F32, role);
+            let first = stack.used - len.next_multiple_of(ALIGN);
+            slice(self.g, stack.latent, first..first + len, name)
+        } else {
+            self.count(VECTORS, len);
+            self.g.persistent(name, &[len], DType::F32)
+        };
+        let (value, latent) = (Value::Dense(id), training.then_some(id));
+        self.declare(Weight { name: name.to_string(), shape: vec![len], form: Form::F32, role, init, value, latent });
+        id
+    }
+
+    /// Counts rows of a stack.
+    fn count(&mut self, stack: &str, rows: usize) {
+        *self.rows.entry(stack.to_string()).or_default() += rows.next_multiple_of(ALIGN);
+    }
+
+    /// The stack of this name, with so many further rows of this shape in use.
+    fn place(&mut self, name: &str, rows: usize, row: &[usize], form: Form, role: Role) -> Stack {
+        let number = self.stack_of.get(name).copied().unwrap_or_else(|| {
+            let shape = [&[self.rows[name]], row].concat();
+            let (value, latent) = self.tensors(name, &shape, form);
+            let latent = latent.expect("training has parameters");
+            self.stacks.push(Stack { latent, role, form, value, used: 0 });
+            self.stack_of.insert(name.to_string(), self.stacks.len() - 1);
+            self.stacks.len() - 1
+        });
+        let stack = &mut self.stacks[number];
+        stack.used += rows.next_multiple_of(ALIGN);
+        *stack
+    }
+
+    /// The tensors of a weight or of a stack: its value, and for training its parameters.
+    fn tensors(&mut self, name: &str, shape: &[usize], form: Form) -> (Value, Option<TensorId>) {
+        let training = self.purpose == Purpose::Training;
+        assert!(!(training && form == Form::Int8), "{name}: int8 weights are not trained");
+        let latent = training.then(|| self.g.persistent(name, shape, DType::F32));
         let inputs = *shape.last().expect("a weight has dimensions");
         let outs = shape.iter().product::<usize>() / inputs;
         let value = match form {
@@ -117,16 +291,12 @@ impl Builder<'_> {
             Form::Int8 => Value::Int8(self.g.int8_weight(name, outs, inputs)),
             Form::Ternary { group } => Value::Ternary(self.g.ternary_weight(name, outs, inputs, group)),
         };
-        let weight = Weight { name: name.to_string(), shape: shape.to_vec(), form, role, init, value, latent };
-        self.weights.push(weight.clone());
-        weight
+        (value, latent)
     }
 
-    /// Declares a vector of f32 parameters.
-    pub fn vector(&mut self, name: &str, len: usize, role: Role, init: Init) -> TensorId {
-        let weight = self.weight(name, &[len], Form::F32, role, init);
-        let Value::Dense(id) = weight.value else { unreachable!("f32 is dense") };
-        id
+    fn declare(&mut self, weight: Weight) -> Weight {
+        self.weights.push(weight.clone());
+        weight
     }
 
     /// Declares the gain of a normalisation over `dim` values.

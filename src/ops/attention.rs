@@ -22,43 +22,46 @@ pub fn rope_table(positions: usize, head_dim: usize, theta: f64) -> Vec<f32> {
 }
 
 impl Graph {
-    /// Rotates x (rows, heads * head_dim) by `positions` (rows) -> like x. `table` (positions, head_dim) is a [`rope_table`].
+    /// Rotates x (rows, heads * head_dim) in place by `positions` (rows), without the heads before number `first`. `table`
+    /// (positions, head_dim) is a [`rope_table`].
     ///
     /// # Panics
     /// When head_dim is not a multiple of 4, or the shapes do not match.
-    pub fn rope(&mut self, x: TensorId, positions: TensorId, table: TensorId) -> TensorId {
+    pub fn rope(&mut self, x: TensorId, first: usize, positions: TensorId, table: TensorId) {
         let ((rows, dim), (_, head_dim)) = (self.matrix(x), self.matrix(table));
         let fits = dim.is_multiple_of(head_dim) && head_dim.is_multiple_of(4) && self.shape(positions) == [rows];
-        assert!(fits, "rope: {}", self.tensor(x).name);
-        let y = self.temp("rope", &[rows, dim], DType::F32);
-        let (heads, head_dim) = ((dim / head_dim) as u32, head_dim as u32);
-        self.push(&ROPE, RopeArgs { rows: rows as u32, heads, head_dim, sign: 1.0 }, &[x, positions, table, y]);
-        y
+        let all = dim / head_dim;
+        assert!(fits && first < all, "rope: {}", self.tensor(x).name);
+        let [rows, heads, head_dim, first, all] = [rows, all - first, head_dim, first, all].map(|n| n as u32);
+        self.push(&ROPE, RopeArgs { rows, heads, head_dim, first, all, sign: 1.0 }, &[x, positions, table]);
     }
 
     /// softmax(q k^T / sqrt(head_dim)) v, causal within each document of each of `batch` sequences: a position of 0 starts one.
-    /// q (batch * seq, heads * head_dim), k and v (batch * seq, kv_heads * head_dim), positions (batch * seq) -> like q.
+    /// qkv (batch * seq, (2 * kv_heads + heads) * head_dim): values, keys and queries; positions (batch * seq) ->
+    /// (batch * seq, heads * head_dim).
     ///
     /// # Panics
     /// When head_dim is not a multiple of 4 or exceeds [`MAX_HEAD_DIM`], or the shapes do not match.
     pub fn attention(
         &mut self,
-        [q, k, v]: [TensorId; 3],
+        qkv: TensorId,
         positions: TensorId,
         batch: usize,
-        head_dim: usize,
+        (heads, kv_heads, head_dim): (usize, usize, usize),
     ) -> TensorId {
-        let ((rows, q_dim), (_, kv_dim)) = (self.matrix(q), self.matrix(k));
-        let (heads, kv_heads, seq) = (q_dim / head_dim, kv_dim / head_dim, rows / batch);
+        let (rows, dim) = self.matrix(qkv);
+        let seq = rows / batch;
         assert!(
             head_dim.is_multiple_of(4) && head_dim <= MAX_HEAD_DIM,
             "attention: head_dim {head_dim} is not a multiple of 4 up to {MAX_HEAD_DIM}"
         );
         assert!(
-            heads.is_multiple_of(kv_heads) && self.shape(k) == self.shape(v) && self.shape(positions) == [rows],
-            "attention: {heads}/{kv_heads} heads"
+            heads.is_multiple_of(kv_heads)
+                && dim == (2 * kv_heads + heads) * head_dim
+                && self.shape(positions) == [rows],
+            "attention: {heads}/{kv_heads} heads of {head_dim} in {dim} columns"
         );
-        let y = self.temp("attention", &[rows, q_dim], DType::F32);
+        let y = self.temp("attention", &[rows, heads * head_dim], DType::F32);
         let lse = self.temp("lse", &[batch, heads, seq], DType::F32);
         let args = AttentionArgs {
             batch: batch as u32,
@@ -68,33 +71,30 @@ impl Graph {
             head_dim: head_dim as u32,
             scale: 1.0 / (head_dim as f32).sqrt(),
         };
-        self.push(&ATTENTION, args, &[q, k, v, positions, y, lse]);
+        self.push(&ATTENTION, args, &[qkv, positions, y, lse]);
         y
     }
 }
 
 pub(super) fn rope_grad(b: &mut Backward<'_>, node: &Node) {
-    let [x, positions, table, y] = node.tensors[..] else { unreachable!("four buffers") };
+    let [x, positions, table] = node.tensors[..] else { unreachable!("three buffers") };
     let args: RopeArgs = Args::from_words(&node.args);
-    let (dy, dx) = (b.grad(y).expect("an output has a gradient"), b.fresh(x));
-    b.push(&ROPE, RopeArgs { sign: -args.sign, ..args }, &[dy, positions, table, dx]);
-    b.pass(x, dx, true);
+    let (dx, _) = b.slot(x);
+    b.push(&ROPE, RopeArgs { sign: -args.sign, ..args }, &[dx, positions, table]);
 }
 
-/// Two ops: both make the scores and their gradients, 3 and 4 products. One op for all would make 5, but it would bind ten
-/// buffers, and a browser lets it bind eight.
+/// Two ops: both make the scores and their gradients, 3 and 4 products, where one op for all would make 5. It would have to keep
+/// the sums of queries and of keys at once.
 pub(super) fn attention_grad(b: &mut Backward<'_>, node: &Node) {
-    let [q, k, v, positions, y, lse] = node.tensors[..] else { unreachable!("six buffers") };
+    let [qkv, positions, y, lse] = node.tensors[..] else { unreachable!("four buffers") };
     let AttentionArgs { batch, seq, heads, kv_heads, head_dim, scale } = Args::from_words(&node.args);
     let dy = b.grad(y).expect("an output has a gradient");
     let stats = b.graph.temp("d.stats", &[2, batch as usize, heads as usize, seq as usize], DType::F32);
     b.push(&ATTENTION_BACKWARD_DELTA, AttentionBackwardDeltaArgs { batch, seq, heads, head_dim }, &[y, dy, lse, stats]);
-    let (dq, dk, dv) = (b.fresh(q), b.fresh(k), b.fresh(v));
+    let dqkv = b.fresh(qkv);
     let args = AttentionBackwardQArgs { batch, seq, heads, kv_heads, head_dim, scale };
-    b.push(&ATTENTION_BACKWARD_Q, args, &[q, k, v, dy, stats, positions, dq]);
+    b.push(&ATTENTION_BACKWARD_Q, args, &[qkv, dy, stats, positions, dqkv]);
     let args = AttentionBackwardKvArgs { batch, seq, heads, kv_heads, head_dim, scale };
-    b.push(&ATTENTION_BACKWARD_KV, args, &[q, k, v, dy, stats, positions, dk, dv]);
-    for (t, dt) in [(q, dq), (k, dk), (v, dv)] {
-        b.pass(t, dt, true);
-    }
+    b.push(&ATTENTION_BACKWARD_KV, args, &[qkv, dy, stats, positions, dqkv]);
+    b.pass(qkv, dqkv);
 }

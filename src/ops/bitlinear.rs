@@ -48,6 +48,12 @@ pub struct Int8Weight {
 }
 
 impl TernaryWeight {
+    /// Its rows `rows`, as views that only the host uses unless they start at a multiple of 256 bytes.
+    pub(crate) fn slice(&self, g: &mut Graph, rows: Range<usize>) -> TernaryWeight {
+        let [codes, scales] = [self.codes, self.scales].map(|t| g.slice(t, rows.clone()));
+        TernaryWeight { codes, scales, outs: rows.len() as u32, ..*self }
+    }
+
     /// Its rows `rows`, as views.
     pub(super) fn rows(&self, g: &mut Graph, rows: Range<usize>) -> TernaryWeight {
         let [codes, scales] = [self.codes, self.scales].map(|t| g.rows(t, rows.clone()));
@@ -74,12 +80,18 @@ impl Graph {
     /// # Panics
     /// When dim is not a multiple of 4.
     pub fn quantize_rows(&mut self, x: TensorId) -> QuantRows {
-        let (rows, dim) = self.matrix(x);
-        assert!(dim.is_multiple_of(4), "quantize_rows: {} has {dim} columns, not a multiple of 4", self.tensor(x).name);
-        let codes = self.temp("xq", &[rows, dim], DType::I8);
-        let step = self.temp("step", &[rows], DType::F32);
+        let ((rows, dim), quantized) = (self.matrix(x), self.quantized(x));
+        let QuantRows { codes, step } = quantized;
         self.push(&QUANTIZE_ROWS, QuantizeRowsArgs { rows: rows as u32, dim: dim as u32 }, &[x, codes, step]);
-        QuantRows { codes, step }
+        quantized
+    }
+
+    /// Temporaries for the codes of rows like those of x.
+    pub(super) fn quantized(&mut self, x: TensorId) -> QuantRows {
+        let (rows, dim) = self.matrix(x);
+        assert!(dim.is_multiple_of(4), "{} has {dim} columns, not a multiple of 4, to quantise", self.tensor(x).name);
+        let codes = self.temp("xq", &[rows, dim], DType::I8);
+        QuantRows { codes, step: self.temp("step", &[rows], DType::F32) }
     }
 
     /// Makes the persistent tensors of a ternary matrix (outs, dim) with one scale per `group` inputs.
@@ -164,7 +176,8 @@ pub(super) fn ternary_matmul_grad(b: &mut Backward<'_>, node: &Node) {
     }
     if b.wants(xq) {
         let (dx, beta) = b.slot(xq);
-        let args = TernaryMatmulBackwardInputArgs { rows, outs, dim, group, x_row, beta };
+        let [first, second] = b.graph.cuts(codes).map(|row| row as u32);
+        let args = TernaryMatmulBackwardInputArgs { rows, outs, dim, group, x_row, beta, first, second };
         b.push(&TERNARY_MATMUL_BACKWARD_INPUT, args, &[dy, codes, scales, dx]);
     }
 }

@@ -1,10 +1,10 @@
 //! Elementwise ops: sums, SwiGLU, rounding, constants.
 
-use super::{ADD, FILL, ROUND_F16, SWIGLU, SWIGLU_BACKWARD};
+use super::{ADD, FILL, ROUND_F16, SWIGLU, SWIGLU_BACKWARD, SWIGLU_COLUMNS_BACKWARD};
 use crate::graph::{Backward, DType, Graph, Node, TensorId};
 use cpu_kernels::{
     Args, ops::add::AddArgs, ops::fill::FillArgs, ops::round_f16::RoundF16Args, ops::swiglu::SwigluArgs,
-    ops::swiglu_backward::SwigluBackwardArgs,
+    ops::swiglu_backward::SwigluBackwardArgs, ops::swiglu_columns_backward::SwigluColumnsBackwardArgs,
 };
 
 impl Graph {
@@ -30,7 +30,16 @@ impl Graph {
         assert_eq!(shape, self.shape(up), "swiglu: {} and {}", self.tensor(gate).name, self.tensor(up).name);
         let y = self.temp("swiglu", &shape, DType::F32);
         let n = self.tensor(y).elements() as u32;
-        self.push(&SWIGLU, SwigluArgs { n }, &[gate, up, y]);
+        self.push(&SWIGLU, SwigluArgs { rows: 1, cols: n, stride: n, gate: 0, up: 0 }, &[gate, up, y]);
+        y
+    }
+
+    /// [`Graph::swiglu`] of x (rows, 2 * dim), whose first columns are up and the others the gate -> (rows, dim).
+    pub fn swiglu_columns(&mut self, x: TensorId) -> TensorId {
+        let (rows, both) = self.matrix(x);
+        let y = self.temp("swiglu", &[rows, both / 2], DType::F32);
+        let [rows, stride, cols] = [rows, both, both / 2].map(|n| n as u32);
+        self.push(&SWIGLU, SwigluArgs { rows, cols, stride, gate: cols, up: 0 }, &[x, x, y]);
         y
     }
 
@@ -59,17 +68,23 @@ pub(super) fn add_grad(b: &mut Backward<'_>, node: &Node) {
     let dy = b.grad(node.tensors[2]).expect("an output has a gradient");
     for input in [node.tensors[0], node.tensors[1]] {
         if b.wants(input) {
-            b.pass(input, dy, false);
+            b.pass(input, dy);
         }
     }
 }
 
+/// Gradient of [`Graph::swiglu`] and [`Graph::swiglu_columns`].
 pub(super) fn swiglu_grad(b: &mut Backward<'_>, node: &Node) {
     let [gate, up, y] = node.tensors[..] else { unreachable!("three buffers") };
-    let SwigluArgs { n } = Args::from_words(&node.args);
+    let SwigluArgs { rows, cols, .. } = Args::from_words(&node.args);
     let dy = b.grad(y).expect("an output has a gradient");
+    if gate == up {
+        let dx = b.fresh(gate);
+        b.push(&SWIGLU_COLUMNS_BACKWARD, SwigluColumnsBackwardArgs { rows, cols }, &[gate, dy, dx]);
+        return b.pass(gate, dx);
+    }
     let (dgate, dup) = (b.fresh(gate), b.fresh(up));
-    b.push(&SWIGLU_BACKWARD, SwigluBackwardArgs { n }, &[gate, up, dy, dgate, dup]);
-    b.pass(gate, dgate, true);
-    b.pass(up, dup, true);
+    b.push(&SWIGLU_BACKWARD, SwigluBackwardArgs { n: rows * cols }, &[gate, up, dy, dgate, dup]);
+    b.pass(gate, dgate);
+    b.pass(up, dup);
 }

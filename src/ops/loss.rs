@@ -225,7 +225,8 @@ impl Graph {
             }
             Head::Ternary { x, weight, .. } => {
                 let (rows, outs, dim, x_row) = (m, weight.outs, k, start as u32);
-                let args = TernaryMatmulBackwardInputArgs { rows, outs, dim, group: weight.group, x_row, beta };
+                let (group, [first, second]) = (weight.group, [0; 2]);
+                let args = TernaryMatmulBackwardInputArgs { rows, outs, dim, group, x_row, beta, first, second };
                 self.push(&TERNARY_MATMUL_BACKWARD_INPUT, args, &[dlogits, weight.codes, weight.scales, dx]);
                 let args = TernaryMatmulBackwardWeightArgs { rows, outs, dim, x_row };
                 self.push(&TERNARY_MATMUL_BACKWARD_WEIGHT, args, &[dlogits, x.codes, x.step, dw]);

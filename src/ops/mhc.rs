@@ -89,7 +89,7 @@ pub(super) fn mhc_expand_grad(b: &mut Backward<'_>, node: &Node) {
     let MhcExpandArgs { n, streams, scale } = Args::from_words(&node.args);
     let (dy, dx) = (b.grad(y).expect("an output has a gradient"), b.fresh(x));
     b.push(&MHC_COLLAPSE, MhcCollapseArgs { n, streams, scale }, &[dy, dx]);
-    b.pass(x, dx, true);
+    b.pass(x, dx);
 }
 
 pub(super) fn mhc_collapse_grad(b: &mut Backward<'_>, node: &Node) {
@@ -97,7 +97,7 @@ pub(super) fn mhc_collapse_grad(b: &mut Backward<'_>, node: &Node) {
     let MhcCollapseArgs { n, streams, scale } = Args::from_words(&node.args);
     let (dy, dx) = (b.grad(y).expect("an output has a gradient"), b.fresh(x));
     b.push(&MHC_EXPAND, MhcExpandArgs { n, streams, scale }, &[dy, dx]);
-    b.pass(x, dx, true);
+    b.pass(x, dx);
 }
 
 /// Sets the gradient of h_pre; `mhc_post` of the same sub-layer sets that of the other coefficients.
@@ -125,6 +125,6 @@ pub(super) fn mhc_post_grad(b: &mut Backward<'_>, node: &Node) {
     b.push(&SUM_ROWS, SumRowsArgs { rows: blocks, cols, offset: streams, beta: 0.0 }, &[partial, dcoef]);
     let (dx, df) = (b.fresh(x), b.fresh(f));
     b.push(&MHC_POST_BACKWARD, MhcPostBackwardArgs { n, streams }, &[coef, dy, dx, df]);
-    b.pass(x, dx, true);
-    b.pass(f, df, true);
+    b.pass(x, dx);
+    b.pass(f, df);
 }

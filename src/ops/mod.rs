@@ -55,8 +55,10 @@ const FOLD: u32 = 32_768;
 const BLOCK: u32 = cpu_kernels::simd::math::BLOCK as u32;
 /// Rows, sorted by id, that a workgroup of the embedding's gradient adds up.
 const ID_ROWS: u32 = 32;
-/// Rows whose contributions to the gradient of a norm's weight are summed in the first stage.
-const ROW_BLOCK: u32 = cpu_kernels::simd::math::ROW_BLOCK as u32;
+/// Rows whose gradients through a norm a workgroup makes, with the sum of what they give to the gradient of its weight.
+const NORM_ROWS: u32 = 16;
+/// Columns of which a workgroup adds up these sums.
+const NORM_COLUMNS: u32 = 16;
 
 /// `n` workgroups, folded into two dimensions; the shader numbers them x + y * num_workgroups.x.
 fn groups(n: u32) -> [u32; 3] {
@@ -73,9 +75,9 @@ fn quads(n: u32) -> [u32; 3] {
     elements(n.div_ceil(4))
 }
 
-/// One workgroup for each 32 x 32 elements of a matrix.
-fn squares(rows: u32, cols: u32) -> [u32; 3] {
-    [cols.div_ceil(32), rows.div_ceil(32), 1]
+/// One workgroup for each 32 x 32 elements of each matrix of a batch.
+fn squares(rows: u32, cols: u32, batch: u32) -> [u32; 3] {
+    [cols.div_ceil(32), rows.div_ceil(32), batch]
 }
 
 /// One workgroup for each 4 rows x 8 columns of each matrix of a batch, for products of at most [`FEW_ROWS`] rows.
@@ -174,12 +176,12 @@ ops! {
 
     RMS_NORM = rms_norm(RmsNormArgs) [x: r F32, w: r F32, y: w F32, rstd: w F32]
         grid |a| groups(a.rows), work |a| product(&[a.rows, a.dim, 2]), grad Append(norm::rms_norm_grad);
+    RMS_NORM_QUANTIZE = rms_norm_quantize(RmsNormQuantizeArgs) [x: r F32, w: r F32, xq: w I8, step: w F32, rstd: w F32]
+        grid |a| groups(a.rows), work |a| product(&[a.rows, a.dim, 4]), grad Append(norm::rms_norm_quantize_grad);
     RMS_NORM_BACKWARD = rms_norm_backward(RmsNormBackwardArgs)
-        [x: r F32, w: r F32, rstd: r F32, dy: r F32, dx: rw F32]
-        grid |a| groups(a.rows), work |a| product(&[a.rows, a.dim, 4]);
-    RMS_NORM_BACKWARD_WEIGHT = rms_norm_backward_weight(RmsNormBackwardWeightArgs)
-        [x: r F32, rstd: r F32, dy: r F32, partial: w F32]
-        grid |a| [a.dim.div_ceil(WORKGROUP), a.rows.div_ceil(ROW_BLOCK), 1], work |a| product(&[a.rows, a.dim, 2]);
+        [x: r F32, w: r F32, rstd: r F32, dy: r F32, dx: rw F32, dw: rw F32]
+        grid |a| groups(a.rows.div_ceil(NORM_ROWS)), pass finish |a| [a.dim.div_ceil(NORM_COLUMNS), 1, 1],
+        scratch |a| a.rows.div_ceil(NORM_ROWS) as usize * a.dim as usize, work |a| product(&[a.rows, a.dim, 6]);
     SUM_ROWS = sum_rows(SumRowsArgs) [x: r F32, y: rw F32]
         grid |a| elements(a.cols), work |a| product(&[a.rows, a.cols]);
 
@@ -235,13 +237,13 @@ ops! {
         work |a| product(&[a.m, a.n, a.k, a.batch]),
         flops |a| product(&[2, a.m, a.n, a.k, a.batch]);
 
-    ROPE = rope(RopeArgs) [x: r F32, positions: r U32, table: r F32, y: w F32]
+    ROPE = rope(RopeArgs) [x: rw F32, positions: r U32, table: r F32]
         grid |a| quads(a.rows * a.heads * a.head_dim), work |a| product(&[a.rows, a.heads, a.head_dim, 2]),
         grad Append(attention::rope_grad);
     // A causal mask leaves half of the scores, of which each product is counted: two forward, three for q and four for k and v,
     // both of which make the scores and their gradients.
     ATTENTION = attention(AttentionArgs)
-        [q: r F32, k: r F32, v: r F32, positions: r U32, y: w F32, lse: w F32]
+        [qkv: r F32, positions: r U32, y: w F32, lse: w F32]
         grid |a| [a.seq.div_ceil(TILE), a.heads, a.batch],
         work |a| product(&[a.batch, a.seq, a.seq, a.heads, a.head_dim]),
         flops |a| product(&[2, a.batch, a.seq, a.seq, a.heads, a.head_dim]), grad Append(attention::attention_grad);
@@ -250,12 +252,12 @@ ops! {
         grid |a| groups((a.batch * a.seq * a.heads).div_ceil(8)),
         work |a| product(&[a.batch, a.seq, a.heads, a.head_dim]);
     ATTENTION_BACKWARD_Q = attention_backward_q(AttentionBackwardQArgs)
-        [q: r F32, k: r F32, v: r F32, dy: r F32, stats: r F32, positions: r U32, dq: w F32]
+        [qkv: r F32, dy: r F32, stats: r F32, positions: r U32, dqkv: rw F32]
         grid |a| [a.seq.div_ceil(TILE), a.heads, a.batch],
         work |a| product(&[2, a.batch, a.seq, a.seq, a.heads, a.head_dim]),
         flops |a| product(&[3, a.batch, a.seq, a.seq, a.heads, a.head_dim]);
     ATTENTION_BACKWARD_KV = attention_backward_kv(AttentionBackwardKvArgs)
-        [q: r F32, k: r F32, v: r F32, dy: r F32, stats: r F32, positions: r U32, dk: w F32, dv: w F32]
+        [qkv: r F32, dy: r F32, stats: r F32, positions: r U32, dqkv: rw F32]
         grid |a| [a.seq.div_ceil(TILE), a.kv_heads, a.batch],
         work |a| product(&[2, a.batch, a.seq, a.seq, a.heads, a.head_dim]),
         flops |a| product(&[4, a.batch, a.seq, a.seq, a.heads, a.head_dim]);
@@ -284,9 +286,11 @@ ops! {
         work |a| product(&[a.rows, a.vocab, 32]);
 
     SWIGLU = swiglu(SwigluArgs) [gate: r F32, up: r F32, y: w F32]
-        grid |a| quads(a.n), work |a| product(&[a.n, 16]), grad Append(elementwise::swiglu_grad);
+        grid |a| quads(a.rows * a.cols), work |a| product(&[a.rows, a.cols, 16]), grad Append(elementwise::swiglu_grad);
     SWIGLU_BACKWARD = swiglu_backward(SwigluBackwardArgs) [gate: r F32, up: r F32, dy: r F32, dgate: w F32, dup: w F32]
         grid |a| quads(a.n), work |a| product(&[a.n, 24]);
+    SWIGLU_COLUMNS_BACKWARD = swiglu_columns_backward(SwigluColumnsBackwardArgs) [x: r F32, dy: r F32, dx: w F32]
+        grid |a| quads(a.rows * a.cols), work |a| product(&[a.rows, a.cols, 24]);
     ADD = add(AddArgs) [a: r F32, b: r F32, y: w F32]
         grid |a| quads(a.n), work |a| product(&[a.n]), grad Append(elementwise::add_grad);
     COPY = copy(CopyArgs) [x: r F32, y: w F32]
@@ -341,11 +345,11 @@ ops! {
     LION = lion(LionArgs) [g: r F32, ctl: r F32, step: r F32, w: rw F32, m: rw F32]
         grid |a| quads(a.n), work |a| product(&[a.n, 4]);
     MUON_MOMENTUM = muon_momentum(MuonMomentumArgs) [g: r F32, ctl: r F32, m: rw F32, x: rw F32]
-        grid |a| squares(a.rows, a.cols), work |a| product(&[a.rows, a.cols, 4]);
+        grid |a| squares(a.rows, a.cols, a.batch), work |a| product(&[a.rows, a.cols, a.batch, 4]);
     MUON_NORMALIZE = muon_normalize(MuonNormalizeArgs) [partial: r F32, x: rw F32]
         grid |a| groups(a.batch * a.n.div_ceil(BLOCK)), work |a| product(&[a.n, a.batch]);
     MUON_UPDATE = muon_update(MuonUpdateArgs) [x: r F32, ctl: r F32, step: r F32, w: rw F32]
-        grid |a| squares(a.rows, a.cols), work |a| product(&[a.rows, a.cols, 4]);
+        grid |a| squares(a.rows, a.cols, a.batch), work |a| product(&[a.rows, a.cols, a.batch, 4]);
 
     PROBE_COPY = probe_copy(ProbeCopyArgs) [x: r F32, y: w F32]
         grid |a| groups(a.n.div_ceil(4 * WORKGROUP)), work |a| product(&[a.n, 4]);

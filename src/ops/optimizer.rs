@@ -9,6 +9,8 @@ use cpu_kernels::ops::muon_momentum::MuonMomentumArgs;
 use cpu_kernels::ops::muon_normalize::MuonNormalizeArgs;
 use cpu_kernels::ops::muon_update::MuonUpdateArgs;
 use cpu_kernels::ops::sum_squares::SumSquaresArgs;
+use std::collections::BTreeMap;
+use std::ops::Range;
 
 /// Number of steps whose statistics the device keeps until they are read. The `clip` op has the same constant.
 pub(crate) const STATS_RING: usize = 64;
@@ -87,14 +89,45 @@ pub struct Muon {
 /// A matrix that Muon updates: a parameter, or one matrix of a stack.
 #[derive(Clone, Copy, Debug)]
 pub struct MuonMatrix {
-    /// The weight's gradient.
-    pub grad: TensorId,
-    /// The weight (..., rows, cols).
-    pub weight: TensorId,
-    /// The weight's momentum.
-    pub momentum: TensorId,
-    /// The element of the three tensors at which the matrix starts.
-    pub start: u32,
+    /// The persistent tensors that hold its gradient, its weight and its momentum, all of one shape.
+    tensors: [TensorId; 3],
+    /// The element of the three at which the matrix starts.
+    start: usize,
+    /// (rows, columns)
+    shape: [usize; 2],
+}
+
+impl MuonMatrix {
+    /// The short and the long side.
+    pub fn sides(&self) -> [usize; 2] {
+        let [rows, cols] = self.shape;
+        [rows.min(cols), rows.max(cols)]
+    }
+}
+
+/// So many consecutive elements of a persistent tensor, and the place of their results in another.
+#[derive(Clone, Copy, PartialEq)]
+struct Piece {
+    of: TensorId,
+    start: usize,
+    n: usize,
+    to: usize,
+}
+
+/// Pieces of a tensor at equal distances, and with results at equal distances.
+#[derive(Clone, Copy)]
+struct Run {
+    first: Piece,
+    count: usize,
+    stride: usize,
+    step: usize,
+}
+
+impl Run {
+    /// The elements from the first to the last of its pieces.
+    fn elements(&self) -> Range<usize> {
+        self.first.start..self.first.start + (self.count - 1) * self.stride + self.first.n
+    }
 }
 
 /// Most bytes of the matrices that Muon orthogonalises as one batch, unless a single one has more: what every GPU and browser
@@ -116,32 +149,69 @@ impl Graph {
 
     /// Computes the global norm of `grads`, the factor that clips it to `clip` (0: no clipping), and the decision to skip the
     /// step: when loss, norm, the state of this decision or an element of `checked` is not finite, or, after 20 steps, the norm
-    /// exceeds outlier * max(running mean, clip) (0: no limit). `loss` is (1), in nats per token.
+    /// exceeds outlier * max(running mean, clip) (0: no limit). `loss` is (1), in nats per token. Each gradient has the name of its
+    /// kind: the sums of one kind take few ops if its gradients lie at equal distances in one tensor.
     pub fn clip(
         &mut self,
-        grads: &[TensorId],
+        grads: &[(&str, TensorId)],
         checked: &[TensorId],
         loss: TensorId,
         control: StepControl,
         [clip, outlier]: [f32; 2],
     ) {
-        let [grads, checked] =
-            [grads, checked].map(|list| list.iter().flat_map(|t| self.parts(*t)).collect::<Vec<_>>());
-        let blocks = |list: &[TensorId]| -> u32 {
-            list.iter().map(|t| (self.tensor(*t).elements() as u32).div_ceil(BLOCK)).sum()
-        };
-        let (partials, checks) = (blocks(&grads), blocks(&checked));
-        let partial = self.temp("norm.partial", &[(partials + checks) as usize], DType::F32);
-        let mut offset = 0;
-        for (list, scale) in [(&grads, 1.0), (&checked, 0.0)] {
-            for tensor in list {
-                let n = self.tensor(*tensor).elements() as u32;
-                self.push(&SUM_SQUARES, SumSquaresArgs { n, rows: 1, offset, scale }, &[*tensor, partial]);
-                offset += n.div_ceil(BLOCK);
+        let (mut kinds, mut partials) = (BTreeMap::<&str, Vec<Piece>>::new(), 0);
+        for (kind, grad) in grads {
+            for part in self.parts(*grad) {
+                let n = self.tensor(part).elements();
+                let piece = Piece { of: self.base(part), start: self.first(part), n, to: partials };
+                kinds.entry(kind).or_default().push(piece);
+                partials += n.div_ceil(BLOCK as usize);
             }
         }
+        let checked: Vec<TensorId> = checked.iter().flat_map(|t| self.parts(*t)).collect();
+        let checks: usize = checked.iter().map(|t| self.tensor(*t).elements().div_ceil(BLOCK as usize)).sum();
+        let partial = self.temp("norm.partial", &[partials + checks], DType::F32);
+        for run in kinds.values().flat_map(|pieces| self.runs(pieces)).collect::<Vec<_>>() {
+            let ([x], start) = self.window([run.first.of], run.elements());
+            let Run { first: Piece { n, to, .. }, count, stride, step } = run;
+            let [n, rows, start, stride, offset, step] = [n, count, start, stride, to, step].map(|n| n as u32);
+            let args = SumSquaresArgs { n, rows, start, stride, offset, step, scale: 1.0 };
+            self.push(&SUM_SQUARES, args, &[x, partial]);
+        }
+        let mut offset = partials as u32;
+        for x in checked {
+            let n = self.tensor(x).elements() as u32;
+            let args = SumSquaresArgs { n, rows: 1, start: 0, stride: n, offset, step: 0, scale: 0.0 };
+            self.push(&SUM_SQUARES, args, &[x, partial]);
+            offset += n.div_ceil(BLOCK);
+        }
+        let [partials, checks] = [partials, checks].map(|n| n as u32);
         let args = ClipArgs { partials, checks, warmup: 20, clip, outlier };
         self.push(&CLIP, args, &[partial, loss, control.step, control.ctl, control.stats]);
+    }
+
+    /// Joins neighbours in a list of pieces that follow each other at equal distances, as far as an op can bind them together.
+    fn runs(&self, pieces: &[Piece]) -> Vec<Run> {
+        let mut runs: Vec<Run> = Vec::new();
+        for piece in pieces {
+            let joined = runs.last().and_then(|run| self.join(run, piece));
+            match joined {
+                Some(run) => *runs.last_mut().expect("the run that was joined") = run,
+                None => runs.push(Run { first: *piece, count: 1, stride: piece.n, step: 0 }),
+            }
+        }
+        runs
+    }
+
+    /// The run with one more piece, if it fits.
+    fn join(&self, run: &Run, piece: &Piece) -> Option<Run> {
+        let Run { first, count, stride, step } = *run;
+        let (next, place) = (piece.start.checked_sub(first.start)?, piece.to.checked_sub(first.to)?);
+        let (stride, step) = if count == 1 { (next, place) } else { (stride, step) };
+        let longer = Run { first, count: count + 1, stride, step };
+        let alike = piece.of == first.of && piece.n == first.n && stride >= first.n;
+        let fits = self.fits(first.of, longer.elements());
+        (alike && (next, place) == (count * stride, count * step) && fits).then_some(longer)
     }
 
     /// One AdamW update of w by its gradient g, with moments m and v; all f32 of one shape.
@@ -163,18 +233,26 @@ impl Graph {
     }
 
     /// The matrices of a parameter `weight` (..., rows, cols) for [`Graph::muon`], one for each index of the leading dimensions.
+    ///
+    /// # Panics
+    /// When the three tensors differ in shape, or in where they lie in those of which they are views.
     pub fn muon_matrices(&self, grad: TensorId, weight: TensorId, momentum: TensorId) -> Vec<MuonMatrix> {
-        let n = self.sides(weight).iter().product::<usize>();
-        let starts = (0..self.tensor(weight).elements()).step_by(n);
-        starts.map(|start| MuonMatrix { grad, weight, momentum, start: start as u32 }).collect()
+        let [.., rows, cols] = self.shape(weight)[..] else { panic!("{} is not a matrix", self.tensor(weight).name) };
+        let tensors = [grad, weight, momentum];
+        let place = |t: TensorId| (self.shape(t), self.shape(self.base(t)), self.first(t));
+        assert!(tensors.iter().all(|t| place(*t) == place(weight)), "muon: {}", self.tensor(weight).name);
+        let (first, bases) = (self.first(weight), tensors.map(|t| self.base(t)));
+        let starts = (first..first + self.tensor(weight).elements()).step_by(rows * cols);
+        starts.map(|start| MuonMatrix { tensors: bases, start, shape: [rows, cols] }).collect()
     }
 
-    /// One Muon update of several matrices. They are orthogonalised in a few batches, each matrix along its short side.
+    /// One Muon update of several matrices. They are orthogonalised in a few batches, each matrix along its short side. Matrices
+    /// that follow each other at equal distances in one tensor take one op of a batch.
     ///
     /// # Panics
     /// When there is no matrix, or the matrices differ in their short or long sides.
     pub fn muon(&mut self, o: &Muon, c: StepControl, matrices: &[MuonMatrix]) {
-        let [short, long] = self.sides(matrices[0].weight);
+        let [short, long] = matrices[0].sides();
         let most = (MUON_BATCH / (short * long * DType::F32.bytes())).max(1);
         // Batches of nearly the same size, as few as possible.
         let batches = matrices.len().div_ceil(most);
@@ -185,27 +263,34 @@ impl Graph {
 
     /// [`Graph::muon`] as one batch.
     fn muon_batch(&mut self, o: &Muon, c: StepControl, matrices: &[MuonMatrix]) {
-        let [short, long] = self.sides(matrices[0].weight);
-        let (batch, n) = (matrices.len(), short * long);
-        let x = self.temp("muon.x", &[batch, short, long], DType::F32);
-        let layout = |g: &Graph, i: usize, weight: TensorId| {
-            assert_eq!(g.sides(weight), [short, long], "muon: {}", g.tensor(weight).name);
-            let [.., rows, cols] = g.shape(weight)[..] else {
-                panic!("muon: {} is not a matrix", g.tensor(weight).name)
-            };
-            (rows as u32, cols as u32, (i * n) as u32, u32::from(rows > cols))
-        };
-        for (i, MuonMatrix { grad, weight, momentum, start }) in matrices.iter().enumerate() {
-            let (rows, cols, offset, transposed) = layout(self, i, *weight);
-            let args = MuonMomentumArgs { rows, cols, offset, transposed, beta: o.momentum, start: *start };
-            self.push(&MUON_MOMENTUM, args, &[*grad, c.ctl, *momentum, x]);
+        let [short, long] = matrices[0].sides();
+        let n = short * long;
+        let x = self.temp("muon.x", &[matrices.len(), short, long], DType::F32);
+        assert!(matrices.iter().all(|matrix| matrix.sides() == [short, long]), "muon: matrices of different sides");
+        let piece = |(i, m): (usize, &MuonMatrix)| Piece { of: m.tensors[1], start: m.start, n, to: i * n };
+        let runs = self.runs(&matrices.iter().enumerate().map(piece).collect::<Vec<_>>());
+        // The tensors of each run, as they are bound, and what `muon_momentum` and `muon_update` have in common.
+        let runs: Vec<([TensorId; 3], MuonMomentumArgs)> = runs
+            .into_iter()
+            .map(|run| {
+                let MuonMatrix { tensors, shape: [rows, cols], .. } = matrices[run.first.to / n];
+                let (bound, start) = self.window(tensors, run.elements());
+                let transposed = u32::from(rows > cols);
+                let [rows, cols, batch, start, stride, offset] =
+                    [rows, cols, run.count, start, run.stride, run.first.to].map(|n| n as u32);
+                let beta = o.momentum;
+                (bound, MuonMomentumArgs { rows, cols, batch, start, stride, offset, transposed, beta })
+            })
+            .collect();
+        for ([grad, _, momentum], args) in &runs {
+            self.push(&MUON_MOMENTUM, *args, &[*grad, c.ctl, *momentum, x]);
         }
         let x = self.newton_schulz(x, o.steps);
-        for (i, MuonMatrix { weight, start, .. }) in matrices.iter().enumerate() {
-            let (rows, cols, offset, transposed) = layout(self, i, *weight);
+        for ([_, weight, _], args) in &runs {
+            let MuonMomentumArgs { rows, cols, batch, start, stride, offset, transposed, .. } = *args;
             let shape = (rows as f32 / cols as f32).max(1.0).sqrt();
             let Muon { lr, weight_decay, .. } = *o;
-            let args = MuonUpdateArgs { rows, cols, offset, transposed, lr, shape, weight_decay, start: *start };
+            let args = MuonUpdateArgs { rows, cols, batch, start, stride, offset, transposed, lr, shape, weight_decay };
             self.push(&MUON_UPDATE, args, &[x, c.ctl, c.step, *weight]);
         }
     }
@@ -218,7 +303,9 @@ impl Graph {
         let [batch, short, long] = self.shape(x)[..] else { panic!("newton_schulz takes a batch of matrices") };
         let (n, batch) = ((short * long) as u32, batch as u32);
         let partial = self.temp("muon.partial", &[(batch * n.div_ceil(BLOCK)) as usize], DType::F32);
-        self.push(&SUM_SQUARES, SumSquaresArgs { n, rows: batch, offset: 0, scale: 1.0 }, &[x, partial]);
+        let args =
+            SumSquaresArgs { n, rows: batch, start: 0, stride: n, offset: 0, step: n.div_ceil(BLOCK), scale: 1.0 };
+        self.push(&SUM_SQUARES, args, &[x, partial]);
         self.push(&MUON_NORMALIZE, MuonNormalizeArgs { n, batch }, &[partial, x]);
         let [a, b, c] = NEWTON_SCHULZ;
         for _ in 0..steps {
@@ -227,11 +314,5 @@ impl Graph {
             x = self.matmul_add(1.0, poly, x, a, x);
         }
         x
-    }
-
-    /// The short and the long side of a matrix, or of each matrix of a stack.
-    pub(crate) fn sides(&self, w: TensorId) -> [usize; 2] {
-        let [.., rows, cols] = self.shape(w)[..] else { panic!("{} is not a matrix", self.tensor(w).name) };
-        [rows.min(cols), rows.max(cols)]
     }
 }

@@ -1,8 +1,8 @@
 //! One training step as a graph: its sections, and the tensors that the host writes and reads.
 
 use super::config::{Aux, OptimConfig};
-use crate::graph::{DType, Graph, MAX_BINDING, Plan, Section, TensorId};
-use crate::model::{Context, ExtraLoss, Forward, Inputs, Model, ModelConfig, Role};
+use crate::graph::{DType, Graph, Plan, Section, TensorId};
+use crate::model::{Context, ExtraLoss, Forward, Inputs, Model, ModelConfig, Role, Stack};
 use crate::ops::{self, AdamW, Lion, Muon, MuonMatrix, StepControl, Targets};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -81,7 +81,7 @@ impl TrainStep {
         let mut graph = Graph::new();
         let g = &mut graph;
         let model = Model::new(g, config, vocab);
-        let grads: Vec<TensorId> = model.params().map(|(_, param)| g.add_gradient(param)).collect();
+        let grads: Vec<TensorId> = model.stacks.iter().map(|stack| g.add_gradient(stack.latent)).collect();
         let rows = [shape.rows()];
         let ids = g.persistent("ids", &rows, DType::U32);
         let order = g.persistent("order", &rows, DType::U32);
@@ -120,9 +120,11 @@ impl TrainStep {
             g.embedding_backward(ids, order, dembedded, dtable);
         });
         let (update, state) = g.section("update", |g| {
-            let (state, checked) = optimizer_state(g, &model, control, optim.aux);
+            let moments: Vec<Moments> = model.stacks.iter().map(|stack| Moments::new(g, stack, optim.aux)).collect();
+            let (state, checked) = optimizer_state(g, &model, control, &moments);
+            let grads: Vec<_> = model.params().map(|(weight, param)| (weight.kind(), gradient(g, param))).collect();
             g.clip(&grads, &checked, loss, control, [optim.clip, optim.outlier_factor]);
-            append_updates(g, &model, control, optim, &state);
+            append_updates(g, &model, control, optim, &moments);
             state
         });
         let (eval, ()) = g.section("eval", |g| {
@@ -160,41 +162,56 @@ pub fn sorted_rows(ids: &[u32]) -> Vec<u32> {
     order
 }
 
+fn gradient(g: &Graph, param: TensorId) -> TensorId {
+    g.gradient(param).expect("every parameter has a gradient")
+}
+
+/// The optimizer's state of a stack of parameters.
+#[derive(Clone, Copy)]
+struct Moments {
+    /// The momentum, or the first moment.
+    m: TensorId,
+    /// AdamW's second moment.
+    v: Option<TensorId>,
+}
+
+impl Moments {
+    fn new(g: &mut Graph, stack: &Stack, aux: Aux) -> Self {
+        let mut keep = |moment: &str| g.like(stack.latent, DType::F32, |name| format!("{name}.{moment}"));
+        let m = keep("m");
+        Moments { m, v: (stack.role != Role::Matrix && aux == Aux::AdamW).then(|| keep("v")) }
+    }
+
+    /// The part of the state of all stacks that belongs to a parameter.
+    fn of(g: &Graph, model: &Model, all: &[Moments], param: TensorId) -> Self {
+        let stack = model.stacks.iter().position(|stack| stack.latent == g.base(param));
+        let Moments { m, v } = all[stack.expect("every parameter is in a stack")];
+        let part = |t: TensorId| g.alike(param, t).expect("a moment has the views of its parameters");
+        Moments { m: part(m), v: v.map(part) }
+    }
+}
+
 /// The state of the optimizers by name, in the order of the parameters; and the tensors that a step checks before it updates
 /// them: what is not a matrix of Muon, and its state. A matrix that is not finite makes the loss so, and so does its momentum
 /// through it.
 fn optimizer_state(
-    g: &mut Graph,
+    g: &Graph,
     model: &Model,
     control: StepControl,
-    aux: Aux,
+    moments: &[Moments],
 ) -> (Vec<(String, TensorId)>, Vec<TensorId>) {
-    let (mut state, mut checked) = (vec![("ctl".to_string(), control.ctl)], Vec::new());
+    let mut state = vec![("ctl".to_string(), control.ctl)];
     for (weight, param) in model.params() {
-        let shape = g.shape(param).to_vec();
-        let mut keep = |moment: &str| {
-            let name = format!("{}.{moment}", weight.name);
-            let t = g.persistent(&name, &shape, DType::F32);
-            state.push((name, t));
-            t
-        };
-        let m = keep("m");
-        if weight.role != Role::Matrix {
-            checked.extend([param, m]);
-            checked.extend((aux == Aux::AdamW).then(|| keep("v")));
-        }
+        let Moments { m, v } = Moments::of(g, model, moments, param);
+        let named = [("m", Some(m)), ("v", v)].map(|(moment, t)| t.map(|t| (format!("{}.{moment}", weight.name), t)));
+        state.extend(named.into_iter().flatten());
     }
-    (state, checked)
+    let checked = model.stacks.iter().zip(moments).filter(|(stack, _)| stack.role != Role::Matrix);
+    (state, checked.flat_map(|(stack, Moments { m, v })| [stack.latent, *m].into_iter().chain(*v)).collect())
 }
 
 /// Appends the update of every parameter.
-fn append_updates(
-    g: &mut Graph,
-    model: &Model,
-    control: StepControl,
-    optim: &OptimConfig,
-    state: &[(String, TensorId)],
-) {
+fn append_updates(g: &mut Graph, model: &Model, control: StepControl, optim: &OptimConfig, moments: &[Moments]) {
     let muon = Muon {
         lr: optim.muon_lr,
         momentum: optim.muon_momentum,
@@ -202,20 +219,23 @@ fn append_updates(
         weight_decay: optim.weight_decay,
     };
     let lr = optim.aux_lr;
-    let mut moments = state[1..].iter().map(|(_, t)| *t);
-    let mut next = || moments.next().expect("every parameter has its state");
-    let mut batches: BTreeMap<[usize; 2], Vec<MuonMatrix>> = BTreeMap::new();
-    for (weight, param) in model.params() {
-        let grad = g.gradient(param).expect("every parameter has a gradient");
-        let m = next();
-        match (weight.role, optim.aux) {
-            (Role::Matrix, _) => batches.entry(g.sides(param)).or_default().extend(g.muon_matrices(grad, param, m)),
-            (_, Aux::AdamW) => g.adamw(&AdamW { lr, ..AdamW::default() }, control, [grad, param, m, next()]),
-            (_, Aux::Lion) => g.lion(&Lion { lr, ..Lion::default() }, control, [grad, param, m]),
+    for (stack, Moments { m, v }) in model.stacks.iter().zip(moments) {
+        let (grad, param) = (gradient(g, stack.latent), stack.latent);
+        match (stack.role, v) {
+            (Role::Matrix, _) => {}
+            (_, Some(v)) => g.adamw(&AdamW { lr, ..AdamW::default() }, control, [grad, param, *m, *v]),
+            (_, None) => g.lion(&Lion { lr, ..Lion::default() }, control, [grad, param, *m]),
         }
     }
-    for (sides, matrices) in &batches {
-        let most = MAX_BINDING / size_of::<f32>() / sides.iter().product::<usize>();
-        matrices.chunks(most.max(1)).for_each(|matrices| g.muon(&muon, control, matrices));
+    // Those of one kind together, since they follow each other at equal distances.
+    let mut kinds: BTreeMap<&str, Vec<MuonMatrix>> = BTreeMap::new();
+    for (weight, param) in model.params().filter(|(weight, _)| weight.role == Role::Matrix) {
+        let Moments { m, .. } = Moments::of(g, model, moments, param);
+        kinds.entry(weight.kind()).or_default().extend(g.muon_matrices(gradient(g, param), param, m));
     }
+    let mut batches: BTreeMap<[usize; 2], Vec<MuonMatrix>> = BTreeMap::new();
+    for matrix in kinds.into_values().flatten() {
+        batches.entry(matrix.sides()).or_default().push(matrix);
+    }
+    batches.values().for_each(|matrices| g.muon(&muon, control, matrices));
 }

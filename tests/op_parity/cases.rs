@@ -170,16 +170,11 @@ fn norms() -> Vec<Case> {
             let args = rms_norm_backward::RmsNormBackwardArgs { rows, dim, beta };
             let data = |r: &mut Rng| {
                 let [x, w] = [normal(r, rows * dim, 1.5), normal(r, dim, 1.0)];
-                vec![x, w, uniform(r, rows, 0.5, 2.0), normal(r, rows * dim, 1.0), target(r, beta, rows * dim)]
+                let [rstd, dy] = [uniform(r, rows, 0.5, 2.0), normal(r, rows * dim, 1.0)];
+                vec![x, w, rstd, dy, target(r, beta, rows * dim), normal(r, dim, 1.0)]
             };
             cases.push(case(&ops::RMS_NORM_BACKWARD, args, data));
         }
-        let args = rms_norm_backward_weight::RmsNormBackwardWeightArgs { rows, dim };
-        let data = |r: &mut Rng| {
-            let [x, rstd, dy] = [normal(r, rows * dim, 1.5), uniform(r, rows, 0.5, 2.0), normal(r, rows * dim, 1.0)];
-            vec![x, rstd, dy, out(rows.div_ceil(64) * dim)]
-        };
-        cases.push(case(&ops::RMS_NORM_BACKWARD_WEIGHT, args, data));
     }
     // The squares of some rows overflow.
     let (rows, dim) = (4, 96);
@@ -197,22 +192,36 @@ fn norms() -> Vec<Case> {
     cases
 }
 
+/// A case whose codes are those of `values(row, second tensor)`. A GPU's division may be off by 2.5 ulp, which moves a code by one
+/// if value / step is that close to a tie.
+fn quantized(case: Case, dim: usize, values: impl Fn(&[f32], &[f32]) -> Vec<f32>) -> Case {
+    let floats = |i: usize| if let Data::F32(x) = &case.data[i] { &x[..] } else { &[] };
+    let x: Vec<f32> = floats(0).chunks(dim).flat_map(|row| values(row, floats(1))).collect();
+    let near_tie = move |at: usize, a: i8, b: i8| {
+        let row = &x[at / dim * dim..][..dim];
+        let step = row.iter().fold(1e-8f32, |m, v| m.max(v.abs())) / 127.0;
+        let tie = ((x[at] / step).abs().fract() - 0.5).abs();
+        a.abs_diff(b) == 1 && tie < 1e-3
+    };
+    Case { near_tie: Box::new(near_tie), ..case }
+}
+
 fn quantizers() -> Vec<Case> {
     let mut cases = Vec::new();
     for (rows, dim, scale) in [(1, 4, 1.0), (3, 32, 100.0), (5, 260, 1e-3), (2, 256, 0.0), (9, 768, 1.0)] {
         let args = quantize_rows::QuantizeRowsArgs { rows, dim };
         let data = |r: &mut Rng| vec![normal(r, rows * dim, scale), Data::Out((rows * dim) as usize), out(rows)];
-        let case = case(&ops::QUANTIZE_ROWS, args, data);
-        let Data::F32(x) = &case.data[0] else { unreachable!("activations are floats") };
-        let x = x.clone();
-        // A GPU's division may be off by 2.5 ulp, which moves a code by one if x / step is that close to a tie.
-        let near_tie = move |at: usize, a: i8, b: i8| {
-            let row = &x[at / dim as usize * dim as usize..][..dim as usize];
-            let step = row.iter().fold(1e-8f32, |m, v| m.max(v.abs())) / 127.0;
-            let tie = ((x[at] / step).abs().fract() - 0.5).abs();
-            a.abs_diff(b) == 1 && tie < 1e-3
+        cases.push(quantized(case(&ops::QUANTIZE_ROWS, args, data), dim as usize, |row, _| row.to_vec()));
+        let args = rms_norm_quantize::RmsNormQuantizeArgs { rows, dim, eps: 1e-5 };
+        let data = |r: &mut Rng| {
+            let [x, w, codes] = [normal(r, rows * dim, scale), normal(r, dim, 1.0), Data::Out((rows * dim) as usize)];
+            vec![x, w, codes, out(rows), out(rows)]
         };
-        cases.push(Case { near_tie: Box::new(near_tie), ..case });
+        let normed = |row: &[f32], w: &[f32]| {
+            let rstd = (row.iter().map(|x| x * x).sum::<f32>() / row.len() as f32 + 1e-5).sqrt().recip();
+            row.iter().zip(w).map(|(x, w)| x * rstd * w).collect()
+        };
+        cases.push(quantized(case(&ops::RMS_NORM_QUANTIZE, args, data), dim as usize, normed));
     }
     // Rows with a value that is not finite.
     let (rows, dim) = (5u32, 260u32);
@@ -224,6 +233,16 @@ fn quantizers() -> Vec<Case> {
         vec![Data::F32(x), Data::Out((rows * dim) as usize), out(rows)]
     };
     cases.push(case(&ops::QUANTIZE_ROWS, quantize_rows::QuantizeRowsArgs { rows, dim }, data));
+    // Rows with a value that is not finite, and with squares that overflow. Others are of one size, far from ties.
+    let data = |r: &mut Rng| {
+        let mut x = vec![1.0; (rows * dim) as usize];
+        for (row, at, value) in [(0, 3, f32::NAN), (1, 259, f32::INFINITY), (3, 128, 1e30)] {
+            x[row * dim as usize + at] = value;
+        }
+        vec![Data::F32(x), uniform(r, dim, 1.0, 1.0), Data::Out((rows * dim) as usize), out(rows), out(rows)]
+    };
+    let args = rms_norm_quantize::RmsNormQuantizeArgs { rows, dim, eps: 1e-5 };
+    cases.push(case(&ops::RMS_NORM_QUANTIZE, args, data));
     for (rows, dim, group, scale) in [
         (1, 32, 32, 0.02),
         (3, 96, 32, 0.02),
@@ -301,7 +320,8 @@ fn ternary() -> Vec<Case> {
         cases.push(case(&ops::TERNARY_MATMUL, args, data));
         for beta in [0.0, 1.0] {
             use ternary_matmul_backward_input::TernaryMatmulBackwardInputArgs as A;
-            let args = A { rows, outs, dim, group, x_row, beta };
+            // Outputs of two matrices, where there are as many.
+            let args = A { rows, outs, dim, group, x_row, beta, first: 0, second: outs / 3 };
             let data = |r: &mut Rng| {
                 vec![normal(r, rows * outs, 1.0), codes(r, outs, dim), scales(r), target(r, beta, have * dim)]
             };
@@ -385,16 +405,22 @@ fn matmuls() -> Vec<Case> {
 
 fn attention() -> Vec<Case> {
     let mut cases = Vec::new();
-    for (rows, heads, head_dim, sign) in [(1, 1, 4, 1.0), (5, 3, 20, 1.0), (33, 4, 64, -1.0), (7, 2, 128, 1.0)] {
-        let args = rope::RopeArgs { rows, heads, head_dim, sign };
+    for (rows, heads, head_dim, first, all, sign) in [
+        (1, 1, 4, 0, 1, 1.0),
+        (5, 3, 20, 0, 3, 1.0),
+        (5, 3, 20, 2, 6, 1.0),
+        (33, 4, 64, 1, 5, -1.0),
+        (7, 2, 128, 0, 2, 1.0),
+    ] {
+        let args = rope::RopeArgs { rows, heads, head_dim, first, all, sign };
         let data = |r: &mut Rng| {
-            let [x, y] = [normal(r, rows * heads * head_dim, 1.0), out(rows * heads * head_dim)];
+            let x = normal(r, rows * all * head_dim, 1.0);
             let table = Data::F32(rope_table(50, head_dim as usize, 10_000.0));
             let mut positions = below(r, rows, 50);
             // Beyond the table: behind its end, and where its place wraps at 2^32.
             positions.iter_mut().skip(1).step_by(3).for_each(|p| *p += 70);
             positions.iter_mut().skip(2).step_by(3).for_each(|p| *p += 1 << 31);
-            vec![x, Data::U32(positions), table, y]
+            vec![x, Data::U32(positions), table]
         };
         cases.push(case(&ops::ROPE, args, data));
     }
@@ -423,27 +449,23 @@ fn attention() -> Vec<Case> {
         };
         let positions = || Data::U32((0..batch * seq).map(position).collect());
         let scale = 1.0 / (head_dim as f32).sqrt();
-        let (q, kv, rows) = (batch * seq * heads * head_dim, batch * seq * kv_heads * head_dim, batch * heads * seq);
+        let (q, rows) = (batch * seq * heads * head_dim, batch * heads * seq);
+        let qkv = batch * seq * (2 * kv_heads + heads) * head_dim;
         let args = attention::AttentionArgs { batch, seq, heads, kv_heads, head_dim, scale };
-        let data = |r: &mut Rng| {
-            let [k, v] = [0; 2].map(|_| normal(r, kv, 1.0));
-            vec![normal(r, q, 1.0), k, v, positions(), out(q), out(rows)]
-        };
+        let data = |r: &mut Rng| vec![normal(r, qkv, 1.0), positions(), out(q), out(rows)];
         cases.push(case(&ops::ATTENTION, args, data));
         let args = attention_backward_delta::AttentionBackwardDeltaArgs { batch, seq, heads, head_dim };
         let data = |r: &mut Rng| vec![normal(r, q, 1.0), normal(r, q, 1.0), normal(r, rows, 1.0), out(2 * rows)];
         cases.push(case(&ops::ATTENTION_BACKWARD_DELTA, args, data));
         let inputs = |r: &mut Rng| {
             let stats = (0..2 * rows).map(|i| if i < rows { 2.0 + 2.0 * r.f32() } else { 0.5 * r.normal() }).collect();
-            let [k, v] = [0; 2].map(|_| normal(r, kv, 1.0));
-            vec![normal(r, q, 1.0), k, v, normal(r, q, 1.0), Data::F32(stats), positions()]
+            // The columns that the op does not write stay.
+            vec![normal(r, qkv, 1.0), normal(r, q, 1.0), Data::F32(stats), positions(), normal(r, qkv, 1.0)]
         };
         let args = attention_backward_q::AttentionBackwardQArgs { batch, seq, heads, kv_heads, head_dim, scale };
-        let data = |r: &mut Rng| [inputs(r), vec![out(q)]].into_iter().flatten().collect();
-        cases.push(case(&ops::ATTENTION_BACKWARD_Q, args, data));
+        cases.push(case(&ops::ATTENTION_BACKWARD_Q, args, inputs));
         let args = attention_backward_kv::AttentionBackwardKvArgs { batch, seq, heads, kv_heads, head_dim, scale };
-        let data = |r: &mut Rng| [inputs(r), vec![out(kv), out(kv)]].into_iter().flatten().collect();
-        cases.push(case(&ops::ATTENTION_BACKWARD_KV, args, data));
+        cases.push(case(&ops::ATTENTION_BACKWARD_KV, args, inputs));
     }
     cases
 }
@@ -451,14 +473,23 @@ fn attention() -> Vec<Case> {
 fn elementwise() -> Vec<Case> {
     let mut cases = Vec::new();
     for n in [1, 3, 63, 64, 1000, 4097, 4098] {
-        let data = |r: &mut Rng| vec![normal(r, n, 4.0), normal(r, n, 1.0), out(n)];
-        cases.push(case(&ops::SWIGLU, swiglu::SwigluArgs { n }, data));
+        let args = swiglu::SwigluArgs { rows: 1, cols: n, stride: n, gate: 0, up: 0 };
+        cases.push(case(&ops::SWIGLU, args, |r| vec![normal(r, n, 4.0), normal(r, n, 1.0), out(n)]));
         let data = |r: &mut Rng| vec![normal(r, n, 4.0), normal(r, n, 1.0), normal(r, n, 1.0), out(n), out(n)];
         cases.push(case(&ops::SWIGLU_BACKWARD, swiglu_backward::SwigluBackwardArgs { n }, data));
         let data = |r: &mut Rng| vec![normal(r, n, 1.0), normal(r, n, 1.0), out(n)];
         cases.push(exact(case(&ops::ADD, add::AddArgs { n }, data)));
         cases.push(exact(case(&ops::COPY, copy::CopyArgs { n }, |r| vec![normal(r, n, 1.0), out(n)])));
         cases.push(exact(case(&ops::FILL, fill::FillArgs { n, value: -1.25 }, |_| vec![out(n)])));
+    }
+    for (rows, cols) in [(1, 1), (3, 7), (2, 64), (65, 20), (5, 130)] {
+        let args = swiglu::SwigluArgs { rows, cols, stride: 2 * cols, gate: cols, up: 0 };
+        let data = |r: &mut Rng| vec![normal(r, 2 * rows * cols, 4.0), Data::Same(0), out(rows * cols)];
+        cases.push(case(&ops::SWIGLU, args, data));
+        let args = swiglu_columns_backward::SwigluColumnsBackwardArgs { rows, cols };
+        let n = rows * cols;
+        let data = |r: &mut Rng| vec![normal(r, 2 * n, 4.0), normal(r, n, 1.0), out(2 * n)];
+        cases.push(case(&ops::SWIGLU_COLUMNS_BACKWARD, args, data));
     }
     let edges = vec![0.0, 1.0, 1.0 + 2f32.powi(-11), 65519.0, -70000.0, 2f32.powi(-25), 5e-8, -6.1e-5, 3.3e-6, 0.02];
     let (n, edges) = (edges.len() as u32, Data::F32(edges));
@@ -468,12 +499,18 @@ fn elementwise() -> Vec<Case> {
     // More workgroups than a grid may have in x: the others go to y.
     let n = 4 * 64 * 32_768 + 65;
     cases.push(exact(case(&ops::FILL, fill::FillArgs { n, value: 3.0 }, |_| vec![out(n)])));
-    let extremes = || Data::F32(vec![-1e4, -100.0, -80.0, 0.0, 80.0, 100.0, 1e4]);
-    let args = swiglu::SwigluArgs { n: 7 };
-    cases.push(case(&ops::SWIGLU, args, |r| vec![extremes(), normal(r, 7, 1.0), out(7)]));
+    let extremes = vec![-1e4, -100.0, -80.0, 0.0, 80.0, 100.0, 1e4];
+    let args = swiglu::SwigluArgs { rows: 1, cols: 7, stride: 7, gate: 0, up: 0 };
+    cases.push(case(&ops::SWIGLU, args, |r| vec![Data::F32(extremes.clone()), normal(r, 7, 1.0), out(7)]));
     let args = swiglu_backward::SwigluBackwardArgs { n: 7 };
-    let data = |r: &mut Rng| vec![extremes(), normal(r, 7, 1.0), normal(r, 7, 1.0), out(7), out(7)];
+    let data = |r: &mut Rng| vec![Data::F32(extremes.clone()), normal(r, 7, 1.0), normal(r, 7, 1.0), out(7), out(7)];
     cases.push(case(&ops::SWIGLU_BACKWARD, args, data));
+    let args = swiglu_columns_backward::SwigluColumnsBackwardArgs { rows: 1, cols: 7 };
+    let data = |r: &mut Rng| {
+        let x = [values(r, 7, 1.0), extremes.clone()].concat();
+        vec![Data::F32(x), normal(r, 7, 1.0), out(14)]
+    };
+    cases.push(case(&ops::SWIGLU_COLUMNS_BACKWARD, args, data));
     cases
 }
 
@@ -566,15 +603,24 @@ fn losses() -> Vec<Case> {
         let args = sum::SumArgs { n, scale: 0.3, beta };
         cases.push(case(&ops::SUM, args, |r| vec![uniform(r, n, 0.0, 8.0), target(r, beta, 1)]));
     }
-    for (n, rows, offset) in [(1, 1, 0), (4096, 1, 0), (5000, 1, 3), (4097, 3, 1), (100, 5, 0), (1, 32_770, 0)] {
-        let args = sum_squares::SumSquaresArgs { n, rows, offset, scale: 1.0 };
-        let data = |r: &mut Rng| vec![normal(r, n * rows, 0.1), out(offset + rows * n.div_ceil(4096) + 1)];
+    for (n, rows, start, stride, offset, step) in [
+        (1, 1, 0, 1, 0, 1),
+        (4096, 1, 0, 4096, 0, 1),
+        (5000, 1, 7, 5000, 3, 2),
+        (4097, 3, 0, 4097, 1, 2),
+        (4097, 3, 64, 5000, 1, 5),
+        (100, 5, 3, 110, 0, 1),
+        (1, 32_770, 0, 1, 0, 1),
+    ] {
+        let args = sum_squares::SumSquaresArgs { n, rows, start, stride, offset, step, scale: 1.0 };
+        let data = |r: &mut Rng| vec![normal(r, start + rows * stride, 0.1), normal(r, offset + rows * step + 1, 1.0)];
         cases.push(case(&ops::SUM_SQUARES, args, data));
     }
     let (inf, nan) = (f32::INFINITY, f32::NAN);
     // A check: 0 for the largest numbers, NaN for what is none, wherever it is in a block.
     for (at, value) in [(0, f32::MAX), (4095, nan), (4096, inf), (8999, -inf), (5000, -f32::MAX), (63, inf)] {
-        let args = sum_squares::SumSquaresArgs { n: 9000, rows: 1, offset: 0, scale: 0.0 };
+        let args =
+            sum_squares::SumSquaresArgs { n: 9000, rows: 1, start: 0, stride: 0, offset: 0, step: 0, scale: 0.0 };
         let data = |r: &mut Rng| {
             let mut x: Vec<f32> = (0..9000).map(|_| r.normal()).collect();
             x[at] = value;
@@ -638,26 +684,38 @@ fn optimizers() -> Vec<Case> {
         };
         cases.push(case(&ops::LION, args, data));
     }
-    for (rows, cols, offset, start, transposed, skip) in [
-        (1, 1, 0, 0, 0, 0.0),
-        (5, 9, 3, 45, 0, 0.0),
-        (33, 20, 7, 660, 1, 0.0),
-        (64, 32, 0, 0, 1, 1.0),
-        (70, 37, 1, 5, 1, 0.0),
-        (37, 70, 2, 0, 0, 0.0),
+    for (rows, cols, batch, start, apart, offset, transposed, skip) in [
+        (1, 1, 1, 0, 0, 0, 0, 0.0),
+        (5, 9, 2, 45, 45, 3, 0, 0.0),
+        (33, 20, 1, 660, 0, 7, 1, 0.0),
+        (64, 32, 2, 0, 0, 0, 1, 1.0),
+        (70, 37, 3, 5, 11, 1, 1, 0.0),
+        (37, 70, 1, 0, 0, 2, 0, 0.0),
     ] {
-        // A stack of matrices, of which the one from `start` on is meant; what lies around it stays.
+        // Matrices of a stack, of which that from `start` on is the first; what lies around them stays.
+        let stride = rows * cols + apart;
         let (n, stack, ctl, step) = (
-            rows * cols,
-            start + rows * cols + 3,
+            batch * rows * cols,
+            start + batch * stride + 3,
             || Data::F32(vec![0.7, skip, 1.0, 9.0]),
             Data::F32(vec![0.5, 0.1, 0.02, 3.0]),
         );
-        let args = muon_momentum::MuonMomentumArgs { rows, cols, offset, transposed, beta: 0.95, start };
+        let args = muon_momentum::MuonMomentumArgs { rows, cols, batch, start, stride, offset, transposed, beta: 0.95 };
         let data = |r: &mut Rng| vec![normal(r, stack, 1.0), ctl(), normal(r, stack, 0.1), out(offset + n + 1)];
         cases.push(case(&ops::MUON_MOMENTUM, args, data));
         let (lr, shape, weight_decay) = (0.02, 1.3, 0.1);
-        let args = muon_update::MuonUpdateArgs { rows, cols, offset, transposed, lr, shape, weight_decay, start };
+        let args = muon_update::MuonUpdateArgs {
+            rows,
+            cols,
+            batch,
+            start,
+            stride,
+            offset,
+            transposed,
+            lr,
+            shape,
+            weight_decay,
+        };
         let data = |r: &mut Rng| vec![normal(r, offset + n, 0.1), ctl(), step, normal(r, stack, 0.5)];
         cases.push(case(&ops::MUON_UPDATE, args, data));
     }

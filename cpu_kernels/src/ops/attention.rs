@@ -1,4 +1,5 @@
-//! Causal grouped-query attention: y = softmax(scale * q k^T) v. Query head h reads key-value head h / (heads / kv_heads).
+//! Causal grouped-query attention: y = softmax(scale * q k^T) v. Query head h reads key-value head h / (heads / kv_heads). A row
+//! of qkv is the values, the keys and the queries of a token: kv_heads, kv_heads and heads heads.
 //! Row t of a sequence sees its document, the rows from t - positions[t] (0 if that is before the sequence) to t: all before
 //! it, unless positions start again within the sequence. Keeps lse = log(sum(exp(scores))) for backward.
 //!
@@ -18,13 +19,46 @@ args! {
     pub struct AttentionArgs { batch: u32, seq: u32, heads: u32, kv_heads: u32, head_dim: u32, scale: f32 }
 }
 
+/// Where the heads of a row of qkv begin.
+#[derive(Clone, Copy)]
+pub(super) struct Layout {
+    /// Elements of a row.
+    pub row: usize,
+    /// Heads of values, of keys, and of queries for each of them.
+    kv_heads: usize,
+    group: usize,
+    head_dim: usize,
+}
+
+impl Layout {
+    pub fn new(heads: u32, kv_heads: u32, head_dim: u32) -> Self {
+        let [heads, kv_heads, head_dim] = [heads, kv_heads, head_dim].map(|n| n as usize);
+        Layout { row: (heads + 2 * kv_heads) * head_dim, kv_heads, group: heads / kv_heads, head_dim }
+    }
+
+    /// The first element of a query head.
+    pub fn q(self, head: usize) -> usize {
+        (2 * self.kv_heads + head) * self.head_dim
+    }
+
+    /// The first element of the keys that a query head reads.
+    pub fn k(self, head: usize) -> usize {
+        (self.kv_heads + head / self.group) * self.head_dim
+    }
+
+    /// The first element of the values that a query head reads.
+    pub fn v(self, head: usize) -> usize {
+        head / self.group * self.head_dim
+    }
+}
+
 /// # Safety
 /// See [`crate::Kernel`].
 pub unsafe fn attention(call: &Call<'_>) {
     let a: AttentionArgs = call.args();
     let (pairs, seq) = ((a.batch * a.heads) as usize, a.seq as usize);
     // SAFETY: the contract of `Kernel`.
-    let positions = unsafe { call.bufs[3].read::<u32>() };
+    let positions = unsafe { call.bufs[1].read::<u32>() };
     for (pair, blocks) in share((call.part, call.parts), pairs, seq.div_ceil(ROWS), Cost::Rising) {
         let positions = &positions[pair / a.heads as usize * seq..][..seq];
         let rows = blocks.start * ROWS..seq.min(blocks.end * ROWS);
@@ -45,23 +79,27 @@ fn head<L: Lanes, const DOWN: usize, const ACROSS: usize>(
     start: usize,
     queries: Range<usize>,
 ) {
-    let (seq, heads, kv_heads, head_dim) = (a.seq as usize, a.heads as usize, a.kv_heads as usize, a.head_dim as usize);
+    let (seq, heads, head_dim) = (a.seq as usize, a.heads as usize, a.head_dim as usize);
     let (b, h) = (pair / heads, pair % heads);
-    call.bufs[0].holds::<f32>(0, &[a.batch, a.seq, a.heads, a.head_dim]);
+    call.bufs[2].holds::<f32>(0, &[a.batch, a.seq, a.heads, a.head_dim]);
     // SAFETY: the contract of `Kernel`.
-    let [q, k, v] = [0, 1, 2].map(|i| unsafe { call.bufs[i].read::<f32>() });
-    let keys = queries.end - start;
-    let kv_start = ((b * seq + start) * kv_heads + h / (heads / kv_heads)) * head_dim;
-    let [k, v] = [k, v].map(|x| Rows { data: &x[kv_start..], stride: kv_heads * head_dim, rows: keys });
+    let qkv = unsafe { call.bufs[0].read::<f32>() };
+    let (keys, at) = (queries.end - start, Layout::new(a.heads, a.kv_heads, a.head_dim));
+    let take = |row: usize, head: usize, rows: usize| Rows {
+        data: &qkv[(b * seq + row) * at.row + head..],
+        stride: at.row,
+        rows,
+    };
+    let (k, v) = (take(start, at.k(h), keys), take(start, at.v(h), keys));
     // SAFETY: the contract of `Kernel`; these queries are this part's alone.
-    let lse = unsafe { call.bufs[5].write::<f32>(pair * seq + queries.start..pair * seq + queries.end) };
+    let lse = unsafe { call.bufs[3].write::<f32>(pair * seq + queries.start..pair * seq + queries.end) };
 
     let first = ((b * seq + queries.start) * heads + h) * head_dim;
-    let q = Rows { data: &q[first..], stride: heads * head_dim, rows: queries.len() };
+    let q = take(queries.start, at.q(h), queries.len());
     let done = |r: usize, out: &[f32], of_sum: f32, of_row: f32| {
         let first = first + r * heads * head_dim;
         // SAFETY: the contract of `Kernel`; these queries are this part's alone.
-        let y = unsafe { call.bufs[4].write::<f32>(first..first + head_dim) };
+        let y = unsafe { call.bufs[2].write::<f32>(first..first + head_dim) };
         y.iter_mut().zip(out).for_each(|(y, out)| *y = out * of_sum);
         lse[r] = of_row;
     };

@@ -1,7 +1,9 @@
 //! Gradient of `attention` with respect to k and v, summed over the query heads that share them:
 //! p = exp(scale * q k - lse), dv = p^T dy, dk = scale * ds^T q with ds = p * (dy v - delta).
-//! stats (2, batch, heads, seq) are lse and delta.
+//! stats (2, batch, heads, seq) are lse and delta. Rows of qkv and of dqkv are as in `attention`; of dqkv only dk and dv are
+//! written.
 
+use super::attention::Layout;
 use crate::matrix::panels::{Cost, Panels, ROWS, Rows, product, share};
 use crate::matrix::scratch::Scratch;
 use crate::ops::documents::{Documents, end};
@@ -20,7 +22,7 @@ pub unsafe fn attention_backward_kv(call: &Call<'_>) {
     let a: AttentionBackwardKvArgs = call.args();
     let (pairs, seq) = ((a.batch * a.kv_heads) as usize, a.seq as usize);
     // SAFETY: the contract of `Kernel`.
-    let positions = unsafe { call.bufs[5].read::<u32>() };
+    let positions = unsafe { call.bufs[3].read::<u32>() };
     for (pair, blocks) in share((call.part, call.parts), pairs, seq.div_ceil(ROWS), Cost::Falling) {
         let positions = &positions[pair / a.kv_heads as usize * seq..][..seq];
         let rows = blocks.start * ROWS..seq.min(blocks.end * ROWS);
@@ -44,12 +46,16 @@ fn kv_head<L: Lanes, const DOWN: usize, const ACROSS: usize>(
 ) {
     let (seq, heads, kv_heads, head_dim) = (a.seq as usize, a.heads as usize, a.kv_heads as usize, a.head_dim as usize);
     let (b, kv_head) = (pair / kv_heads, pair % kv_heads);
-    call.bufs[1].holds::<f32>(0, &[a.batch, a.seq, a.kv_heads, a.head_dim]);
+    let at = Layout::new(a.heads, a.kv_heads, a.head_dim);
+    call.bufs[4].holds::<f32>(0, &[a.batch, a.seq, a.heads + 2 * a.kv_heads, a.head_dim]);
     let (group, n) = (heads / kv_heads, end - keys.start);
-    let kv_start = ((b * seq + keys.start) * kv_heads + kv_head) * head_dim;
-    let kv_stride = kv_heads * head_dim;
     // SAFETY: the contract of `Kernel`.
-    let [k, v] = [1, 2].map(|i| unsafe { &call.bufs[i].read::<f32>()[kv_start..] });
+    let [qkv, dy, row_stats] = [0, 1, 2].map(|i| unsafe { call.bufs[i].read::<f32>() });
+    let take = |first: usize, head: usize, rows: usize| Rows {
+        data: &qkv[(b * seq + keys.start + first) * at.row + head..],
+        stride: at.row,
+        rows,
+    };
 
     let (width, wide) = (n.next_multiple_of(LANES), head_dim.next_multiple_of(LANES));
     let (columns, rows) = (Panels::size(head_dim, n), Panels::size(n, head_dim));
@@ -58,12 +64,9 @@ fn kv_head<L: Lanes, const DOWN: usize, const ACROSS: usize>(
     let mut scratch = Scratch::of_thread();
     let [q_columns, dy_columns, q_rows, dy_rows, stats, scores, dk, dv] = scratch.slices(sizes);
     for h in kv_head * group..(kv_head + 1) * group {
-        // SAFETY: the contract of `Kernel`.
-        let [q, dy, row_stats] = [0, 3, 4].map(|i| unsafe { call.bufs[i].read::<f32>() });
-        let [q, dy] = [q, dy].map(|x| {
-            let data = &x[((b * seq + keys.start) * heads + h) * head_dim..];
-            Rows { data, stride: heads * head_dim, rows: n }
-        });
+        let q = take(0, at.q(h), n);
+        let dy = &dy[((b * seq + keys.start) * heads + h) * head_dim..];
+        let dy = Rows { data: dy, stride: heads * head_dim, rows: n };
         let queries = Queries {
             q_columns: Panels::transposed(q_columns, q, head_dim),
             dy_columns: Panels::transposed(dy_columns, dy, head_dim),
@@ -80,16 +83,18 @@ fn kv_head<L: Lanes, const DOWN: usize, const ACROSS: usize>(
             add: h != kv_head * group,
         };
         for start in (0..keys.len()).step_by(ROWS) {
-            let rows = ROWS.min(keys.len() - start);
-            let [k, v] = [k, v].map(|x| Rows { data: &x[start * kv_stride..], stride: kv_stride, rows });
+            let some = ROWS.min(keys.len() - start);
+            let (k, v) = (take(start, at.k(h), some), take(start, at.v(h), some));
             let (dk, dv) = (&mut dk[start * wide..], &mut dv[start * wide..]);
             key_block::<L, DOWN, ACROSS>(&queries, start, (k, v), scores, (dk, dv));
         }
     }
     for (r, (dk, dv)) in dk.chunks_exact(wide).zip(dv.chunks_exact(wide)).enumerate() {
-        let first = kv_start + r * kv_stride;
-        // SAFETY: the contract of `Kernel`; these keys are this part's alone.
-        let [to_dk, to_dv] = [6, 7].map(|i| unsafe { call.bufs[i].write::<f32>(first..first + head_dim) });
+        let row = (b * seq + keys.start + r) * at.row;
+        let [to_dk, to_dv] = [at.k(kv_head * group), at.v(kv_head * group)].map(|head| {
+            // SAFETY: the contract of `Kernel`; these keys are this part's alone.
+            unsafe { call.bufs[4].write::<f32>(row + head..row + head + head_dim) }
+        });
         for (to, dk) in to_dk.iter_mut().zip(dk) {
             *to = a.scale * dk;
         }

@@ -1,6 +1,7 @@
 //! Gradient of `attention` with respect to q: p = exp(scale * q k - lse), ds = p * (dy v - delta), dq = scale * ds k.
-//! stats (2, batch, heads, seq) are lse and delta.
+//! stats (2, batch, heads, seq) are lse and delta. Rows of qkv and of dqkv are as in `attention`; of dqkv only dq is written.
 
+use super::attention::Layout;
 use crate::matrix::panels::{Cost, Panels, ROWS, Rows, product, share};
 use crate::matrix::scratch::Scratch;
 use crate::ops::documents::Documents;
@@ -19,7 +20,7 @@ pub unsafe fn attention_backward_q(call: &Call<'_>) {
     let a: AttentionBackwardQArgs = call.args();
     let (pairs, seq) = ((a.batch * a.heads) as usize, a.seq as usize);
     // SAFETY: the contract of `Kernel`.
-    let positions = unsafe { call.bufs[5].read::<u32>() };
+    let positions = unsafe { call.bufs[3].read::<u32>() };
     for (pair, blocks) in share((call.part, call.parts), pairs, seq.div_ceil(ROWS), Cost::Rising) {
         let positions = &positions[pair / a.heads as usize * seq..][..seq];
         let rows = blocks.start * ROWS..seq.min(blocks.end * ROWS);
@@ -41,13 +42,18 @@ fn head<L: Lanes, const DOWN: usize, const ACROSS: usize>(
     row: usize,
     queries: Range<usize>,
 ) {
-    let (seq, heads, kv_heads, head_dim) = (a.seq as usize, a.heads as usize, a.kv_heads as usize, a.head_dim as usize);
+    let (seq, heads, head_dim) = (a.seq as usize, a.heads as usize, a.head_dim as usize);
     let (b, h) = (pair / heads, pair % heads);
-    call.bufs[0].holds::<f32>(0, &[a.batch, a.seq, a.heads, a.head_dim]);
+    let at = Layout::new(a.heads, a.kv_heads, a.head_dim);
+    call.bufs[4].holds::<f32>(0, &[a.batch, a.seq, a.heads + 2 * a.kv_heads, a.head_dim]);
     // SAFETY: the contract of `Kernel`.
-    let [q, k, v, dy, stats] = [0, 1, 2, 3, 4].map(|i| unsafe { call.bufs[i].read::<f32>() });
-    let kv_start = ((b * seq + row) * kv_heads + h / (heads / kv_heads)) * head_dim;
-    let [k, v] = [k, v].map(|x| Rows { data: &x[kv_start..], stride: kv_heads * head_dim, rows: queries.end });
+    let [qkv, dy, stats] = [0, 1, 2].map(|i| unsafe { call.bufs[i].read::<f32>() });
+    let take = |first: usize, head: usize, rows: usize| Rows {
+        data: &qkv[(b * seq + row + first) * at.row + head..],
+        stride: at.row,
+        rows,
+    };
+    let (k, v) = (take(0, at.k(h), queries.end), take(0, at.v(h), queries.end));
     let [lse, delta] = [pair, a.batch as usize * heads + pair].map(|pair| &stats[pair * seq + row..][..queries.end]);
 
     let width = queries.end.next_multiple_of(LANES);
@@ -62,8 +68,9 @@ fn head<L: Lanes, const DOWN: usize, const ACROSS: usize>(
     for start in queries.clone().step_by(ROWS) {
         let end = queries.end.min(start + ROWS);
         let seen = |r: usize| 0..end.min(start + r + DOWN);
-        let first = ((b * seq + row + start) * heads + h) * head_dim;
-        let [q, dy] = [q, dy].map(|x| Rows { data: &x[first..], stride: heads * head_dim, rows: end - start });
+        let q = take(start, at.q(h), end - start);
+        let dy = &dy[((b * seq + row + start) * heads + h) * head_dim..];
+        let dy = Rows { data: dy, stride: heads * head_dim, rows: end - start };
         product::<L, DOWN, ACROSS>((q, k_columns), (p, width), false, &seen, &|_| 0..head_dim);
         product::<L, DOWN, ACROSS>((dy, v_columns), (ds, width), false, &seen, &|_| 0..head_dim);
         for (r, t) in (start..end).enumerate() {
@@ -73,9 +80,9 @@ fn head<L: Lanes, const DOWN: usize, const ACROSS: usize>(
         let ds = Rows { data: ds, stride: width, rows: end - start };
         product::<L, DOWN, ACROSS>((ds, k_rows), (out, wide), false, &|_| 0..head_dim, &seen);
         for (r, out) in out.chunks_exact(wide).take(end - start).enumerate() {
-            let first = first + r * heads * head_dim;
+            let first = (b * seq + row + start + r) * at.row + at.q(h);
             // SAFETY: the contract of `Kernel`; these queries are this part's alone.
-            let dq = unsafe { call.bufs[6].write::<f32>(first..first + head_dim) };
+            let dq = unsafe { call.bufs[4].write::<f32>(first..first + head_dim) };
             for (dq, out) in dq.iter_mut().zip(out) {
                 *dq = a.scale * out;
             }

@@ -48,7 +48,7 @@ pub mod probe_fma;
 pub mod quantize_rows;
 pub mod rms_norm;
 pub mod rms_norm_backward;
-pub mod rms_norm_backward_weight;
+pub mod rms_norm_quantize;
 pub mod rope;
 pub mod round_f16;
 pub mod sample;
@@ -58,6 +58,7 @@ pub mod sum_rows;
 pub mod sum_squares;
 pub mod swiglu;
 pub mod swiglu_backward;
+pub mod swiglu_columns_backward;
 pub mod ternary_matmul;
 pub mod ternary_matmul_backward_input;
 pub mod ternary_matmul_backward_weight;
@@ -121,7 +122,7 @@ kernels! {
     QUANTIZE_ROWS = quantize_rows,
     RMS_NORM = rms_norm,
     RMS_NORM_BACKWARD = rms_norm_backward,
-    RMS_NORM_BACKWARD_WEIGHT = rms_norm_backward_weight,
+    RMS_NORM_QUANTIZE = rms_norm_quantize,
     ROPE = rope,
     ROUND_F16 = round_f16,
     SAMPLE = sample,
@@ -130,6 +131,7 @@ kernels! {
     SUM_SQUARES = sum_squares,
     SWIGLU = swiglu,
     SWIGLU_BACKWARD = swiglu_backward,
+    SWIGLU_COLUMNS_BACKWARD = swiglu_columns_backward,
     TERNARY_MATMUL = ternary_matmul packs ternary_matmul::PACKING,
     TERNARY_MATMUL_BACKWARD_INPUT = ternary_matmul_backward_input,
     TERNARY_MATMUL_BACKWARD_WEIGHT = ternary_matmul_backward_weight,

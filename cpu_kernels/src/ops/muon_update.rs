@@ -1,29 +1,35 @@
-//! Muon, last step: w = w (1 - lr wd) - lr * shape * x with x the orthogonalised direction at x[offset..] (stored transposed when
-//! `transposed`), w (rows, cols) from element `start`, lr = args.lr * step[0] and shape = sqrt(max(1, rows / cols)). Nothing moves when ctl[1] is set.
+//! Muon, last step: w = w (1 - lr wd) - lr * shape * x with lr = args.lr * step[0] and shape = sqrt(max(1, rows / cols)), for each
+//! of `batch` matrices (rows, cols): matrix i begins at element start + i * stride of w. The orthogonalised directions lie one
+//! behind the other from x[offset], stored transposed when `transposed`. Nothing moves when ctl[1] is set.
 
+use super::muon_momentum::tiles;
 use crate::simd::math::LANES;
 use crate::{Call, args, at_level};
 use std::ops::Range;
 
 args! {
-    pub struct MuonUpdateArgs { rows: u32, cols: u32, offset: u32, transposed: u32, lr: f32, shape: f32, weight_decay: f32, start: u32 }
+    pub struct MuonUpdateArgs {
+        rows: u32, cols: u32, batch: u32, start: u32, stride: u32, offset: u32, transposed: u32,
+        lr: f32, shape: f32, weight_decay: f32,
+    }
 }
 
 /// # Safety
 /// See [`crate::Kernel`].
 pub unsafe fn muon_update(call: &Call<'_>) {
     let a: MuonUpdateArgs = call.args();
-    let cols = a.cols as usize;
-    let part = call.share_blocks(a.rows as usize, LANES);
-    // SAFETY: the contract of `Kernel`; this part writes its rows alone.
-    let (x, ctl, step, w) = unsafe {
-        let start = a.start as usize;
-        let w = call.bufs[3].write(start + part.start * cols..start + part.end * cols);
-        (call.bufs[0].read(), call.bufs[1].read(), call.bufs[2].read(), w)
-    };
-    let (a, x) = (&a, &x[a.offset as usize..]);
-    at_level!(call.level, body,
-        (a: &MuonUpdateArgs, part: Range<usize>, x: &[f32], ctl: &[f32], step: &[f32], w: &mut [f32]));
+    let (rows, cols) = (a.rows as usize, a.cols as usize);
+    for (matrix, part) in tiles(call, (a.batch, a.stride), (rows, cols)) {
+        let start = a.start as usize + matrix * a.stride as usize;
+        // SAFETY: the contract of `Kernel`; this part writes its rows alone.
+        let (x, ctl, step, w) = unsafe {
+            let w = call.bufs[3].write(start + part.start * cols..start + part.end * cols);
+            (call.bufs[0].read(), call.bufs[1].read(), call.bufs[2].read(), w)
+        };
+        let (a, x) = (&a, &x[a.offset as usize + matrix * rows * cols..]);
+        at_level!(call.level, body,
+            (a: &MuonUpdateArgs, part: Range<usize>, x: &[f32], ctl: &[f32], step: &[f32], w: &mut [f32]));
+    }
 }
 
 #[inline(always)]

@@ -21,11 +21,11 @@ pub unsafe fn rms_norm(call: &Call<'_>) {
         (call.bufs[0].read(), call.bufs[1].read(), y, rstd)
     };
     let (x, w, eps) = (&x[elements], &w[..dim], a.eps);
-    at_level!(call.level, body, (eps: f32, x: &[f32], w: &[f32], y: &mut [f32], rstd: &mut [f32]));
+    at_level!(call.level, normalize, (eps: f32, x: &[f32], w: &[f32], y: &mut [f32], rstd: &mut [f32]));
 }
 
 #[inline(always)]
-fn body(eps: f32, x: &[f32], w: &[f32], y: &mut [f32], rstd: &mut [f32]) {
+pub(super) fn normalize(eps: f32, x: &[f32], w: &[f32], y: &mut [f32], rstd: &mut [f32]) {
     let dim = w.len();
     for ((x, y), rstd) in x.chunks_exact(dim).zip(y.chunks_exact_mut(dim)).zip(rstd) {
         let r = 1.0 / (dot(x, x) / dim as f32 + eps).sqrt();

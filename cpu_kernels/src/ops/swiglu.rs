@@ -1,20 +1,32 @@
-//! Gated unit (Shazeer 2020): y = silu(gate) * up, silu(x) = x / (1 + exp(-x)).
+//! Gated unit (Shazeer 2020): y = silu(gate) * up, silu(x) = x / (1 + exp(-x)). Element (r, c) of gate is at
+//! r * stride + gate + c of its buffer, that of up at r * stride + up + c: both may be columns of one matrix. y is (rows, cols).
 
 use crate::simd::math::{LANES, sigmoid};
 use crate::{Call, args, at_level};
 
 args! {
-    pub struct SwigluArgs { n: u32 }
+    pub struct SwigluArgs { rows: u32, cols: u32, stride: u32, gate: u32, up: u32 }
 }
 
 /// # Safety
 /// See [`crate::Kernel`].
 pub unsafe fn swiglu(call: &Call<'_>) {
-    let part = call.share_blocks(call.args::<SwigluArgs>().n as usize, LANES);
-    // SAFETY: the contract of `Kernel`; this part writes `part` alone.
-    let (gate, up, y) = unsafe { (call.bufs[0].read(), call.bufs[1].read(), call.bufs[2].write(part.clone())) };
-    let (gate, up) = (&gate[part.clone()], &up[part]);
-    at_level!(call.level, body, (gate: &[f32], up: &[f32], y: &mut [f32]));
+    let a: SwigluArgs = call.args();
+    let (cols, stride) = (a.cols as usize, a.stride as usize);
+    let part = call.share_blocks(a.rows as usize * cols, LANES);
+    // SAFETY: the contract of `Kernel`.
+    let (gate, up) = unsafe { (call.bufs[0].read::<f32>(), call.bufs[1].read::<f32>()) };
+    let mut start = part.start;
+    while start < part.end {
+        let (row, col) = (start / cols, start % cols);
+        let end = part.end.min((row + 1) * cols);
+        let [gate, up] =
+            [(gate, a.gate), (up, a.up)].map(|(x, first)| &x[row * stride + first as usize + col..][..end - start]);
+        // SAFETY: the contract of `Kernel`; this part writes `part` alone.
+        let y = unsafe { call.bufs[2].write::<f32>(start..end) };
+        at_level!(call.level, body, (gate: &[f32], up: &[f32], y: &mut [f32]));
+        start = end;
+    }
 }
 
 #[inline(always)]

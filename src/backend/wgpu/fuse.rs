@@ -9,7 +9,7 @@ use crate::ops::{self, wgsl};
 use cpu_kernels::ops::attention_cached::AttentionCachedArgs;
 use cpu_kernels::ops::kv_append::KvAppendArgs;
 use cpu_kernels::ops::quantize_rows::QuantizeRowsArgs;
-use cpu_kernels::ops::rms_norm::RmsNormArgs;
+use cpu_kernels::ops::rms_norm_quantize::RmsNormQuantizeArgs;
 use cpu_kernels::ops::rope::RopeArgs;
 use cpu_kernels::ops::ternary_matmul::TernaryMatmulArgs;
 use cpu_kernels::{ArgWords, Args, Call, Kernel};
@@ -195,13 +195,16 @@ impl<'g> At<'g> {
     }
 
     fn input(&mut self) -> Option<Input> {
-        let norm = self.take::<RmsNormArgs>(&ops::RMS_NORM);
-        let (QuantizeRowsArgs { rows, dim }, of) = self.take(&ops::QUANTIZE_ROWS)?;
-        let (x, w, eps) = match norm {
-            Some((args, norm)) => (norm[0], Some(norm[1]), (norm[2] == of[0] && args.eps >= 0.0).then_some(args.eps)?),
-            None => (of[0], None, -1.0),
+        let input = match self.take(&ops::RMS_NORM_QUANTIZE) {
+            Some((RmsNormQuantizeArgs { rows, dim, eps }, t)) => {
+                Input { x: t[0], w: Some(t[1]), eps: (eps >= 0.0).then_some(eps)?, rows, dim, codes: t[2], step: t[3] }
+            }
+            None => {
+                let (QuantizeRowsArgs { rows, dim }, t) = self.take(&ops::QUANTIZE_ROWS)?;
+                Input { x: t[0], w: None, eps: -1.0, rows, dim, codes: t[1], step: t[2] }
+            }
         };
-        (rows <= FEW_ROWS).then_some(Input { x, w, eps, rows, dim, codes: of[1], step: of[2] })
+        (input.rows <= FEW_ROWS).then_some(input)
     }
 
     /// Whether there is room for the codes of a workgroup's rows.
@@ -243,11 +246,12 @@ impl<'g> At<'g> {
         let chained = rope_q[0] == q.y
             && rope_k[0] == k.y
             && rope_q[1..3] == rope_k[1..3]
-            && append_k[0] == rope_k[3]
+            && append_k[0] == k.y
             && append_v[0] == v.y
             && append_k[1..4] == append_v[1..4]
             && append_k[1] == rope_q[1];
         let alike = [turn_q.sign, turn_k.sign] == [1.0; 2]
+            && [turn_q.first, turn_k.first] == [0; 2]
             && [keys.transposed, values.transposed] == [1, 0]
             && [k.group, v.group] == [q.group; 2]
             && [keys.kv_heads, values.kv_heads, values.head_dim] == [turn_k.heads, turn_k.heads, keys.head_dim]
@@ -260,7 +264,7 @@ impl<'g> At<'g> {
         let tensors = [
             [input.x, w, q.codes, q.scales, k.codes],
             [k.scales, v.codes, v.scales, positions, table],
-            [slots, pages, rope_q[3], append_k[4], append_v[4]],
+            [slots, pages, q.y, append_k[4], append_v[4]],
         ];
         at.fused(self, vec![(&QKV, words.to_vec(), tensors.concat())])
     }
@@ -322,8 +326,7 @@ mod tests {
         let (x, norm) = (g.persistent("x", &[rows, 64], DType::F32), g.persistent("norm", &[64], DType::F32));
         let weight = g.ternary_weight("w", 64, 64, 32);
         let kept = g.persistent("kept", &[rows, 64], DType::F32);
-        let normed = g.rms_norm(x, norm, 1e-5);
-        let quantized = g.quantize_rows(normed);
+        let quantized = g.rms_norm_quantize(x, norm, 1e-5);
         let product = g.ternary_matmul(quantized, &weight, 0..rows);
         let sum = g.add_tensors(x, product);
         also(&mut g, [product, sum, kept]);
@@ -336,9 +339,9 @@ mod tests {
 
     #[test]
     fn what_another_node_reads_is_not_hidden() {
-        assert_eq!(found(1, |g, [_, sum, kept]| copy(g, sum, kept)), Some(0..4));
+        assert_eq!(found(1, |g, [_, sum, kept]| copy(g, sum, kept)), Some(0..3));
         assert_eq!(found(1, |g, [product, _, kept]| copy(g, product, kept)), None);
-        assert_eq!(found(8, |_, _| ()), Some(0..4));
+        assert_eq!(found(8, |_, _| ()), Some(0..3));
         assert_eq!(found(9, |_, _| ()), None);
     }
 }
