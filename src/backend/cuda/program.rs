@@ -98,7 +98,7 @@ impl CudaProgram {
     pub(in super::super) fn run(&mut self, nodes: Range<usize>) -> Result<()> {
         self.fault.take().map_or(Ok(()), Err)?;
         let passes = self.steps[nodes].iter().flat_map(|step| step.passes.iter().map(move |pass| (step, pass)));
-        for (step, (Loaded { function, block }, grid)) in passes {
+        for (step, (Loaded { function, block, shared }, grid)) in passes {
             let mut launch = self.stream.launch_builder(function);
             launch.arg(&step.args);
             for (address, bytes) in &step.buffers {
@@ -112,7 +112,7 @@ impl CudaProgram {
                 launch.launch(LaunchConfig {
                     grid_dim: (*grid).into(),
                     block_dim: (*block).into(),
-                    shared_mem_bytes: 0,
+                    shared_mem_bytes: *shared,
                 })
             };
             done.map_err(|e| self.failed(&format!("launching {}", step.op), e))?;
