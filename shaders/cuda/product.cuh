@@ -27,9 +27,8 @@ template <bool ALONG> struct Tile {
     static unsigned side(unsigned piece) { return ALONG ? row() + piece * 32 : threadIdx.x % 32 * 4; }
     static unsigned k(unsigned piece) { return ALONG ? threadIdx.x % 8 * 4 : threadIdx.x / 32 + piece * 8; }
     // Its bytes in the tile.
-    static unsigned at(unsigned piece) {
-        return ALONG ? side(piece) * ROW + k(piece) * 2 : k(piece) * ROW + side(piece) * 2;
-    }
+    unsigned first_at = kept(ALONG ? side(0) * ROW + k(0) * 2 : k(0) * ROW + side(0) * 2);
+    unsigned at(unsigned piece) const { return first_at + piece * (ALONG ? 32 : 8) * ROW; }
     // Where this lane finds its row of the matrices that `fragment` loads: those of a left and of a right factor.
     static unsigned left(unsigned first) {
         const unsigned lane = threadIdx.x % 32;
@@ -57,72 +56,88 @@ inline unsigned largest_of_block(unsigned own) {
 }
 
 // A factor of floats, held as `N` f16 each. Element (i, k) is at `from[i * pitch + k]`, or at `from[k * pitch + i]` across; those
-// below `side` and `end` exist. With `STEPS`, each is multiplied by `steps[k]`.
-template <bool ALONG, unsigned N = 2, bool STEPS = false> struct Floats : Tile<ALONG> {
+// below `side` and `end` exist. `WIDE` promises that four neighbours are aligned. With `STEPS`, across, each is multiplied by
+// `steps[start + k]`.
+template <bool ALONG, bool WIDE = false, bool STEPS = false, unsigned N = 2> struct Floats : Tile<ALONG> {
     typedef Tile<ALONG> T;
     static constexpr unsigned TERMS = N;
     const float *from, *steps;
-    unsigned pitch, first, side, end;
+    unsigned pitch, first, side, end, start;
     bool wide;
-    // A power of two by which values are multiplied, and the largest value that it suits.
-    float scale = 1.0f, limit = 0.0f;
-    // The largest value of the pieces that were put.
-    float most = 0.0f;
+    // How far each piece may go along k: nowhere beside the matrix.
+    unsigned bound[ALONG ? 4 : 1];
+    // A power of two by which values are multiplied, and the largest product of the pieces that were put.
+    float scale = suitable(0), most = 0.0f;
     float4 raw[4];
-    float by[4];
+    float lane_by, by[4];
 
-    Floats(const float* from, unsigned pitch, unsigned first, unsigned side, unsigned end, const float* steps = nullptr)
-        : from(from), steps(steps), pitch(pitch), first(first), side(side), end(end),
-          wide(pitch % 4 == 0 && size_t(from) % 16 == 0) {}
+    Floats(const float* from, unsigned pitch, unsigned first, unsigned side, unsigned end, const float* steps = nullptr,
+           unsigned start = 0)
+        : from(from), steps(steps), pitch(pitch), first(first), side(side), end(end), start(start),
+          wide(WIDE || pitch % 4 == 0 && size_t(from) % 16 == 0) {
+#pragma unroll
+        for (unsigned piece = 0; piece < (ALONG ? 4 : 1); piece++) bound[piece] = first + T::side(piece) < side ? end : 0;
+    }
 
     void load(unsigned piece, unsigned step) {
-        const unsigned i = first + T::side(piece), k = step + T::k(piece);
+        const unsigned i = first + T::side(piece), k = step + T::k(piece), bound = this->bound[ALONG ? piece : 0];
         const float* at = from + (ALONG ? i * pitch + k : k * pitch + i);
-        // Of four neighbours, those up to `last` exist.
-        const unsigned next = ALONG ? k : i, last = (ALONG ? i < side : k < end) ? (ALONG ? end : side) : 0;
         float4 r = {0.0f, 0.0f, 0.0f, 0.0f};
         if (wide) {
-            if (next < last) r = *reinterpret_cast<const float4*>(at);
+            if (k < bound) r = *reinterpret_cast<const float4*>(at);
         } else {
+            // Of four neighbours, those up to `last` exist.
+            const unsigned next = ALONG ? k : i, last = ALONG ? bound : k < bound ? side : 0;
             if (next < last) r.x = at[0];
             if (next + 1 < last) r.y = at[1];
             if (next + 2 < last) r.z = at[2];
             if (next + 3 < last) r.w = at[3];
         }
         raw[piece] = r;
-        if (STEPS) by[piece] = k < end ? steps[k] : 0.0f;
+        if (STEPS && piece == 0) {
+            const unsigned k = step + threadIdx.x % 32;
+            lane_by = k < end ? steps[start + k] : 0.0f;
+        }
     }
 
-    float4 value(unsigned piece) const {
-        const float4& r = raw[piece];
-        const float s = STEPS ? by[piece] : 1.0f;
-        return {r.x * s, r.y * s, r.z * s, r.w * s};
+    // A lane of each warp has loaded the factor of each of k.
+    void share() {
+        if (STEPS)
+#pragma unroll
+            for (unsigned piece = 0; piece < 4; piece++) by[piece] = __shfl_sync(~0u, lane_by, T::k(piece));
     }
+    float factor(unsigned piece) const { return STEPS ? by[piece] : 1.0f; }
 
-    // Chooses another scale if the step's finite values exceed the limit. Returns by how much results change.
+    // Chooses another scale if the step's finite values exceed this one. Returns by how much results change.
     float fit() {
+        share();
         float own = 0.0f;
 #pragma unroll
         for (unsigned piece = 0; piece < 4; piece++) {
-            const float4 v = value(piece);
+            const float4& v = raw[piece];
             const float all[4] = {fabsf(v.x), fabsf(v.y), fabsf(v.z), fabsf(v.w)};
 #pragma unroll
-            for (unsigned i = 0; i < 4; i++) own = all[i] > own && all[i] < __int_as_float(0x7f800000) ? all[i] : own;
+            for (unsigned i = 0; i < 4; i++) {
+                const float it = all[i] * fabsf(factor(piece));
+                own = it > own && it < __int_as_float(0x7f800000) ? it : own;
+            }
         }
         const unsigned exponent = largest_of_block(__float_as_uint(own) >> 23);
         const float before = scale, another = suitable(exponent);
-        if (limit > 0.0f && another * 4.0f >= scale) return 1.0f;
+        if (another * 4.0f >= scale) return 1.0f;
         scale = another;
-        limit = 32768.0f * inverse(scale);
         return scale * inverse(before);
     }
     float unscaled() const { return inverse(scale); }
-    bool exceeds() const { return most > limit; }
+    bool exceeds() const { return most > 32768.0f; }
 
+    // Stores a piece as f16.
     void put(unsigned piece, unsigned tile) {
-        const float4 v = value(piece);
-        most = fmaxf(fmaxf(fmaxf(most, fabsf(v.x)), fmaxf(fabsf(v.y), fabsf(v.z))), fabsf(v.w));
-        const Pair xy = to_pair(v.x * scale, v.y * scale), zw = to_pair(v.z * scale, v.w * scale);
+        if (piece == 0) share();
+        const float s = scale * factor(piece);
+        const float x = raw[piece].x * s, y = raw[piece].y * s, z = raw[piece].z * s, w = raw[piece].w * s;
+        most = fmaxf(fmaxf(fmaxf(most, fabsf(x)), fmaxf(fabsf(y), fabsf(z))), fabsf(w));
+        const Pair xy = to_pair(x, y), zw = to_pair(z, w);
         const unsigned to = tile + T::at(piece);
         store8(to, xy.high, zw.high);
         if (N > 1) store8(to + T::BYTES, xy.low, zw.low);
@@ -150,7 +165,7 @@ template <class Left, class Right>
 inline void sum_up(float (&acc)[4][4][4], Left& a, Right& b, unsigned k, unsigned end) {
     constexpr unsigned RIGHT = Left::TERMS * Left::BYTES, STAGE = RIGHT + Right::TERMS * Right::BYTES;
     const unsigned shared = launched_memory(), warp = threadIdx.x / 32;
-    const unsigned left = shared + Left::left(warp % 2 * 64), right = shared + RIGHT + Right::right(warp / 2 * 32);
+    const unsigned left = kept(shared + Left::left(warp % 2 * 64)), right = kept(shared + RIGHT + Right::right(warp / 2 * 32));
     bool fits = false;
 #pragma unroll 1
     for (unsigned stage = 0; k < end; k += STEP, stage = STAGE - stage) {

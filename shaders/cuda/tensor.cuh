@@ -82,6 +82,13 @@ inline unsigned multiply_halves(unsigned a, unsigned b) {
     return r;
 }
 
+// The same number, which compilers keep in a register instead of computing it again and again.
+inline unsigned kept(unsigned n) {
+    unsigned r;
+    asm volatile("mov.b32 %0, %1;" : "=r"(r) : "r"(n));
+    return r;
+}
+
 // The largest number of a warp's lanes.
 inline unsigned largest_of_warp(unsigned own) { return __reduce_max_sync(~0u, own); }
 

@@ -16,6 +16,7 @@ struct Weights : Exact<false> {
     unsigned group[4];
     unsigned raw;
     float scale[4];
+    unsigned to = kept(row() * ROW + threadIdx.x % 8 * 8);
 
     Weights(const unsigned* codes, const float* scales, const Args& args, unsigned first)
         : codes(codes), scales(scales), outs(args.outs), runs((args.dim + 127) / 128), run(first / 128),
@@ -41,7 +42,7 @@ struct Weights : Exact<false> {
 #pragma unroll
         for (unsigned quarter = 0; quarter < 4; quarter++) {
             const unsigned codes = raw >> 2 * quarter & 0x03030303, by = to_halves(scale[quarter], scale[quarter]);
-            store8(tile + row() * ROW + quarter * 64 + threadIdx.x % 8 * 8,
+            store8(tile + to + quarter * 64,
                    multiply_halves(bytes_to_halves<0>(codes, 1.0f), by), multiply_halves(bytes_to_halves<1>(codes, 1.0f), by));
         }
     }
@@ -58,7 +59,7 @@ extern "C" __global__ void __launch_bounds__(256, 1) ternary_matmul_backward_inp
     Args args, const float* dy, unsigned long long, const unsigned* codes, unsigned long long, const float* scales,
     unsigned long long, float* dx, unsigned long long, float* scratch, unsigned long long) {
     const product::Place place(1, args.outs);
-    product::multiply(product::Floats<true>(dy, args.outs, place.row, args.rows, place.end),
+    product::multiply(product::Floats<true, true>(dy, args.outs, place.row, args.rows, place.end),
                       product::Weights(codes, scales, args, place.col), place, product::result(args, dx), scratch);
 }
 

@@ -8,15 +8,16 @@ namespace product {
 
 struct Activations : Exact<false> {
     const signed char* from;
-    unsigned dim, first, rows;
+    // The matrix has this many rows from `start` on, and none beside its columns.
+    unsigned dim, first, rows, start;
     unsigned raw[4];
 
-    Activations(const signed char* from, unsigned dim, unsigned first, unsigned rows)
-        : from(from), dim(dim), first(first), rows(rows) {}
+    Activations(const signed char* from, unsigned dim, unsigned first, unsigned rows, unsigned start)
+        : from(from), dim(dim), first(first), rows(first + side(0) < dim ? rows : 0), start(start) {}
 
     void load(unsigned piece, unsigned step) {
-        const unsigned row = step + k(piece), col = first + side(piece);
-        raw[piece] = row < rows && col < dim ? *reinterpret_cast<const unsigned*>(from + size_t(row) * dim + col) : 0;
+        const unsigned row = step + k(piece), i = (start + row) * dim + first + side(piece);
+        raw[piece] = row < rows ? *reinterpret_cast<const unsigned*>(from + i) : 0;
     }
 
     void put(unsigned piece, unsigned tile) const {
@@ -33,8 +34,8 @@ extern "C" __global__ void __launch_bounds__(256, 1) ternary_matmul_backward_wei
     Args args, const float* dy, unsigned long long, const signed char* xq, unsigned long long, const float* step,
     unsigned long long, float* dw, unsigned long long, float* scratch, unsigned long long) {
     const product::Place place(1, args.rows);
-    const product::Floats<false, 2, true> left(dy, args.outs, place.row, args.outs, place.end, step + args.x_row);
-    const product::Activations right(xq + size_t(args.x_row) * args.dim, args.dim, place.col, place.end);
+    const product::Floats<false, true, true> left(dy, args.outs, place.row, args.outs, place.end, step, args.x_row);
+    const product::Activations right(xq, args.dim, place.col, place.end, args.x_row);
     product::multiply(left, right, place, product::result(args, dw), scratch);
 }
 

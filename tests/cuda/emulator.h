@@ -202,6 +202,8 @@ static char* shared_at(unsigned at, unsigned bytes) {
     return __start_shared_memory + at;
 }
 
+static unsigned kept(unsigned n) { return n; }
+
 static unsigned load4(unsigned from) {
     unsigned r;
     memcpy(&r, shared_at(from, 4), 4);
@@ -267,6 +269,9 @@ static void mma(float (&d)[4], const unsigned (&a)[4], unsigned b0, unsigned b1)
 
 static void __syncwarp() { meet({}); }
 
+static float __shfl_sync(unsigned, float value, unsigned lane) {
+    return __uint_as_float(meet({__float_as_uint(value)})[lane][0]);
+}
 static float __shfl_xor_sync(unsigned, float value, unsigned mask) {
     return __uint_as_float(meet({__float_as_uint(value)})[threadIdx.x % 32 ^ mask][0]);
 }
@@ -440,7 +445,7 @@ int main(int argc, char** argv) {
 // The driver. Device memory is host memory, and every call is synchronous.
 
 typedef int Result;
-enum { OK = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, NOT_FOUND = 500 };
+enum { OK = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, NOT_FOUND = 500, CAPTURE_UNSUPPORTED = 900, CAPTURE_INVALIDATED = 901 };
 constexpr size_t MEMORY = size_t(256) << 20;
 
 // The allocations by address: accesses outside of them are rejected.
@@ -457,6 +462,41 @@ static bool is_allocated(void* at, size_t bytes) {
 
 // Bytes of shared memory that a launch of a kernel may add.
 static std::map<const Entry*, unsigned> allowed;
+
+// A launch with copies of its parameters, of which the first are the words of `Args`.
+struct Launch {
+    const Entry* kernel;
+    dim3 grid;
+    unsigned shared;
+    std::array<std::array<uint32_t, 16>, 32> words;
+};
+typedef std::vector<Launch> Graph;
+// The graph into which launches go while they are captured.
+static Graph* capturing;
+
+static void run(const Launch& launch) {
+    void* parameters[32];
+    for (size_t i = 0; i < 32; i++) parameters[i] = const_cast<uint32_t*>(launch.words[i].data());
+    ::launch(launch.kernel, launch.grid, launch.shared, parameters);
+}
+
+// Which part of making a graph fails: EMULATED_BREAKS names it.
+static bool breaks(const char* part) {
+    const char* name = getenv("EMULATED_BREAKS");
+    return name && strcmp(name, part) == 0;
+}
+
+// At the end, the file that EMULATED_COUNTS names tells what was launched.
+static struct Counts {
+    unsigned long launches = 0, graphs = 0, in_graphs = 0;
+    ~Counts() {
+        const char* name = getenv("EMULATED_COUNTS");
+        FILE* file = name ? fopen(name, "w") : nullptr;
+        if (!file) return;
+        fprintf(file, "%lu %lu %lu", launches, graphs, in_graphs);
+        fclose(file);
+    }
+} counts;
 
 extern "C" {
 Result cuInit(unsigned) { return OK; }
@@ -491,6 +531,7 @@ Result cuMemAlloc_v2(void** address, size_t bytes) {
     return OK;
 }
 Result cuMemFree_v2(void* address) {
+    if (capturing) return CAPTURE_UNSUPPORTED;
     for (size_t i = 0; i < allocations.size(); i++) {
         if (allocations[i].start != address) continue;
         free(address);
@@ -500,13 +541,13 @@ Result cuMemFree_v2(void* address) {
     return INVALID_VALUE;
 }
 Result cuMemsetD8Async(void* to, unsigned char value, size_t bytes, void*) {
-    return is_allocated(to, bytes) ? memset(to, value, bytes), OK : INVALID_VALUE;
+    return !capturing && is_allocated(to, bytes) ? memset(to, value, bytes), OK : INVALID_VALUE;
 }
 Result cuMemcpyHtoDAsync_v2(void* to, const void* from, size_t bytes, void*) {
-    return is_allocated(to, bytes) ? memcpy(to, from, bytes), OK : INVALID_VALUE;
+    return !capturing && is_allocated(to, bytes) ? memcpy(to, from, bytes), OK : INVALID_VALUE;
 }
 Result cuMemcpyDtoHAsync_v2(void* to, void* from, size_t bytes, void*) {
-    return is_allocated(from, bytes) ? memcpy(to, from, bytes), OK : INVALID_VALUE;
+    return !capturing && is_allocated(from, bytes) ? memcpy(to, from, bytes), OK : INVALID_VALUE;
 }
 Result cuModuleLoadData(void** module, const void* image) {
     return *module = &allocations, memcmp(image, "\x7f" "ELF", 4) == 0 ? OK : INVALID_VALUE;
@@ -523,12 +564,49 @@ Result cuFuncSetAttribute(const Entry* kernel, int attribute, int value) {
     return OK;
 }
 Result cuLaunchKernel(const Entry* kernel, unsigned grid_x, unsigned grid_y, unsigned grid_z, unsigned x, unsigned y, unsigned z,
-                      unsigned shared, void*, void** parameters, void**) {
+                      unsigned shared, void* stream, void** parameters, void**) {
     const dim3& block = kernel->block;
     bool good = block.x == x && block.y == y && block.z == z && grid_x * grid_y * grid_z != 0 && shared <= allowed[kernel];
     for (size_t i = 1; i < kernel->parameters; i += 2) {
         good &= is_allocated(*static_cast<void**>(parameters[i]), *static_cast<unsigned long long*>(parameters[i + 1]));
     }
-    return good ? launch(kernel, {grid_x, grid_y, grid_z}, shared, parameters), OK : INVALID_VALUE;
+    if (!good) return INVALID_VALUE;
+    Launch launch{kernel, {grid_x, grid_y, grid_z}, shared, {}};
+    for (size_t i = 0; i < kernel->parameters; i++)
+        memcpy(launch.words[i].data(), parameters[i], i == 0 ? sizeof launch.words[i] : 8);
+    if (capturing) {
+        capturing->push_back(launch);
+        return breaks("launch") ? CAPTURE_INVALIDATED : OK;
+    }
+    counts.launches++;
+    return run(launch), OK;
 }
+
+Result cuStreamCreate(void** stream, unsigned) { return *stream = &allowed, OK; }
+Result cuStreamDestroy_v2(void*) { return OK; }
+Result cuStreamBeginCapture_v2(void* stream, int) {
+    // The default stream cannot be captured.
+    if (!stream || capturing || breaks("begin")) return CAPTURE_UNSUPPORTED;
+    return capturing = new Graph, OK;
+}
+Result cuStreamEndCapture(void*, Graph** graph) {
+    if (!capturing) return INVALID_VALUE;
+    *graph = breaks("launch") ? nullptr : capturing;
+    return capturing = nullptr, *graph ? OK : CAPTURE_INVALIDATED;
+}
+Result cuGraphInstantiateWithFlags(Graph** made, const Graph* graph, unsigned long long) {
+    if (breaks("instantiate")) return OUT_OF_MEMORY;
+    return *made = new Graph(*graph), OK;
+}
+Result cuGraphLaunch(const Graph* graph, void*) {
+    if (capturing) return CAPTURE_UNSUPPORTED;
+    counts.graphs++;
+    for (const Launch& launch : *graph) {
+        counts.in_graphs++;
+        run(launch);
+    }
+    return OK;
+}
+Result cuGraphDestroy(Graph* graph) { return delete graph, OK; }
+Result cuGraphExecDestroy(Graph* graph) { return delete graph, OK; }
 }

@@ -4,6 +4,7 @@
 //! Opening a device loads the driver and NVRTC; building needs neither. FMA contraction stays on, as in Vulkan: the limits of
 //! `tests/op_parity` allow it, and ops with bit-exact results never add a product.
 
+mod graphs;
 mod native;
 mod nvrtc;
 mod program;
@@ -144,7 +145,13 @@ impl Cuda {
         };
         let opened = CudaContext::new(found);
         let context = opened.map_err(|e| failed(&infos[found].name, "opening the device", e))?;
-        let stream = context.default_stream();
+        #[expect(unsafe_code, reason = "cudarc asks who orders the work of several streams")]
+        // SAFETY: there is one stream. Its work runs in order.
+        unsafe {
+            context.disable_event_tracking();
+        }
+        // Not the default stream, which cannot be captured.
+        let stream = context.new_stream().map_err(|e| failed(&infos[found].name, "making a stream", e))?;
         Ok(Cuda { info: infos[found].clone(), context, stream, kernels: Mutex::default() })
     }
 

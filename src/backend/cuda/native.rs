@@ -11,6 +11,8 @@ use cpu_kernels::ops::attention_backward_kv::AttentionBackwardKvArgs;
 use cpu_kernels::ops::attention_backward_q::AttentionBackwardQArgs;
 use cpu_kernels::ops::matmul::MatmulArgs;
 use cpu_kernels::ops::ternary_matmul::TernaryMatmulArgs;
+use cpu_kernels::ops::ternary_matmul_backward_input::TernaryMatmulBackwardInputArgs;
+use cpu_kernels::ops::ternary_matmul_backward_weight::TernaryMatmulBackwardWeightArgs;
 use cpu_kernels::{ArgWords, Args, matrix};
 
 /// A pass of a native kernel.
@@ -48,6 +50,33 @@ pub struct Native {
 macro_rules! source {
     ($($file:literal),*) => {
         concat!($(include_str!(concat!("../../../shaders/cuda/", $file))),*)
+    };
+}
+
+/// The kernel for products of one layout: whether their shared side is along the rows of a, and of b.
+macro_rules! matmul {
+    ($name:literal, a_along: $a:literal, b_along: $b:literal, $shared:expr) => {
+        Native {
+            name: $name,
+            op: "matmul",
+            source: concat!(
+                concat!("#define PRODUCT ", $name, "\n#define FINISH ", $name, "_finish\n"),
+                concat!("#define A_ALONG ", $a, "\n#define B_ALONG ", $b, "\n"),
+                source!("tensor.cuh", "product.cuh", "matmul.cu")
+            ),
+            capability: (8, 0),
+            exact: false,
+            // Few rows times a transposed matrix read it at the speed of memory without tensor cores.
+            takes: |words| {
+                let a = MatmulArgs::from_words(words);
+                a.m > 8 && (a.a_transposed == 0) == $a && (a.b_transposed != 0) == $b
+            },
+            passes: &[
+                product($name, $shared, |words| Tiles::matmul(words).grid()),
+                pass(concat!($name, "_finish"), |words| Tiles::matmul(words).sums()),
+            ],
+            scratch: |words| Tiles::matmul(words).scratch(),
+        }
     };
 }
 
@@ -93,7 +122,8 @@ pub static NATIVE: &[Native] = &[
         source: source!("tensor.cuh", "product.cuh", "ternary_matmul_backward_input.cu"),
         capability: (8, 0),
         exact: false,
-        takes: |_| true,
+        // Rows of dy are read four elements at a time.
+        takes: |words| TernaryMatmulBackwardInputArgs::from_words(words).outs.is_multiple_of(4),
         passes: &[
             product("ternary_matmul_backward_input_tensor", 2 * ALONG + ACROSS, |words| Tiles::backward_input(words).grid()),
             pass("ternary_matmul_backward_input_tensor_finish", |words| Tiles::backward_input(words).sums()),
@@ -106,30 +136,16 @@ pub static NATIVE: &[Native] = &[
         source: source!("tensor.cuh", "product.cuh", "ternary_matmul_backward_weight.cu"),
         capability: (8, 0),
         exact: false,
-        takes: |_| true,
+        takes: |words| TernaryMatmulBackwardWeightArgs::from_words(words).outs.is_multiple_of(4),
         passes: &[
             product("ternary_matmul_backward_weight_tensor", 3 * ACROSS, |words| Tiles::backward_weight(words).grid()),
             pass("ternary_matmul_backward_weight_tensor_finish", |words| Tiles::backward_weight(words).sums()),
         ],
         scratch: |words| Tiles::backward_weight(words).scratch(),
     },
-    Native {
-        name: "matmul_tensor",
-        op: "matmul",
-        source: source!("tensor.cuh", "product.cuh", "matmul.cu"),
-        capability: (8, 0),
-        exact: false,
-        // Few rows times a transposed matrix read it at the speed of memory without tensor cores.
-        takes: |words| MatmulArgs::from_words(words).m > 8,
-        passes: &[
-            product("matmul_tensor", 2 * (ALONG + ACROSS), |words| in_layout(words, [0, 0])),
-            product("matmul_tensor_a_transposed", 4 * ACROSS, |words| in_layout(words, [1, 0])),
-            product("matmul_tensor_b_transposed", 4 * ALONG, |words| in_layout(words, [0, 1])),
-            product("matmul_tensor_both_transposed", 2 * (ALONG + ACROSS), |words| in_layout(words, [1, 1])),
-            pass("matmul_tensor_finish", |words| Tiles::matmul(words).sums()),
-        ],
-        scratch: |words| Tiles::matmul(words).scratch(),
-    },
+    matmul!("matmul_tensor", a_along: true, b_along: false, 2 * (ALONG + ACROSS)),
+    matmul!("matmul_tensor_a_transposed", a_along: false, b_along: false, 4 * ACROSS),
+    matmul!("matmul_tensor_b_transposed", a_along: true, b_along: true, 4 * ALONG),
     Native {
         name: "matmul_add_tensor",
         op: "matmul_add",
@@ -202,13 +218,6 @@ pub static NATIVE: &[Native] = &[
 /// Bytes of so many rows of one factor of attention, `Walked::BYTES` in `attention.cuh`.
 const fn walked(rows: u32) -> u32 {
     2 * rows * 144 + 32
-}
-
-/// Blocks of the kernel for products of this layout: whether a, and whether b, is transposed.
-fn in_layout(words: &ArgWords, layout: [u32; 2]) -> [u32; 3] {
-    let a = MatmulArgs::from_words(words);
-    let its = [a.a_transposed, a.b_transposed].map(|transposed| u32::from(transposed != 0));
-    if its == layout { Tiles::matmul(words).grid() } else { [0; 3] }
 }
 
 /// Bytes of a node's packed codes.
