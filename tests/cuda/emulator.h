@@ -172,11 +172,11 @@ static __attribute__((noinline)) void resume(Fiber& fiber) {
 
 // What the lanes of a warp hand to an instruction. Two are in use in turn: a lane may be at the next one when another still
 // reads.
-typedef std::array<unsigned, 12> Operands;
+typedef std::array<unsigned, 16> Operands;
 static Operands warps[32][2][32];
 
 // Meets the other lanes of the warp; returns the operands of all.
-static const Operands* meet(const Operands& own) {
+static Operands* meet(const Operands& own) {
     Operands* all = warps[threadIdx.x / 32][current->meetings++ % 2];
     all[threadIdx.x % 32] = own;
     wait_at(At::WARP);
@@ -216,23 +216,29 @@ static void store8(unsigned to, unsigned low, unsigned high) {
 }
 
 static float half_value(unsigned half) {
-    const unsigned exponent = half >> 10 & 31, mantissa = half & 1023;
-    const float size = exponent == 31 ? (mantissa ? NAN : INFINITY)
-        : exponent == 0               ? ldexpf(float(mantissa), -24)
-                                      : ldexpf(float(mantissa | 1024), int(exponent) - 25);
-    return half & 0x8000 ? -size : size;
+    static float* const values = [] {
+        float* values = new float[65536];
+        for (unsigned half = 0; half < 65536; half++) {
+            const unsigned exponent = half >> 10 & 31, mantissa = half & 1023;
+            const float size = exponent == 31 ? (mantissa ? NAN : INFINITY)
+                : exponent == 0               ? ldexpf(float(mantissa), -24)
+                                              : ldexpf(float(mantissa | 1024), int(exponent) - 25);
+            values[half] = half & 0x8000 ? -size : size;
+        }
+        return values;
+    }();
+    return values[half];
 }
 
 // The nearest f16, of two the even one.
 static unsigned to_half(float value) {
-    const unsigned sign = __float_as_uint(value) >> 16 & 0x8000;
-    const float size = fabsf(value);
-    if (size != size) return 0x7fff;
-    if (size >= 65520.0f) return sign | 0x7c00;
-    // Below 2^-14, f16 are multiples of 2^-24.
-    const int exponent = size < 0x1p-14f ? -14 : ilogbf(size);
-    const unsigned ones = unsigned(nearbyintf(ldexpf(size, 10 - exponent)));
-    return sign | (unsigned(exponent + 14) * 1024 + ones);
+    const unsigned sign = __float_as_uint(value) >> 16 & 0x8000, size = __float_as_uint(value) & 0x7fffffff;
+    if (size > 0x7f800000) return 0x7fff;
+    if (size >= __float_as_uint(65520.0f)) return sign | 0x7c00;
+    // Below 2^-14, f16 are multiples of 2^-24, as floats from 0.5 to 1 are.
+    if (size < __float_as_uint(0x1p-14f))
+        return sign | (__float_as_uint(__uint_as_float(size) + 0.5f) - __float_as_uint(0.5f));
+    return sign | ((size + 0xfff + (size >> 13 & 1)) >> 13) - (112 << 10);
 }
 static unsigned to_halves(float low, float high) { return to_half(low) | to_half(high) << 16; }
 static float low_half(unsigned halves) { return half_value(halves & 0xffff); }
@@ -250,21 +256,33 @@ static float truncated(double sum) {
     return fabs(double(nearest)) > fabs(sum) ? nextafterf(nearest, 0.0f) : nearest;
 }
 
+// The lane that runs first computes what all get.
 static void mma(float (&d)[4], const unsigned (&a)[4], unsigned b0, unsigned b1) {
     Operands own;
+    memcpy(&own[0], d, sizeof d);
     const unsigned words[6] = {a[0], a[1], a[2], a[3], b0, b1};
-    for (unsigned i = 0; i < 12; i++) own[i] = __float_as_uint(i % 2 ? high_half(words[i / 2]) : low_half(words[i / 2]));
-    const Operands* all = meet(own);
+    for (unsigned i = 0; i < 12; i++) own[4 + i] = __float_as_uint(i % 2 ? high_half(words[i / 2]) : low_half(words[i / 2]));
+    Operands* all = meet(own);
     const unsigned lane = threadIdx.x % 32;
-    for (unsigned i = 0; i < 4; i++) {
-        double sum = d[i];
-        for (unsigned k = 0; k < 16; k++) {
-            const unsigned x = all[lane / 4 * 4 + k % 8 / 2][(i / 2 + k / 8 * 2) * 2 + k % 2];
-            const unsigned y = all[(lane % 4 * 2 + i % 2) * 4 + k % 8 / 2][(4 + k / 8) * 2 + k % 2];
-            sum += double(__uint_as_float(x)) * double(__uint_as_float(y));
-        }
-        d[i] = truncated(sum);
+    if (lane == 0) {
+        // (16, 16) and (8, 16)
+        double left[16][16], right[8][16];
+        for (unsigned l = 0; l < 32; l++)
+            for (unsigned i = 0; i < 12; i++) {
+                const unsigned k = l % 4 * 2 + i % 2;
+                const double value = __uint_as_float(all[l][4 + i]);
+                if (i < 8) left[l / 4 + i / 2 % 2 * 8][k + i / 4 * 8] = value;
+                else right[l / 4][k + (i - 8) / 2 * 8] = value;
+            }
+        for (unsigned l = 0; l < 32; l++)
+            for (unsigned i = 0; i < 4; i++) {
+                const double *x = left[l / 4 + i / 2 * 8], *y = right[l % 4 * 2 + i % 2];
+                double sum = __uint_as_float(all[l][i]);
+                for (unsigned k = 0; k < 16; k++) sum += x[k] * y[k];
+                all[l][i] = __float_as_uint(truncated(sum));
+            }
     }
+    memcpy(d, &all[lane][0], sizeof d);
 }
 
 static void __syncwarp() { meet({}); }

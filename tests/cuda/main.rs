@@ -193,7 +193,7 @@ fn the_program_computes_with_it(emulator: &Emulator) {
     let (ok, said) = run("devices --json");
     assert!(ok && said.contains(r#""name":"Emulated""#), "{said}");
     let (ok, said) =
-        run("train --config config.toml --backend cuda --adapter emul --total-steps 3 --checkpoint-dir run");
+        run("train --config config.toml --backend cuda --adapter emul --total-steps 2 --checkpoint-dir run");
     assert!(ok && said.contains("device   cuda (Emulated") && said.contains("saved run/final"), "{said}");
     graphs_replay_what_ran(emulator, &p);
     let (ok, said) = run("eval parity --backend cuda --model run");
@@ -208,9 +208,10 @@ fn the_program_computes_with_it(emulator: &Emulator) {
 /// one are in the graphs of the other, with the same result.
 fn graphs_replay_what_ran(emulator: &Emulator, p: &Project) {
     let train = |run: &str, breaks: &str| {
-        let words = format!("train --config config.toml --backend cuda --total-steps 4 --checkpoint-dir {run}");
-        let counts = p.path("counts");
-        let output = p.command(&words).env("LD_LIBRARY_PATH", emulator.libraries()).env("EMULATED_BREAKS", breaks).env("EMULATED_COUNTS", &counts).output().unwrap();
+        let words = format!("train --config config.toml --backend cuda --total-steps 3 --checkpoint-dir {run}");
+        let (mut command, counts) = (p.command(&words), p.path("counts"));
+        command.env("LD_LIBRARY_PATH", emulator.libraries()).env("EMULATED_BREAKS", breaks).env("EMULATED_COUNTS", &counts);
+        let output = command.output().unwrap();
         let said = String::from_utf8(output.stderr).unwrap();
         assert!(output.status.success(), "{said}");
         let counts = std::fs::read_to_string(counts).unwrap();
@@ -220,10 +221,10 @@ fn graphs_replay_what_ran(emulator: &Emulator, p: &Project) {
         (model, said, launches, graphs, within)
     };
     let (model, said, launches, graphs, within) = train("graphs", "");
-    assert!(!said.contains("one by one") && graphs > 6 && within > launches, "{said} {launches} {graphs} {within}");
+    assert!(!said.contains("one by one") && graphs >= 4 && within > launches, "{said} {launches} {graphs} {within}");
     for part in ["begin", "launch", "instantiate"] {
         let (other, said, all, graphs, _) = train(part, part);
-        assert!(said.contains("note: ops are launched one by one: Emulated: capturing a section"), "{part}: {said}");
+        assert!(said.contains("note: ops are launched one by one: Emulated: "), "{part}: {said}");
         assert!(graphs == 0 && all > launches, "{part}: {all} {launches}");
         assert!(model == other, "{part}: another model");
     }

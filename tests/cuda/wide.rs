@@ -44,7 +44,7 @@ pub fn all() -> Vec<Case> {
     let r = &mut Rng::new(1);
     let normal: Size = |_, _| 1.0;
     for (name, size) in SIZES {
-        let (m, n, k) = (40, 24, 1500);
+        let (m, n, k) = (40, 24, 700);
         for (a_transposed, b_transposed) in [(0, 0), (1, 0), (0, 1)] {
             let args = matmul::MatmulArgs { m, n, k, a_transposed, b_transposed, ..Default::default() };
             for sides in [[size, normal], [normal, size], [size, size]] {
@@ -59,20 +59,29 @@ pub fn all() -> Vec<Case> {
         let data = vec![matrix(r, [m, k], size, false), matrix(r, [k, n], normal, true), out(m * n), out(m * n)];
         cases.push(case(&ops::MATMUL_ADD, args, name, data));
 
-        let (rows, outs, dim, group) = (40, 1500, 96, 32);
+        let (rows, outs, dim, group) = (40, 700, 96, 32);
         let codes = bytes(r, outs * 32, |r| (0..4).fold(0, |byte, i| byte | (r.below(3) as u8) << (2 * i)));
         let scales = Data::F32((0..outs * dim / group).map(|_| f16::from_f32(0.1 * r.f32()).to_f32()).collect());
         let args = ternary_matmul_backward_input::TernaryMatmulBackwardInputArgs { rows, outs, dim, group, x_row: 0, beta: 0.0 };
         let dy = matrix(r, [rows, outs], size, false);
         cases.push(case(&ops::TERNARY_MATMUL_BACKWARD_INPUT, args, name, vec![dy, codes, scales, out(rows * dim)]));
 
-        let (rows, outs, dim) = (1500, 40, 96);
+        let (rows, outs, dim) = (700, 40, 96);
         let args = ternary_matmul_backward_weight::TernaryMatmulBackwardWeightArgs { rows, outs, dim, x_row: 0 };
         let (dy, xq) = (matrix(r, [rows, outs], size, true), bytes(r, rows * dim, |r| (r.below(255) as i16 - 127) as i8 as u8));
         let step = Data::F32((0..rows).map(|_| 0.01 * (3.0 * r.normal()).exp()).collect());
         let dw = Data::F32(vec![0.0; (outs * dim) as usize]);
         cases.push(case(&ops::TERNARY_MATMUL_BACKWARD_WEIGHT, args, name, vec![dy, xq, step, dw]));
     }
+    // An infinite value times 0 and a NaN spoil their row and their column, and nothing else.
+    let (m, n, k) = (40, 24, 100);
+    let args = matmul::MatmulArgs { m, n, k, b_transposed: 1, ..Default::default() };
+    let values = |r: &mut Rng, rows: u32| -> Vec<f32> { (0..rows * k).map(|_| r.normal()).collect() };
+    let (mut a, mut b) = (values(r, m), values(r, n));
+    a[3 * k as usize + 50] = f32::INFINITY;
+    b.chunks_mut(k as usize).for_each(|row| row[50] = 0.0);
+    b[5 * k as usize + 70] = f32::NAN;
+    cases.push(case(&ops::MATMUL, args, "not finite", vec![Data::F32(a), Data::F32(b), out(m * n)]));
     attention(&mut cases, r);
     cases
 }
