@@ -613,7 +613,7 @@ Result cuStreamEndCapture(void*, Graph** graph) {
     return capturing = nullptr, *graph ? OK : CAPTURE_INVALIDATED;
 }
 Result cuGraphInstantiateWithFlags(Graph** made, const Graph* graph, unsigned long long) {
-    if (breaks("instantiate")) return OUT_OF_MEMORY;
+    if (breaks("instantiate")) return CAPTURE_UNSUPPORTED;
     return *made = new Graph(*graph), OK;
 }
 Result cuGraphLaunch(const Graph* graph, void*) {
