@@ -209,7 +209,10 @@ fn graphs_replay_what_ran(emulator: &Emulator, p: &Project) {
     let train = |run: &str, breaks: &str| {
         let words = format!("train {config} --backend cuda --adapter emul --checkpoint-dir {run}");
         let (mut command, counts) = (p.command(&words), p.path("counts"));
-        command.env("LD_LIBRARY_PATH", emulator.libraries()).env("EMULATED_BREAKS", breaks).env("EMULATED_COUNTS", &counts);
+        command
+            .env("LD_LIBRARY_PATH", emulator.libraries())
+            .env("EMULATED_BREAKS", breaks)
+            .env("EMULATED_COUNTS", &counts);
         let output = command.output().unwrap();
         let said = String::from_utf8(output.stderr).unwrap();
         assert!(output.status.success() && said.contains("device   cuda (Emulated"), "{said}");

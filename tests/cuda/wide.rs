@@ -28,7 +28,12 @@ fn matrix(r: &mut Rng, [rows, cols]: [u32; 2], size: Size, along_rows: bool) -> 
     let n = if along_rows { rows } else { cols };
     let sizes: Vec<f32> = (0..n).map(|i| size(i as f32 / n as f32, r)).collect();
     let of = |row: u32, col: u32| sizes[if along_rows { row } else { col } as usize];
-    Data::F32((0..rows).flat_map(|row| (0..cols).map(move |col| (row, col))).map(|(row, col)| of(row, col) * r.normal()).collect())
+    Data::F32(
+        (0..rows)
+            .flat_map(|row| (0..cols).map(move |col| (row, col)))
+            .map(|(row, col)| of(row, col) * r.normal())
+            .collect(),
+    )
 }
 
 fn bytes(r: &mut Rng, n: u32, byte: impl Fn(&mut Rng) -> u8) -> Data {
@@ -62,13 +67,21 @@ pub fn all() -> Vec<Case> {
         let (rows, outs, dim, group) = (40, 700, 96, 32);
         let codes = bytes(r, outs * 32, |r| (0..4).fold(0, |byte, i| byte | (r.below(3) as u8) << (2 * i)));
         let scales = Data::F32((0..outs * dim / group).map(|_| f16::from_f32(0.1 * r.f32()).to_f32()).collect());
-        let args = ternary_matmul_backward_input::TernaryMatmulBackwardInputArgs { rows, outs, dim, group, x_row: 0, beta: 0.0 };
+        let args = ternary_matmul_backward_input::TernaryMatmulBackwardInputArgs {
+            rows,
+            outs,
+            dim,
+            group,
+            x_row: 0,
+            beta: 0.0,
+        };
         let dy = matrix(r, [rows, outs], size, false);
         cases.push(case(&ops::TERNARY_MATMUL_BACKWARD_INPUT, args, name, vec![dy, codes, scales, out(rows * dim)]));
 
         let (rows, outs, dim) = (700, 40, 96);
         let args = ternary_matmul_backward_weight::TernaryMatmulBackwardWeightArgs { rows, outs, dim, x_row: 0 };
-        let (dy, xq) = (matrix(r, [rows, outs], size, true), bytes(r, rows * dim, |r| (r.below(255) as i16 - 127) as i8 as u8));
+        let (dy, xq) =
+            (matrix(r, [rows, outs], size, true), bytes(r, rows * dim, |r| (r.below(255) as i16 - 127) as i8 as u8));
         let step = Data::F32((0..rows).map(|_| 0.01 * (3.0 * r.normal()).exp()).collect());
         let dw = Data::F32(vec![0.0; (outs * dim) as usize]);
         cases.push(case(&ops::TERNARY_MATMUL_BACKWARD_WEIGHT, args, name, vec![dy, xq, step, dw]));
@@ -104,7 +117,10 @@ fn attention(cases: &mut Vec<Case>, r: &mut Rng) {
             Data::F32((0..2 * n).map(|i| if i < n { 4.0 + r.f32() } else { 0.0 }).collect())
         };
         let args = attention_backward_q::AttentionBackwardQArgs { batch, seq, heads, kv_heads, head_dim, scale };
-        let data = inputs(r).into_iter().chain([matrix(r, q, normal, true), stats(r), positions(), out(q[0] * q[1])]).collect();
+        let data = inputs(r)
+            .into_iter()
+            .chain([matrix(r, q, normal, true), stats(r), positions(), out(q[0] * q[1])])
+            .collect();
         cases.push(case(&ops::ATTENTION_BACKWARD_Q, args, name, data));
         let args = attention_backward_kv::AttentionBackwardKvArgs { batch, seq, heads, kv_heads, head_dim, scale };
         let inputs = [matrix(r, q, normal, true), matrix(r, kv, normal, true), matrix(r, kv, normal, true)];

@@ -125,7 +125,9 @@ pub static NATIVE: &[Native] = &[
         // Rows of dy are read four elements at a time.
         takes: |words| TernaryMatmulBackwardInputArgs::from_words(words).outs.is_multiple_of(4),
         passes: &[
-            product("ternary_matmul_backward_input_tensor", 2 * ALONG + ACROSS, |words| Tiles::backward_input(words).grid()),
+            product("ternary_matmul_backward_input_tensor", 2 * ALONG + ACROSS, |words| {
+                Tiles::backward_input(words).grid()
+            }),
             pass("ternary_matmul_backward_input_tensor_finish", |words| Tiles::backward_input(words).sums()),
         ],
         scratch: |words| Tiles::backward_input(words).scratch(),

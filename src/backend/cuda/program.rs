@@ -66,7 +66,15 @@ impl CudaProgram {
         on.stream.synchronize().map_err(|e| failed(name, "making buffers", e))?;
         on.compile(plan)?;
         let steps = plan.graph.nodes.iter().map(|node| step(on, plan, &slices, shared, node)).collect::<Result<_>>()?;
-        Ok(CudaProgram { on: name.clone(), stream: on.stream.clone(), buffers, scratch, steps, graphs: Graphs::default(), fault: None })
+        Ok(CudaProgram {
+            on: name.clone(),
+            stream: on.stream.clone(),
+            buffers,
+            scratch,
+            steps,
+            graphs: Graphs::default(),
+            fault: None,
+        })
     }
 
     /// Bytes of the scratch memory.
@@ -116,7 +124,8 @@ impl CudaProgram {
 
     /// Captures a section and launches it, or launches its nodes where the driver refuses.
     fn capture(&mut self, nodes: Range<usize>) -> Result<()> {
-        let captured = Captured::new(&self.stream, || self.launch(nodes.clone()), |e| self.failed("capturing a section", e));
+        let captured =
+            Captured::new(&self.stream, || self.launch(nodes.clone()), |e| self.failed("capturing a section", e));
         let graph = captured.and_then(|graph| match graph.launch() {
             Ok(()) => Ok(graph),
             Err(e) => Err(self.failed("launching a section", e)),
