@@ -72,13 +72,26 @@ fn every_shader_compiles_with_nvrtc() {
 const MOST_REGISTERS: u32 = 128;
 /// Those of a native kernel: what a thread can have.
 const MOST_NATIVE: u32 = 255;
-/// Instructions for each product on tensor cores, in a loop: while one product runs, so many can be issued.
-const MOST_SLOTS: f64 = 6.0;
-/// The same where a group of weights has 64, whose sums are added up after every step.
+/// Kernels whose innermost loops are mostly multiply-adds of f32, and their least share of these loops: of attention they hold
+/// the loads of a step besides.
+const PRODUCTS: [(&str, f64); 7] = [
+    ("attention", 0.8),
+    ("attention_backward_kv", 0.8),
+    ("attention_backward_q", 0.8),
+    ("matmul", 0.85),
+    ("matmul_add", 0.85),
+    ("ternary_matmul_backward_input", 0.85),
+    ("ternary_matmul_backward_weight", 0.85),
+];
+/// Multiply-adds of such a loop, at least.
+const UNROLLED: usize = 128;
+/// Most instructions for each product of tiles in a loop of tensor cores: while one product runs, so many can be issued.
+const SLOTS: f64 = 6.0;
+/// The same of a loop of so many products: a group of 64 weights, whose sums are added up after every step.
 const SHORT_GROUP: (usize, f64) = (32, 9.5);
 
 #[test]
-fn kernels_stay_within_registers_and_issue_slots() {
+fn no_kernel_spills_and_products_multiply() {
     if !nvrtc() {
         return;
     }
@@ -91,14 +104,23 @@ fn kernels_stay_within_registers_and_issue_slots() {
             let most = if is_native { MOST_NATIVE } else { MOST_REGISTERS };
             let too_much = needs.iter().filter(|n| n.stack > 0 || n.registers > most);
             failures.extend(too_much.map(|n| format!("for {arch}: {n:?}")));
-            let loops = cubin::tensor_loops(&image, capability);
-            assert_eq!(is_native, !loops.is_empty(), "{name} for {arch}: {loops:?}");
-            for l in loops {
-                let slots = l.instructions as f64 / l.products as f64;
-                let cubin::TensorLoop { name, instructions, products } = &l;
-                println!("{arch} {name}: {instructions} instructions for {products} products, {slots:.2} for each");
-                let most = if *products == SHORT_GROUP.0 { SHORT_GROUP.1 } else { MOST_SLOTS };
-                if slots > most {
+            let loops = cubin::loops(&image, capability);
+            let inner = |l: &&cubin::Loop| !loops.iter().any(|other| other.is_within(l));
+            if let Some((_, least)) = PRODUCTS.iter().find(|(product, _)| *product == name) {
+                let products = loops.iter().filter(inner).filter(|l| l.multiply_adds >= UNROLLED);
+                let (all, wanted) = products.fold((0, 0), |(all, n), l| (all + l.code.len(), n + l.multiply_adds));
+                let share = wanted as f64 / all as f64;
+                if share.is_nan() || share < *least {
+                    failures.push(format!("for {arch}: {share:.3} of the innermost loops of {name} are multiply-adds"));
+                }
+            }
+            let tensor = cubin::tensor_loops(&loops);
+            assert_eq!(is_native, !tensor.is_empty(), "{name} for {arch}: {loops:?}");
+            for l in tensor {
+                let cubin::Way { products, instructions } = l.way;
+                let slots = instructions as f64 / products as f64;
+                println!("{arch} {}: {instructions} instructions for {products} products, {slots:.2} each", l.function);
+                if slots > if products == SHORT_GROUP.0 { SHORT_GROUP.1 } else { SLOTS } {
                     failures.push(format!("for {arch}: {slots:.2} instructions a product: {l:?}"));
                 }
             }
