@@ -14,6 +14,7 @@ const SYMBOL_BYTES: usize = 24;
 const INSTRUCTION: usize = 16;
 const OPERATION: u64 = 0x1ff;
 const BRANCH: u64 = 0x147;
+const EXIT: u64 = 0x14d;
 const MULTIPLY_ADD: u64 = 0x023;
 /// Products of tiles on tensor cores, of f16 and of int8.
 const TENSOR: [u64; 2] = [0x03c, 0x037];
@@ -115,8 +116,16 @@ pub struct Loop {
     pub code: Range<usize>,
     /// Multiply-adds of f32 among them.
     pub multiply_adds: usize,
-    /// Products of tiles on tensor cores among them.
-    pub tensor: usize,
+    /// On its best way: most products of tiles on tensor cores, then fewest instructions.
+    pub way: Way,
+}
+
+/// A way through a loop. It leaves out what seldom runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Way {
+    /// Products of tiles on tensor cores.
+    pub products: usize,
+    pub instructions: usize,
 }
 
 impl Loop {
@@ -127,6 +136,62 @@ impl Loop {
     }
 }
 
+/// The instructions of a function, two words each.
+struct Code {
+    words: Vec<[u64; 2]>,
+    capability: (usize, usize),
+}
+
+impl Code {
+    fn operation(&self, i: usize) -> u64 {
+        self.words[i][0] & OPERATION
+    }
+
+    /// Where a branch goes.
+    fn target(&self, i: usize) -> Option<usize> {
+        let [low, high] = self.words[i];
+        if self.operation(i) != BRANCH {
+            return None;
+        }
+        // The distance from the next instruction, in units of four bytes. From 9.0 on, its lowest byte stands apart.
+        let upper = ((low >> 34 | (high & 0x3ffff) << 30) as i64) << 16 >> 16;
+        let distance = if self.capability < (9, 0) { upper } else { upper << 8 | (low >> 16 & 0xff) as i64 };
+        usize::try_from(i as i64 + 1 + distance * 4 / INSTRUCTION as i64).ok()
+    }
+
+    /// Whether it is the branch for a warp whose threads have diverged.
+    fn is_for_diverged(&self, i: usize) -> bool {
+        self.words[i][1] & 1 << 27 != 0
+    }
+
+    /// Whether the instruction behind it may be next: not behind a branch or an exit without a condition.
+    fn falls_through(&self, i: usize) -> bool {
+        let [low, high] = self.words[i];
+        let branch = self.operation(i) == BRANCH && high >> 23 & 0x1f == 7;
+        !((branch || self.operation(i) == EXIT) && low >> 12 & 0xf == 7)
+    }
+
+    /// The best way through a loop, which goes forward. None where its end cannot be reached.
+    fn way(&self, code: &Range<usize>) -> Option<Way> {
+        // Most products, then fewest instructions, before each instruction.
+        let mut best: Vec<Option<(usize, isize)>> = vec![None; code.len()];
+        best[0] = Some((0, 0));
+        for i in code.clone() {
+            let Some((products, less)) = best[i - code.start] else { continue };
+            let here = (products + usize::from(TENSOR.contains(&self.operation(i))), less - 1);
+            if i + 1 == code.end {
+                return Some(Way { products: here.0, instructions: here.1.unsigned_abs() });
+            }
+            let branch = self.target(i).filter(|to| !self.is_for_diverged(i) && (i + 1..code.end).contains(to));
+            for next in self.falls_through(i).then_some(i + 1).into_iter().chain(branch) {
+                let there = &mut best[next - code.start];
+                *there = (*there).max(Some(here));
+            }
+        }
+        None
+    }
+}
+
 /// The loops of every function in an image for a compute capability.
 pub fn loops(image: &[u8], capability: (usize, usize)) -> Vec<Loop> {
     let elf = Elf::new(image);
@@ -134,21 +199,31 @@ pub fn loops(image: &[u8], capability: (usize, usize)) -> Vec<Loop> {
     for section in &elf.sections {
         let Some(function) = elf.name(section).strip_prefix(".text.") else { continue };
         let words = |i: usize| [0, 8].map(|half| elf.long(section.at + i * INSTRUCTION + half) as u64);
-        let count = section.bytes / INSTRUCTION;
-        for (i, [low, high]) in (0..count).map(|i| (i, words(i))).filter(|(_, [low, _])| low & OPERATION == BRANCH) {
-            // The distance from the next instruction, in units of four bytes. From 9.0 on, its lowest byte stands apart.
-            let upper = ((low >> 34 | (high & 0x3ffff) << 30) as i64) << 16 >> 16;
-            let distance = if capability < (9, 0) { upper } else { upper << 8 | (low >> 16 & 0xff) as i64 };
-            let to = i as i64 + 1 + distance * 4 / INSTRUCTION as i64;
+        let code = Code { words: (0..section.bytes / INSTRUCTION).map(words).collect(), capability };
+        for i in 0..code.words.len() {
             // The last instruction of a function branches to itself.
-            if !(0..i as i64).contains(&to) {
-                continue;
-            }
-            let code = to as usize..i + 1;
-            let count = |wanted: &[u64]| code.clone().filter(|i| wanted.contains(&(words(*i)[0] & OPERATION))).count();
-            let (multiply_adds, tensor) = (count(&[MULTIPLY_ADD]), count(&TENSOR));
-            found.push(Loop { function: function.to_string(), code, multiply_adds, tensor });
+            let Some(to) = code.target(i).filter(|to| *to < i) else { continue };
+            let its = to..i + 1;
+            let multiply_adds = its.clone().filter(|i| code.operation(*i) == MULTIPLY_ADD).count();
+            let way = code.way(&its).unwrap_or_default();
+            found.push(Loop { function: function.to_string(), code: its, multiply_adds, way });
         }
     }
     found
+}
+
+/// The innermost of the loops that multiply on tensor cores.
+pub fn tensor_loops(loops: &[Loop]) -> Vec<&Loop> {
+    let mut all: Vec<&Loop> = loops.iter().filter(|l| l.way.products > 0).collect();
+    all.sort_by_key(|l| l.code.len());
+    let mut inner: Vec<&Loop> = Vec::new();
+    for l in all {
+        let apart = |other: &&Loop| {
+            l.function != other.function || l.code.end <= other.code.start || other.code.end <= l.code.start
+        };
+        if inner.iter().all(apart) {
+            inner.push(l);
+        }
+    }
+    inner
 }
