@@ -4,6 +4,8 @@
 //#import gemm
 //#import gemm_tile SIDE=64
 //#import gemm_tile SIDE=128
+//#import words FACTOR=a
+//#import words FACTOR=b
 //#import block FACTOR=a
 //#import block FACTOR=b
 

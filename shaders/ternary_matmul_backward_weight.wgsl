@@ -3,6 +3,7 @@
 //#import gemm
 //#import gemm_tile SIDE=64
 //#import gemm_tile SIDE=128
+//#import words FACTOR=dy
 //#import block FACTOR=dy
 
 struct Args { rows: u32, outs: u32, dim: u32, x_row: u32 }

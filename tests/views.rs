@@ -5,7 +5,9 @@ mod common;
 
 use common::backends;
 use cpu_kernels::ops::copy::CopyArgs;
-use nanotern::backend::Program;
+use half::f16;
+use half::slice::HalfFloatSliceExt;
+use nanotern::backend::{Backend, Program};
 use nanotern::graph::{DType, Graph, Kind, MAX_BINDING, Plan, TensorId};
 use nanotern::infer::{Engine, EngineOptions};
 use nanotern::model::{PRESETS, Preset};
@@ -97,11 +99,16 @@ fn a_view_starts_where_every_device_can_bind() {
     g.rows(t, 32..64);
 }
 
-/// Runs a graph on the CPU; `fill` writes the inputs. Temporaries keep their contents, so that all can be read.
-fn run(mut g: Graph, fill: impl FnOnce(&mut Program)) -> Program {
+/// A graph on a device. Temporaries keep their contents, so that all can be read.
+fn start(mut g: Graph, backend: &Backend) -> Program {
     g.tensors.iter_mut().filter(|t| t.kind == Kind::Temp).for_each(|t| t.kind = Kind::Persistent);
+    backend.prepare(Arc::new(Plan::new(g))).unwrap()
+}
+
+/// Runs a graph on the CPU; `fill` writes the inputs.
+fn run(g: Graph, fill: impl FnOnce(&mut Program)) -> Program {
     let nodes = 0..g.nodes.len();
-    let mut program = common::fastest().prepare(Arc::new(Plan::new(g))).unwrap();
+    let mut program = start(g, &common::fastest());
     fill(&mut program);
     program.run(nodes).unwrap();
     program
@@ -144,6 +151,32 @@ fn a_large_table_is_the_embedding_and_the_head_that_a_whole_one_is() {
         assert_eq!((y, &dtable[row * DIM..][..DIM]), (&table_values[row * DIM..][..DIM], dy), "row {row}");
     }
     assert_eq!(dtable.iter().filter(|v| **v != 0.0).count(), x_values.iter().filter(|v| **v != 0.0).count());
+}
+
+/// The embedding and the logits of an f16 table have the bits that its values give as f32.
+#[test]
+fn an_f16_table_gives_the_bits_of_its_values() {
+    const VOCAB: usize = 1000;
+    let values: Vec<f16> = pattern(VOCAB * DIM).into_iter().map(|v| f16::from_f32(v * v * v * v)).collect();
+    assert!(values.iter().any(|v| !v.is_normal() && v.to_bits() != 0), "some are below the smallest normal f16");
+    let widened: Vec<f32> = values.iter().map(|v| v.to_f32()).collect();
+    for (name, backend) in backends() {
+        for rows in [1, 4, 8, 70] {
+            let mut g = Graph::new();
+            let tables = [DType::F16, DType::F32].map(|dtype| g.persistent("table", &[VOCAB, DIM], dtype));
+            let ids = g.persistent("ids", &[rows], DType::U32);
+            let x = g.persistent("x", &[rows, DIM], DType::F32);
+            let results = tables.map(|table| [g.embedding(ids, table), g.linear(x, table, 0..rows)]);
+            let mut program = start(g, &backend);
+            program.write::<u16>(tables[0], values.reinterpret_cast());
+            program.write(tables[1], &widened);
+            program.write(ids, &(0..rows as u32).map(|r| r * 377 % VOCAB as u32).collect::<Vec<_>>());
+            program.write(x, &pattern(rows * DIM));
+            program.run(0..4).unwrap();
+            let [half, float] = results.map(|results| results.map(|t| program.read::<u32>(t).unwrap()));
+            assert!(half == float && half.iter().flatten().any(|y| *y != 0), "{rows} rows on {name}");
+        }
+    }
 }
 
 #[test]
@@ -218,11 +251,15 @@ fn presets_bind_no_more_than_every_device_allows() {
         let shape = StepShape { batch: 8192 / model.seq_len, seq: model.seq_len, accum: 1, recompute: false };
         let step = TrainStep::build(model, *vocab, shape, &OptimConfig::default());
         let engine = Engine::empty(model, *vocab, &[], &common::fastest(), EngineOptions::default()).unwrap();
+        let table = engine.plan().graph.tensors.iter().position(|t| t.name == "embed.weight.f16").unwrap();
+        let slot = engine.plan().slots.iter().find(|slot| slot.tensors[0].index() == table).unwrap();
+        assert_eq!(slot.bytes, 2 * vocab * model.dim, "{name}: bytes of the table");
         for (what, plan) in [("training", &*step.plan), ("decoding", engine.plan())] {
             let bound = plan.graph.nodes.iter().flat_map(|node| node.tensors.iter().map(move |t| (node, *t)));
             let (node, t) = bound.max_by_key(|(_, t)| plan.bound(*t)).unwrap();
             let bytes = plan.bound(t);
-            println!("{name}, {what}: {} MiB of {}", bytes >> 20, plan.graph.tensor(t).name);
+            let (all, what_bound) = (plan.bytes() >> 20, &plan.graph.tensor(t).name);
+            println!("{name}, {what}: {all} MiB in all, at most {} MiB of {what_bound}", bytes >> 20);
             assert!(
                 bytes <= MAX_BINDING,
                 "{name}, {what}: {} binds {bytes} bytes of {}",

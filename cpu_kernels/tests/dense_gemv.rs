@@ -4,16 +4,13 @@ use cpu_kernels::matrix::dense_gemv::DensePanels;
 use cpu_kernels::matrix::gemm::{Gemm, Mat};
 use cpu_kernels::ops::{COPY, MATMUL, copy::CopyArgs, matmul::MatmulArgs};
 use cpu_kernels::{Args, Bind, CpuProgram, Level, Step};
+use half::f16;
 
 mod random;
 use random::Rng;
 
 fn bits(x: &[f32]) -> Vec<u32> {
     x.iter().map(|x| x.to_bits()).collect()
-}
-
-fn half(x: f32) -> f32 {
-    cpu_kernels::ops::round_f16::round(x)
 }
 
 #[test]
@@ -23,13 +20,18 @@ fn the_bits_are_those_of_the_large_product() {
         [(1, 1, 1), (1, 64, 256), (2, 65, 7), (3, 200, 257), (4, 63, 600), (1, 130, 1024), (9, 70, 300)]
     {
         let x: Vec<f32> = (0..rows * dim).map(|_| rng.symmetric()).collect();
-        for round in [half, |x| x] {
-            let w: Vec<f32> = (0..outs * dim).map(|_| round(rng.symmetric())).collect();
-            for level in Level::available() {
-                let mut want = vec![0.0; rows * outs];
-                let product = Gemm::new((rows, outs, dim), Mat::row_major(&x, dim), Mat::transposed(&w, dim));
-                product.run(level, &mut want, outs);
-                let panels = DensePanels::new(level, &w, outs, dim);
+        let halves: Vec<f16> = (0..outs * dim).map(|_| f16::from_f32(rng.symmetric())).collect();
+        let widened: Vec<f32> = halves.iter().map(|w| w.to_f32()).collect();
+        let floats: Vec<f32> = (0..outs * dim).map(|_| rng.symmetric()).collect();
+        for level in Level::available() {
+            let large = |w: &[f32]| {
+                let mut y = vec![0.0; rows * outs];
+                let product = Gemm::new((rows, outs, dim), Mat::row_major(&x, dim), Mat::transposed(w, dim));
+                product.run(level, &mut y, outs);
+                y
+            };
+            let of_half = DensePanels::of_half(level, &halves, outs, dim);
+            for (panels, want) in [(DensePanels::new(&floats, outs, dim), large(&floats)), (of_half, large(&widened))] {
                 for parts in [1, 2, 3] {
                     let mut y = vec![f32::NAN; rows * outs + 1];
                     // SAFETY: y holds the result, and the parts run one after the other.

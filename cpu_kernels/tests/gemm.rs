@@ -5,6 +5,8 @@ use cpu_kernels::{
     matrix::gemm::{Gemm, Mat},
 };
 
+use half::f16;
+
 mod random;
 use random::{Rng, pack_codes};
 
@@ -14,6 +16,8 @@ struct Operand {
     cols: usize,
     kind: Kind,
     data: Vec<f32>,
+    /// `data`, rounded.
+    halves: Vec<f16>,
     bytes: Vec<u8>,
     codes: Vec<i8>,
     group: usize,
@@ -24,6 +28,8 @@ enum Kind {
     RowMajor,
     ColMajor,
     Strided,
+    HalfRowMajor,
+    HalfColMajor,
     Ternary,
     Int8,
 }
@@ -32,17 +38,19 @@ impl Operand {
     fn new(rng: &mut Rng, kind: Kind, rows: usize, cols: usize) -> Self {
         let group = [128, 64, 32].into_iter().find(|&g| cols.is_multiple_of(g)).unwrap_or(1);
         let len = match kind {
-            Kind::RowMajor | Kind::ColMajor => rows * cols,
+            Kind::RowMajor | Kind::ColMajor | Kind::HalfRowMajor | Kind::HalfColMajor => rows * cols,
             Kind::Strided => rows * (3 * cols + 2),
             Kind::Ternary => rows * (cols / group),
             Kind::Int8 => rows,
         };
+        let data: Vec<f32> = (0..len).map(|_| rng.symmetric()).collect();
         let trits: Vec<i8> = (0..rows * cols).map(|_| rng.below(3) as i8 - 1).collect();
         Self {
             rows,
             cols,
             kind,
-            data: (0..len).map(|_| rng.symmetric()).collect(),
+            halves: data.iter().map(|x| f16::from_f32(*x)).collect(),
+            data,
             bytes: pack_codes(&trits, cols),
             codes: if kind == Kind::Ternary { trits } else { (0..rows * cols).map(|_| rng.int8()).collect() },
             group,
@@ -53,6 +61,8 @@ impl Operand {
         match self.kind {
             Kind::RowMajor => Mat::row_major(&self.data, self.cols),
             Kind::ColMajor => Mat::transposed(&self.data, self.rows),
+            Kind::HalfRowMajor => Mat::Half { data: &self.halves, row_stride: self.cols, col_stride: 1 },
+            Kind::HalfColMajor => Mat::Half { data: &self.halves, row_stride: 1, col_stride: self.rows },
             Kind::Strided => Mat::Dense { data: &self.data, row_stride: 3 * self.cols + 2, col_stride: 3 },
             Kind::Ternary => {
                 Mat::Ternary { codes: &self.bytes, scales: &self.data, group: self.group, cols: self.cols }
@@ -66,6 +76,8 @@ impl Operand {
         let at = |i: usize, j: usize| match self.kind {
             Kind::RowMajor => self.data[i * self.cols + j],
             Kind::ColMajor => self.data[j * self.rows + i],
+            Kind::HalfRowMajor => self.halves[i * self.cols + j].to_f32(),
+            Kind::HalfColMajor => self.halves[j * self.rows + i].to_f32(),
             Kind::Strided => self.data[i * (3 * self.cols + 2) + 3 * j],
             Kind::Ternary => {
                 f32::from(self.codes[i * self.cols + j]) * self.data[i * (self.cols / self.group) + j / self.group]
@@ -90,7 +102,7 @@ fn bits(x: &[f32]) -> Vec<u32> {
     x.iter().map(|x| x.to_bits()).collect()
 }
 
-const KINDS: [(Kind, Kind); 8] = [
+const KINDS: [(Kind, Kind); 11] = [
     (Kind::RowMajor, Kind::RowMajor),
     (Kind::RowMajor, Kind::ColMajor),
     (Kind::ColMajor, Kind::RowMajor),
@@ -99,6 +111,9 @@ const KINDS: [(Kind, Kind); 8] = [
     (Kind::ColMajor, Kind::Int8),
     (Kind::Strided, Kind::Strided),
     (Kind::Int8, Kind::Ternary),
+    (Kind::RowMajor, Kind::HalfRowMajor),
+    (Kind::ColMajor, Kind::HalfColMajor),
+    (Kind::HalfColMajor, Kind::RowMajor),
 ];
 
 const SHAPES: [(usize, usize, usize); 9] = [

@@ -183,7 +183,7 @@ fn weights_whose_size_wraps() {
 #[test]
 #[should_panic(expected = "of 0 values")]
 fn a_table_whose_size_wraps() {
-    DensePanels::new(Level::Scalar, &[], FAR, 16);
+    DensePanels::new(&[], FAR, 16);
 }
 
 #[test]

@@ -1,22 +1,7 @@
-// Reads a matrix of `size` rows and columns that begins at element `start` of the buffer FACTOR.
-
-fn FACTOR_element(i: u32) -> u32 {
-    return bitcast<u32>(FACTOR[i / 4u][i % 4u]);
-}
-
-// The first `n` elements from `i`, and zeros.
-fn FACTOR_elements(i: u32, n: u32) -> vec4<u32> {
-    var words: vec4<u32>;
-    if n > 0u { words.x = FACTOR_element(i); }
-    if n > 1u { words.y = FACTOR_element(i + 1u); }
-    if n > 2u { words.z = FACTOR_element(i + 2u); }
-    if n > 3u { words.w = FACTOR_element(i + 3u); }
-    return words;
-}
-
-fn FACTOR_vec4(i: u32) -> vec4<u32> {
-    return bitcast<vec4<u32>>(FACTOR[i / 4u]);
-}
+// Reads a matrix of `size` rows and columns that begins at element `start` of the buffer FACTOR. `words` defines these for f32;
+// an op may define them otherwise:
+//   FACTOR_elements(i, n) -> vec4<u32>: what holds the first `n` elements from `i` of four, and zeros
+//   FACTOR_vec4(i) -> vec4<u32>: what holds four elements from `i`, a multiple of 4
 
 // Rows row..row + 4, columns col..col + 4; zero outside the matrix.
 fn FACTOR_block(start: u32, row: u32, col: u32, size: vec2<u32>) -> Block {

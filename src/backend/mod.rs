@@ -168,10 +168,7 @@ impl Program {
             Device::Cpu(_) => nodes.len(),
             Device::Wgpu(program) => program.dispatches(nodes),
             #[cfg(feature = "cuda")]
-            Device::Cuda(_) => {
-                let nodes = self.plan.graph.nodes[nodes].iter();
-                nodes.flat_map(|n| n.op.passes.iter().filter(|p| !(p.grid)(&n.args).contains(&0))).count()
-            }
+            Device::Cuda(program) => program.dispatches(nodes),
         }
     }
 
@@ -213,7 +210,7 @@ impl Program {
             Device::Cpu(program) => program.run(nodes),
             Device::Wgpu(program) => program.run(nodes)?,
             #[cfg(feature = "cuda")]
-            Device::Cuda(program) => program.run(nodes)?,
+            Device::Cuda(program) => program.run(&self.plan, nodes)?,
         }
         Ok(())
     }

@@ -18,7 +18,7 @@ use std::ops::Range;
 pub const MAX_BINDING: usize = 128 << 20;
 /// Bytes of which the start of a view is a multiple: what every WebGPU device can start a binding at.
 const VIEW_ALIGN: usize = 256;
-/// Rows of which a part is a multiple, so that it starts at a multiple of [`VIEW_ALIGN`] bytes.
+/// Rows of whole words of which a part is a multiple, so that it starts at a multiple of [`VIEW_ALIGN`] bytes.
 const PART_ROWS: usize = VIEW_ALIGN / 4;
 
 /// A tensor of a [`Graph`].

@@ -14,11 +14,13 @@ pub enum Access {
     ReadWrite,
 }
 
-/// The type of a buffer's elements. Shaders see four `I8` or `U8` in each word.
+/// The type of a buffer's elements. Shaders see two `F16` in each word, and four `I8` or `U8`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DType {
     /// 32-bit float.
     F32,
+    /// 16-bit float.
+    F16,
     /// 32-bit unsigned integer.
     U32,
     /// 8-bit signed integer.
@@ -32,6 +34,7 @@ impl DType {
     pub fn bytes(self) -> usize {
         match self {
             DType::F32 | DType::U32 => 4,
+            DType::F16 => 2,
             DType::I8 | DType::U8 => 1,
         }
     }

@@ -2,11 +2,11 @@
 
 use crate::backend::Program;
 use crate::formats::{ModelFile, Tensor, TensorData};
-use crate::model::{Model, Value};
+use crate::model::{Form, Model, Value};
 use crate::{Error, Result};
 use half::slice::HalfFloatSliceExt;
 
-/// Writes every weight of `file` to the tensors that `model` declared in `program`'s graph.
+/// Writes every weight of `file` to the tensors that `model`, declared for inference, has in `program`'s graph.
 ///
 /// # Errors
 /// [`Error::Model`] names a weight that the file lacks, that the model does not have, or that has another form.
@@ -19,32 +19,24 @@ pub fn load_weights(program: &mut Program, model: &Model, file: &ModelFile) -> R
     file.tensors.iter().try_for_each(|tensor| load_tensor(program, model, tensor))
 }
 
-/// Values that are converted at once.
-const AT_ONCE: usize = 1 << 20;
-
 /// Writes one weight; errors as [`load_weights`].
 pub fn load_tensor(program: &mut Program, model: &Model, tensor: &Tensor) -> Result<()> {
     let name = &tensor.name;
     let weight = model.weights.iter().find(|weight| weight.name == *name);
     let weight = weight.ok_or_else(|| Error::Model(format!("{name} is not a tensor of the model")))?;
-    match (&weight.value, &tensor.data) {
-        (Value::Dense(id), TensorData::F32(values)) => program.write(*id, values),
-        (Value::Dense(id), TensorData::F16(values)) => {
-            assert_eq!(values.len(), weight.elements(), "values of {name}");
-            for (i, part) in values.chunks(AT_ONCE).enumerate() {
-                program.write_part(*id, i * AT_ONCE, &part.to_f32_vec());
-            }
-        }
-        (Value::Ternary(w), TensorData::Ternary(t)) => {
+    match (weight.form, weight.value, &tensor.data) {
+        (Form::F32, Value::Dense(id), TensorData::F32(values)) => program.write(id, values),
+        (Form::F16, Value::Dense(id), TensorData::F16(values)) => program.write::<u16>(id, values.reinterpret_cast()),
+        (_, Value::Ternary(w), TensorData::Ternary(t)) => {
             program.write(w.codes, &t.codes);
             program.write(w.scales, &t.scales);
         }
-        (Value::Int8(w), TensorData::Int8(t)) => {
+        (_, Value::Int8(w), TensorData::Int8(t)) => {
             program.write(w.codes, &t.codes);
             program.write(w.scales, &t.scales);
         }
-        (_, data) => {
-            let (have, form) = (data.kind(), weight.form);
+        (form, _, data) => {
+            let have = data.kind();
             return Err(Error::Model(format!("{name} is stored as {have}; the model needs {form:?}")));
         }
     }

@@ -12,7 +12,7 @@ use std::ops::Range;
 pub enum Form {
     /// f32 values.
     F32,
-    /// f16 values. A device holds them as f32.
+    /// f16 values. In training, a device holds them as f32.
     F16,
     /// int8 values with one f16 scale for every 32 of a row.
     Int8,
@@ -284,7 +284,10 @@ impl<'a> Builder<'a> {
         let outs = shape.iter().product::<usize>() / inputs;
         let value = match form {
             Form::F32 => Value::Dense(latent.unwrap_or_else(|| self.g.persistent(name, shape, DType::F32))),
-            Form::F16 => Value::Dense(self.g.persistent(&format!("{name}.f16"), shape, DType::F32)),
+            Form::F16 => {
+                let dtype = if self.training { DType::F32 } else { DType::F16 };
+                Value::Dense(self.g.persistent(&format!("{name}.f16"), shape, dtype))
+            }
             Form::Int8 => Value::Int8(self.g.int8_weight(name, outs, inputs)),
             Form::Ternary { group } => Value::Ternary(self.g.ternary_weight(name, outs, inputs, group)),
         };

@@ -1,20 +1,21 @@
 //! Token embedding, the first op of every model. Its gradient needs the rows sorted by id, so the model appends it
 //! explicitly.
 
-use super::{EMBEDDING, EMBEDDING_BACKWARD, EMBEDDING_INT8, Int8Weight};
+use super::{EMBEDDING, EMBEDDING_BACKWARD, EMBEDDING_F16, EMBEDDING_INT8, Int8Weight};
 use crate::graph::{DType, Graph, TensorId};
 use cpu_kernels::ops::embedding_int8::EmbeddingInt8Args;
 use cpu_kernels::{ops::embedding::EmbeddingArgs, ops::embedding_backward::EmbeddingBackwardArgs};
 
 impl Graph {
-    /// Rows `ids` (rows) of the f32 table (vocab, dim) -> (rows, dim).
+    /// Rows `ids` (rows) of the f32 or f16 table (vocab, dim) -> (rows, dim).
     pub fn embedding(&mut self, ids: TensorId, table: TensorId) -> TensorId {
         let rows = self.tensor(ids).elements();
         let (_, dim) = self.matrix(table);
         let y = self.temp("embed", &[rows, dim], DType::F32);
+        let op = if self.tensor(table).dtype == DType::F16 { &EMBEDDING_F16 } else { &EMBEDDING };
         let mut first = 0;
         for table in self.parts(table) {
-            self.push(&EMBEDDING, EmbeddingArgs { rows: rows as u32, dim: dim as u32, first }, &[ids, table, y]);
+            self.push(op, EmbeddingArgs { rows: rows as u32, dim: dim as u32, first }, &[ids, table, y]);
             first += self.shape(table)[0] as u32;
         }
         y

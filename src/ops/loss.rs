@@ -23,7 +23,7 @@ pub const IGNORE: u32 = u32::MAX;
 /// The language-model head: its weight and its input.
 #[derive(Clone, Copy, Debug)]
 pub enum Head {
-    /// An f32 weight: a matrix of its own, or the embedding.
+    /// An f32 or f16 weight: a matrix of its own, or the embedding.
     Dense {
         /// (rows, dim): the final hidden state.
         x: TensorId,

@@ -1,12 +1,12 @@
 //! f32 matrix products.
 
-use super::{MATMUL, MATMUL_ADD};
+use super::{MATMUL, MATMUL_ADD, MATMUL_F16};
 use crate::graph::{Backward, DType, Graph, Node, TensorId};
 use cpu_kernels::{Args, ops::matmul::MatmulArgs, ops::matmul_add::MatmulAddArgs};
 use std::ops::Range;
 
 impl Graph {
-    /// y = x w^T for the rows `rows` of x (any, dim), with w (outs, dim) -> (rows.len(), outs).
+    /// y = x w^T for the rows `rows` of x (any, dim), with an f32 or f16 matrix w (outs, dim) -> (rows.len(), outs).
     ///
     /// # Panics
     /// When the shapes do not match or `rows` exceeds x.
@@ -22,7 +22,8 @@ impl Graph {
             a_offset: (rows.start * dim) as u32,
             ..MatmulArgs::default()
         };
-        self.push(&MATMUL, args, &[x, w, y]);
+        let op = if self.tensor(w).dtype == DType::F16 { &MATMUL_F16 } else { &MATMUL };
+        self.push(op, args, &[x, w, y]);
         y
     }
 

@@ -17,11 +17,12 @@ mod norm;
 mod optimizer;
 mod sampling;
 mod tiles;
+mod wgsl;
 
 use crate::graph::{Access, Accumulate, Backward, Binding, DType, Grad, Graph, Op, Pass, TensorId};
 use cpu_kernels::Args;
 use std::ops::Range;
-use tiles::{LARGE, Product, SMALL};
+use tiles::{LARGE, Product, SMALL, is_few};
 
 pub use attention::{MAX_HEAD_DIM, rope_table};
 pub use bitlinear::{Int8Weight, MAX_GROUP, QuantRows, TernaryWeight, packed_row_bytes};
@@ -31,6 +32,9 @@ pub use loss::{Head, IGNORE, Targets};
 pub(crate) use optimizer::STATS_RING;
 pub use optimizer::{AdamW, Lion, Muon, MuonMatrix, StepControl};
 pub use sampling::{SampleRow, SamplingState};
+#[cfg(target_arch = "wasm32")]
+pub(crate) use wgsl::bare;
+pub(crate) use wgsl::wgsl;
 
 /// Appends the gradients of `nodes` of the graph, given `seeds`: pairs of one of their outputs and its gradient.
 pub fn backward<'g>(g: &'g mut Graph, nodes: Range<usize>, seeds: &[(TensorId, TensorId)]) -> Backward<'g> {
@@ -86,11 +90,6 @@ fn sample_blocks(a: cpu_kernels::ops::sample::SampleArgs) -> [u32; 3] {
     [a.vocab.div_ceil(1024), a.rows, 1]
 }
 
-/// Whether [`few_rows`] of a times transposed b are wanted.
-fn is_few(a: cpu_kernels::ops::matmul::MatmulArgs) -> bool {
-    a.m <= FEW_ROWS && a.a_transposed == 0 && a.b_transposed != 0
-}
-
 fn product(factors: &[u32]) -> u64 {
     factors.iter().map(|f| u64::from(*f)).product()
 }
@@ -113,7 +112,7 @@ macro_rules! ops {
         $(#[doc = concat!("The op `", stringify!($name), "`: `shaders/", stringify!($name), ".wgsl`.")]
         pub static $id: Op = Op {
             name: stringify!($name),
-            shader: include_str!(concat!("../../shaders/", stringify!($name), ".wgsl")),
+            shader: wgsl!(include_str!(concat!("../../shaders/", stringify!($name), ".wgsl"))),
             kernel: &cpu_kernels::ops::$id,
             fields: cpu_kernels::ops::$name::$args::FIELDS,
             bindings: &[$(Binding { name: stringify!($buf), access: access!($access), dtype: DType::$dtype }),*],
@@ -170,6 +169,8 @@ ops! {
         pass longer_runs |a| groups(a.rows.div_ceil(ID_ROWS) * a.dim.div_ceil(WORKGROUP)),
         scratch |a| a.rows.div_ceil(ID_ROWS) as usize * a.dim as usize, work |a| product(&[a.rows, a.dim]);
 
+    EMBEDDING_F16 = embedding_f16(EmbeddingArgs) [ids: r U32, table: r F16, y: rw F32]
+        grid |a| elements(a.rows * a.dim), work |a| product(&[a.rows, a.dim]);
     EMBEDDING_INT8 = embedding_int8(EmbeddingInt8Args) [ids: r U32, codes: r I8, scales: r F32, y: rw F32]
         grid |a| elements(a.rows * a.dim), work |a| product(&[a.rows, a.dim]);
 
@@ -217,12 +218,18 @@ ops! {
 
     MATMUL = matmul(MatmulArgs) [a: r F32, b: r F32, d: rw F32]
         grid |a| if is_few(a) { few_rows(a.m, a.n, a.batch) } else { Product::from(a).tiles(SMALL) },
-        pass large |a| if is_few(a) { [0; 3] } else { Product::from(a).tiles(LARGE) },
-        pass finish |a| if is_few(a) { [0; 3] } else { Product::from(a).sums(SMALL) },
-        pass finish_large |a| if is_few(a) { [0; 3] } else { Product::from(a).sums(LARGE) },
-        scratch |a| if is_few(a) { 0 } else { Product::from(a).scratch() },
+        pass large |a| Product::from(a).tiles(LARGE),
+        pass finish |a| Product::from(a).sums(SMALL), pass finish_large |a| Product::from(a).sums(LARGE),
+        scratch |a| Product::from(a).scratch(),
         work |a| product(&[a.m, a.n, a.k, a.batch]),
         flops |a| product(&[2, a.m, a.n, a.k, a.batch]), grad Append(matmul::matmul_grad);
+    MATMUL_F16 = matmul_f16(MatmulArgs) [a: r F32, b: r F16, d: rw F32]
+        grid |a| if is_few(a) { few_rows(a.m, a.n, a.batch) } else { Product::from(a).tiles(SMALL) },
+        pass large |a| Product::from(a).tiles(LARGE),
+        pass finish |a| Product::from(a).sums(SMALL), pass finish_large |a| Product::from(a).sums(LARGE),
+        scratch |a| Product::from(a).scratch(),
+        work |a| product(&[a.m, a.n, a.k, a.batch]),
+        flops |a| product(&[2, a.m, a.n, a.k, a.batch]);
     MATMUL_ADD = matmul_add(MatmulAddArgs) [a: r F32, b: r F32, c: r F32, d: w F32]
         grid |a| Product::from(a).tiles(SMALL), pass large |a| Product::from(a).tiles(LARGE),
         pass finish |a| Product::from(a).sums(SMALL), pass finish_large |a| Product::from(a).sums(LARGE),

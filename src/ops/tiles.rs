@@ -1,5 +1,6 @@
 //! How matrix products are divided among the workgroups of a GPU.
 
+use super::FEW_ROWS;
 use cpu_kernels::ops::matmul::MatmulArgs;
 use cpu_kernels::ops::matmul_add::MatmulAddArgs;
 use cpu_kernels::ops::ternary_matmul_backward_input::TernaryMatmulBackwardInputArgs;
@@ -20,6 +21,11 @@ const LEAST_PART: u32 = 64;
 /// Most words of the parts' results together: 128 MiB, which every device can bind.
 const SCRATCH: u64 = 32 << 20;
 
+/// Whether a product is one of few rows of a times transposed b, as in decoding.
+pub(super) fn is_few(a: MatmulArgs) -> bool {
+    a.m <= FEW_ROWS && a.a_transposed == 0 && a.b_transposed != 0
+}
+
 /// A batch of matrix products (m, k) x (k, n).
 #[derive(Clone, Copy)]
 pub(super) struct Product {
@@ -32,8 +38,10 @@ pub(super) struct Product {
 }
 
 impl From<MatmulArgs> for Product {
+    /// No product, where few rows are computed otherwise.
     fn from(a: MatmulArgs) -> Self {
-        Product { m: a.m, n: a.n, k: a.k, batch: a.batch, symmetric: a.symmetric != 0 }
+        let batch = if is_few(a) { 0 } else { a.batch };
+        Product { m: a.m, n: a.n, k: a.k, batch, symmetric: a.symmetric != 0 }
     }
 }
 

@@ -16,8 +16,8 @@ pub enum Buffer {
 
 /// Launches on the same buffers, one after the other.
 pub struct Call {
-    /// Each a function, by its number among those of all kernels, and its grid.
-    pub launches: Vec<(usize, [u32; 3])>,
+    /// Each a function, by its number among those of all kernels, its grid, and the bytes of shared memory that it adds.
+    pub launches: Vec<(usize, [u32; 3], u32)>,
     pub args: [u32; 16],
     pub buffers: Vec<Buffer>,
 }
@@ -51,9 +51,11 @@ impl Emulator {
         write!(source, "const Entry table[] = {{\n{table}}};\nconst size_t entries = {entries};\n").unwrap();
         let dir = TempDir::new().unwrap();
         std::fs::write(dir.path().join("kernels.cpp"), source).unwrap();
-        for words in
-            ["-std=c++17 -O1 -w -fPIC -c kernels.cpp", "kernels.o -o kernels", "kernels.o -shared -o libcuda.so.1"]
-        {
+        for words in [
+            "-std=c++17 -O1 -U_FORTIFY_SOURCE -w -fPIC -c kernels.cpp",
+            "kernels.o -o kernels",
+            "kernels.o -shared -o libcuda.so.1",
+        ] {
             let output = Command::new(&compiler).args(words.split(' ')).current_dir(dir.path()).output().unwrap();
             assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         }
@@ -72,7 +74,9 @@ impl Emulator {
         let mut input: Vec<u32> = Vec::new();
         for call in calls {
             input.push(call.launches.len() as u32);
-            input.extend(call.launches.iter().flat_map(|(function, [x, y, z])| [*function as u32, *x, *y, *z]));
+            input.extend(
+                call.launches.iter().flat_map(|(function, [x, y, z], shared)| [*function as u32, *x, *y, *z, *shared]),
+            );
             input.extend(call.args);
             input.push(call.buffers.len() as u32);
             for buffer in &call.buffers {

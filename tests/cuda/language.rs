@@ -164,7 +164,7 @@ fn what_wgsl_says_is_what_runs() {
     let mut args = [0; 16];
     args[0] = 7;
     let buffers = vec![Buffer::Words(INPUTS.map(|(_, value)| value).to_vec()), Buffer::Words(vec![0; 100])];
-    let results = emulator.run(&[Call { launches: vec![(0, [2, 1, 1])], args, buffers }]);
+    let results = emulator.run(&[Call { launches: vec![(0, [2, 1, 1], 0)], args, buffers }]);
     let results = &results[0][1];
     let wrong: Vec<String> = (results.iter().zip(&all))
         .filter(|(got, (_, expected))| *got != expected)

@@ -11,7 +11,7 @@ use nanotern::rng::Rng;
 pub enum Data {
     F32(Vec<f32>),
     U32(Vec<u32>),
-    /// int8 or packed codes.
+    /// int8, packed codes, or f16.
     Bytes(Vec<u8>),
     /// Poison, with a size in bytes.
     Out(usize),
@@ -65,6 +65,11 @@ fn normal(r: &mut Rng, n: u32, scale: f32) -> Data {
     Data::F32(values(r, n, scale))
 }
 
+/// f16 values.
+fn halves(r: &mut Rng, n: u32, scale: f32) -> Data {
+    Data::Bytes(values(r, n, scale).into_iter().flat_map(|v| half::f16::from_f32(v).to_le_bytes()).collect())
+}
+
 fn uniform(r: &mut Rng, n: u32, low: f32, high: f32) -> Data {
     Data::F32((0..n).map(|_| low + (high - low) * r.f32()).collect())
 }
@@ -102,6 +107,8 @@ fn embedding() -> Vec<Case> {
         let ids = |r: &mut Rng| below(r, rows, vocab + 2 * first);
         let data = |r: &mut Rng| vec![Data::U32(ids(r)), normal(r, vocab * dim, 0.02), normal(r, rows * dim, 1.0)];
         cases.push(exact(case(&ops::EMBEDDING, args, data)));
+        let data = |r: &mut Rng| vec![Data::U32(ids(r)), halves(r, vocab * dim, 0.02), normal(r, rows * dim, 1.0)];
+        cases.push(exact(case(&ops::EMBEDDING_F16, args, data)));
         let args = embedding_backward::EmbeddingBackwardArgs { rows, dim, first };
         let data = |r: &mut Rng| {
             let (ids, dy) = (ids(r), normal(r, rows * dim, 1.0));
@@ -122,6 +129,15 @@ fn embedding() -> Vec<Case> {
     let ids = || Data::U32(vec![3, 10, 1 << 26, 9, 67_108_867, u32::MAX, 0, 3]);
     let args = embedding::EmbeddingArgs { rows, dim, first: 0 };
     cases.push(exact(case(&ops::EMBEDDING, args, |r| vec![ids(), normal(r, vocab * dim, 0.02), out(rows * dim)])));
+    cases.push(exact(case(&ops::EMBEDDING_F16, args, |r| vec![ids(), halves(r, vocab * dim, 0.02), out(rows * dim)])));
+    // Every finite f16 value, also those that are not normal.
+    let (rows, dim) = (2 * 31, 1024);
+    let finite = (0..=u16::MAX).filter(|bits| half::f16::from_bits(*bits).is_finite());
+    let table = Data::Bytes(finite.flat_map(u16::to_le_bytes).collect());
+    let args = embedding::EmbeddingArgs { rows, dim, first: 0 };
+    let data = |_: &mut Rng| vec![Data::U32((0..rows).collect()), table, out(rows * dim)];
+    cases.push(exact(case(&ops::EMBEDDING_F16, args, data)));
+    let (rows, dim) = (8, 64);
     for first in [0, 1, 3] {
         let args = embedding_backward::EmbeddingBackwardArgs { rows, dim, first };
         let order = Data::U32(vec![6, 0, 7, 3, 1, 4, 8, u32::MAX]);
@@ -334,11 +350,12 @@ fn matmuls() -> Vec<Case> {
             let (a_offset, b_offset, d_offset) = [(0, 0, 0), (5, 2, 3)][(i + a_transposed as usize) % 2];
             let offsets = A { a_offset, b_offset, d_offset, ..A::default() };
             let args = A { m, n, k, batch, a_transposed, b_transposed, alpha: 0.7, beta, ..offsets };
-            let data = |r: &mut Rng| {
-                let [a, b] = [normal(r, a_offset + batch * m * k, 1.0), normal(r, b_offset + batch * k * n, 1.0)];
+            let data = |r: &mut Rng, b: fn(&mut Rng, u32, f32) -> Data| {
+                let [a, b] = [normal(r, a_offset + batch * m * k, 1.0), b(r, b_offset + batch * k * n, 1.0)];
                 vec![a, b, target(r, beta, d_offset + batch * m * n + 1)]
             };
-            cases.push(case(&ops::MATMUL, args, data));
+            cases.push(case(&ops::MATMUL, args, |r| data(r, normal)));
+            cases.push(case(&ops::MATMUL_F16, args, |r| data(r, halves)));
         }
     }
     // Parts of k; large tiles, for which there are enough of them or enough of k.
@@ -346,11 +363,12 @@ fn matmuls() -> Vec<Case> {
         [(70, 130, 301, 2, 1, 0), (132, 68, 520, 1, 0, 1), (700, 1301, 1030, 1, 0, 0)]
     {
         let args = A { m, n, k, batch, a_transposed, b_transposed, alpha: 0.7, beta: 1.0, ..A::default() };
-        let data = |r: &mut Rng| {
-            let [a, b] = [normal(r, batch * m * k, 1.0), normal(r, batch * k * n, 1.0)];
+        let data = |r: &mut Rng, b: fn(&mut Rng, u32, f32) -> Data| {
+            let [a, b] = [normal(r, batch * m * k, 1.0), b(r, batch * k * n, 1.0)];
             vec![a, b, normal(r, batch * m * n, 1.0)]
         };
-        cases.push(case(&ops::MATMUL, args, data));
+        cases.push(case(&ops::MATMUL, args, |r| data(r, normal)));
+        cases.push(case(&ops::MATMUL_F16, args, |r| data(r, halves)));
     }
     for (m, k, batch) in [(5, 9, 2), (70, 33, 1), (130, 64, 2), (130, 300, 1)] {
         let args = A { m, n: m, k, batch, b_transposed: 1, symmetric: 1, ..A::default() };

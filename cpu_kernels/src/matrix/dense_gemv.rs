@@ -1,16 +1,17 @@
-//! A few rows times a constant f32 matrix: y (rows, outs) = x (rows, dim) w^T, as the head of a model does for every token.
+//! A few rows times a constant matrix of floats: y (rows, outs) = x (rows, dim) w^T, as the head of a model does for every
+//! token.
 //!
 //! Such a product is bound by reading w, so w is kept in the order in which it is read: panels of 64 outputs, (dim, 64)
-//! each, and as f16 where every value is one, which trained tables are. An element is summed as [`Gemm`](crate::matrix::gemm::Gemm)
-//! sums it, chains of [`KC`] added in order, so it has the same bits.
+//! each. An element is summed as [`Gemm`](crate::matrix::gemm::Gemm) sums it, chains of [`KC`] added in order, so it has the
+//! same bits.
 
 use crate::matrix::fits;
 use crate::matrix::gemm::KC;
 use crate::matrix::scratch::Line;
 use crate::simd::isa::{Lanes, prefetch};
-use crate::simd::math::round_f16;
 use crate::{Level, at_level};
-use bytemuck::Zeroable;
+use bytemuck::{Pod, Zeroable};
+use half::f16;
 use std::ops::Range;
 
 /// Outputs of a panel.
@@ -29,18 +30,15 @@ pub struct DensePanels {
 }
 
 impl DensePanels {
-    /// Copies w (outs, dim). It takes half the memory where the level reads f16 and every value is one.
-    pub fn new(level: Level, w: &[f32], outs: usize, dim: usize) -> Self {
-        assert!(dim > 0 && fits(w.len(), outs, dim, dim), "({outs}, {dim}) of {} values", w.len());
-        let w = &w[..outs * dim];
-        let half = reads_half(level) && w.iter().all(|x| round_f16(*x) == *x);
-        let bytes = outs.next_multiple_of(PANEL) * dim * if half { 2 } else { 4 };
-        let mut values = vec![Line::zeroed(); bytes.div_ceil(size_of::<Line>())];
-        if half {
-            fill(bytemuck::cast_slice_mut(&mut values), w, dim, |x| half::f16::from_f32(x).to_bits());
-        } else {
-            fill(bytemuck::cast_slice_mut(&mut values), w, dim, |x| x);
-        }
+    /// Copies w (outs, dim).
+    pub fn new(w: &[f32], outs: usize, dim: usize) -> Self {
+        DensePanels { outs, dim, values: panels(w, outs, dim, |x| x), half: false }
+    }
+
+    /// Copies w (outs, dim), widened to f32 where the level does not read f16.
+    pub fn of_half(level: Level, w: &[f16], outs: usize, dim: usize) -> Self {
+        let half = reads_half(level);
+        let values = if half { panels(w, outs, dim, f16::to_bits) } else { panels(w, outs, dim, f16::to_f32) };
         DensePanels { outs, dim, values, half }
     }
 
@@ -88,14 +86,19 @@ fn reads_half(level: Level) -> bool {
     !matches!(level, Level::Scalar | Level::Simd128)
 }
 
-/// Lays w (outs, dim) out in panels; what lies behind the last output stays 0.
-fn fill<T: Copy>(panels: &mut [T], w: &[f32], dim: usize, convert: impl Fn(f32) -> T) {
-    for (o, row) in w.chunks_exact(dim).enumerate() {
+/// Lays w (outs, dim) out in panels; what lies behind the last output is 0.
+fn panels<F: Copy, T: Pod>(w: &[F], outs: usize, dim: usize, convert: impl Fn(F) -> T) -> Vec<Line> {
+    assert!(dim > 0 && fits(w.len(), outs, dim, dim), "({outs}, {dim}) of {} values", w.len());
+    let bytes = outs.next_multiple_of(PANEL) * dim * size_of::<T>();
+    let mut lines = vec![Line::zeroed(); bytes.div_ceil(size_of::<Line>())];
+    let values: &mut [T] = bytemuck::cast_slice_mut(&mut lines);
+    for (o, row) in w[..outs * dim].chunks_exact(dim).enumerate() {
         let at = o / PANEL * PANEL * dim + o % PANEL;
-        for (to, x) in panels[at..].iter_mut().step_by(PANEL).zip(row) {
+        for (to, x) in values[at..].iter_mut().step_by(PANEL).zip(row) {
             *to = convert(*x);
         }
     }
+    lines
 }
 
 /// Up to [`FEW_ROWS`] rows of x and y, and the panels to compute.

@@ -18,6 +18,7 @@ pub mod cross_entropy_partial;
 mod documents;
 pub mod embedding;
 pub mod embedding_backward;
+pub mod embedding_f16;
 pub mod embedding_int8;
 pub mod fill;
 pub mod gather_rows;
@@ -28,6 +29,7 @@ pub mod lion;
 pub mod mark_seen;
 pub mod matmul;
 pub mod matmul_add;
+pub mod matmul_f16;
 pub mod mhc_collapse;
 pub mod mhc_expand;
 pub mod mhc_post;
@@ -90,6 +92,7 @@ kernels! {
     CROSS_ENTROPY_PARTIAL = cross_entropy_partial,
     EMBEDDING = embedding,
     EMBEDDING_BACKWARD = embedding_backward,
+    EMBEDDING_F16 = embedding_f16,
     EMBEDDING_INT8 = embedding_int8,
     FILL = fill,
     GATHER_ROWS = gather_rows,
@@ -100,6 +103,7 @@ kernels! {
     MARK_SEEN = mark_seen,
     MATMUL = matmul packs matmul::PACKING,
     MATMUL_ADD = matmul_add,
+    MATMUL_F16 = matmul_f16 packs matmul_f16::PACKING,
     MHC_COLLAPSE = mhc_collapse,
     MHC_EXPAND = mhc_expand,
     MHC_POST = mhc_post,

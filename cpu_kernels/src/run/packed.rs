@@ -8,7 +8,7 @@ use crate::{ArgWords, Buf, Level};
 /// The packed form of a constant operand.
 #[derive(Clone, Debug)]
 pub(crate) enum Packed {
-    /// An f32 matrix.
+    /// An f32 or f16 matrix.
     Dense(DensePanels),
     /// An int8 matrix with a scale for every 32 inputs.
     Int8(Int8Panels),

@@ -4,15 +4,18 @@
 //! Opening a device loads the driver and NVRTC; building needs neither. FMA contraction stays on, as in Vulkan: the limits of
 //! `tests/op_parity` allow it, and ops with bit-exact results never add a product.
 
+mod graphs;
 mod native;
 mod nvrtc;
 mod program;
+mod tiles;
 mod translate;
 
 use crate::error::mib;
 use crate::graph::{Node, Plan};
 use crate::{Error, Result};
 use cudarc::driver::result::{DriverError, device};
+use cudarc::driver::sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
 use cudarc::driver::sys::{CUdevice_attribute, CUresult};
 use cudarc::driver::{CudaContext, CudaFunction, CudaStream};
 use cudarc::nvrtc::Ptx;
@@ -105,6 +108,8 @@ fn failed(on: &str, what: &str, error: DriverError) -> Error {
 struct Loaded {
     function: CudaFunction,
     block: [u32; 3],
+    /// Bytes of shared memory, besides what it declares.
+    shared: u32,
 }
 
 /// An open device, and the kernels compiled for it so far.
@@ -140,7 +145,13 @@ impl Cuda {
         };
         let opened = CudaContext::new(found);
         let context = opened.map_err(|e| failed(&infos[found].name, "opening the device", e))?;
-        let stream = context.default_stream();
+        #[expect(unsafe_code, reason = "cudarc asks who orders the work of several streams")]
+        // SAFETY: there is one stream. Its work runs in order.
+        unsafe {
+            context.disable_event_tracking();
+        }
+        // Not the default stream, which cannot be captured.
+        let stream = context.new_stream().map_err(|e| failed(&infos[found].name, "making a stream", e))?;
         Ok(Cuda { info: infos[found].clone(), context, stream, kernels: Mutex::default() })
     }
 
@@ -183,7 +194,13 @@ impl Cuda {
             let (image, functions) = built?;
             let refused = |e| failed(&self.info.name, &format!("loading {}", code.name()), e);
             let module = self.context.load_module(Ptx::from_binary(image)).map_err(refused)?;
-            let load = |(name, block): &Function| Ok(Loaded { function: module.load_function(name)?, block: *block });
+            let load = |(name, block, shared): &Function| {
+                let function = module.load_function(name)?;
+                if *shared > 0 {
+                    function.set_attribute(CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, *shared as i32)?;
+                }
+                Ok(Loaded { function, block: *block, shared: *shared })
+            };
             let loaded = functions.iter().map(load).collect::<Result<_, DriverError>>();
             kernels.insert(code.name(), loaded.map_err(refused)?);
         }

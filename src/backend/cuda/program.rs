@@ -1,6 +1,8 @@
-//! A plan on a CUDA device: one buffer for each slot, one launch for each node, all in one stream.
+//! A plan on a CUDA device: one buffer for each slot, one launch for each pass of a node or one for a captured section, all in
+//! one stream.
 
 use super::super::Slice;
+use super::graphs::{Captured, Graphs, How};
 use super::{Cuda, Loaded, failed};
 use crate::error::mib;
 use crate::graph::{Access, Node, Plan, TensorId};
@@ -8,6 +10,7 @@ use crate::{Error, Result};
 use cpu_kernels::ArgWords;
 use cudarc::driver::result::DriverError;
 use cudarc::driver::{CudaSlice, CudaStream, DevicePtr, DeviceRepr, LaunchConfig, PushKernelArg};
+use std::io::Write;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -41,6 +44,7 @@ pub struct CudaProgram {
     /// In which passes hand results on.
     scratch: CudaSlice<u8>,
     steps: Vec<Step>,
+    graphs: Graphs,
     /// An error of a call that could not return it.
     fault: Option<Error>,
 }
@@ -62,12 +66,25 @@ impl CudaProgram {
         on.stream.synchronize().map_err(|e| failed(name, "making buffers", e))?;
         on.compile(plan)?;
         let steps = plan.graph.nodes.iter().map(|node| step(on, plan, &slices, shared, node)).collect::<Result<_>>()?;
-        Ok(CudaProgram { on: name.clone(), stream: on.stream.clone(), buffers, scratch, steps, fault: None })
+        Ok(CudaProgram {
+            on: name.clone(),
+            stream: on.stream.clone(),
+            buffers,
+            scratch,
+            steps,
+            graphs: Graphs::default(),
+            fault: None,
+        })
     }
 
     /// Bytes of the scratch memory.
     pub(in super::super) fn scratch_bytes(&self) -> usize {
         self.scratch.len()
+    }
+
+    /// Launches of a range of nodes. A section that was captured takes one instead.
+    pub(in super::super) fn dispatches(&self, nodes: Range<usize>) -> usize {
+        self.steps[nodes].iter().map(|step| step.passes.len()).sum()
     }
 
     /// Gives slots more room, up to so many bytes each: (slot, bytes).
@@ -82,6 +99,7 @@ impl CudaProgram {
             }
             Ok(())
         });
+        self.graphs.forget();
         let slices = slices(&self.buffers, &self.stream);
         for (node, step) in plan.graph.nodes.iter().zip(&mut self.steps) {
             let buffers = node.tensors.iter().map(|t| bound(plan, &slices, *t));
@@ -95,10 +113,40 @@ impl CudaProgram {
         failed(&self.on, what, error)
     }
 
-    pub(in super::super) fn run(&mut self, nodes: Range<usize>) -> Result<()> {
+    pub(in super::super) fn run(&mut self, plan: &Plan, nodes: Range<usize>) -> Result<()> {
         self.fault.take().map_or(Ok(()), Err)?;
+        match self.graphs.how(plan, &nodes) {
+            How::Launches => self.launch(nodes),
+            How::Graph(graph) => graph.launch().map_err(|e| failed(&self.on, "launching a section", e)),
+            How::Capture => self.capture(nodes),
+        }
+    }
+
+    /// Captures a section and launches it, or launches its nodes where the driver refuses.
+    fn capture(&mut self, nodes: Range<usize>) -> Result<()> {
+        let captured =
+            Captured::new(&self.stream, || self.launch(nodes.clone()), |e| self.failed("capturing a section", e));
+        let graph = captured.and_then(|graph| match graph.launch() {
+            Ok(()) => Ok(graph),
+            Err(e) => Err(self.failed("launching a section", e)),
+        });
+        match graph {
+            Ok(graph) => self.graphs.keep(nodes, Some(graph)),
+            Err(error @ Error::DeviceLost(_)) => return Err(error),
+            Err(error) => {
+                // A closed standard error is no reason to stop.
+                let _ = writeln!(std::io::stderr(), "note: ops are launched one by one: {error}");
+                self.graphs.keep(nodes.clone(), None);
+                self.launch(nodes)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Launches nodes one by one.
+    fn launch(&self, nodes: Range<usize>) -> Result<()> {
         let passes = self.steps[nodes].iter().flat_map(|step| step.passes.iter().map(move |pass| (step, pass)));
-        for (step, (Loaded { function, block }, grid)) in passes {
+        for (step, (Loaded { function, block, shared }, grid)) in passes {
             let mut launch = self.stream.launch_builder(function);
             launch.arg(&step.args);
             for (address, bytes) in &step.buffers {
@@ -112,7 +160,7 @@ impl CudaProgram {
                 launch.launch(LaunchConfig {
                     grid_dim: (*grid).into(),
                     block_dim: (*block).into(),
-                    shared_mem_bytes: 0,
+                    shared_mem_bytes: *shared,
                 })
             };
             done.map_err(|e| self.failed(&format!("launching {}", step.op), e))?;

@@ -5,7 +5,7 @@
 //! A fused shader is an op outside of the op table. Its words of `Args` are listed in the function that makes them.
 
 use crate::graph::{Access, Binding, DType, Graph, Kind, Node, Op, Pass, TensorId};
-use crate::ops;
+use crate::ops::{self, wgsl};
 use cpu_kernels::ops::attention_cached::AttentionCachedArgs;
 use cpu_kernels::ops::kv_append::KvAppendArgs;
 use cpu_kernels::ops::quantize_rows::QuantizeRowsArgs;
@@ -37,7 +37,7 @@ macro_rules! fused {
         grid $grid:expr $(, scratch $scratch:expr)?;) => {
         static $id: Op = Op {
             name: concat!("fused_", $name),
-            shader: include_str!(concat!("../../../shaders/fused/", $name, ".wgsl")),
+            shader: wgsl!(include_str!(concat!("../../../shaders/fused/", $name, ".wgsl"))),
             kernel: &NO_KERNEL,
             fields: &[$((stringify!($field), stringify!($ty))),*],
             bindings: &[$(Binding { name: stringify!($buf), access: Access::$access, dtype: DType::$dtype }),*],

@@ -362,9 +362,9 @@ impl Wgpu {
     /// What a node runs: pipelines, each with its number of workgroups.
     fn passes(&self, node: &Node) -> Result<Vec<(wgpu::ComputePipeline, [u32; 3])>> {
         #[cfg(feature = "native")]
-        if let Some((variant, matrices)) = self.variant(node) {
-            let pipelines = self.pipelines(variant.name, node.op, || variant.source(matrices), &["main"])?;
-            let grid = (variant.grid)(&node.args, matrices);
+        if let Some(variant) = self.variant(node) {
+            let pipelines = self.pipelines(variant.name, node.op, || self.variant_source(variant), &["main"])?;
+            let grid = self.variant_grid(variant, &node.args);
             return Ok(pipelines.into_iter().map(|pipeline| (pipeline, grid)).collect());
         }
         let pipelines = self.pipelines(node.op.name, node.op, || shader_source(node.op), &entries(node.op))?;

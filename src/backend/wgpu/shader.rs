@@ -1,21 +1,25 @@
 //! Makes a compute pipeline from an entry of the op table.
 
 use crate::graph::{Access, Op};
+use crate::ops::wgsl;
 
 /// Snippets that shaders import, by name.
 const SHARED: &[(&str, &str)] = &[
-    ("block", include_str!("../../../shaders/shared/block.wgsl")),
-    ("elements", include_str!("../../../shaders/shared/elements.wgsl")),
-    ("few", include_str!("../../../shaders/shared/few.wgsl")),
-    ("gemm", include_str!("../../../shaders/shared/gemm.wgsl")),
-    ("gemm_tile", include_str!("../../../shaders/shared/gemm_tile.wgsl")),
-    ("groups", include_str!("../../../shaders/shared/groups.wgsl")),
-    ("map", include_str!("../../../shaders/shared/map.wgsl")),
-    ("parts", include_str!("../../../shaders/shared/parts.wgsl")),
-    ("permutations", include_str!("../../../shaders/shared/permutations.wgsl")),
-    ("quads", include_str!("../../../shaders/shared/quads.wgsl")),
-    ("reduce", include_str!("../../../shaders/shared/reduce.wgsl")),
-    ("tiles", include_str!("../../../shaders/shared/tiles.wgsl")),
+    ("block", wgsl!(include_str!("../../../shaders/shared/block.wgsl"))),
+    ("elements", wgsl!(include_str!("../../../shaders/shared/elements.wgsl"))),
+    ("few", wgsl!(include_str!("../../../shaders/shared/few.wgsl"))),
+    ("gemm", wgsl!(include_str!("../../../shaders/shared/gemm.wgsl"))),
+    ("gemm_tile", wgsl!(include_str!("../../../shaders/shared/gemm_tile.wgsl"))),
+    ("groups", wgsl!(include_str!("../../../shaders/shared/groups.wgsl"))),
+    ("halves", wgsl!(include_str!("../../../shaders/shared/halves.wgsl"))),
+    ("map", wgsl!(include_str!("../../../shaders/shared/map.wgsl"))),
+    ("parts", wgsl!(include_str!("../../../shaders/shared/parts.wgsl"))),
+    ("permutations", wgsl!(include_str!("../../../shaders/shared/permutations.wgsl"))),
+    ("product", wgsl!(include_str!("../../../shaders/shared/product.wgsl"))),
+    ("quads", wgsl!(include_str!("../../../shaders/shared/quads.wgsl"))),
+    ("reduce", wgsl!(include_str!("../../../shaders/shared/reduce.wgsl"))),
+    ("tiles", wgsl!(include_str!("../../../shaders/shared/tiles.wgsl"))),
+    ("words", wgsl!(include_str!("../../../shaders/shared/words.wgsl"))),
 ];
 
 /// The WGSL of an op, each line `//#import name` replaced by that snippet of `shaders/shared`. A line `//#import name KEY=value`

@@ -1,6 +1,6 @@
-//! Other shaders for an op, which need more than every device has. A variant takes the same `Args` and buffers as the op's own
-//! shader and gives results within the same limits; those of the ternary product are the same bits. A GPU uses it if it is
-//! faster there, which is measured when it is first needed.
+//! Other shaders for an op, which need more than every device has, or suit some devices better. A variant takes the same `Args`
+//! and buffers as the op's own shader and gives results within the same limits; those of the ternary product are the same bits. A
+//! GPU uses it if it is faster there, which is measured when it is first needed.
 
 use super::super::Slice;
 use super::kept::Kept;
@@ -52,50 +52,57 @@ pub(super) struct Variant {
     pub name: &'static str,
     /// The op that it computes.
     pub op: &'static str,
-    /// WGSL in which `coop_matT` is a matrix, and TILE and WIDTH are as in [`Matrices`].
+    /// WGSL. With `matrices`, `coop_matT` is one in it, and TILE and WIDTH are as in [`Matrices`].
     shader: &'static str,
+    /// Whether it needs cooperative matrices.
+    matrices: bool,
     /// Whether it takes a node of these `Args`.
     takes: fn(&ArgWords) -> bool,
-    /// Workgroups in x, y and z.
-    pub grid: fn(&ArgWords, Matrices) -> [u32; 3],
-    /// Appends a node that it takes, of a usual size.
+    /// Workgroups in x, y and z, for matrices of this size if it needs any.
+    grid: fn(&ArgWords, u32) -> [u32; 3],
+    /// Appends a node of a usual size that it takes, and that variants before it do not.
     trial: fn(&mut Graph),
 }
 
-static VARIANTS: &[Variant] = &[Variant {
-    name: "ternary_matmul_matrices",
-    op: "ternary_matmul",
-    shader: include_str!("../../../shaders/coop/ternary_matmul.wgsl"),
-    takes: |words| {
-        let a = TernaryMatmulArgs::from_words(words);
-        a.rows > 8 && a.group.is_multiple_of(128)
+/// A node runs the first that takes it and is faster than the op's own shader.
+static VARIANTS: &[Variant] = &[
+    Variant {
+        name: "ternary_matmul_matrices",
+        op: "ternary_matmul",
+        shader: include_str!("../../../shaders/coop/ternary_matmul.wgsl"),
+        matrices: true,
+        takes: |words| {
+            let a = TernaryMatmulArgs::from_words(words);
+            a.rows > 8 && a.group.is_multiple_of(128)
+        },
+        grid: |words, tile| {
+            let a = TernaryMatmulArgs::from_words(words);
+            [a.outs.div_ceil(4 * tile), a.rows.div_ceil(2 * tile), 1]
+        },
+        trial: |g| ternary_product(g, 128),
     },
-    grid: |words, matrices| {
-        let a = TernaryMatmulArgs::from_words(words);
-        [a.outs.div_ceil(4 * matrices.tile), a.rows.div_ceil(2 * matrices.tile), 1]
+    // For Metal, which has no product of four bytes, and for DirectX 12 with the old compiler, which does not know it.
+    Variant {
+        name: "ternary_matmul_float",
+        op: "ternary_matmul",
+        shader: include_str!("../../../shaders/float/ternary_matmul.wgsl"),
+        matrices: false,
+        takes: |words| TernaryMatmulArgs::from_words(words).rows > 8,
+        grid: |words, _| {
+            let a = TernaryMatmulArgs::from_words(words);
+            [a.outs.div_ceil(64), a.rows.div_ceil(32), 1]
+        },
+        trial: |g| ternary_product(g, 64),
     },
-    trial: |g| {
-        const ROWS: usize = 1024;
-        let weight = g.ternary_weight("weight", 1024, 1024, 128);
-        let codes = g.persistent("codes", &[ROWS, 1024], DType::I8);
-        let step = g.persistent("step", &[ROWS], DType::F32);
-        g.ternary_matmul(QuantRows { codes, step }, &weight, 0..ROWS);
-    },
-}];
+];
 
-impl Variant {
-    /// The variant for a node, if there is one.
-    pub fn of(node: &Node) -> Option<&'static Variant> {
-        VARIANTS.iter().find(|variant| variant.op == node.op.name && (variant.takes)(&node.args))
-    }
-
-    /// Its WGSL.
-    pub fn source(&self, Matrices { tile, width }: Matrices) -> String {
-        let shader = self.shader.replace("coop_matT", &format!("coop_mat{tile}x{tile}"));
-        format!(
-            "enable f16;\nenable wgpu_cooperative_matrix;\nconst TILE = {tile}u;\nconst WIDTH = {width}u;\n{shader}"
-        )
-    }
+/// A ternary product with groups of this size.
+fn ternary_product(g: &mut Graph, group: usize) {
+    const ROWS: usize = 1024;
+    let weight = g.ternary_weight("weight", 1024, 1024, group);
+    let codes = g.persistent("codes", &[ROWS, 1024], DType::I8);
+    let step = g.persistent("step", &[ROWS], DType::F32);
+    g.ternary_matmul(QuantRows { codes, step }, &weight, 0..ROWS);
 }
 
 /// What a device could use, and what it uses.
@@ -131,23 +138,44 @@ impl Choice {
 }
 
 impl Wgpu {
-    /// Uses every variant that the device allows, whatever is faster: for tests. Returns whether there is any.
-    pub fn prefer_variants(&mut self) -> bool {
-        let used = VARIANTS.iter().map(|variant| (variant.name, true)).collect();
-        self.variants.used = Mutex::new(used);
-        self.variants.matrices.is_some()
+    /// Uses every variant that the device allows, whatever is faster: for tests.
+    pub fn prefer_variants(&mut self) {
+        self.variants.used = Mutex::new(VARIANTS.iter().map(|variant| (variant.name, true)).collect());
     }
 
     /// The name of the variant that runs a node, if it is not the op's own shader.
     pub fn variant_of(&self, node: &Node) -> Option<&'static str> {
-        self.variant(node).map(|(variant, _)| variant.name)
+        self.variant(node).map(|variant| variant.name)
     }
 
     /// The variant that runs a node.
-    pub(super) fn variant(&self, node: &Node) -> Option<(&'static Variant, Matrices)> {
-        let (matrices, variant) = (self.variants.matrices?, Variant::of(node)?);
+    pub(super) fn variant(&self, node: &Node) -> Option<&'static Variant> {
+        VARIANTS.iter().find(|variant| {
+            let fits = variant.op == node.op.name && (variant.takes)(&node.args);
+            let allowed = !variant.matrices || self.variants.matrices.is_some();
+            fits && allowed && self.uses(variant)
+        })
+    }
+
+    /// The WGSL of a variant.
+    pub(super) fn variant_source(&self, variant: &Variant) -> String {
+        let Some(Matrices { tile, width }) = self.variants.matrices.filter(|_| variant.matrices) else {
+            return variant.shader.to_string();
+        };
+        let shader = variant.shader.replace("coop_matT", &format!("coop_mat{tile}x{tile}"));
+        format!(
+            "enable f16;\nenable wgpu_cooperative_matrix;\nconst TILE = {tile}u;\nconst WIDTH = {width}u;\n{shader}"
+        )
+    }
+
+    /// The workgroups of a node that a variant runs.
+    pub(super) fn variant_grid(&self, variant: &Variant, args: &ArgWords) -> [u32; 3] {
+        (variant.grid)(args, self.variants.matrices.map_or(0, |matrices| matrices.tile))
+    }
+
+    fn uses(&self, variant: &'static Variant) -> bool {
         let known = self.used().get(variant.name).copied();
-        known.unwrap_or_else(|| self.try_out(variant)).then_some((variant, matrices))
+        known.unwrap_or_else(|| self.try_out(variant))
     }
 
     fn used(&self) -> std::sync::MutexGuard<'_, HashMap<&'static str, bool>> {

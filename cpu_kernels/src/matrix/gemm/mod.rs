@@ -15,6 +15,7 @@ mod tile;
 
 use crate::matrix::{fits, packed_row_bytes, scratch::Scratch, split};
 use crate::{Level, at_level};
+use half::f16;
 use std::ops::Range;
 
 /// Length of one accumulation chain over k. Part of the numeric definition: changing it changes bits.
@@ -31,6 +32,15 @@ pub enum Mat<'a> {
     Dense {
         /// The values.
         data: &'a [f32],
+        /// Elements from a row to the next.
+        row_stride: usize,
+        /// Elements from a column to the next.
+        col_stride: usize,
+    },
+    /// The same with f16 values.
+    Half {
+        /// The values.
+        data: &'a [f16],
         /// Elements from a row to the next.
         row_stride: usize,
         /// Elements from a column to the next.
@@ -75,16 +85,17 @@ impl<'a> Mat<'a> {
         if rows == 0 || cols == 0 {
             return;
         }
+        let strided = |values: usize, row_stride: usize, col_stride: usize| {
+            let last = (rows - 1).checked_mul(row_stride).zip((cols - 1).checked_mul(col_stride));
+            let last = last.and_then(|(r, c)| r.checked_add(c));
+            assert!(
+                last.is_some_and(|l| l < values),
+                "{name}: ({rows}, {cols}) with strides ({row_stride}, {col_stride}) exceeds {values} values"
+            );
+        };
         match *self {
-            Mat::Dense { data, row_stride, col_stride } => {
-                let last = (rows - 1).checked_mul(row_stride).zip((cols - 1).checked_mul(col_stride));
-                let last = last.and_then(|(r, c)| r.checked_add(c));
-                assert!(
-                    last.is_some_and(|l| l < data.len()),
-                    "{name}: ({rows}, {cols}) with strides ({row_stride}, {col_stride}) exceeds {} values",
-                    data.len()
-                );
-            }
+            Mat::Dense { data, row_stride, col_stride } => strided(data.len(), row_stride, col_stride),
+            Mat::Half { data, row_stride, col_stride } => strided(data.len(), row_stride, col_stride),
             Mat::Ternary { codes, scales, group, cols: stored } => {
                 assert_eq!(stored, cols, "{name}: columns");
                 assert!(
@@ -108,6 +119,7 @@ impl<'a> Mat<'a> {
     fn get(&self, i: usize, j: usize) -> f32 {
         match *self {
             Mat::Dense { data, row_stride, col_stride } => data[i * row_stride + j * col_stride],
+            Mat::Half { data, row_stride, col_stride } => data[i * row_stride + j * col_stride].to_f32(),
             Mat::Ternary { codes, scales, group, cols } => {
                 let byte = codes[i * packed_row_bytes(cols) + j / 128 * 32 + j % 32];
                 let code = i32::from(byte >> (j % 128 / 32 * 2) & 3) - 1;

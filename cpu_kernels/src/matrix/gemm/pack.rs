@@ -3,6 +3,7 @@
 use super::Mat;
 use crate::simd::isa::{Isa, prefetch_line};
 use crate::{Level, at_level};
+use half::f16;
 use std::ops::Range;
 
 /// Packs elements (ks, js) of `src`, or of its transpose, into panels of `stride` columns, one after the other: in
@@ -79,6 +80,9 @@ fn panel<S: Isa>(src: &Mat, transpose: bool, (p, j): (usize, usize), to: Panel) 
                 let src = data.as_ptr().add(p + j * stride);
                 transposed::<S>((src, stride), (to.width, to.k), (to.dst, to.stride));
             }
+            Mat::Half { data, row_stride: 1, col_stride } if !transpose => {
+                half_columns::<S>(data.as_ptr().add(p + j * col_stride), col_stride, to);
+            }
             Mat::Ternary { codes, scales, group, cols } if !transpose && j % to.stride == 0 => {
                 let row_bytes = crate::matrix::packed_row_bytes(cols);
                 let codes = codes.as_ptr().add(p * row_bytes + j / 128 * 32 + j % 32);
@@ -154,6 +158,39 @@ fn transposed<S: Isa>(
                 }
             }
         }
+    }
+}
+
+/// Widens columns, `stride` apart, whose values are contiguous.
+#[inline(always)]
+fn half_columns<S: Isa>(src: *const f16, stride: usize, to: Panel) {
+    /// Values of a column that are widened before they are transposed.
+    const RUN: usize = 64;
+    let mut wide = [[0.0f32; RUN]; 16];
+    for i in (0..to.width).step_by(S::WIDTH) {
+        let height = (to.width - i).min(S::WIDTH);
+        for p in (0..to.k).step_by(RUN) {
+            let run = (to.k - p).min(RUN);
+            // SAFETY: both areas hold the elements, and a register has at most 16 lanes.
+            unsafe {
+                for (c, wide) in wide.iter_mut().enumerate().take(height) {
+                    widen::<S>(src.add((i + c) * stride + p), run, wide.as_mut_ptr());
+                }
+                let dst = to.dst.add(p * to.stride + i);
+                transposed::<S>((wide.as_ptr().cast(), RUN), (height, run), (dst, to.stride));
+            }
+        }
+    }
+}
+
+/// Widens `n` values. Both areas hold as many.
+#[inline(always)]
+unsafe fn widen<S: Isa>(src: *const f16, n: usize, dst: *mut f32) {
+    let whole = n / S::WIDTH * S::WIDTH;
+    // SAFETY: passed on.
+    unsafe {
+        (0..whole).step_by(S::WIDTH).for_each(|i| S::store(S::load_half(src.add(i).cast()), dst.add(i)));
+        (whole..n).for_each(|i| *dst.add(i) = (*src.add(i)).to_f32());
     }
 }
 
