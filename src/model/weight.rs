@@ -285,7 +285,7 @@ impl<'a> Builder<'a> {
         let value = match form {
             Form::F32 => Value::Dense(latent.unwrap_or_else(|| self.g.persistent(name, shape, DType::F32))),
             Form::F16 => {
-                let dtype = if self.training { DType::F32 } else { DType::F16 };
+                let dtype = if training { DType::F32 } else { DType::F16 };
                 Value::Dense(self.g.persistent(&format!("{name}.f16"), shape, dtype))
             }
             Form::Int8 => Value::Int8(self.g.int8_weight(name, outs, inputs)),
