@@ -1,19 +1,19 @@
 // f32 matrix product: d = alpha * a b + beta * d, for each matrix of a batch. a is (m, k), or (k, m) when transposed; b is
 // (k, n), or (n, k) when transposed; offsets count elements. With beta = 0, d is not read. When the result is `symmetric`,
-// tiles below the diagonal are mirrored, not computed.
+// tiles below the diagonal are mirrored, not computed. `fast`: a and b are rounded to the 11 significant bits of f16.
 //
-// Up to 8 rows of a times transposed b (the head, while decoding): a workgroup computes 4 rows x 8 columns and reads
-// each element of b once; eight threads share a column.
+// Up to 8 rows of a times transposed b (the head, while decoding) are a pass of their own: a workgroup computes 4 rows x 8
+// columns and reads each element of b once; eight threads share a column.
 
 //#import gemm
-//#import gemm_tile SIDE=64
-//#import gemm_tile SIDE=128
+//#import gemm_passes
 //#import block FACTOR=a
 //#import block FACTOR=b
 
 struct Args {
     m: u32, n: u32, k: u32, batch: u32, a_transposed: u32, b_transposed: u32, symmetric: u32,
     a_offset: u32, b_offset: u32, d_offset: u32, alpha: f32, beta: f32,
+    fast: u32,
 }
 
 @group(0) @binding(0) var<uniform> args: Args;
@@ -30,7 +30,8 @@ var<private> d_start: u32;
 var<private> mirrored: bool;
 
 fn problem() -> Problem {
-    return Problem(args.m, args.n, args.k, args.batch, args.a_transposed == 0u, args.b_transposed != 0u);
+    let fast = args.fast != 0u;
+    return Problem(args.m, args.n, args.k, args.batch, args.a_transposed == 0u, args.b_transposed != 0u, fast, fast);
 }
 
 fn load_a(row: u32, col: u32) -> Block {
@@ -44,11 +45,11 @@ fn load_b(row: u32, col: u32) -> Block {
 }
 
 fn values_a(block: Block) -> Values {
-    return floats(block);
+    return factor(block, args.fast);
 }
 
 fn values_b(block: Block) -> Values {
-    return floats(block);
+    return factor(block, args.fast);
 }
 
 fn store_at(i: u32, value: f32) {
@@ -81,7 +82,13 @@ fn store(row: u32, col: u32, value: vec4<f32>) {
 
 var<workgroup> partials: array<vec4<f32>, 64>; // (8 columns, 8 threads), four rows each
 
-fn few_rows(wid: vec3<u32>, lane: u32) {
+@compute @workgroup_size(64)
+fn few(
+    @builtin(workgroup_id) wid: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    begin(wid, groups);
     let row = wid.y * 4u;
     let rows = min(args.m - row, 4u);
     let col = wid.x * 8u + lane / 8u;
@@ -117,51 +124,4 @@ fn begin(wid: vec3<u32>, groups: vec3<u32>) -> bool {
     d_start = args.d_offset + matrix * args.m * args.n;
     mirrored = args.symmetric != 0u && wid.y < wid.x;
     return args.symmetric == 0u || wid.y <= wid.x;
-}
-
-@compute @workgroup_size(64)
-fn main(
-    @builtin(workgroup_id) wid: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let computed = begin(wid, groups);
-    if args.m <= 8u && args.a_transposed == 0u && args.b_transposed != 0u {
-        few_rows(wid, lane);
-    } else if computed {
-        multiply_64(wid, groups, lane);
-    }
-}
-
-@compute @workgroup_size(256)
-fn large(
-    @builtin(workgroup_id) wid: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    if begin(wid, groups) {
-        multiply_128(wid, groups, lane);
-    }
-}
-
-@compute @workgroup_size(64)
-fn finish(
-    @builtin(workgroup_id) wid: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    if begin(wid, groups) {
-        finish_64(wid, groups, lane);
-    }
-}
-
-@compute @workgroup_size(256)
-fn finish_large(
-    @builtin(workgroup_id) wid: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    if begin(wid, groups) {
-        finish_128(wid, groups, lane);
-    }
 }

@@ -17,7 +17,7 @@ const DISPATCHES_560M: usize = 3_159;
 /// workgroups than there should be.
 fn step(preset: &str) -> (usize, Vec<String>) {
     let preset = Preset::find(preset).unwrap();
-    let shape = StepShape { batch: 8, seq: 1024, accum: 1, recompute: false };
+    let shape = StepShape { batch: 8, seq: 1024, ..StepShape::default() };
     let step = TrainStep::build(&preset.model, preset.vocab, shape, &Config::default().optim);
     let sections = [step.sections.begin, step.sections.micro, step.sections.update];
     let mut dispatches = 0;

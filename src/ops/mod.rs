@@ -21,7 +21,8 @@ mod tiles;
 use crate::graph::{Access, Accumulate, Backward, Binding, DType, Grad, Graph, Op, Pass, TensorId};
 use cpu_kernels::Args;
 use std::ops::Range;
-use tiles::{LARGE, Product, SMALL};
+use tiles::LARGE;
+pub(crate) use tiles::{Product, SMALL};
 
 pub use attention::{MAX_HEAD_DIM, rope_table};
 pub use bitlinear::{Int8Weight, MAX_GROUP, QuantRows, TernaryWeight, packed_row_bytes};
@@ -86,7 +87,7 @@ fn sample_blocks(a: cpu_kernels::ops::sample::SampleArgs) -> [u32; 3] {
 
 /// Whether [`few_rows`] of a times transposed b are wanted.
 fn is_few(a: cpu_kernels::ops::matmul::MatmulArgs) -> bool {
-    a.m <= FEW_ROWS && a.a_transposed == 0 && a.b_transposed != 0
+    a.m <= FEW_ROWS && a.a_transposed == 0 && a.b_transposed != 0 && a.fast == 0
 }
 
 fn product(factors: &[u32]) -> u64 {
@@ -214,7 +215,8 @@ ops! {
         flops |a| product(&[2, a.rows, a.outs, a.dim]);
 
     MATMUL = matmul(MatmulArgs) [a: r F32, b: r F32, d: rw F32]
-        grid |a| if is_few(a) { few_rows(a.m, a.n, a.batch) } else { Product::from(a).tiles(SMALL) },
+        grid |a| if is_few(a) { [0; 3] } else { Product::from(a).tiles(SMALL) },
+        pass few |a| if is_few(a) { few_rows(a.m, a.n, a.batch) } else { [0; 3] },
         pass large |a| if is_few(a) { [0; 3] } else { Product::from(a).tiles(LARGE) },
         pass finish |a| if is_few(a) { [0; 3] } else { Product::from(a).sums(SMALL) },
         pass finish_large |a| if is_few(a) { [0; 3] } else { Product::from(a).sums(LARGE) },

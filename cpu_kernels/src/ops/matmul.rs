@@ -2,6 +2,7 @@
 //!
 //! a is (m, k), or (k, m) when transposed; b is (k, n), or (n, k) when transposed; d is (m, n). All are dense; a_offset, b_offset
 //! and d_offset count elements. `symmetric` promises that the result is: a kernel may compute one half and mirror it.
+//! `fast`: a and b are rounded to the 11 significant bits of f16.
 
 use crate::matrix::dense_gemv::{DensePanels, FEW_ROWS};
 use crate::matrix::gemm::{Gemm, Mat};
@@ -10,7 +11,7 @@ use crate::run::packed::{Packed, Packing};
 use crate::{ArgWords, Args, Buf, Call, Level, args};
 
 args! {
-    pub struct MatmulArgs { m: u32, n: u32, k: u32, batch: u32, a_transposed: u32, b_transposed: u32, symmetric: u32, a_offset: u32, b_offset: u32, d_offset: u32, alpha: f32, beta: f32 }
+    pub struct MatmulArgs { m: u32, n: u32, k: u32, batch: u32, a_transposed: u32, b_transposed: u32, symmetric: u32, a_offset: u32, b_offset: u32, d_offset: u32, alpha: f32, beta: f32, fast: u32 }
 }
 
 impl Default for MatmulArgs {
@@ -69,6 +70,7 @@ pub unsafe fn matmul(call: &Call<'_>) {
             alpha: a.alpha,
             beta: a.beta,
             symmetric: a.symmetric != 0,
+            short: a.fast != 0,
             ..Gemm::new((m, n, k), mat(x, a.a_transposed, m, k), mat(y, a.b_transposed, k, n))
         };
         // SAFETY: d holds `batch` results; parts compute disjoint tiles.

@@ -1,10 +1,11 @@
 //! Straight-through gradient of `ternary_matmul`: dx[x_row + r] = beta * dx[x_row + r] + dy[r] * w_hat, w_hat = code * scale.
+//! `fast`: dy is rounded to the 11 significant bits of f16, in which w_hat is exact.
 
 use crate::matrix::gemm::{Gemm, Mat};
 use crate::{Call, args};
 
 args! {
-    pub struct TernaryMatmulBackwardInputArgs { rows: u32, outs: u32, dim: u32, group: u32, x_row: u32, beta: f32 }
+    pub struct TernaryMatmulBackwardInputArgs { rows: u32, outs: u32, dim: u32, group: u32, x_row: u32, beta: f32, fast: u32 }
 }
 
 /// # Safety
@@ -16,7 +17,8 @@ pub unsafe fn ternary_matmul_backward_input(call: &Call<'_>) {
     // SAFETY: inputs are not written during the op, by this function's contract.
     let (dy, codes, scales) = unsafe { (dy.read::<f32>(), codes.read::<u8>(), scales.read::<f32>()) };
     let w_hat = Mat::Ternary { codes, scales, group: a.group as usize, cols: dim };
-    let gemm = Gemm { beta: a.beta, ..Gemm::new((rows, dim, outs), Mat::row_major(dy, outs), w_hat) };
+    let gemm =
+        Gemm { beta: a.beta, short: a.fast != 0, ..Gemm::new((rows, dim, outs), Mat::row_major(dy, outs), w_hat) };
     let dx = dx.array::<f32>(start * dim, &[a.rows, a.dim]);
     // SAFETY: dx holds the result; parts compute disjoint tiles.
     unsafe { gemm.run_part(call.level, dx, dim, call.part, call.parts) }

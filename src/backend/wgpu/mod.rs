@@ -363,9 +363,8 @@ impl Wgpu {
     fn passes(&self, node: &Node) -> Result<Vec<(wgpu::ComputePipeline, [u32; 3])>> {
         #[cfg(feature = "native")]
         if let Some((variant, matrices)) = self.variant(node) {
-            let pipelines = self.pipelines(variant.name, node.op, || variant.source(matrices), &["main"])?;
-            let grid = (variant.grid)(&node.args, matrices);
-            return Ok(pipelines.into_iter().map(|pipeline| (pipeline, grid)).collect());
+            let pipelines = self.pipelines(variant.name, node.op, || variant.source(matrices), &variant.entries())?;
+            return Ok(pipelines.into_iter().zip(variant.grids(&node.args, matrices)).collect());
         }
         let pipelines = self.pipelines(node.op.name, node.op, || shader_source(node.op), &entries(node.op))?;
         Ok(pipelines

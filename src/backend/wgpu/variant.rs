@@ -1,14 +1,19 @@
 //! Other shaders for an op, which need more than every device has. A variant takes the same `Args` and buffers as the op's own
-//! shader and gives results within the same limits; those of the ternary product are the same bits. A GPU uses it if it is
-//! faster there, which is measured when it is first needed.
+//! shader and gives results within the same limits. What a forward pass computes has the same bits in each. A GPU uses a variant
+//! if it is faster there, which is measured when it is first needed.
 
 use super::super::Slice;
 use super::kept::Kept;
+use super::shader::source_with;
 use super::{Wgpu, WgpuProgram};
 use crate::Result;
-use crate::graph::{DType, Graph, Node, Plan};
-use crate::ops::QuantRows;
+use crate::graph::{DType, Graph, Node, Plan, TensorId};
+use crate::ops::{self, Product, QuantRows, SMALL, TernaryWeight};
+use cpu_kernels::ops::matmul::MatmulArgs;
+use cpu_kernels::ops::matmul_add::MatmulAddArgs;
 use cpu_kernels::ops::ternary_matmul::TernaryMatmulArgs;
+use cpu_kernels::ops::ternary_matmul_backward_input::TernaryMatmulBackwardInputArgs;
+use cpu_kernels::ops::ternary_matmul_backward_weight::TernaryMatmulBackwardWeightArgs;
 use cpu_kernels::{ArgWords, Args};
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -29,7 +34,10 @@ impl Matrices {
         .union(wgpu::Features::SHADER_F16)
         .union(wgpu::Features::SUBGROUP);
 
-    /// Those of an adapter, the largest first. None where subgroups differ in size.
+    /// Tiles, and the bytes of workgroup memory that shaders take with them.
+    const TILES: [(u32, u32); 2] = [(16, 40 << 10), (8, 32 << 10)];
+
+    /// Those of an adapter, the largest that its workgroup memory is enough for. None where subgroups differ in size.
     pub fn of(adapter: &wgpu::Adapter) -> Option<Self> {
         use wgpu::CooperativeScalarType::{F16, F32};
         let info = adapter.get_info();
@@ -37,12 +45,14 @@ impl Matrices {
             return None;
         }
         let kinds = adapter.cooperative_matrix_properties();
-        let has = |tile: &u32| {
-            kinds.iter().any(|kind| {
+        let memory = adapter.limits().max_compute_workgroup_storage_size;
+        let has = |(tile, takes): &(u32, u32)| {
+            let fits = |kind: &wgpu::CooperativeMatrixProperties| {
                 [kind.m_size, kind.n_size, kind.k_size] == [*tile; 3] && (kind.ab_type, kind.cr_type) == (F16, F32)
-            })
+            };
+            memory >= *takes && kinds.iter().any(fits)
         };
-        let tile = [16, 8].into_iter().find(has)?;
+        let (tile, _) = Self::TILES.into_iter().find(has)?;
         Some(Matrices { tile, width: info.subgroup_min_size })
     }
 }
@@ -53,35 +63,118 @@ pub(super) struct Variant {
     /// The op that it computes.
     pub op: &'static str,
     /// WGSL in which `coop_matT` is a matrix, and TILE and WIDTH are as in [`Matrices`].
-    shader: &'static str,
+    shader: fn() -> String,
     /// Whether it takes a node of these `Args`.
     takes: fn(&ArgWords) -> bool,
-    /// Workgroups in x, y and z.
-    pub grid: fn(&ArgWords, Matrices) -> [u32; 3],
+    /// Its entry points, each with workgroups in x, y and z.
+    passes: &'static [(&'static str, fn(&ArgWords, Matrices) -> [u32; 3])],
+    /// Words of the memory in which passes hand results on.
+    scratch: fn(&ArgWords) -> usize,
     /// Appends a node that it takes, of a usual size.
     trial: fn(&mut Graph),
 }
 
-static VARIANTS: &[Variant] = &[Variant {
-    name: "ternary_matmul_matrices",
-    op: "ternary_matmul",
-    shader: include_str!("../../../shaders/coop/ternary_matmul.wgsl"),
-    takes: |words| {
-        let a = TernaryMatmulArgs::from_words(words);
-        a.rows > 8 && a.group.is_multiple_of(128)
+/// The variant of a matrix product: the op's own shader with other passes, in small tiles.
+macro_rules! product {
+    ($name:literal, $op:ident, $args:ident, takes $takes:expr, trial $trial:expr) => {
+        Variant {
+            name: $name,
+            op: ops::$op.name,
+            shader: || source_with(&ops::$op, &[("gemm_passes", include_str!("../../../shaders/coop/gemm.wgsl"))]),
+            takes: |words| {
+                let (a, takes): ($args, fn($args) -> bool) = (Args::from_words(words), $takes);
+                takes(a) && Product::from(a).fills_a_tile()
+            },
+            passes: &[
+                ("matrices", |words, _| Product::from($args::from_words(words)).small().tiles(SMALL)),
+                ("finish_matrices", |words, _| Product::from($args::from_words(words)).small().sums(SMALL)),
+            ],
+            scratch: |words| Product::from($args::from_words(words)).small().scratch(),
+            trial: $trial,
+        }
+    };
+}
+
+/// Rows and columns of the matrices of trials.
+const TRIAL: usize = 1024;
+
+static VARIANTS: &[Variant] = &[
+    Variant {
+        name: "ternary_matmul_matrices",
+        op: "ternary_matmul",
+        shader: || include_str!("../../../shaders/coop/ternary_matmul.wgsl").to_string(),
+        takes: |words| {
+            let a = TernaryMatmulArgs::from_words(words);
+            a.rows > 8 && a.group.is_multiple_of(128)
+        },
+        passes: &[("main", |words, matrices| {
+            let a = TernaryMatmulArgs::from_words(words);
+            [a.outs.div_ceil(4 * matrices.tile), a.rows.div_ceil(2 * matrices.tile), 1]
+        })],
+        scratch: |_| 0,
+        trial: |g| {
+            let weight = g.ternary_weight("weight", TRIAL, TRIAL, 128);
+            let x = quantized(g);
+            g.ternary_matmul(x, &weight, 0..TRIAL);
+        },
     },
-    grid: |words, matrices| {
-        let a = TernaryMatmulArgs::from_words(words);
-        [a.outs.div_ceil(4 * matrices.tile), a.rows.div_ceil(2 * matrices.tile), 1]
-    },
-    trial: |g| {
-        const ROWS: usize = 1024;
-        let weight = g.ternary_weight("weight", 1024, 1024, 128);
-        let codes = g.persistent("codes", &[ROWS, 1024], DType::I8);
-        let step = g.persistent("step", &[ROWS], DType::F32);
-        g.ternary_matmul(QuantRows { codes, step }, &weight, 0..ROWS);
-    },
-}];
+    product!(
+        "ternary_matmul_backward_input_matrices",
+        TERNARY_MATMUL_BACKWARD_INPUT,
+        TernaryMatmulBackwardInputArgs,
+        takes | _ | true,
+        trial | g | {
+            let [dy, dx] = ["dy", "dx"].map(|name| square(g, name));
+            let TernaryWeight { codes, scales, outs, dim, group } = g.ternary_weight("weight", TRIAL, TRIAL, 128);
+            let (rows, x_row, beta, fast) = (outs, 0, 0.0, 0);
+            let args = TernaryMatmulBackwardInputArgs { rows, outs, dim, group, x_row, beta, fast };
+            g.push(&ops::TERNARY_MATMUL_BACKWARD_INPUT, args, &[dy, codes, scales, dx]);
+        }
+    ),
+    product!(
+        "ternary_matmul_backward_weight_matrices",
+        TERNARY_MATMUL_BACKWARD_WEIGHT,
+        TernaryMatmulBackwardWeightArgs,
+        takes | _ | true,
+        trial | g | {
+            let ([dy, dw], x) = (["dy", "dw"].map(|name| square(g, name)), quantized(g));
+            let [rows, outs, dim] = [TRIAL as u32; 3];
+            let args = TernaryMatmulBackwardWeightArgs { rows, outs, dim, x_row: 0, fast: 0 };
+            g.push(&ops::TERNARY_MATMUL_BACKWARD_WEIGHT, args, &[dy, x.codes, x.step, dw]);
+        }
+    ),
+    // Not the head's logits, x w^T: their bits do not depend on the variant either.
+    product!(
+        "matmul_matrices",
+        MATMUL,
+        MatmulArgs,
+        takes | a | a.a_transposed != 0 || a.b_transposed == 0 || a.symmetric != 0,
+        trial | g | {
+            let tensors = ["a", "b", "d"].map(|name| square(g, name));
+            let [m, n, k] = [TRIAL as u32; 3];
+            g.push(&ops::MATMUL, MatmulArgs { m, n, k, ..MatmulArgs::default() }, &tensors);
+        }
+    ),
+    product!(
+        "matmul_add_matrices",
+        MATMUL_ADD,
+        MatmulAddArgs,
+        takes | _ | true,
+        trial | g | {
+            let [a, b, c] = ["a", "b", "c"].map(|name| g.persistent(name, &[1, TRIAL, TRIAL], DType::F32));
+            g.matmul_add(1.0, a, b, 1.0, c);
+        }
+    ),
+];
+
+fn square(g: &mut Graph, name: &str) -> TensorId {
+    g.persistent(name, &[TRIAL, TRIAL], DType::F32)
+}
+
+fn quantized(g: &mut Graph) -> QuantRows {
+    let codes = g.persistent("codes", &[TRIAL, TRIAL], DType::I8);
+    QuantRows { codes, step: g.persistent("step", &[TRIAL], DType::F32) }
+}
 
 impl Variant {
     /// The variant for a node, if there is one.
@@ -91,10 +184,20 @@ impl Variant {
 
     /// Its WGSL.
     pub fn source(&self, Matrices { tile, width }: Matrices) -> String {
-        let shader = self.shader.replace("coop_matT", &format!("coop_mat{tile}x{tile}"));
+        let shader = (self.shader)().replace("coop_matT", &format!("coop_mat{tile}x{tile}"));
         format!(
             "enable f16;\nenable wgpu_cooperative_matrix;\nconst TILE = {tile}u;\nconst WIDTH = {width}u;\n{shader}"
         )
+    }
+
+    /// Its entry points.
+    pub fn entries(&self) -> Vec<&'static str> {
+        self.passes.iter().map(|(entry, _)| *entry).collect()
+    }
+
+    /// Workgroups of each pass for a node.
+    pub fn grids(&self, words: &ArgWords, matrices: Matrices) -> Vec<[u32; 3]> {
+        self.passes.iter().map(|(_, grid)| grid(words, matrices)).collect()
     }
 }
 
@@ -131,16 +234,27 @@ impl Choice {
 }
 
 impl Wgpu {
-    /// Uses every variant that the device allows, whatever is faster: for tests. Returns whether there is any.
-    pub fn prefer_variants(&mut self) -> bool {
-        let used = VARIANTS.iter().map(|variant| (variant.name, true)).collect();
+    /// Uses every variant that the device allows, or none, whatever is faster: for tests. Returns whether there is any.
+    pub fn use_variants(&mut self, used: bool) -> bool {
+        let used = VARIANTS.iter().map(|variant| (variant.name, used)).collect();
         self.variants.used = Mutex::new(used);
+        self.variants.matrices.is_some()
+    }
+
+    /// Whether the device has cooperative matrices.
+    pub(in super::super) fn has_matrices(&self) -> bool {
         self.variants.matrices.is_some()
     }
 
     /// The name of the variant that runs a node, if it is not the op's own shader.
     pub fn variant_of(&self, node: &Node) -> Option<&'static str> {
         self.variant(node).map(|(variant, _)| variant.name)
+    }
+
+    /// Bytes of the memory in which the passes of variants hand results on: what the node that needs most takes.
+    pub(super) fn variant_scratch(&self, nodes: &[Node]) -> usize {
+        let words = |node| self.variant(node).map_or(0, |(variant, _)| (variant.scratch)(&node.args));
+        nodes.iter().map(words).max().unwrap_or(0).saturating_mul(4)
     }
 
     /// The variant that runs a node.

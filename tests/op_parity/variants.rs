@@ -1,0 +1,86 @@
+//! The variants of ops for devices with cooperative matrices. Without one, these tests fail with NANOTERN_REQUIRE_MATRICES=1 and
+//! otherwise print a note.
+
+use crate::compare::{self, Bench, verdict};
+use crate::{cases, common};
+use nanotern::backend::{Backend, Wgpu};
+use nanotern::graph::Node;
+use nanotern::model::ModelConfig;
+use nanotern::train::{Batch, OptimConfig, Precision, StepShape, TrainStep, Trainer};
+use std::collections::BTreeMap;
+
+/// A device that uses every variant, and how many of the nodes each of them runs.
+fn device(nodes: &[Node]) -> Option<(Wgpu, BTreeMap<&'static str, usize>)> {
+    let mut device = common::has_adapter().then(|| Wgpu::open(None).unwrap());
+    let Some(wgpu) = device.take_if(|wgpu| wgpu.use_variants(true)) else {
+        let required = std::env::var("NANOTERN_REQUIRE_MATRICES").as_deref() == Ok("1");
+        assert!(!required, "no device has cooperative matrices, and they are required");
+        println!("NOT TESTED: no device has cooperative matrices");
+        return None;
+    };
+    let mut count = BTreeMap::new();
+    nodes.iter().filter_map(|node| wgpu.variant_of(node)).for_each(|name| *count.entry(name).or_default() += 1);
+    Some((wgpu, count))
+}
+
+#[test]
+fn variants_agree_with_the_definition() {
+    let mut cases = cases::all();
+    let nodes = compare::graph(&cases).0.nodes;
+    let Some((wgpu, count)) = device(&nodes) else { return };
+    assert!(count.len() == 5 && count.values().all(|n| *n >= 3), "cases of variants: {count:?}");
+    let mut nodes = nodes.iter();
+    cases.retain(|_| wgpu.variant_of(nodes.next().unwrap()).is_some());
+    let (mut reference, mut bench) = (Bench::new(&common::scalar(), &cases), Bench::new(&Backend::Wgpu(wgpu), &cases));
+    let mut failures = Vec::new();
+    for (i, case) in cases.iter().enumerate() {
+        let (expected, got) = (reference.run(i, case), bench.run(i, case));
+        let differ = expected.iter().flatten().zip(got.iter().flatten()).filter(|(a, b)| a != b).count();
+        let forward = case.op.name == "ternary_matmul";
+        let wrong = match verdict(case, true, &expected, &got) {
+            None if forward && differ > 0 => Some(format!("{differ} words differ")),
+            wrong => wrong,
+        };
+        failures.extend(wrong.map(|what| format!("{}: {what} ({})", case.op.name, case.args)));
+        println!("{differ} words differ: {} ({})", case.op.name, case.args);
+    }
+    assert!(failures.is_empty(), "{} failures:\n{}", failures.len(), failures.join("\n"));
+}
+
+/// Losses of every row of a batch, without training on it.
+fn losses(trainer: &mut Trainer, batch: &Batch) -> Vec<u32> {
+    trainer.feed(batch);
+    trainer.program.run_section(trainer.step.sections.eval).unwrap();
+    let losses = trainer.program.read::<f32>(trainer.step.targets.losses).unwrap();
+    losses.iter().map(|loss| loss.to_bits()).collect()
+}
+
+/// Steps are trained with variants. The weights that they lead to have the same losses, bit for bit, where no variant runs.
+#[test]
+fn a_forward_pass_has_the_same_bits_whatever_ran() {
+    let config =
+        ModelConfig { dim: 128, layers: 2, heads: 4, kv_heads: 2, ffn: 256, seq_len: 32, ..ModelConfig::default() };
+    for precision in [Precision::Exact, Precision::Fast] {
+        let shape = StepShape { batch: 2, seq: 32, precision, ..StepShape::default() };
+        let build = || TrainStep::build(&config, 300, shape, &OptimConfig::default());
+        let step = build();
+        let Some((wgpu, count)) = device(&step.plan.graph.nodes) else { return };
+        assert_eq!(count.len(), 5, "variants of a step: {count:?}");
+        let mut plain = Wgpu::open(None).unwrap();
+        plain.use_variants(false);
+        let mut trained = Trainer::new(step, &Backend::Wgpu(wgpu)).unwrap();
+        let mut served = Trainer::new(build(), &Backend::Wgpu(plain)).unwrap();
+        trained.init(7);
+        let batch = |n: u32| Batch::new((0..64).map(|i| i * i % n).collect(), (1..65).map(|i| i * i % n).collect(), 32);
+        for step in 0..3 {
+            trained.submit(step, 1.0, [batch(97 + step as u32)]).unwrap();
+        }
+        let stats = trained.stats(0..3).unwrap();
+        assert!(stats.iter().all(|s| s.loss.is_finite() && !s.skipped), "{stats:?}");
+        served.load_model(&trained.model_tensors().unwrap()).unwrap();
+        for trainer in [&mut trained, &mut served] {
+            trainer.program.run_section(trainer.step.sections.begin).unwrap();
+        }
+        assert_eq!(losses(&mut trained, &batch(89)), losses(&mut served, &batch(89)), "{precision:?}");
+    }
+}
