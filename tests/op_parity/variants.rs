@@ -3,11 +3,14 @@
 
 use crate::compare::{self, Bench, verdict};
 use crate::{cases, common};
-use nanotern::backend::{Backend, Wgpu};
-use nanotern::graph::Node;
+use cpu_kernels::ops::matmul::MatmulArgs;
+use nanotern::backend::{Backend, Wgpu, float_error};
+use nanotern::graph::{DType, Graph, Node, Plan};
 use nanotern::model::ModelConfig;
+use nanotern::ops;
 use nanotern::train::{Batch, OptimConfig, Precision, StepShape, TrainStep, Trainer};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// A device that uses every variant, and how many of the nodes each of them runs.
 fn device(nodes: &[Node]) -> Option<(Wgpu, BTreeMap<&'static str, usize>)> {
@@ -32,19 +35,44 @@ fn variants_agree_with_the_definition() {
     let mut nodes = nodes.iter();
     cases.retain(|_| wgpu.variant_of(nodes.next().unwrap()).is_some());
     let (mut reference, mut bench) = (Bench::new(&common::scalar(), &cases), Bench::new(&Backend::Wgpu(wgpu), &cases));
-    let mut failures = Vec::new();
+    let (mut failures, mut worst) = (Vec::new(), BTreeMap::new());
     for (i, case) in cases.iter().enumerate() {
         let (expected, got) = (reference.run(i, case), bench.run(i, case));
-        let differ = expected.iter().flatten().zip(got.iter().flatten()).filter(|(a, b)| a != b).count();
-        let forward = case.op.name == "ternary_matmul";
         let wrong = match verdict(case, true, &expected, &got) {
-            None if forward && differ > 0 => Some(format!("{differ} words differ")),
+            None if case.op.name == "ternary_matmul" && expected != got => Some("bits differ".to_string()),
             wrong => wrong,
         };
         failures.extend(wrong.map(|what| format!("{}: {what} ({})", case.op.name, case.args)));
-        println!("{differ} words differ: {} ({})", case.op.name, case.args);
+        // The result is the last tensor.
+        let [want, have] = [&expected, &got].map(|words| bytemuck::cast_slice(words.last().unwrap()));
+        let error = worst.entry(case.op.name).or_insert(0f64);
+        *error = error.max(float_error(want, have));
     }
+    println!("cases: {count:?}\nlargest normalised mean squared errors: {worst:?}");
     assert!(failures.is_empty(), "{} failures:\n{}", failures.len(), failures.join("\n"));
+}
+
+/// The largest floats and the smallest normal ones too.
+#[test]
+fn variants_pass_on_what_is_not_finite() {
+    const N: usize = 64;
+    let mut g = Graph::new();
+    let [a, b, d] = ["a", "b", "d"].map(|name| g.persistent(name, &[N, N], DType::F32));
+    let args = MatmulArgs { m: N as u32, n: N as u32, k: N as u32, ..MatmulArgs::default() };
+    g.push(&ops::MATMUL, args, &[a, b, d]);
+    let Some((wgpu, count)) = device(&g.nodes) else { return };
+    assert_eq!(count.len(), 1);
+    let mut program = Backend::Wgpu(wgpu).prepare(Arc::new(Plan::new(g))).unwrap();
+    program.write(b, &[1f32; N * N]);
+    for value in [f32::NAN, f32::INFINITY, f32::MAX, 4.0 * f32::MIN_POSITIVE] {
+        let mut x = [0f32; N * N];
+        x[3 * N + 40] = value;
+        program.write(a, &x);
+        program.run(0..1).unwrap();
+        let row = program.read::<f32>(d).unwrap()[3 * N..4 * N].to_vec();
+        let passed = |v: &f32| if value.is_finite() { *v == value } else { !v.is_finite() };
+        assert!(row.iter().all(passed), "{value}: {row:?}");
+    }
 }
 
 /// Losses of every row of a batch, without training on it.

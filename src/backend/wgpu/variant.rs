@@ -303,3 +303,40 @@ impl Wgpu {
         Ok(best / RUNS as f64)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use naga::valid::{Capabilities, ValidationFlags, Validator};
+    use naga::{AddressSpace, proc::Layouter};
+
+    /// For every size of a matrix and of a subgroup, not only those of this machine.
+    #[test]
+    fn shaders_are_valid_and_fit() {
+        let sizes = Matrices::TILES.into_iter().flat_map(|tile| [8, 16, 32, 64].map(|width| (tile, width)));
+        for ((tile, memory), width) in sizes {
+            for variant in VARIANTS {
+                let what = format!("{} with {tile} x {tile} by {width} threads", variant.name);
+                let source = variant.source(Matrices { tile, width });
+                let module = naga::front::wgsl::parse_str(&source).unwrap_or_else(|e| panic!("{what}: {e:?}"));
+                let needs = Capabilities::SHADER_FLOAT16 | Capabilities::COOPERATIVE_MATRIX | Capabilities::SUBGROUP;
+                let mut validator = Validator::new(ValidationFlags::all(), needs);
+                validator
+                    .subgroup_stages(naga::valid::ShaderStages::COMPUTE)
+                    .subgroup_operations(naga::valid::SubgroupOperationSet::all());
+                let info = validator.validate(&module).unwrap_or_else(|e| panic!("{what}: {e:?}"));
+                let mut layouts = Layouter::default();
+                layouts.update(module.to_ctx()).unwrap();
+                for entry in variant.entries() {
+                    let at = module.entry_points.iter().position(|e| e.name == entry).expect(entry);
+                    let used =
+                        |handle: naga::Handle<naga::GlobalVariable>| !info.get_entry_point(at)[handle].is_empty();
+                    let shared = module.global_variables.iter().filter(|(handle, _)| used(*handle));
+                    let shared = shared.filter(|(_, v)| v.space == AddressSpace::WorkGroup);
+                    let bytes: u32 = shared.map(|(_, v)| layouts[v.ty].size.next_multiple_of(16)).sum();
+                    assert!(bytes <= memory, "{what}, {entry}: {bytes} bytes of workgroup memory");
+                }
+            }
+        }
+    }
+}
