@@ -74,9 +74,10 @@ pub(super) struct Variant {
     trial: fn(&mut Graph),
 }
 
-/// The variant of a matrix product: the op's own shader with other passes, in small tiles.
+/// The variant of a matrix product: the op's own shader with other passes, in small tiles. The last two are which `Args` it takes,
+/// of those that fill a tile, and its trial.
 macro_rules! product {
-    ($name:literal, $op:ident, $args:ident, takes $takes:expr, trial $trial:expr) => {
+    ($name:literal, $op:ident, $args:ident, $takes:expr, $trial:expr) => {
         Variant {
             name: $name,
             op: ops::$op.name,
@@ -122,8 +123,8 @@ static VARIANTS: &[Variant] = &[
         "ternary_matmul_backward_input_matrices",
         TERNARY_MATMUL_BACKWARD_INPUT,
         TernaryMatmulBackwardInputArgs,
-        takes | _ | true,
-        trial | g | {
+        |_| true,
+        |g| {
             let [dy, dx] = ["dy", "dx"].map(|name| square(g, name));
             let TernaryWeight { codes, scales, outs, dim, group } = g.ternary_weight("weight", TRIAL, TRIAL, 128);
             let (rows, x_row, beta, fast) = (outs, 0, 0.0, 0);
@@ -135,8 +136,8 @@ static VARIANTS: &[Variant] = &[
         "ternary_matmul_backward_weight_matrices",
         TERNARY_MATMUL_BACKWARD_WEIGHT,
         TernaryMatmulBackwardWeightArgs,
-        takes | _ | true,
-        trial | g | {
+        |_| true,
+        |g| {
             let ([dy, dw], x) = (["dy", "dw"].map(|name| square(g, name)), quantized(g));
             let [rows, outs, dim] = [TRIAL as u32; 3];
             let args = TernaryMatmulBackwardWeightArgs { rows, outs, dim, x_row: 0, fast: 0 };
@@ -148,23 +149,17 @@ static VARIANTS: &[Variant] = &[
         "matmul_matrices",
         MATMUL,
         MatmulArgs,
-        takes | a | a.a_transposed != 0 || a.b_transposed == 0 || a.symmetric != 0,
-        trial | g | {
+        |a| a.a_transposed != 0 || a.b_transposed == 0 || a.symmetric != 0,
+        |g| {
             let tensors = ["a", "b", "d"].map(|name| square(g, name));
             let [m, n, k] = [TRIAL as u32; 3];
             g.push(&ops::MATMUL, MatmulArgs { m, n, k, ..MatmulArgs::default() }, &tensors);
         }
     ),
-    product!(
-        "matmul_add_matrices",
-        MATMUL_ADD,
-        MatmulAddArgs,
-        takes | _ | true,
-        trial | g | {
-            let [a, b, c] = ["a", "b", "c"].map(|name| g.persistent(name, &[1, TRIAL, TRIAL], DType::F32));
-            g.matmul_add(1.0, a, b, 1.0, c);
-        }
-    ),
+    product!("matmul_add_matrices", MATMUL_ADD, MatmulAddArgs, |_| true, |g| {
+        let [a, b, c] = ["a", "b", "c"].map(|name| g.persistent(name, &[1, TRIAL, TRIAL], DType::F32));
+        g.matmul_add(1.0, a, b, 1.0, c);
+    }),
 ];
 
 fn square(g: &mut Graph, name: &str) -> TensorId {
