@@ -30,8 +30,8 @@ var<private> d_start: u32;
 var<private> mirrored: bool;
 
 fn problem() -> Problem {
-    let fast = args.fast != 0u;
-    return Problem(args.m, args.n, args.k, args.batch, args.a_transposed == 0u, args.b_transposed != 0u, fast, fast);
+    let turned = vec2<bool>(args.a_transposed != 0u, args.b_transposed != 0u);
+    return Problem(args.m, args.n, args.k, args.batch, !turned.x, turned.y, args.fast != 0u, false);
 }
 
 fn load_a(row: u32, col: u32) -> Block {
@@ -45,11 +45,11 @@ fn load_b(row: u32, col: u32) -> Block {
 }
 
 fn values_a(block: Block) -> Values {
-    return factor(block, args.fast);
+    return floats(block);
 }
 
 fn values_b(block: Block) -> Values {
-    return factor(block, args.fast);
+    return floats(block);
 }
 
 fn store_at(i: u32, value: f32) {

@@ -24,7 +24,7 @@ fn load_a(row: u32, col: u32) -> Block {
 }
 
 fn values_a(block: Block) -> Values {
-    return factor(block, args.fast);
+    return floats(block);
 }
 
 // Four columns from a multiple of four lie in one word of the codes. The block holds four of these words, four scales, and

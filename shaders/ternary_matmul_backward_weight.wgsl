@@ -44,7 +44,7 @@ fn load_a(row: u32, col: u32) -> Block {
 }
 
 fn values_a(block: Block) -> Values {
-    return factor(block, args.fast);
+    return floats(block);
 }
 
 // Four words of inputs and four steps.

@@ -74,7 +74,7 @@ fn magnitude(v: vec4<f32>) -> u32 {
 
 // Splits four values along k into terms from element `at` on.
 fn put_four(at: u32, v: vec4<f32>, one: bool) {
-    let first = short(bitcast<vec4<u32>>(v));
+    let first = short(v);
     let high = vec4<f16>(first);
     terms[at] = high.x;
     terms[at + 1u] = high.y;
@@ -97,7 +97,7 @@ fn put(lane: u32, v: Values, powers: vec2<f32>, p: Problem) {
     let block = block_of(lane, select(p.a_along_k, p.b_along_k, right));
     let at = select(0u, 2u * TERMS, right) + 4u * block.x * TERMS_ROW + 4u * block.y;
     let power = select(powers.x, powers.y, right);
-    let one = select(p.a_short, p.b_short, right);
+    let one = p.fast | (right & p.b_short);
     put_four(at, v.x * power, one);
     put_four(at + TERMS_ROW, v.y * power, one);
     put_four(at + 2u * TERMS_ROW, v.z * power, one);
@@ -120,12 +120,12 @@ fn multiply(subgroup: u32) {
             let a = coopLoadT<coop_matT<f16, A>>(&terms[left], TERMS_ROW);
             let b0 = coopLoad<coop_matT<f16, B>>(&terms[right], TERMS_ROW);
             let b1 = coopLoad<coop_matT<f16, B>>(&terms[next], TERMS_ROW);
-            if !p.a_short {
+            if !p.fast {
                 let low = coopLoadT<coop_matT<f16, A>>(&terms[TERMS + left], TERMS_ROW);
                 c0 = coopMultiplyAdd(low, b0, c0);
                 c1 = coopMultiplyAdd(low, b1, c1);
             }
-            if !p.b_short {
+            if !(p.fast | p.b_short) {
                 let low0 = coopLoad<coop_matT<f16, B>>(&terms[TERMS + right], TERMS_ROW);
                 let low1 = coopLoad<coop_matT<f16, B>>(&terms[TERMS + next], TERMS_ROW);
                 c0 = coopMultiplyAdd(a, low0, c0);

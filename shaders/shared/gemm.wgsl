@@ -14,8 +14,8 @@ struct Problem {
     m: u32, n: u32, k: u32, batch: u32,
     // whether neighbours along k are neighbours in memory
     a_along_k: bool, b_along_k: bool,
-    // whether all values have at most 11 significant bits, as f16 has
-    a_short: bool, b_short: bool,
+    // whether factors of f32 are rounded to the 11 significant bits of f16, and whether the right factor has no more anyway
+    fast: bool, b_short: bool,
 }
 
 // Sixteen words from memory.
@@ -58,17 +58,11 @@ fn floats(a: Block) -> Values {
 }
 
 // Rounded to 11 significant bits, at any exponent; ties go to even ones.
-fn short(a: vec4<u32>) -> vec4<f32> {
+fn short(value: vec4<f32>) -> vec4<f32> {
+    let a = bitcast<vec4<u32>>(value);
     let nearest = (a + 0xfffu + ((a >> vec4<u32>(13u)) & vec4<u32>(1u))) & vec4<u32>(0xffffe000u);
     let finite = (a & vec4<u32>(0x7f800000u)) != vec4<u32>(0x7f800000u);
     return bitcast<vec4<f32>>(select(a, nearest, finite));
-}
-
-fn factor(a: Block, fast: u32) -> Values {
-    if fast != 0u {
-        return Values(short(a.x), short(a.y), short(a.z), short(a.w));
-    }
-    return floats(a);
 }
 
 fn transposed(a: Values) -> Values {

@@ -29,31 +29,36 @@ pub(crate) struct Product {
     batch: u32,
     /// Whether tiles below the diagonal are those above it, mirrored.
     symmetric: bool,
-    /// Whether its tiles are small ones.
-    small: bool,
+    /// The only side that its tiles may have.
+    only: Option<u32>,
+}
+
+/// The side of the tiles of fast products: small tiles do not round.
+fn large_if(fast: u32) -> Option<u32> {
+    (fast != 0).then_some(LARGE)
 }
 
 impl From<MatmulArgs> for Product {
     fn from(a: MatmulArgs) -> Self {
-        Product { m: a.m, n: a.n, k: a.k, batch: a.batch, symmetric: a.symmetric != 0, small: false }
+        Product { m: a.m, n: a.n, k: a.k, batch: a.batch, symmetric: a.symmetric != 0, only: large_if(a.fast) }
     }
 }
 
 impl From<MatmulAddArgs> for Product {
     fn from(a: MatmulAddArgs) -> Self {
-        Product { m: a.m, n: a.n, k: a.k, batch: a.batch, symmetric: a.symmetric != 0, small: false }
+        Product { m: a.m, n: a.n, k: a.k, batch: a.batch, symmetric: a.symmetric != 0, only: None }
     }
 }
 
 impl From<TernaryMatmulBackwardInputArgs> for Product {
     fn from(a: TernaryMatmulBackwardInputArgs) -> Self {
-        Product { m: a.rows, n: a.dim, k: a.outs, batch: 1, symmetric: false, small: false }
+        Product { m: a.rows, n: a.dim, k: a.outs, batch: 1, symmetric: false, only: large_if(a.fast) }
     }
 }
 
 impl From<TernaryMatmulBackwardWeightArgs> for Product {
     fn from(a: TernaryMatmulBackwardWeightArgs) -> Self {
-        Product { m: a.outs, n: a.dim, k: a.rows, batch: 1, symmetric: false, small: false }
+        Product { m: a.outs, n: a.dim, k: a.rows, batch: 1, symmetric: false, only: large_if(a.fast) }
     }
 }
 
@@ -78,7 +83,7 @@ impl Product {
     /// The same product in small tiles, whatever suits it.
     #[cfg(feature = "native")]
     pub(crate) fn small(self) -> Self {
-        Product { small: true, ..self }
+        Product { only: Some(SMALL), ..self }
     }
 
     /// Whether a small tile would be at least half full along each of its sides, and along k.
@@ -95,7 +100,8 @@ impl Product {
     fn side(self) -> u32 {
         let waste = self.stored(LARGE) * 8 > self.stored(SMALL) * 9;
         let workgroups = self.computed(LARGE) * u64::from(self.k / PART).max(1);
-        if self.small || waste || workgroups < u64::from(WORKGROUPS) { SMALL } else { LARGE }
+        let fitting = if waste || workgroups < u64::from(WORKGROUPS) { SMALL } else { LARGE };
+        self.only.unwrap_or(fitting)
     }
 
     /// Words of whole tiles of one part of k.

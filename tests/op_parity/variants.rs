@@ -1,7 +1,7 @@
 //! The variants of ops for devices with cooperative matrices. Without one, these tests fail with NANOTERN_REQUIRE_MATRICES=1 and
 //! otherwise print a note.
 
-use crate::compare::{self, Bench, verdict};
+use crate::compare::{self, Bench, SENTINELS, verdict};
 use crate::{cases, common};
 use cpu_kernels::ops::matmul::MatmulArgs;
 use nanotern::backend::{Backend, Wgpu, float_error};
@@ -44,9 +44,13 @@ fn variants_agree_with_the_definition() {
         };
         failures.extend(wrong.map(|what| format!("{}: {what} ({})", case.op.name, case.args)));
         // The result is the last tensor.
-        let [want, have] = [&expected, &got].map(|words| bytemuck::cast_slice(words.last().unwrap()));
+        let result = |words: &[Vec<u32>]| -> Vec<f32> {
+            let (values, _) = words.last().unwrap().split_last_chunk::<SENTINELS>().unwrap();
+            bytemuck::cast_slice(values).to_vec()
+        };
+        let [want, have] = [&expected, &got].map(|words| result(words));
         let error = worst.entry(case.op.name).or_insert(0f64);
-        *error = error.max(float_error(want, have));
+        *error = error.max(float_error(&want, &have));
     }
     println!("cases: {count:?}\nlargest normalised mean squared errors: {worst:?}");
     assert!(failures.is_empty(), "{} failures:\n{}", failures.len(), failures.join("\n"));
