@@ -17,6 +17,7 @@ static TEMPLATE: LazyLock<ChatTemplate> = LazyLock::new(|| {
 });
 
 fuzz_target!(|input: &[u8]| {
+    nanotern_fuzz::next_input();
     let made = GRAMMAR.maker(input).map(|mut maker| maker.text("request"));
     let body = made.as_deref().map_or(input, str::as_bytes);
     let Ok(request) = ChatRequest::parse(body, "small", TOKENIZER.vocab_size()) else { return };

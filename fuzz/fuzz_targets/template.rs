@@ -18,6 +18,7 @@ static CONVERSATION: LazyLock<Conversation> = LazyLock::new(|| {
 });
 
 fuzz_target!(|input: &[u8]| {
+    nanotern_fuzz::next_input();
     let made = GRAMMAR.maker(input).map(|mut maker| maker.text("template"));
     let Some(source) = made.or_else(|| String::from_utf8(input.to_vec()).ok()) else { return };
     let text = TextConfig { chat_template: Some(source), ..TEXT.clone() };

@@ -10,6 +10,7 @@ use std::sync::LazyLock;
 static GRAMMAR: LazyLock<Grammar> = LazyLock::new(|| Grammar::new(include_str!("../grammars/tokenizer.txt")));
 
 fuzz_target!(|input: &[u8]| {
+    nanotern_fuzz::next_input();
     let made = GRAMMAR.maker(input).map(|mut maker| (maker.text("tokenizer"), maker.text("text")));
     let plain = || Some((String::from_utf8(input.to_vec()).ok()?, "a 1\u{20ac}<|end|>\n".to_string()));
     let Some((json, text)) = made.or_else(plain) else { return };

@@ -7,12 +7,18 @@ use cap::Cap;
 use std::alloc::System;
 use std::collections::HashMap;
 
-/// What a target may allocate: more than that aborts. SECURITY.md promises memory in proportion to the file, and files here
-/// are small.
+/// What a target may allocate for an input: more than that aborts. SECURITY.md promises memory in proportion to the file, and
+/// files here are small.
 const MEMORY: usize = 64 << 20;
 
 #[global_allocator]
 static ALLOCATOR: Cap<System> = Cap::new(System, MEMORY);
+
+/// Lets the next input allocate as much as the first, whatever is still held: the expressions that crates keep for all
+/// tokenizers have caches that grow with the texts they see, up to a few MiB each.
+pub fn next_input() {
+    ALLOCATOR.set_limit(ALLOCATOR.allocated() + MEMORY).expect("it is more than what is held");
+}
 
 /// Bytes of a text after which a grammar makes only the shortest choices.
 const LONGEST: usize = 1 << 14;

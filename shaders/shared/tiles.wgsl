@@ -40,9 +40,9 @@ fn times(t: Tile, factor: vec4<f32>) -> Tile {
 // sum + left * right, over the 32 of the inner dimension that are in workgroup memory.
 fn multiply(sum: Tile, at: vec2<u32>) -> Tile {
     var c = sum;
-    for (var k = 0u; k < 32u; k += 8u) {
-        // Eight steps, so that compilers unroll them.
-        for (var i = 0u; i < 8u; i++) {
+    for (var k = 0u; k < 32u; k += 16u) {
+        // Sixteen steps, so that compilers unroll them.
+        for (var i = 0u; i < 16u; i++) {
             let a = factors[k + i][at.y];
             let b = factors[32u + k + i][at.x];
             c.r0 += a.x * b;

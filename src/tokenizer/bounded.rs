@@ -110,11 +110,16 @@ impl Bounded {
         Ok(Bounded { normal, cuts, growth })
     }
 
-    /// Checks what the steps make of the added tokens of a `tokenizer.json`: the crate runs them when it reads it.
+    /// Checks what the steps make of the added tokens of a `tokenizer.json`: the crate runs them when it reads it, and would find
+    /// one of which nothing is left between all characters of a text, without an end.
     pub(super) fn check_added(&self, json: &Value) -> Result<(), String> {
-        for content in json["added_tokens"].as_array().into_iter().flatten().filter_map(|t| t["content"].as_str()) {
-            let budget = Budget::new(content, self.growth);
-            budget.run(&self.normal, &mut NormalizedString::from(content))?;
+        for token in json["added_tokens"].as_array().into_iter().flatten() {
+            let Some(content) = token["content"].as_str() else { continue };
+            let (budget, mut normal) = (Budget::new(content, self.growth), NormalizedString::from(content));
+            budget.run(&self.normal, &mut normal)?;
+            if token["normalized"] == true && normal.get().is_empty() && !content.is_empty() {
+                return Err(format!("its normalizer leaves nothing of the added token {content:?}"));
+            }
         }
         Ok(())
     }

@@ -73,9 +73,25 @@ fn every_shader_compiles_with_nvrtc() {
 const MOST_REGISTERS: u32 = 128;
 /// Those of a native kernel: what a thread can have.
 const MOST_NATIVE: u32 = 255;
+/// Kernels whose innermost loops are mostly multiply-adds of f32, and their least share of these loops: of attention they hold
+/// the loads of a step besides.
+const PRODUCTS: [(&str, f64); 7] = [
+    ("attention", 0.8),
+    ("attention_backward_kv", 0.8),
+    ("attention_backward_q", 0.8),
+    ("matmul", 0.85),
+    ("matmul_add", 0.85),
+    ("ternary_matmul_backward_input", 0.85),
+    ("ternary_matmul_backward_weight", 0.85),
+];
+/// Multiply-adds of such a loop, at least.
+const UNROLLED: usize = 128;
+/// Most instructions for each product of tiles in a loop of tensor cores that has so many.
+const SLOTS: f64 = 6.0;
+const TENSOR_UNROLLED: usize = 64;
 
 #[test]
-fn no_kernel_spills() {
+fn no_kernel_spills_and_products_multiply() {
     if !nvrtc() {
         return;
     }
@@ -87,6 +103,20 @@ fn no_kernel_spills() {
             let most = if TABLE.iter().any(|op| op.name == name) { MOST_REGISTERS } else { MOST_NATIVE };
             let too_much = needs.iter().filter(|n| n.stack > 0 || n.registers > most);
             failures.extend(too_much.map(|n| format!("for {arch}: {n:?}")));
+            let loops = cubin::loops(&image, capability);
+            let inner = |l: &cubin::Loop| !loops.iter().any(|other| other.is_within(l));
+            let (products, tensor): (Vec<_>, Vec<_>) = loops.iter().filter(|l| inner(l)).partition(|l| l.tensor == 0);
+            if let Some((_, least)) = PRODUCTS.iter().find(|(product, _)| *product == name) {
+                let products = products.iter().filter(|l| l.multiply_adds >= UNROLLED);
+                let (all, wanted) = products.fold((0, 0), |(all, n), l| (all + l.code.len(), n + l.multiply_adds));
+                let share = wanted as f64 / all as f64;
+                if share.is_nan() || share < *least {
+                    failures.push(format!("for {arch}: {share:.3} of the innermost loops of {name} are multiply-adds"));
+                }
+            }
+            let slots = |l: &cubin::Loop| l.code.len() as f64 / l.tensor as f64;
+            let many = tensor.iter().filter(|l| l.tensor >= TENSOR_UNROLLED && slots(l) > SLOTS);
+            failures.extend(many.map(|l| format!("for {arch}: {:.1} instructions a product, {l:?}", slots(l))));
         }
     }
     assert!(failures.is_empty(), "{}", failures.join("\n"));

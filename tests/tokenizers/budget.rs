@@ -182,6 +182,13 @@ fn hostile() -> Vec<(&'static str, String, String, Does)> {
             Refuse,
         ),
         ("added tokens that begin alike", with(json!({"added_tokens": added(1000)})), a().repeat(99), Encode),
+        (
+            "an added token of which nothing is left",
+            with(json!({"normalizer": replace(json!({"String": "\u{0}"}), ""),
+            "added_tokens": [{"id": 256, "content": "\u{0}", "single_word": false, "lstrip": false, "rstrip": false, "normalized": true, "special": false}]})),
+            a(),
+            Refuse,
+        ),
         ("long added tokens", with(json!({"added_tokens": added(1300)})), a().repeat(99), Encode),
         (
             "many values",
