@@ -17,7 +17,7 @@ fn main() {
         let engine = Engine::empty(&config, 256, &[], &cpu, EngineOptions::default()).expect("an engine");
         report(layers, "engine", start, engine.plan());
         for recompute in [false, true] {
-            let shape = StepShape { batch: 1, seq: 64, accum: 1, recompute };
+            let shape = StepShape { batch: 1, seq: 64, recompute, ..StepShape::default() };
             let start = Instant::now();
             let step = TrainStep::build(&config, 256, shape, &OptimConfig::default());
             report(layers, if recompute { "training, recomputed" } else { "training" }, start, &step.plan);

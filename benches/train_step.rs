@@ -109,7 +109,7 @@ fn train_step(c: &mut Criterion) {
     let mut group: BenchmarkGroup<'_, WallTime> = c.benchmark_group("train_step tiny");
     group.throughput(Throughput::Elements(ROWS as u64)).sample_size(10);
     let config = Config::default();
-    let shape = StepShape { batch: BATCH, seq: SEQ, accum: 1, recompute: false };
+    let shape = StepShape { batch: BATCH, seq: SEQ, ..StepShape::default() };
     let mut rng = Rng::new(1);
     let mut ids = || (0..ROWS).map(|_| rng.below(VOCAB as u64) as u32).collect::<Vec<_>>();
     let batch = Batch::new(ids(), ids(), SEQ);

@@ -1,10 +1,9 @@
 // f32 matrix product: d = alpha * a b + beta * d, for each matrix of a batch. a is (m, k), or (k, m) when transposed; b is
 // (k, n), or (n, k) when transposed; offsets count elements. With beta = 0, d is not read. When the result is `symmetric`,
-// tiles below the diagonal are mirrored, not computed.
+// tiles below the diagonal are mirrored, not computed. `fast`: a and b are rounded to the 11 significant bits of f16.
 
 //#import gemm
-//#import gemm_tile SIDE=64
-//#import gemm_tile SIDE=128
+//#import gemm_passes
 //#import words FACTOR=a
 //#import words FACTOR=b
 //#import block FACTOR=a

@@ -2,8 +2,7 @@
 // When the result is `symmetric`, tiles below the diagonal are mirrored, not computed. a, b and c may be one buffer.
 
 //#import gemm
-//#import gemm_tile SIDE=64
-//#import gemm_tile SIDE=128
+//#import gemm_passes
 //#import words FACTOR=a
 //#import words FACTOR=b
 //#import block FACTOR=a
@@ -26,7 +25,7 @@ var<private> d_start: u32;
 var<private> mirrored: bool;
 
 fn problem() -> Problem {
-    return Problem(args.m, args.n, args.k, args.batch, true, false);
+    return Problem(args.m, args.n, args.k, args.batch, true, false, false, false);
 }
 
 fn load_a(row: u32, col: u32) -> Block {
@@ -81,48 +80,4 @@ fn begin(wid: vec3<u32>, groups: vec3<u32>) -> bool {
     d_start = matrix * args.m * args.n;
     mirrored = args.symmetric != 0u && wid.y < wid.x;
     return args.symmetric == 0u || wid.y <= wid.x;
-}
-
-@compute @workgroup_size(64)
-fn main(
-    @builtin(workgroup_id) wid: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    if begin(wid, groups) {
-        multiply_64(wid, groups, lane);
-    }
-}
-
-@compute @workgroup_size(256)
-fn large(
-    @builtin(workgroup_id) wid: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    if begin(wid, groups) {
-        multiply_128(wid, groups, lane);
-    }
-}
-
-@compute @workgroup_size(64)
-fn finish(
-    @builtin(workgroup_id) wid: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    if begin(wid, groups) {
-        finish_64(wid, groups, lane);
-    }
-}
-
-@compute @workgroup_size(256)
-fn finish_large(
-    @builtin(workgroup_id) wid: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    if begin(wid, groups) {
-        finish_128(wid, groups, lane);
-    }
 }

@@ -2,8 +2,7 @@
 // the same values as f32.
 
 //#import gemm
-//#import gemm_tile SIDE=64
-//#import gemm_tile SIDE=128
+//#import gemm_passes
 //#import words FACTOR=a
 //#import block FACTOR=a
 //#import block FACTOR=b

@@ -1,13 +1,14 @@
 // Straight-through gradient of `ternary_matmul`: dx[x_row + r] = beta * dx[x_row + r] + dy[r] * w_hat, w_hat = code *
-// scale. With beta = 0, dx is not read.
+// scale. With beta = 0, dx is not read. `fast`: dy is rounded to the 11 significant bits of f16, in which w_hat is exact.
 
 //#import gemm
-//#import gemm_tile SIDE=64
-//#import gemm_tile SIDE=128
+//#import gemm_passes
 //#import words FACTOR=dy
 //#import block FACTOR=dy
 
-struct Args { rows: u32, outs: u32, dim: u32, group: u32, x_row: u32, beta: f32, first: u32, second: u32 }
+struct Args {
+    rows: u32, outs: u32, dim: u32, group: u32, x_row: u32, beta: f32, first: u32, second: u32, fast: u32,
+}
 
 @group(0) @binding(0) var<uniform> args: Args;
 @group(0) @binding(1) var<storage, read> dy: array<vec4<f32>>; // (rows, outs)
@@ -18,7 +19,7 @@ struct Args { rows: u32, outs: u32, dim: u32, group: u32, x_row: u32, beta: f32,
 @group(0) @binding(5) var<storage, read_write> scratch: array<vec4<f32>>;
 
 fn problem() -> Problem {
-    return Problem(args.rows, args.dim, args.outs, 1u, true, false);
+    return Problem(args.rows, args.dim, args.outs, 1u, true, false, args.fast != 0u, true);
 }
 
 fn load_a(row: u32, col: u32) -> Block {
@@ -67,38 +68,6 @@ fn store(row: u32, col: u32, value: vec4<f32>) {
     dx[i] = result;
 }
 
-@compute @workgroup_size(64)
-fn main(
-    @builtin(workgroup_id) wid: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    multiply_64(wid, groups, lane);
-}
-
-@compute @workgroup_size(256)
-fn large(
-    @builtin(workgroup_id) wid: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    multiply_128(wid, groups, lane);
-}
-
-@compute @workgroup_size(64)
-fn finish(
-    @builtin(workgroup_id) wid: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    finish_64(wid, groups, lane);
-}
-
-@compute @workgroup_size(256)
-fn finish_large(
-    @builtin(workgroup_id) wid: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    finish_128(wid, groups, lane);
+fn begin(wid: vec3<u32>, groups: vec3<u32>) -> bool {
+    return true;
 }

@@ -33,7 +33,7 @@ fn models() -> Vec<(ModelConfig, OptimConfig)> {
 
 #[test]
 fn a_value_that_is_not_finite_is_noticed_by_the_next_step() {
-    let shape = StepShape { batch: 2, seq: 16, accum: 1, recompute: false };
+    let shape = StepShape { batch: 2, seq: 16, ..StepShape::default() };
     let batch = || Batch::new((0..32).map(|i| i % 40).collect(), (0..32).map(|i| (i + 1) % 40).collect(), 16);
     for (name, backend) in backends() {
         let mut rng = Rng::new(5);

@@ -166,7 +166,7 @@ fn check(file: &Path, name: &str, backend: &Backend) {
     let golden = Golden::read(file);
     let (model, vocab, optim) = configuration(&golden.recipe);
     let batches = batches(&golden);
-    let shape = StepShape { batch: golden.shapes["ids"][1], seq: model.seq_len, accum: 1, recompute: false };
+    let shape = StepShape { batch: golden.shapes["ids"][1], seq: model.seq_len, ..StepShape::default() };
     let ternary = model.is_ternary();
     let step = TrainStep::build(&model, vocab, shape, &optim);
     let mut trainer = Trainer::new(step, backend).unwrap();

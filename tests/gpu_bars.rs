@@ -23,7 +23,7 @@ fn plan(preset: &str, recompute: bool) -> StepPlan {
 /// The kinds of nodes of such a step that take more than 1 % of its work on fewer workgroups than there should be.
 fn idle(preset: &str) -> Vec<String> {
     let preset = Preset::find(preset).unwrap();
-    let shape = StepShape { batch: 8, seq: 1024, accum: 1, recompute: false };
+    let shape = StepShape { batch: 8, seq: 1024, ..StepShape::default() };
     let step = TrainStep::build(&preset.model, preset.vocab, shape, &Config::default().optim);
     let sections = [step.sections.begin, step.sections.micro, step.sections.update];
     let mut kinds: BTreeMap<_, (&'static Op, u64)> = BTreeMap::new();

@@ -1,13 +1,15 @@
 //! The graphs of many configurations, as checksums: a change of how a model is described must not change what it computes.
 #![cfg(feature = "native")]
 
+use cpu_kernels::Args;
 use cpu_kernels::ops::copy::CopyArgs;
+use cpu_kernels::ops::matmul::MatmulArgs;
 use nanotern::backend::{Backend, Cpu, Level};
 use nanotern::graph::{DType, Graph, Plan, TensorId};
 use nanotern::infer::{Engine, EngineOptions};
 use nanotern::model::{Embeddings, ModelConfig, Quantize};
 use nanotern::ops::COPY;
-use nanotern::train::{OptimConfig, StepShape, TrainStep};
+use nanotern::train::{OptimConfig, Precision, StepShape, TrainStep};
 use std::fmt::Write;
 use std::sync::Arc;
 
@@ -65,7 +67,7 @@ fn checksum(count: usize, dump: &str) -> (usize, usize, u32) {
 fn training_graphs_are_what_they_were() {
     let (mut count, mut out) = (0, String::new());
     for config in configurations().iter().filter(|c| c.embeddings != Embeddings::Q8_0) {
-        let shape = StepShape { batch: 2, seq: 32, accum: 1, recompute: config.layers == 3 };
+        let shape = StepShape { batch: 2, seq: 32, recompute: config.layers == 3, ..StepShape::default() };
         let step = TrainStep::build(config, 300, shape, &OptimConfig::default());
         dump(&step.plan.graph, &mut out);
         let state: Vec<&str> = step.state.iter().map(|(name, _)| name.as_str()).collect();
@@ -73,6 +75,32 @@ fn training_graphs_are_what_they_were() {
         count += 1;
     }
     assert_eq!(checksum(count, &out), (144, 35_040, 0x4947_3848));
+}
+
+/// The forward pass and the optimizer are the same nodes in both.
+#[test]
+fn a_fast_step_differs_in_the_products_of_the_backward_pass() {
+    let configs = configurations();
+    for config in configs.iter().filter(|c| c.embeddings != Embeddings::Q8_0).step_by(5) {
+        let [exact, fast] = [Precision::Exact, Precision::Fast].map(|precision| {
+            let shape = StepShape { batch: 2, seq: 32, precision, ..StepShape::default() };
+            TrainStep::build(config, 300, shape, &OptimConfig::default())
+        });
+        let micro = exact.sections.micro.nodes();
+        assert_eq!(exact.plan.graph.nodes.len(), fast.plan.graph.nodes.len());
+        for (i, (exact, fast)) in exact.plan.graph.nodes.iter().zip(&fast.plan.graph.nodes).enumerate() {
+            let product = match exact.op.name {
+                "ternary_matmul_backward_input" | "ternary_matmul_backward_weight" => true,
+                "matmul" => {
+                    let a = MatmulArgs::from_words(&exact.args);
+                    (a.a_transposed, a.b_transposed) != (0, 1)
+                }
+                _ => false,
+            };
+            let differ = exact.args != fast.args;
+            assert_eq!(differ, product && micro.contains(&i), "{}", exact.op.name);
+        }
+    }
 }
 
 #[test]

@@ -43,7 +43,7 @@ fn ids(seed: u64) -> Vec<u32> {
 
 /// Trains for some steps, saves, and returns the trainer's logits (rows, vocab) for `ids(0)`.
 fn train(config: &ModelConfig, dir: &Path) -> Vec<f32> {
-    let shape = StepShape { batch: 2, seq: SEQ, accum: 1, recompute: false };
+    let shape = StepShape { batch: 2, seq: SEQ, ..StepShape::default() };
     let step = TrainStep::build(config, VOCAB, shape, &OptimConfig::default());
     let mut trainer = Trainer::new(step, &fastest()).unwrap();
     trainer.init(3);

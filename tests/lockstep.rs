@@ -23,7 +23,7 @@ fn a_difference_is_seen() {
     if !common::has_adapter() {
         return;
     }
-    let shape = StepShape { batch: 2, seq: 16, accum: 1, recompute: false };
+    let shape = StepShape { batch: 2, seq: 16, ..StepShape::default() };
     let step = || TrainStep::build(&ModelConfig::self_test(), 40, shape, &OptimConfig::default());
     let wgpu = Backend::Wgpu(nanotern::backend::Wgpu::open(None).unwrap());
     let [mut reference, mut other] = [scalar(), wgpu].map(|backend| Trainer::new(step(), &backend).unwrap());
@@ -49,7 +49,7 @@ fn losses(backend: &Backend, quantize: Quantize, embeddings: Embeddings) -> Vec<
         embeddings,
         ..ModelConfig::default()
     };
-    let shape = StepShape { batch: 2, seq: 32, accum: 2, recompute: false };
+    let shape = StepShape { batch: 2, seq: 32, accum: 2, ..StepShape::default() };
     let optim = OptimConfig::default();
     let mut trainer = Trainer::new(TrainStep::build(&config, 60, shape, &optim), backend).unwrap();
     trainer.init(0);

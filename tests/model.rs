@@ -47,7 +47,7 @@ fn every_option() -> Vec<ModelConfig> {
 }
 
 fn shape(batch: usize, seq: usize) -> StepShape {
-    StepShape { batch, seq, accum: 1, recompute: false }
+    StepShape { batch, seq, ..StepShape::default() }
 }
 
 fn trainer(config: &ModelConfig, vocab: usize, shape: StepShape, backend: &Backend) -> Trainer {

@@ -25,7 +25,7 @@ fn trains_and_decodes(config: &ModelConfig, vocab: usize, seq: usize, optim: &Op
     }
     let config = ModelConfig { seq_len: seq, ..config.clone() };
     let backends = || [fastest(), Backend::Wgpu(Wgpu::open(None).unwrap())];
-    let shape = StepShape { batch: 1, seq, accum: 1, recompute: false };
+    let shape = StepShape { batch: 1, seq, ..StepShape::default() };
     let ids: Vec<u32> = (0..=seq).map(|i| (i * i * 3001 % vocab) as u32).collect();
     let batch = Batch::new(ids[..seq].to_vec(), ids[1..].to_vec(), seq);
     let [mut cpu, mut gpu] =

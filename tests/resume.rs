@@ -364,6 +364,7 @@ const KEYS: &[(&str, &str, Change)] = &[
     ("train.checkpoint_interval", "2", Silent),
     ("train.keep_last_checkpoints", "1", Silent),
     ("train.recompute", "true", Silent),
+    ("train.precision", "fast", Said("train.precision = \"fast\" (was \"exact\")")),
     ("train.seed", "1", Refused),
     ("optim.muon_lr", "0.01", Said("the learning rate of Muon falls from 2.0e-2 to 1.0e-2 after step 3")),
     ("optim.muon_momentum", "0.5", Said("optim.muon_momentum = 0.5 (was 0.95)")),

@@ -123,6 +123,7 @@ const KEYS: &[(&str, &str, &str)] = &[
     ("train.checkpoint_interval", "2", ""),
     ("train.keep_last_checkpoints", "1", "--checkpoint-interval 2"),
     ("train.recompute", "true", "--set model.layers=2"),
+    ("train.precision", "fast", ""),
     ("train.seed", "1", ""),
     ("optim.muon_lr", "0.01", ""),
     ("optim.muon_momentum", "0.5", ""),

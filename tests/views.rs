@@ -248,7 +248,7 @@ fn every_part_of_a_large_tensor_is_updated() {
 #[test]
 fn presets_bind_no_more_than_every_device_allows() {
     for Preset { name, vocab, model } in PRESETS.iter() {
-        let shape = StepShape { batch: 8192 / model.seq_len, seq: model.seq_len, accum: 1, recompute: false };
+        let shape = StepShape { batch: 8192 / model.seq_len, seq: model.seq_len, ..StepShape::default() };
         let step = TrainStep::build(model, *vocab, shape, &OptimConfig::default());
         let engine = Engine::empty(model, *vocab, &[], &common::fastest(), EngineOptions::default()).unwrap();
         let table = engine.plan().graph.tensors.iter().position(|t| t.name == "embed.weight.f16").unwrap();

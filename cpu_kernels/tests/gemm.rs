@@ -240,6 +240,49 @@ fn simd_levels_agree() {
     assert!(all.windows(2).all(|w| w[0] == w[1]));
 }
 
+/// The same bits as a product of operands that were rounded before, by means of f64.
+#[test]
+fn a_short_product_rounds_what_is_dense() {
+    let short = |x: f32| {
+        if !x.is_finite() {
+            return x;
+        }
+        // The exponent of x; 11 significant bits end 10 below it.
+        let unit = 2f64.powi((x.to_bits() >> 23 & 0xff).max(1) as i32 - 127 - 10);
+        ((f64::from(x) / unit).round_ties_even() * unit) as f32
+    };
+    let one_nan = |x: f32| if x.is_nan() { f32::NAN } else { x };
+    let mut rng = Rng::new(11);
+    let (m, n, k) = (29, 128, 320);
+    let steps: Vec<f32> = (0..k).map(|_| 0.01 + rng.symmetric().abs()).collect();
+    for level in Level::available() {
+        for (ka, kb) in KINDS {
+            let (mut a, b) = (Operand::new(&mut rng, ka, m, k), Operand::new(&mut rng, kb, k, n));
+            // Halves of the last bit that stays, beside even and odd ones; sizes far apart; no numbers.
+            let odd = [0x3f80_1000, 0x3f80_3000, 0x3f80_0fff, 0x0000_1000, 0x7f00_1001, 0x7f80_0000, 0xffff_ffff];
+            odd.iter().zip(&mut a.data).for_each(|(bits, x)| *x = f32::from_bits(*bits));
+            let dense = |x: &Operand| -> Vec<f32> { x.dense().into_iter().map(short).collect() };
+            let before = vec![f32::NAN; m * n];
+            let round = |x: &Operand| if matches!(x.kind, Kind::Ternary | Kind::Int8) { x.dense() } else { dense(x) };
+            let (ra, rb) = (round(&a), round(&b));
+            let numbers =
+                |g: &Gemm| run(g, level, &before, n, 1).into_iter().map(|x| one_nan(x).to_bits()).collect::<Vec<_>>();
+            let plain = Gemm::new((m, n, k), Mat::row_major(&ra, k), Mat::row_major(&rb, n));
+            let rounded = Gemm { short: true, ..Gemm::new((m, n, k), a.mat(), b.mat()) };
+            assert_eq!(numbers(&rounded), numbers(&plain), "{level} {ka:?} {kb:?}");
+            if !matches!(ka, Kind::Ternary | Kind::Int8) {
+                let scaled: Vec<f32> = a.dense().iter().enumerate().map(|(i, x)| short(x * steps[i % k])).collect();
+                let plain = Gemm { a: Mat::row_major(&scaled, k), ..plain };
+                assert_eq!(
+                    numbers(&Gemm { steps: &steps, ..rounded }),
+                    numbers(&plain),
+                    "{level} {ka:?} {kb:?} in steps"
+                );
+            }
+        }
+    }
+}
+
 /// Parts on threads at the same time, as the thread pool runs them.
 #[test]
 fn parts_on_threads() {

@@ -1,5 +1,5 @@
-// Matrix products (m, k) x (k, n) in square tiles; `gemm_tile` has the functions for tiles of one size. A thread holds 8 x 8
-// results. A step takes 16 of k through workgroup memory, while the next 16 are on their way from the buffers to registers.
+// Matrix products (m, k) x (k, n) in square tiles; `gemm_passes` are their passes, and `gemm_tile` has the functions for tiles
+// of one size. A thread holds 8 x 8 results. A step takes 16 of k through workgroup memory, while the next 16 are on their way from the buffers to registers.
 // Several workgroups may share a tile: each sums up a part of k and stores it in `scratch`, and a second pass adds the parts
 // in order. The op that imports this defines
 //   problem() -> Problem: the shape
@@ -7,12 +7,15 @@
 //   load_b(row, col) -> Block: the same of the right factor
 //   values_a(Block) -> Values, values_b(Block) -> Values: these values, computed when they have arrived. Those outside are
 //     zero along k in one factor and finite in the other; they do not matter along m and n.
+//   begin(wid, groups) -> bool: finds this workgroup's matrices; whether its tile is computed, not mirrored
 //   store(row, col, value): the results at columns col..col + 4 of a row, which may lie outside of the matrix
 
 struct Problem {
     m: u32, n: u32, k: u32, batch: u32,
     // whether neighbours along k are neighbours in memory
     a_along_k: bool, b_along_k: bool,
+    // whether factors of f32 are rounded to the 11 significant bits of f16, and whether the right factor has no more anyway
+    fast: bool, b_short: bool,
 }
 
 // Sixteen words from memory.
@@ -52,6 +55,14 @@ fn outer(a0: vec4<f32>, a1: vec4<f32>, b0: vec4<f32>, b1: vec4<f32>) {
 
 fn floats(a: Block) -> Values {
     return Values(bitcast<vec4<f32>>(a.x), bitcast<vec4<f32>>(a.y), bitcast<vec4<f32>>(a.z), bitcast<vec4<f32>>(a.w));
+}
+
+// Rounded to 11 significant bits, at any exponent; ties go to even ones.
+fn short(value: vec4<f32>) -> vec4<f32> {
+    let a = bitcast<vec4<u32>>(value);
+    let nearest = (a + 0xfffu + ((a >> vec4<u32>(13u)) & vec4<u32>(1u))) & vec4<u32>(0xffffe000u);
+    let finite = (a & vec4<u32>(0x7f800000u)) != vec4<u32>(0x7f800000u);
+    return bitcast<vec4<f32>>(select(a, nearest, finite));
 }
 
 fn transposed(a: Values) -> Values {

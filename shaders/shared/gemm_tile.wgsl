@@ -29,6 +29,7 @@ fn spot_SIDE(vec4_of_row: u32, pair: u32) -> u32 {
     return (pair * (SIDEu / 2u)) | (vec4_of_row ^ (pair * (128u / SIDEu)));
 }
 
+// Fast products have large tiles, because small ones have no registers left for rounding.
 fn put_SIDE(lane: u32, block: Block, p: Problem) {
     if lane < SIDEu * SIDEu / 128u {
         let at = block_SIDE(lane, p.a_along_k);
@@ -40,6 +41,12 @@ fn put_SIDE(lane: u32, block: Block, p: Problem) {
         a_tile_SIDE[i + SIDEu / 4u] = rows.y;
         a_tile_SIDE[h] = rows.z;
         a_tile_SIDE[h + SIDEu / 4u] = rows.w;
+        if SIDEu == 128u && p.fast {
+            a_tile_SIDE[i] = short(a_tile_SIDE[i]);
+            a_tile_SIDE[i + SIDEu / 4u] = short(a_tile_SIDE[i + SIDEu / 4u]);
+            a_tile_SIDE[h] = short(a_tile_SIDE[h]);
+            a_tile_SIDE[h + SIDEu / 4u] = short(a_tile_SIDE[h + SIDEu / 4u]);
+        }
     } else {
         let at = block_SIDE(lane, p.b_along_k);
         var rows = values_b(block);
@@ -50,6 +57,12 @@ fn put_SIDE(lane: u32, block: Block, p: Problem) {
         b_tile_SIDE[i + SIDEu / 4u] = rows.y;
         b_tile_SIDE[h] = rows.z;
         b_tile_SIDE[h + SIDEu / 4u] = rows.w;
+        if SIDEu == 128u && p.fast && !p.b_short {
+            b_tile_SIDE[i] = short(b_tile_SIDE[i]);
+            b_tile_SIDE[i + SIDEu / 4u] = short(b_tile_SIDE[i + SIDEu / 4u]);
+            b_tile_SIDE[h] = short(b_tile_SIDE[h]);
+            b_tile_SIDE[h + SIDEu / 4u] = short(b_tile_SIDE[h + SIDEu / 4u]);
+        }
     }
 }
 

@@ -1,15 +1,16 @@
-// The matrix product of `matmul`, whatever the values of its right factor are. The op that imports this, `gemm`, `gemm_tile` for
-// both sides, and `words` and `block` for FACTOR=a, defines
+// The matrix product of `matmul`, whatever the values of its right factor are. The op that imports this, `gemm`, `gemm_passes`,
+// and `words` and `block` for FACTOR=a, defines
 //   b: the right factor, (batch, k, n) or (batch, n, k) from b_offset, and b_block, as in `block`
 //   values_b(Block) -> Values: the values of such a block
 //   b_value(i): element i of the right factor
 //
-// Up to 8 rows of a times transposed b (the head, while decoding): a workgroup computes 4 rows x 8 columns and reads
-// each element of b once; eight threads share a column.
+// Up to 8 rows of a times transposed b (the head, while decoding) are a pass of their own: a workgroup computes 4 rows x 8
+// columns and reads each element of b once; eight threads share a column.
 
 struct Args {
     m: u32, n: u32, k: u32, batch: u32, a_transposed: u32, b_transposed: u32, symmetric: u32,
     a_offset: u32, b_offset: u32, d_offset: u32, alpha: f32, beta: f32,
+    fast: u32,
 }
 
 @group(0) @binding(0) var<uniform> args: Args;
@@ -25,7 +26,8 @@ var<private> d_start: u32;
 var<private> mirrored: bool;
 
 fn problem() -> Problem {
-    return Problem(args.m, args.n, args.k, args.batch, args.a_transposed == 0u, args.b_transposed != 0u);
+    let turned = vec2<bool>(args.a_transposed != 0u, args.b_transposed != 0u);
+    return Problem(args.m, args.n, args.k, args.batch, !turned.x, turned.y, args.fast != 0u, false);
 }
 
 fn load_a(row: u32, col: u32) -> Block {
@@ -72,7 +74,13 @@ fn store(row: u32, col: u32, value: vec4<f32>) {
 
 var<workgroup> partials: array<vec4<f32>, 64>; // (8 columns, 8 threads), four rows each
 
-fn few_rows(wid: vec3<u32>, lane: u32) {
+@compute @workgroup_size(64)
+fn few(
+    @builtin(workgroup_id) wid: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    begin(wid, groups);
     let row = wid.y * 4u;
     let rows = min(args.m - row, 4u);
     let col = wid.x * 8u + lane / 8u;
@@ -108,51 +116,4 @@ fn begin(wid: vec3<u32>, groups: vec3<u32>) -> bool {
     d_start = args.d_offset + matrix * args.m * args.n;
     mirrored = args.symmetric != 0u && wid.y < wid.x;
     return args.symmetric == 0u || wid.y <= wid.x;
-}
-
-@compute @workgroup_size(64)
-fn main(
-    @builtin(workgroup_id) wid: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let computed = begin(wid, groups);
-    if args.m <= 8u && args.a_transposed == 0u && args.b_transposed != 0u {
-        few_rows(wid, lane);
-    } else if computed {
-        multiply_64(wid, groups, lane);
-    }
-}
-
-@compute @workgroup_size(256)
-fn large(
-    @builtin(workgroup_id) wid: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    if begin(wid, groups) {
-        multiply_128(wid, groups, lane);
-    }
-}
-
-@compute @workgroup_size(64)
-fn finish(
-    @builtin(workgroup_id) wid: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    if begin(wid, groups) {
-        finish_64(wid, groups, lane);
-    }
-}
-
-@compute @workgroup_size(256)
-fn finish_large(
-    @builtin(workgroup_id) wid: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    if begin(wid, groups) {
-        finish_128(wid, groups, lane);
-    }
 }

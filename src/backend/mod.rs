@@ -52,6 +52,17 @@ impl Backend {
         }
     }
 
+    /// Whether it multiplies matrices of f16 faster than f32, so that a fast backward pass is faster.
+    #[cfg(feature = "native")]
+    pub fn multiplies_f16(&self) -> bool {
+        match self {
+            Backend::Cpu(_) => false,
+            Backend::Wgpu(wgpu) => wgpu.has_matrices(),
+            #[cfg(feature = "cuda")]
+            Backend::Cuda(_) => false,
+        }
+    }
+
     /// One line for people: the device, and the instruction set or driver in use.
     pub fn describe(&self) -> String {
         match self {

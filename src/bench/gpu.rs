@@ -504,7 +504,8 @@ impl Run<'_> {
 
 fn build(config: &Config, recompute: bool) -> TrainStep {
     let (batch, seq, accum) = (config.train.batch_size, config.model.seq_len, config.train.grad_accum);
-    TrainStep::build(&config.model, vocab(config), StepShape { batch, seq, accum, recompute }, &config.optim)
+    let shape = StepShape { batch, seq, accum, recompute, precision: config.train.precision };
+    TrainStep::build(&config.model, vocab(config), shape, &config.optim)
 }
 
 /// A software device takes the memory of this machine, which would rather end the process than refuse.

@@ -43,6 +43,7 @@ pub fn plan_step(config: &Config, vocab: usize) -> StepPlan {
         seq: config.model.seq_len,
         accum: train.grad_accum,
         recompute: train.recompute,
+        precision: train.precision,
     };
     let step = TrainStep::build(&config.model, vocab, shape, &config.optim);
     let (graph, sections) = (&step.plan.graph, step.sections);

@@ -4,7 +4,7 @@ use super::{Profile, Timing, by_op};
 use crate::Result;
 use crate::backend::Backend;
 use crate::rng::Rng;
-use crate::train::{Batch, Config, StepSections, StepShape, TrainStep, Trainer};
+use crate::train::{Batch, Config, StepSections, StepShape, TrainConfig, TrainStep, Trainer};
 use std::time::Instant;
 
 /// A measurement of training steps.
@@ -19,8 +19,8 @@ pub struct StepBench {
 }
 
 fn trainer(config: &Config, vocab: usize, backend: &Backend) -> Result<(Trainer, Vec<Batch>)> {
-    let (batch, accum) = (config.train.batch_size, config.train.grad_accum);
-    let shape = StepShape { batch, seq: config.model.seq_len, accum, recompute: config.train.recompute };
+    let TrainConfig { batch_size: batch, grad_accum: accum, recompute, precision, .. } = config.train;
+    let shape = StepShape { batch, seq: config.model.seq_len, accum, recompute, precision };
     let mut trainer = Trainer::new(TrainStep::build(&config.model, vocab, shape, &config.optim), backend)?;
     trainer.init(0);
     let mut rng = Rng::new(1);

@@ -11,6 +11,7 @@ pub use op::{Access, Binding, DType, Grad, Op, Pass};
 pub use plan::{Plan, Slot};
 
 use cpu_kernels::{ArgWords, Args};
+use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::ops::Range;
 
@@ -100,6 +101,18 @@ impl Section {
     }
 }
 
+/// How exactly the products of a backward pass are computed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// In f32, or by matrices of f16 with two terms for each factor, which is as exact.
+    #[default]
+    Exact,
+    /// With factors rounded to the 11 significant bits of f16, at any exponent, so that one term suffices. Devices with matrices
+    /// of f16 multiply faster; others round too, so that a run is the same everywhere up to the order of sums.
+    Fast,
+}
+
 /// A graph under construction or complete. Its nodes are in execution order.
 #[derive(Clone, Debug, Default)]
 pub struct Graph {
@@ -117,6 +130,8 @@ pub struct Graph {
     cuts: HashMap<TensorId, [usize; 2]>,
     /// Ranges of nodes whose temporaries are recomputed for the backward pass instead of being kept.
     recomputed: Vec<Range<usize>>,
+    /// How exactly gradients are computed that are appended from now on.
+    pub precision: Precision,
     prefix: String,
 }
 
@@ -275,6 +290,11 @@ impl Graph {
     /// What [`Graph::cut`] noted, or zeros.
     pub fn cuts(&self, t: TensorId) -> [usize; 2] {
         self.cuts.get(&t).copied().unwrap_or_default()
+    }
+
+    /// The argument `fast` of the products of a backward pass.
+    pub(crate) fn fast(&self) -> u32 {
+        u32::from(self.precision == Precision::Fast)
     }
 
     /// Renames a tensor, for traces and error messages.

@@ -230,7 +230,7 @@ mod tests {
     /// Losses and gradients of a document do not depend on the documents around it, and its losses are those it has alone.
     #[test]
     fn documents_do_not_see_each_other() {
-        let shape = StepShape { batch: 1, seq: 32, accum: 1, recompute: false };
+        let shape = StepShape { batch: 1, seq: 32, ..StepShape::default() };
         let step = TrainStep::build(&config(&[MixerKind::RunningMean]), 64, shape, &OptimConfig::default());
         let mut trainer = Trainer::new(step, &scalar()).unwrap();
         trainer.init(1);
@@ -257,7 +257,7 @@ mod tests {
         let options = (penalty != 0.0).then_some(RunningMeanOptions { penalty });
         let model =
             ModelConfig { quantize: Quantize::None, running_mean: options, ..config(&[MixerKind::RunningMean]) };
-        let shape = StepShape { batch: 2, seq: 32, accum, recompute: accum > 1 };
+        let shape = StepShape { batch: 2, seq: 32, accum, recompute: accum > 1, ..StepShape::default() };
         let mut trainer =
             Trainer::new(TrainStep::build(&model, 64, shape, &OptimConfig::default()), &scalar()).unwrap();
         trainer.init(1);

@@ -168,16 +168,17 @@ impl Graph {
 pub(super) fn ternary_matmul_grad(b: &mut Backward<'_>, node: &Node) {
     let [xq, step, codes, scales, y] = node.tensors[..] else { unreachable!("five buffers") };
     let dy = b.grad(y).expect("an output has a gradient");
+    let fast = b.graph.fast();
     let TernaryMatmulArgs { rows, outs, dim, group, x_row } = Args::from_words(&node.args);
     if b.wants(codes) {
         let (dw, _) = b.slot(codes);
-        let args = TernaryMatmulBackwardWeightArgs { rows, outs, dim, x_row };
+        let args = TernaryMatmulBackwardWeightArgs { rows, outs, dim, x_row, fast };
         b.push(&TERNARY_MATMUL_BACKWARD_WEIGHT, args, &[dy, xq, step, dw]);
     }
     if b.wants(xq) {
         let (dx, beta) = b.slot(xq);
         let [first, second] = b.graph.cuts(codes).map(|row| row as u32);
-        let args = TernaryMatmulBackwardInputArgs { rows, outs, dim, group, x_row, beta, first, second };
+        let args = TernaryMatmulBackwardInputArgs { rows, outs, dim, group, x_row, beta, first, second, fast };
         b.push(&TERNARY_MATMUL_BACKWARD_INPUT, args, &[dy, codes, scales, dx]);
     }
 }

@@ -215,10 +215,10 @@ impl Graph {
         let (rows, vocab) = self.matrix(dlogits);
         let dim = self.matrix(dx).1;
         let (m, n, k) = (rows as u32, vocab as u32, dim as u32);
-        let offset = (start * dim) as u32;
+        let (offset, fast) = ((start * dim) as u32, self.fast());
         match *part {
             Head::Dense { x, weight, .. } => {
-                let args = MatmulArgs { m, n: k, k: n, d_offset: offset, beta, ..MatmulArgs::default() };
+                let args = MatmulArgs { m, n: k, k: n, d_offset: offset, beta, fast, ..MatmulArgs::default() };
                 self.push(&MATMUL, args, &[dlogits, weight, dx]);
                 let transposed = MatmulArgs { m: n, n: k, k: m, a_transposed: 1, b_offset: offset, beta: 1.0, ..args };
                 self.push(&MATMUL, MatmulArgs { d_offset: 0, ..transposed }, &[dlogits, x, dw]);
@@ -226,9 +226,9 @@ impl Graph {
             Head::Ternary { x, weight, .. } => {
                 let (rows, outs, dim, x_row) = (m, weight.outs, k, start as u32);
                 let (group, [first, second]) = (weight.group, [0; 2]);
-                let args = TernaryMatmulBackwardInputArgs { rows, outs, dim, group, x_row, beta, first, second };
+                let args = TernaryMatmulBackwardInputArgs { rows, outs, dim, group, x_row, beta, first, second, fast };
                 self.push(&TERNARY_MATMUL_BACKWARD_INPUT, args, &[dlogits, weight.codes, weight.scales, dx]);
-                let args = TernaryMatmulBackwardWeightArgs { rows, outs, dim, x_row };
+                let args = TernaryMatmulBackwardWeightArgs { rows, outs, dim, x_row, fast };
                 self.push(&TERNARY_MATMUL_BACKWARD_WEIGHT, args, &[dlogits, x.codes, x.step, dw]);
             }
             Head::Int8 { .. } => unreachable!("an int8 head is not trained"),

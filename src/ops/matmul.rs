@@ -74,15 +74,15 @@ pub(super) fn matmul_grad(b: &mut Backward<'_>, node: &Node) {
     let linear = a.batch == 1 && a.a_transposed == 0 && a.b_transposed == 1 && a.alpha == 1.0 && a.beta == 0.0;
     assert!(linear, "only x w^T is differentiated");
     let dy = b.grad(y).expect("an output has a gradient");
+    let plain = MatmulArgs { fast: b.graph.fast(), ..MatmulArgs::default() };
     if b.wants(w) {
         let (dw, beta) = b.slot(w);
-        let args =
-            MatmulArgs { m: a.n, n: a.k, k: a.m, a_transposed: 1, b_offset: a.a_offset, beta, ..MatmulArgs::default() };
+        let args = MatmulArgs { m: a.n, n: a.k, k: a.m, a_transposed: 1, b_offset: a.a_offset, beta, ..plain };
         b.push(&MATMUL, args, &[dy, x, dw]);
     }
     if b.wants(x) {
         let (dx, beta) = b.slot(x);
-        let args = MatmulArgs { m: a.m, n: a.k, k: a.n, d_offset: a.a_offset, beta, ..MatmulArgs::default() };
+        let args = MatmulArgs { m: a.m, n: a.k, k: a.n, d_offset: a.a_offset, beta, ..plain };
         b.push(&MATMUL, args, &[dy, w, dx]);
     }
 }

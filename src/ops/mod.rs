@@ -22,7 +22,8 @@ mod wgsl;
 use crate::graph::{Access, Accumulate, Backward, Binding, DType, Grad, Graph, Op, Pass, TensorId};
 use cpu_kernels::Args;
 use std::ops::Range;
-use tiles::{LARGE, Product, SMALL, is_few};
+use tiles::{LARGE, is_few};
+pub(crate) use tiles::{Product, SMALL};
 
 pub use attention::{MAX_HEAD_DIM, rope_table};
 pub use bitlinear::{Int8Weight, MAX_GROUP, QuantRows, TernaryWeight, packed_row_bytes};
@@ -217,14 +218,14 @@ ops! {
         flops |a| product(&[2, a.rows, a.outs, a.dim]);
 
     MATMUL = matmul(MatmulArgs) [a: r F32, b: r F32, d: rw F32]
-        grid |a| if is_few(a) { few_rows(a.m, a.n, a.batch) } else { Product::from(a).tiles(SMALL) },
+        grid |a| Product::from(a).tiles(SMALL), pass few |a| if is_few(a) { few_rows(a.m, a.n, a.batch) } else { [0; 3] },
         pass large |a| Product::from(a).tiles(LARGE),
         pass finish |a| Product::from(a).sums(SMALL), pass finish_large |a| Product::from(a).sums(LARGE),
         scratch |a| Product::from(a).scratch(),
         work |a| product(&[a.m, a.n, a.k, a.batch]),
         flops |a| product(&[2, a.m, a.n, a.k, a.batch]), grad Append(matmul::matmul_grad);
     MATMUL_F16 = matmul_f16(MatmulArgs) [a: r F32, b: r F16, d: rw F32]
-        grid |a| if is_few(a) { few_rows(a.m, a.n, a.batch) } else { Product::from(a).tiles(SMALL) },
+        grid |a| Product::from(a).tiles(SMALL), pass few |a| if is_few(a) { few_rows(a.m, a.n, a.batch) } else { [0; 3] },
         pass large |a| Product::from(a).tiles(LARGE),
         pass finish |a| Product::from(a).sums(SMALL), pass finish_large |a| Product::from(a).sums(LARGE),
         scratch |a| Product::from(a).scratch(),

@@ -1,6 +1,7 @@
 //! The configuration of a run: sections `[model]`, `[data]`, `[train]` and `[optim]` of a TOML file. Unknown keys are errors.
 
 use crate::data::DataConfig;
+use crate::graph::Precision;
 use crate::model::{Embeddings, ModelConfig};
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
@@ -49,6 +50,8 @@ pub struct TrainConfig {
     pub keep_last_checkpoints: usize,
     /// Recompute layers in the backward pass instead of keeping their activations.
     pub recompute: bool,
+    /// How exactly the products of the backward pass are computed. The forward pass and the optimizer do not depend on it.
+    pub precision: Precision,
     /// Seed of the initial weights and of the order of the data.
     pub seed: u64,
 }
@@ -65,6 +68,7 @@ impl Default for TrainConfig {
             checkpoint_interval: 100,
             keep_last_checkpoints: 3,
             recompute: false,
+            precision: Precision::Exact,
             seed: 0,
         }
     }

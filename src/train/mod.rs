@@ -29,6 +29,7 @@ mod step;
 pub mod tensorboard;
 mod trainer;
 
+pub use crate::graph::Precision;
 pub use config::{Aux, Config, OptimConfig, TrainConfig};
 #[cfg(feature = "native")]
 pub use folder::{Start, newest_run};

@@ -37,7 +37,7 @@ const CLASSES: &[(Class, &[&str])] = &[
         "data.tokenizer", "data.val_fraction", "data.seed",
     ]),
     (Class::Schedule, &[
-        "train.batch_size", "train.grad_accum", "train.total_steps", "optim.muon_lr", "optim.muon_momentum",
+        "train.batch_size", "train.grad_accum", "train.total_steps", "train.precision", "optim.muon_lr", "optim.muon_momentum",
         "optim.muon_steps", "optim.aux_lr", "optim.weight_decay", "optim.clip", "optim.outlier_factor",
         "optim.warmup_steps", "optim.decay_fraction",
     ]),

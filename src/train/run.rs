@@ -16,6 +16,7 @@ use crate::checkpoint::{self, Checkpoint, Meta, RolledBack, RunState};
 use crate::data::{Corpus, bits_per_byte};
 use crate::error::mib;
 use crate::files::write_within;
+use crate::graph::Precision;
 use crate::ops::STATS_RING;
 use crate::{Error, Result};
 use std::path::{Path, PathBuf};
@@ -155,6 +156,9 @@ impl Run {
             }
         } else if dir.join("config.toml").exists() {
             said.push(format!("{} has no checkpoint: the run starts over at step 0", dir.display()));
+        }
+        if config.train.precision == Precision::Fast && !backend.multiplies_f16() {
+            said.push("train.precision = fast: this device rounds as others do, but is not faster for it".into());
         }
         let mut session = Session::new(config, corpus, backend)?;
         session.trainer.program.stop_if(Signals::arrived);

@@ -9,7 +9,7 @@ use crate::model::{ModelConfig, Role};
 /// with the same inputs; returns the outputs that differ.
 pub async fn self_test(backend: &Backend) -> Result<Vec<Difference>> {
     let config = ModelConfig::self_test();
-    let shape = StepShape { batch: 2, seq: config.seq_len, accum: 1, recompute: false };
+    let shape = StepShape { batch: 2, seq: config.seq_len, ..StepShape::default() };
     let build = || TrainStep::build(&config, 50, shape, &OptimConfig::default());
     let scalar = Backend::Cpu(Cpu::new(Level::Scalar, Some(1))?);
     let mut reference = Trainer::new(build(), &scalar)?;

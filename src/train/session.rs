@@ -65,6 +65,7 @@ impl Session {
             seq: config.model.seq_len,
             accum: config.train.grad_accum,
             recompute: config.train.recompute,
+            precision: config.train.precision,
         };
         let sampler = Session::check(&config, &corpus)?;
         let document_end = document_end(&config, &corpus)?;

@@ -1,7 +1,7 @@
 //! One training step as a graph: its sections, and the tensors that the host writes and reads.
 
 use super::config::{Aux, OptimConfig};
-use crate::graph::{DType, Graph, Plan, Section, TensorId};
+use crate::graph::{DType, Graph, Plan, Precision, Section, TensorId};
 use crate::model::{Context, ExtraLoss, Forward, Inputs, Model, ModelConfig, Role, Stack};
 use crate::ops::{self, AdamW, Lion, Muon, MuonMatrix, StepControl, Targets};
 use std::collections::BTreeMap;
@@ -18,6 +18,15 @@ pub struct StepShape {
     pub accum: usize,
     /// Whether the backward pass computes layers again.
     pub recompute: bool,
+    /// How exactly its products are computed.
+    pub precision: Precision,
+}
+
+impl Default for StepShape {
+    /// One token.
+    fn default() -> Self {
+        StepShape { batch: 1, seq: 1, accum: 1, recompute: false, precision: Precision::Exact }
+    }
 }
 
 impl StepShape {
@@ -79,6 +88,7 @@ impl TrainStep {
     /// Builds the step of a checked config.
     pub fn build(config: &ModelConfig, vocab: usize, shape: StepShape, optim: &OptimConfig) -> TrainStep {
         let mut graph = Graph::new();
+        graph.precision = shape.precision;
         let g = &mut graph;
         let model = Model::new(g, config, vocab);
         let grads: Vec<TensorId> = model.stacks.iter().map(|stack| g.add_gradient(stack.latent)).collect();

@@ -69,7 +69,7 @@ fn training_declares_the_weights_of_files_and_a_parameter_for_each() {
 fn a_file_holds_what_the_trainer_computes_with() {
     let config = ModelConfig { tie_embeddings: false, ..tiniest() };
     let weights = latent(&config, 262, 3);
-    let shape = StepShape { batch: 1, seq: config.seq_len, accum: 1, recompute: false };
+    let shape = StepShape { batch: 1, seq: config.seq_len, ..StepShape::default() };
     let step = TrainStep::build(&config, 262, shape, &OptimConfig::default());
     let mut trainer = Trainer::new(step, &super::scalar()).unwrap();
     trainer.load_model(&weights).unwrap();

@@ -48,6 +48,12 @@ fn exact(case: Case) -> Case {
     Case { limit: 0.0, ..case }
 }
 
+/// A case of a product of f32: the limit tells apart factors that were rounded to f16, which differ by 1e-8, and sums in another
+/// order.
+fn close(case: Case) -> Case {
+    Case { limit: 1e-12, ..case }
+}
+
 fn out(elements: u32) -> Data {
     Data::Out(4 * elements as usize)
 }
@@ -307,7 +313,14 @@ fn ternary() -> Vec<Case> {
         (2048, 384, 1408, 128, 0),
         (130, 140, 384, 128, 1),
         (9, 129, 192, 64, 0),
+        (40, 70, 128, 128, 0),
     ] {
+        // Gradients beyond the range of f16 in some cases.
+        let size = match rows {
+            33 => 1e12,
+            40 => 1e-12,
+            _ => 1.0,
+        };
         let have = x_row + rows + 1;
         // Exact in f16, as scales are.
         let scale = |r: &mut Rng| half::f16::from_f32(0.001 + 0.1 * r.f32()).to_f32();
@@ -318,22 +331,24 @@ fn ternary() -> Vec<Case> {
             vec![xq, step, codes(r, outs, dim), scales(r), out(rows * outs)]
         };
         cases.push(case(&ops::TERNARY_MATMUL, args, data));
-        for beta in [0.0, 1.0] {
+        for (beta, fast) in [(0.0, 0), (1.0, 0), (0.0, 1)].into_iter().filter(|(_, fast)| *fast == 0 || rows < 2048) {
             use ternary_matmul_backward_input::TernaryMatmulBackwardInputArgs as A;
             // Outputs of two matrices, where there are as many.
-            let args = A { rows, outs, dim, group, x_row, beta, first: 0, second: outs / 3 };
+            let args = A { rows, outs, dim, group, x_row, beta, first: 0, second: outs / 3, fast };
             let data = |r: &mut Rng| {
-                vec![normal(r, rows * outs, 1.0), codes(r, outs, dim), scales(r), target(r, beta, have * dim)]
+                vec![normal(r, rows * outs, size), codes(r, outs, dim), scales(r), target(r, beta, have * dim)]
             };
-            cases.push(case(&ops::TERNARY_MATMUL_BACKWARD_INPUT, args, data));
+            cases.push(close(case(&ops::TERNARY_MATMUL_BACKWARD_INPUT, args, data)));
         }
-        use ternary_matmul_backward_weight::TernaryMatmulBackwardWeightArgs as A;
-        let args = A { rows, outs, dim, x_row };
-        let data = |r: &mut Rng| {
-            let [dy, xq] = [normal(r, rows * outs, 1.0), activations(r, have * dim)];
-            vec![dy, xq, uniform(r, have, 0.01, 0.03), normal(r, outs * dim, 1.0)]
-        };
-        cases.push(case(&ops::TERNARY_MATMUL_BACKWARD_WEIGHT, args, data));
+        for fast in 0..2 {
+            use ternary_matmul_backward_weight::TernaryMatmulBackwardWeightArgs as A;
+            let args = A { rows, outs, dim, x_row, fast };
+            let data = |r: &mut Rng| {
+                let [dy, xq] = [normal(r, rows * outs, size), activations(r, have * dim)];
+                vec![dy, xq, uniform(r, have, 0.01, 0.03), normal(r, outs * dim, size)]
+            };
+            cases.push(close(case(&ops::TERNARY_MATMUL_BACKWARD_WEIGHT, args, data)));
+        }
     }
     cases
 }
@@ -345,35 +360,42 @@ fn matmuls() -> Vec<Case> {
         .into_iter()
         .enumerate()
     {
-        for (a_transposed, b_transposed) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
+        // Factors beyond the range of f16, too.
+        let [left, right] = [[1.0; 2], [1e-20, 1e25]][i % 2];
+        let kinds = [(0, 0), (0, 1), (1, 0), (1, 1)];
+        for (fast, (a_transposed, b_transposed)) in (0..2).flat_map(|fast| kinds.map(|kind| (fast, kind))) {
             let (batch, beta) = ([1, 3][i % 2], [0.0, 1.0, 0.5][(i + b_transposed as usize) % 3]);
             let (a_offset, b_offset, d_offset) = [(0, 0, 0), (5, 2, 3)][(i + a_transposed as usize) % 2];
             let offsets = A { a_offset, b_offset, d_offset, ..A::default() };
-            let args = A { m, n, k, batch, a_transposed, b_transposed, alpha: 0.7, beta, ..offsets };
-            let data = |r: &mut Rng, b: fn(&mut Rng, u32, f32) -> Data| {
-                let [a, b] = [normal(r, a_offset + batch * m * k, 1.0), b(r, b_offset + batch * k * n, 1.0)];
+            let args = A { m, n, k, batch, a_transposed, b_transposed, alpha: 0.7, beta, fast, ..offsets };
+            let data = |r: &mut Rng, b: fn(&mut Rng, u32, f32) -> Data, right: f32| {
+                let [a, b] = [normal(r, a_offset + batch * m * k, left), b(r, b_offset + batch * k * n, right)];
                 vec![a, b, target(r, beta, d_offset + batch * m * n + 1)]
             };
-            cases.push(case(&ops::MATMUL, args, |r| data(r, normal)));
-            cases.push(case(&ops::MATMUL_F16, args, |r| data(r, halves)));
+            cases.push(close(case(&ops::MATMUL, args, |r| data(r, normal, right))));
+            cases.push(case(&ops::MATMUL_F16, args, |r| data(r, halves, 1.0)));
         }
     }
     // Parts of k; large tiles, for which there are enough of them or enough of k.
-    for (m, n, k, batch, a_transposed, b_transposed) in
-        [(70, 130, 301, 2, 1, 0), (132, 68, 520, 1, 0, 1), (700, 1301, 1030, 1, 0, 0)]
-    {
-        let args = A { m, n, k, batch, a_transposed, b_transposed, alpha: 0.7, beta: 1.0, ..A::default() };
+    for (m, n, k, batch, a_transposed, b_transposed, fast) in [
+        (70, 130, 301, 2, 1, 0, 0),
+        (70, 130, 301, 2, 1, 0, 1),
+        (132, 68, 520, 1, 0, 1, 0),
+        (700, 1301, 1030, 1, 0, 0, 0),
+        (700, 1301, 1030, 1, 0, 0, 1),
+    ] {
+        let args = A { m, n, k, batch, a_transposed, b_transposed, alpha: 0.7, beta: 1.0, fast, ..A::default() };
         let data = |r: &mut Rng, b: fn(&mut Rng, u32, f32) -> Data| {
             let [a, b] = [normal(r, batch * m * k, 1.0), b(r, batch * k * n, 1.0)];
             vec![a, b, normal(r, batch * m * n, 1.0)]
         };
-        cases.push(case(&ops::MATMUL, args, |r| data(r, normal)));
+        cases.push(close(case(&ops::MATMUL, args, |r| data(r, normal))));
         cases.push(case(&ops::MATMUL_F16, args, |r| data(r, halves)));
     }
     for (m, k, batch) in [(5, 9, 2), (70, 33, 1), (130, 64, 2), (130, 300, 1)] {
         let args = A { m, n: m, k, batch, b_transposed: 1, symmetric: 1, ..A::default() };
         let data = |r: &mut Rng| vec![normal(r, batch * m * k, 1.0), Data::Same(0), out(batch * m * m)];
-        cases.push(case(&ops::MATMUL, args, data));
+        cases.push(close(case(&ops::MATMUL, args, data)));
     }
     for (m, n, k, batch, beta) in [
         (1, 1, 1, 1, 1.0),
@@ -387,7 +409,7 @@ fn matmuls() -> Vec<Case> {
             let [a, b, c] = [m * k, k * n, m * n].map(|n| normal(r, batch * n, 1.0));
             vec![a, b, c, out(batch * m * n)]
         };
-        cases.push(case(&ops::MATMUL_ADD, args, data));
+        cases.push(close(case(&ops::MATMUL_ADD, args, data)));
     }
     for (m, batch) in [(5, 2), (100, 2), (140, 1)] {
         let args = matmul_add::MatmulAddArgs { m, n: m, k: m, batch, symmetric: 1, alpha: 2.03, beta: -4.8 };
@@ -398,7 +420,7 @@ fn matmuls() -> Vec<Case> {
             }
             vec![Data::F32(x), Data::Same(0), Data::Same(0), out(batch * m * m)]
         };
-        cases.push(case(&ops::MATMUL_ADD, args, data));
+        cases.push(close(case(&ops::MATMUL_ADD, args, data)));
     }
     cases
 }

@@ -7,7 +7,7 @@ use nanotern::graph::{Graph, Plan, TensorId};
 use std::sync::Arc;
 
 /// Words after each tensor that no op may write.
-const SENTINELS: usize = 8;
+pub const SENTINELS: usize = 8;
 const SENTINEL: u32 = 0x5e47_1e15;
 /// A NaN, so that a result that was never written, or was read before it was written, is noticed.
 const POISON: u32 = 0x7fcd_cdcd;

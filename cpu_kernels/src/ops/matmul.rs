@@ -2,6 +2,7 @@
 //!
 //! a is (m, k), or (k, m) when transposed; b is (k, n), or (n, k) when transposed; d is (m, n). All are dense; a_offset, b_offset
 //! and d_offset count elements. `symmetric` promises that the result is: a kernel may compute one half and mirror it.
+//! `fast`: a and b are rounded to the 11 significant bits of f16.
 
 use crate::matrix::dense_gemv::{DensePanels, FEW_ROWS};
 use crate::matrix::gemm::{Gemm, Mat};
@@ -11,7 +12,7 @@ use crate::{ArgWords, Args, Buf, Call, Level, args};
 use std::ops::Range;
 
 args! {
-    pub struct MatmulArgs { m: u32, n: u32, k: u32, batch: u32, a_transposed: u32, b_transposed: u32, symmetric: u32, a_offset: u32, b_offset: u32, d_offset: u32, alpha: f32, beta: f32 }
+    pub struct MatmulArgs { m: u32, n: u32, k: u32, batch: u32, a_transposed: u32, b_transposed: u32, symmetric: u32, a_offset: u32, b_offset: u32, d_offset: u32, alpha: f32, beta: f32, fast: u32 }
 }
 
 impl Default for MatmulArgs {
@@ -75,7 +76,13 @@ pub(super) unsafe fn product<'b>(call: &Call<'_>, b: impl Fn(Range<usize>, [usiz
         let x = if a.a_transposed == 0 { Mat::row_major(x, k) } else { Mat::transposed(x, m) };
         let start = a.b_offset as usize + i * k * n;
         let y = b(start..start + k * n, if a.b_transposed == 0 { [n, 1] } else { [1, k] });
-        let gemm = Gemm { alpha: a.alpha, beta: a.beta, symmetric: a.symmetric != 0, ..Gemm::new((m, n, k), x, y) };
+        let gemm = Gemm {
+            alpha: a.alpha,
+            beta: a.beta,
+            symmetric: a.symmetric != 0,
+            short: a.fast != 0,
+            ..Gemm::new((m, n, k), x, y)
+        };
         // SAFETY: d holds `batch` results; parts compute disjoint tiles.
         unsafe { gemm.run_part(call.level, d.add(i * m * n), n, part, parts) }
     });

@@ -1,6 +1,7 @@
 //! Straight-through gradient of `ternary_matmul`: dx[x_row + r] = beta * dx[x_row + r] + dy[r] * w_hat, w_hat = code * scale. The
 //! outputs up to `first`, up to `second`, and the others may be those of several matrices: their products are added one after the
 //! other, which gives the bits that an op for each would give. A GPU adds in an order of its own.
+//! `fast`: dy is rounded to the 11 significant bits of f16, in which w_hat is exact.
 
 use crate::matrix::gemm::{Gemm, Mat};
 use crate::matrix::packed_row_bytes;
@@ -8,7 +9,7 @@ use crate::{Call, args};
 
 args! {
     pub struct TernaryMatmulBackwardInputArgs {
-        rows: u32, outs: u32, dim: u32, group: u32, x_row: u32, beta: f32, first: u32, second: u32,
+        rows: u32, outs: u32, dim: u32, group: u32, x_row: u32, beta: f32, first: u32, second: u32, fast: u32,
     }
 }
 
@@ -34,7 +35,7 @@ pub unsafe fn ternary_matmul_backward_input(call: &Call<'_>) {
             cols: dim,
         };
         let dy = Mat::Dense { data: &dy[from..], row_stride: outs, col_stride: 1 };
-        let gemm = Gemm { beta, ..Gemm::new((rows, dim, to - from), dy, w_hat) };
+        let gemm = Gemm { beta, short: a.fast != 0, ..Gemm::new((rows, dim, to - from), dy, w_hat) };
         // SAFETY: dx holds the result; parts compute disjoint tiles, and the same ones of each product.
         unsafe { gemm.run_part(call.level, dx, dim, call.part, call.parts) }
         (beta, from) = (1.0, to);

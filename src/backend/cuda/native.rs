@@ -69,7 +69,7 @@ macro_rules! matmul {
             // Few rows times a transposed matrix read it at the speed of memory without tensor cores.
             takes: |words| {
                 let a = MatmulArgs::from_words(words);
-                a.m > 8 && (a.a_transposed == 0) == $a && (a.b_transposed != 0) == $b
+                a.fast == 0 && a.m > 8 && (a.a_transposed == 0) == $a && (a.b_transposed != 0) == $b
             },
             passes: &[
                 product($name, $shared, |words| Tiles::matmul(words).grid()),
@@ -123,7 +123,10 @@ pub static NATIVE: &[Native] = &[
         capability: (8, 0),
         exact: false,
         // Rows of dy are read four elements at a time.
-        takes: |words| TernaryMatmulBackwardInputArgs::from_words(words).outs.is_multiple_of(4),
+        takes: |words| {
+            let a = TernaryMatmulBackwardInputArgs::from_words(words);
+            a.fast == 0 && a.outs.is_multiple_of(4)
+        },
         passes: &[
             product("ternary_matmul_backward_input_tensor", 2 * ALONG + ACROSS, |words| {
                 Tiles::backward_input(words).grid()
@@ -138,7 +141,10 @@ pub static NATIVE: &[Native] = &[
         source: source!("tensor.cuh", "product.cuh", "ternary_matmul_backward_weight.cu"),
         capability: (8, 0),
         exact: false,
-        takes: |words| TernaryMatmulBackwardWeightArgs::from_words(words).outs.is_multiple_of(4),
+        takes: |words| {
+            let a = TernaryMatmulBackwardWeightArgs::from_words(words);
+            a.fast == 0 && a.outs.is_multiple_of(4)
+        },
         passes: &[
             product("ternary_matmul_backward_weight_tensor", 3 * ACROSS, |words| Tiles::backward_weight(words).grid()),
             pass("ternary_matmul_backward_weight_tensor_finish", |words| Tiles::backward_weight(words).sums()),

@@ -363,9 +363,9 @@ impl Wgpu {
     fn passes(&self, node: &Node) -> Result<Vec<(wgpu::ComputePipeline, [u32; 3])>> {
         #[cfg(feature = "native")]
         if let Some(variant) = self.variant(node) {
-            let pipelines = self.pipelines(variant.name, node.op, || self.variant_source(variant), &["main"])?;
-            let grid = self.variant_grid(variant, &node.args);
-            return Ok(pipelines.into_iter().map(|pipeline| (pipeline, grid)).collect());
+            let matrices = self.variants.matrices;
+            let pipelines = self.pipelines(variant.name, node.op, || variant.source(matrices), &variant.entries())?;
+            return Ok(pipelines.into_iter().zip(variant.grids(&node.args, matrices)).collect());
         }
         let pipelines = self.pipelines(node.op.name, node.op, || shader_source(node.op), &entries(node.op))?;
         Ok(pipelines

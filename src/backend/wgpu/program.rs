@@ -371,7 +371,11 @@ fn allowed(on: &Wgpu, plan: &Plan, node: &Node) -> bool {
 
 /// The memory in which passes hand results on.
 fn scratch(on: &Wgpu, plan: &Plan) -> Result<wgpu::Buffer> {
-    let (size, limit) = (plan.scratch() as u64, on.device.limits().max_storage_buffer_binding_size);
+    #[cfg(feature = "native")]
+    let bytes = plan.scratch().max(on.variant_scratch(&plan.graph.nodes));
+    #[cfg(not(feature = "native"))]
+    let bytes = plan.scratch();
+    let (size, limit) = (bytes as u64, on.device.limits().max_storage_buffer_binding_size);
     if size > limit {
         let what = format!("{} MiB of scratch memory, but this device allows {}", mib(size).ceil(), mib(limit).floor());
         return Err(Error::Device(format!("the model needs {what} MiB for a binding: use a smaller model or batch")));

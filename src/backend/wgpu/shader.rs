@@ -9,6 +9,7 @@ const SHARED: &[(&str, &str)] = &[
     ("elements", wgsl!(include_str!("../../../shaders/shared/elements.wgsl"))),
     ("few", wgsl!(include_str!("../../../shaders/shared/few.wgsl"))),
     ("gemm", wgsl!(include_str!("../../../shaders/shared/gemm.wgsl"))),
+    ("gemm_passes", wgsl!(include_str!("../../../shaders/shared/gemm_passes.wgsl"))),
     ("gemm_tile", wgsl!(include_str!("../../../shaders/shared/gemm_tile.wgsl"))),
     ("groups", wgsl!(include_str!("../../../shaders/shared/groups.wgsl"))),
     ("halves", wgsl!(include_str!("../../../shaders/shared/halves.wgsl"))),
@@ -22,27 +23,36 @@ const SHARED: &[(&str, &str)] = &[
     ("words", wgsl!(include_str!("../../../shaders/shared/words.wgsl"))),
 ];
 
-/// The WGSL of an op, each line `//#import name` replaced by that snippet of `shaders/shared`. A line `//#import name KEY=value`
-/// replaces KEY by the value in the snippet, so that a snippet can be imported for several values.
+/// The WGSL of an op, each line `//#import name` replaced by that snippet of `shaders/shared`, which may import others. A line
+/// `//#import name KEY=value` replaces KEY by the value in the snippet, so that a snippet can be imported for several values.
 ///
 /// # Panics
 /// When a shader imports an unknown snippet.
 pub fn shader_source(op: &Op) -> String {
+    source_with(op, &[])
+}
+
+/// [`shader_source`], with other snippets under some names.
+pub(super) fn source_with(op: &Op, others: &[(&str, &str)]) -> String {
     let mut source = String::new();
-    for line in op.shader.lines() {
+    append(op.shader, others, &mut source);
+    source
+}
+
+fn append(text: &str, others: &[(&str, &str)], source: &mut String) {
+    for line in text.lines() {
         let Some(import) = line.strip_prefix("//#import ") else {
             source.extend([line, "\n"]);
             continue;
         };
         let (name, setting) = import.trim().split_once(' ').unwrap_or((import.trim(), ""));
-        let found = SHARED.iter().find(|(shared, _)| *shared == name);
-        let (_, snippet) = found.unwrap_or_else(|| panic!("{}.wgsl imports {name}", op.name));
+        let found = others.iter().chain(SHARED).find(|(shared, _)| *shared == name);
+        let (_, snippet) = found.unwrap_or_else(|| panic!("a shader imports {name}"));
         match setting.split_once('=') {
-            Some((key, value)) => source.push_str(&snippet.replace(key, value)),
-            None => source.push_str(snippet),
+            Some((key, value)) => append(&snippet.replace(key, value), others, source),
+            None => append(snippet, others, source),
         }
     }
-    source
 }
 
 /// Makes the pipeline of each entry point of `source`, a shader for an op, or takes it from `cache`. Errors go to the device's

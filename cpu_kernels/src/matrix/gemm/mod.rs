@@ -131,6 +131,9 @@ impl<'a> Mat<'a> {
 }
 
 /// One product: C (m, n) = alpha * A (m, k) * B (k, n) + beta * C.
+///
+/// In a `short` product a dense operand is first rounded to 11 significant bits, those of f16 (and of TF32), to nearest, ties to
+/// even, at any exponent: with them a multiplication of f16 matrices whose range is taken care of gives the same.
 #[derive(Clone, Copy, Debug)]
 pub struct Gemm<'a> {
     /// Rows of A and C.
@@ -151,12 +154,16 @@ pub struct Gemm<'a> {
     /// symmetric C where beta is not 0): only the upper triangle is computed, then mirrored. The bits are those of the
     /// full computation.
     pub symmetric: bool,
+    /// Whether dense operands are rounded.
+    pub short: bool,
+    /// (k) Factors of the columns of a dense A, before it is rounded. Empty for none.
+    pub steps: &'a [f32],
 }
 
 impl<'a> Gemm<'a> {
     /// C = A B.
     pub fn new((m, n, k): (usize, usize, usize), a: Mat<'a>, b: Mat<'a>) -> Self {
-        Self { m, n, k, a, b, alpha: 1.0, beta: 0.0, symmetric: false }
+        Self { m, n, k, a, b, alpha: 1.0, beta: 0.0, symmetric: false, short: false, steps: &[] }
     }
 
     /// Computes the whole of C (m, n) on this thread; `c` is row-major with rows `ldc` apart.
@@ -179,6 +186,7 @@ impl<'a> Gemm<'a> {
         self.a.check("a", self.m, self.k);
         self.b.check("b", self.k, self.n);
         assert!(ldc >= self.n && (!self.symmetric || self.m == self.n), "({}, {}) by {ldc}", self.m, self.n);
+        assert!(self.steps.is_empty() || self.steps.len() >= self.k, "{} steps of {}", self.steps.len(), self.k);
         let shape = Shape::of(level);
         let (rows, cols) = self.share(level, part, parts);
         if rows.is_empty() || cols.is_empty() {
@@ -207,10 +215,12 @@ impl<'a> Gemm<'a> {
         split::tile((self.m, self.n), (shape.mr, shape.nr), (row_cost, 32), part, parts)
     }
 
-    /// A's data and row stride if k runs contiguously in it: then tiles read A where it lies.
+    /// A's data and row stride if k runs contiguously in it and it is used as it is: then tiles read A where it lies.
     fn direct_a(&self) -> Option<(&'a [f32], usize)> {
         match self.a {
-            Mat::Dense { data, row_stride, col_stride: 1 } => Some((data, row_stride)),
+            Mat::Dense { data, row_stride, col_stride: 1 } if !self.short && self.steps.is_empty() => {
+                Some((data, row_stride))
+            }
             _ => None,
         }
     }
@@ -282,6 +292,9 @@ impl Run<'_> {
             for p0 in (0..g.k.max(1)).step_by(KC) {
                 let depth = KC.min(g.k - p0);
                 pack::panels(self.level, &g.b, false, p0..p0 + depth, block_cols.clone(), nr, b_buf);
+                if g.short && matches!(g.b, Mat::Dense { .. }) {
+                    pack::shorten(&mut b_buf[..block_cols.len().next_multiple_of(nr) * depth]);
+                }
                 let last = if g.symmetric { rows.end.min(block_cols.end) } else { rows.end };
                 for i0 in (rows.start..last).step_by(MC) {
                     // SAFETY: passed on.
@@ -312,6 +325,13 @@ impl Run<'_> {
         let direct = g.direct_a();
         if direct.is_none() {
             pack::panels(self.level, &g.a, true, p0..p0 + depth, rows.clone(), mr, a_buf);
+            let packed = &mut a_buf[..rows.len().next_multiple_of(mr) * depth];
+            if !g.steps.is_empty() {
+                pack::scale(packed, mr, &g.steps[p0..p0 + depth]);
+            }
+            if g.short && matches!(g.a, Mat::Dense { .. }) {
+                pack::shorten(packed);
+            }
         }
         let beta = if p0 == 0 { g.beta } else { 1.0 };
         for (jn, j) in cols.clone().step_by(nr).enumerate() {

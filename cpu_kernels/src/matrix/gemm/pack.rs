@@ -52,6 +52,28 @@ pub(super) fn panels(
     }
 }
 
+/// Multiplies each row of panels of `stride` columns by the step of its k.
+pub(super) fn scale(panels: &mut [f32], stride: usize, steps: &[f32]) {
+    for panel in panels.chunks_exact_mut(stride * steps.len().max(1)) {
+        for (row, step) in panel.chunks_exact_mut(stride).zip(steps) {
+            row.iter_mut().for_each(|v| *v *= step);
+        }
+    }
+}
+
+/// Rounds to 11 significant bits.
+pub(super) fn shorten(values: &mut [f32]) {
+    values.iter_mut().for_each(|v| *v = short(*v));
+}
+
+/// `x` rounded to 11 significant bits, half to even; a number that is not finite stays as it is.
+fn short(x: f32) -> f32 {
+    const EXPONENT: u32 = 0x7f80_0000;
+    let bits = x.to_bits();
+    let nearest = bits.wrapping_add(0xfff + (bits >> 13 & 1)) & !0x1fff;
+    f32::from_bits(if bits & EXPONENT == EXPONENT { bits } else { nearest })
+}
+
 /// The destination of one packing call: one panel, or several `k * stride` apart if `width` exceeds `stride`. Both the
 /// source and the destination hold that many elements.
 #[derive(Clone, Copy)]
