@@ -242,7 +242,8 @@ ops! {
         grid |a| quads(a.rows * a.heads * a.head_dim), work |a| product(&[a.rows, a.heads, a.head_dim, 2]),
         grad Append(attention::rope_grad);
     // A causal mask leaves half of the scores, of which each product is counted: two forward, three for q and four for k and v,
-    // both of which make the scores and their gradients.
+    // both of which make the scores and their gradients. One kernel would make them once, but workgroups that own keys would add
+    // to the same queries in no fixed order.
     ATTENTION = attention(AttentionArgs)
         [qkv: r F32, positions: r U32, y: w F32, lse: w F32]
         grid |a| [a.seq.div_ceil(TILE), a.heads, a.batch],

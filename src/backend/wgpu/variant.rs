@@ -57,6 +57,9 @@ impl Matrices {
     }
 }
 
+/// Workgroups in x, y and z, for matrices of a size if there are any.
+type Grid = fn(&ArgWords, u32) -> [u32; 3];
+
 /// A shader that stands beside an op's own.
 pub(super) struct Variant {
     pub name: &'static str,
@@ -68,8 +71,8 @@ pub(super) struct Variant {
     matrices: bool,
     /// Whether it takes a node of these `Args`.
     takes: fn(&ArgWords) -> bool,
-    /// Its entry points, each with workgroups in x, y and z, for matrices of this size if it needs any.
-    passes: &'static [(&'static str, fn(&ArgWords, u32) -> [u32; 3])],
+    /// Its entry points.
+    passes: &'static [(&'static str, Grid)],
     /// Words of the memory in which passes hand results on.
     scratch: fn(&ArgWords) -> usize,
     /// Appends a node of a usual size that it takes, and that variants before it do not.
