@@ -4,15 +4,15 @@ constexpr unsigned W = 64;
 typedef attention::Walked<W> Walked;
 
 extern "C" __global__ void __launch_bounds__(256, 1) attention_tensor(
-    attention::Args args, const float* q, unsigned long long, const float* k, unsigned long long, const float* v,
-    unsigned long long, const unsigned* positions, unsigned long long, float* y, unsigned long long, float* lse,
-    unsigned long long, float*, unsigned long long) {
+    attention::Args args, const float* qkv, unsigned long long, const unsigned* positions, unsigned long long, float* y,
+    unsigned long long, float* lse, unsigned long long, float*, unsigned long long) {
     const unsigned shared = launched_memory(), lane = threadIdx.x % 32, head = blockIdx.y;
     // The last queries see the most keys, so they come first.
     const unsigned first = (gridDim.x - 1 - blockIdx.x) * attention::OWNED, mine = first + threadIdx.x / 32 * 16;
     const unsigned kv_head = head / (args.heads / args.kv_heads);
-    const attention::Rows queries = args.rows(q, head, args.heads), keys = args.rows(k, kv_head, args.kv_heads),
-                          values = args.rows(v, kv_head, args.kv_heads);
+    const attention::Rows queries = args.rows(qkv, args.queries() + head, args.all()),
+                          keys = args.rows(qkv, args.keys() + kv_head, args.all()),
+                          values = args.rows(qkv, kv_head, args.all());
     const attention::Owned own(queries, mine, shared);
     // This lane's two rows.
     const unsigned rows[2] = {mine + lane / 4, mine + lane / 4 + 8};
@@ -72,5 +72,5 @@ extern "C" __global__ void __launch_bounds__(256, 1) attention_tensor(
         if (lane % 4 == 0 && rows[r] < args.seq)
             lse[(blockIdx.z * args.heads + head) * args.seq + rows[r]] = most[r] / attention::LOG2_E + logf(total[r]);
     }
-    attention::store(y + args.start_of(head, args.heads), queries, mine, acc, by);
+    attention::store(y + args.start_of(head, args.heads), args.rows(y, head, args.heads), mine, acc, by);
 }

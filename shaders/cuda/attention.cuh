@@ -191,7 +191,11 @@ struct Args {
         const unsigned position = positions[blockIdx.z * seq + (t < seq ? t : seq - 1)];
         return t - (t < position ? t : position);
     }
-    // A head's first element in memory, and all rows of a head of this sequence.
+    // Heads in a row of values, keys and queries, in this order, and the first of its keys and queries.
+    unsigned all() const { return 2 * kv_heads + heads; }
+    unsigned keys() const { return kv_heads; }
+    unsigned queries() const { return 2 * kv_heads; }
+    // A head's first element in memory, and all rows of a head of this sequence, of `of` heads.
     size_t start_of(unsigned head, unsigned of) const { return (size_t(blockIdx.z) * seq * of + head) * head_dim; }
     Rows rows(const float* from, unsigned head, unsigned of) const {
         return {from + start_of(head, of), of * head_dim, seq, head_dim};

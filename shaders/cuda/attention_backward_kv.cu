@@ -8,19 +8,20 @@ typedef attention::Walked<W> Walked;
 constexpr unsigned STATS = 2 * Walked::BYTES, STAGE = STATS + 3 * W * 4;
 
 extern "C" __global__ void __launch_bounds__(256, 1) attention_backward_kv_tensor(
-    attention::Args args, const float* q, unsigned long long, const float* k, unsigned long long, const float* v,
-    unsigned long long, const float* dy, unsigned long long, const float* stats, unsigned long long, const unsigned* positions,
-    unsigned long long, float* dk, unsigned long long, float* dv, unsigned long long, float*, unsigned long long) {
+    attention::Args args, const float* qkv, unsigned long long, const float* dy, unsigned long long, const float* stats,
+    unsigned long long, const unsigned* positions, unsigned long long, float* dqkv, unsigned long long, float*,
+    unsigned long long) {
     const unsigned shared = launched_memory(), lane = threadIdx.x % 32, kv_head = blockIdx.y;
     const unsigned first = blockIdx.x * attention::OWNED, mine = first + threadIdx.x / 32 * 16;
-    const attention::Rows keys = args.rows(k, kv_head, args.kv_heads);
-    const attention::Owned own_k(keys, mine, shared), own_v(args.rows(v, kv_head, args.kv_heads), mine, shared);
+    const attention::Rows keys = args.rows(qkv, args.keys() + kv_head, args.all());
+    const attention::Owned own_k(keys, mine, shared), own_v(args.rows(qkv, kv_head, args.all()), mine, shared);
     float acc_k[8][4] = {}, acc_v[8][4] = {};
     const unsigned sharing = args.heads / args.kv_heads;
     unsigned stage = 0;
     __syncthreads();
     for (unsigned head = kv_head * sharing; head < (kv_head + 1) * sharing; head++) {
-        const attention::Rows queries = args.rows(q, head, args.heads), gradients = args.rows(dy, head, args.heads);
+        const attention::Rows queries = args.rows(qkv, args.queries() + head, args.all()),
+                              gradients = args.rows(dy, head, args.heads);
         const float* stat = stats + (blockIdx.z * args.heads + head) * args.seq;
         Walked query, gradient;
         query.load(queries, first);
@@ -65,7 +66,8 @@ extern "C" __global__ void __launch_bounds__(256, 1) attention_backward_kv_tenso
             Walked::weigh(acc_k, {1.0f, 1.0f}, ds, attention::suitable_for(ds), query_tile, args.head_dim);
         }
     }
-    const size_t to = args.start_of(kv_head, args.kv_heads);
-    attention::store(dk + to, keys, mine, acc_k, {args.scale, args.scale});
-    attention::store(dv + to, keys, mine, acc_v, {1.0f, 1.0f});
+    float *const dk = dqkv + args.start_of(args.keys() + kv_head, args.all()),
+                 *const dv = dqkv + args.start_of(kv_head, args.all());
+    attention::store(dk, keys, mine, acc_k, {args.scale, args.scale});
+    attention::store(dv, keys, mine, acc_v, {1.0f, 1.0f});
 }

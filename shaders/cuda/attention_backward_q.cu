@@ -5,15 +5,16 @@ constexpr unsigned W = 32;
 typedef attention::Walked<W> Walked;
 
 extern "C" __global__ void __launch_bounds__(256, 1) attention_backward_q_tensor(
-    attention::Args args, const float* q, unsigned long long, const float* k, unsigned long long, const float* v,
-    unsigned long long, const float* dy, unsigned long long, const float* stats, unsigned long long, const unsigned* positions,
-    unsigned long long, float* dq, unsigned long long, float*, unsigned long long) {
+    attention::Args args, const float* qkv, unsigned long long, const float* dy, unsigned long long, const float* stats,
+    unsigned long long, const unsigned* positions, unsigned long long, float* dqkv, unsigned long long, float*,
+    unsigned long long) {
     const unsigned shared = launched_memory(), lane = threadIdx.x % 32, head = blockIdx.y;
     // The last queries see the most keys, so they come first.
     const unsigned first = (gridDim.x - 1 - blockIdx.x) * attention::OWNED, mine = first + threadIdx.x / 32 * 16;
     const unsigned kv_head = head / (args.heads / args.kv_heads);
-    const attention::Rows queries = args.rows(q, head, args.heads), keys = args.rows(k, kv_head, args.kv_heads),
-                          values = args.rows(v, kv_head, args.kv_heads);
+    const attention::Rows queries = args.rows(qkv, args.queries() + head, args.all()),
+                          keys = args.rows(qkv, args.keys() + kv_head, args.all()),
+                          values = args.rows(qkv, kv_head, args.all());
     const attention::Owned own_q(queries, mine, shared), own_dy(args.rows(dy, head, args.heads), mine, shared);
     // This lane's two rows.
     const unsigned rows[2] = {mine + lane / 4, mine + lane / 4 + 8};
@@ -55,5 +56,6 @@ extern "C" __global__ void __launch_bounds__(256, 1) attention_backward_q_tensor
         }
         Walked::weigh(acc, {1.0f, 1.0f}, s, attention::suitable_for(s), key_tile, args.head_dim);
     }
-    attention::store(dq + args.start_of(head, args.heads), queries, mine, acc, {args.scale, args.scale});
+    float* const dq = dqkv + args.start_of(args.queries() + head, args.all());
+    attention::store(dq, queries, mine, acc, {args.scale, args.scale});
 }

@@ -74,12 +74,16 @@ pub fn all() -> Vec<Case> {
             group,
             x_row: 0,
             beta: 0.0,
+            first: 0,
+            second: 0,
+            fast: 0,
         };
         let dy = matrix(r, [rows, outs], size, false);
         cases.push(case(&ops::TERNARY_MATMUL_BACKWARD_INPUT, args, name, vec![dy, codes, scales, out(rows * dim)]));
 
         let (rows, outs, dim) = (700, 40, 96);
-        let args = ternary_matmul_backward_weight::TernaryMatmulBackwardWeightArgs { rows, outs, dim, x_row: 0 };
+        let args =
+            ternary_matmul_backward_weight::TernaryMatmulBackwardWeightArgs { rows, outs, dim, x_row: 0, fast: 0 };
         let (dy, xq) =
             (matrix(r, [rows, outs], size, true), bytes(r, rows * dim, |r| (r.below(255) as i16 - 127) as i8 as u8));
         let step = Data::F32((0..rows).map(|_| 0.01 * (3.0 * r.normal()).exp()).collect());
@@ -103,29 +107,36 @@ pub fn all() -> Vec<Case> {
 fn attention(cases: &mut Vec<Case>, r: &mut Rng) {
     let (batch, seq, heads, kv_heads, head_dim) = (1, 200, 2, 1, 64);
     let [q, kv] = [heads, kv_heads].map(|heads| [seq, heads * head_dim]);
+    let row = (2 * kv_heads + heads) * head_dim;
     let scale = 0.125;
     let positions = || Data::U32((0..seq).collect());
+    let normal: Size = |_, _| 1.0;
+    // Rows of values of this size, keys and queries.
+    let qkv = |r: &mut Rng, size| {
+        let [v, k, q] = [matrix(r, kv, size, true), matrix(r, kv, normal, true), matrix(r, q, normal, true)].map(f32s);
+        let of = |x: &[f32], t: u32| x[t as usize * x.len() / seq as usize..][..x.len() / seq as usize].to_vec();
+        Data::F32((0..seq).flat_map(|t| [of(&v, t), of(&k, t), of(&q, t)].concat()).collect())
+    };
     for (name, size) in SIZES {
-        let normal: Size = |_, _| 1.0;
         let args = attention::AttentionArgs { batch, seq, heads, kv_heads, head_dim, scale };
-        let inputs = |r: &mut Rng| [matrix(r, q, normal, true), matrix(r, kv, normal, true), matrix(r, kv, size, true)];
-        let (y, lse) = (out(q[0] * q[1]), out(heads * seq));
-        let data = inputs(r).into_iter().chain([positions(), y, lse]).collect();
+        let data = vec![qkv(r, size), positions(), out(q[0] * q[1]), out(heads * seq)];
         cases.push(case(&ops::ATTENTION, args, name, data));
         let stats = |r: &mut Rng| {
             let n = (heads * seq) as usize;
             Data::F32((0..2 * n).map(|i| if i < n { 4.0 + r.f32() } else { 0.0 }).collect())
         };
+        // The columns that an op does not write stay 0.
+        let dqkv = || Data::F32(vec![0.0; (seq * row) as usize]);
         let args = attention_backward_q::AttentionBackwardQArgs { batch, seq, heads, kv_heads, head_dim, scale };
-        let data = inputs(r)
-            .into_iter()
-            .chain([matrix(r, q, normal, true), stats(r), positions(), out(q[0] * q[1])])
-            .collect();
+        let data = vec![qkv(r, size), matrix(r, q, normal, true), stats(r), positions(), dqkv()];
         cases.push(case(&ops::ATTENTION_BACKWARD_Q, args, name, data));
         let args = attention_backward_kv::AttentionBackwardKvArgs { batch, seq, heads, kv_heads, head_dim, scale };
-        let inputs = [matrix(r, q, normal, true), matrix(r, kv, normal, true), matrix(r, kv, normal, true)];
-        let results = [out(kv[0] * kv[1]), out(kv[0] * kv[1])];
-        let data = inputs.into_iter().chain([matrix(r, q, size, true), stats(r), positions()]).chain(results).collect();
+        let data = vec![qkv(r, normal), matrix(r, q, size, true), stats(r), positions(), dqkv()];
         cases.push(case(&ops::ATTENTION_BACKWARD_KV, args, name, data));
     }
+}
+
+fn f32s(data: Data) -> Vec<f32> {
+    let Data::F32(values) = data else { unreachable!("a matrix has floats") };
+    values
 }
