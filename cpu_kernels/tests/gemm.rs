@@ -263,14 +263,15 @@ fn a_short_product_rounds_what_is_dense() {
             odd.iter().zip(&mut a.data).for_each(|(bits, x)| *x = f32::from_bits(*bits));
             let dense = |x: &Operand| -> Vec<f32> { x.dense().into_iter().map(short).collect() };
             let before = vec![f32::NAN; m * n];
-            let round = |x: &Operand| if matches!(x.kind, Kind::Ternary | Kind::Int8) { x.dense() } else { dense(x) };
+            let is_dense = |kind| matches!(kind, Kind::RowMajor | Kind::ColMajor | Kind::Strided);
+            let round = |x: &Operand| if is_dense(x.kind) { dense(x) } else { x.dense() };
             let (ra, rb) = (round(&a), round(&b));
             let numbers =
                 |g: &Gemm| run(g, level, &before, n, 1).into_iter().map(|x| one_nan(x).to_bits()).collect::<Vec<_>>();
             let plain = Gemm::new((m, n, k), Mat::row_major(&ra, k), Mat::row_major(&rb, n));
             let rounded = Gemm { short: true, ..Gemm::new((m, n, k), a.mat(), b.mat()) };
             assert_eq!(numbers(&rounded), numbers(&plain), "{level} {ka:?} {kb:?}");
-            if !matches!(ka, Kind::Ternary | Kind::Int8) {
+            if is_dense(ka) {
                 let scaled: Vec<f32> = a.dense().iter().enumerate().map(|(i, x)| short(x * steps[i % k])).collect();
                 let plain = Gemm { a: Mat::row_major(&scaled, k), ..plain };
                 assert_eq!(
