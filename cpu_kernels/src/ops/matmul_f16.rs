@@ -1,4 +1,4 @@
-//! [`matmul`](super::matmul) with a right factor of f16 values: the bits are those of the product with the same values as f32.
+//! [`super::matmul`] with a right factor of f16 values: the bits are those of the product with the same values as f32.
 
 use super::matmul::{self, product};
 use crate::matrix::dense_gemv::DensePanels;
