@@ -1,5 +1,5 @@
-// Straight-through gradient of `ternary_matmul`: dw += dy^T * x_hat over rows x_row.. of x_hat = xq * step. `fast`: dw += (step * dy)^T * xq, with
-// step * dy rounded to the 11 significant bits of f16, in which xq is exact.
+// Straight-through gradient of `ternary_matmul`: dw += dy^T * x_hat over rows x_row.. of x_hat = xq * step. `fast`: dw +=
+// (step * dy)^T * xq, with step * dy rounded to the 11 significant bits of f16, in which xq is exact.
 
 //#import gemm
 //#import gemm_passes

@@ -1,5 +1,6 @@
 // Matrix products (m, k) x (k, n) in square tiles; `gemm_passes` are their passes, and `gemm_tile` has the functions for tiles
-// of one size. A thread holds 8 x 8 results. A step takes 16 of k through workgroup memory, while the next 16 are on their way from the buffers to registers.
+// of one size. A thread holds 8 x 8 results. A step takes 16 of k through workgroup memory, while the next 16 are on their way
+// from the buffers to registers.
 // Several workgroups may share a tile: each sums up a part of k and stores it in `scratch`, and a second pass adds the parts
 // in order. The op that imports this defines
 //   problem() -> Problem: the shape
