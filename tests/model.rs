@@ -92,7 +92,8 @@ fn count(c: &ModelConfig, vocab: usize) -> usize {
     let kv = c.dim / c.heads * c.kv_heads;
     let norms = 2 * c.dim + if c.sub_norm { c.dim + c.ffn } else { 0 };
     let layer = 2 * c.dim * c.dim + 2 * c.dim * kv + 3 * c.dim * c.ffn + norms + 2 * mixing_params(c.mhc_streams);
-    vocab * c.dim * if c.tie_embeddings { 1 } else { 2 } + c.layers * layer + c.dim
+    let further = layer + 2 * c.dim * c.dim + 3 * c.dim;
+    vocab * c.dim * if c.tie_embeddings { 1 } else { 2 } + c.layers * layer + c.dim + c.mtp * further
 }
 
 #[test]
@@ -433,7 +434,10 @@ fn check_gradients(config: &ModelConfig, batch: Batch) {
         let mut loss = |step: f64| {
             let moved: Vec<f32> = w.iter().zip(&along).map(|(w, d)| (f64::from(*w) + step * h * d) as f32).collect();
             t.program.write(*id, &moved);
-            t.evaluate([batch.clone()]).unwrap()
+            let own = t.evaluate([batch.clone()]).unwrap();
+            let weight = f64::from(shape.mtp_weight) / t.step.ahead.len().max(1) as f64;
+            own + weight * (0..t.step.ahead.len()).map(|k| further_losses(&mut t, k).iter().sum::<f64>()).sum::<f64>()
+                / 16.0
         };
         let mut slope = |step: f64| (loss(step) - loss(-step)) / (2.0 * h * step);
         let numeric = (4.0 * slope(1.0) - slope(2.0)) / 3.0;
@@ -444,6 +448,45 @@ fn check_gradients(config: &ModelConfig, batch: Batch) {
             error <= 0.01 * norm + 1e-4 * overall,
             "{name}: derivative {analytic:.4e}, by differences {numeric:.4e} (norm {norm:.1e} of {overall:.1e}): {config:?}"
         );
+    }
+}
+
+/// The losses of the rows of further head `k`, in the batch that was evaluated last.
+fn further_losses(trainer: &mut Trainer, k: usize) -> Vec<f64> {
+    as_f64(&trainer.program.read(trainer.step.ahead[k].targets.losses).unwrap())
+}
+
+/// Head k from 1 knows the tokens up to k places behind a row, in the window and in the document.
+#[test]
+fn a_further_head_sees_the_tokens_up_to_those_it_is_given() {
+    const END: u32 = 69;
+    let (seq, ends) = (32, [10, 11, 20]);
+    let document_end = |row: usize| ends.iter().map(|end| end + 1).find(|end| row < *end).unwrap_or(seq);
+    for config in architectures(&small()).into_iter().filter(|config| config.mtp > 0) {
+        let mut trainer = trainer(&config, 70, shape(2, seq), &fastest());
+        for separate in [false, true] {
+            let mut batch = random_batch(shape(2, seq), 69, 11);
+            ends.iter().for_each(|end| batch.inputs[*end] = END);
+            let mut losses = |batch: &Batch| {
+                trainer.evaluate([if separate { batch.clone().separate(END) } else { batch.clone() }]).unwrap();
+                (0..config.mtp).map(|k| further_losses(&mut trainer, k)).collect::<Vec<_>>()
+            };
+            let before = losses(&batch);
+            for (t, k) in [0, 5, 12, 21, seq - 1].into_iter().flat_map(|t| (0..config.mtp).map(move |k| (t, k))) {
+                let mut changed = batch.clone();
+                changed.inputs[t] = (changed.inputs[t] + 1) % 69;
+                let after = losses(&changed);
+                let document = |row| if separate { document_end(row) } else { seq };
+                for row in 0..2 * seq {
+                    let counts = row % seq + k + 1 < if row < seq { document(row) } else { seq };
+                    assert_eq!(before[k][row] != 0.0, counts, "row {row} of head {k}");
+                    let differs = before[k][row] != after[k][row];
+                    let sees = row < seq && row + k + 1 >= t && document(row) > t && document(t) == document(row);
+                    assert!(!differs || sees && counts, "token {t} changed row {row} of head {k}: {config:?}");
+                    assert!(differs || !counts || row + k + 1 != t || !sees, "row {row} of head {k} does not see {t}");
+                }
+            }
+        }
     }
 }
 

@@ -63,6 +63,11 @@ fn kill_and_resume_with_a_loop() {
 }
 
 #[test]
+fn kill_and_resume_with_further_heads() {
+    half_and_half(&format!("{SLOW} --set model.mtp=2 --set model.mhc_streams=2"), "--threads 2");
+}
+
+#[test]
 fn kill_and_resume_with_streams_lion_and_accumulation_on_other_threads() {
     half_and_half(&format!("{SLOW} --grad-accum 2 --set model.mhc_streams=2 --set optim.aux=lion"), "--threads 3");
 }
@@ -72,7 +77,7 @@ fn recomputed_layers_give_the_same_weights() {
     let p = Project::new();
     for streams in [1, 4] {
         let looped = "--set model.loop={before=1,shared=1,times=2,after=0}";
-        let options = format!("--set model.mhc_streams={streams} --set model.layers=2 {looped} --total-steps 6");
+        let options = format!("--set model.mhc_streams={streams} --set model.layers=2 --set model.mtp=2 {looped} --total-steps 6");
         p.train(&format!("kept{streams}"), &options);
         p.train(&format!("again{streams}"), &format!("{options} --set train.recompute=true"));
         p.assert_same(&format!("kept{streams}"), &format!("again{streams}"));
@@ -348,6 +353,7 @@ const KEYS: &[(&str, &str, Change)] = &[
     ("model.norm_eps", "0.01", Refused),
     ("model.mixers", "[\"attention\"]", Refused),
     ("model.ffns", "[\"gated\"]", Refused),
+    ("model.mtp", "1", Refused),
     ("model.loop", "{before=0,shared=1,times=2,after=0}", Refused),
     ("data.dataset", "synthetic", Refused),
     ("data.path", "other.txt", Refused),
@@ -373,6 +379,7 @@ const KEYS: &[(&str, &str, Change)] = &[
     ("train.keep_last_checkpoints", "1", Silent),
     ("train.recompute", "true", Silent),
     ("train.precision", "fast", Said("train.precision = \"fast\" (was \"exact\")")),
+    ("train.mtp_weight", "0.1", Said("train.mtp_weight = 0.1 (was 0.3)")),
     ("train.seed", "1", Refused),
     ("optim.muon_lr", "0.01", Said("the learning rate of Muon falls from 2.0e-2 to 1.0e-2 after step 3")),
     ("optim.muon_momentum", "0.5", Said("optim.muon_momentum = 0.5 (was 0.95)")),

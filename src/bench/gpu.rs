@@ -503,8 +503,7 @@ impl Run<'_> {
 }
 
 fn build(config: &Config, recompute: bool) -> TrainStep {
-    let (batch, seq, accum) = (config.train.batch_size, config.model.seq_len, config.train.grad_accum);
-    let shape = StepShape { batch, seq, accum, recompute, precision: config.train.precision };
+    let shape = StepShape { recompute, ..StepShape::new(config) };
     TrainStep::build(&config.model, vocab(config), shape, &config.optim)
 }
 

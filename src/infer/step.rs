@@ -47,7 +47,8 @@ impl DecodeStep {
             let inputs = Inputs { ids, positions, context: Context::Cached { slots, state: layers } };
             g.mark_seen(ids, slots, sampling);
             let embedded = model.embed(g, &inputs);
-            let (hidden, _) = model.hidden(g, &inputs, embedded, false);
+            let (state, _) = model.pass(g, &inputs, embedded, false);
+            let hidden = model.hidden(g, state);
             let wanted = g.gather_rows(hidden, index);
             let head = model.head(g, wanted);
             let logits = g.logits(&head, 0..picks);

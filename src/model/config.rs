@@ -1,5 +1,6 @@
 //! What a model is, as a configuration says it, and the presets.
 
+use super::mtp::MOST_HEADS;
 use super::{Form, LoopOptions};
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
@@ -49,6 +50,15 @@ impl MixerKind {
             MixerKind::Attention => "attn",
             #[cfg(test)]
             MixerKind::RunningMean => "mean",
+        }
+    }
+
+    /// Whether decoding can go back: a token that is fed again at its position takes the place of the one before.
+    pub fn goes_back(self) -> bool {
+        match self {
+            MixerKind::Attention => true,
+            #[cfg(test)]
+            MixerKind::RunningMean => false,
         }
     }
 }
@@ -103,6 +113,11 @@ pub struct ModelConfig {
     /// Feed-forwards of the layers, repeated in the same way; an empty list means gated everywhere.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub ffns: Vec<FfnKind>,
+    /// Further heads for multi-token prediction: head k, from 1, predicts the token k places behind the next. They are part of
+    /// the model, so they are exported, and the first drafts tokens for decoding. How much they count in training is
+    /// `train.mtp_weight`.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub mtp: usize,
     /// Layers that a token passes several times.
     #[serde(rename = "loop", skip_serializing_if = "Option::is_none")]
     pub looped: Option<LoopOptions>,
@@ -110,6 +125,10 @@ pub struct ModelConfig {
     #[cfg(test)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub running_mean: Option<super::running_mean::RunningMeanOptions>,
+}
+
+fn is_zero(n: &usize) -> bool {
+    *n == 0
 }
 
 impl Default for ModelConfig {
@@ -133,6 +152,7 @@ impl Default for ModelConfig {
             norm_eps: 1e-6,
             mixers: Vec::new(),
             ffns: Vec::new(),
+            mtp: 0,
             looped: None,
             #[cfg(test)]
             running_mean: None,
@@ -242,12 +262,18 @@ impl ModelConfig {
         (!self.tie_embeddings).then(|| if ternary { self.linear_form(self.dim) } else { self.table_form() })
     }
 
+    /// Whether decoding can draft tokens with the first further head, and take back those that were wrong.
+    pub fn drafts(&self) -> bool {
+        self.mtp > 0 && (0..self.layers).all(|i| self.mixer(i).goes_back())
+    }
+
     /// Whether this is the model that other programs call `bitnet`.
     pub fn is_bitnet(&self) -> bool {
         let layers =
             (0..self.layers).all(|i| (self.mixer(i), self.ffn_kind(i)) == (MixerKind::Attention, FfnKind::Gated));
         layers
             && self.looped.is_none()
+            && self.mtp == 0
             && self.is_ternary()
             && self.sub_norm
             && self.tie_embeddings
@@ -323,6 +349,9 @@ impl ModelConfig {
             if len > self.layers {
                 return fail(format!("{key} has {len} entries: at most one for each of the {} layers", self.layers));
             }
+        }
+        if self.mtp > MOST_HEADS {
+            return fail(format!("mtp = {}: at most {MOST_HEADS} further heads are possible", self.mtp));
         }
         if let Some(looped) = self.looped {
             looped.check(self.layers)?;

@@ -86,8 +86,13 @@ pub(super) struct Layer {
 impl Layer {
     /// Declares layer `i` of the model.
     pub(super) fn new(make: &mut Builder<'_>, i: usize) -> Self {
-        let (mixer, ffn) = (make.config.mixer(i), make.config.ffn_kind(i));
-        let [mixer_prefix, ffn_prefix] = [mixer.part(), "ffn"].map(|part| format!("layers.{i}.{part}"));
+        let kinds = (make.config.mixer(i), make.config.ffn_kind(i));
+        Layer::of(make, &format!("layers.{i}"), i, kinds)
+    }
+
+    /// Declares a layer of these kinds as the one of number `i`. The names of its weights start with `prefix`.
+    pub(super) fn of(make: &mut Builder<'_>, prefix: &str, i: usize, (mixer, ffn): (MixerKind, FfnKind)) -> Self {
+        let [mixer_prefix, ffn_prefix] = [mixer.part(), "ffn"].map(|part| format!("{prefix}.{part}"));
         Layer {
             mixer_residual: Residual::new(make, &mixer_prefix, 2 * i),
             mixer: Mixer::new(make, mixer, &mixer_prefix),

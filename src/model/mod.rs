@@ -10,6 +10,7 @@ mod init;
 mod layer;
 mod linear;
 mod loops;
+mod mtp;
 mod residual;
 #[cfg(test)]
 mod running_mean;
@@ -20,6 +21,7 @@ use crate::graph::{DType, Graph, TensorId};
 use crate::ops::{self, PAGE, rope_table};
 use layer::{Layer, Pass};
 use linear::Table;
+use mtp::Ahead;
 use std::collections::HashMap;
 use weight::{Builder, Purpose};
 
@@ -59,6 +61,8 @@ pub struct ExtraLoss {
 pub struct Forward {
     /// The head, with its input.
     pub head: ops::Head,
+    /// (rows, dim): the state behind the last layer, which the first further head reads.
+    pub state: TensorId,
     /// Further losses.
     pub losses: Vec<ExtraLoss>,
 }
@@ -80,6 +84,8 @@ pub struct Model {
     norm: TensorId,
     /// The head, where it is not the embedding.
     head: Option<Table>,
+    /// The further heads.
+    ahead: Vec<Ahead>,
 }
 
 impl ModelConfig {
@@ -120,8 +126,9 @@ impl Model {
         let layers = (0..config.layers).map(|i| Layer::new(&mut make, i)).collect();
         let norm = make.norm("norm.weight", config.dim);
         let head = config.head_form().map(|form| Table::new(&mut make, "head.weight", vocab, form));
+        let ahead = (0..config.mtp).map(|k| Ahead::new(&mut make, k)).collect();
         let Builder { weights, stacks, rows, .. } = make;
-        (Model { config: config.clone(), vocab, weights, stacks, rope, embed, layers, norm, head }, rows)
+        (Model { config: config.clone(), vocab, weights, stacks, rope, embed, layers, norm, head, ahead }, rows)
     }
 
     /// Contents of `rope`.
@@ -152,6 +159,14 @@ impl Model {
         State { pages, layers: passed.map(|(i, layer)| layer.state(g, &format!("cache.{i}"), pages)).collect() }
     }
 
+    /// Adds memory for the first further head to that of the layers.
+    ///
+    /// # Panics
+    /// When there is no further head.
+    pub fn add_draft_state(&self, g: &mut Graph, state: &mut State) {
+        state.layers.push(self.ahead[0].state(g, "cache.mtp.0", state.pages));
+    }
+
     /// Appends the rounding of every weight from its parameter. It must run after parameters changed and before a forward
     /// pass.
     pub fn quantize(&self, g: &mut Graph) {
@@ -165,13 +180,45 @@ impl Model {
 
     /// Layers and head, from the embedding (rows, dim) to what the loss takes.
     pub fn forward(&self, g: &mut Graph, inputs: &Inputs<'_>, embedded: TensorId, recompute: bool) -> Forward {
-        let (hidden, losses) = self.hidden(g, inputs, embedded, recompute);
-        Forward { head: self.head(g, hidden), losses }
+        let (state, losses) = self.pass(g, inputs, embedded, recompute);
+        let hidden = self.hidden(g, state);
+        Forward { head: self.head(g, hidden), state, losses }
     }
 
-    /// The layers, from the embedding (rows, dim) to the final hidden state (rows, dim) and further losses. With
+    /// Further head `k`, from 0: from the state before it (rows, dim) and the embedding (rows, dim) of the tokens k + 1 places
+    /// behind those of `inputs`, to its own state and what the loss takes. `pass` is as in [`Model::pass`].
+    pub fn further(
+        &self,
+        g: &mut Graph,
+        k: usize,
+        inputs: &Inputs<'_>,
+        [state, token]: [TensorId; 2],
+        recompute: bool,
+    ) -> (TensorId, Vec<ExtraLoss>) {
+        let Inputs { positions, context, .. } = *inputs;
+        let mut losses = Vec::new();
+        let mut pass = Pass { positions, context, state: self.passed().count() + k, losses: &mut losses };
+        let before = g.set_prefix(&format!("mtp.{k}."));
+        let mut build = |g: &mut Graph| self.ahead[k].forward(g, [state, token], &self.config, &mut pass);
+        let state = if recompute { g.recompute(build) } else { build(g) };
+        g.set_prefix(&before);
+        (state, losses)
+    }
+
+    /// The state of further head `k` (rows, dim), from 0, normalised for the head.
+    pub fn further_hidden(&self, g: &mut Graph, k: usize, state: TensorId) -> TensorId {
+        self.ahead[k].hidden(g, state, self.config.norm_eps)
+    }
+
+    /// The state behind the last layer (rows, dim), normalised for the head.
+    pub fn hidden(&self, g: &mut Graph, state: TensorId) -> TensorId {
+        let hidden = g.rms_norm(state, self.norm, self.config.norm_eps);
+        g.name(hidden, "hidden")
+    }
+
+    /// The layers, from the embedding (rows, dim) to the state behind the last (rows, dim) and further losses. With
     /// `recompute`, the backward pass computes each layer again instead of keeping its activations.
-    pub fn hidden(
+    pub fn pass(
         &self,
         g: &mut Graph,
         inputs: &Inputs<'_>,
@@ -186,9 +233,7 @@ impl Model {
             let mut build = |g: &mut Graph| layer.forward(g, x, &mut pass);
             x = if recompute { g.recompute(build) } else { build(g) };
         }
-        let mean = residual::close(g, x, &self.config);
-        let hidden = g.rms_norm(mean, self.norm, self.config.norm_eps);
-        (g.name(hidden, "hidden"), losses)
+        (residual::close(g, x, &self.config), losses)
     }
 
     /// The head over hidden (rows, dim).

@@ -125,14 +125,14 @@ impl Weight {
         (self.elements() / inputs, inputs)
     }
 
-    /// Its name without the number of its layer: that of the weights which are its like in other layers.
+    /// Its name without the number of its layer or further head: that of the weights which are its like in other layers.
     pub fn kind(&self) -> &str {
         kind(&self.name)
     }
 }
 
 fn kind(name: &str) -> &str {
-    let rest = name.strip_prefix("layers.").and_then(|rest| rest.split_once('.'));
+    let rest = ["layers.", "mtp."].iter().find_map(|start| name.strip_prefix(start)?.split_once('.'));
     rest.map_or(name, |(_, kind)| kind)
 }
 

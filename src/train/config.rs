@@ -52,6 +52,9 @@ pub struct TrainConfig {
     pub recompute: bool,
     /// How exactly the products of the backward pass are computed. The forward pass and the optimizer do not depend on it.
     pub precision: Precision,
+    /// How much the losses of all further heads count together, beside that of the head, whose weight is 1. How many there are
+    /// is `model.mtp`.
+    pub mtp_weight: f32,
     /// Seed of the initial weights and of the order of the data.
     pub seed: u64,
 }
@@ -69,6 +72,7 @@ impl Default for TrainConfig {
             keep_last_checkpoints: 3,
             recompute: false,
             precision: Precision::Exact,
+            mtp_weight: 0.3,
             seed: 0,
         }
     }
@@ -232,6 +236,9 @@ impl Config {
             if value == 0 || value > limit {
                 return fail(format!("[train] {key} = {value}: between 1 and {limit} is possible"));
             }
+        }
+        if !(t.mtp_weight > 0.0 && t.mtp_weight <= 10.0) {
+            return fail(format!("[train] mtp_weight = {}: above 0, up to 10 is possible", t.mtp_weight));
         }
         #[cfg(feature = "native")] // the data of a browser are text
         if let Some(size) = self.data.vocab_size.filter(|size| !(1..=MAX_VOCAB).contains(size)) {

@@ -1,7 +1,7 @@
 //! `metrics.jsonl`: the log of a run, one JSON object in each line.
 //!
 //! A training record is `{step, tokens, loss, lr, grad_norm, tok_per_s}`, an evaluation record `{step, tokens, val_loss,
-//! val_bits_per_byte}`. Losses are in nats per token. JSON has no NaN: a value that is not finite becomes `null`. The record
+//! val_bits_per_byte}`, with `val_loss_ahead` where a model has further heads: the loss of each. Losses are in nats per token. JSON has no NaN: a value that is not finite becomes `null`. The record
 //! of a skipped step has `"skipped": true`, and the first one after a run has diverged `"diverged": true`. Each line is a
 //! single write to the operating system, so a killed process neither loses nor tears a line. A value that is exactly an f32
 //! is written with the digits of an f32.
@@ -38,7 +38,7 @@ pub struct StepRecord {
 }
 
 /// One evaluation.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct EvalRecord {
     /// Completed steps.
     pub step: u64,
@@ -48,6 +48,8 @@ pub struct EvalRecord {
     pub val_loss: f64,
     /// Cross-entropy in bits per byte of text; `None` if the number of bytes is unknown or 0.
     pub val_bits_per_byte: Option<f64>,
+    /// Cross-entropy of each further head, in nats per token.
+    pub val_loss_ahead: Vec<f64>,
 }
 
 /// Appends records to the log of one run.
@@ -90,6 +92,9 @@ impl MetricsWriter {
         let mut line = Line::new(r.step, r.tokens);
         line.put("val_loss", number(r.val_loss));
         line.put("val_bits_per_byte", r.val_bits_per_byte.map_or(Value::Null, number));
+        if !r.val_loss_ahead.is_empty() {
+            line.put("val_loss_ahead", r.val_loss_ahead.iter().map(|loss| number(*loss)).collect());
+        }
         self.log.append(line.finish().as_bytes())
     }
 }
@@ -196,8 +201,20 @@ mod tests {
         let said = [
             log.step(&step(1, f64::from(4.321f32))),
             log.step(&step(2, f64::NAN)),
-            log.eval(&EvalRecord { step: 2, tokens: 128, val_loss: 1.0 / 3.0, val_bits_per_byte: None }),
-            log.eval(&EvalRecord { step: 3, tokens: 192, val_loss: f64::INFINITY, val_bits_per_byte: Some(0.1) }),
+            log.eval(&EvalRecord {
+                step: 2,
+                tokens: 128,
+                val_loss: 1.0 / 3.0,
+                val_bits_per_byte: None,
+                val_loss_ahead: vec![],
+            }),
+            log.eval(&EvalRecord {
+                step: 3,
+                tokens: 192,
+                val_loss: f64::INFINITY,
+                val_bits_per_byte: Some(0.1),
+                val_loss_ahead: vec![2.5, f64::NAN],
+            }),
             log.step(&step(4, 9.5)),
         ];
         assert_eq!(said, [const { None }; 5]);
@@ -208,7 +225,7 @@ mod tests {
             "\n",
             r#"{"step":2,"tokens":128,"val_loss":0.3333333333333333,"val_bits_per_byte":null}"#,
             "\n",
-            r#"{"step":3,"tokens":192,"val_loss":null,"val_bits_per_byte":0.1}"#,
+            r#"{"step":3,"tokens":192,"val_loss":null,"val_bits_per_byte":0.1,"val_loss_ahead":[2.5,null]}"#,
             "\n",
             r#"{"step":4,"tokens":256,"loss":9.5,"lr":0.02,"grad_norm":1.5,"tok_per_s":1234,"diverged":true}"#,
             "\n",

@@ -29,7 +29,7 @@ const CLASSES: &[(Class, &[&str])] = &[
     (Class::Function, &[
         "model.dim", "model.layers", "model.heads", "model.kv_heads", "model.ffn", "model.seq_len", "model.group_size",
         "model.mhc_streams", "model.sub_norm", "model.tie_embeddings", "model.quantize", "model.embeddings",
-        "model.ternary_head", "model.rope_theta", "model.norm_eps", "model.mixers", "model.ffns", "model.loop",
+        "model.ternary_head", "model.rope_theta", "model.norm_eps", "model.mixers", "model.ffns", "model.mtp", "model.loop",
         "data.separate_documents", "train.seed", "optim.aux",
     ]),
     (Class::Corpus, &[
@@ -37,8 +37,8 @@ const CLASSES: &[(Class, &[&str])] = &[
         "data.tokenizer", "data.val_fraction", "data.seed",
     ]),
     (Class::Schedule, &[
-        "train.batch_size", "train.grad_accum", "train.total_steps", "train.precision", "optim.muon_lr", "optim.muon_momentum",
-        "optim.muon_steps", "optim.aux_lr", "optim.weight_decay", "optim.clip", "optim.outlier_factor",
+        "train.batch_size", "train.grad_accum", "train.total_steps", "train.precision", "train.mtp_weight",
+        "optim.muon_lr", "optim.muon_momentum", "optim.muon_steps", "optim.aux_lr", "optim.weight_decay", "optim.clip", "optim.outlier_factor",
         "optim.warmup_steps", "optim.decay_fraction",
     ]),
     (Class::Validation, &["train.eval_windows"]),

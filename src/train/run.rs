@@ -517,13 +517,16 @@ impl Run {
     /// # Errors
     /// When the device fails.
     pub fn evaluate(&mut self) -> Result<f64> {
-        let val_loss = pollster::block_on(self.session.validate())?;
+        let mut val_loss_ahead = pollster::block_on(self.session.validate_heads())?;
+        let val_loss = val_loss_ahead.remove(0);
         let corpus = &self.session.corpus;
         let bits = bits_per_byte(val_loss, corpus.val.len(), corpus.val_bytes);
         let (step, tokens) = (self.session.step, self.session.tokens);
         let mut scalars = vec![("val/loss", val_loss as f32)];
         scalars.extend(bits.map(|bits| ("val/bits_per_byte", bits as f32)));
-        let record = EvalRecord { step, tokens, val_loss, val_bits_per_byte: bits };
+        let tags: Vec<String> = (1..=val_loss_ahead.len()).map(|k| format!("val/loss_ahead_{k}")).collect();
+        scalars.extend(tags.iter().map(String::as_str).zip(val_loss_ahead.iter().map(|loss| *loss as f32)));
+        let record = EvalRecord { step, tokens, val_loss, val_bits_per_byte: bits, val_loss_ahead };
         let logs = self.logs();
         let said = [logs.metrics.eval(&record), logs.events.scalars(step, &scalars)];
         self.say(said);

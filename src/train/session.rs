@@ -60,16 +60,9 @@ impl Session {
     /// # Errors
     /// When the data do not fill a window, or the device refuses.
     pub fn new(config: Config, corpus: Corpus, backend: &Backend) -> Result<Session> {
-        let shape = StepShape {
-            batch: config.train.batch_size,
-            seq: config.model.seq_len,
-            accum: config.train.grad_accum,
-            recompute: config.train.recompute,
-            precision: config.train.precision,
-        };
         let sampler = Session::check(&config, &corpus)?;
         let document_end = document_end(&config, &corpus)?;
-        let step = TrainStep::build(&config.model, corpus.vocab_size, shape, &config.optim);
+        let step = TrainStep::build(&config.model, corpus.vocab_size, StepShape::new(&config), &config.optim);
         let mut trainer = Trainer::new(step, backend)?;
         trainer.init(config.train.seed);
         Ok(Session { config, corpus, trainer, sampler, document_end, step: 0, cursor: 0, tokens: 0 })
@@ -105,6 +98,14 @@ impl Session {
     /// # Errors
     /// When the device fails, or the data cannot be read.
     pub async fn validate(&mut self) -> Result<f64> {
+        Ok(self.validate_heads().await?[0])
+    }
+
+    /// [`Session::validate`], followed by the loss of each further head.
+    ///
+    /// # Errors
+    /// As [`Session::validate`].
+    pub async fn validate_heads(&mut self) -> Result<Vec<f64>> {
         let (shape, val) = (self.trainer.step.shape, &self.corpus.val);
         let windows = sampler::eval_windows(val.len(), shape.seq, self.config.train.eval_windows);
         let batches = windows.chunks(shape.batch).map(|starts| {
@@ -113,7 +114,7 @@ impl Session {
             targets.resize(shape.rows(), IGNORE);
             Ok(batch(inputs, targets, shape.seq, self.document_end))
         });
-        self.trainer.try_fetch_loss(batches).await
+        self.trainer.try_fetch_losses(batches).await
     }
 
     /// The model in its present state, as it would be served.

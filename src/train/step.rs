@@ -1,9 +1,9 @@
 //! One training step as a graph: its sections, and the tensors that the host writes and reads.
 
-use super::config::{Aux, OptimConfig};
+use super::config::{Aux, Config, OptimConfig, TrainConfig};
 use crate::graph::{DType, Graph, Plan, Precision, Section, TensorId};
 use crate::model::{Context, ExtraLoss, Forward, Inputs, Model, ModelConfig, Role, Stack};
-use crate::ops::{self, AdamW, Lion, Muon, MuonMatrix, StepControl, Targets};
+use crate::ops::{self, AdamW, Head, Lion, Muon, MuonMatrix, StepControl, Targets};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -20,16 +20,25 @@ pub struct StepShape {
     pub recompute: bool,
     /// How exactly its products are computed.
     pub precision: Precision,
+    /// How much the losses of all further heads count together, beside that of the head.
+    pub mtp_weight: f32,
 }
 
 impl Default for StepShape {
     /// One token.
     fn default() -> Self {
-        StepShape { batch: 1, seq: 1, accum: 1, recompute: false, precision: Precision::Exact }
+        let mtp_weight = TrainConfig::default().mtp_weight;
+        StepShape { batch: 1, seq: 1, accum: 1, recompute: false, precision: Precision::Exact, mtp_weight }
     }
 }
 
 impl StepShape {
+    /// The step of a configuration.
+    pub fn new(config: &Config) -> Self {
+        let TrainConfig { batch_size: batch, grad_accum: accum, recompute, precision, mtp_weight, .. } = config.train;
+        StepShape { batch, seq: config.model.seq_len, accum, recompute, precision, mtp_weight }
+    }
+
     /// Tokens in a micro-batch.
     pub fn rows(&self) -> usize {
         self.batch * self.seq
@@ -54,6 +63,17 @@ pub struct StepSections {
     pub eval: Section,
 }
 
+/// What a further head reads of a micro-batch.
+#[derive(Clone, Copy, Debug)]
+pub struct Ahead {
+    /// (rows): the tokens further on; [`IGNORE`](ops::IGNORE) where there is none.
+    pub ids: TensorId,
+    /// (rows): the rows sorted by them, equal ones in order.
+    pub order: TensorId,
+    /// (rows): the ids to predict.
+    pub targets: Targets,
+}
+
 /// A model with everything that training it needs.
 pub struct TrainStep {
     /// The graph and its memory.
@@ -70,6 +90,8 @@ pub struct TrainStep {
     pub order: TensorId,
     /// (rows): the ids to predict.
     pub targets: Targets,
+    /// What each further head reads besides.
+    pub ahead: Vec<Ahead>,
     /// (rows): position of each row in its sequence, or in its document.
     pub positions: TensorId,
     /// (1): mean loss of the step, in nats per token.
@@ -96,10 +118,19 @@ impl TrainStep {
         let ids = g.persistent("ids", &rows, DType::U32);
         let order = g.persistent("order", &rows, DType::U32);
         let positions = g.persistent("positions", &rows, DType::U32);
-        let targets = Targets {
+        let targets = |g: &mut Graph| Targets {
             ids: g.persistent("targets", &rows, DType::U32),
             losses: g.persistent("losses", &rows, DType::F32),
         };
+        let ahead = (0..config.mtp).map(|k| {
+            let before = g.set_prefix(&format!("mtp.{k}."));
+            let [ids, order] = ["ids", "order"].map(|name| g.persistent(name, &rows, DType::U32));
+            let ahead = Ahead { ids, order, targets: targets(g) };
+            g.set_prefix(&before);
+            ahead
+        });
+        let ahead: Vec<Ahead> = ahead.collect();
+        let targets = targets(g);
         let loss = g.persistent("loss", &[1], DType::F32);
         let control = g.step_control();
         let inputs = Inputs { ids, positions, context: Context::Batch(shape.batch) };
@@ -109,16 +140,21 @@ impl TrainStep {
             g.fill(loss, 0.0);
             model.quantize(g);
         });
-        let scale = 1.0 / shape.tokens() as f32;
+        let (scale, chunk) = (1.0 / shape.tokens() as f32, model.head_chunk(shape.rows()));
+        let mtp_scale = scale * shape.mtp_weight / ahead.len().max(1) as f32;
         let (micro, ()) = g.section("micro", |g| {
             let start = g.nodes.len();
             let embedded = model.embed(g, &inputs);
-            let Forward { head, losses } = model.forward(g, &inputs, embedded, shape.recompute);
+            let Forward { head, mut losses, state } = model.forward(g, &inputs, embedded, shape.recompute);
+            let further = further_heads(g, &model, &inputs, &ahead, state, shape.recompute, &mut losses);
             let nodes = start..g.nodes.len();
-            let dx =
-                g.head_loss(&head, targets, model.head_chunk(shape.rows()), scale).expect("a gradient was asked for");
+            let dx = g.head_loss(&head, targets, chunk, scale).expect("a gradient was asked for");
             g.sum(targets.losses, scale, 1.0, loss);
             let mut seeds = vec![(head.input(), dx)];
+            for ((head, _), ahead) in further.iter().zip(&ahead) {
+                let dx = g.head_loss(head, ahead.targets, chunk, mtp_scale).expect("the weight is not 0");
+                seeds.push((head.input(), dx));
+            }
             for ExtraLoss { value, weight } in losses {
                 let seed = g.temp("d.loss", &[1], DType::F32);
                 g.fill(seed, weight / shape.accum as f32);
@@ -126,8 +162,12 @@ impl TrainStep {
             }
             let backward = ops::backward(g, nodes, &seeds);
             let dembedded = backward.grad(embedded).expect("the loss depends on the embedding");
+            let further: Vec<_> = further.iter().map(|(_, token)| backward.grad(*token)).collect();
             let dtable = model.embedding_table().and_then(|t| g.gradient(t)).expect("every parameter has a gradient");
             g.embedding_backward(ids, order, dembedded, dtable);
+            for (dtoken, Ahead { ids, order, .. }) in further.into_iter().zip(&ahead) {
+                g.embedding_backward(*ids, *order, dtoken.expect("its loss depends on it"), dtable);
+            }
         });
         let (update, state) = g.section("update", |g| {
             let moments: Vec<Moments> = model.stacks.iter().map(|stack| Moments::new(g, stack, optim.aux)).collect();
@@ -139,8 +179,12 @@ impl TrainStep {
         });
         let (eval, ()) = g.section("eval", |g| {
             let embedded = model.embed(g, &inputs);
-            let forward = model.forward(g, &inputs, embedded, false);
-            g.head_loss(&forward.head, targets, model.head_chunk(shape.rows()), 0.0);
+            let Forward { head, mut losses, state } = model.forward(g, &inputs, embedded, false);
+            g.head_loss(&head, targets, chunk, 0.0);
+            let further = further_heads(g, &model, &inputs, &ahead, state, false, &mut losses);
+            for ((head, _), ahead) in further.iter().zip(&ahead) {
+                g.head_loss(head, ahead.targets, chunk, 0.0);
+            }
         });
         let model_flops = graph.flops(micro.nodes()) * shape.accum as u64;
         let plan = Arc::new(Plan::new(graph));
@@ -154,6 +198,7 @@ impl TrainStep {
             ids,
             order,
             targets,
+            ahead,
             positions,
             loss,
             control,
@@ -162,6 +207,28 @@ impl TrainStep {
             model_flops,
         }
     }
+}
+
+/// Appends the further heads, from the state (rows, dim) behind the last layer. Returns each, with the embedding (rows, dim)
+/// that it reads.
+fn further_heads(
+    g: &mut Graph,
+    model: &Model,
+    inputs: &Inputs<'_>,
+    ahead: &[Ahead],
+    mut state: TensorId,
+    recompute: bool,
+    losses: &mut Vec<ExtraLoss>,
+) -> Vec<(Head, TensorId)> {
+    let heads = ahead.iter().enumerate().map(|(k, ahead)| {
+        let token = model.embed(g, &Inputs { ids: ahead.ids, ..*inputs });
+        let (next, own) = model.further(g, k, inputs, [state, token], recompute);
+        losses.extend(own);
+        state = next;
+        let hidden = model.further_hidden(g, k, state);
+        (model.head(g, hidden), token)
+    });
+    heads.collect()
 }
 
 /// The rows sorted by id, equal ids in order. With this order the embedding's gradient adds up the rows of an id without

@@ -5,7 +5,7 @@ use super::step::{TrainStep, sorted_rows};
 use crate::backend::{Backend, Program};
 use crate::checkpoint::Array;
 use crate::graph::TensorId;
-use crate::ops::{IGNORE, STATS_RING};
+use crate::ops::{IGNORE, STATS_RING, Targets};
 use crate::rng::{Rng, mix};
 use crate::{Error, Result};
 use std::ops::Range;
@@ -49,6 +49,18 @@ impl Batch {
             }
         }
         self
+    }
+
+    /// What further head `k`, from 0, reads and predicts: for each row the token k + 1 places further on, and the one that
+    /// follows that. [`IGNORE`] where the window ends before, or a document that is separated.
+    fn ahead(&self, k: usize) -> [Vec<u32>; 2] {
+        let rows = 0..self.inputs.len();
+        let further = |row: usize| {
+            let (to, position) = (row + k + 1, self.positions[row] + k as u32 + 1);
+            (self.positions.get(to) == Some(&position)).then_some(to)
+        };
+        [&self.inputs, &self.targets]
+            .map(|ids| rows.clone().map(|row| further(row).map_or(IGNORE, |to| ids[to])).collect())
     }
 }
 
@@ -171,6 +183,13 @@ impl Trainer {
         self.program.write(self.step.ids, &batch.inputs);
         self.program.write(self.step.targets.ids, &batch.targets);
         self.program.write(self.step.positions, &batch.positions);
+        self.program.write(self.step.order, &sorted_rows(&batch.inputs));
+        for (k, ahead) in self.step.ahead.iter().enumerate() {
+            let [ids, targets] = batch.ahead(k);
+            self.program.write(ahead.ids, &ids);
+            self.program.write(ahead.order, &sorted_rows(&ids));
+            self.program.write(ahead.targets.ids, &targets);
+        }
     }
 
     /// Refuses an id that no device can do anything right with.
@@ -213,7 +232,6 @@ impl Trainer {
             let batch = batch?;
             self.check(&batch)?;
             self.feed(&batch);
-            self.program.write(self.step.order, &sorted_rows(&batch.inputs));
             self.program.run_unless_stopped(self.step.sections.micro)?;
             count += 1;
         }
@@ -246,23 +264,32 @@ impl Trainer {
     /// # Errors
     /// When the device fails, or an id is beyond the vocabulary.
     pub async fn fetch_loss(&mut self, batches: impl IntoIterator<Item = Batch>) -> Result<f64> {
-        self.try_fetch_loss(batches.into_iter().map(Ok)).await
+        Ok(self.try_fetch_losses(batches.into_iter().map(Ok)).await?[0])
     }
 
-    /// [`Trainer::fetch_loss`] of batches that may not be readable; the first error ends it.
-    pub(super) async fn try_fetch_loss(&mut self, batches: impl IntoIterator<Item = Result<Batch>>) -> Result<f64> {
+    /// [`Trainer::fetch_loss`] of the head and of each further head, of batches that may not be readable; the first error ends
+    /// it.
+    pub(super) async fn try_fetch_losses(
+        &mut self,
+        batches: impl IntoIterator<Item = Result<Batch>>,
+    ) -> Result<Vec<f64>> {
         self.program.run_section(self.step.sections.begin)?;
-        let (mut sum, mut count) = (0.0, 0u64);
+        let heads: Vec<Targets> =
+            [self.step.targets].into_iter().chain(self.step.ahead.iter().map(|a| a.targets)).collect();
+        let mut sums = vec![(0.0, 0u64); heads.len()];
         for batch in batches {
             let batch = batch?;
             self.check(&batch)?;
             self.feed(&batch);
             self.program.run_unless_stopped(self.step.sections.eval)?;
-            let losses: Vec<f32> = self.program.fetch(self.step.targets.losses).await?;
-            sum += losses.iter().map(|l| f64::from(*l)).sum::<f64>();
-            count += batch.targets.iter().filter(|t| **t != IGNORE).count() as u64;
+            for (k, (head, (sum, count))) in heads.iter().zip(&mut sums).enumerate() {
+                let losses: Vec<f32> = self.program.fetch(head.losses).await?;
+                *sum += losses.iter().map(|l| f64::from(*l)).sum::<f64>();
+                let targets = if k == 0 { &batch.targets } else { &batch.ahead(k - 1)[1] };
+                *count += targets.iter().filter(|t| **t != IGNORE).count() as u64;
+            }
         }
-        Ok(sum / count.max(1) as f64)
+        Ok(sums.into_iter().map(|(sum, count)| sum / count.max(1) as f64).collect())
     }
 
     /// [`Trainer::fetch_loss`] for callers that can block.

@@ -31,7 +31,9 @@ pub fn architectures(plain: &ModelConfig) -> Vec<ModelConfig> {
         let after = plain.layers - before - shared;
         ModelConfig { looped: Some(LoopOptions { before, shared, times, after }), ..plain.clone() }
     };
-    let list = vec![looped(1, 1, 2), looped(0, plain.layers, 3)];
+    let mut list = vec![looped(1, 1, 2), looped(0, plain.layers, 3)];
+    list.push(ModelConfig { mtp: 2, ..plain.clone() });
+    list.push(ModelConfig { mtp: 1, ..list[0].clone() });
     list.iter().for_each(|config| config.check().unwrap());
     list
 }

@@ -28,6 +28,7 @@ fn configs() -> Vec<(&'static str, ModelConfig)> {
         ("group 96", ModelConfig { dim: 96, ffn: 192, heads: 4, group_size: 96, ..base.clone() }),
         ("group 128", ModelConfig { group_size: 128, mhc_streams: 2, ..small() }),
         ("rope and eps", ModelConfig { rope_theta: 12_345.678_9, norm_eps: 1.1e-5, ..base.clone() }),
+        ("further heads", ModelConfig { mtp: 2, ..base.clone() }),
         (
             "loop",
             ModelConfig { looped: Some(LoopOptions { before: 0, shared: 1, times: 3, after: 0 }), ..base.clone() },

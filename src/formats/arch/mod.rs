@@ -225,10 +225,12 @@ fn complete(fields: &Map<String, Json>) -> Result<(), String> {
         .map_or(Ok(()), |f| Err(f.0))
 }
 
-/// The name of a weight where layers are `blk.N` and a sub-layer and its part are one word.
+/// The name of a weight where layers are `blk.N`, further heads `mtp.N`, and a sub-layer and its part are one word.
 fn block_name(name: &str) -> String {
-    let Some((layer, rest)) = name.strip_prefix("layers.").and_then(|n| n.split_once('.')) else {
+    let numbered = |start: &str| name.strip_prefix(start)?.split_once('.');
+    let parts = [("layers.", "blk"), ("mtp.", "mtp")].map(|(start, block)| Some((block, numbered(start)?)));
+    let Some((block, (layer, rest))) = parts.into_iter().flatten().next() else {
         return name.replace("embed", "token_embd").replace("head", "output").replace("norm", "output_norm");
     };
-    format!("blk.{layer}.{}", rest.replacen('.', "_", 1).replace("attn_o.", "attn_output."))
+    format!("{block}.{layer}.{}", rest.replacen('.', "_", 1).replace("attn_o.", "attn_output."))
 }
