@@ -8,8 +8,8 @@ use nanotern::backend::Backend;
 use nanotern::bench::random_model;
 use nanotern::checkpoint::{self, Meta};
 use nanotern::eval;
-use nanotern::formats::{Format, ModelFile, TensorData};
-use nanotern::infer::{DEFAULT_CONTEXT, Engine, EngineOptions, FinishReason, Sampling};
+use nanotern::formats::{Format, ModelFile, TensorData, TextConfig};
+use nanotern::infer::{DEFAULT_CONTEXT, Drafts, Engine, EngineOptions, FinishReason, Sampling};
 use nanotern::model::{LoopOptions, ModelConfig};
 use nanotern::ops::PAGE;
 use nanotern::rng::Rng;
@@ -189,6 +189,70 @@ fn sequences_side_by_side_get_what_they_get_alone() {
                 assert_eq!(together, alone, "{name} at temperature {temperature}");
             }
             assert_eq!(engine.free_slots(), 6);
+        }
+    }
+}
+
+/// A model with further heads that has learned the next letters of a text that repeats itself, now and then otherwise.
+fn drafting(config: &ModelConfig) -> ModelFile {
+    let shape = StepShape { batch: 4, seq: SEQ, ..StepShape::default() };
+    let step = TrainStep::build(config, VOCAB, shape, &OptimConfig::default());
+    let mut trainer = Trainer::new(step, &fastest()).unwrap();
+    trainer.init(3);
+    let mut rng = Rng::new(5);
+    for step in 0..60 {
+        let mut text = Vec::new();
+        while text.len() <= shape.rows() {
+            let word: &[u8] = [b"one two ", b"one six ", b"ten two "][rng.below(3) as usize];
+            text.extend(word.iter().map(|b| u32::from(*b)));
+        }
+        let batch = Batch::new(text[..shape.rows()].to_vec(), text[1..=shape.rows()].to_vec(), SEQ);
+        trainer.submit(step, 1.0, [batch]).unwrap();
+    }
+    let text = TextConfig::new(&Tokenizer::bytes());
+    ModelFile::from_latent(config.clone(), text, &trainer.model_tensors().unwrap()).unwrap()
+}
+
+/// Greedy or sampled, alone or side by side, with ends of all kinds: with drafts, every sequence has the tokens that it has
+/// without.
+#[test]
+fn drafts_change_no_token() {
+    let cpu = |name: &str| !on_gpu(name) && [String::from("scalar"), best()].iter().any(|level| name.contains(level));
+    let looped = LoopOptions { before: 1, shared: 1, times: 2, after: 0 };
+    let plain = ModelConfig { mtp: 1, ..config(true, 2, 1) };
+    for config in [ModelConfig { mhc_streams: 2, mtp: 2, looped: Some(looped), ..plain.clone() }, plain] {
+        let file = drafting(&config);
+        let mut without = file.clone();
+        without.remove_further_heads();
+        assert!(without.tensors.len() < file.tensors.len() && without.config.mtp == 0);
+        let prompts = ["one", "ten two one t", "o", "one six ten two one two ten two one six", "qqq", "two "];
+        let prompts: Vec<Vec<u32>> = prompts.iter().map(|p| p.bytes().map(u32::from).collect()).collect();
+        for (name, backend) in backends().into_iter().filter(|(name, _)| cpu(name)) {
+            let plain = |max_tokens| Sampling { max_tokens, seed: 9, temperature: 0.0, ..Sampling::default() };
+            let sampled = |max_tokens| Sampling { temperature: 1.2, top_k: 40, ..plain(max_tokens) };
+            let stop = u32::from(b'x');
+            for (sampling, stops, slots, drafts) in [
+                (plain(100), vec![], 6, true),
+                (plain(7), vec![], 1, true),
+                (plain(1), vec![], 2, false),
+                (sampled(100), vec![stop], 6, true),
+                (sampled(12), vec![], 2, true),
+                (Sampling { logit_bias: vec![(stop, 4.0)], min_p: 0.01, ..sampled(30) }, vec![], 4, true),
+                (Sampling { repetition_penalty: 1.2, ..sampled(30) }, vec![], 3, false),
+            ] {
+                let options = EngineOptions { slots, context: 0 };
+                let [with, single] = [&file, &without].map(|file| {
+                    let mut engine = Engine::new(file, &backend, options).unwrap();
+                    engine.set_stop(stops.clone());
+                    (engine.generate_all(&prompts, &sampling).unwrap(), engine.drafts())
+                });
+                assert_eq!(with.0, single.0, "{name}, {slots} slots: {sampling:?}");
+                assert_eq!(single.1, None);
+                let Drafts { fed, taken } = with.1.unwrap();
+                println!("{name}, {slots} slots, temperature {}: {taken} of {fed}", sampling.temperature);
+                assert_eq!(taken > 0, drafts, "{name}: {taken} of {fed} drafts, {sampling:?}");
+                assert!(!drafts || sampling.temperature == 0.0 || taken < fed, "no draft was wrong");
+            }
         }
     }
 }

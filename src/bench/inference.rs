@@ -6,7 +6,7 @@
 use super::{Profile, Timing, by_op, median};
 use crate::backend::Backend;
 use crate::formats::{ModelFile, TensorData};
-use crate::infer::{Engine, EngineOptions, Event, Sampling, SequenceId};
+use crate::infer::{Drafts, Engine, EngineOptions, Event, Sampling, SequenceId};
 use crate::model::Role;
 use crate::rng::Rng;
 use crate::{Error, Result};
@@ -26,12 +26,15 @@ pub struct InferenceBench {
     pub weight_bytes: usize,
     /// Bytes of all buffers.
     pub buffer_bytes: usize,
+    /// How often drafts were right, where the engine drafts.
+    pub drafts: Option<Drafts>,
 }
 
 impl InferenceBench {
     fn new(file: &ModelFile, engine: &Engine, timing: Timing, steps: usize) -> Self {
         let (ternary_weights, weight_bytes) = (ternary_weights(file), steps * weight_bytes(file));
-        InferenceBench { timing, ternary_weights, weight_bytes, buffer_bytes: engine.device_bytes() }
+        let (buffer_bytes, drafts) = (engine.device_bytes(), engine.drafts());
+        InferenceBench { timing, ternary_weights, weight_bytes, buffer_bytes, drafts }
     }
 
     /// Multiplications and additions of the ternary layers per second.
@@ -196,13 +199,15 @@ pub fn bench_decode(
     for _ in 0..=repeats {
         start(&mut engine, &prompt, tokens)?;
         let begin = Instant::now();
-        for _ in 0..tokens {
-            draw(&mut engine)?;
+        let mut drawn = 0;
+        while drawn < tokens {
+            drawn += draw(&mut engine)?.len();
         }
         seconds.push(begin.elapsed().as_secs_f64());
     }
     seconds.remove(0);
-    Ok(InferenceBench::new(file, &engine, Timing { tokens, seconds }, tokens))
+    let steps = engine.drafts().map_or(tokens, |drafts| (tokens as f64 / drafts.tokens_a_step()) as usize);
+    Ok(InferenceBench::new(file, &engine, Timing { tokens, seconds }, steps))
 }
 
 /// Times every node of the decode step after `prompt` tokens; every time is the median of `repeats` steps.

@@ -151,6 +151,7 @@ fn report(
             "seconds": timing.seconds, "tok_per_s": rate, "tok_per_s_min": least, "tok_per_s_max": most,
             "seconds_per_token": 1.0 / rate, "ternary_weights": bench.ternary_weights, "ternary_ops_per_s": ops,
             "weight_bytes": bench.weight_bytes, "weight_bytes_per_s": bytes, "buffer_bytes": bench.buffer_bytes,
+            "tokens_a_step": bench.drafts.map(|drafts| drafts.tokens_a_step()),
         });
         return outln!("{object}");
     }
@@ -161,6 +162,10 @@ fn report(
         args.repeats,
         1e3 / rate
     )?;
+    if let Some(drafts) = bench.drafts {
+        let (right, all) = (drafts.taken, drafts.fed);
+        outln!("drafts   {:.2} tokens a step: {right} of {all} were right", drafts.tokens_a_step())?;
+    }
     outln!("layers   {:.1} GOPS over {:.1} M ternary weights", ops * 1e-9, bench.ternary_weights as f64 * 1e-6)?;
     outln!("weights  {:.2} GB/s read", bytes * 1e-9)?;
     outln!("memory   {:.1} MiB of buffers", mib(bench.buffer_bytes as u64))

@@ -8,7 +8,7 @@ use clap::{Arg, ArgAction, ArgMatches};
 use nanotern::error::mib;
 use nanotern::formats::TextConfig;
 use nanotern::infer::{
-    ChatTemplate, Engine, EngineOptions, Event, FinishReason, Kind, Message, PARAMETERS, Sampling, TextStream,
+    ChatTemplate, Drafts, Engine, EngineOptions, Event, FinishReason, Kind, Message, PARAMETERS, Sampling, TextStream,
 };
 use nanotern::tokenizer::Tokenizer;
 use nanotern::{Error, Result};
@@ -203,9 +203,16 @@ impl Session {
             _ => "",
         };
         let first = 1e3 * first.unwrap_or_default().as_secs_f64();
-        say(&format!("[{tokens} tokens{ended}; {:.0} tok/s, first after {first:.0} ms]", f64::from(tokens) / seconds));
+        let rate = f64::from(tokens) / seconds;
+        let drafts = drafted(self.engine.drafts());
+        say(&format!("[{tokens} tokens{ended}; {rate:.0} tok/s, first after {first:.0} ms{drafts}]"));
         Ok(all)
     }
+}
+
+/// What is to be said of drafts.
+fn drafted(drafts: Option<Drafts>) -> String {
+    drafts.map_or(String::new(), |drafts| format!("; drafts make it {:.2} tokens a step", drafts.tokens_a_step()))
 }
 
 pub fn generate(args: &GenerateArgs) -> Result<ExitCode> {

@@ -284,6 +284,14 @@ impl ModelFile {
         self.tensors.iter().map(|t| t.shape.iter().product::<usize>()).sum()
     }
 
+    /// Removes the further heads. Then nothing drafts tokens; the text is the same.
+    pub fn remove_further_heads(&mut self) {
+        let config = ModelConfig { mtp: 0, ..self.config.clone() };
+        let kept: Vec<String> = config.weights(self.vocab).into_iter().map(|weight| weight.name).collect();
+        self.tensors.retain(|tensor| kept.contains(&tensor.name));
+        self.config = config;
+    }
+
     /// Rounds the embedding, and a head that is not ternary, to 8 bits. They take half the memory and are no longer exactly
     /// what was trained.
     ///

@@ -5,16 +5,25 @@
 //! Where a device runs nodes later than they are submitted, the next step is submitted before the tokens of the last are read,
 //! if all that is missing for it are these tokens, which the device has. The step is of no use for a sequence that ends with
 //! its token: what it drew is not taken.
+//!
+//! On a CPU, the first further head of a model drafts the token behind each that is drawn (self-speculative decoding, Leviathan
+//! et al. 2023, with the heads of the model itself as in Gloeckle et al. 2024). The next step feeds both as two rows of the
+//! sequence, and both draw a token with the random number of their place. If the first row drew the draft, both tokens count.
+//! Otherwise the second is dropped, and what the layers keep of its row is written over when that place is fed again. So every
+//! token that counts was drawn from the logits, and by the random number, that it is drawn with one by one: the text is the
+//! same. A draft is drawn with the random number of its place too, so that sampled drafts agree as often as greedy ones. There
+//! are no drafts for sequences with a repetition penalty, since a token that was dropped would count as seen, and none in models
+//! with a mixer that cannot go back.
 
 use super::pages::Pages;
 use super::sampling::Sampling;
-use super::step::{DecodeStep, Rows, SIZES};
+use super::step::{DecodeStep, PAIR, Rows, SIZES};
 use super::weights::{load_tensor, load_weights};
 use crate::backend::{Backend, Program, Reading, fusible};
 use crate::formats::{ModelFile, Tensor};
 use crate::graph::{Graph, Plan};
 use crate::model::{Model, ModelConfig, State};
-use crate::ops::{NO_TOKEN, PAGE, SamplingState};
+use crate::ops::{NO_TOKEN, PAGE, SampleRow, SamplingState};
 use crate::{Error, Result};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -55,6 +64,22 @@ impl Default for EngineOptions {
     }
 }
 
+/// How often drafts were right.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Drafts {
+    /// Drafts that were fed.
+    pub fed: u64,
+    /// Those that were drawn indeed.
+    pub taken: u64,
+}
+
+impl Drafts {
+    /// Tokens of a step that fed a draft, on average.
+    pub fn tokens_a_step(&self) -> f64 {
+        1.0 + self.taken as f64 / self.fed.max(1) as f64
+    }
+}
+
 /// A sequence of one engine. No two sequences of an engine have the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SequenceId(u64);
@@ -91,8 +116,18 @@ struct Sequence {
     /// Tokens that are in the state of the layers.
     fed: usize,
     drawn: usize,
+    /// What the token behind the last may be.
+    draft: Option<u32>,
     sampling: Sampling,
     cancelled: Arc<AtomicBool>,
+}
+
+impl Sequence {
+    /// The draft that the next step may feed. There is none where the token behind it could not count.
+    fn draft(&self) -> Option<u32> {
+        let room = self.drawn + 1 < self.sampling.max_tokens;
+        self.draft.filter(|_| room)
+    }
 }
 
 /// A step that was submitted.
@@ -101,6 +136,7 @@ struct Submitted {
     /// The sequence in each slot.
     sequences: Vec<Option<SequenceId>>,
     tokens: Reading,
+    drafts: Option<Reading>,
 }
 
 /// A model that generates.
@@ -115,6 +151,8 @@ pub struct Engine {
     slots: Vec<Option<Sequence>>,
     /// The next step, if it was submitted early.
     ahead: Option<Submitted>,
+    /// None if the engine does not draft.
+    drafts: Option<Drafts>,
     vocab: usize,
     context: usize,
     stop: Vec<u32>,
@@ -148,19 +186,31 @@ impl Engine {
         }
         let mut g = Graph::new();
         let model = Model::for_inference(&mut g, &ModelConfig { seq_len: context, ..config.clone() }, vocab);
-        let state = model.state(&mut g, options.slots, context);
-        let sampling = g.sampling_state(options.slots, vocab);
-        let most = context.max(options.slots);
+        let mut state = model.state(&mut g, options.slots, context);
+        let drafts = config.drafts() && matches!(backend, Backend::Cpu(_));
+        if drafts {
+            model.add_draft_state(&mut g, &mut state);
+        }
+        // A step draws for a slot and, behind a draft, for the one of that number beyond all slots.
+        let picks = if drafts { 2 * options.slots } else { options.slots };
+        let sampling = g.sampling_state(picks, vocab);
+        let most = context.max(picks);
         let wanted = SIZES.iter().take_while(|(rows, _)| *rows < most).count() + 1;
-        let build = |size| DecodeStep::build(&mut g, &model, &state, sampling, size, options.slots);
-        let steps: Vec<DecodeStep> = SIZES.into_iter().take(wanted).map(build).collect();
+        let mut sizes: Vec<_> = SIZES.into_iter().take(wanted).collect();
+        if drafts {
+            sizes.insert(1, PAIR);
+        }
+        let build = |size| DecodeStep::build(&mut g, &model, &state, sampling, size, (picks, drafts));
+        let steps: Vec<DecodeStep> = sizes.into_iter().map(build).collect();
         let fusible = fusible(&g);
         let mut program = backend.prepare(Arc::new(Plan::keeping(g, &fusible)))?;
         program.write(model.rope, &model.rope_table());
         program.write(state.pages, &vec![u32::MAX; options.slots * context.div_ceil(PAGE)]);
         let (slots, pages) = ((0..options.slots).map(|_| None).collect(), Pages::new(options.slots));
         let stop = stop.to_vec();
-        Ok(Engine { program, model, steps, sampling, state, pages, slots, ahead: None, vocab, context, stop, next: 0 })
+        let drafts = drafts.then(Drafts::default);
+        let (ahead, next) = (None, 0);
+        Ok(Engine { program, model, steps, sampling, state, pages, slots, ahead, drafts, vocab, context, stop, next })
     }
 
     /// Loads one weight.
@@ -214,6 +264,12 @@ impl Engine {
         self.steps.last().expect("there is a step").rows
     }
 
+    /// How often drafts were right so far. None if the engine does not draft: the model has no further head or a mixer that
+    /// cannot go back, or runs on a GPU.
+    pub fn drafts(&self) -> Option<Drafts> {
+        self.drafts
+    }
+
     /// Sets the tokens that end a sequence.
     pub fn set_stop(&mut self, stop: Vec<u32>) {
         self.stop = stop;
@@ -250,19 +306,22 @@ impl Engine {
         self.reset(slot, &sampling)?;
         let id = SequenceId(self.next);
         self.next += 1;
-        self.slots[slot] = Some(Sequence { id, tokens: prompt.to_vec(), fed: 0, drawn: 0, sampling, cancelled });
+        let tokens = prompt.to_vec();
+        self.slots[slot] = Some(Sequence { id, tokens, fed: 0, drawn: 0, draft: None, sampling, cancelled });
         Ok(id)
     }
 
     /// Resets the sampling state of a slot.
     fn reset(&mut self, slot: usize, sampling: &Sampling) -> Result<()> {
-        let range = slot * self.vocab..(slot + 1) * self.vocab;
         let mut bias = vec![0f32; self.vocab];
         for (token, value) in &sampling.logit_bias {
             bias[*token as usize] = *value;
         }
-        self.program.write_part(self.sampling.bias, range.start, &bias);
-        self.program.write_part(self.sampling.seen, range.start, &vec![0u32; self.vocab]);
+        let behind_draft = self.drafts.map(|_| slot + self.slots.len());
+        for slot in [slot].into_iter().chain(behind_draft) {
+            self.program.write_part(self.sampling.bias, slot * self.vocab, &bias);
+            self.program.write_part(self.sampling.seen, slot * self.vocab, &vec![0u32; self.vocab]);
+        }
         Ok(())
     }
 
@@ -310,16 +369,27 @@ impl Engine {
             self.ahead = Some(self.submit(rows).await?);
         }
         let running: Vec<bool> = (0..self.slots.len()).map(|slot| self.runs(slot, &now)).collect();
-        let Submitted { rows, tokens, .. } = now;
+        let Submitted { rows, tokens, drafts, .. } = now;
         let tokens: Vec<u32> = bytemuck::pod_collect_to_vec(&self.program.end_read(tokens).await?);
+        let drafts: Vec<u32> = match drafts {
+            Some(drafts) => bytemuck::pod_collect_to_vec(&self.program.end_read(drafts).await?),
+            None => vec![NO_TOKEN; tokens.len()],
+        };
         for (slot, fed) in rows.fed {
             if running[slot] {
                 self.slots[slot].as_mut().expect("a sequence that was fed").fed += fed;
             }
         }
-        for (slot, token) in rows.picked.into_iter().zip(tokens).filter(|(slot, _)| running[*slot]) {
+        let picked = rows.picked.into_iter().zip(rows.guesses).zip(tokens.into_iter().zip(drafts));
+        for ((slot, guess), (token, draft)) in picked.filter(|((slot, _), _)| running[*slot]) {
+            if !self.counts(slot, guess) {
+                continue;
+            }
             if token != NO_TOKEN {
                 self.take(slot, token, &mut events);
+                if let Some(s) = &mut self.slots[slot] {
+                    s.draft = Some(draft).filter(|draft| *draft != NO_TOKEN);
+                }
                 continue;
             }
             #[cfg_attr(not(feature = "native"), expect(unused_mut, reason = "a browser is not told the op"))]
@@ -333,6 +403,20 @@ impl Engine {
         Ok(events)
     }
 
+    /// Whether the token that was drawn behind a row counts: always, unless the row fed a draft that was wrong, or its sequence
+    /// has ended.
+    fn counts(&mut self, slot: usize, guess: Option<u32>) -> bool {
+        let Some(s) = &mut self.slots[slot] else { return false };
+        let Some(guess) = guess else { return true };
+        let right = s.tokens.last() == Some(&guess);
+        s.fed -= usize::from(!right);
+        if let Some(drafts) = &mut self.drafts {
+            drafts.fed += 1;
+            drafts.taken += u64::from(right);
+        }
+        right
+    }
+
     /// The rows of the next step, with pages for them. A sequence for which there are none ends.
     fn next_rows(&mut self, events: &mut Vec<(SequenceId, Event)>) -> Result<Option<Rows>> {
         loop {
@@ -342,6 +426,8 @@ impl Engine {
             let short = wanted.into_iter().find_map(|(slot, n)| Some((slot, self.provide(slot, n).err()?)));
             match short {
                 None => return Ok(Some(rows)),
+                // It may do without a draft.
+                Some((slot, _)) if self.slots[slot].as_mut().is_some_and(|s| s.draft.take().is_some()) => {}
                 Some((slot, Error::OutOfMemory(why) | Error::Device(why))) => {
                     events.push((self.end(slot), Event::Failed(why)));
                 }
@@ -356,8 +442,12 @@ impl Engine {
         step.write(&mut self.program, &rows);
         self.program.run_section(step.section)?;
         let tokens = self.program.begin_read(step.tokens).await?;
+        let drafts = match &step.draft {
+            Some(draft) => Some(self.program.begin_read(draft.tokens).await?),
+            None => None,
+        };
         let sequences = self.slots.iter().map(|s| s.as_ref().map(|s| s.id)).collect();
-        Ok(Submitted { rows, sequences, tokens })
+        Ok(Submitted { rows, sequences, tokens, drafts })
     }
 
     /// Whether the sequence for which a step was submitted still has this slot.
@@ -370,7 +460,8 @@ impl Engine {
     /// without them.
     fn rows_after(&mut self, submitted: &Submitted) -> Option<Rows> {
         let now = &submitted.rows;
-        let mut rows = Rows { step: now.step, picked: now.picked.clone(), ..Rows::default() };
+        let (picked, guesses) = (now.picked.clone(), vec![None; now.picked.len()]);
+        let mut rows = Rows { step: now.step, picked, guesses, ..Rows::default() };
         let running = self.slots.iter().flatten().count();
         // Row i of the step drew token i.
         let decodes = running == now.picked.len() && now.index.iter().zip(0..).take(running).all(|(row, i)| *row == i);
@@ -426,7 +517,8 @@ impl Engine {
     fn rows(&self) -> Option<Rows> {
         let waiting = |s: &Sequence| s.tokens.len() - s.fed;
         let decoding = self.slots.iter().flatten().filter(|s| waiting(s) == 1).count();
-        let all: usize = self.slots.iter().flatten().map(waiting).sum();
+        let drafts = self.slots.iter().flatten().filter(|s| s.draft().is_some()).count();
+        let all = self.slots.iter().flatten().map(waiting).sum::<usize>() + drafts;
         if all == 0 {
             return None;
         }
@@ -441,17 +533,27 @@ impl Engine {
             if count == 0 {
                 continue;
             }
-            for i in s.fed..s.fed + count {
-                rows.ids.push(s.tokens[i]);
+            let draft = s.draft().filter(|_| room > 0);
+            room -= usize::from(draft.is_some());
+            let (ends, last) = (s.fed + count, s.tokens.len() - 1);
+            for (i, id) in (s.fed..).zip(s.tokens[s.fed..ends].iter().chain(&draft)) {
+                rows.ids.push(*id);
                 rows.positions.push(i as u32);
                 rows.slots.push(slot as u32);
-            }
-            rows.fed.push((slot, count));
-            if s.fed + count == s.tokens.len() {
+                rows.next.push(s.tokens.get(i + 1).copied().unwrap_or(NO_TOKEN));
+                rows.drawn.push(if i < last { u32::MAX } else { rows.picked.len() as u32 });
+                if i < last {
+                    continue;
+                }
+                let (drawn, slot_of) = (s.drawn + i - last, slot + (i - last) * self.slots.len());
                 rows.index.push(rows.ids.len() as u32 - 1);
                 rows.picked.push(slot);
-                rows.params.extend(s.sampling.row(slot, s.drawn).words());
+                rows.guesses.push(draft.filter(|_| i > last));
+                rows.params.extend(s.sampling.row(slot_of, drawn).words());
+                let behind = s.sampling.row(slot_of, drawn + 1).words();
+                rows.draft_params.extend(if s.sampling.may_draft() { behind } else { SampleRow::NOTHING });
             }
+            rows.fed.push((slot, count + usize::from(draft.is_some())));
         }
         rows.pad(&self.steps[step]);
         Some(rows)

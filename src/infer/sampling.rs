@@ -273,6 +273,12 @@ impl Sampling {
         }
     }
 
+    /// Whether a token may be drawn before it is certain that those before it are right: with a repetition penalty, tokens that
+    /// were taken back would count as seen.
+    pub(super) fn may_draft(&self) -> bool {
+        self.repetition_penalty == 1.0
+    }
+
     /// The words that the `sample` op reads for a sequence that has drawn `drawn` tokens.
     pub(super) fn row(&self, slot: usize, drawn: usize) -> SampleRow {
         SampleRow {

@@ -9,11 +9,14 @@ use crate::ops::{SampleRow, SamplingState};
 pub(super) const SIZES: [(usize, &str); 6] =
     [(1, "rows 1"), (4, "rows 4"), (16, "rows 16"), (64, "rows 64"), (128, "rows 128"), (512, "rows 512")];
 
+/// The step in which one sequence feeds a token and a draft. Only engines that draft have it.
+pub(super) const PAIR: (usize, &str) = (2, "rows 2");
+
 /// A step of a fixed number of rows.
 pub(super) struct DecodeStep {
     pub section: Section,
     pub rows: usize,
-    /// Rows that get logits and a token, at most: one for each slot.
+    /// Rows that get logits and a token, at most.
     pub picks: usize,
     /// (picks): the tokens that were drawn.
     pub tokens: TensorId,
@@ -26,24 +29,69 @@ pub(super) struct DecodeStep {
     index: TensorId,
     /// (picks, 8): how each token is drawn.
     params: TensorId,
+    /// What drafts the tokens behind those that are drawn.
+    pub draft: Option<Draft>,
+}
+
+/// The first further head of a model, in a step: it drafts the token behind each that the step draws.
+pub(super) struct Draft {
+    /// (picks): the drafts.
+    pub tokens: TensorId,
+    /// (rows): the token that follows each row, where it is known before the step.
+    next: TensorId,
+    /// (rows): which of the tokens that the step draws follows each row, where one does.
+    drawn: TensorId,
+    /// (picks, 8): how each draft is drawn.
+    params: TensorId,
+}
+
+/// Where a draft is made from: the tensors of its step.
+struct Drawn<'a> {
+    inputs: Inputs<'a>,
+    /// (rows, dim): the state behind the last layer.
+    state: TensorId,
+    /// (picks): the rows, and the tokens that were drawn for them.
+    index: TensorId,
+    tokens: TensorId,
+}
+
+impl Draft {
+    fn build(g: &mut Graph, model: &Model, sampling: SamplingState, from: &Drawn<'_>) -> Draft {
+        let (rows, picks) = (g.shape(from.inputs.ids).to_vec(), g.shape(from.tokens).to_vec());
+        let [next, drawn] = ["next", "drawn"].map(|name| g.persistent(name, &rows, DType::U32));
+        let tokens = g.persistent("drafts", &picks, DType::U32);
+        let params = g.persistent("drafts.params", &[picks[0], SampleRow::NOTHING.len()], DType::U32);
+        // The embedding of an id that is none is zero.
+        let known = model.embed(g, &Inputs { ids: next, ..from.inputs });
+        let new = model.embed(g, &Inputs { ids: from.tokens, ..from.inputs });
+        let new = g.gather_rows(new, drawn);
+        let token = g.add_tensors(known, new);
+        let (state, _) = model.further(g, 0, &from.inputs, [from.state, token], false);
+        let wanted = g.gather_rows(state, from.index);
+        let hidden = model.further_hidden(g, 0, wanted);
+        let head = model.head(g, hidden);
+        let logits = g.logits(&head, 0..picks[0]);
+        g.sample(logits, sampling, params, tokens);
+        Draft { tokens, next, drawn, params }
+    }
 }
 
 impl DecodeStep {
-    /// Appends the step to a graph. `size` is one of [`SIZES`].
+    /// Appends the step to a graph, with `most` picks at most. With `drafts`, the model's first further head takes part.
     pub fn build(
         g: &mut Graph,
         model: &Model,
         layers: &State,
         sampling: SamplingState,
         (rows, name): (usize, &'static str),
-        slots: usize,
+        (most, drafts): (usize, bool),
     ) -> DecodeStep {
-        let picks = rows.min(slots);
+        let picks = rows.min(most);
         let before = g.set_prefix(&format!("{name}."));
         let [ids, positions, slots] = ["ids", "positions", "slots"].map(|name| g.persistent(name, &[rows], DType::U32));
         let [index, tokens] = ["index", "tokens"].map(|name| g.persistent(name, &[picks], DType::U32));
         let params = g.persistent("params", &[picks, SampleRow::NOTHING.len()], DType::U32);
-        let (section, logits) = g.section(name, |g| {
+        let (section, (logits, draft)) = g.section(name, |g| {
             let inputs = Inputs { ids, positions, context: Context::Cached { slots, state: layers } };
             g.mark_seen(ids, slots, sampling);
             let embedded = model.embed(g, &inputs);
@@ -53,10 +101,11 @@ impl DecodeStep {
             let head = model.head(g, wanted);
             let logits = g.logits(&head, 0..picks);
             g.sample(logits, sampling, params, tokens);
-            logits
+            let drawn = Drawn { inputs, state, index, tokens };
+            (logits, drafts.then(|| Draft::build(g, model, sampling, &drawn)))
         });
         g.set_prefix(&before);
-        DecodeStep { section, rows, picks, tokens, logits, ids, positions, slots, index, params }
+        DecodeStep { section, rows, picks, tokens, logits, ids, positions, slots, index, params, draft }
     }
 
     /// Writes what a step reads. The rows are padded to its size. Without ids, those that the step drew last are fed.
@@ -69,6 +118,11 @@ impl DecodeStep {
         program.write(self.slots, &rows.slots);
         program.write(self.index, &rows.index);
         program.write(self.params, &rows.params);
+        if let Some(draft) = &self.draft {
+            program.write(draft.next, &rows.next);
+            program.write(draft.drawn, &rows.drawn);
+            program.write(draft.params, &rows.draft_params);
+        }
     }
 }
 
@@ -86,6 +140,14 @@ pub(super) struct Rows {
     pub params: Vec<u32>,
     /// Slots of these tokens.
     pub picked: Vec<usize>,
+    /// For each of these tokens the draft that its row fed, if it did: without the same token before it, it does not count.
+    pub guesses: Vec<Option<u32>>,
+    /// How the draft behind each of these tokens is drawn.
+    pub draft_params: Vec<u32>,
+    /// The token that follows each row, where it is known.
+    pub next: Vec<u32>,
+    /// The number of the token that follows each row, where the step draws it.
+    pub drawn: Vec<u32>,
     /// (slot, rows) fed.
     pub fed: Vec<(usize, usize)>,
 }
@@ -99,8 +161,12 @@ impl Rows {
         self.positions.resize(step.rows, 0);
         self.slots.resize(step.rows, u32::MAX);
         self.index.resize(step.picks, u32::MAX);
-        while self.params.len() < step.picks * SampleRow::NOTHING.len() {
-            self.params.extend(SampleRow::NOTHING);
+        self.next.resize(step.rows, u32::MAX);
+        self.drawn.resize(step.rows, u32::MAX);
+        for params in [&mut self.params, &mut self.draft_params] {
+            while params.len() < step.picks * SampleRow::NOTHING.len() {
+                params.extend(SampleRow::NOTHING);
+            }
         }
     }
 }

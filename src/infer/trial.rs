@@ -57,12 +57,15 @@ fn speed(file: &ModelFile, backend: &Backend) -> Result<f64> {
     let (begun, mut seconds) = (Instant::now(), Vec::new());
     while engine.free_slots() == 0 && (seconds.len() < 3 || begun.elapsed() < ENOUGH) {
         let start = Instant::now();
+        let mut tokens = 0;
         for (_, event) in pollster::block_on(engine.step())? {
-            if let Event::Failed(why) = event {
-                return Err(Error::Model(why));
+            match event {
+                Event::Token(_) => tokens += 1,
+                Event::Failed(why) => return Err(Error::Model(why)),
+                Event::Finished(_) => {}
             }
         }
-        seconds.push(start.elapsed().as_secs_f64());
+        seconds.push(start.elapsed().as_secs_f64() / f64::from(tokens.max(1)));
     }
     // The first tokens warm up, if there are enough.
     seconds.drain(..seconds.len().saturating_sub(1).min(2));

@@ -293,7 +293,12 @@ impl Worker {
     }
 
     fn step(&mut self, engine: &mut Engine) -> Result<()> {
-        for (id, event) in pollster::block_on(engine.step())? {
+        let before = engine.drafts().unwrap_or_default();
+        let events = pollster::block_on(engine.step())?;
+        let drafts = engine.drafts().unwrap_or_default();
+        self.metrics.drafts.fetch_add(drafts.fed - before.fed, Relaxed);
+        self.metrics.drafts_taken.fetch_add(drafts.taken - before.taken, Relaxed);
+        for (id, event) in events {
             let Some(running) = self.running.get_mut(&id) else { continue };
             let update = match event {
                 Event::Token(token) => {

@@ -18,6 +18,10 @@ pub struct Metrics {
     pub prompt_tokens: AtomicU64,
     /// Tokens generated.
     pub generated_tokens: AtomicU64,
+    /// Drafts of tokens that were fed.
+    pub drafts: AtomicU64,
+    /// Drafts that were right.
+    pub drafts_taken: AtomicU64,
     /// Sequences that ended early: their client disconnected, or the server shut down.
     pub cancelled: AtomicU64,
     /// How often the device failed.
@@ -60,6 +64,8 @@ impl Metrics {
         add("errors_total", "counter", "Answers with a status of 400 or more.", self.errors.load(Relaxed));
         add("prompt_tokens_total", "counter", "Tokens of prompts.", self.prompt_tokens.load(Relaxed));
         add("generated_tokens_total", "counter", "Tokens generated.", self.generated_tokens.load(Relaxed));
+        add("drafts_total", "counter", "Drafts of tokens that were fed.", self.drafts.load(Relaxed));
+        add("drafts_taken_total", "counter", "Drafts of tokens that were right.", self.drafts_taken.load(Relaxed));
         add("cancelled_total", "counter", "Sequences cut before their end.", self.cancelled.load(Relaxed));
         add("device_losses_total", "counter", "Failures of the device.", self.device_losses.load(Relaxed));
         for (name, help, value) in [
