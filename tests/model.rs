@@ -610,14 +610,14 @@ fn muon_updates(stacked: bool, count: usize, [rows, cols]: [usize; 2], at_a_time
     for shape in &shapes {
         tensors.push(["grad", "weight", "momentum"].map(|name| g.persistent(name, shape, DType::F32)));
     }
-    let matrices: Vec<_> = tensors.iter().flat_map(|[grad, w, m]| g.muon_matrices(*grad, *w, *m)).collect();
+    let matrices: Vec<_> = tensors.iter().flat_map(|[grad, w, m]| g.muon_matrices(*grad, *w, (*m).into())).collect();
     assert_eq!(matrices.len(), count);
     let muon = Muon { lr: 0.02, momentum: 0.9, steps: 3, weight_decay: 0.1 };
     let (section, ()) =
         g.section("update", |g| matrices.chunks(at_a_time).for_each(|some| g.muon(&muon, control, some)));
     let mut program = fastest().prepare(Arc::new(Plan::new(g))).unwrap();
     program.write(control.ctl, &[1f32, 0.0, 0.0, 0.0]);
-    program.write(control.step, &[1f32, 0.1, 0.1, 0.0]);
+    program.write(control.step, &[1f32, 0.1, 0.1, 0.0, 0.0, 0.0]);
     for (kind, seed) in [(0, 1), (1, 2)] {
         let mut rng = Rng::new(seed);
         for t in &tensors {

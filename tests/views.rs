@@ -221,11 +221,11 @@ fn update(rows: usize) -> ([Vec<f32>; 3], Vec<u8>, f32) {
     g.round_f16(grad, rounded);
     g.ternary_quantize(grad, &ternary);
     g.clip(&[("grad", grad)], &[m, v], loss, control, [0.0, 0.0]);
-    g.adamw(&AdamW::default(), control, [grad, adamw, m, v]);
-    g.lion(&Lion::default(), control, [grad, lion, momentum]);
+    g.adamw(&AdamW::default(), control, [grad, adamw], [m, v].map(Into::into));
+    g.lion(&Lion::default(), control, [grad, lion], momentum.into());
     let values: Vec<f32> = pattern(PERIOD * DIM).repeat(rows / PERIOD);
     let mut program = run(g, |program| {
-        program.write(control.step, &[1f32, 0.1, 0.05, 0.0]);
+        program.write(control.step, &[1f32, 0.1, 0.05, 0.0, 0.0, 0.0]);
         [grad, adamw, lion].iter().for_each(|t| program.write(*t, &values));
     });
     let norm = program.read::<f32>(control.stats).unwrap()[1];

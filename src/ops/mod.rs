@@ -21,6 +21,7 @@ mod wgsl;
 
 use crate::graph::{Access, Accumulate, Backward, Binding, DType, Grad, Graph, Op, Pass, TensorId};
 use cpu_kernels::Args;
+use cpu_kernels::ops::STATE_BLOCK;
 use std::ops::Range;
 use tiles::{LARGE, is_few};
 pub(crate) use tiles::{Product, SMALL};
@@ -31,7 +32,7 @@ pub use cache::{KvCache, PAGE, Places};
 pub use cpu_kernels::ops::sample::NO_TOKEN;
 pub use loss::{Head, IGNORE, Targets};
 pub(crate) use optimizer::STATS_RING;
-pub use optimizer::{AdamW, Lion, Muon, MuonMatrix, StepControl};
+pub use optimizer::{AdamW, Lion, Moment, Muon, MuonMatrix, StateForm, StepControl};
 pub use sampling::{SampleRow, SamplingState};
 #[cfg(target_arch = "wasm32")]
 pub(crate) use wgsl::bare;
@@ -79,6 +80,11 @@ fn quads(n: u32) -> [u32; 3] {
 /// One workgroup for each 32 x 32 elements of each matrix of a batch.
 fn squares(rows: u32, cols: u32, batch: u32) -> [u32; 3] {
     [cols.div_ceil(32), rows.div_ceil(32), batch]
+}
+
+/// One workgroup for each four blocks of optimizer state, which lie in rows.
+fn state_blocks(rows: u32, cols: u32) -> [u32; 3] {
+    groups((rows * cols.div_ceil(STATE_BLOCK as u32)).div_ceil(4))
 }
 
 /// One workgroup for each 4 rows x 8 columns of each matrix of a batch, for products of at most [`FEW_ROWS`] rows.
@@ -339,15 +345,33 @@ ops! {
         grid |_| [1, 1, 1], work |a| product(&[a.n]);
     SUM_SQUARES = sum_squares(SumSquaresArgs) [x: r F32, partial: rw F32]
         grid |a| groups(a.rows * a.n.div_ceil(BLOCK)), work |a| product(&[a.n, a.rows]);
+    FINITE_BF16 = finite_bf16(FiniteBf16Args) [x: r Bf16, partial: rw F32]
+        grid |a| groups(a.n.div_ceil(BLOCK)), work |a| product(&[a.n]);
     CLIP = clip(ClipArgs) [partial: r F32, loss: r F32, step: r F32, ctl: rw F32, stats: rw F32]
         grid |_| [1, 1, 1], work |a| product(&[a.partials + a.checks]);
 
     ADAMW = adamw(AdamwArgs) [g: r F32, ctl: r F32, step: r F32, w: rw F32, m: rw F32, v: rw F32]
         grid |a| quads(a.n), work |a| product(&[a.n, 8]);
+    ADAMW_BF16 = adamw_bf16(AdamwStateArgs) [g: r F32, ctl: r F32, step: r F32, w: rw F32, m: rw Bf16, v: rw Bf16]
+        grid |a| quads(a.rows * a.cols), work |a| product(&[a.rows, a.cols, 12]);
+    ADAMW_INT8 = adamw_int8(AdamwStateArgs)
+        [g: r F32, ctl: r F32, step: r F32, w: rw F32, m: rw I8, m_scales: rw F32, v: rw U8, v_scales: rw F32]
+        grid |a| state_blocks(a.rows, a.cols), work |a| product(&[a.rows, a.cols, 16]);
     LION = lion(LionArgs) [g: r F32, ctl: r F32, step: r F32, w: rw F32, m: rw F32]
         grid |a| quads(a.n), work |a| product(&[a.n, 4]);
+    LION_BF16 = lion_bf16(LionStateArgs) [g: r F32, ctl: r F32, step: r F32, w: rw F32, m: rw Bf16]
+        grid |a| quads(a.rows * a.cols), work |a| product(&[a.rows, a.cols, 8]);
+    LION_INT8 = lion_int8(LionStateArgs) [g: r F32, ctl: r F32, step: r F32, w: rw F32, m: rw I8, scales: rw F32]
+        grid |a| state_blocks(a.rows, a.cols), work |a| product(&[a.rows, a.cols, 10]);
     MUON_MOMENTUM = muon_momentum(MuonMomentumArgs) [g: r F32, ctl: r F32, m: rw F32, x: rw F32]
         grid |a| squares(a.rows, a.cols, a.batch), work |a| product(&[a.rows, a.cols, a.batch, 4]);
+    MUON_MOMENTUM_BF16 = muon_momentum_bf16(MuonStateArgs) [g: r F32, ctl: r F32, step: r F32, m: rw Bf16, x: rw F32]
+        grid |a| [a.cols.div_ceil(64), a.rows.div_ceil(32), a.batch],
+        work |a| product(&[a.rows, a.cols, a.batch, 8]);
+    MUON_MOMENTUM_INT8 = muon_momentum_int8(MuonStateArgs)
+        [g: r F32, ctl: r F32, step: r F32, m: rw I8, scales: rw F32, x: rw F32]
+        grid |a| [a.cols.div_ceil(64), a.rows.div_ceil(32), a.batch],
+        work |a| product(&[a.rows, a.cols, a.batch, 10]);
     MUON_NORMALIZE = muon_normalize(MuonNormalizeArgs) [partial: r F32, x: rw F32]
         grid |a| groups(a.batch * a.n.div_ceil(BLOCK)), work |a| product(&[a.n, a.batch]);
     MUON_UPDATE = muon_update(MuonUpdateArgs) [x: r F32, ctl: r F32, step: r F32, w: rw F32]

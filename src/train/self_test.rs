@@ -27,7 +27,7 @@ pub async fn self_test(backend: &Backend) -> Result<Vec<Difference>> {
         let order = trainer.step.order;
         trainer.program.write(order, &sorted_rows(&inputs));
         trainer.feed(&Batch::new(inputs.clone(), targets.clone(), shape.seq));
-        trainer.program.write(trainer.step.control.step, &[0.5f32, 0.1, 0.05, 0.0]);
+        trainer.program.write(trainer.step.control.step, &[0.5f32, 0.1, 0.05, 0.0, 1.0, 2.0]);
     }
     let graph = &reference.step.plan.graph;
     let sections = reference.step.sections;

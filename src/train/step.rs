@@ -3,7 +3,7 @@
 use super::config::{Aux, OptimConfig};
 use crate::graph::{DType, Graph, Plan, Precision, Section, TensorId};
 use crate::model::{Context, ExtraLoss, Forward, Inputs, Model, ModelConfig, Role, Stack};
-use crate::ops::{self, AdamW, Lion, Muon, MuonMatrix, StepControl, Targets};
+use crate::ops::{self, AdamW, Lion, Moment, Muon, MuonMatrix, StepControl, Targets};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -78,7 +78,7 @@ pub struct TrainStep {
     pub control: StepControl,
     /// beta1 and beta2 of AdamW, for its bias corrections.
     pub adamw_betas: [f32; 2],
-    /// Optimizer state by name, each f32.
+    /// Optimizer state by name.
     pub state: Vec<(String, TensorId)>,
     /// Operations of a step's matrix products, two for each multiply-add, without those of the optimizers.
     pub model_flops: u64,
@@ -130,7 +130,7 @@ impl TrainStep {
             g.embedding_backward(ids, order, dembedded, dtable);
         });
         let (update, state) = g.section("update", |g| {
-            let moments: Vec<Moments> = model.stacks.iter().map(|stack| Moments::new(g, stack, optim.aux)).collect();
+            let moments: Vec<Moments> = model.stacks.iter().map(|stack| Moments::new(g, stack, optim)).collect();
             let (state, checked) = optimizer_state(g, &model, control, &moments);
             let grads: Vec<_> = model.params().map(|(weight, param)| (weight.kind(), gradient(g, param))).collect();
             g.clip(&grads, &checked, loss, control, [optim.clip, optim.outlier_factor]);
@@ -180,16 +180,16 @@ fn gradient(g: &Graph, param: TensorId) -> TensorId {
 #[derive(Clone, Copy)]
 struct Moments {
     /// The momentum, or the first moment.
-    m: TensorId,
+    m: Moment,
     /// AdamW's second moment.
-    v: Option<TensorId>,
+    v: Option<Moment>,
 }
 
 impl Moments {
-    fn new(g: &mut Graph, stack: &Stack, aux: Aux) -> Self {
-        let mut keep = |moment: &str| g.like(stack.latent, DType::F32, |name| format!("{name}.{moment}"));
-        let m = keep("m");
-        Moments { m, v: (stack.role != Role::Matrix && aux == Aux::AdamW).then(|| keep("v")) }
+    fn new(g: &mut Graph, stack: &Stack, optim: &OptimConfig) -> Self {
+        let m = g.first_moment(stack.latent, optim.state);
+        let adamw = stack.role != Role::Matrix && optim.aux == Aux::AdamW;
+        Moments { m, v: adamw.then(|| g.second_moment(stack.latent, optim.state)) }
     }
 
     /// The part of the state of all stacks that belongs to a parameter.
@@ -197,13 +197,14 @@ impl Moments {
         let stack = model.stacks.iter().position(|stack| stack.latent == g.base(param));
         let Moments { m, v } = all[stack.expect("every parameter is in a stack")];
         let part = |t: TensorId| g.alike(param, t).expect("a moment has the views of its parameters");
+        let part = |m: Moment| Moment { values: part(m.values), scales: m.scales.map(part) };
         Moments { m: part(m), v: v.map(part) }
     }
 }
 
 /// The state of the optimizers by name, in the order of the parameters; and the tensors that a step checks before it updates
-/// them: what is not a matrix of Muon, and its state. A matrix that is not finite makes the loss so, and so does its momentum
-/// through it.
+/// them: what is not a matrix of Muon, and its state, of which only scales and floats can be wrong. A matrix that is not finite
+/// makes the loss so, and so does its momentum through it.
 fn optimizer_state(
     g: &Graph,
     model: &Model,
@@ -213,11 +214,19 @@ fn optimizer_state(
     let mut state = vec![("ctl".to_string(), control.ctl)];
     for (weight, param) in model.params() {
         let Moments { m, v } = Moments::of(g, model, moments, param);
-        let named = [("m", Some(m)), ("v", v)].map(|(moment, t)| t.map(|t| (format!("{}.{moment}", weight.name), t)));
-        state.extend(named.into_iter().flatten());
+        for (moment, Moment { values, scales }) in
+            [("m", Some(m)), ("v", v)].into_iter().filter_map(|(n, m)| Some((n, m?)))
+        {
+            state.push((format!("{}.{moment}", weight.name), values));
+            state.extend(scales.map(|scales| (format!("{}.{moment}.scales", weight.name), scales)));
+        }
     }
     let checked = model.stacks.iter().zip(moments).filter(|(stack, _)| stack.role != Role::Matrix);
-    (state, checked.flat_map(|(stack, Moments { m, v })| [stack.latent, *m].into_iter().chain(*v)).collect())
+    let float = |m: Moment| m.scales.unwrap_or(m.values);
+    let checked = checked
+        .flat_map(|(stack, Moments { m, v })| [stack.latent, float(*m)].into_iter().chain(v.map(float)))
+        .collect();
+    (state, checked)
 }
 
 /// Appends the update of every parameter.
@@ -233,8 +242,8 @@ fn append_updates(g: &mut Graph, model: &Model, control: StepControl, optim: &Op
         let (grad, param) = (gradient(g, stack.latent), stack.latent);
         match (stack.role, v) {
             (Role::Matrix, _) => {}
-            (_, Some(v)) => g.adamw(&AdamW { lr, ..AdamW::default() }, control, [grad, param, *m, *v]),
-            (_, None) => g.lion(&Lion { lr, ..Lion::default() }, control, [grad, param, *m]),
+            (_, Some(v)) => g.adamw(&AdamW { lr, ..AdamW::default() }, control, [grad, param], [*m, *v]),
+            (_, None) => g.lion(&Lion { lr, ..Lion::default() }, control, [grad, param], *m),
         }
     }
     // Those of one kind together, since they follow each other at equal distances.

@@ -58,6 +58,8 @@ pub struct Trainer {
     pub step: TrainStep,
     /// The graph on the device.
     pub program: Program,
+    /// That of [`Trainer::init`], from which the random bits of a step follow.
+    seed: u64,
 }
 
 impl Trainer {
@@ -68,11 +70,11 @@ impl Trainer {
     pub fn new(step: TrainStep, backend: &Backend) -> Result<Self> {
         let mut program = backend.prepare(step.plan.clone())?;
         program.write(step.model.rope, &step.model.rope_table());
-        Ok(Trainer { step, program })
+        Ok(Trainer { step, program, seed: 0 })
     }
 
     /// Sets every parameter to its initial value, and the optimizer's state to zero. The values of a parameter depend only on
-    /// the seed and its name.
+    /// the seed and its name. The seed is also that of the steps, where they round the optimizer's state at random.
     pub fn init(&mut self, seed: u64) {
         for (weight, param) in self.step.model.params() {
             let stream = weight.name.bytes().fold(0, |h, b| mix(h ^ u64::from(b)));
@@ -80,8 +82,10 @@ impl Trainer {
             self.program.write(param, &values);
         }
         for (_, id) in &self.step.state {
-            self.program.write(*id, &vec![0f32; self.step.plan.graph.tensor(*id).elements()]);
+            let tensor = self.step.plan.graph.tensor(*id);
+            self.program.write(*id, &vec![0u8; tensor.elements() * tensor.dtype.bytes()]);
         }
+        self.seed = seed;
     }
 
     fn params(&self) -> Vec<(String, TensorId)> {
@@ -126,8 +130,9 @@ impl Trainer {
     async fn fetch(&mut self, list: Vec<(String, TensorId)>) -> Result<Vec<Array>> {
         let mut tensors = Vec::with_capacity(list.len());
         for (name, id) in list {
-            let shape = self.step.plan.graph.shape(id).to_vec();
-            tensors.push(Array { name, shape, data: self.program.fetch(id).await? });
+            let (shape, dtype) = (self.step.plan.graph.shape(id).to_vec(), self.step.plan.graph.tensor(id).dtype);
+            let data = Array::elements(dtype, &self.program.fetch::<u8>(id).await?);
+            tensors.push(Array { name, shape, dtype, data });
         }
         Ok(tensors)
     }
@@ -135,7 +140,7 @@ impl Trainer {
     /// Sets parameters and optimizer state.
     ///
     /// # Errors
-    /// [`Error::Usage`] names a tensor that is missing, unknown or of another shape.
+    /// [`Error::Usage`] names a tensor that is missing, unknown, or of another shape or type.
     pub fn load(&mut self, model: &[Array], optimizer: &[Array]) -> Result<()> {
         self.set(self.params(), model, "model")?;
         self.set(self.step.state.clone(), optimizer, "optimizer")
@@ -154,14 +159,18 @@ impl Trainer {
             )));
         }
         for (name, id) in wanted {
-            let shape = self.step.plan.graph.shape(id);
+            let (shape, dtype) = (self.step.plan.graph.shape(id), self.step.plan.graph.tensor(id).dtype);
             let tensor = given.iter().find(|t| t.name == name);
             let tensor = tensor.ok_or_else(|| Error::usage(format!("the {what} lacks the tensor {name}")))?;
             if tensor.shape != shape {
                 let have = &tensor.shape;
                 return Err(Error::usage(format!("{name} has shape {have:?}; this configuration needs {shape:?}")));
             }
-            self.program.write(id, &tensor.data);
+            if tensor.dtype != dtype {
+                let have = tensor.dtype;
+                return Err(Error::usage(format!("{name} is {have:?}; this configuration needs {dtype:?}")));
+            }
+            self.program.write(id, &tensor.bytes(0..tensor.data.len()));
         }
         Ok(())
     }
@@ -206,7 +215,10 @@ impl Trainer {
         let bias = |beta: f32| (1.0 - f64::from(beta).powi(t)) as f32;
         let slot = (step % STATS_RING as u64) as f32;
         let [beta1, beta2] = self.step.adamw_betas;
-        self.program.write(self.step.control.step, &[lr_factor as f32, bias(beta1), bias(beta2), slot]);
+        let key = Rng::stream(mix(self.seed), step).next_u64();
+        let [low, high] = [key, key >> 16].map(|bits| f32::from(bits as u16));
+        let control = [lr_factor as f32, bias(beta1), bias(beta2), slot, low, high];
+        self.program.write(self.step.control.step, &control);
         self.program.run_section(self.step.sections.begin)?;
         let mut count = 0;
         for batch in micro {

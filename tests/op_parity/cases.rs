@@ -741,10 +741,128 @@ fn optimizers() -> Vec<Case> {
         let data = |r: &mut Rng| vec![normal(r, offset + n, 0.1), ctl(), step, normal(r, stack, 0.5)];
         cases.push(case(&ops::MUON_UPDATE, args, data));
     }
+    cases.extend(states());
     for (n, batch) in [(1, 1), (100, 3), (5000, 2), (4096, 1)] {
         let args = muon_normalize::MuonNormalizeArgs { n, batch };
         let data = |r: &mut Rng| vec![uniform(r, batch * n.div_ceil(4096), 0.1, 9.0), normal(r, batch * n, 1.0)];
         cases.push(case(&ops::MUON_NORMALIZE, args, data));
+    }
+    cases
+}
+
+/// bf16 values.
+fn upper_halves(r: &mut Rng, n: u32, scale: f32) -> Data {
+    Data::Bytes(values(r, n, scale).into_iter().flat_map(|v| half::bf16::from_f32(v).to_le_bytes()).collect())
+}
+
+/// A case of a state that is rounded at random. A GPU's arithmetic may differ by an ulp, which now and then changes what a value is
+/// rounded to: codes of one byte may differ by one. Values of bf16 have two bytes, so the case has data with which a GPU's
+/// arithmetic is exact.
+fn rounded(case: Case) -> Case {
+    Case {
+        near_tie: Box::new(|_, a, b| a.cast_unsigned().abs_diff(b.cast_unsigned()) == 1 || a.abs_diff(b) == 1),
+        ..case
+    }
+}
+
+/// Multiples of 1/16 within +-2.
+fn sixteenths(r: &mut Rng, n: u32) -> Vec<f32> {
+    (0..n).map(|_| r.below(65) as f32 / 16.0 - 2.0).collect()
+}
+
+/// Optimizers with their state in bf16 and int8.
+fn states() -> Vec<Case> {
+    let mut cases = Vec::new();
+    let step = || Data::F32(vec![0.5, 0.1, 0.02, 3.0, 12_345.0, 54_321.0]);
+    let exact_m = |r: &mut Rng, n: u32| {
+        Data::Bytes(sixteenths(r, n).iter().flat_map(|v| half::bf16::from_f32(*v).to_le_bytes()).collect())
+    };
+    for (rows, cols, skip) in [(1u32, 4u32, 0.0), (3, 68, 0.0), (70, 64, 0.0), (5, 200, 1.0), (33, 132, 0.0)] {
+        let (n, scales) = (rows * cols, rows * cols.div_ceil(64));
+        let ctl = || Data::F32(vec![0.5, skip, 1.0, 9.0]);
+        let (stream, lr, weight_decay) = (0xffff_fff0, 3e-3, 0.1);
+        let args =
+            adamw_bf16::AdamwStateArgs { rows, cols, stream, lr, beta1: 0.75, beta2: 0.75, eps: 1e-8, weight_decay };
+        let data = |r: &mut Rng| {
+            let (g, w) = (Data::F32(sixteenths(r, n)), normal(r, n, 0.5));
+            let squares = sixteenths(r, n).iter().flat_map(|v| half::bf16::from_f32(v * v).to_le_bytes()).collect();
+            vec![g, ctl(), step(), w, exact_m(r, n), Data::Bytes(squares)]
+        };
+        cases.push(case(&ops::ADAMW_BF16, args, data));
+        let args =
+            adamw_int8::AdamwStateArgs { rows, cols, stream, lr, beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay };
+        let data = |r: &mut Rng| {
+            let (g, w, m, v) = (normal(r, n, 1.0), normal(r, n, 0.5), activations(r, n), below(r, n, 256));
+            let [m_scales, v_scales] = [uniform(r, scales, 0.0, 0.01), uniform(r, scales, 0.0, 0.01)];
+            vec![g, ctl(), step(), w, m, m_scales, Data::Bytes(v.iter().map(|v| *v as u8).collect()), v_scales]
+        };
+        cases.push(rounded(case(&ops::ADAMW_INT8, args, data)));
+        let args = lion_bf16::LionStateArgs { rows, cols, stream, lr, beta1: 0.75, beta2: 0.875, weight_decay };
+        let data = |r: &mut Rng| vec![Data::F32(sixteenths(r, n)), ctl(), step(), normal(r, n, 0.5), exact_m(r, n)];
+        cases.push(case(&ops::LION_BF16, args, data));
+        let args = lion_int8::LionStateArgs { rows, cols, stream, lr, beta1: 0.9, beta2: 0.99, weight_decay };
+        let data = |r: &mut Rng| {
+            let (g, w, m) = (normal(r, n, 1.0), normal(r, n, 0.5), activations(r, n));
+            vec![g, ctl(), step(), w, m, uniform(r, scales, 0.0, 0.01)]
+        };
+        cases.push(rounded(case(&ops::LION_INT8, args, data)));
+    }
+    // What is not finite shows in the scale of its block, and so does a block of zeros.
+    let (rows, cols) = (2, 192);
+    let args = lion_int8::LionStateArgs { rows, cols, stream: 0, lr: 1e-3, beta1: 0.9, beta2: 0.99, weight_decay: 0.0 };
+    let data = |_: &mut Rng| {
+        let mut g = vec![0.0; 384];
+        (g[70], g[200], g[383]) = (f32::NAN, f32::INFINITY, 1e-35);
+        let ctl = Data::F32(vec![1.0, 0.0, 1.0, 9.0]);
+        let scales = vec![0.0, 0.0, f32::NAN, 0.0, 0.0, 0.0];
+        vec![Data::F32(g), ctl, step(), Data::F32(vec![0.0; 384]), Data::Bytes(vec![0; 384]), Data::F32(scales)]
+    };
+    cases.push(Case { near_tie: Box::new(|_, _, _| true), ..case(&ops::LION_INT8, args, data) });
+    for (rows, cols, batch, start, apart, offset, transposed, skip) in [
+        (1u32, 4u32, 1, 0, 0, 0, 0, 0.0),
+        (5, 12, 2, 2, 1, 3, 0, 0.0),
+        (33, 20, 1, 6, 0, 7, 1, 0.0),
+        (64, 32, 2, 0, 0, 0, 1, 1.0),
+        (70, 196, 3, 5, 11, 1, 1, 0.0),
+        (37, 132, 1, 0, 0, 2, 0, 0.0),
+    ] {
+        // In rows: where the first matrix begins, and what lies between two.
+        let stride = (rows + apart) * cols;
+        let (n, stack) = (batch * rows * cols, start * cols + batch * stride);
+        let (start, scales) = (start * cols, stack / cols * cols.div_ceil(64));
+        let args = |beta| muon_momentum_int8::MuonStateArgs {
+            rows,
+            cols,
+            batch,
+            start,
+            stride,
+            offset,
+            transposed,
+            stream: 77,
+            beta,
+        };
+        let ctl = || Data::F32(vec![0.5, skip, 1.0, 9.0]);
+        let x = || out(offset + n + 1);
+        let data = |r: &mut Rng| vec![Data::F32(sixteenths(r, stack)), ctl(), step(), exact_m(r, stack), x()];
+        cases.push(case(&ops::MUON_MOMENTUM_BF16, args(0.75), data));
+        let data = |r: &mut Rng| {
+            let (g, m) = (normal(r, stack, 1.0), activations(r, stack));
+            vec![g, ctl(), step(), m, uniform(r, scales, 0.0, 0.01), x()]
+        };
+        cases.push(rounded(case(&ops::MUON_MOMENTUM_INT8, args(0.95), data)));
+    }
+    for (n, wrong) in [(1, None), (4097, None), (9000, Some(8191)), (4099, Some(4098)), (5000, Some(0))] {
+        let args = finite_bf16::FiniteBf16Args { n, offset: 2 };
+        let data = |r: &mut Rng| {
+            let Data::Bytes(mut x) = upper_halves(r, n, 1e30) else { unreachable!() };
+            // An infinite value, and a finite one next to the end.
+            if let Some(at) = wrong {
+                x[2 * at..2 * at + 2].copy_from_slice(&0xff80u16.to_le_bytes())
+            }
+            x.extend(0x7f80u16.to_le_bytes());
+            vec![Data::Bytes(x), normal(r, 2 + n.div_ceil(4096), 1.0)]
+        };
+        cases.push(case(&ops::FINITE_BF16, args, data));
     }
     cases
 }

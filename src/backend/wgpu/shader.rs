@@ -5,15 +5,23 @@ use crate::ops::wgsl;
 
 /// Snippets that shaders import, by name.
 const SHARED: &[(&str, &str)] = &[
+    ("adamw", wgsl!(include_str!("../../../shaders/shared/adamw.wgsl"))),
+    ("bf16", wgsl!(include_str!("../../../shaders/shared/bf16.wgsl"))),
     ("block", wgsl!(include_str!("../../../shaders/shared/block.wgsl"))),
     ("elements", wgsl!(include_str!("../../../shaders/shared/elements.wgsl"))),
     ("few", wgsl!(include_str!("../../../shaders/shared/few.wgsl"))),
+    ("four_blocks", wgsl!(include_str!("../../../shaders/shared/four_blocks.wgsl"))),
     ("gemm", wgsl!(include_str!("../../../shaders/shared/gemm.wgsl"))),
     ("gemm_passes", wgsl!(include_str!("../../../shaders/shared/gemm_passes.wgsl"))),
     ("gemm_tile", wgsl!(include_str!("../../../shaders/shared/gemm_tile.wgsl"))),
     ("groups", wgsl!(include_str!("../../../shaders/shared/groups.wgsl"))),
     ("halves", wgsl!(include_str!("../../../shaders/shared/halves.wgsl"))),
+    ("hash", wgsl!(include_str!("../../../shaders/shared/hash.wgsl"))),
+    ("int8", wgsl!(include_str!("../../../shaders/shared/int8.wgsl"))),
+    ("lion", wgsl!(include_str!("../../../shaders/shared/lion.wgsl"))),
     ("map", wgsl!(include_str!("../../../shaders/shared/map.wgsl"))),
+    ("muon_tile", wgsl!(include_str!("../../../shaders/shared/muon_tile.wgsl"))),
+    ("noise", wgsl!(include_str!("../../../shaders/shared/noise.wgsl"))),
     ("parts", wgsl!(include_str!("../../../shaders/shared/parts.wgsl"))),
     ("permutations", wgsl!(include_str!("../../../shaders/shared/permutations.wgsl"))),
     ("product", wgsl!(include_str!("../../../shaders/shared/product.wgsl"))),
