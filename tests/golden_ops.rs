@@ -187,7 +187,12 @@ fn auxiliary_optimizers() {
                 if kind == "lion" {
                     b.g.lion(&Lion { lr: 1e-3, weight_decay: 0.1, ..Lion::default() }, control, [g, w], m.into());
                 } else {
-                    b.g.adamw(&AdamW { lr: 3e-3, weight_decay: 0.1, ..AdamW::default() }, control, [g, w], [m, v].map(Into::into));
+                    b.g.adamw(
+                        &AdamW { lr: 3e-3, weight_decay: 0.1, ..AdamW::default() },
+                        control,
+                        [g, w],
+                        [m, v].map(Into::into),
+                    );
                 }
             }
             let mut program = b.run(&backend);

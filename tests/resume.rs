@@ -56,6 +56,15 @@ fn kill_and_resume_equals_running_on() {
     half_and_half(SLOW, "--threads 1");
 }
 
+/// The random bits of a step follow from the seed and the number of the step.
+#[test]
+fn kill_and_resume_with_optimizer_state_in_fewer_bits() {
+    half_and_half(&format!("{SLOW} --set optim.state=int8"), "--threads 3");
+    half_and_half(&format!("{SLOW} --set optim.state=bf16"), "--threads 1");
+    half_and_half(&format!("{SLOW} --set optim.state=int8 --set optim.aux=lion"), "--threads 1");
+    half_and_half(&format!("{SLOW} --set optim.state=bf16 --set optim.aux=lion"), "--threads 1");
+}
+
 #[test]
 fn kill_and_resume_with_streams_lion_and_accumulation_on_other_threads() {
     half_and_half(&format!("{SLOW} --grad-accum 2 --set model.mhc_streams=2 --set optim.aux=lion"), "--threads 3");
@@ -371,6 +380,7 @@ const KEYS: &[(&str, &str, Change)] = &[
     ("optim.muon_steps", "2", Said("optim.muon_steps = 2 (was 3)")),
     ("optim.aux", "lion", Refused),
     ("optim.aux_lr", "0.001", Said("the learning rate of AdamW falls from 3.0e-3 to 1.0e-3 after step 3")),
+    ("optim.state", "int8", Refused),
     ("optim.weight_decay", "0.1", Said("optim.weight_decay = 0.1 (was 0)")),
     ("optim.clip", "0.5", Said("optim.clip = 0.5 (was 1)")),
     ("optim.outlier_factor", "30.0", Said("optim.outlier_factor = 30 (was 20)")),

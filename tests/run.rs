@@ -130,6 +130,7 @@ const KEYS: &[(&str, &str, &str)] = &[
     ("optim.muon_steps", "2", ""),
     ("optim.aux", "lion", ""),
     ("optim.aux_lr", "0.001", ""),
+    ("optim.state", "int8", ""),
     ("optim.weight_decay", "0.1", ""),
     ("optim.clip", "0.001", ""),
     ("optim.outlier_factor", "0.001", "--total-steps 24"),

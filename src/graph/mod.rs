@@ -371,13 +371,7 @@ impl Graph {
 
     /// A new persistent tensor with as many rows as another, each of shape `row`, and with views of it where there are views of
     /// that one.
-    pub(crate) fn like(
-        &mut self,
-        t: TensorId,
-        row: &[usize],
-        dtype: DType,
-        name: impl Fn(&str) -> String,
-    ) -> TensorId {
+    pub(crate) fn like(&mut self, t: TensorId, row: &[usize], dtype: DType, name: impl Fn(&str) -> String) -> TensorId {
         let Tensor { name: old, shape, .. } = self.tensor(t).clone();
         let new = self.add(name(&old), &[&shape[..1], row].concat(), dtype, Kind::Persistent);
         let mut views: Vec<(Range<usize>, TensorId)> =

@@ -52,6 +52,17 @@ pub enum StateForm {
     Int8,
 }
 
+impl StateForm {
+    /// Bytes of one moving average of so many values.
+    pub fn bytes(self, values: u64) -> u64 {
+        match self {
+            StateForm::F32 => 4 * values,
+            StateForm::Bf16 => 2 * values,
+            StateForm::Int8 => values + 4 * values.div_ceil(STATE_BLOCK as u64),
+        }
+    }
+}
+
 /// A moving average that an optimizer keeps of a parameter.
 #[derive(Clone, Copy, Debug)]
 pub struct Moment {

@@ -1,7 +1,7 @@
 //! `adamw` with moments in bf16, rounded at random.
 
 use super::adamw;
-use super::state::{Noise, STATE_BLOCK, narrow, widen};
+use super::state::{Inputs, Noise, STATE_BLOCK, narrow, widen};
 use crate::simd::math::LANES;
 use crate::{Call, at_level};
 
@@ -13,33 +13,22 @@ pub unsafe fn adamw_bf16(call: &Call<'_>) {
     let a: AdamwStateArgs = call.args();
     let part = call.share_blocks(a.rows as usize * a.cols as usize, LANES);
     // SAFETY: the contract of `Kernel`; this part writes `part` alone.
-    let (g, ctl, step, w, m, v) = unsafe {
+    let (x, w, m, v) = unsafe {
         let [m, v] = [4, 5].map(|i| call.bufs[i].write(part.clone()));
-        (call.bufs[0].read(), call.bufs[1].read(), call.bufs[2].read(), call.bufs[3].write(part.clone()), m, v)
+        (Inputs::new(&a, call, part.clone()), call.bufs[3].write(part), m, v)
     };
-    let (a, first, g) = (&a, part.start, &g[part]);
-    at_level!(call.level, body,
-        (a: &AdamwStateArgs, first: usize, g: &[f32], ctl: &[f32], step: &[f32], w: &mut [f32], m: &mut [u16], v: &mut [u16]));
+    let x = &x;
+    at_level!(call.level, body, (x: &Inputs<'_, AdamwStateArgs>, w: &mut [f32], m: &mut [u16], v: &mut [u16]));
 }
 
 #[inline(always)]
-#[expect(clippy::too_many_arguments, reason = "the buffers of the op")]
-fn body(
-    a: &AdamwStateArgs,
-    first: usize,
-    g: &[f32],
-    ctl: &[f32],
-    step: &[f32],
-    w: &mut [f32],
-    m: &mut [u16],
-    v: &mut [u16],
-) {
+fn body(x: &Inputs<'_, AdamwStateArgs>, w: &mut [f32], m: &mut [u16], v: &mut [u16]) {
+    let Inputs { args: a, ctl, step, g, first } = *x;
     if ctl[1] != 0.0 {
         return;
     }
     let (noise, mut state) = (Noise::new(step, a.stream), [[0.0; STATE_BLOCK]; 2]);
-    let blocks = [m, v].map(|t| t.chunks_mut(STATE_BLOCK));
-    let [m, v] = blocks;
+    let [m, v] = [m, v].map(|t| t.chunks_mut(STATE_BLOCK));
     for (i, (((g, w), m), v)) in g.chunks(STATE_BLOCK).zip(w.chunks_mut(STATE_BLOCK)).zip(m).zip(v).enumerate() {
         let (at, [mean, square]) = (first + i * STATE_BLOCK, state.each_mut().map(|s| &mut s[..g.len()]));
         widen(m, mean);

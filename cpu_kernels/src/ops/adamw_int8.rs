@@ -2,7 +2,7 @@
 //! code * scale, the second (code * scale)^2.
 
 use super::adamw;
-use super::state::{Noise, STATE_BLOCK, decode, decode_squares, encode, encode_squares};
+use super::state::{Codes, Inputs, Noise, STATE_BLOCK, decode, decode_squares, encode, encode_squares};
 use crate::{Call, at_level};
 
 pub use super::state::AdamwStateArgs;
@@ -15,33 +15,18 @@ pub unsafe fn adamw_int8(call: &Call<'_>) {
     let blocks = cols.div_ceil(STATE_BLOCK);
     let (part, scales) = (rows.start * cols..rows.end * cols, rows.start * blocks..rows.end * blocks);
     // SAFETY: the contract of `Kernel`; this part writes its rows alone.
-    let (g, ctl, step, w, m, v, m_scales, v_scales) = unsafe {
-        let [g, ctl, step] = [0, 1, 2].map(|i| call.bufs[i].read());
+    let (x, w, m, v) = unsafe {
         let [m_scales, v_scales] = [5, 7].map(|i| call.bufs[i].write(scales.clone()));
-        let [w, m, v] = [3, 4, 6].map(|i| &call.bufs[i]);
-        let (w, m, v) = (w.write(part.clone()), m.write(part.clone()), v.write(part.clone()));
-        (g, ctl, step, w, m, v, m_scales, v_scales)
+        let (m, v) = (call.bufs[4].write(part.clone()), call.bufs[6].write(part.clone()));
+        (Inputs::new(&a, call, part.clone()), call.bufs[3].write(part), (m, m_scales), (v, v_scales))
     };
-    let (a, first, g) = (&a, part.start, &g[part]);
-    at_level!(call.level, body,
-        (a: &AdamwStateArgs, first: usize, g: &[f32], ctl: &[f32], step: &[f32], w: &mut [f32],
-         m: &mut [i8], m_scales: &mut [f32], v: &mut [u8], v_scales: &mut [f32]));
+    let x = &x;
+    at_level!(call.level, body, (x: &Inputs<'_, AdamwStateArgs>, w: &mut [f32], m: Codes<'_, i8>, v: Codes<'_, u8>));
 }
 
 #[inline(always)]
-#[expect(clippy::too_many_arguments, reason = "the buffers of the op")]
-fn body(
-    a: &AdamwStateArgs,
-    first: usize,
-    g: &[f32],
-    ctl: &[f32],
-    step: &[f32],
-    w: &mut [f32],
-    m: &mut [i8],
-    m_scales: &mut [f32],
-    v: &mut [u8],
-    v_scales: &mut [f32],
-) {
+fn body(x: &Inputs<'_, AdamwStateArgs>, w: &mut [f32], (m, m_scales): Codes<'_, i8>, (v, v_scales): Codes<'_, u8>) {
+    let Inputs { args: a, ctl, step, g, first } = *x;
     if ctl[1] != 0.0 {
         return;
     }

@@ -1,7 +1,7 @@
 //! `lion` with a momentum in bf16, rounded at random.
 
 use super::lion;
-use super::state::{Noise, STATE_BLOCK, narrow, widen};
+use super::state::{Inputs, Noise, STATE_BLOCK, narrow, widen};
 use crate::simd::math::LANES;
 use crate::{Call, at_level};
 
@@ -13,17 +13,15 @@ pub unsafe fn lion_bf16(call: &Call<'_>) {
     let a: LionStateArgs = call.args();
     let part = call.share_blocks(a.rows as usize * a.cols as usize, LANES);
     // SAFETY: the contract of `Kernel`; this part writes `part` alone.
-    let (g, ctl, step, w, m) = unsafe {
-        let [g, ctl, step] = [0, 1, 2].map(|i| call.bufs[i].read());
-        (g, ctl, step, call.bufs[3].write(part.clone()), call.bufs[4].write(part.clone()))
-    };
-    let (a, first, g) = (&a, part.start, &g[part]);
-    at_level!(call.level, body,
-        (a: &LionStateArgs, first: usize, g: &[f32], ctl: &[f32], step: &[f32], w: &mut [f32], m: &mut [u16]));
+    let (x, w, m) =
+        unsafe { (Inputs::new(&a, call, part.clone()), call.bufs[3].write(part.clone()), call.bufs[4].write(part)) };
+    let x = &x;
+    at_level!(call.level, body, (x: &Inputs<'_, LionStateArgs>, w: &mut [f32], m: &mut [u16]));
 }
 
 #[inline(always)]
-fn body(a: &LionStateArgs, first: usize, g: &[f32], ctl: &[f32], step: &[f32], w: &mut [f32], m: &mut [u16]) {
+fn body(x: &Inputs<'_, LionStateArgs>, w: &mut [f32], m: &mut [u16]) {
+    let Inputs { args: a, ctl, step, g, first } = *x;
     if ctl[1] != 0.0 {
         return;
     }

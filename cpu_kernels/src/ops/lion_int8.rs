@@ -1,7 +1,7 @@
 //! `lion` with a momentum in 8 bits, rounded at random: code * scale, with one f32 scale for each block of 64 values of a row.
 
 use super::lion;
-use super::state::{Noise, STATE_BLOCK, decode, encode};
+use super::state::{Codes, Inputs, Noise, STATE_BLOCK, decode, encode};
 use crate::{Call, at_level};
 
 pub use super::state::LionStateArgs;
@@ -12,30 +12,19 @@ pub unsafe fn lion_int8(call: &Call<'_>) {
     let a: LionStateArgs = call.args();
     let (cols, rows) = (a.cols as usize, call.share(a.rows as usize));
     let blocks = cols.div_ceil(STATE_BLOCK);
-    let part = rows.start * cols..rows.end * cols;
+    let (part, scales) = (rows.start * cols..rows.end * cols, rows.start * blocks..rows.end * blocks);
     // SAFETY: the contract of `Kernel`; this part writes its rows alone.
-    let (g, ctl, step, w, m, scales) = unsafe {
-        let [g, ctl, step] = [0, 1, 2].map(|i| call.bufs[i].read());
-        let scales = call.bufs[5].write(rows.start * blocks..rows.end * blocks);
-        (g, ctl, step, call.bufs[3].write(part.clone()), call.bufs[4].write(part.clone()), scales)
+    let (x, w, m) = unsafe {
+        let m = (call.bufs[4].write(part.clone()), call.bufs[5].write(scales));
+        (Inputs::new(&a, call, part.clone()), call.bufs[3].write(part), m)
     };
-    let (a, first, g) = (&a, part.start, &g[part]);
-    at_level!(call.level, body,
-        (a: &LionStateArgs, first: usize, g: &[f32], ctl: &[f32], step: &[f32], w: &mut [f32], m: &mut [i8], scales: &mut [f32]));
+    let x = &x;
+    at_level!(call.level, body, (x: &Inputs<'_, LionStateArgs>, w: &mut [f32], m: Codes<'_, i8>));
 }
 
 #[inline(always)]
-#[expect(clippy::too_many_arguments, reason = "the buffers of the op")]
-fn body(
-    a: &LionStateArgs,
-    first: usize,
-    g: &[f32],
-    ctl: &[f32],
-    step: &[f32],
-    w: &mut [f32],
-    m: &mut [i8],
-    scales: &mut [f32],
-) {
+fn body(x: &Inputs<'_, LionStateArgs>, w: &mut [f32], (m, scales): Codes<'_, i8>) {
+    let Inputs { args: a, ctl, step, g, first } = *x;
     if ctl[1] != 0.0 {
         return;
     }

@@ -1,7 +1,7 @@
 //! `muon_momentum` with a momentum in bf16, rounded at random.
 
 use super::muon_momentum::{direction, spread, tiles};
-use super::state::{Noise, STATE_BLOCK, narrow, widen};
+use super::state::{Inputs, Noise, STATE_BLOCK, narrow, widen};
 use crate::{Buf, Call, at_level};
 use std::ops::Range;
 
@@ -16,31 +16,16 @@ pub unsafe fn muon_momentum_bf16(call: &Call<'_>) {
         let start = a.start as usize + matrix * a.stride as usize;
         let elements = start + part.start * cols..start + part.end * cols;
         // SAFETY: the contract of `Kernel`; this part writes its rows of m alone.
-        let (g, ctl, step, m) = unsafe {
-            let [g, ctl, step] = [0, 1, 2].map(|i| call.bufs[i].read());
-            (g, ctl, step, call.bufs[3].write(elements.clone()))
-        };
-        let (a, first, x, offset) = (&a, elements.start, &call.bufs[4], a.offset as usize + matrix * rows * cols);
-        let g = &g[elements];
+        let (inputs, m) = unsafe { (Inputs::new(&a, call, elements.clone()), call.bufs[3].write(elements)) };
+        let (inputs, x, offset) = (&inputs, &call.bufs[4], a.offset as usize + matrix * rows * cols);
         at_level!(call.level, body,
-            (a: &MuonStateArgs, offset: usize, part: Range<usize>, first: usize, g: &[f32], ctl: &[f32], step: &[f32],
-             m: &mut [u16], x: &Buf));
+            (inputs: &Inputs<'_, MuonStateArgs>, offset: usize, part: Range<usize>, m: &mut [u16], x: &Buf));
     }
 }
 
 #[inline(always)]
-#[expect(clippy::too_many_arguments, reason = "the buffers of the op")]
-fn body(
-    a: &MuonStateArgs,
-    offset: usize,
-    part: Range<usize>,
-    first: usize,
-    g: &[f32],
-    ctl: &[f32],
-    step: &[f32],
-    m: &mut [u16],
-    x: &Buf,
-) {
+fn body(inputs: &Inputs<'_, MuonStateArgs>, offset: usize, part: Range<usize>, m: &mut [u16], x: &Buf) {
+    let Inputs { args: a, ctl, step, g, first } = *inputs;
     let (noise, mut state) = (Noise::new(step, a.stream), [0.0; STATE_BLOCK]);
     spread(&a.of_f32(), offset, part, x, |at, x| {
         for start in at.clone().step_by(STATE_BLOCK) {

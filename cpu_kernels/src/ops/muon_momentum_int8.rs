@@ -2,7 +2,7 @@
 //! a row.
 
 use super::muon_momentum::{direction, spread, tiles};
-use super::state::{Noise, STATE_BLOCK, decode, encode};
+use super::state::{Codes, Inputs, Noise, STATE_BLOCK, decode, encode};
 use crate::{Buf, Call, at_level};
 use std::ops::Range;
 
@@ -20,32 +20,19 @@ pub unsafe fn muon_momentum_int8(call: &Call<'_>) {
         let elements = start + part.start * cols..start + part.end * cols;
         let scales = elements.start / cols * blocks..elements.end / cols * blocks;
         // SAFETY: the contract of `Kernel`; this part writes its rows of m and of the scales alone.
-        let (g, ctl, step, m, scales) = unsafe {
-            let [g, ctl, step] = [0, 1, 2].map(|i| call.bufs[i].read());
-            (g, ctl, step, call.bufs[3].write(elements.clone()), call.bufs[4].write(scales))
+        let (inputs, m) = unsafe {
+            let m = (call.bufs[3].write(elements.clone()), call.bufs[4].write(scales));
+            (Inputs::new(&a, call, elements), m)
         };
-        let (a, first, x, offset) = (&a, elements.start, &call.bufs[5], a.offset as usize + matrix * rows * cols);
-        let g = &g[elements];
+        let (inputs, x, offset) = (&inputs, &call.bufs[5], a.offset as usize + matrix * rows * cols);
         at_level!(call.level, body,
-            (a: &MuonStateArgs, offset: usize, part: Range<usize>, first: usize, g: &[f32], ctl: &[f32], step: &[f32],
-             m: &mut [i8], scales: &mut [f32], x: &Buf));
+            (inputs: &Inputs<'_, MuonStateArgs>, offset: usize, part: Range<usize>, m: Codes<'_, i8>, x: &Buf));
     }
 }
 
 #[inline(always)]
-#[expect(clippy::too_many_arguments, reason = "the buffers of the op")]
-fn body(
-    a: &MuonStateArgs,
-    offset: usize,
-    part: Range<usize>,
-    first: usize,
-    g: &[f32],
-    ctl: &[f32],
-    step: &[f32],
-    m: &mut [i8],
-    scales: &mut [f32],
-    x: &Buf,
-) {
+fn body(inputs: &Inputs<'_, MuonStateArgs>, offset: usize, part: Range<usize>, (m, scales): Codes<'_, i8>, x: &Buf) {
+    let Inputs { args: a, ctl, step, g, first } = *inputs;
     let (cols, noise, mut state) = (a.cols as usize, Noise::new(step, a.stream), [0.0; STATE_BLOCK]);
     spread(&a.of_f32(), offset, part, x, |at, x| {
         for start in at.clone().step_by(STATE_BLOCK) {

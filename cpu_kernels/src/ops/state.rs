@@ -12,7 +12,8 @@
 use super::lion::LionArgs;
 use super::muon_momentum::MuonMomentumArgs;
 use super::{adamw::AdamwArgs, sample::hash};
-use crate::args;
+use crate::{Call, args};
+use std::ops::Range;
 
 args! {
     /// Those of `adamw` for rows of `cols` elements, a multiple of 4.
@@ -55,6 +56,32 @@ impl MuonStateArgs {
         MuonMomentumArgs { rows, cols, batch, start, stride, offset, transposed, beta }
     }
 }
+
+/// What all ops on optimizer state read for a part of a tensor.
+pub(super) struct Inputs<'a, A> {
+    pub args: &'a A,
+    pub ctl: &'a [f32],
+    pub step: &'a [f32],
+    /// The gradients of the part.
+    pub g: &'a [f32],
+    /// The element of the tensor at which the part begins.
+    pub first: usize,
+}
+
+impl<'a, A> Inputs<'a, A> {
+    /// Those of elements `part`, from the buffers of gradients, `ctl` and `step`, the first three of each op.
+    ///
+    /// # Safety
+    /// That of [`Buf::read`].
+    pub unsafe fn new(args: &'a A, call: &Call<'a>, part: Range<usize>) -> Self {
+        // SAFETY: this function's contract.
+        let [g, ctl, step] = unsafe { [0, 1, 2].map(|i| call.bufs[i].read()) };
+        Inputs { args, ctl, step, first: part.start, g: &g[part] }
+    }
+}
+
+/// Codes and their scales.
+pub(super) type Codes<'a, T> = (&'a mut [T], &'a mut [f32]);
 
 /// Values that share a scale.
 pub const STATE_BLOCK: usize = 64;
