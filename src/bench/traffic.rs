@@ -37,14 +37,7 @@ pub struct StepPlan {
 
 /// Plans the training step of a checked configuration, without a device.
 pub fn plan_step(config: &Config, vocab: usize) -> StepPlan {
-    let train = &config.train;
-    let shape = StepShape {
-        batch: train.batch_size,
-        seq: config.model.seq_len,
-        accum: train.grad_accum,
-        recompute: train.recompute,
-        precision: train.precision,
-    };
+    let shape = StepShape::of(config);
     let step = TrainStep::build(&config.model, vocab, shape, &config.optim);
     let (graph, sections) = (&step.plan.graph, step.sections);
     let (mut ops, mut total) = (BTreeMap::<_, OpTraffic>::new(), OpTraffic::default());

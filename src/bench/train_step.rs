@@ -4,7 +4,7 @@ use super::{Profile, Timing, by_op};
 use crate::Result;
 use crate::backend::Backend;
 use crate::rng::Rng;
-use crate::train::{Batch, Config, StepSections, StepShape, TrainConfig, TrainStep, Trainer};
+use crate::train::{Batch, Config, StepSections, StepShape, TrainStep, Trainer};
 use std::time::Instant;
 
 /// A measurement of training steps.
@@ -19,13 +19,12 @@ pub struct StepBench {
 }
 
 fn trainer(config: &Config, vocab: usize, backend: &Backend) -> Result<(Trainer, Vec<Batch>)> {
-    let TrainConfig { batch_size: batch, grad_accum: accum, recompute, precision, .. } = config.train;
-    let shape = StepShape { batch, seq: config.model.seq_len, accum, recompute, precision };
+    let shape = StepShape::of(config);
     let mut trainer = Trainer::new(TrainStep::build(&config.model, vocab, shape, &config.optim), backend)?;
     trainer.init(0);
     let mut rng = Rng::new(1);
     let mut ids = || (0..shape.rows()).map(|_| rng.below(vocab as u64) as u32).collect::<Vec<_>>();
-    let batches = (0..accum).map(|_| Batch::new(ids(), ids(), shape.seq)).collect();
+    let batches = (0..shape.accum).map(|_| Batch::new(ids(), ids(), shape.seq)).collect();
     Ok((trainer, batches))
 }
 

@@ -147,7 +147,7 @@ pub struct Preset {
 }
 
 /// Every preset, smallest first.
-pub static PRESETS: LazyLock<[Preset; 4]> = LazyLock::new(|| {
+pub static PRESETS: LazyLock<[Preset; 5]> = LazyLock::new(|| {
     let tiny = ModelConfig::default;
     [
         Preset { name: "tiny", vocab: 4096, model: tiny() },
@@ -161,6 +161,20 @@ pub static PRESETS: LazyLock<[Preset; 4]> = LazyLock::new(|| {
             name: "small-560m",
             vocab: 50257,
             model: ModelConfig { dim: 1280, layers: 24, heads: 20, kv_heads: 10, ffn: 4096, seq_len: 1024, ..tiny() },
+        },
+        Preset {
+            name: "7b",
+            vocab: 50257,
+            model: ModelConfig {
+                dim: 4096,
+                layers: 32,
+                heads: 32,
+                kv_heads: 32,
+                ffn: 11_008,
+                seq_len: 2048,
+                tie_embeddings: false,
+                ..tiny()
+            },
         },
     ]
 });

@@ -48,6 +48,16 @@ pub enum Value {
 }
 
 impl Value {
+    /// Its tensors.
+    pub fn tensors(self) -> impl Iterator<Item = TensorId> {
+        let (values, scales) = match self {
+            Value::Dense(t) => (t, None),
+            Value::Int8(Int8Weight { codes, scales, .. }) => (codes, Some(scales)),
+            Value::Ternary(TernaryWeight { codes, scales, .. }) => (codes, Some(scales)),
+        };
+        [values].into_iter().chain(scales)
+    }
+
     /// Some of its rows, named `name`.
     fn slice(self, g: &mut Graph, rows: Range<usize>, name: &str) -> Value {
         match self {
@@ -117,6 +127,11 @@ impl Weight {
     /// Number of its values.
     pub fn elements(&self) -> usize {
         self.shape.iter().product()
+    }
+
+    /// Number of its values that a token uses.
+    pub fn active(&self) -> usize {
+        self.elements()
     }
 
     /// (outs, inputs) of the matrix in which the leading dimensions of a stack are rows.

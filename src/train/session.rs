@@ -60,16 +60,9 @@ impl Session {
     /// # Errors
     /// When the data do not fill a window, or the device refuses.
     pub fn new(config: Config, corpus: Corpus, backend: &Backend) -> Result<Session> {
-        let shape = StepShape {
-            batch: config.train.batch_size,
-            seq: config.model.seq_len,
-            accum: config.train.grad_accum,
-            recompute: config.train.recompute,
-            precision: config.train.precision,
-        };
         let sampler = Session::check(&config, &corpus)?;
         let document_end = document_end(&config, &corpus)?;
-        let step = TrainStep::build(&config.model, corpus.vocab_size, shape, &config.optim);
+        let step = TrainStep::build(&config.model, corpus.vocab_size, StepShape::of(&config), &config.optim);
         let mut trainer = Trainer::new(step, backend)?;
         trainer.init(config.train.seed);
         Ok(Session { config, corpus, trainer, sampler, document_end, step: 0, cursor: 0, tokens: 0 })

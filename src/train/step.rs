@@ -1,6 +1,6 @@
 //! One training step as a graph: its sections, and the tensors that the host writes and reads.
 
-use super::config::{Aux, OptimConfig};
+use super::config::{Aux, Config, OptimConfig};
 use crate::graph::{DType, Graph, Plan, Precision, Section, TensorId};
 use crate::model::{Context, ExtraLoss, Forward, Inputs, Model, ModelConfig, Role, Stack};
 use crate::ops::{self, AdamW, Lion, Moment, Muon, MuonMatrix, StepControl, Targets};
@@ -30,6 +30,18 @@ impl Default for StepShape {
 }
 
 impl StepShape {
+    /// That of a configuration.
+    pub fn of(config: &Config) -> StepShape {
+        let train = &config.train;
+        StepShape {
+            batch: train.batch_size,
+            seq: config.model.seq_len,
+            accum: train.grad_accum,
+            recompute: train.recompute,
+            precision: train.precision,
+        }
+    }
+
     /// Tokens in a micro-batch.
     pub fn rows(&self) -> usize {
         self.batch * self.seq
