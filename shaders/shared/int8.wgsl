@@ -30,9 +30,10 @@ fn scale_of(size: f32, most: f32) -> f32 {
     return bitcast<f32>(select(bitcast<u32>(scale), 0x7fc00000u, size == 0x1.fffffep+127f));
 }
 
-// value / scale, rounded to a neighbour at random, by 16 random bits for each: the mean is the value.
+// value / scale, rounded to a neighbour at random, by 16 random bits for each: the mean is the value. 0 where the scale is 0 or
+// NaN.
 fn codes(value: vec4<f32>, scale: f32, noise: vec4<u32>) -> vec4<f32> {
-    let scaled = select(vec4<f32>(), value / scale, vec4<bool>(scale != 0.0));
+    let scaled = select(vec4<f32>(), value / scale, vec4<bool>(bitcast<u32>(scale) - 1u < 0x7f7fffffu));
     return floor(scaled + vec4<f32>(noise) / 65536.0);
 }
 

@@ -150,10 +150,10 @@ fn scale(largest: u32, most: f32) -> f32 {
     }
 }
 
-/// value / scale, rounded by 16 random bits.
+/// value / scale, rounded by 16 random bits; 0 where the scale is 0 or NaN.
 #[inline(always)]
 fn code(value: f32, scale: f32, noise: u32) -> f32 {
-    let scaled = if scale == 0.0 { 0.0 } else { value / scale };
+    let scaled = if scale > 0.0 { value / scale } else { 0.0 };
     (scaled + noise as f32 / 65536.0).floor()
 }
 
