@@ -3,14 +3,14 @@
 
 mod common;
 
-use common::{backends, fastest, on_gpu, relative, scalar};
+use common::{architectures, backends, fastest, on_gpu, relative, scalar};
 use nanotern::backend::Backend;
 use nanotern::bench::random_model;
 use nanotern::checkpoint::{self, Meta};
 use nanotern::eval;
 use nanotern::formats::{Format, ModelFile, TensorData};
 use nanotern::infer::{DEFAULT_CONTEXT, Engine, EngineOptions, FinishReason, Sampling};
-use nanotern::model::ModelConfig;
+use nanotern::model::{LoopOptions, ModelConfig};
 use nanotern::ops::PAGE;
 use nanotern::rng::Rng;
 use nanotern::tokenizer::Tokenizer;
@@ -77,24 +77,23 @@ fn served(dir: &Path) -> ModelFile {
 
 #[test]
 fn served_logits_are_the_trainers() {
-    for (tie, kv_heads, streams) in
-        [true, false].into_iter().flat_map(|t| [4, 2].into_iter().flat_map(move |kv| [1, 2, 4].map(|n| (t, kv, n))))
-    {
+    let plain = [true, false]
+        .into_iter()
+        .flat_map(|t| [4, 2].into_iter().flat_map(move |kv| [1, 2, 4].map(|n| config(t, kv, n))));
+    for config in plain.chain(architectures(&config(false, 2, 1))).chain(architectures(&config(true, 4, 2))) {
         let dir = tempfile::tempdir().unwrap();
-        let trained = train(&config(tie, kv_heads, streams), dir.path());
+        let trained = train(&config, dir.path());
         let file = served(dir.path());
         for (name, backend) in backends().into_iter().filter(|(name, _)| on_gpu(name) || name.contains(&best())) {
             let mut engine = Engine::new(&file, &backend, EngineOptions::default()).unwrap();
-            let chunks: &[usize] = if on_gpu(&name) { &[5, SEQ] } else { &[1, 5, 16, SEQ] };
+            let chunks: &[usize] = if on_gpu(&name) { &[5, SEQ] } else { &[1, 5, 16, 48, SEQ] };
             for chunk in chunks.iter().copied() {
                 let prompt = &ids(0)[..SEQ];
                 let all = pollster::block_on(engine.prompt_logits(prompt, chunk)).unwrap();
                 for (c, logits) in all.iter().enumerate() {
                     let row = ((c + 1) * chunk).min(SEQ) - 1;
                     let want = &trained[row * VOCAB..][..VOCAB];
-                    let case = format!(
-                        "{name}, tied {tie}, {kv_heads} kv heads, {streams} streams, row {row}, chunks of {chunk}"
-                    );
+                    let case = format!("{name}, row {row}, chunks of {chunk}: {config:?}");
                     if on_gpu(&name) {
                         let want: Vec<f64> = want.iter().map(|v| f64::from(*v)).collect();
                         // An activation within float error of a tie may get the neighbouring code.
@@ -105,6 +104,33 @@ fn served_logits_are_the_trainers() {
                 }
             }
         }
+    }
+}
+
+/// A model with a loop is used with fewer passes than it was trained with: as if it had been trained with so many.
+#[test]
+fn fewer_passes_give_the_logits_of_a_shorter_loop() {
+    let of = |times| ModelConfig {
+        looped: Some(LoopOptions { before: 0, shared: 2, times, after: 0 }),
+        ..config(true, 2, 1)
+    };
+    let mut file = random_model(of(3), VOCAB);
+    let logits = |file: &ModelFile| {
+        let mut engine = Engine::new(file, &fastest(), EngineOptions::default()).unwrap();
+        pollster::block_on(engine.prompt_logits(&ids(0)[..9], 9)).unwrap()
+    };
+    let trained = logits(&file);
+    for passes in [1, 2] {
+        file.config = of(3);
+        file.config.set_passes(passes).unwrap();
+        let fewer = logits(&file);
+        assert!(fewer == logits(&ModelFile { config: of(passes), ..file.clone() }) && fewer != trained, "{passes}");
+    }
+    for (mut config, passes, said) in
+        [(of(3), 4, "between 1 and the trained 3"), (of(3), 0, "between"), (config(true, 2, 1), 1, "has no loop")]
+    {
+        let error = config.set_passes(passes).unwrap_err().to_string();
+        assert!(error.contains(said), "{error}");
     }
 }
 

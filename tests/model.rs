@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{backends, fastest, on_gpu, relative, scalar};
+use common::{architectures, backends, fastest, on_gpu, relative, scalar};
 use nanotern::backend::{Backend, Program};
 use nanotern::data::synthetic;
 use nanotern::graph::{DType, Graph, Plan, Section, TensorId};
@@ -30,7 +30,7 @@ fn small() -> ModelConfig {
     }
 }
 
-/// Every combination of streams, head, sub-layer norms and quantisation.
+/// Every combination of streams, head, sub-layer norms and quantisation, and other architectures.
 fn every_option() -> Vec<ModelConfig> {
     let mut list = Vec::new();
     for mhc_streams in [1, 2, 4] {
@@ -41,6 +41,9 @@ fn every_option() -> Vec<ModelConfig> {
                 }
             }
         }
+    }
+    for mhc_streams in [1, 2] {
+        list.extend(architectures(&ModelConfig { mhc_streams, ..small() }));
     }
     list.iter().for_each(|c| c.check().unwrap());
     list
@@ -276,7 +279,8 @@ fn separated_documents_do_not_see_each_other() {
     second.inputs[rows.clone()].copy_from_slice(&first.inputs[rows.clone()]);
     second.targets[rows.clone()].copy_from_slice(&first.targets[rows.clone()]);
     for (name, backend) in backends() {
-        for config in [small(), ModelConfig { mhc_streams: 2, quantize: Quantize::None, kv_heads: 1, ..small() }] {
+        let plain = [small(), ModelConfig { mhc_streams: 2, quantize: Quantize::None, kv_heads: 1, ..small() }];
+        for config in plain.into_iter().chain(architectures(&small())) {
             let mut trainer = trainer(&config, 70, shape(2, 32), &backend);
             let mut results = |separate: bool| {
                 [&first, &second].map(|batch| {
@@ -396,8 +400,10 @@ fn gradients_agree_with_central_differences() {
             };
             let batch = random_batch(shape(2, 8), 40, 3);
             let end = batch.inputs[3];
-            check_gradients(&config, batch.clone());
-            check_gradients(&config, batch.separate(end));
+            for config in architectures(&config).into_iter().chain([config]) {
+                check_gradients(&config, batch.clone());
+                check_gradients(&config, batch.clone().separate(end));
+            }
         }
     }
 }

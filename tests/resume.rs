@@ -66,6 +66,12 @@ fn kill_and_resume_with_optimizer_state_in_fewer_bits() {
 }
 
 #[test]
+fn kill_and_resume_with_a_loop() {
+    let looped = ["before=0", "shared=1", "times=2", "after=0"].map(|key| format!("--set model.loop.{key}"));
+    half_and_half(&format!("{SLOW} {}", looped.join(" ")), "--threads 1");
+}
+
+#[test]
 fn kill_and_resume_with_streams_lion_and_accumulation_on_other_threads() {
     half_and_half(&format!("{SLOW} --grad-accum 2 --set model.mhc_streams=2 --set optim.aux=lion"), "--threads 3");
 }
@@ -74,7 +80,8 @@ fn kill_and_resume_with_streams_lion_and_accumulation_on_other_threads() {
 fn recomputed_layers_give_the_same_weights() {
     let p = Project::new();
     for streams in [1, 4] {
-        let options = format!("--set model.mhc_streams={streams} --set model.layers=2 --total-steps 6");
+        let looped = "--set model.loop={before=1,shared=1,times=2,after=0}";
+        let options = format!("--set model.mhc_streams={streams} --set model.layers=2 {looped} --total-steps 6");
         p.train(&format!("kept{streams}"), &options);
         p.train(&format!("again{streams}"), &format!("{options} --set train.recompute=true"));
         p.assert_same(&format!("kept{streams}"), &format!("again{streams}"));
@@ -350,6 +357,7 @@ const KEYS: &[(&str, &str, Change)] = &[
     ("model.norm_eps", "0.01", Refused),
     ("model.mixers", "[\"attention\"]", Refused),
     ("model.ffns", "[\"gated\"]", Refused),
+    ("model.loop", "{before=0,shared=1,times=2,after=0}", Refused),
     ("data.dataset", "synthetic", Refused),
     ("data.path", "other.txt", Refused),
     // The whole text is then for training.

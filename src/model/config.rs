@@ -1,6 +1,6 @@
 //! What a model is, as a configuration says it, and the presets.
 
-use super::Form;
+use super::{Form, LoopOptions};
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::sync::LazyLock;
@@ -103,6 +103,9 @@ pub struct ModelConfig {
     /// Feed-forwards of the layers, repeated in the same way; an empty list means gated everywhere.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub ffns: Vec<FfnKind>,
+    /// Layers that a token passes several times.
+    #[serde(rename = "loop", skip_serializing_if = "Option::is_none")]
+    pub looped: Option<LoopOptions>,
     /// The options of the mixer of the tests.
     #[cfg(test)]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -130,6 +133,7 @@ impl Default for ModelConfig {
             norm_eps: 1e-6,
             mixers: Vec::new(),
             ffns: Vec::new(),
+            looped: None,
             #[cfg(test)]
             running_mean: None,
         }
@@ -217,6 +221,11 @@ impl ModelConfig {
         self.quantize == Quantize::Ternary
     }
 
+    /// The layers in the order in which a token passes them.
+    pub fn schedule(&self) -> Vec<usize> {
+        self.looped.map_or_else(|| (0..self.layers).collect(), |looped| looped.schedule().collect())
+    }
+
     /// The mixer of layer `i`.
     pub fn mixer(&self, i: usize) -> MixerKind {
         self.mixers.get(i % self.mixers.len().max(1)).copied().unwrap_or(MixerKind::Attention)
@@ -251,12 +260,33 @@ impl ModelConfig {
     pub fn is_bitnet(&self) -> bool {
         let layers =
             (0..self.layers).all(|i| (self.mixer(i), self.ffn_kind(i)) == (MixerKind::Attention, FfnKind::Gated));
-        layers && self.is_ternary() && self.sub_norm && self.tie_embeddings && self.mhc_streams == 1
+        layers
+            && self.looped.is_none()
+            && self.is_ternary()
+            && self.sub_norm
+            && self.tie_embeddings
+            && self.mhc_streams == 1
     }
 
     /// Values of a token in the widest tensor of a layer.
     pub fn widest(&self) -> usize {
         (self.dim * self.mhc_streams).max(self.ffn)
+    }
+
+    /// Lets a token pass the shared layers so many times.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] when there are none, or for more passes than the model was trained with.
+    pub fn set_passes(&mut self, passes: usize) -> Result<()> {
+        match &mut self.looped {
+            Some(looped) if (1..=looped.times).contains(&passes) => looped.times = passes,
+            Some(looped) => {
+                let trained = looped.times;
+                return Err(Error::usage(format!("{passes} passes: between 1 and the trained {trained} are possible")));
+            }
+            None => return Err(Error::usage(format!("{passes} passes: the model has no loop"))),
+        }
+        Ok(())
     }
 
     /// Refuses what cannot be built.
@@ -307,6 +337,9 @@ impl ModelConfig {
             if len > self.layers {
                 return fail(format!("{key} has {len} entries: at most one for each of the {} layers", self.layers));
             }
+        }
+        if let Some(looped) = self.looped {
+            looped.check(self.layers)?;
         }
         if !(self.norm_eps > 0.0 && self.norm_eps < 1.0 && self.rope_theta >= 1.0 && self.rope_theta.is_finite()) {
             return fail(format!("norm_eps = {} or rope_theta = {} is out of range", self.norm_eps, self.rope_theta));

@@ -17,8 +17,8 @@ pub(super) struct Pass<'a> {
     /// (rows): the position of each token in its sequence.
     pub positions: TensorId,
     pub context: Context<'a>,
-    /// Number of the layer, which is that of its state.
-    pub layer: usize,
+    /// Number of its state. A layer that a token passes several times has as many.
+    pub state: usize,
     /// Further losses of the pass. Only training reads them.
     #[cfg_attr(not(test), expect(dead_code, reason = "attention and SwiGLU have no loss of their own"))]
     pub losses: &'a mut Vec<ExtraLoss>,

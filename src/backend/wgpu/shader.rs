@@ -27,6 +27,7 @@ const SHARED: &[(&str, &str)] = &[
     ("product", wgsl!(include_str!("../../../shaders/shared/product.wgsl"))),
     ("quads", wgsl!(include_str!("../../../shaders/shared/quads.wgsl"))),
     ("reduce", wgsl!(include_str!("../../../shaders/shared/reduce.wgsl"))),
+    ("results", wgsl!(include_str!("../../../shaders/shared/results.wgsl"))),
     ("tiles", wgsl!(include_str!("../../../shaders/shared/tiles.wgsl"))),
     ("words", wgsl!(include_str!("../../../shaders/shared/words.wgsl"))),
 ];
