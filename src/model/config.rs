@@ -151,11 +151,21 @@ pub struct Preset {
 }
 
 /// Every preset, smallest first.
-pub static PRESETS: LazyLock<[Preset; 5]> = LazyLock::new(|| {
+pub static PRESETS: LazyLock<[Preset; 6]> = LazyLock::new(|| {
     let tiny = ModelConfig::default;
     [
         Preset { name: "tiny", vocab: 4096, model: tiny() },
         Preset { name: "d20", vocab: 50257, model: ModelConfig { layers: 6, ffn: 768, ..tiny() } },
+        Preset {
+            name: "d20-loop",
+            vocab: 50257,
+            model: ModelConfig {
+                layers: 6,
+                ffn: 768,
+                looped: Some(LoopOptions { before: 1, shared: 4, times: 2, after: 1 }),
+                ..tiny()
+            },
+        },
         Preset {
             name: "nano-125m",
             vocab: 50257,
