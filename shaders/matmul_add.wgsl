@@ -24,7 +24,7 @@ var<private> d_start: u32;
 // Whether this tile is also written as its mirror image.
 var<private> mirrored: bool;
 
-fn problem() -> Problem {
+fn problem(wid: vec3<u32>) -> Problem {
     return Problem(args.m, args.n, args.k, args.batch, true, false, false, false);
 }
 

@@ -25,7 +25,7 @@ var<private> d_start: u32;
 // Whether this tile is also written as its mirror image.
 var<private> mirrored: bool;
 
-fn problem() -> Problem {
+fn problem(wid: vec3<u32>) -> Problem {
     let turned = vec2<bool>(args.a_transposed != 0u, args.b_transposed != 0u);
     return Problem(args.m, args.n, args.k, args.batch, !turned.x, turned.y, args.fast != 0u, false);
 }

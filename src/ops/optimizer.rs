@@ -237,8 +237,14 @@ impl Graph {
     /// # Panics
     /// When the three tensors differ in shape, or in where they lie in those of which they are views.
     pub fn muon_matrices(&self, grad: TensorId, weight: TensorId, momentum: TensorId) -> Vec<MuonMatrix> {
-        let [.., rows, cols] = self.shape(weight)[..] else { panic!("{} is not a matrix", self.tensor(weight).name) };
-        let tensors = [grad, weight, momentum];
+        let [.., rows, _] = self.shape(weight)[..] else { panic!("{} is not a matrix", self.tensor(weight).name) };
+        self.muon_matrices_of([grad, weight, momentum], rows)
+    }
+
+    /// [`Graph::muon_matrices`] of a gradient, a weight and its momentum that are matrices of `rows` rows, one under the other.
+    pub(crate) fn muon_matrices_of(&self, tensors: [TensorId; 3], rows: usize) -> Vec<MuonMatrix> {
+        let [_, weight, _] = tensors;
+        let cols = self.matrix(weight).1;
         let place = |t: TensorId| (self.shape(t), self.shape(self.base(t)), self.first(t));
         assert!(tensors.iter().all(|t| place(*t) == place(weight)), "muon: {}", self.tensor(weight).name);
         let (first, bases) = (self.first(weight), tensors.map(|t| self.base(t)));

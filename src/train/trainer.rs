@@ -52,6 +52,9 @@ impl Batch {
     }
 }
 
+/// A parameter or a part of the optimizers' state: its name, its shape as files have it, and its tensor.
+type Named = (String, Vec<usize>, TensorId);
+
 /// A training step on a device.
 pub struct Trainer {
     /// The graph, and the tensors that the host writes and reads.
@@ -84,8 +87,13 @@ impl Trainer {
         }
     }
 
-    fn params(&self) -> Vec<(String, TensorId)> {
-        self.step.model.params().map(|(weight, param)| (weight.name.clone(), param)).collect()
+    fn params(&self) -> Vec<Named> {
+        self.step.model.params().map(|(weight, id)| (weight.name.clone(), weight.shape.clone(), id)).collect()
+    }
+
+    fn state(&self) -> Vec<Named> {
+        let shape = |id: TensorId| self.step.plan.graph.shape(id).to_vec();
+        self.step.state.iter().map(|(name, id)| (name.clone(), shape(*id), *id)).collect()
     }
 
     /// Reads the parameters. Waits for the device.
@@ -108,7 +116,7 @@ impl Trainer {
     /// When the device fails.
     #[cfg(feature = "native")]
     pub fn optimizer_tensors(&mut self) -> Result<Vec<Array>> {
-        pollster::block_on(self.fetch(self.step.state.clone()))
+        pollster::block_on(self.fetch(self.state()))
     }
 
     /// Names the parameters and the state of optimizers that have a value that is not a finite number. Waits for the device.
@@ -123,10 +131,9 @@ impl Trainer {
         Ok((!named.is_empty()).then(|| if more > 0 { format!("{first}; and {more} more") } else { first }))
     }
 
-    async fn fetch(&mut self, list: Vec<(String, TensorId)>) -> Result<Vec<Array>> {
+    async fn fetch(&mut self, list: Vec<Named>) -> Result<Vec<Array>> {
         let mut tensors = Vec::with_capacity(list.len());
-        for (name, id) in list {
-            let shape = self.step.plan.graph.shape(id).to_vec();
+        for (name, shape, id) in list {
             tensors.push(Array { name, shape, data: self.program.fetch(id).await? });
         }
         Ok(tensors)
@@ -138,7 +145,7 @@ impl Trainer {
     /// [`Error::Usage`] names a tensor that is missing, unknown or of another shape.
     pub fn load(&mut self, model: &[Array], optimizer: &[Array]) -> Result<()> {
         self.set(self.params(), model, "model")?;
-        self.set(self.step.state.clone(), optimizer, "optimizer")
+        self.set(self.state(), optimizer, "optimizer")
     }
 
     /// Sets parameters only; errors as [`Trainer::load`].
@@ -146,15 +153,14 @@ impl Trainer {
         self.set(self.params(), model, "model")
     }
 
-    fn set(&mut self, wanted: Vec<(String, TensorId)>, given: &[Array], what: &str) -> Result<()> {
-        if let Some(extra) = given.iter().find(|t| !wanted.iter().any(|(name, _)| *name == t.name)) {
+    fn set(&mut self, wanted: Vec<Named>, given: &[Array], what: &str) -> Result<()> {
+        if let Some(extra) = given.iter().find(|t| !wanted.iter().any(|(name, ..)| *name == t.name)) {
             return Err(Error::usage(format!(
                 "the {what} has a tensor {} that is unknown to this configuration",
                 extra.name
             )));
         }
-        for (name, id) in wanted {
-            let shape = self.step.plan.graph.shape(id);
+        for (name, shape, id) in wanted {
             let tensor = given.iter().find(|t| t.name == name);
             let tensor = tensor.ok_or_else(|| Error::usage(format!("the {what} lacks the tensor {name}")))?;
             if tensor.shape != shape {
