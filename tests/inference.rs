@@ -10,7 +10,7 @@ use nanotern::checkpoint::{self, Meta};
 use nanotern::eval;
 use nanotern::formats::{Format, ModelFile, TensorData};
 use nanotern::infer::{DEFAULT_CONTEXT, Engine, EngineOptions, FinishReason, Sampling};
-use nanotern::model::ModelConfig;
+use nanotern::model::{ModelConfig, MoeConfig};
 use nanotern::ops::PAGE;
 use nanotern::rng::Rng;
 use nanotern::tokenizer::Tokenizer;
@@ -75,13 +75,24 @@ fn served(dir: &Path) -> ModelFile {
     ModelFile::open(&path).unwrap()
 }
 
+/// Experts in the second layer, one of them for every token.
+fn with_experts(config: ModelConfig) -> ModelConfig {
+    let moe =
+        MoeConfig { experts: 5, active: 2, width: 64, shared: 64, from: 1, bias_rate: 0.01, ..Default::default() };
+    ModelConfig { moe: Some(moe), ..config }
+}
+
 #[test]
 fn served_logits_are_the_trainers() {
-    for (tie, kv_heads, streams) in
-        [true, false].into_iter().flat_map(|t| [4, 2].into_iter().flat_map(move |kv| [1, 2, 4].map(|n| (t, kv, n))))
+    let all =
+        [true, false].into_iter().flat_map(|t| [4, 2].into_iter().flat_map(move |kv| [1, 2, 4].map(|n| (t, kv, n))));
+    for (tie, kv_heads, streams, experts) in all
+        .flat_map(|(tie, kv, n)| [false, true].map(|experts| (tie, kv, n, experts)))
+        .filter(|c| !c.3 || c.0 != (c.1 == 4))
     {
         let dir = tempfile::tempdir().unwrap();
-        let trained = train(&config(tie, kv_heads, streams), dir.path());
+        let plain = config(tie, kv_heads, streams);
+        let trained = train(&if experts { with_experts(plain) } else { plain }, dir.path());
         let file = served(dir.path());
         for (name, backend) in backends().into_iter().filter(|(name, _)| on_gpu(name) || name.contains(&best())) {
             let mut engine = Engine::new(&file, &backend, EngineOptions::default()).unwrap();
@@ -93,7 +104,7 @@ fn served_logits_are_the_trainers() {
                     let row = ((c + 1) * chunk).min(SEQ) - 1;
                     let want = &trained[row * VOCAB..][..VOCAB];
                     let case = format!(
-                        "{name}, tied {tie}, {kv_heads} kv heads, {streams} streams, row {row}, chunks of {chunk}"
+                        "{name}, tied {tie}, {kv_heads} kv heads, {streams} streams, experts {experts}, row {row}, chunks of {chunk}"
                     );
                     if on_gpu(&name) {
                         let want: Vec<f64> = want.iter().map(|v| f64::from(*v)).collect();
@@ -138,7 +149,11 @@ fn together(engine: &mut Engine, prompts: &[Vec<u32>], sampling: &Sampling) -> (
 fn sequences_side_by_side_get_what_they_get_alone() {
     let dir = tempfile::tempdir().unwrap();
     train(&config(true, 2, 2), dir.path());
-    let file = served(dir.path());
+    side_by_side(&served(dir.path()));
+    side_by_side(&random_model(with_experts(config(false, 2, 2)), VOCAB));
+}
+
+fn side_by_side(file: &ModelFile) {
     let prompts: Vec<Vec<u32>> =
         [1, 7, 20, 3, 11, 30].iter().enumerate().map(|(i, n)| ids(i as u64)[..*n].to_vec()).collect();
     let options = EngineOptions { slots: 6, ..EngineOptions::default() };
@@ -152,7 +167,7 @@ fn sequences_side_by_side_get_what_they_get_alone() {
                 repetition_penalty: 1.3,
                 ..Sampling::default()
             };
-            let mut engine = Engine::new(&file, &backend, options).unwrap();
+            let mut engine = Engine::new(file, &backend, options).unwrap();
             let alone: Vec<Vec<u32>> =
                 prompts.iter().map(|p| engine.generate(p, sampling.clone()).unwrap().0).collect();
             assert!(alone.iter().any(|a| a.len() == 12) && alone[0] != alone[1]);
