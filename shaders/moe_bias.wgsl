@@ -1,6 +1,6 @@
 // Balances experts without a loss (Wang et al. 2024, arXiv 2408.15664), one thread for each layer: bias[e] += rate *
 // sign(mean(load) - load[e]), the mean over the experts of a layer. Layers are `stride` elements apart. A skipped step (ctl[1] is
-// not 0) moves no bias. seen[e] += load[e], for whoever reads it.
+// not 0) moves no bias. seen[e] = load[e], for whoever reads it after the next step has begun.
 
 //#import elements
 
@@ -23,7 +23,7 @@ fn element(layer: u32) {
     }
     let mean = sum / f32(args.experts);
     for (var e = start; e < start + args.experts; e++) {
-        seen[e] += load[e];
+        seen[e] = load[e];
         if ctl[1] == 0.0 && mean != load[e] {
             bias[e] += select(-args.rate, args.rate, mean > load[e]);
         }

@@ -763,7 +763,6 @@ fn the_bias_moves_towards_an_equal_load() {
         assert_eq!(trainer.program.read::<f32>(bias).unwrap(), want, "{name}: {load:?}");
         // Who has no chance has no load, and rises.
         trainer.program.write(bias, &[0f32, 0.0, -50.0, 0.0, 50.0]);
-        trainer.program.write(seen, &vec![0f32; 64]);
         trainer.submit(1, 1.0, micro(7)).unwrap();
         let load = trainer.program.read::<f32>(seen).unwrap()[..5].to_vec();
         assert_eq!((load[2], load[4]), (0.0, shape.tokens() as f32), "{name}");
@@ -781,16 +780,32 @@ fn experts_become_balanced() {
         let shape = shape(4, 32);
         let mut trainer = trainer(&config, 256, shape, &fastest());
         let seen = trainer.step.expert_loads.unwrap();
+        let mut load = [0.0; 5];
         for step in 0..120 {
-            if step == 100 {
-                trainer.program.write(seen, &vec![0f32; 64]);
-            }
             trainer.submit(step as u64, 1.0, [text_batch(shape, step)]).unwrap();
+            if step >= 100 {
+                let last = trainer.program.read::<f32>(seen).unwrap();
+                load.iter_mut().zip(last).for_each(|(load, last)| *load += last);
+            }
         }
-        let load = trainer.program.read::<f32>(seen).unwrap()[..5].to_vec();
         5.0 * load.iter().copied().fold(0.0, f32::max) / load.iter().sum::<f32>()
     };
     let [none, bias, loss] = [uneven(0.0, 0.0), uneven(0.02, 0.0), uneven(0.0, 0.1)];
     println!("the largest load, in means: {none:.2}, with the bias {bias:.2}, with the loss {loss:.2}");
     assert!(bias < 1.3 && loss < 1.3 && none > 1.5, "{none}, {bias}, {loss}");
+}
+
+#[test]
+fn muon_takes_each_expert_as_a_matrix_of_its_own() {
+    use cpu_kernels::{Args, ops::muon_momentum::MuonMomentumArgs};
+    let moe = MoeConfig { experts: 5, width: 32, ..MoeConfig::default() };
+    let config = ModelConfig { moe: Some(moe), ..small() };
+    let step = TrainStep::build(&config, 60, shape(1, 32), &OptimConfig::default());
+    let nodes = step.plan.graph.nodes[step.sections.update.nodes()].iter().filter(|n| n.op.name == "muon_momentum");
+    let mut matrices = [0; 2];
+    for MuonMomentumArgs { rows, cols, batch, .. } in nodes.map(|node| Args::from_words(&node.args)) {
+        matrices[usize::from([(32, 64), (64, 32)].contains(&(rows, cols)))] += batch;
+    }
+    // Queries and outputs, and the experts with the keys and values, which have the sides of two heads.
+    assert_eq!(matrices, [2 * 2, 2 * (3 * 5 + 2)]);
 }

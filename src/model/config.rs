@@ -180,7 +180,13 @@ impl Preset {
 }
 
 impl ModelConfig {
-    /// A model of a few kilobytes that runs every op of training, for self-tests.
+    /// Models of a few kilobytes that together run every op of training, for self-tests.
+    pub fn self_tests() -> [Self; 2] {
+        let moe = MoeConfig { experts: 5, width: 64, shared: 32, balance_loss: 0.1, ..MoeConfig::default() };
+        [Self::self_test(), ModelConfig { moe: Some(moe), ..Self::self_test() }]
+    }
+
+    /// One of them, without experts.
     pub fn self_test() -> Self {
         ModelConfig {
             dim: 64,

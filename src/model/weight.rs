@@ -205,6 +205,11 @@ impl<'a> Builder<'a> {
         Builder { g, config, purpose, rope, weights, stacks, stack_of, rows }
     }
 
+    /// Form and initial values of the matrices of a linear layer.
+    fn linear(&self, inputs: usize) -> (Form, Init) {
+        (self.config.linear_form(inputs), Init::Normal(1.0 / (inputs as f32).sqrt()))
+    }
+
     /// Declares a table, or another weight by itself.
     ///
     /// # Panics
@@ -219,7 +224,7 @@ impl<'a> Builder<'a> {
     /// Declares the matrices (outs, inputs) of these names, which have one input, in the form that the configuration gives linear
     /// layers. `name` is that of the set.
     pub fn set<const N: usize>(&mut self, name: &str, matrices: [(String, usize); N], inputs: usize) -> Set<N> {
-        let (form, init) = (self.config.linear_form(inputs), Init::Normal(1.0 / (inputs as f32).sqrt()));
+        let (form, init) = self.linear(inputs);
         let outs: usize = matrices.iter().map(|(_, outs)| outs).sum();
         if self.purpose == Purpose::Decoding {
             self.count(kind(name), outs);
@@ -263,7 +268,7 @@ impl<'a> Builder<'a> {
 
     /// Declares a matrix (outs, inputs) for each of so many experts, in the form that the configuration gives linear layers.
     pub fn experts(&mut self, name: &str, [count, outs, inputs]: [usize; 3]) -> Value {
-        let (form, init) = (self.config.linear_form(inputs), Init::Normal(1.0 / (inputs as f32).sqrt()));
+        let (form, init) = self.linear(inputs);
         let (rows, shape, role) = (count * outs, vec![count, outs, inputs], Role::Matrix);
         if self.purpose != Purpose::Training {
             self.count(kind(name), rows);

@@ -127,8 +127,8 @@ impl Graph {
         self.push(&MOE_TALLY, MoeTallyArgs { experts: experts as u32 }, &[starts, load]);
     }
 
-    /// Moves the bias of each expert by `rate` towards an equal load, unless the step is skipped (Wang et al. 2024), and adds the
-    /// load to `seen`. All three have `experts` elements for each of so many layers, `stride` apart.
+    /// Moves the bias of each expert by `rate` towards an equal load, unless the step is skipped (Wang et al. 2024), and copies
+    /// the load to `seen`. All three have `experts` elements for each of so many layers, `stride` apart.
     pub fn balance(
         &mut self,
         [load, bias, seen]: [TensorId; 3],

@@ -78,7 +78,7 @@ pub struct TrainStep {
     pub control: StepControl,
     /// beta1 and beta2 of AdamW, for its bias corrections.
     pub adamw_betas: [f32; 2],
-    /// (layers with experts, at least experts): the assignments of each expert since the host last set them to zero.
+    /// The assignments of each expert in the last step, `experts` for each layer with experts, at equal distances.
     pub expert_loads: Option<TensorId>,
     /// Optimizer state by name, each f32.
     pub state: Vec<(String, TensorId)>,
@@ -109,8 +109,8 @@ impl TrainStep {
 
         let (begin, ()) = g.section("begin", |g| {
             grads.iter().for_each(|grad| g.fill(*grad, 0.0));
-            g.fill(loss, 0.0);
             experts.iter().for_each(|experts| g.fill(experts.load, 0.0));
+            g.fill(loss, 0.0);
             model.quantize(g);
         });
         let scale = 1.0 / shape.tokens() as f32;
@@ -199,7 +199,7 @@ struct Experts {
     bias: TensorId,
     /// The assignments of this step.
     load: TensorId,
-    /// Those of all steps since the host last read them.
+    /// Those of the last step, until the next one ends.
     seen: TensorId,
     layers: usize,
 }

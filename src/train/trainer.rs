@@ -5,6 +5,8 @@ use super::step::{TrainStep, sorted_rows};
 use crate::backend::{Backend, Program};
 use crate::checkpoint::Array;
 use crate::graph::TensorId;
+#[cfg(feature = "native")]
+use crate::model::Role;
 use crate::ops::{IGNORE, STATS_RING};
 use crate::rng::{Rng, mix};
 use crate::{Error, Result};
@@ -20,6 +22,34 @@ pub struct StepStats {
     /// The step changed nothing, because its loss or norm was not finite or an outlier, or a weight or the optimizer's state
     /// was not finite.
     pub skipped: bool,
+}
+
+/// How a step used the experts of each layer that has some.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ExpertUse {
+    /// The share of the layer's assignments that each expert had; they add up to 1.
+    pub shares: Vec<Vec<f64>>,
+}
+
+impl ExpertUse {
+    /// The entropy of the shares of each layer, in parts of the largest one: 1 where all are equal, 0 where one expert has all.
+    pub fn entropies(&self) -> Vec<f64> {
+        let entropy = |shares: &Vec<f64>| {
+            let sum: f64 = shares.iter().filter(|p| **p > 0.0).map(|p| p * p.recip().ln()).sum();
+            sum / (shares.len() as f64).ln()
+        };
+        self.shares.iter().map(entropy).collect()
+    }
+
+    /// Experts of all layers that had no token.
+    pub fn dead(&self) -> usize {
+        self.shares.iter().flatten().filter(|p| **p == 0.0).count()
+    }
+
+    /// The largest load of an expert, in parts of the mean one.
+    pub fn largest(&self) -> f64 {
+        self.shares.iter().flat_map(|layer| layer.iter().map(|p| p * layer.len() as f64)).fold(0.0, f64::max)
+    }
 }
 
 /// A batch of token windows.
@@ -244,6 +274,24 @@ impl Trainer {
     #[cfg(feature = "native")]
     pub fn stats(&mut self, steps: Range<u64>) -> Result<Vec<StepStats>> {
         pollster::block_on(self.fetch_stats(steps))
+    }
+
+    /// How the last step used experts; `None` in a model without any. Waits for the device.
+    ///
+    /// # Errors
+    /// When the device fails.
+    #[cfg(feature = "native")]
+    pub fn expert_use(&mut self) -> Result<Option<ExpertUse>> {
+        let config = &self.step.model.config;
+        let (Some(moe), Some(loads)) = (&config.moe, self.step.expert_loads) else { return Ok(None) };
+        let (experts, layers) =
+            (moe.experts, self.step.model.weights.iter().filter(|w| w.role == Role::Balance).count());
+        let loads: Vec<f32> = self.program.read(loads)?;
+        let shares = loads.chunks(loads.len() / layers).map(|layer| {
+            let all: f64 = layer[..experts].iter().map(|n| f64::from(*n)).sum();
+            layer[..experts].iter().map(|n| f64::from(*n) / all.max(1.0)).collect()
+        });
+        Ok(Some(ExpertUse { shares: shares.collect() }))
     }
 
     /// Mean cross-entropy of windows, in nats per token. Each batch has as many sequences as a micro-batch. Rows whose target

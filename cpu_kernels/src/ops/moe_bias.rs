@@ -1,6 +1,6 @@
 //! Balances experts without a loss (Wang et al. 2024, arXiv 2408.15664): bias[e] += rate * sign(mean(load) - load[e]), the mean
 //! over the experts of a layer. Layers are `stride` elements apart. A skipped step (ctl[1] is not 0) moves no bias.
-//! seen[e] += load[e], for whoever reads it.
+//! seen[e] = load[e], for whoever reads it after the next step has begun.
 
 use crate::{Call, args};
 
@@ -26,7 +26,7 @@ pub unsafe fn moe_bias(call: &Call<'_>) {
         let load = &load[own.clone()];
         let mean = load.iter().sum::<f32>() / experts as f32;
         for ((load, bias), seen) in load.iter().zip(&mut bias[own.clone()]).zip(&mut seen[own]) {
-            *seen += load;
+            *seen = *load;
             if ctl[1] == 0.0 && mean != *load {
                 *bias += if mean > *load { a.rate } else { -a.rate };
             }
