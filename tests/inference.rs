@@ -3,14 +3,14 @@
 
 mod common;
 
-use common::{backends, fastest, on_gpu, relative, scalar};
+use common::{architectures, backends, fastest, on_gpu, relative, scalar};
 use nanotern::backend::Backend;
 use nanotern::bench::random_model;
 use nanotern::checkpoint::{self, Meta};
 use nanotern::eval;
 use nanotern::formats::{Format, ModelFile, TensorData};
 use nanotern::infer::{DEFAULT_CONTEXT, Engine, EngineOptions, FinishReason, Sampling};
-use nanotern::model::{ModelConfig, MoeConfig};
+use nanotern::model::{LoopOptions, ModelConfig};
 use nanotern::ops::PAGE;
 use nanotern::rng::Rng;
 use nanotern::tokenizer::Tokenizer;
@@ -75,37 +75,25 @@ fn served(dir: &Path) -> ModelFile {
     ModelFile::open(&path).unwrap()
 }
 
-/// Experts in the second layer, one of them for every token.
-fn with_experts(config: ModelConfig) -> ModelConfig {
-    let moe =
-        MoeConfig { experts: 5, active: 2, width: 64, shared: 64, from: 1, bias_rate: 0.01, ..Default::default() };
-    ModelConfig { moe: Some(moe), ..config }
-}
-
 #[test]
 fn served_logits_are_the_trainers() {
-    let all =
-        [true, false].into_iter().flat_map(|t| [4, 2].into_iter().flat_map(move |kv| [1, 2, 4].map(|n| (t, kv, n))));
-    for (tie, kv_heads, streams, experts) in all
-        .flat_map(|(tie, kv, n)| [false, true].map(|experts| (tie, kv, n, experts)))
-        .filter(|c| !c.3 || c.0 != (c.1 == 4))
-    {
+    let plain = [true, false]
+        .into_iter()
+        .flat_map(|t| [4, 2].into_iter().flat_map(move |kv| [1, 2, 4].map(|n| config(t, kv, n))));
+    for config in plain.chain(architectures(&config(false, 2, 1))).chain(architectures(&config(true, 4, 2))) {
         let dir = tempfile::tempdir().unwrap();
-        let plain = config(tie, kv_heads, streams);
-        let trained = train(&if experts { with_experts(plain) } else { plain }, dir.path());
+        let trained = train(&config, dir.path());
         let file = served(dir.path());
         for (name, backend) in backends().into_iter().filter(|(name, _)| on_gpu(name) || name.contains(&best())) {
             let mut engine = Engine::new(&file, &backend, EngineOptions::default()).unwrap();
-            let chunks: &[usize] = if on_gpu(&name) { &[5, SEQ] } else { &[1, 5, 16, SEQ] };
+            let chunks: &[usize] = if on_gpu(&name) { &[5, SEQ] } else { &[1, 5, 16, 48, SEQ] };
             for chunk in chunks.iter().copied() {
                 let prompt = &ids(0)[..SEQ];
                 let all = pollster::block_on(engine.prompt_logits(prompt, chunk)).unwrap();
                 for (c, logits) in all.iter().enumerate() {
                     let row = ((c + 1) * chunk).min(SEQ) - 1;
                     let want = &trained[row * VOCAB..][..VOCAB];
-                    let case = format!(
-                        "{name}, tied {tie}, {kv_heads} kv heads, {streams} streams, experts {experts}, row {row}, chunks of {chunk}"
-                    );
+                    let case = format!("{name}, row {row}, chunks of {chunk}: {config:?}");
                     if on_gpu(&name) {
                         let want: Vec<f64> = want.iter().map(|v| f64::from(*v)).collect();
                         // An activation within float error of a tie may get the neighbouring code.
@@ -116,6 +104,33 @@ fn served_logits_are_the_trainers() {
                 }
             }
         }
+    }
+}
+
+/// A model with a loop is used with fewer passes than it was trained with: as if it had been trained with so many.
+#[test]
+fn fewer_passes_give_the_logits_of_a_shorter_loop() {
+    let of = |times| ModelConfig {
+        looped: Some(LoopOptions { before: 0, shared: 2, times, after: 0 }),
+        ..config(true, 2, 1)
+    };
+    let mut file = random_model(of(3), VOCAB);
+    let logits = |file: &ModelFile| {
+        let mut engine = Engine::new(file, &fastest(), EngineOptions::default()).unwrap();
+        pollster::block_on(engine.prompt_logits(&ids(0)[..9], 9)).unwrap()
+    };
+    let trained = logits(&file);
+    for passes in [1, 2] {
+        file.config = of(3);
+        file.config.set_passes(passes).unwrap();
+        let fewer = logits(&file);
+        assert!(fewer == logits(&ModelFile { config: of(passes), ..file.clone() }) && fewer != trained, "{passes}");
+    }
+    for (mut config, passes, said) in
+        [(of(3), 4, "between 1 and the trained 3"), (of(3), 0, "between"), (config(true, 2, 1), 1, "has no loop")]
+    {
+        let error = config.set_passes(passes).unwrap_err().to_string();
+        assert!(error.contains(said), "{error}");
     }
 }
 
@@ -150,7 +165,8 @@ fn sequences_side_by_side_get_what_they_get_alone() {
     let dir = tempfile::tempdir().unwrap();
     train(&config(true, 2, 2), dir.path());
     side_by_side(&served(dir.path()));
-    side_by_side(&random_model(with_experts(config(false, 2, 2)), VOCAB));
+    let experts = architectures(&config(false, 2, 2)).into_iter().find(|config| config.moe.is_some());
+    side_by_side(&random_model(experts.unwrap(), VOCAB));
 }
 
 fn side_by_side(file: &ModelFile) {

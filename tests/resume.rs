@@ -57,6 +57,12 @@ fn kill_and_resume_equals_running_on() {
 }
 
 #[test]
+fn kill_and_resume_with_a_loop() {
+    let looped = ["before=0", "shared=1", "times=2", "after=0"].map(|key| format!("--set model.loop.{key}"));
+    half_and_half(&format!("{SLOW} {}", looped.join(" ")), "--threads 1");
+}
+
+#[test]
 fn kill_and_resume_with_streams_lion_and_accumulation_on_other_threads() {
     half_and_half(&format!("{SLOW} --grad-accum 2 --set model.mhc_streams=2 --set optim.aux=lion"), "--threads 3");
 }
@@ -73,11 +79,13 @@ fn kill_and_resume_with_experts() {
 #[test]
 fn recomputed_layers_give_the_same_weights() {
     let p = Project::new();
-    for (name, more) in [("1", ""), ("4", ""), ("2", "--set model.moe.experts=4 --set model.moe.balance_loss=0.1")] {
-        let options = format!("--set model.mhc_streams={name} --set model.layers=2 --total-steps 6 {more}");
-        p.train(&format!("kept{name}"), &options);
-        p.train(&format!("again{name}"), &format!("{options} --set train.recompute=true"));
-        p.assert_same(&format!("kept{name}"), &format!("again{name}"));
+    let looped = "--set model.loop={before=1,shared=1,times=2,after=0}";
+    let experts = "--set model.moe.experts=4 --set model.moe.balance_loss=0.1";
+    for (streams, more) in [(1, looped), (4, looped), (2, experts)] {
+        let options = format!("--set model.mhc_streams={streams} --set model.layers=2 {more} --total-steps 6");
+        p.train(&format!("kept{streams}"), &options);
+        p.train(&format!("again{streams}"), &format!("{options} --set train.recompute=true"));
+        p.assert_same(&format!("kept{streams}"), &format!("again{streams}"));
     }
 }
 
@@ -350,7 +358,8 @@ const KEYS: &[(&str, &str, Change)] = &[
     ("model.norm_eps", "0.01", Refused),
     ("model.mixers", "[\"attention\"]", Refused),
     ("model.ffns", "[\"gated\"]", Refused),
-    ("model.moe.experts", "4", Refused),
+    ("model.loop", "{before=0,shared=1,times=2,after=0}", Refused),
+    ("model.moe", "{experts=4}", Refused),
     ("data.dataset", "synthetic", Refused),
     ("data.path", "other.txt", Refused),
     // The whole text is then for training.
@@ -397,10 +406,7 @@ fn keys(section: &str) -> Vec<String> {
 
 #[test]
 fn every_key_at_resume() {
-    let sections = ["model", "model.moe", "data", "train", "optim"];
-    let mut all: BTreeSet<String> = sections.iter().flat_map(|section| keys(section)).collect();
-    // A run without experts gets some with any of their keys, of which one is tried.
-    all.retain(|key| !key.starts_with("model.moe") || key == "model.moe.experts");
+    let all: BTreeSet<String> = ["model", "data", "train", "optim"].iter().flat_map(|section| keys(section)).collect();
     let listed: BTreeSet<String> = KEYS.iter().map(|(key, ..)| key.to_string()).collect();
     assert_eq!(listed, all, "keys of this test and keys of the configuration");
 

@@ -1,5 +1,5 @@
 // `matmul` on the tensor cores of sm_80 and above. What includes this names the kernel PRODUCT, its second pass FINISH, and says
-// by A_ALONG and B_ALONG how the factors lie: whether k is along their rows.
+// by A_ALONG and B_ALONG how the factors lie (whether k is along their rows), and by FLOAT_TERMS how many f16 a float becomes.
 
 struct Args {
     unsigned m, n, k, batch, a_transposed, b_transposed, symmetric, a_offset, b_offset, d_offset;
@@ -24,8 +24,8 @@ extern "C" __global__ void __launch_bounds__(256, 1) PRODUCT(
     if (!product::is_computed(args, place)) return;
     a += args.a_offset + place.matrix * args.m * args.k;
     b += args.b_offset + place.matrix * args.k * args.n;
-    product::multiply(product::Floats<A_ALONG>(a, A_ALONG ? args.k : args.m, place.row, args.m, place.end),
-                      product::Floats<B_ALONG>(b, B_ALONG ? args.k : args.n, place.col, args.n, place.end), place,
+    product::multiply(product::Floats<A_ALONG, FLOAT_TERMS>(a, A_ALONG ? args.k : args.m, place.row, args.m, place.end),
+                      product::Floats<B_ALONG, FLOAT_TERMS>(b, B_ALONG ? args.k : args.n, place.col, args.n, place.end), place,
                       product::result(args, place, d), scratch);
 }
 
@@ -36,7 +36,3 @@ extern "C" __global__ void __launch_bounds__(256) FINISH(
     if (product::is_computed(args, place)) product::add_parts(place, product::result(args, place, d), scratch);
 }
 
-#undef PRODUCT
-#undef FINISH
-#undef A_ALONG
-#undef B_ALONG

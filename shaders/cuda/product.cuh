@@ -1,6 +1,7 @@
 // Matrix products (m, k) x (k, n) of floats on f16 tensor cores.
 //
 // A product of pairs is high high + high low + low high, and one with a factor that is exact in f16 is high exact + low exact.
+// With one term of each float, results are those of floats that are rounded to 11 significant bits.
 // A block has a power of two for each factor. Where a step holds a value that exceeds it, the block takes another one, and
 // scales what it has summed up.
 // Tensor cores round sums towards zero (Fasi et al. 2021, "Numerical behavior of NVIDIA tensor cores"), so one step's sums are
@@ -58,7 +59,7 @@ inline unsigned largest_of_block(unsigned own) {
 // A factor of floats, held as `N` f16 each. Element (i, k) is at `from[i * pitch + k]`, or at `from[k * pitch + i]` across; those
 // below `side` and `end` exist. `WIDE` promises that four neighbours are aligned. With `STEPS`, across, each is multiplied by
 // `steps[start + k]`.
-template <bool ALONG, bool WIDE = false, bool STEPS = false, unsigned N = 2> struct Floats : Tile<ALONG> {
+template <bool ALONG, unsigned N, bool WIDE = false, bool STEPS = false> struct Floats : Tile<ALONG> {
     typedef Tile<ALONG> T;
     static constexpr unsigned TERMS = N;
     const float *from, *steps;

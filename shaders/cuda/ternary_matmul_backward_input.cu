@@ -1,4 +1,5 @@
 // `ternary_matmul_backward_input` on the tensor cores of sm_80 and above. A code times its scale is exact in f16, as scales are.
+// A float of dy becomes FLOAT_TERMS f16.
 
 struct Args {
     unsigned rows, outs, dim, group, x_row;
@@ -55,15 +56,15 @@ inline Result result(const Args& args, float* dx) {
 
 }  // namespace product
 
-extern "C" __global__ void __launch_bounds__(256, 1) ternary_matmul_backward_input_tensor(
+extern "C" __global__ void __launch_bounds__(256, 1) PRODUCT(
     Args args, const float* dy, unsigned long long, const unsigned* codes, unsigned long long, const float* scales,
     unsigned long long, float* dx, unsigned long long, float* scratch, unsigned long long) {
     const product::Place place(1, args.outs);
-    product::multiply(product::Floats<true, true>(dy, args.outs, place.row, args.rows, place.end),
+    product::multiply(product::Floats<true, FLOAT_TERMS, true>(dy, args.outs, place.row, args.rows, place.end),
                       product::Weights(codes, scales, args, place.col), place, product::result(args, dx), scratch);
 }
 
-extern "C" __global__ void __launch_bounds__(256) ternary_matmul_backward_input_tensor_finish(
+extern "C" __global__ void __launch_bounds__(256) FINISH(
     Args args, const float*, unsigned long long, const unsigned*, unsigned long long, const float*, unsigned long long,
     float* dx, unsigned long long, const float* scratch, unsigned long long) {
     product::add_parts(product::Place(1, args.outs), product::result(args, dx), scratch);

@@ -1,4 +1,5 @@
-// `ternary_matmul_backward_weight` on the tensor cores of sm_80 and above: dw += (step * dy)^T xq, whose int8 are exact in f16.
+// `ternary_matmul_backward_weight` on the tensor cores of sm_80 and above: dw += (step * dy)^T xq, whose int8 are exact in
+// f16. A float of dy becomes FLOAT_TERMS f16.
 
 struct Args {
     unsigned rows, outs, dim, x_row;
@@ -30,16 +31,16 @@ inline Result result(const Args& args, float* dw) { return {dw, dw, args.outs, a
 
 }  // namespace product
 
-extern "C" __global__ void __launch_bounds__(256, 1) ternary_matmul_backward_weight_tensor(
+extern "C" __global__ void __launch_bounds__(256, 1) PRODUCT(
     Args args, const float* dy, unsigned long long, const signed char* xq, unsigned long long, const float* step,
     unsigned long long, float* dw, unsigned long long, float* scratch, unsigned long long) {
     const product::Place place(1, args.rows);
-    const product::Floats<false, true, true> left(dy, args.outs, place.row, args.outs, place.end, step, args.x_row);
+    const product::Floats<false, FLOAT_TERMS, true, true> left(dy, args.outs, place.row, args.outs, place.end, step, args.x_row);
     const product::Activations right(xq, args.dim, place.col, place.end, args.x_row);
     product::multiply(left, right, place, product::result(args, dw), scratch);
 }
 
-extern "C" __global__ void __launch_bounds__(256) ternary_matmul_backward_weight_tensor_finish(
+extern "C" __global__ void __launch_bounds__(256) FINISH(
     Args args, const float*, unsigned long long, const signed char*, unsigned long long, const float*, unsigned long long,
     float* dw, unsigned long long, const float* scratch, unsigned long long) {
     product::add_parts(product::Place(1, args.rows), product::result(args, dw), scratch);

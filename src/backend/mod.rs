@@ -59,7 +59,7 @@ impl Backend {
             Backend::Cpu(_) => false,
             Backend::Wgpu(wgpu) => wgpu.has_matrices(),
             #[cfg(feature = "cuda")]
-            Backend::Cuda(_) => false,
+            Backend::Cuda(cuda) => cuda.has_matrices(),
         }
     }
 

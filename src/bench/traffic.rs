@@ -204,6 +204,8 @@ pub fn least_bytes(config: &Config, vocab: usize) -> u64 {
     let [dim, kv, ffn, vocab, layers, streams] =
         [c.dim, c.kv_heads * c.head_dim(), c.ffn, vocab, c.layers, c.mhc_streams].map(|n| n as u64);
     let floats = |n: u64| 4 * n;
+    // Layers, each as often as a token passes it.
+    let passes = c.schedule().len() as u64;
     // A matrix as products read it, and its input.
     let weight = |outs: u64, inputs: u64| {
         let scales = floats(outs * inputs / c.group(inputs as usize) as u64);
@@ -231,8 +233,8 @@ pub fn least_bytes(config: &Config, vocab: usize) -> u64 {
     let attention = floats(rows * (qkv + dim));
     let attention_gradient = floats(rows * (2 * qkv + 2 * dim));
     let (gated, gated_gradient) = (floats(rows * 3 * ffn), floats(rows * 5 * ffn));
-    let forward = layers * (products + norms + mixing + attention + gated);
-    let backward = layers * (gradients + norm_gradients + mixing_gradients + attention_gradient + gated_gradient);
+    let forward = passes * (products + norms + mixing + attention + gated);
+    let backward = passes * (gradients + norm_gradients + mixing_gradients + attention_gradient + gated_gradient);
     let table = floats(vocab * dim);
     let head = floats(rows * (3 * dim + 6 * vocab)) + 3 * table;
     let ends = floats(rows * dim * (2 + 3 + 5)) + head;

@@ -21,6 +21,9 @@ pub struct ModelArgs {
     // NANOTERN_TOKENIZER belongs to `train`, where it may also be `bpe` or `bytes`.
     #[arg(long, value_name = "FILE")]
     tokenizer: Option<PathBuf>,
+    /// Times that a token passes the shared layers of a model with a loop, at most as many as in training; by default as many.
+    #[arg(long, value_name = "TIMES", env = "NANOTERN_PASSES")]
+    passes: Option<usize>,
     /// If the newest checkpoint of the run cannot be read, use an older one.
     #[arg(long)]
     allow_older: bool,
@@ -84,6 +87,9 @@ impl ModelArgs {
         }
         if let Some(path) = &self.tokenizer {
             file.set_tokenizer(&Tokenizer::load(path)?).map_err(|what| Error::invalid(path, what))?;
+        }
+        if let Some(passes) = self.passes {
+            file.config.set_passes(passes)?;
         }
         if file.text.add_eos {
             say(

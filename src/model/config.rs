@@ -1,6 +1,6 @@
 //! What a model is, as a configuration says it, and the presets.
 
-use super::{Form, MoeConfig};
+use super::{Form, LoopOptions, MoeConfig};
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::sync::LazyLock;
@@ -109,6 +109,9 @@ pub struct ModelConfig {
     /// The experts of layers that have some.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub moe: Option<MoeConfig>,
+    /// Layers that a token passes several times.
+    #[serde(rename = "loop", skip_serializing_if = "Option::is_none")]
+    pub looped: Option<LoopOptions>,
     /// The options of the mixer of the tests.
     #[cfg(test)]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -137,6 +140,7 @@ impl Default for ModelConfig {
             mixers: Vec::new(),
             ffns: Vec::new(),
             moe: None,
+            looped: None,
             #[cfg(test)]
             running_mean: None,
         }
@@ -216,6 +220,11 @@ impl ModelConfig {
         self.quantize == Quantize::Ternary
     }
 
+    /// The layers in the order in which a token passes them.
+    pub fn schedule(&self) -> Vec<usize> {
+        self.looped.map_or_else(|| (0..self.layers).collect(), |looped| looped.schedule().collect())
+    }
+
     /// The mixer of layer `i`.
     pub fn mixer(&self, i: usize) -> MixerKind {
         self.mixers.get(i % self.mixers.len().max(1)).copied().unwrap_or(MixerKind::Attention)
@@ -254,13 +263,34 @@ impl ModelConfig {
     pub fn is_bitnet(&self) -> bool {
         let layers =
             (0..self.layers).all(|i| (self.mixer(i), self.ffn_kind(i)) == (MixerKind::Attention, FfnKind::Gated));
-        layers && self.is_ternary() && self.sub_norm && self.tie_embeddings && self.mhc_streams == 1
+        layers
+            && self.looped.is_none()
+            && self.is_ternary()
+            && self.sub_norm
+            && self.tie_embeddings
+            && self.mhc_streams == 1
     }
 
     /// Values of a token in the widest tensor of a layer.
     pub fn widest(&self) -> usize {
         let experts = self.moe.as_ref().map_or(0, |moe| moe.active * moe.width(self.ffn).max(self.dim));
         (self.dim * self.mhc_streams).max(self.ffn).max(experts)
+    }
+
+    /// Lets a token pass the shared layers so many times.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] when there are none, or for more passes than the model was trained with.
+    pub fn set_passes(&mut self, passes: usize) -> Result<()> {
+        match &mut self.looped {
+            Some(looped) if (1..=looped.times).contains(&passes) => looped.times = passes,
+            Some(looped) => {
+                let trained = looped.times;
+                return Err(Error::usage(format!("{passes} passes: between 1 and the trained {trained} are possible")));
+            }
+            None => return Err(Error::usage(format!("{passes} passes: the model has no loop"))),
+        }
+        Ok(())
     }
 
     /// Refuses what cannot be built.
@@ -325,6 +355,9 @@ impl ModelConfig {
                 return fail(format!("moe.from = {}: ffns already says which layers have experts", moe.from));
             }
             _ => {}
+        }
+        if let Some(looped) = self.looped {
+            looped.check(self.layers)?;
         }
         if !(self.norm_eps > 0.0 && self.norm_eps < 1.0 && self.rope_theta >= 1.0 && self.rope_theta.is_finite()) {
             return fail(format!("norm_eps = {} or rope_theta = {} is out of range", self.norm_eps, self.rope_theta));

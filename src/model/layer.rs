@@ -18,8 +18,8 @@ pub(super) struct Pass<'a> {
     /// (rows): the position of each token in its sequence.
     pub positions: TensorId,
     pub context: Context<'a>,
-    /// Number of the layer, which is that of its state.
-    pub layer: usize,
+    /// Number of its state. A layer that a token passes several times has as many.
+    pub state: usize,
     /// Further losses of the pass. Only training reads them.
     pub losses: &'a mut Vec<ExtraLoss>,
     /// How the rows of a batch are divided among experts. Only training reads them.

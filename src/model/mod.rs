@@ -9,6 +9,7 @@ mod ffn;
 mod init;
 mod layer;
 mod linear;
+mod loops;
 mod moe;
 mod residual;
 #[cfg(test)]
@@ -25,6 +26,7 @@ use weight::{Builder, Purpose};
 
 pub use config::{Embeddings, FfnKind, MixerKind, ModelConfig, PRESETS, Preset, Quantize};
 pub use init::Init;
+pub use loops::LoopOptions;
 pub use moe::MoeConfig;
 pub use residual::mixing_params;
 pub use state::{Context, State};
@@ -162,11 +164,17 @@ impl Model {
         self.weights.iter().map(|weight| weight.active(&self.config)).sum()
     }
 
-    /// Memory for `slots` sequences of at most `context` tokens each, layer by layer, with a single page at first.
+    /// The layers in the order in which a token passes them.
+    fn passed(&self) -> impl Iterator<Item = &Layer> {
+        self.config.schedule().into_iter().map(|i| &self.layers[i])
+    }
+
+    /// Memory for `slots` sequences of at most `context` tokens each, for each time that a token passes a layer, with a single page
+    /// at first.
     pub fn state(&self, g: &mut Graph, slots: usize, context: usize) -> State {
         let pages = g.persistent("pages", &[slots, context.div_ceil(PAGE)], DType::U32);
-        let layers = self.layers.iter().enumerate();
-        State { pages, layers: layers.map(|(i, layer)| layer.state(g, &format!("cache.{i}"), pages)).collect() }
+        let passed = self.passed().enumerate();
+        State { pages, layers: passed.map(|(i, layer)| layer.state(g, &format!("cache.{i}"), pages)).collect() }
     }
 
     /// Appends the rounding of every weight from its parameter. It must run after parameters changed and before a forward
@@ -197,10 +205,10 @@ impl Model {
     ) -> (TensorId, Extras) {
         let mut extras = Extras::default();
         let mut x = residual::open(g, embedded, &self.config);
-        for (i, layer) in self.layers.iter().enumerate() {
+        for (i, layer) in self.passed().enumerate() {
             let Inputs { positions, context, .. } = *inputs;
             let Extras { losses, loads } = &mut extras;
-            let mut pass = Pass { positions, context, layer: i, losses, loads };
+            let mut pass = Pass { positions, context, state: i, losses, loads };
             let mut build = |g: &mut Graph| layer.forward(g, x, &mut pass);
             x = if recompute { g.recompute(build) } else { build(g) };
         }

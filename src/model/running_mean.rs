@@ -48,7 +48,7 @@ impl RunningMean {
         let (rows, dim) = g.matrix(v);
         let (slots, sum, seq) = match pass.context {
             Context::Cached { slots, state } => {
-                let LayerState::RunningMean(sum) = &state.layers[pass.layer] else { unreachable!("its own state") };
+                let LayerState::RunningMean(sum) = &state.layers[pass.state] else { unreachable!("its own state") };
                 (slots, *sum, 0)
             }
             Context::Batch(batch) => (pass.positions, g.temp("sum", &[batch, dim], DType::F32), rows / batch),

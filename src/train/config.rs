@@ -293,10 +293,9 @@ fn absolute(base: &Path, path: &Path) -> Result<PathBuf> {
 fn set(table: &mut toml::Table, path: &str, value: toml::Value) -> Result<()> {
     let bad = || Error::usage(format!("{path}: a configuration key is written section.key"));
     let (sections, key) = path.rsplit_once('.').ok_or_else(bad)?;
-    let section = sections.split('.').try_fold(table, |table, name| {
-        let section = table.entry(name).or_insert_with(|| toml::Value::Table(toml::Table::new()));
-        section.as_table_mut().ok_or_else(bad)
-    })?;
-    section.insert(key.to_string(), value);
+    let section = sections.split('.').try_fold(table, |table, section| {
+        table.entry(section).or_insert_with(|| toml::Value::Table(toml::Table::new())).as_table_mut()
+    });
+    section.ok_or_else(bad)?.insert(key.to_string(), value);
     Ok(())
 }

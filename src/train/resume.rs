@@ -29,8 +29,9 @@ const CLASSES: &[(Class, &[&str])] = &[
     (Class::Function, &[
         "model.dim", "model.layers", "model.heads", "model.kv_heads", "model.ffn", "model.seq_len", "model.group_size",
         "model.mhc_streams", "model.sub_norm", "model.tie_embeddings", "model.quantize", "model.embeddings",
-        "model.ternary_head", "model.rope_theta", "model.norm_eps", "model.mixers", "model.ffns", "model.moe.experts",
-        "model.moe.active", "model.moe.width", "model.moe.shared", "model.moe.from",
+        "model.ternary_head", "model.rope_theta", "model.norm_eps", "model.mixers", "model.ffns", "model.loop.before",
+        "model.loop.shared", "model.loop.times", "model.loop.after", "model.moe.experts", "model.moe.active",
+        "model.moe.width", "model.moe.shared", "model.moe.from",
         "data.separate_documents", "train.seed", "optim.aux",
     ]),
     (Class::Corpus, &[
@@ -221,10 +222,11 @@ mod tests {
 
     #[test]
     fn every_key_has_one_class() {
-        let sections = ["model", "model.moe", "data", "train", "optim"];
+        let sections = ["model", "model.loop", "model.moe", "data", "train", "optim"];
         let all: Vec<String> = sections.iter().flat_map(|section| keys(section)).collect();
         assert!(all.len() > 40, "{all:?}");
-        for key in all.iter().filter(|key| !["model.running_mean", "model.moe"].contains(&key.as_str())) {
+        let sections = ["model.running_mean", "model.loop", "model.moe"];
+        for key in all.iter().filter(|key| !sections.contains(&key.as_str())) {
             let classes = CLASSES.iter().flat_map(|(_, keys)| *keys).filter(|k| *k == key).count();
             assert_eq!(classes, 1, "classes of {key}");
         }

@@ -9,6 +9,7 @@ pub mod sampling;
 pub mod server;
 
 use nanotern::backend::{Backend, Cpu, Level, Wgpu, adapters};
+use nanotern::model::{LoopOptions, ModelConfig, MoeConfig};
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::Path;
@@ -22,6 +23,21 @@ pub fn has_adapter() -> bool {
         let _ = writeln!(std::io::stderr(), "NOT TESTED on wgpu: this machine has no adapter");
     }
     found
+}
+
+/// Models of other architectures than a plain transformer of two layers or more, made from one.
+pub fn architectures(plain: &ModelConfig) -> Vec<ModelConfig> {
+    let looped = |before, shared, times| {
+        let after = plain.layers - before - shared;
+        ModelConfig { looped: Some(LoopOptions { before, shared, times, after }), ..plain.clone() }
+    };
+    let moe = MoeConfig { experts: 5, active: 2, width: 64, shared: 32, from: 1, ..MoeConfig::default() };
+    let one = MoeConfig { experts: 3, active: 1, ..MoeConfig::default() };
+    let experts = ModelConfig { moe: Some(moe), ..plain.clone() };
+    let passed_again = ModelConfig { moe: Some(one), ..looped(1, 1, 2) };
+    let list = vec![looped(1, 1, 2), looped(0, plain.layers, 3), experts, passed_again];
+    list.iter().for_each(|config| config.check().unwrap());
+    list
 }
 
 /// The most memory that a process held so far without its executable, in KiB; 0 if it has ended or the system does not tell.

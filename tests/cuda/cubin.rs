@@ -116,7 +116,7 @@ pub struct Loop {
     pub code: Range<usize>,
     /// Multiply-adds of f32 among them.
     pub multiply_adds: usize,
-    /// On its best way: most products of tiles on tensor cores, then fewest instructions.
+    /// On its best way: most products of tiles on tensor cores, then most multiply-adds, then fewest instructions.
     pub way: Way,
 }
 
@@ -125,6 +125,9 @@ pub struct Loop {
 pub struct Way {
     /// Products of tiles on tensor cores.
     pub products: usize,
+    /// Multiply-adds of f32.
+    pub multiply_adds: usize,
+    /// Those of inner loops count once.
     pub instructions: usize,
 }
 
@@ -173,14 +176,16 @@ impl Code {
 
     /// The best way through a loop, which goes forward. None where its end cannot be reached.
     fn way(&self, code: &Range<usize>) -> Option<Way> {
-        // Most products, then fewest instructions, before each instruction.
-        let mut best: Vec<Option<(usize, isize)>> = vec![None; code.len()];
-        best[0] = Some((0, 0));
+        // Most products, then most multiply-adds, then fewest instructions, before each instruction.
+        let mut best: Vec<Option<(usize, usize, isize)>> = vec![None; code.len()];
+        best[0] = Some((0, 0, 0));
         for i in code.clone() {
-            let Some((products, less)) = best[i - code.start] else { continue };
-            let here = (products + usize::from(TENSOR.contains(&self.operation(i))), less - 1);
+            let Some((products, multiply_adds, less)) = best[i - code.start] else { continue };
+            let products = products + usize::from(TENSOR.contains(&self.operation(i)));
+            let multiply_adds = multiply_adds + usize::from(self.operation(i) == MULTIPLY_ADD);
+            let here = (products, multiply_adds, less - 1);
             if i + 1 == code.end {
-                return Some(Way { products: here.0, instructions: here.1.unsigned_abs() });
+                return Some(Way { products, multiply_adds, instructions: here.2.unsigned_abs() });
             }
             let branch = self.target(i).filter(|to| !self.is_for_diverged(i) && (i + 1..code.end).contains(to));
             for next in self.falls_through(i).then_some(i + 1).into_iter().chain(branch) {

@@ -20,6 +20,7 @@ use nanotern::backend::cuda::{Entry, Kernel, NATIVE, Native, NativePass, compile
 use nanotern::backend::{Options, open, shader_source};
 use nanotern::graph::{Op, Pass};
 use nanotern::ops::TABLE;
+use std::collections::HashMap;
 use std::io::Write;
 
 fn kernel(op: &Op) -> Kernel {
@@ -85,17 +86,21 @@ const PRODUCTS: [(&str, f64); 7] = [
 ];
 /// Multiply-adds of such a loop, at least.
 const UNROLLED: usize = 128;
+/// Multiply-adds of a thread in a step of a matrix product, and their least share of its instructions on the shortest way.
+const STEP: (usize, f64) = (1024, 0.8);
 /// Most instructions for each product of tiles in a loop of tensor cores: while one product runs, so many can be issued.
 const SLOTS: f64 = 6.0;
 /// The same of a loop of so many products: a group of 64 weights, whose sums are added up after every step.
 const SHORT_GROUP: (usize, f64) = (32, 9.5);
+/// With one term of each float a step has so few products that bringing it takes longer: most of the instructions with two.
+const FAST: f64 = 0.8;
 
 #[test]
 fn no_kernel_spills_and_products_multiply() {
     if !nvrtc() {
         return;
     }
-    let mut failures = Vec::new();
+    let (mut failures, mut steps) = (Vec::new(), HashMap::new());
     for (arch, capability) in [("sm_80", (8, 0)), ("sm_89", (8, 9)), ("sm_90", (9, 0))] {
         for (name, image) in compile_all(arch, capability) {
             let needs = cubin::needs(&image);
@@ -110,20 +115,47 @@ fn no_kernel_spills_and_products_multiply() {
                 let products = loops.iter().filter(inner).filter(|l| l.multiply_adds >= UNROLLED);
                 let (all, wanted) = products.fold((0, 0), |(all, n), l| (all + l.code.len(), n + l.multiply_adds));
                 let share = wanted as f64 / all as f64;
+                println!("{arch} {name}: {:.1} % of the innermost loops are multiply-adds", 100.0 * share);
                 if share.is_nan() || share < *least {
                     failures.push(format!("for {arch}: {share:.3} of the innermost loops of {name} are multiply-adds"));
+                }
+            }
+            for l in
+                loops.iter().filter(inner).filter(|l| PRODUCTS.contains(&(name, 0.85)) && l.multiply_adds >= UNROLLED)
+            {
+                let step = loops.iter().filter(|outer| l.is_within(outer)).min_by_key(|outer| outer.code.len());
+                let once = step.expect("a product has steps").way.instructions;
+                let share = STEP.0 as f64 / (once + (STEP.0 / l.multiply_adds - 1) * l.code.len()) as f64;
+                println!("{arch} {}: {:.1} % of a step", l.function, 100.0 * share);
+                if share < STEP.1 {
+                    failures.push(format!("for {arch}: {share:.3} of a step of {} are multiply-adds", l.function));
                 }
             }
             let tensor = cubin::tensor_loops(&loops);
             assert_eq!(is_native, !tensor.is_empty(), "{name} for {arch}: {loops:?}");
             for l in tensor {
-                let cubin::Way { products, instructions } = l.way;
+                let cubin::Way { products, instructions, .. } = l.way;
                 let slots = instructions as f64 / products as f64;
-                println!("{arch} {}: {instructions} instructions for {products} products, {slots:.2} each", l.function);
+                let registers = needs.iter().map(|n| n.registers).max().expect("there are functions");
+                println!(
+                    "{arch} {}: {instructions} instructions for {products} products, {slots:.2} each; {registers} registers",
+                    l.function
+                );
+                steps.insert((arch, l.function.clone()), instructions as f64);
+                if l.function.ends_with("_fast") {
+                    continue;
+                }
                 if slots > if products == SHORT_GROUP.0 { SHORT_GROUP.1 } else { SLOTS } {
                     failures.push(format!("for {arch}: {slots:.2} instructions a product: {l:?}"));
                 }
             }
+        }
+    }
+    for ((arch, name), fast) in &steps {
+        let Some(exact) = name.strip_suffix("_fast") else { continue };
+        let share = fast / steps[&(*arch, exact.to_string())];
+        if share > FAST {
+            failures.push(format!("for {arch}: {name} has {share:.2} of the instructions of {exact}"));
         }
     }
     assert!(failures.is_empty(), "{}", failures.join("\n"));

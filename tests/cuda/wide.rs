@@ -50,8 +50,9 @@ pub fn all() -> Vec<Case> {
     let normal: Size = |_, _| 1.0;
     for (name, size) in SIZES {
         let (m, n, k) = (40, 24, 700);
-        for (a_transposed, b_transposed) in [(0, 0), (1, 0), (0, 1)] {
-            let args = matmul::MatmulArgs { m, n, k, a_transposed, b_transposed, ..Default::default() };
+        let layouts = [(0, 0), (1, 0), (0, 1)];
+        for ((a_transposed, b_transposed), fast) in layouts.into_iter().flat_map(|of| [(of, 0), (of, 1)]) {
+            let args = matmul::MatmulArgs { m, n, k, a_transposed, b_transposed, fast, ..Default::default() };
             for sides in [[size, normal], [normal, size], [size, size]] {
                 let a = if a_transposed == 0 { [m, k] } else { [k, m] };
                 let b = if b_transposed == 0 { [k, n] } else { [n, k] };
@@ -67,28 +68,32 @@ pub fn all() -> Vec<Case> {
         let (rows, outs, dim, group) = (40, 700, 96, 32);
         let codes = bytes(r, outs * 32, |r| (0..4).fold(0, |byte, i| byte | (r.below(3) as u8) << (2 * i)));
         let scales = Data::F32((0..outs * dim / group).map(|_| f16::from_f32(0.1 * r.f32()).to_f32()).collect());
-        let args = ternary_matmul_backward_input::TernaryMatmulBackwardInputArgs {
-            rows,
-            outs,
-            dim,
-            group,
-            x_row: 0,
-            beta: 0.0,
-            first: 0,
-            second: 0,
-            fast: 0,
-        };
-        let dy = matrix(r, [rows, outs], size, false);
-        cases.push(case(&ops::TERNARY_MATMUL_BACKWARD_INPUT, args, name, vec![dy, codes, scales, out(rows * dim)]));
+        for fast in 0..2 {
+            let args = ternary_matmul_backward_input::TernaryMatmulBackwardInputArgs {
+                rows,
+                outs,
+                dim,
+                group,
+                x_row: 0,
+                beta: 0.0,
+                first: 0,
+                second: 0,
+                fast,
+            };
+            let data = vec![matrix(r, [rows, outs], size, false), codes.clone(), scales.clone(), out(rows * dim)];
+            cases.push(case(&ops::TERNARY_MATMUL_BACKWARD_INPUT, args, name, data));
+        }
 
         let (rows, outs, dim) = (700, 40, 96);
-        let args =
-            ternary_matmul_backward_weight::TernaryMatmulBackwardWeightArgs { rows, outs, dim, x_row: 0, fast: 0 };
-        let (dy, xq) =
-            (matrix(r, [rows, outs], size, true), bytes(r, rows * dim, |r| (r.below(255) as i16 - 127) as i8 as u8));
-        let step = Data::F32((0..rows).map(|_| 0.01 * (3.0 * r.normal()).exp()).collect());
-        let dw = Data::F32(vec![0.0; (outs * dim) as usize]);
-        cases.push(case(&ops::TERNARY_MATMUL_BACKWARD_WEIGHT, args, name, vec![dy, xq, step, dw]));
+        for fast in 0..2 {
+            let args =
+                ternary_matmul_backward_weight::TernaryMatmulBackwardWeightArgs { rows, outs, dim, x_row: 0, fast };
+            let xq = bytes(r, rows * dim, |r| (r.below(255) as i16 - 127) as i8 as u8);
+            let step = Data::F32((0..rows).map(|_| 0.01 * (3.0 * r.normal()).exp()).collect());
+            let dw = Data::F32(vec![0.0; (outs * dim) as usize]);
+            let data = vec![matrix(r, [rows, outs], size, true), xq, step, dw];
+            cases.push(case(&ops::TERNARY_MATMUL_BACKWARD_WEIGHT, args, name, data));
+        }
     }
     // An infinite value times 0 and a NaN spoil their row and their column, and nothing else.
     let (m, n, k) = (40, 24, 100);

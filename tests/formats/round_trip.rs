@@ -5,7 +5,7 @@ use super::{latent, model, save, small, tiniest, trained_tokenizer};
 use half::f16;
 use nanotern::formats::{Format, ModelFile, TensorData, Ternary, gguf, mhc::MhcFile};
 use nanotern::graph::Graph;
-use nanotern::model::{Embeddings, FfnKind, Form, Model, ModelConfig, MoeConfig, Preset, Quantize, Value};
+use nanotern::model::{Embeddings, FfnKind, Form, LoopOptions, Model, ModelConfig, MoeConfig, Preset, Quantize, Value};
 use nanotern::rng::Rng;
 use nanotern::tokenizer::Tokenizer;
 use nanotern::train::{OptimConfig, StepShape, TrainStep, Trainer};
@@ -32,6 +32,10 @@ fn configs() -> Vec<(&'static str, ModelConfig)> {
         ("group 96", ModelConfig { dim: 96, ffn: 192, heads: 4, group_size: 96, ..base.clone() }),
         ("group 128", ModelConfig { group_size: 128, mhc_streams: 2, ..small() }),
         ("rope and eps", ModelConfig { rope_theta: 12_345.678_9, norm_eps: 1.1e-5, ..base.clone() }),
+        (
+            "loop",
+            ModelConfig { looped: Some(LoopOptions { before: 0, shared: 1, times: 3, after: 0 }), ..base.clone() },
+        ),
         ("experts", ModelConfig { moe: Some(experts()), layers: 2, ..base.clone() }),
         ("experts of every layer, unquantised", {
             let moe = MoeConfig { shared: 0, from: 0, ..experts() };

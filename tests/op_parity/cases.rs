@@ -8,6 +8,7 @@ use nanotern::ops::{self, rope_table};
 use nanotern::rng::Rng;
 
 /// The contents of a tensor before the op.
+#[derive(Clone)]
 pub enum Data {
     F32(Vec<f32>),
     U32(Vec<u32>),

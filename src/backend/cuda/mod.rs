@@ -160,6 +160,11 @@ impl Cuda {
         &self.info
     }
 
+    /// Whether it has kernels that multiply matrices of f16.
+    pub fn has_matrices(&self) -> bool {
+        self.info.capability >= native::PAIRS
+    }
+
     /// One line for people: name, compute capability and memory.
     pub fn describe(&self) -> String {
         format!("cuda ({})", self.info)

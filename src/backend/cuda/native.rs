@@ -47,42 +47,123 @@ pub struct Native {
     pub scratch: fn(&ArgWords) -> usize,
 }
 
+/// The least compute capability of the kernels that multiply floats as terms of f16.
+pub(super) const PAIRS: (usize, usize) = (8, 0);
+
 macro_rules! source {
     ($($file:literal),*) => {
         concat!($(include_str!(concat!("../../../shaders/cuda/", $file))),*)
     };
 }
 
-/// The kernel for products of one layout: whether their shared side is along the rows of a, and of b.
-macro_rules! matmul {
-    ($name:literal, a_along: $a:literal, b_along: $b:literal, $shared:expr) => {
+/// The kernel `name` for the products of an op: what its source is to define, its tiles, the bytes of shared memory of a stage,
+/// and the nodes that it takes.
+macro_rules! product {
+    ($name:literal, $op:literal, [$($key:ident $value:literal),*], $tiles:expr, $shared:expr, $takes:expr) => {
         Native {
             name: $name,
-            op: "matmul",
+            op: $op,
             source: concat!(
-                concat!("#define PRODUCT ", $name, "\n#define FINISH ", $name, "_finish\n"),
-                concat!("#define A_ALONG ", $a, "\n#define B_ALONG ", $b, "\n"),
-                source!("tensor.cuh", "product.cuh", "matmul.cu")
+                "#define PRODUCT ", $name, "\n#define FINISH ", $name, "_finish\n",
+                $("#define ", stringify!($key), " ", $value, "\n",)*
+                source!("tensor.cuh", "product.cuh"),
+                include_str!(concat!("../../../shaders/cuda/", $op, ".cu")),
+                "#undef PRODUCT\n#undef FINISH\n" $(, "#undef ", stringify!($key), "\n")*
             ),
-            capability: (8, 0),
+            capability: PAIRS,
             exact: false,
-            // Few rows times a transposed matrix read it at the speed of memory without tensor cores.
-            takes: |words| {
-                let a = MatmulArgs::from_words(words);
-                a.fast == 0 && a.m > 8 && (a.a_transposed == 0) == $a && (a.b_transposed != 0) == $b
-            },
+            takes: $takes,
             passes: &[
-                product($name, $shared, |words| Tiles::matmul(words).grid()),
-                pass(concat!($name, "_finish"), |words| Tiles::matmul(words).sums()),
+                NativePass { function: $name, threads: 256, shared: 2 * ($shared), grid: |words| $tiles(words).grid() },
+                pass(concat!($name, "_finish"), |words| $tiles(words).sums()),
             ],
-            scratch: |words| Tiles::matmul(words).scratch(),
+            scratch: |words| $tiles(words).scratch(),
         }
     };
 }
 
-/// A pass of 256 threads that computes tiles of a product, with the shared memory of two stages.
-const fn product(function: &'static str, shared: u32, grid: fn(&ArgWords) -> [u32; 3]) -> NativePass {
-    NativePass { function, threads: 256, shared: 2 * shared, grid }
+/// The kernel for matrix products of one layout: whether their shared side is along the rows of a, and of b. It has so many terms of
+/// f16 for each float.
+macro_rules! matmul {
+    ($name:literal, $a_along:literal $a:expr, $b_along:literal $b:expr, $terms:literal) => {
+        product!(
+            $name,
+            "matmul",
+            [A_ALONG $a_along, B_ALONG $b_along, FLOAT_TERMS $terms],
+            Tiles::matmul,
+            $terms * ($a + $b),
+            // Few rows times a transposed matrix read it at the speed of memory without tensor cores.
+            |words| {
+                let a = MatmulArgs::from_words(words);
+                let layout = (a.a_transposed == 0, a.b_transposed != 0) == ($a_along, $b_along);
+                layout && a.m > 8 && terms(a.fast) == $terms
+            }
+        )
+    };
+}
+
+/// Two gradients of a ternary product, with so many terms of f16 for each float. Rows of dy are read four elements at a time.
+macro_rules! backward_input {
+    ($name:literal, $terms:literal) => {
+        product!(
+            $name,
+            "ternary_matmul_backward_input",
+            [FLOAT_TERMS $terms],
+            Tiles::backward_input,
+            $terms * ALONG + ACROSS,
+            |words| {
+                let a = TernaryMatmulBackwardInputArgs::from_words(words);
+                a.outs.is_multiple_of(4) && terms(a.fast) == $terms
+            }
+        )
+    };
+}
+macro_rules! backward_weight {
+    ($name:literal, $terms:literal) => {
+        product!(
+            $name,
+            "ternary_matmul_backward_weight",
+            [FLOAT_TERMS $terms],
+            Tiles::backward_weight,
+            ($terms + 1) * ACROSS,
+            |words| {
+                let a = TernaryMatmulBackwardWeightArgs::from_words(words);
+                a.outs.is_multiple_of(4) && terms(a.fast) == $terms
+            }
+        )
+    };
+}
+
+/// Attention or a part of its gradient, for heads of up to 64 values.
+macro_rules! attention {
+    ($name:literal, $op:literal, $args:ident, $heads:ident, $shared:expr) => {
+        Native {
+            name: $name,
+            op: $op,
+            source: concat!(
+                source!("tensor.cuh", "attention.cuh"),
+                include_str!(concat!("../../../shaders/cuda/", $op, ".cu"))
+            ),
+            capability: PAIRS,
+            exact: false,
+            takes: |words| $args::from_words(words).head_dim <= 64,
+            passes: &[NativePass {
+                function: $name,
+                threads: 256,
+                shared: $shared,
+                grid: |words| {
+                    let a = $args::from_words(words);
+                    [a.seq.div_ceil(128), a.$heads, a.batch]
+                },
+            }],
+            scratch: |_| 0,
+        }
+    };
+}
+
+/// Terms of f16 for each float of a product.
+fn terms(fast: u32) -> u32 {
+    if fast == 0 { 2 } else { 1 }
 }
 
 /// A pass of 256 threads.
@@ -116,111 +197,26 @@ pub static NATIVE: &[Native] = &[
         // A byte for each code, of which four are packed in one.
         scratch: packed_bytes,
     },
-    Native {
-        name: "ternary_matmul_backward_input_tensor",
-        op: "ternary_matmul_backward_input",
-        source: source!("tensor.cuh", "product.cuh", "ternary_matmul_backward_input.cu"),
-        capability: (8, 0),
-        exact: false,
-        // Rows of dy are read four elements at a time.
-        takes: |words| {
-            let a = TernaryMatmulBackwardInputArgs::from_words(words);
-            a.fast == 0 && a.outs.is_multiple_of(4)
-        },
-        passes: &[
-            product("ternary_matmul_backward_input_tensor", 2 * ALONG + ACROSS, |words| {
-                Tiles::backward_input(words).grid()
-            }),
-            pass("ternary_matmul_backward_input_tensor_finish", |words| Tiles::backward_input(words).sums()),
-        ],
-        scratch: |words| Tiles::backward_input(words).scratch(),
-    },
-    Native {
-        name: "ternary_matmul_backward_weight_tensor",
-        op: "ternary_matmul_backward_weight",
-        source: source!("tensor.cuh", "product.cuh", "ternary_matmul_backward_weight.cu"),
-        capability: (8, 0),
-        exact: false,
-        takes: |words| {
-            let a = TernaryMatmulBackwardWeightArgs::from_words(words);
-            a.fast == 0 && a.outs.is_multiple_of(4)
-        },
-        passes: &[
-            product("ternary_matmul_backward_weight_tensor", 3 * ACROSS, |words| Tiles::backward_weight(words).grid()),
-            pass("ternary_matmul_backward_weight_tensor_finish", |words| Tiles::backward_weight(words).sums()),
-        ],
-        scratch: |words| Tiles::backward_weight(words).scratch(),
-    },
-    matmul!("matmul_tensor", a_along: true, b_along: false, 2 * (ALONG + ACROSS)),
-    matmul!("matmul_tensor_a_transposed", a_along: false, b_along: false, 4 * ACROSS),
-    matmul!("matmul_tensor_b_transposed", a_along: true, b_along: true, 4 * ALONG),
-    Native {
-        name: "matmul_add_tensor",
-        op: "matmul_add",
-        source: source!("tensor.cuh", "product.cuh", "matmul_add.cu"),
-        capability: (8, 0),
-        exact: false,
-        takes: |_| true,
-        passes: &[
-            product("matmul_add_tensor", 2 * (ALONG + ACROSS), |words| Tiles::matmul_add(words).grid()),
-            pass("matmul_add_tensor_finish", |words| Tiles::matmul_add(words).sums()),
-        ],
-        scratch: |words| Tiles::matmul_add(words).scratch(),
-    },
-    Native {
-        name: "attention_tensor",
-        op: "attention",
-        source: source!("tensor.cuh", "attention.cuh", "attention.cu"),
-        capability: (8, 0),
-        exact: false,
-        takes: |words| AttentionArgs::from_words(words).head_dim <= 64,
-        passes: &[NativePass {
-            function: "attention_tensor",
-            threads: 256,
-            shared: 4 * walked(64),
-            grid: |words| {
-                let a = AttentionArgs::from_words(words);
-                [a.seq.div_ceil(128), a.heads, a.batch]
-            },
-        }],
-        scratch: |_| 0,
-    },
-    Native {
-        name: "attention_backward_q_tensor",
-        op: "attention_backward_q",
-        source: source!("tensor.cuh", "attention.cuh", "attention_backward_q.cu"),
-        capability: (8, 0),
-        exact: false,
-        takes: |words| AttentionBackwardQArgs::from_words(words).head_dim <= 64,
-        passes: &[NativePass {
-            function: "attention_backward_q_tensor",
-            threads: 256,
-            shared: 4 * walked(32),
-            grid: |words| {
-                let a = AttentionBackwardQArgs::from_words(words);
-                [a.seq.div_ceil(128), a.heads, a.batch]
-            },
-        }],
-        scratch: |_| 0,
-    },
-    Native {
-        name: "attention_backward_kv_tensor",
-        op: "attention_backward_kv",
-        source: source!("tensor.cuh", "attention.cuh", "attention_backward_kv.cu"),
-        capability: (8, 0),
-        exact: false,
-        takes: |words| AttentionBackwardKvArgs::from_words(words).head_dim <= 64,
-        passes: &[NativePass {
-            function: "attention_backward_kv_tensor",
-            threads: 256,
-            shared: 4 * walked(32) + 2 * 3 * 32 * 4,
-            grid: |words| {
-                let a = AttentionBackwardKvArgs::from_words(words);
-                [a.seq.div_ceil(128), a.kv_heads, a.batch]
-            },
-        }],
-        scratch: |_| 0,
-    },
+    backward_input!("ternary_matmul_backward_input_tensor", 2),
+    backward_input!("ternary_matmul_backward_input_tensor_fast", 1),
+    backward_weight!("ternary_matmul_backward_weight_tensor", 2),
+    backward_weight!("ternary_matmul_backward_weight_tensor_fast", 1),
+    matmul!("matmul_tensor", true ALONG, false ACROSS, 2),
+    matmul!("matmul_tensor_fast", true ALONG, false ACROSS, 1),
+    matmul!("matmul_tensor_a_transposed", false ACROSS, false ACROSS, 2),
+    matmul!("matmul_tensor_a_transposed_fast", false ACROSS, false ACROSS, 1),
+    matmul!("matmul_tensor_b_transposed", true ALONG, true ALONG, 2),
+    matmul!("matmul_tensor_b_transposed_fast", true ALONG, true ALONG, 1),
+    product!("matmul_add_tensor", "matmul_add", [], Tiles::matmul_add, 2 * (ALONG + ACROSS), |_| true),
+    attention!("attention_tensor", "attention", AttentionArgs, heads, 4 * walked(64)),
+    attention!("attention_backward_q_tensor", "attention_backward_q", AttentionBackwardQArgs, heads, 4 * walked(32)),
+    attention!(
+        "attention_backward_kv_tensor",
+        "attention_backward_kv",
+        AttentionBackwardKvArgs,
+        kv_heads,
+        4 * walked(32) + 2 * 3 * 32 * 4
+    ),
 ];
 
 /// Bytes of so many rows of one factor of attention, `Walked::BYTES` in `attention.cuh`.

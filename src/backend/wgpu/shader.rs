@@ -21,6 +21,7 @@ const SHARED: &[(&str, &str)] = &[
     ("product", wgsl!(include_str!("../../../shaders/shared/product.wgsl"))),
     ("quads", wgsl!(include_str!("../../../shaders/shared/quads.wgsl"))),
     ("reduce", wgsl!(include_str!("../../../shaders/shared/reduce.wgsl"))),
+    ("results", wgsl!(include_str!("../../../shaders/shared/results.wgsl"))),
     ("softmax_mean", wgsl!(include_str!("../../../shaders/shared/softmax_mean.wgsl"))),
     ("ternary_block", wgsl!(include_str!("../../../shaders/shared/ternary_block.wgsl"))),
     ("ternary_tile", wgsl!(include_str!("../../../shaders/shared/ternary_tile.wgsl"))),
