@@ -45,6 +45,9 @@ fn program(op: &Op, args: &impl Args, elements: &[usize], level: Level) -> CpuPr
             DType::F16 => program.bytes_mut(i).chunks_exact_mut(2).for_each(|x| {
                 x.copy_from_slice(&half::f16::from_f32(rng.f32() - 0.5).to_ne_bytes());
             }),
+            DType::Bf16 => program.bytes_mut(i).chunks_exact_mut(2).for_each(|x| {
+                x.copy_from_slice(&half::bf16::from_f32(rng.f32() - 0.5).to_ne_bytes());
+            }),
             DType::I8 => program
                 .bytes_mut(i)
                 .iter_mut()

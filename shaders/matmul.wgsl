@@ -4,6 +4,7 @@
 
 //#import gemm
 //#import gemm_passes
+//#import results
 //#import words FACTOR=a
 //#import words FACTOR=b
 //#import block FACTOR=a

@@ -3,6 +3,7 @@
 
 //#import gemm
 //#import gemm_passes
+//#import results
 //#import words FACTOR=a
 //#import words FACTOR=b
 //#import block FACTOR=a
@@ -20,11 +21,8 @@ struct Args { m: u32, n: u32, k: u32, batch: u32, symmetric: u32, alpha: f32, be
 // First elements of this workgroup's matrices.
 var<private> a_start: u32;
 var<private> b_start: u32;
-var<private> d_start: u32;
-// Whether this tile is also written as its mirror image.
-var<private> mirrored: bool;
 
-fn problem() -> Problem {
+fn problem(wid: vec3<u32>) -> Problem {
     return Problem(args.m, args.n, args.k, args.batch, true, false, false, false);
 }
 
@@ -52,32 +50,11 @@ fn store_at(i: u32, value: f32) {
     d[i] = result;
 }
 
-fn store_one(row: u32, col: u32, value: f32) {
-    if col >= args.n {
-        return;
-    }
-    store_at(d_start + row * args.n + col, value);
-    if mirrored {
-        store_at(d_start + col * args.n + row, value);
-    }
-}
-
-fn store(row: u32, col: u32, value: vec4<f32>) {
-    if row >= args.m {
-        return;
-    }
-    store_one(row, col, value.x);
-    store_one(row, col + 1u, value.y);
-    store_one(row, col + 2u, value.z);
-    store_one(row, col + 3u, value.w);
-}
-
 // Finds this workgroup's matrices. Returns whether its tile is computed, not mirrored.
 fn begin(wid: vec3<u32>, groups: vec3<u32>) -> bool {
     let matrix = place(wid, groups).matrix;
     a_start = matrix * args.m * args.k;
     b_start = matrix * args.k * args.n;
     d_start = matrix * args.m * args.n;
-    mirrored = args.symmetric != 0u && wid.y < wid.x;
-    return args.symmetric == 0u || wid.y <= wid.x;
+    return is_computed(wid);
 }

@@ -3,6 +3,7 @@
 
 //#import gemm
 //#import gemm_passes
+//#import results
 //#import words FACTOR=a
 //#import block FACTOR=a
 //#import block FACTOR=b

@@ -11,6 +11,8 @@
 // its bits, which order it, in 1,024 bins; `narrow` finds the bins in which the thresholds lie, and collects their p; `pick`, a
 // workgroup for each row, finds the thresholds among these, then the block of the token, then the token.
 
+//#import hash
+
 struct Args { rows: u32, vocab: u32 }
 
 @group(0) @binding(0) var<uniform> args: Args;
@@ -430,12 +432,6 @@ fn threshold(lane: u32, in_bin: vec3<u32>, goal: vec2<u32>, least: u32, by_count
     sum_up(lane);
     let end = crossing(lane, rest);
     return select((in_bin.x << 18u) | (middle.x << 8u) | (end.x & 0xffu), least, in_bin.x == NONE);
-}
-
-fn hash(x: u32) -> u32 {
-    let state = x * 747796405u + 2891336453u;
-    let word = ((state >> ((state >> 28u) + 4u)) ^ state) * 277803737u;
-    return (word >> 22u) ^ word;
 }
 
 @compute @workgroup_size(256)

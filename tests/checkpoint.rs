@@ -11,7 +11,7 @@ use nanotern::checkpoint::Array;
 use nanotern::checkpoint::{self as ck, Meta, RunLock, RunState};
 
 fn tensor(name: &str, shape: &[usize], data: Vec<f32>) -> Array {
-    Array { name: name.to_string(), shape: shape.to_vec(), data }
+    Array::f32(name, shape, data)
 }
 
 fn weights(step: u64) -> Vec<Array> {

@@ -84,6 +84,7 @@ fn configuration(recipe: &serde_json::Value) -> (ModelConfig, usize, OptimConfig
         outlier_factor: 0.0,
         warmup_steps: n("warmup") as u64,
         decay_fraction: f("decay"),
+        ..OptimConfig::default()
     };
     (model, n("vocab"), optim)
 }

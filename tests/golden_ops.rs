@@ -152,7 +152,7 @@ fn muon() {
         for (tag, shape) in [("tall", [48, 32]), ("wide", [32, 48])] {
             let mut b = Bench::new(&golden);
             let control = b.g.step_control();
-            b.inputs.push((control.step, vec![1.0, 0.1, 0.05, 0.0]));
+            b.inputs.push((control.step, vec![1.0, 0.1, 0.05, 0.0, 0.0, 0.0]));
             b.inputs.push((control.ctl, vec![1.0, 0.0, 0.0, 0.0]));
             let gradients = golden.f32(&format!("muon.{tag}.g"));
             let w = b.input(&format!("muon.{tag}.w0"), &shape);
@@ -160,7 +160,7 @@ fn muon() {
             for (i, half) in gradients.chunks(48 * 32).enumerate() {
                 let g = b.given(&format!("g{i}"), &shape, half.to_vec());
                 let muon = Muon { lr: 0.02, momentum: 0.95, steps: 3, weight_decay: 0.1 };
-                let matrices = b.g.muon_matrices(g, w, m);
+                let matrices = b.g.muon_matrices(g, w, m.into());
                 b.g.muon(&muon, control, &matrices);
             }
             let mut program = b.run(&backend);
@@ -181,13 +181,18 @@ fn auxiliary_optimizers() {
                 let control = b.g.step_control();
                 let t = i as i32 + 1;
                 let bias = |beta: f64| (1.0 - beta.powi(t)) as f32;
-                b.inputs.push((control.step, vec![1.0, bias(0.9), bias(0.95), 0.0]));
+                b.inputs.push((control.step, vec![1.0, bias(0.9), bias(0.95), 0.0, 0.0, 0.0]));
                 b.inputs.push((control.ctl, vec![1.0, 0.0, 0.0, 0.0]));
                 let g = b.given("g", &[64], gradient.to_vec());
                 if kind == "lion" {
-                    b.g.lion(&Lion { lr: 1e-3, weight_decay: 0.1, ..Lion::default() }, control, [g, w, m]);
+                    b.g.lion(&Lion { lr: 1e-3, weight_decay: 0.1, ..Lion::default() }, control, [g, w], m.into());
                 } else {
-                    b.g.adamw(&AdamW { lr: 3e-3, weight_decay: 0.1, ..AdamW::default() }, control, [g, w, m, v]);
+                    b.g.adamw(
+                        &AdamW { lr: 3e-3, weight_decay: 0.1, ..AdamW::default() },
+                        control,
+                        [g, w],
+                        [m, v].map(Into::into),
+                    );
                 }
             }
             let mut program = b.run(&backend);

@@ -56,6 +56,15 @@ fn kill_and_resume_equals_running_on() {
     half_and_half(SLOW, "--threads 1");
 }
 
+/// The random bits of a step follow from the seed and the number of the step.
+#[test]
+fn kill_and_resume_with_optimizer_state_in_fewer_bits() {
+    half_and_half(&format!("{SLOW} --set optim.state=int8"), "--threads 3");
+    half_and_half(&format!("{SLOW} --set optim.state=bf16"), "--threads 1");
+    half_and_half(&format!("{SLOW} --set optim.state=int8 --set optim.aux=lion"), "--threads 1");
+    half_and_half(&format!("{SLOW} --set optim.state=bf16 --set optim.aux=lion"), "--threads 1");
+}
+
 #[test]
 fn kill_and_resume_with_a_loop() {
     let looped = ["before=0", "shared=1", "times=2", "after=0"].map(|key| format!("--set model.loop.{key}"));
@@ -72,12 +81,22 @@ fn kill_and_resume_with_streams_lion_and_accumulation_on_other_threads() {
     half_and_half(&format!("{SLOW} --grad-accum 2 --set model.mhc_streams=2 --set optim.aux=lion"), "--threads 3");
 }
 
+/// The biases of experts are state, and how they are used is logged.
+#[test]
+fn kill_and_resume_with_experts() {
+    half_and_half(
+        &format!("{SLOW} --grad-accum 2 --set model.moe.experts=4 --set model.moe.bias_rate=0.01"),
+        "--threads 2",
+    );
+}
+
 #[test]
 fn recomputed_layers_give_the_same_weights() {
     let p = Project::new();
-    for streams in [1, 4] {
-        let looped = "--set model.loop={before=1,shared=1,times=2,after=0}";
-        let options = format!("--set model.mhc_streams={streams} --set model.layers=2 --set model.mtp=2 {looped} --total-steps 6");
+    let looped = "--set model.loop={before=1,shared=1,times=2,after=0}";
+    let experts = "--set model.moe.experts=4 --set model.moe.balance_loss=0.1";
+    for (streams, more) in [(1, looped), (4, looped), (2, "--set model.mtp=2"), (2, experts)] {
+        let options = format!("--set model.mhc_streams={streams} --set model.layers=2 {more} --total-steps 6");
         p.train(&format!("kept{streams}"), &options);
         p.train(&format!("again{streams}"), &format!("{options} --set train.recompute=true"));
         p.assert_same(&format!("kept{streams}"), &format!("again{streams}"));
@@ -355,6 +374,7 @@ const KEYS: &[(&str, &str, Change)] = &[
     ("model.ffns", "[\"gated\"]", Refused),
     ("model.mtp", "1", Refused),
     ("model.loop", "{before=0,shared=1,times=2,after=0}", Refused),
+    ("model.moe", "{experts=4}", Refused),
     ("data.dataset", "synthetic", Refused),
     ("data.path", "other.txt", Refused),
     // The whole text is then for training.
@@ -386,6 +406,7 @@ const KEYS: &[(&str, &str, Change)] = &[
     ("optim.muon_steps", "2", Said("optim.muon_steps = 2 (was 3)")),
     ("optim.aux", "lion", Refused),
     ("optim.aux_lr", "0.001", Said("the learning rate of AdamW falls from 3.0e-3 to 1.0e-3 after step 3")),
+    ("optim.state", "int8", Refused),
     ("optim.weight_decay", "0.1", Said("optim.weight_decay = 0.1 (was 0)")),
     ("optim.clip", "0.5", Said("optim.clip = 0.5 (was 1)")),
     ("optim.outlier_factor", "30.0", Said("optim.outlier_factor = 30 (was 20)")),

@@ -34,6 +34,7 @@ fn configurations_that_cannot_be() {
         ("--set model.dim=wide", &["\"wide\"", "model.dim"]),
         ("--set model.sub_norm=1", &["model.sub_norm", "boolean"]),
         ("--set model.quantize=int4", &["int4", "`ternary`", "`none`"]),
+        ("--set optim.state=fp8", &["fp8", "`f32`", "`bf16`", "`int8`"]),
         ("--set optim.aux=sgd", &["sgd", "`adamw`", "`lion`"]),
         ("--set train.total_steps=2.5", &["2.5", "train.total_steps"]),
         ("--total-steps=-3", &["-3", "train.total_steps"]),

@@ -11,7 +11,7 @@ use nanotern::backend::{Backend, Program};
 use nanotern::graph::{DType, Graph, Kind, MAX_BINDING, Plan, TensorId};
 use nanotern::infer::{Engine, EngineOptions};
 use nanotern::model::{PRESETS, Preset};
-use nanotern::ops::{AdamW, COPY, Head, Lion};
+use nanotern::ops::{AdamW, COPY, Head, Lion, StateForm};
 use nanotern::train::{OptimConfig, StepShape, TrainStep};
 use std::sync::Arc;
 
@@ -208,9 +208,9 @@ fn a_large_int8_table_is_the_embedding_and_the_head_that_a_whole_one_is() {
     }
 }
 
-/// AdamW's and Lion's weights, what is rounded to f16, the codes of a ternary matrix, and the norm of the gradients, where all
+/// AdamW's and Lion's weights, with their state in every form, what is rounded to f16, the codes of a ternary matrix, and the norm of the gradients, where all
 /// tensors have so many rows of a repeated pattern.
-fn update(rows: usize) -> ([Vec<f32>; 3], Vec<u8>, f32) {
+fn update(rows: usize) -> ([Vec<f32>; 7], Vec<u8>, f32) {
     const PERIOD: usize = 1000;
     let mut g = Graph::new();
     let control = g.step_control();
@@ -221,21 +221,38 @@ fn update(rows: usize) -> ([Vec<f32>; 3], Vec<u8>, f32) {
     g.round_f16(grad, rounded);
     g.ternary_quantize(grad, &ternary);
     g.clip(&[("grad", grad)], &[m, v], loss, control, [0.0, 0.0]);
-    g.adamw(&AdamW::default(), control, [grad, adamw, m, v]);
-    g.lion(&Lion::default(), control, [grad, lion, momentum]);
+    g.adamw(&AdamW::default(), control, [grad, adamw], [m, v].map(Into::into));
+    g.lion(&Lion::default(), control, [grad, lion], momentum.into());
+    let forms = [StateForm::Bf16, StateForm::Int8].map(|form| {
+        ["adamw", "lion"].map(|kind| {
+            let w = g.persistent(kind, &[rows, DIM], DType::F32);
+            let m = g.first_moment(w, form);
+            if kind == "lion" {
+                g.lion(&Lion::default(), control, [grad, w], m);
+            } else {
+                let v = g.second_moment(w, form);
+                g.adamw(&AdamW::default(), control, [grad, w], [m, v]);
+            }
+            w
+        })
+    });
+    let [[adamw_bf16, lion_bf16], [adamw_int8, lion_int8]] = forms;
+    let weights = [adamw, lion, adamw_bf16, lion_bf16, adamw_int8, lion_int8];
     let values: Vec<f32> = pattern(PERIOD * DIM).repeat(rows / PERIOD);
     let mut program = run(g, |program| {
-        program.write(control.step, &[1f32, 0.1, 0.05, 0.0]);
-        [grad, adamw, lion].iter().for_each(|t| program.write(*t, &values));
+        program.write(control.step, &[1f32, 0.1, 0.05, 0.0, 0.0, 0.0]);
+        weights.iter().chain([&grad]).for_each(|t| program.write(*t, &values));
     });
     let norm = program.read::<f32>(control.stats).unwrap()[1];
     let codes = program.read::<u8>(ternary.codes).unwrap();
-    ([adamw, lion, rounded].map(|t| program.read(t).unwrap()), codes, norm)
+    let [a, b, c, d, e, f] = weights;
+    ([a, b, c, d, e, f, rounded].map(|t| program.read(t).unwrap()), codes, norm)
 }
 
 #[test]
 fn every_part_of_a_large_tensor_is_updated() {
     let (small, large) = (update(1000), update(600_000));
+    assert!((1..3).all(|form| small.0[2 * form..2 * form + 2] == small.0[..2]), "from zero, every form is exact");
     for (small, large) in small.0.iter().zip(&large.0) {
         assert!(large.chunks(small.len()).all(|repeated| repeated == small));
     }
@@ -244,7 +261,8 @@ fn every_part_of_a_large_tensor_is_updated() {
     assert!((large.2 - norm).abs() < 1e-5 * norm && norm > 0.0, "{} is not {norm}", large.2);
 }
 
-/// No device refuses a preset for the size of a binding: neither a training step of 8,192 tokens nor decoding.
+/// No device refuses a preset for the size of a binding: neither a training step of 8,192 tokens nor decoding. To train 7b takes
+/// a device that binds more, for Muon takes a matrix as a whole.
 #[test]
 fn presets_bind_no_more_than_every_device_allows() {
     for Preset { name, vocab, model } in PRESETS.iter() {
@@ -254,7 +272,10 @@ fn presets_bind_no_more_than_every_device_allows() {
         let table = engine.plan().graph.tensors.iter().position(|t| t.name == "embed.weight.f16").unwrap();
         let slot = engine.plan().slots.iter().find(|slot| slot.tensors[0].index() == table).unwrap();
         assert_eq!(slot.bytes, 2 * vocab * model.dim, "{name}: bytes of the table");
-        for (what, plan) in [("training", &*step.plan), ("decoding", engine.plan())] {
+        let plans = [("training", &*step.plan), ("decoding", engine.plan())];
+        let matrix = 4 * model.dim * model.ffn;
+        assert_eq!(matrix > MAX_BINDING, *name == "7b");
+        for (what, plan) in plans.into_iter().filter(|(what, _)| *what == "decoding" || matrix <= MAX_BINDING) {
             let bound = plan.graph.nodes.iter().flat_map(|node| node.tensors.iter().map(move |t| (node, *t)));
             let (node, t) = bound.max_by_key(|(_, t)| plan.bound(*t)).unwrap();
             let bytes = plan.bound(t);

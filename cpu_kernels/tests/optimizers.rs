@@ -156,6 +156,150 @@ fn muon_moves_along_the_direction() {
     }
 }
 
+const KEYED: [f32; 6] = [0.8, 0.271, 0.142_625, 0.0, 4321.0, 99.0];
+
+fn bf16(x: &[f32]) -> Data {
+    Data::B(x.iter().flat_map(|v| ((v.to_bits() >> 16) as u16).to_le_bytes()).collect())
+}
+
+/// The values that bf16 bits say.
+fn of_bf16(bytes: &[u8]) -> Vec<f32> {
+    bytes.as_chunks().0.iter().map(|b| f32::from_bits(u32::from(u16::from_le_bytes(*b)) << 16)).collect()
+}
+
+/// What momentum code i of rows of `cols` says.
+fn of_int8(codes: &[u8], scales: &[f32], cols: usize) -> Vec<f32> {
+    let blocks = cols.div_ceil(64);
+    let value = |(i, code): (usize, &u8)| f32::from(code.cast_signed()) * scales[i / cols * blocks + i % cols / 64];
+    codes.iter().enumerate().map(value).collect()
+}
+
+/// The momentum of Muon after a step for each of many keys: its mean, and the largest distance from what it is in f32 relative to
+/// that of the neighbours.
+#[test]
+fn state_is_rounded_to_a_neighbour_at_random() {
+    let (rows, cols, keys) = (2, 100, 600);
+    let (n, scales) = (rows * cols, rows * 2);
+    let args = muon_momentum_int8::MuonStateArgs {
+        rows: rows as u32,
+        cols: cols as u32,
+        batch: 1,
+        start: 0,
+        stride: n as u32,
+        offset: 0,
+        transposed: 0,
+        stream: 5,
+        beta: 0.95,
+    };
+    let (mut g, m) = (noise(1, n), noise(2, n));
+    // A small value beside large ones: its change is less than half of the distance between neighbours.
+    g[3] = 0.02;
+    for int8 in [false, true] {
+        let (mut sums, mut values) = (vec![0.0f64; n], [vec![0.0; n], vec![0.0; n]]);
+        for key in 0..keys {
+            let step = Data::F(vec![1.0, 0.1, 0.1, 0.0, key as f32, 7.0]);
+            let mut bufs = vec![(&g).into(), Data::F(vec![1.0, 0.0, 0.0, 0.0]), step];
+            let x = poison(n);
+            let out = if int8 {
+                let codes = m.iter().map(|m| ((m * 127.0) as i8).cast_unsigned()).collect();
+                bufs.extend([Data::B(codes), Data::F(vec![1.0 / 127.0; scales]), x]);
+                let out = check_bytes(&MUON_MOMENTUM_INT8, args, &bufs);
+                of_int8(&out[3], &bytemuck::pod_collect_to_vec::<u8, f32>(&out[4]), cols)
+            } else {
+                bufs.extend([bf16(&m), x]);
+                of_bf16(&check_bytes(&MUON_MOMENTUM_BF16, args, &bufs)[3])
+            };
+            let [least, most] = &mut values;
+            for (i, v) in out.iter().enumerate() {
+                sums[i] += f64::from(*v) / f64::from(keys);
+                (least[i], most[i]) = if key == 0 { (*v, *v) } else { (v.min(least[i]), v.max(most[i])) };
+            }
+        }
+        for i in 0..n {
+            let old = if int8 { f32::from((m[i] * 127.0) as i8) / 127.0 } else { of_bf16(&bytes(&bf16(&m[i..=i])))[0] };
+            let exact = 0.95 * f64::from(old) + 0.05 * f64::from(g[i]);
+            let gap = if int8 { 1.0 / 127.0 } else { exact.abs().log2().floor().exp2() / 128.0 };
+            let [least, most] = [values[0][i], values[1][i]].map(f64::from);
+            assert!(most - least < 1.01 * gap, "{i}: {least} to {most}");
+            // Five standard errors of a value that is one of two.
+            let error = 2.5 * gap / f64::from(keys).sqrt();
+            assert!((sums[i] - exact).abs() < error, "{i}: {} is not {exact}", sums[i]);
+        }
+    }
+}
+
+/// Each form does what `adamw` and `lion` do in f32 from the values that it holds, up to what it rounds.
+#[test]
+fn adamw_and_lion_in_fewer_bits() {
+    let (rows, cols) = (7, 132);
+    let (n, scales) = (rows * cols, rows * 3);
+    let (r32, c32) = (rows as u32, cols as u32);
+    let (g, w, m) = (noise(1, n), noise(2, n), noise(3, n));
+    let v: Vec<f32> = noise(4, n).iter().map(|v| v * v).collect();
+    let (lr, weight_decay) = (3e-3, 0.1);
+    let adam = adamw_int8::AdamwStateArgs {
+        rows: r32,
+        cols: c32,
+        stream: 1,
+        lr,
+        beta1: 0.9,
+        beta2: 0.95,
+        eps: 1e-8,
+        weight_decay,
+    };
+    let lion = lion_int8::LionStateArgs { rows: r32, cols: c32, stream: 1, lr, beta1: 0.9, beta2: 0.99, weight_decay };
+    let adam_f32 = adamw::AdamwArgs { n: n as u32, lr, beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay };
+    let lion_f32 = lion::LionArgs { n: n as u32, lr, beta1: 0.9, beta2: 0.99, weight_decay };
+    let m_codes: Vec<u8> = m.iter().map(|m| ((m * 127.0) as i8).cast_unsigned()).collect();
+    let v_codes: Vec<u8> = v.iter().map(|v| (v.sqrt() * 255.0).max(1.0) as u8).collect();
+    let [m_scales, v_scales] = [127.0, 255.0].map(|most| vec![1.0 / most; scales]);
+    let squares = |codes: &[u8], scales: &[f32]| -> Vec<f32> {
+        let root = |(i, code): (usize, &u8)| f32::from(*code) * scales[i / cols * 3 + i % cols / 64];
+        codes.iter().enumerate().map(root).map(|root| root * root).collect()
+    };
+    for skip in [false, true] {
+        let head = |step: &[f32]| vec![(&g).into(), ctl(skip), step.into(), (&w).into()];
+        let floats = bytemuck::pod_collect_to_vec::<u8, f32>;
+        let expected = |m: &[f32], v: &[f32]| {
+            let adam = check(&ADAMW, adam_f32, &[head(&STEP), vec![m.into(), v.into()]].concat());
+            let lion = check(&LION, lion_f32, &[head(&STEP), vec![m.into()]].concat());
+            (adam, lion)
+        };
+        // 8 bits.
+        let state = vec![Data::B(m_codes.clone()), (&m_scales).into(), Data::B(v_codes.clone()), (&v_scales).into()];
+        let out = check_bytes(&ADAMW_INT8, adam, &[head(&KEYED), state.clone()].concat());
+        let lion_out = check_bytes(&LION_INT8, lion, &[head(&KEYED), state[..2].to_vec()].concat());
+        let (adam_want, lion_want) = expected(&of_int8(&m_codes, &m_scales, cols), &squares(&v_codes, &v_scales));
+        assert_same(&floats(&out[3]), &adam_want[3], "AdamW's weights");
+        assert_same(&floats(&lion_out[3]), &lion_want[3], "Lion's weights");
+        let near = |got: &[f32], want: &[f32], most: f32| {
+            assert!(got.iter().zip(want).all(|(got, want)| (got - want).abs() <= most), "beyond {most}");
+        };
+        near(&of_int8(&out[4], &floats(&out[5]), cols), &adam_want[4], 1.01 / 127.0);
+        near(&of_int8(&lion_out[4], &floats(&lion_out[5]), cols), &lion_want[4], 1.01 / 127.0);
+        let roots = |v: &[f32]| v.iter().map(|v| v.sqrt()).collect::<Vec<_>>();
+        near(&roots(&squares(&out[6], &floats(&out[7]))), &roots(&adam_want[5]), 1.01 / 255.0);
+        assert!(out[6].iter().all(|code| *code > 0), "no second moment becomes 0");
+        if skip {
+            assert!(out[4] == m_codes && out[6] == v_codes && lion_out[4] == m_codes, "a skipped step moves nothing");
+        }
+        // bf16.
+        let state = vec![bf16(&m), bf16(&v)];
+        let out = check_bytes(&ADAMW_BF16, adam, &[head(&KEYED), state.clone()].concat());
+        let lion_out = check_bytes(&LION_BF16, lion, &[head(&KEYED), state[..1].to_vec()].concat());
+        let [m, v] = [0, 1].map(|i| of_bf16(&bytes(&state[i])));
+        let (adam_want, lion_want) = expected(&m, &v);
+        assert_same(&floats(&out[3]), &adam_want[3], "AdamW's weights");
+        assert_same(&floats(&lion_out[3]), &lion_want[3], "Lion's weights");
+        for (got, want) in [(&out[4], &adam_want[4]), (&out[5], &adam_want[5]), (&lion_out[4], &lion_want[4])] {
+            assert!(of_bf16(got).iter().zip(want).all(|(got, want)| (got - want).abs() <= want.abs() / 128.0));
+        }
+        if skip {
+            assert!(out[4] == bytes(&state[0]) && out[5] == bytes(&state[1]) && lion_out[4] == bytes(&state[0]));
+        }
+    }
+}
+
 #[test]
 fn muon_normalize_divides_by_the_norm() {
     for (n, batch) in [(1, 1), (100, 3), (5000, 2), (20000, 3)] {

@@ -21,7 +21,8 @@ extern "C" __global__ void __launch_bounds__(256, 1) attention_tensor(
     const unsigned first_start = args.start(positions, mine), last_start = args.start(positions, mine + 15);
     // Above the score of a key that is not seen, so that its weight is 0.
     float most[2] = {-1e29f, -1e29f}, total[2] = {}, acc[8][4] = {};
-    const unsigned begin = args.start(positions, first), end = first + attention::OWNED < args.seq ? first + attention::OWNED : args.seq;
+    const unsigned begin = args.start(positions, first), after = first + attention::OWNED;
+    const unsigned end = after < args.seq ? after : args.seq;
     Walked key, value;
     key.load(keys, begin);
     value.load(values, begin);

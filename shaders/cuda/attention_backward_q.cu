@@ -30,7 +30,8 @@ extern "C" __global__ void __launch_bounds__(256, 1) attention_backward_q_tensor
     // The first key that the warp's first query sees.
     const unsigned first_start = args.start(positions, mine);
     float acc[8][4] = {};
-    const unsigned begin = args.start(positions, first), end = first + attention::OWNED < args.seq ? first + attention::OWNED : args.seq;
+    const unsigned begin = args.start(positions, first), after = first + attention::OWNED;
+    const unsigned end = after < args.seq ? after : args.seq;
     Walked key, value;
     key.load(keys, begin);
     value.load(values, begin);

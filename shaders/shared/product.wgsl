@@ -1,5 +1,5 @@
 // The matrix product of `matmul`, whatever the values of its right factor are. The op that imports this, `gemm`, `gemm_passes`,
-// and `words` and `block` for FACTOR=a, defines
+// `results`, and `words` and `block` for FACTOR=a, defines
 //   b: the right factor, (batch, k, n) or (batch, n, k) from b_offset, and b_block, as in `block`
 //   values_b(Block) -> Values: the values of such a block
 //   b_value(i): element i of the right factor
@@ -21,11 +21,8 @@ struct Args {
 // First elements of this workgroup's matrices.
 var<private> a_start: u32;
 var<private> b_start: u32;
-var<private> d_start: u32;
-// Whether this tile is also written as its mirror image.
-var<private> mirrored: bool;
 
-fn problem() -> Problem {
+fn problem(wid: vec3<u32>) -> Problem {
     let turned = vec2<bool>(args.a_transposed != 0u, args.b_transposed != 0u);
     return Problem(args.m, args.n, args.k, args.batch, !turned.x, turned.y, args.fast != 0u, false);
 }
@@ -50,26 +47,6 @@ fn store_at(i: u32, value: f32) {
         result += args.beta * d[i];
     }
     d[i] = result;
-}
-
-fn store_one(row: u32, col: u32, value: f32) {
-    if col >= args.n {
-        return;
-    }
-    store_at(d_start + row * args.n + col, value);
-    if mirrored {
-        store_at(d_start + col * args.n + row, value);
-    }
-}
-
-fn store(row: u32, col: u32, value: vec4<f32>) {
-    if row >= args.m {
-        return;
-    }
-    store_one(row, col, value.x);
-    store_one(row, col + 1u, value.y);
-    store_one(row, col + 2u, value.z);
-    store_one(row, col + 3u, value.w);
 }
 
 var<workgroup> partials: array<vec4<f32>, 64>; // (8 columns, 8 threads), four rows each
@@ -114,6 +91,5 @@ fn begin(wid: vec3<u32>, groups: vec3<u32>) -> bool {
     a_start = args.a_offset + matrix * args.m * args.k;
     b_start = args.b_offset + matrix * args.k * args.n;
     d_start = args.d_offset + matrix * args.m * args.n;
-    mirrored = args.symmetric != 0u && wid.y < wid.x;
-    return args.symmetric == 0u || wid.y <= wid.x;
+    return is_computed(wid);
 }

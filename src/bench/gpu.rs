@@ -503,7 +503,7 @@ impl Run<'_> {
 }
 
 fn build(config: &Config, recompute: bool) -> TrainStep {
-    let shape = StepShape { recompute, ..StepShape::new(config) };
+    let shape = StepShape { recompute, ..StepShape::of(config) };
     TrainStep::build(&config.model, vocab(config), shape, &config.optim)
 }
 

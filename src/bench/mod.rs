@@ -4,12 +4,14 @@
 
 mod gpu;
 mod inference;
+mod needs;
 mod shapes;
 mod traffic;
 mod train_step;
 
 pub use gpu::{Extent, OpFigures, Ops, Outcome, Report, Sequences, Training, bench_gpu};
 pub use inference::{InferenceBench, SequencesBench, bench_decode, bench_prefill, bench_sequences, profile_decode};
+pub use needs::{FileNeeds, Needs, Room, TrainingNeeds};
 pub use shapes::{SHAPES, Shape, random_model};
 pub use traffic::{OpTraffic, StepPlan, least_bytes, plan_step};
 pub use train_step::{StepBench, bench_step, profile_step};

@@ -37,7 +37,7 @@ pub struct StepPlan {
 
 /// Plans the training step of a checked configuration, without a device.
 pub fn plan_step(config: &Config, vocab: usize) -> StepPlan {
-    let shape = StepShape::new(config);
+    let shape = StepShape::of(config);
     let step = TrainStep::build(&config.model, vocab, shape, &config.optim);
     let (graph, sections) = (&step.plan.graph, step.sections);
     let (mut ops, mut total) = (BTreeMap::<_, OpTraffic>::new(), OpTraffic::default());
@@ -150,6 +150,17 @@ fn parts(node: &Node) -> Vec<Option<u64>> {
             let all = [a.rows, a.cols, a.batch];
             vec![n(&all), None, n(&[2, n32(&all)]), n(&all)]
         }
+        "muon_momentum_bf16" => {
+            let a: muon_momentum_bf16::MuonStateArgs = args(node);
+            let all = [a.rows, a.cols, a.batch];
+            vec![n(&all), None, None, n(&[2, n32(&all)]), n(&all)]
+        }
+        "muon_momentum_int8" => {
+            let a: muon_momentum_int8::MuonStateArgs = args(node);
+            let all = [a.rows, a.cols, a.batch];
+            let scales = n(&[2, a.rows, a.cols.div_ceil(STATE_BLOCK as u32), a.batch]);
+            vec![n(&all), None, None, n(&[2, n32(&all)]), scales, n(&all)]
+        }
         "muon_update" => {
             let a: muon_update::MuonUpdateArgs = args(node);
             let all = [a.rows, a.cols, a.batch];
@@ -236,10 +247,13 @@ pub fn least_bytes(config: &Config, vocab: usize) -> u64 {
     let inside = layers * each(&|outs, inputs| outs * inputs);
     let tables = vocab * dim * if c.tie_embeddings { 1 } else { 2 };
     let rounding = floats(inside + tables) + layers * each(&weight) + floats(tables);
-    let moments = if config.optim.aux == Aux::AdamW { 7 } else { 5 };
+    // Of each value of a table: its gradient and weight, the new weight, and its moments before and after.
+    let moments = if config.optim.aux == Aux::AdamW { 2 } else { 1 };
+    let aux = floats(3 * tables) + 2 * moments * config.optim.state.bytes(tables);
     // X X^T, its polynomial and that times X, of every matrix X along its short side.
     let squares = 2 * dim.pow(2) + 2 * dim.min(kv).pow(2) + 3 * dim.min(ffn).pow(2);
     let iteration = floats(3 * inside + 4 * layers * squares);
-    let muon = floats(inside * (4 + 1 + 3)) + config.optim.muon_steps as u64 * iteration;
-    train.grad_accum as u64 * micro + rounding + floats(inside + tables) + moments * floats(tables) + muon
+    let momentum = floats(2 * inside) + 2 * config.optim.state.bytes(inside);
+    let muon = momentum + floats(inside * (1 + 3)) + config.optim.muon_steps as u64 * iteration;
+    train.grad_accum as u64 * micro + rounding + floats(inside + tables) + aux + muon
 }

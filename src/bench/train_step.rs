@@ -19,7 +19,7 @@ pub struct StepBench {
 }
 
 fn trainer(config: &Config, vocab: usize, backend: &Backend) -> Result<(Trainer, Vec<Batch>)> {
-    let shape = StepShape::new(config);
+    let shape = StepShape::of(config);
     let mut trainer = Trainer::new(TrainStep::build(&config.model, vocab, shape, &config.optim), backend)?;
     trainer.init(0);
     let mut rng = Rng::new(1);

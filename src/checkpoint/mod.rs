@@ -36,18 +36,52 @@ pub(crate) use store::{check_within, is_own};
 #[doc(hidden)]
 pub use tensors::parse as parse_tensors;
 
-/// A named f32 array.
+use crate::graph::DType;
+use half::bf16;
+use std::ops::Range;
+
+/// A named array.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Array {
     /// The tensor's name in training, such as `layers.0.attn.q.weight`.
     pub name: String,
     /// The dimensions, outermost first; their product is `data.len()`.
     pub shape: Vec<usize>,
+    /// The type that devices and files hold the elements in: f32, or for the state of optimizers also bf16, i8 or u8.
+    pub dtype: DType,
     /// The elements, row-major.
     pub data: Vec<f32>,
 }
 
 impl Array {
+    /// An array in f32.
+    pub fn f32(name: impl Into<String>, shape: impl Into<Vec<usize>>, data: Vec<f32>) -> Array {
+        Array { name: name.into(), shape: shape.into(), dtype: DType::F32, data }
+    }
+
+    /// Some of its elements as devices and files hold them, little-endian.
+    pub fn bytes(&self, elements: Range<usize>) -> Vec<u8> {
+        let data = &self.data[elements];
+        match self.dtype {
+            DType::F32 => bytemuck::cast_slice(data).to_vec(),
+            DType::Bf16 => data.iter().flat_map(|v| bf16::from_f32(*v).to_le_bytes()).collect(),
+            DType::I8 => data.iter().map(|v| (*v as i8).cast_unsigned()).collect(),
+            DType::U8 => data.iter().map(|v| *v as u8).collect(),
+            other => unreachable!("no array is held in {other:?}"),
+        }
+    }
+
+    /// The elements that these bytes hold, the inverse of [`Array::bytes`].
+    pub fn elements(dtype: DType, bytes: &[u8]) -> Vec<f32> {
+        match dtype {
+            DType::F32 => bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect(),
+            DType::Bf16 => bytes.as_chunks().0.iter().map(|b| bf16::from_le_bytes(*b).to_f32()).collect(),
+            DType::I8 => bytes.iter().map(|b| f32::from(b.cast_signed())).collect(),
+            DType::U8 => bytes.iter().map(|b| f32::from(*b)).collect(),
+            other => unreachable!("no array is held in {other:?}"),
+        }
+    }
+
     /// Checks that every element is a finite number. The error names the array and the first that is not.
     pub fn finite(&self) -> Result<(), String> {
         match self.data.iter().position(|v| !v.is_finite()) {

@@ -1,5 +1,5 @@
-//! Named f32 tensors as a safetensors file, ordered by name. Data is written and read bit for bit, including denormals and
-//! signed zeros. Writing makes no copy of the model in memory; reading holds the file's bytes beside it.
+//! Named tensors as a safetensors file, ordered by name. Data is written and read bit for bit, including denormals and signed
+//! zeros. Writing makes no copy of the model in memory; reading holds the file's bytes beside it.
 
 use std::collections::HashMap;
 use std::io::Write;
@@ -9,9 +9,17 @@ use safetensors::tensor::{Dtype, Metadata, SafeTensors, TensorInfo};
 
 use super::Array;
 use crate::error::{Error, Result};
+use crate::graph::DType;
 use crate::memory;
 
 const _: () = assert!(cfg!(target_endian = "little"), "safetensors data is little-endian and is written verbatim");
+
+/// The types that tensors have.
+const DTYPES: [(DType, Dtype); 4] =
+    [(DType::F32, Dtype::F32), (DType::Bf16, Dtype::BF16), (DType::I8, Dtype::I8), (DType::U8, Dtype::U8)];
+
+/// Elements that are written at once.
+const CHUNK: usize = 64 << 10;
 
 /// The encoded header of a safetensors file and the tensors in file order.
 pub(super) struct Layout<'a> {
@@ -38,8 +46,9 @@ impl<'a> Layout<'a> {
             assert_ne!(t.name, "__metadata__", "safetensors reserves this name");
             assert_eq!(t.shape.iter().product::<usize>(), t.data.len(), "{}: shape {:?}", t.name, t.shape);
             let start = offset;
-            offset += t.data.len() * 4;
-            (t.name.clone(), TensorInfo { dtype: Dtype::F32, shape: t.shape.clone(), data_offsets: (start, offset) })
+            offset += t.data.len() * t.dtype.bytes();
+            let (_, dtype) = DTYPES.iter().find(|(have, _)| *have == t.dtype).expect("a type of arrays");
+            (t.name.clone(), TensorInfo { dtype: *dtype, shape: t.shape.clone(), data_offsets: (start, offset) })
         });
         let infos: Vec<_> = infos.collect();
         // Readers of the PyTorch ecosystem require this key.
@@ -57,26 +66,29 @@ impl<'a> Layout<'a> {
         out.write_all(&self.header)?;
         for tensor in &self.tensors {
             // A small chunk stays in cache between the checksum and the copy to the kernel.
-            for chunk in tensor.data.chunks(64 << 10) {
-                out.write_all(bytemuck::cast_slice(chunk))?;
+            for start in (0..tensor.data.len()).step_by(CHUNK) {
+                out.write_all(&tensor.bytes(start..tensor.data.len().min(start + CHUNK)))?;
             }
         }
         Ok(())
     }
 }
 
-/// The tensors of a safetensors file, ordered by name; every one must be f32.
+/// The tensors of a safetensors file, ordered by name.
 pub fn parse(path: &Path, bytes: &[u8]) -> Result<Vec<Array>> {
     let file = SafeTensors::deserialize(bytes).map_err(|e| Error::invalid(path, e.to_string()))?;
-    memory::check(bytes.len(), memory::free(), "use a smaller model")?;
     let mut views = file.tensors();
+    let elements = views.iter().map(|(_, view)| view.data().len() / (view.dtype().bitsize() / 8).max(1));
+    memory::check(elements.sum::<usize>().saturating_mul(4), memory::free(), "use a smaller model")?;
     views.sort_by(|a, b| a.0.cmp(&b.0));
     let tensor = |(name, view): (String, safetensors::tensor::TensorView)| {
-        if view.dtype() != Dtype::F32 {
-            return Err(Error::invalid(path, format!("tensor {name:?} is {:?}, want F32", view.dtype())));
-        }
-        let data = view.data().as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
-        Ok(Array { shape: view.shape().to_vec(), name, data })
+        let Some((dtype, _)) = DTYPES.iter().find(|(_, dtype)| *dtype == view.dtype()) else {
+            return Err(Error::invalid(
+                path,
+                format!("tensor {name:?} is {:?}, want F32, BF16, I8 or U8", view.dtype()),
+            ));
+        };
+        Ok(Array { shape: view.shape().to_vec(), name, dtype: *dtype, data: Array::elements(*dtype, view.data()) })
     };
     views.into_iter().map(tensor).collect()
 }

@@ -12,6 +12,7 @@ mod generate;
 mod inspect;
 mod model;
 mod out;
+mod plan;
 mod serve;
 mod train;
 
@@ -45,6 +46,8 @@ enum Command {
     /// Measure speed.
     #[command(subcommand)]
     Bench(bench::BenchCommand),
+    /// Print what a configuration needs, without allocating it: parameters, memory, sizes of files, operations a token.
+    Plan(plan::PlanArgs),
     /// List the devices that can train.
     Devices(doctor::DevicesArgs),
     /// Check this machine: instruction sets, GPU drivers, and whether all of them compute the same.
@@ -150,6 +153,7 @@ fn execute(command: Command) -> Result<ExitCode> {
         Command::Generate(args) => generate::generate(&args),
         Command::Eval(command) => eval::run(&command),
         Command::Bench(command) => bench::run(&command),
+        Command::Plan(args) => plan::run(&args),
         Command::Devices(args) => doctor::devices(&args),
         Command::Doctor(args) => doctor::doctor(&args),
         Command::Export(args) => export::run(&args),

@@ -16,7 +16,7 @@ pub(super) use read::short;
 pub use read::{Array, Gguf, TensorInfo, Value};
 pub use stream::Stream;
 pub(super) use tokens::STOP;
-pub use write::Layout;
+pub use write::{Layout, file_bytes};
 
 use super::{ModelFile, Tensor, TensorData, TextConfig, arch, mhc};
 #[cfg(feature = "native")]

@@ -221,24 +221,19 @@ impl Graph {
         self.tensor(t).bytes() <= MAX_BINDING || rows * self.row_bytes(t) <= MAX_BINDING
     }
 
-    /// What an op can bind of tensors of one shape to reach their elements `elements`, and the first of these there: views of
-    /// few rows, or the tensors themselves where they are small.
-    pub(crate) fn window<const N: usize>(
-        &mut self,
-        tensors: [TensorId; N],
-        elements: Range<usize>,
-    ) -> ([TensorId; N], usize) {
-        let (row, bytes) = (self.row_elements(tensors[0]), self.row_bytes(tensors[0]));
-        assert!(tensors.iter().all(|t| self.shape(*t) == self.shape(tensors[0])), "tensors of one shape");
+    /// What an op can bind of tensors with the same number of rows to reach the elements `elements` of the first, which is the
+    /// largest, and the first of these there: views of few rows, or the tensors themselves where they are small.
+    pub(crate) fn window(&mut self, tensors: &[TensorId], elements: Range<usize>) -> (Vec<TensorId>, usize) {
         if self.tensor(tensors[0]).bytes() <= MAX_BINDING {
-            return (tensors, elements.start);
+            return (tensors.to_vec(), elements.start);
         }
+        let row = self.row_elements(tensors[0]);
         let mut first = elements.start / row;
-        while !(first * bytes).is_multiple_of(VIEW_ALIGN) {
+        while tensors.iter().any(|t| !(first * self.row_bytes(*t)).is_multiple_of(VIEW_ALIGN)) {
             first -= 1;
         }
         let rows = first..elements.end.div_ceil(row);
-        (tensors.map(|t| self.rows(t, rows.clone())), elements.start - first * row)
+        (tensors.iter().map(|t| self.rows(*t, rows.clone())).collect(), elements.start - first * row)
     }
 
     /// A tensor in parts of at most [`MAX_BINDING`] bytes where that is possible, views of its rows; a tensor that is no larger,
@@ -363,7 +358,8 @@ impl Graph {
     /// Makes a persistent f32 gradient for a parameter and the views that there are of it. Backward passes add to it; the caller
     /// must set it to zero.
     pub fn add_gradient(&mut self, param: TensorId) -> TensorId {
-        let grad = self.like(param, DType::F32, |name| format!("grad.{name}"));
+        let row = self.shape(param)[1..].to_vec();
+        let grad = self.like(param, &row, DType::F32, |name| format!("grad.{name}"));
         self.gradients.insert(param, grad);
         grad
     }
@@ -373,10 +369,11 @@ impl Graph {
         self.gradients.get(&self.base(param)).and_then(|grad| self.alike(param, *grad))
     }
 
-    /// A new persistent tensor of the shape of another, with views of it where there are views of that one.
-    pub(crate) fn like(&mut self, t: TensorId, dtype: DType, name: impl Fn(&str) -> String) -> TensorId {
+    /// A new persistent tensor with as many rows as another, each of shape `row`, and with views of it where there are views of
+    /// that one.
+    pub(crate) fn like(&mut self, t: TensorId, row: &[usize], dtype: DType, name: impl Fn(&str) -> String) -> TensorId {
         let Tensor { name: old, shape, .. } = self.tensor(t).clone();
-        let new = self.add(name(&old), &shape, dtype, Kind::Persistent);
+        let new = self.add(name(&old), &[&shape[..1], row].concat(), dtype, Kind::Persistent);
         let mut views: Vec<(Range<usize>, TensorId)> =
             self.views.iter().filter(|((of, _), _)| *of == t).map(|((_, rows), view)| (rows.clone(), *view)).collect();
         views.sort_by_key(|(_, view)| *view);

@@ -14,13 +14,15 @@ pub enum Access {
     ReadWrite,
 }
 
-/// The type of a buffer's elements. Shaders see two `F16` in each word, and four `I8` or `U8`.
+/// The type of a buffer's elements. Shaders see two `F16` or `Bf16` in each word, and four `I8` or `U8`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DType {
     /// 32-bit float.
     F32,
     /// 16-bit float.
     F16,
+    /// The upper half of a 32-bit float.
+    Bf16,
     /// 32-bit unsigned integer.
     U32,
     /// 8-bit signed integer.
@@ -34,7 +36,7 @@ impl DType {
     pub fn bytes(self) -> usize {
         match self {
             DType::F32 | DType::U32 => 4,
-            DType::F16 => 2,
+            DType::F16 | DType::Bf16 => 2,
             DType::I8 | DType::U8 => 1,
         }
     }

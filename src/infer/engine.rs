@@ -21,7 +21,7 @@ use super::step::{DecodeStep, PAIR, Rows, SIZES};
 use super::weights::{load_tensor, load_weights};
 use crate::backend::{Backend, Program, Reading, fusible};
 use crate::formats::{ModelFile, Tensor};
-use crate::graph::{Graph, Plan};
+use crate::graph::{Graph, Plan, TensorId};
 use crate::model::{Model, ModelConfig, State};
 use crate::ops::{NO_TOKEN, PAGE, SampleRow, SamplingState};
 use crate::{Error, Result};
@@ -130,6 +130,88 @@ impl Sequence {
     }
 }
 
+/// What an engine puts on a device.
+struct Parts {
+    plan: Plan,
+    model: Model,
+    state: State,
+    sampling: SamplingState,
+    /// One for each number of rows, smallest first.
+    steps: Vec<DecodeStep>,
+    context: usize,
+}
+
+impl Parts {
+    /// With `drafts`, the model's first further head takes part.
+    fn new(config: &ModelConfig, vocab: usize, options: EngineOptions, drafts: bool) -> Result<Parts> {
+        let context = options.context_of(config)?;
+        // A step has a row for every sequence that decodes.
+        let (slots, most) = (options.slots, SIZES[SIZES.len() - 1].0);
+        if !(1..=most).contains(&slots) {
+            return Err(Error::usage(format!("{slots} sequences side by side: between 1 and {most} are possible")));
+        }
+        let mut g = Graph::new();
+        let model = Model::for_inference(&mut g, &ModelConfig { seq_len: context, ..config.clone() }, vocab);
+        let mut state = model.state(&mut g, slots, context);
+        if drafts {
+            model.add_draft_state(&mut g, &mut state);
+        }
+        // A step draws for a slot and, behind a draft, for the one of that number beyond all slots.
+        let picks = if drafts { 2 * slots } else { slots };
+        let sampling = g.sampling_state(picks, vocab);
+        let most = context.max(picks);
+        let wanted = SIZES.iter().take_while(|(rows, _)| *rows < most).count() + 1;
+        let mut sizes: Vec<_> = SIZES.into_iter().take(wanted).collect();
+        if drafts {
+            sizes.insert(1, PAIR);
+        }
+        let build = |size| DecodeStep::build(&mut g, &model, &state, sampling, size, (picks, drafts));
+        let steps: Vec<DecodeStep> = sizes.into_iter().map(build).collect();
+        let fusible = fusible(&g);
+        Ok(Parts { plan: Plan::keeping(g, &fusible), model, state, sampling, steps, context })
+    }
+}
+
+/// What an engine asks of a device, in bytes, when each of its sequences fills its context.
+#[derive(Clone, Copy, Debug)]
+pub struct EngineNeeds {
+    /// Weights as they are read. A CPU also keeps copies in the order of its registers, which take about as much, or less.
+    pub weights: u64,
+    /// Keys and values.
+    pub cache: u64,
+    /// Everything else, such as the results of ops.
+    pub other: u64,
+    /// Operations of the matrix products for one token, two for each multiply-add, without those over cached keys.
+    pub flops: u64,
+    /// The largest binding of an op.
+    pub binding: u64,
+}
+
+impl EngineNeeds {
+    /// Plans an engine, without a device; one that drafts if the model can. Errors as [`Engine::new`].
+    pub fn new(config: &ModelConfig, vocab: usize, options: EngineOptions) -> Result<EngineNeeds> {
+        let Parts { plan, model, state, steps, context, .. } = Parts::new(config, vocab, options, config.drafts())?;
+        let bytes = |t: TensorId| plan.graph.tensor(t).bytes() as u64;
+        let sizes = state.sizes(options.slots * context.div_ceil(PAGE));
+        let weights = model.weights.iter().flat_map(|weight| weight.value.tensors()).map(bytes).sum::<u64>();
+        let held = sizes.iter().map(|(t, _)| bytes(*t)).sum::<u64>();
+        let nodes = steps[0].section.nodes();
+        let bound = plan.graph.nodes.iter().flat_map(|node| &node.tensors).map(|t| plan.bound(*t));
+        Ok(EngineNeeds {
+            weights,
+            cache: sizes.iter().map(|(_, bytes)| *bytes as u64).sum(),
+            other: (plan.bytes() + plan.scratch()) as u64 - weights - held,
+            flops: plan.graph.flops(nodes),
+            binding: bound.chain(sizes.iter().map(|(_, bytes)| *bytes)).max().unwrap_or(0) as u64,
+        })
+    }
+
+    /// All of it.
+    pub fn bytes(&self) -> u64 {
+        self.weights + self.cache + self.other
+    }
+}
+
 /// A step that was submitted.
 struct Submitted {
     rows: Rows,
@@ -178,32 +260,9 @@ impl Engine {
         backend: &Backend,
         options: EngineOptions,
     ) -> Result<Engine> {
-        let context = options.context_of(config)?;
-        // A step has a row for every sequence that decodes.
-        let (slots, most) = (options.slots, SIZES[SIZES.len() - 1].0);
-        if !(1..=most).contains(&slots) {
-            return Err(Error::usage(format!("{slots} sequences side by side: between 1 and {most} are possible")));
-        }
-        let mut g = Graph::new();
-        let model = Model::for_inference(&mut g, &ModelConfig { seq_len: context, ..config.clone() }, vocab);
-        let mut state = model.state(&mut g, options.slots, context);
         let drafts = config.drafts() && matches!(backend, Backend::Cpu(_));
-        if drafts {
-            model.add_draft_state(&mut g, &mut state);
-        }
-        // A step draws for a slot and, behind a draft, for the one of that number beyond all slots.
-        let picks = if drafts { 2 * options.slots } else { options.slots };
-        let sampling = g.sampling_state(picks, vocab);
-        let most = context.max(picks);
-        let wanted = SIZES.iter().take_while(|(rows, _)| *rows < most).count() + 1;
-        let mut sizes: Vec<_> = SIZES.into_iter().take(wanted).collect();
-        if drafts {
-            sizes.insert(1, PAIR);
-        }
-        let build = |size| DecodeStep::build(&mut g, &model, &state, sampling, size, (picks, drafts));
-        let steps: Vec<DecodeStep> = sizes.into_iter().map(build).collect();
-        let fusible = fusible(&g);
-        let mut program = backend.prepare(Arc::new(Plan::keeping(g, &fusible)))?;
+        let Parts { plan, model, state, sampling, steps, context } = Parts::new(config, vocab, options, drafts)?;
+        let mut program = backend.prepare(Arc::new(plan))?;
         program.write(model.rope, &model.rope_table());
         program.write(state.pages, &vec![u32::MAX; options.slots * context.div_ceil(PAGE)]);
         let (slots, pages) = ((0..options.slots).map(|_| None).collect(), Pages::new(options.slots));

@@ -66,7 +66,7 @@ impl Draft {
         let new = model.embed(g, &Inputs { ids: from.tokens, ..from.inputs });
         let new = g.gather_rows(new, drawn);
         let token = g.add_tensors(known, new);
-        let (state, _) = model.further(g, 0, &from.inputs, [from.state, token], false);
+        let state = model.further(g, 0, &from.inputs, [from.state, token], false);
         let wanted = g.gather_rows(state, from.index);
         let hidden = model.further_hidden(g, 0, wanted);
         let head = model.head(g, hidden);

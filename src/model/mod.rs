@@ -10,6 +10,7 @@ mod init;
 mod layer;
 mod linear;
 mod loops;
+mod moe;
 mod mtp;
 mod residual;
 #[cfg(test)]
@@ -28,6 +29,7 @@ use weight::{Builder, Purpose};
 pub use config::{Embeddings, FfnKind, MixerKind, ModelConfig, PRESETS, Preset, Quantize};
 pub use init::Init;
 pub use loops::LoopOptions;
+pub use moe::MoeConfig;
 pub use residual::mixing_params;
 pub use state::{Context, State};
 pub use weight::{Form, Role, Stack, Value, Weight};
@@ -57,14 +59,32 @@ pub struct ExtraLoss {
     pub weight: f32,
 }
 
+/// How a layer divides the rows of a batch among its experts.
+#[derive(Clone, Copy, Debug)]
+pub struct ExpertLoad {
+    /// (experts): the bias of their choice.
+    pub bias: TensorId,
+    /// (experts + 1): expert e has the assignments from starts[e] up to starts[e + 1].
+    pub starts: TensorId,
+}
+
+/// What layers give besides the hidden state.
+#[derive(Clone, Debug, Default)]
+pub struct Extras {
+    /// Further losses.
+    pub losses: Vec<ExtraLoss>,
+    /// The load of the experts of each layer that has some.
+    pub loads: Vec<ExpertLoad>,
+}
+
 /// What a forward pass gives.
 pub struct Forward {
     /// The head, with its input.
     pub head: ops::Head,
     /// (rows, dim): the state behind the last layer, which the first further head reads.
     pub state: TensorId,
-    /// Further losses.
-    pub losses: Vec<ExtraLoss>,
+    /// What else the layers give.
+    pub extras: Extras,
 }
 
 /// A model's tensors in a graph.
@@ -146,6 +166,11 @@ impl Model {
         self.weights.iter().map(Weight::elements).sum()
     }
 
+    /// Number of values that a token uses: of the experts of a layer, those that are active.
+    pub fn active_params(&self) -> usize {
+        self.weights.iter().map(|weight| weight.active(&self.config)).sum()
+    }
+
     /// The layers in the order in which a token passes them.
     fn passed(&self) -> impl Iterator<Item = &Layer> {
         self.config.schedule().into_iter().map(|i| &self.layers[i])
@@ -180,13 +205,14 @@ impl Model {
 
     /// Layers and head, from the embedding (rows, dim) to what the loss takes.
     pub fn forward(&self, g: &mut Graph, inputs: &Inputs<'_>, embedded: TensorId, recompute: bool) -> Forward {
-        let (state, losses) = self.pass(g, inputs, embedded, recompute);
+        let (state, extras) = self.pass(g, inputs, embedded, recompute);
         let hidden = self.hidden(g, state);
-        Forward { head: self.head(g, hidden), state, losses }
+        Forward { head: self.head(g, hidden), state, extras }
     }
 
     /// Further head `k`, from 0: from the state before it (rows, dim) and the embedding (rows, dim) of the tokens k + 1 places
-    /// behind those of `inputs`, to its own state and what the loss takes. `pass` is as in [`Model::pass`].
+    /// behind those of `inputs`, to its own state (rows, dim). `recompute` is as in
+    /// [`Model::pass`].
     pub fn further(
         &self,
         g: &mut Graph,
@@ -194,15 +220,16 @@ impl Model {
         inputs: &Inputs<'_>,
         [state, token]: [TensorId; 2],
         recompute: bool,
-    ) -> (TensorId, Vec<ExtraLoss>) {
+    ) -> TensorId {
         let Inputs { positions, context, .. } = *inputs;
-        let mut losses = Vec::new();
-        let mut pass = Pass { positions, context, state: self.passed().count() + k, losses: &mut losses };
+        // Attention and a gated feed-forward give nothing besides.
+        let Extras { losses, loads } = &mut Extras::default();
+        let mut pass = Pass { positions, context, state: self.passed().count() + k, losses, loads };
         let before = g.set_prefix(&format!("mtp.{k}."));
         let mut build = |g: &mut Graph| self.ahead[k].forward(g, [state, token], &self.config, &mut pass);
         let state = if recompute { g.recompute(build) } else { build(g) };
         g.set_prefix(&before);
-        (state, losses)
+        state
     }
 
     /// The state of further head `k` (rows, dim), from 0, normalised for the head.
@@ -216,24 +243,19 @@ impl Model {
         g.name(hidden, "hidden")
     }
 
-    /// The layers, from the embedding (rows, dim) to the state behind the last (rows, dim) and further losses. With
+    /// The layers, from the embedding (rows, dim) to the state behind the last (rows, dim) and what they give besides. With
     /// `recompute`, the backward pass computes each layer again instead of keeping its activations.
-    pub fn pass(
-        &self,
-        g: &mut Graph,
-        inputs: &Inputs<'_>,
-        embedded: TensorId,
-        recompute: bool,
-    ) -> (TensorId, Vec<ExtraLoss>) {
-        let mut losses = Vec::new();
+    pub fn pass(&self, g: &mut Graph, inputs: &Inputs<'_>, embedded: TensorId, recompute: bool) -> (TensorId, Extras) {
+        let mut extras = Extras::default();
         let mut x = residual::open(g, embedded, &self.config);
         for (i, layer) in self.passed().enumerate() {
             let Inputs { positions, context, .. } = *inputs;
-            let mut pass = Pass { positions, context, state: i, losses: &mut losses };
+            let Extras { losses, loads } = &mut extras;
+            let mut pass = Pass { positions, context, state: i, losses, loads };
             let mut build = |g: &mut Graph| layer.forward(g, x, &mut pass);
             x = if recompute { g.recompute(build) } else { build(g) };
         }
-        (residual::close(g, x, &self.config), losses)
+        (residual::close(g, x, &self.config), extras)
     }
 
     /// The head over hidden (rows, dim).

@@ -3,6 +3,7 @@
 use crate::data::DataConfig;
 use crate::graph::Precision;
 use crate::model::{Embeddings, ModelConfig};
+use crate::ops::StateForm;
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 #[cfg(feature = "native")]
@@ -103,6 +104,8 @@ pub struct OptimConfig {
     pub aux: Aux,
     /// Its learning rate.
     pub aux_lr: f32,
+    /// How the state of both optimizers is held: `f32`, `bf16` or `int8`, with 1/2 and 27/100 of the memory.
+    pub state: StateForm,
     /// Weight decay of the matrices within layers.
     pub weight_decay: f32,
     /// Global gradient norm above which gradients are scaled down; 0 never scales.
@@ -124,6 +127,7 @@ impl Default for OptimConfig {
             muon_steps: 3,
             aux: Aux::AdamW,
             aux_lr: 3e-3,
+            state: StateForm::F32,
             weight_decay: 0.0,
             clip: 1.0,
             outlier_factor: 20.0,

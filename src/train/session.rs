@@ -62,7 +62,7 @@ impl Session {
     pub fn new(config: Config, corpus: Corpus, backend: &Backend) -> Result<Session> {
         let sampler = Session::check(&config, &corpus)?;
         let document_end = document_end(&config, &corpus)?;
-        let step = TrainStep::build(&config.model, corpus.vocab_size, StepShape::new(&config), &config.optim);
+        let step = TrainStep::build(&config.model, corpus.vocab_size, StepShape::of(&config), &config.optim);
         let mut trainer = Trainer::new(step, backend)?;
         trainer.init(config.train.seed);
         Ok(Session { config, corpus, trainer, sampler, document_end, step: 0, cursor: 0, tokens: 0 })

@@ -45,7 +45,7 @@ fn latent(config: &ModelConfig, vocab: usize, seed: u64) -> Vec<Array> {
     let array = |weight: &Weight| {
         let scale = if weight.role == Role::Norm { 1.0 } else { 0.3 };
         let data = (0..weight.elements()).map(|_| scale * rng.normal()).collect();
-        Array { name: weight.name.clone(), shape: weight.shape.clone(), data }
+        Array::f32(&weight.name, weight.shape.clone(), data)
     };
     model.weights.iter().map(array).collect()
 }

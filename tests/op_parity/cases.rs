@@ -97,10 +97,24 @@ fn codes(r: &mut Rng, outs: u32, dim: u32) -> Data {
 }
 
 pub fn all() -> Vec<Case> {
-    [embedding, norms, quantizers, ternary, matmuls, attention, elementwise, streams, losses, optimizers, inference]
-        .iter()
-        .flat_map(|family| family())
-        .collect()
+    [
+        embedding,
+        norms,
+        quantizers,
+        ternary,
+        grouped,
+        experts,
+        matmuls,
+        attention,
+        elementwise,
+        streams,
+        losses,
+        optimizers,
+        inference,
+    ]
+    .iter()
+    .flat_map(|family| family())
+    .collect()
 }
 
 /// Whole tables and parts of them. Ids beyond the table too: just behind it, and those whose place in it is that of another when
@@ -350,6 +364,158 @@ fn ternary() -> Vec<Case> {
             };
             cases.push(close(case(&ops::TERNARY_MATMUL_BACKWARD_WEIGHT, args, data)));
         }
+    }
+    cases
+}
+
+/// Where the rows of each expert begin, if these have so many.
+fn starts(counts: &[u32]) -> Data {
+    let sums = counts.iter().scan(0, |sum, n| {
+        *sum += n;
+        Some(*sum)
+    });
+    Data::U32(std::iter::once(0).chain(sums).collect())
+}
+
+/// Experts with many rows, few rows, and none.
+fn grouped() -> Vec<Case> {
+    let mut cases = Vec::new();
+    let shapes: [(&[u32], u32, u32, u32); 8] = [
+        (&[1], 8, 32, 32),
+        (&[0, 1, 0, 1], 33, 160, 32),
+        (&[3, 0, 5], 70, 256, 128),
+        (&[0, 9, 40, 1, 0], 40, 192, 96),
+        (&[70, 0, 65, 130], 130, 128, 64),
+        (&[33, 32, 31, 0], 64, 384, 128),
+        (&[5, 4, 3, 0, 0, 4, 0, 0], 96, 512, 256),
+        (&[0, 300, 129], 140, 288, 32),
+    ];
+    for (counts, outs, dim, group) in shapes {
+        let (rows, experts) = (counts.iter().sum::<u32>(), counts.len() as u32);
+        let scale = |r: &mut Rng| half::f16::from_f32(0.001 + 0.1 * r.f32()).to_f32();
+        let scales = |r: &mut Rng| Data::F32((0..experts * outs * (dim / group)).map(|_| scale(r)).collect());
+        let args = grouped_ternary::GroupedTernaryArgs { rows, experts, outs, dim, group };
+        let data = |r: &mut Rng| {
+            let [xq, step] = [activations(r, rows * dim), uniform(r, rows, 0.01, 0.03)];
+            vec![xq, step, starts(counts), codes(r, experts * outs, dim), scales(r), out(rows * outs)]
+        };
+        cases.push(case(&ops::GROUPED_TERNARY, args, data));
+        for (beta, fast) in [(0.0, 0), (1.0, 0), (0.0, 1)] {
+            use grouped_ternary_backward_input::GroupedTernaryBackwardInputArgs as A;
+            let args = A { rows, experts, outs, dim, group, beta, fast };
+            let data = |r: &mut Rng| {
+                let (dy, codes) = (normal(r, rows * outs, 1.0), codes(r, experts * outs, dim));
+                vec![dy, starts(counts), codes, scales(r), target(r, beta, rows * dim)]
+            };
+            cases.push(close(case(&ops::GROUPED_TERNARY_BACKWARD_INPUT, args, data)));
+        }
+        for fast in 0..2 {
+            use grouped_ternary_backward_weight::GroupedTernaryBackwardWeightArgs as A;
+            let args = A { rows, experts, outs, dim, fast };
+            let data = |r: &mut Rng| {
+                let [dy, xq] = [normal(r, rows * outs, 1.0), activations(r, rows * dim)];
+                vec![dy, xq, uniform(r, rows, 0.01, 0.03), starts(counts), normal(r, experts * outs * dim, 1.0)]
+            };
+            cases.push(close(case(&ops::GROUPED_TERNARY_BACKWARD_WEIGHT, args, data)));
+        }
+        // Widths that are no multiple of four too.
+        for (dim, kind, fast) in
+            [dim, 35].into_iter().flat_map(|dim| (0..3).flat_map(move |k| [(dim, k, 0), (dim, k, 1)]))
+        {
+            let (weights, wide, narrow) = (experts * outs * dim, rows * dim, rows * outs);
+            let beta = if kind == 0 { 0.0 } else { 1.0 };
+            let args = grouped_matmul::GroupedMatmulArgs { rows, experts, outs, dim, kind, beta, fast };
+            let [a, b, d] = [[wide, weights, narrow], [narrow, weights, wide], [narrow, wide, weights]][kind as usize];
+            let data = |r: &mut Rng| {
+                let [a, b] = [a, b].map(|n| normal(r, n, 1.0));
+                vec![a, b, starts(counts), target(r, beta, d)]
+            };
+            cases.push(close(case(&ops::GROUPED_MATMUL, args, data)));
+        }
+    }
+    cases
+}
+
+/// Each of so many places once.
+fn places(r: &mut Rng, n: u32) -> Data {
+    let mut places: Vec<u32> = (0..n).collect();
+    (1..n as usize).rev().for_each(|i| places.swap(i, r.below(i as u64 + 1) as usize));
+    Data::U32(places)
+}
+
+fn experts() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for (rows, dim, experts, k, scale) in [
+        (1, 4, 2, 1, 1.0),
+        (5, 70, 8, 2, 1.0),
+        (33, 256, 16, 4, 0.1),
+        (3, 64, 5, 5, 1.0),
+        (130, 33, 100, 3, 1.0),
+        (4, 32, 8, 3, 0.0),
+    ] {
+        let n = rows * k;
+        let args = moe_route::MoeRouteArgs { rows, dim, experts, k };
+        let data = |r: &mut Rng| {
+            let [x, w, bias] = [normal(r, rows * dim, scale), normal(r, experts * dim, 0.3), normal(r, experts, scale)];
+            vec![x, w, bias, out(rows * experts), out(n), out(n)]
+        };
+        cases.push(case(&ops::MOE_ROUTE, args, data));
+        for beta in [0.0, 1.0] {
+            let args = moe_route_backward::MoeRouteBackwardArgs { rows, experts, k, beta };
+            let data = |r: &mut Rng| {
+                // Different experts for each row.
+                let first = below(r, rows, experts);
+                let chosen = first.iter().flat_map(|first| (0..k).map(move |j| (first + j) % experts)).collect();
+                let [weights, dweights] = [uniform(r, n, 0.0, 1.0), normal(r, n, 1.0)];
+                vec![Data::U32(chosen), weights, dweights, target(r, beta, rows * experts)]
+            };
+            cases.push(case(&ops::MOE_ROUTE_BACKWARD, args, data));
+        }
+        let args = moe_sort::MoeSortArgs { n, experts };
+        let data = |r: &mut Rng| vec![Data::U32(below(r, n, experts)), out(n), out(experts + 1)];
+        cases.push(case(&ops::MOE_SORT, args, data));
+        let args = moe_dispatch::MoeDispatchArgs { n, dim, k };
+        let data = |r: &mut Rng| vec![normal(r, rows * dim, 1.0), places(r, n), out(n * dim)];
+        cases.push(exact(case(&ops::MOE_DISPATCH, args, data)));
+        for beta in [0.0, 1.0] {
+            let args = moe_dispatch_backward::MoeDispatchBackwardArgs { rows, dim, k, beta };
+            let data = |r: &mut Rng| vec![normal(r, n * dim, 1.0), places(r, n), target(r, beta, rows * dim)];
+            cases.push(case(&ops::MOE_DISPATCH_BACKWARD, args, data));
+        }
+        let args = moe_combine::MoeCombineArgs { rows, dim, k };
+        let data = |r: &mut Rng| vec![normal(r, n * dim, 1.0), places(r, n), uniform(r, n, 0.0, 1.0), out(rows * dim)];
+        cases.push(case(&ops::MOE_COMBINE, args, data));
+        let args = moe_combine_backward::MoeCombineBackwardArgs { n, dim, k };
+        let data = |r: &mut Rng| {
+            let [x, places, weights] = [normal(r, n * dim, 1.0), places(r, n), uniform(r, n, 0.0, 1.0)];
+            vec![x, places, weights, normal(r, rows * dim, 1.0), out(n * dim), out(n)]
+        };
+        cases.push(case(&ops::MOE_COMBINE_BACKWARD, args, data));
+        let counts = |r: &mut Rng| {
+            let mut counts = vec![0; experts as usize];
+            below(r, n, experts).iter().for_each(|e| counts[*e as usize] += 1);
+            counts
+        };
+        let args = moe_tally::MoeTallyArgs { experts };
+        let data = |r: &mut Rng| vec![starts(&counts(r)), Data::F32(vec![3.0; experts as usize])];
+        cases.push(exact(case(&ops::MOE_TALLY, args, data)));
+        let args = moe_balance::MoeBalanceArgs { rows, experts };
+        let data = |r: &mut Rng| vec![normal(r, rows * experts, 1.0), starts(&counts(r)), out(1)];
+        cases.push(case(&ops::MOE_BALANCE, args, data));
+        let args = moe_balance_backward::MoeBalanceBackwardArgs { rows, experts };
+        let data = |r: &mut Rng| {
+            vec![normal(r, rows * experts, 1.0), starts(&counts(r)), Data::F32(vec![0.3]), out(rows * experts)]
+        };
+        cases.push(case(&ops::MOE_BALANCE_BACKWARD, args, data));
+    }
+    for (layers, experts, stride, skip) in [(1, 2, 2, 0.0), (3, 8, 64, 0.0), (2, 5, 64, 1.0)] {
+        let args = moe_bias::MoeBiasArgs { layers, experts, stride, rate: 0.01 };
+        let all = layers * stride;
+        let data = |r: &mut Rng| {
+            let load = below(r, all, 4).into_iter().map(|n| n as f32).collect();
+            vec![Data::F32(load), Data::F32(vec![1.0, skip, 0.0, 0.0]), normal(r, all, 0.1), normal(r, all, 9.0)]
+        };
+        cases.push(case(&ops::MOE_BIAS, args, data));
     }
     cases
 }
@@ -742,10 +908,128 @@ fn optimizers() -> Vec<Case> {
         let data = |r: &mut Rng| vec![normal(r, offset + n, 0.1), ctl(), step, normal(r, stack, 0.5)];
         cases.push(case(&ops::MUON_UPDATE, args, data));
     }
+    cases.extend(states());
     for (n, batch) in [(1, 1), (100, 3), (5000, 2), (4096, 1)] {
         let args = muon_normalize::MuonNormalizeArgs { n, batch };
         let data = |r: &mut Rng| vec![uniform(r, batch * n.div_ceil(4096), 0.1, 9.0), normal(r, batch * n, 1.0)];
         cases.push(case(&ops::MUON_NORMALIZE, args, data));
+    }
+    cases
+}
+
+/// bf16 values.
+fn upper_halves(r: &mut Rng, n: u32, scale: f32) -> Data {
+    Data::Bytes(values(r, n, scale).into_iter().flat_map(|v| half::bf16::from_f32(v).to_le_bytes()).collect())
+}
+
+/// A case of a state that is rounded at random. A GPU's arithmetic may differ by an ulp, which now and then changes what a value is
+/// rounded to: codes of one byte may differ by one. Values of bf16 have two bytes, so the case has data with which a GPU's
+/// arithmetic is exact.
+fn rounded(case: Case) -> Case {
+    Case {
+        near_tie: Box::new(|_, a, b| a.cast_unsigned().abs_diff(b.cast_unsigned()) == 1 || a.abs_diff(b) == 1),
+        ..case
+    }
+}
+
+/// Multiples of 1/16 within +-2.
+fn sixteenths(r: &mut Rng, n: u32) -> Vec<f32> {
+    (0..n).map(|_| r.below(65) as f32 / 16.0 - 2.0).collect()
+}
+
+/// Optimizers with their state in bf16 and int8.
+fn states() -> Vec<Case> {
+    let mut cases = Vec::new();
+    let step = || Data::F32(vec![0.5, 0.1, 0.02, 3.0, 12_345.0, 54_321.0]);
+    let exact_m = |r: &mut Rng, n: u32| {
+        Data::Bytes(sixteenths(r, n).iter().flat_map(|v| half::bf16::from_f32(*v).to_le_bytes()).collect())
+    };
+    for (rows, cols, skip) in [(1u32, 4u32, 0.0), (3, 68, 0.0), (70, 64, 0.0), (5, 200, 1.0), (33, 132, 0.0)] {
+        let (n, scales) = (rows * cols, rows * cols.div_ceil(64));
+        let ctl = || Data::F32(vec![0.5, skip, 1.0, 9.0]);
+        let (stream, lr, weight_decay) = (0xffff_fff0, 3e-3, 0.1);
+        let args =
+            adamw_bf16::AdamwStateArgs { rows, cols, stream, lr, beta1: 0.75, beta2: 0.75, eps: 1e-8, weight_decay };
+        let data = |r: &mut Rng| {
+            let (g, w) = (Data::F32(sixteenths(r, n)), normal(r, n, 0.5));
+            let squares = sixteenths(r, n).iter().flat_map(|v| half::bf16::from_f32(v * v).to_le_bytes()).collect();
+            vec![g, ctl(), step(), w, exact_m(r, n), Data::Bytes(squares)]
+        };
+        cases.push(case(&ops::ADAMW_BF16, args, data));
+        let args =
+            adamw_int8::AdamwStateArgs { rows, cols, stream, lr, beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay };
+        let data = |r: &mut Rng| {
+            let (g, w, m, v) = (normal(r, n, 1.0), normal(r, n, 0.5), activations(r, n), below(r, n, 256));
+            let [m_scales, v_scales] = [uniform(r, scales, 0.0, 0.01), uniform(r, scales, 0.0, 0.01)];
+            vec![g, ctl(), step(), w, m, m_scales, Data::Bytes(v.iter().map(|v| *v as u8).collect()), v_scales]
+        };
+        cases.push(rounded(case(&ops::ADAMW_INT8, args, data)));
+        let args = lion_bf16::LionStateArgs { rows, cols, stream, lr, beta1: 0.75, beta2: 0.875, weight_decay };
+        let data = |r: &mut Rng| vec![Data::F32(sixteenths(r, n)), ctl(), step(), normal(r, n, 0.5), exact_m(r, n)];
+        cases.push(case(&ops::LION_BF16, args, data));
+        let args = lion_int8::LionStateArgs { rows, cols, stream, lr, beta1: 0.9, beta2: 0.99, weight_decay };
+        let data = |r: &mut Rng| {
+            let (g, w, m) = (normal(r, n, 1.0), normal(r, n, 0.5), activations(r, n));
+            vec![g, ctl(), step(), w, m, uniform(r, scales, 0.0, 0.01)]
+        };
+        cases.push(rounded(case(&ops::LION_INT8, args, data)));
+    }
+    // What is not finite shows in the scale of its block, and so does a block of zeros.
+    let (rows, cols) = (2, 192);
+    let args = lion_int8::LionStateArgs { rows, cols, stream: 0, lr: 1e-3, beta1: 0.9, beta2: 0.99, weight_decay: 0.0 };
+    let data = |_: &mut Rng| {
+        let mut g = vec![0.0; 384];
+        (g[70], g[200], g[383]) = (f32::NAN, f32::INFINITY, 1e-35);
+        let ctl = Data::F32(vec![1.0, 0.0, 1.0, 9.0]);
+        let scales = vec![0.0, 0.0, f32::NAN, 0.0, 0.0, 0.0];
+        vec![Data::F32(g), ctl, step(), Data::F32(vec![0.0; 384]), Data::Bytes(vec![0; 384]), Data::F32(scales)]
+    };
+    cases.push(rounded(case(&ops::LION_INT8, args, data)));
+    for (rows, cols, batch, start, apart, offset, transposed, skip) in [
+        (1u32, 4u32, 1, 0, 0, 0, 0, 0.0),
+        (5, 12, 2, 2, 1, 3, 0, 0.0),
+        (33, 20, 1, 6, 0, 7, 1, 0.0),
+        (64, 32, 2, 0, 0, 0, 1, 1.0),
+        (70, 196, 3, 5, 11, 1, 1, 0.0),
+        (37, 132, 1, 0, 0, 2, 0, 0.0),
+    ] {
+        // In rows: where the first matrix begins, and what lies between two.
+        let stride = (rows + apart) * cols;
+        let (n, stack) = (batch * rows * cols, start * cols + batch * stride);
+        let (start, scales) = (start * cols, stack / cols * cols.div_ceil(64));
+        let args = |beta| muon_momentum_int8::MuonStateArgs {
+            rows,
+            cols,
+            batch,
+            start,
+            stride,
+            offset,
+            transposed,
+            stream: 77,
+            beta,
+        };
+        let ctl = || Data::F32(vec![0.5, skip, 1.0, 9.0]);
+        let x = || out(offset + n + 1);
+        let data = |r: &mut Rng| vec![Data::F32(sixteenths(r, stack)), ctl(), step(), exact_m(r, stack), x()];
+        cases.push(case(&ops::MUON_MOMENTUM_BF16, args(0.75), data));
+        let data = |r: &mut Rng| {
+            let (g, m) = (normal(r, stack, 1.0), activations(r, stack));
+            vec![g, ctl(), step(), m, uniform(r, scales, 0.0, 0.01), x()]
+        };
+        cases.push(rounded(case(&ops::MUON_MOMENTUM_INT8, args(0.95), data)));
+    }
+    for (n, wrong) in [(1, None), (4097, None), (9000, Some(8191)), (4099, Some(4098)), (5000, Some(0))] {
+        let args = finite_bf16::FiniteBf16Args { n, offset: 2 };
+        let data = |r: &mut Rng| {
+            let Data::Bytes(mut x) = upper_halves(r, n, 1e30) else { unreachable!() };
+            // An infinite value, and a finite one next to the end.
+            if let Some(at) = wrong {
+                x[2 * at..2 * at + 2].copy_from_slice(&0xff80u16.to_le_bytes())
+            }
+            x.extend(0x7f80u16.to_le_bytes());
+            vec![Data::Bytes(x), normal(r, 2 + n.div_ceil(4096), 1.0)]
+        };
+        cases.push(case(&ops::FINITE_BF16, args, data));
     }
     cases
 }

@@ -58,7 +58,7 @@ fn fixed_logits() -> ModelFile {
                 row[0] = LETTERS.iter().find(|(letter, _)| usize::from(*letter) == token).map_or(NEVER, |(_, l)| *l);
             }
         }
-        Array { name: weight.name.clone(), shape: weight.shape.clone(), data }
+        Array::f32(&weight.name, weight.shape.clone(), data)
     };
     let latent: Vec<Array> = config.weights(tokenizer.vocab_size()).iter().map(latent).collect();
     ModelFile::from_latent(config, TextConfig::new(&tokenizer), &latent).unwrap()

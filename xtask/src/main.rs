@@ -8,6 +8,7 @@ mod floors;
 mod fuzz;
 mod mutants;
 mod serve;
+mod validate;
 mod web;
 
 use std::env::consts::EXE_SUFFIX;
@@ -95,6 +96,7 @@ fn main() -> ExitCode {
     let alone: Option<fn(&[String]) -> Result> = match &*wanted {
         "web" => Some(web::web),
         "mutants" => Some(mutants::mutants),
+        "validate" => Some(validate::validate),
         "fuzz" if !args.is_empty() => Some(fuzz::one),
         _ => None,
     };
@@ -105,7 +107,8 @@ fn main() -> ExitCode {
     if stages.is_empty() {
         eprintln!("usage: cargo xtask CHECK\n\n  ci       all of these");
         STAGES.iter().for_each(|(name, what, _)| eprintln!("  {name:8} {what}"));
-        eprintln!("\n  web      the browser demo, built and served (`--build`: only built)");
+        eprintln!("\n  validate the program from end to end in half a minute (`--release`: as users build it)");
+        eprintln!("  web      the browser demo, built and served (`--build`: only built)");
         return ExitCode::from(2);
     }
     let mut times = Vec::new();

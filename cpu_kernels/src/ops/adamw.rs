@@ -25,7 +25,7 @@ pub unsafe fn adamw(call: &Call<'_>) {
 }
 
 #[inline(always)]
-fn body(a: &AdamwArgs, g: &[f32], ctl: &[f32], step: &[f32], w: &mut [f32], m: &mut [f32], v: &mut [f32]) {
+pub(super) fn body(a: &AdamwArgs, g: &[f32], ctl: &[f32], step: &[f32], w: &mut [f32], m: &mut [f32], v: &mut [f32]) {
     let (factor, lr) = (ctl[0], a.lr * step[0]);
     if ctl[1] != 0.0 {
         return;

@@ -23,7 +23,7 @@ pub unsafe fn lion(call: &Call<'_>) {
 }
 
 #[inline(always)]
-fn body(a: &LionArgs, g: &[f32], ctl: &[f32], step: &[f32], w: &mut [f32], m: &mut [f32]) {
+pub(super) fn body(a: &LionArgs, g: &[f32], ctl: &[f32], step: &[f32], w: &mut [f32], m: &mut [f32]) {
     let (factor, lr) = (ctl[0], a.lr * step[0]);
     if ctl[1] != 0.0 {
         return;

@@ -4,6 +4,8 @@
 #![allow(rustdoc::broken_intra_doc_links, reason = "formulas have indices in brackets")]
 
 pub mod adamw;
+pub mod adamw_bf16;
+pub mod adamw_int8;
 pub mod add;
 pub mod attention;
 pub mod attention_backward_delta;
@@ -20,12 +22,20 @@ pub mod embedding;
 pub mod embedding_backward;
 pub mod embedding_f16;
 pub mod embedding_int8;
+mod experts;
 pub mod fill;
+pub mod finite_bf16;
 pub mod gather_rows;
+pub mod grouped_matmul;
+pub mod grouped_ternary;
+pub mod grouped_ternary_backward_input;
+pub mod grouped_ternary_backward_weight;
 pub mod int8_matmul;
 pub mod join_columns;
 pub mod kv_append;
 pub mod lion;
+pub mod lion_bf16;
+pub mod lion_int8;
 pub mod mark_seen;
 pub mod matmul;
 pub mod matmul_add;
@@ -40,7 +50,20 @@ pub mod mhc_pre_backward;
 pub mod mhc_pre_backward_coef;
 pub mod mhc_weights;
 pub mod mhc_weights_backward;
+pub mod moe_balance;
+pub mod moe_balance_backward;
+pub mod moe_bias;
+pub mod moe_combine;
+pub mod moe_combine_backward;
+pub mod moe_dispatch;
+pub mod moe_dispatch_backward;
+pub mod moe_route;
+pub mod moe_route_backward;
+pub mod moe_sort;
+pub mod moe_tally;
 pub mod muon_momentum;
+pub mod muon_momentum_bf16;
+pub mod muon_momentum_int8;
 pub mod muon_normalize;
 pub mod muon_update;
 pub mod probe_copy;
@@ -52,6 +75,7 @@ pub mod rms_norm_quantize;
 pub mod rope;
 pub mod round_f16;
 pub mod sample;
+mod state;
 mod streams;
 pub mod sum;
 pub mod sum_rows;
@@ -63,6 +87,8 @@ pub mod ternary_matmul;
 pub mod ternary_matmul_backward_input;
 pub mod ternary_matmul_backward_weight;
 pub mod ternary_quantize;
+
+pub use state::STATE_BLOCK;
 
 use crate::Kernel;
 
@@ -79,6 +105,8 @@ macro_rules! kernels {
 
 kernels! {
     ADAMW = adamw,
+    ADAMW_BF16 = adamw_bf16,
+    ADAMW_INT8 = adamw_int8,
     ADD = add,
     ATTENTION = attention,
     ATTENTION_BACKWARD_DELTA = attention_backward_delta,
@@ -95,11 +123,18 @@ kernels! {
     EMBEDDING_F16 = embedding_f16,
     EMBEDDING_INT8 = embedding_int8,
     FILL = fill,
+    FINITE_BF16 = finite_bf16,
     GATHER_ROWS = gather_rows,
+    GROUPED_MATMUL = grouped_matmul,
+    GROUPED_TERNARY = grouped_ternary packs grouped_ternary::PACKING,
+    GROUPED_TERNARY_BACKWARD_INPUT = grouped_ternary_backward_input,
+    GROUPED_TERNARY_BACKWARD_WEIGHT = grouped_ternary_backward_weight,
     INT8_MATMUL = int8_matmul packs int8_matmul::PACKING,
     JOIN_COLUMNS = join_columns,
     KV_APPEND = kv_append,
     LION = lion,
+    LION_BF16 = lion_bf16,
+    LION_INT8 = lion_int8,
     MARK_SEEN = mark_seen,
     MATMUL = matmul packs matmul::PACKING,
     MATMUL_ADD = matmul_add,
@@ -114,7 +149,20 @@ kernels! {
     MHC_PRE_BACKWARD_COEF = mhc_pre_backward_coef,
     MHC_WEIGHTS = mhc_weights,
     MHC_WEIGHTS_BACKWARD = mhc_weights_backward,
+    MOE_BALANCE = moe_balance,
+    MOE_BALANCE_BACKWARD = moe_balance_backward,
+    MOE_BIAS = moe_bias,
+    MOE_COMBINE = moe_combine,
+    MOE_COMBINE_BACKWARD = moe_combine_backward,
+    MOE_DISPATCH = moe_dispatch,
+    MOE_DISPATCH_BACKWARD = moe_dispatch_backward,
+    MOE_ROUTE = moe_route,
+    MOE_ROUTE_BACKWARD = moe_route_backward,
+    MOE_SORT = moe_sort,
+    MOE_TALLY = moe_tally,
     MUON_MOMENTUM = muon_momentum,
+    MUON_MOMENTUM_BF16 = muon_momentum_bf16,
+    MUON_MOMENTUM_INT8 = muon_momentum_int8,
     MUON_NORMALIZE = muon_normalize,
     MUON_UPDATE = muon_update,
     PROBE_COPY = probe_copy,

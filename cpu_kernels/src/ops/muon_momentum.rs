@@ -45,22 +45,41 @@ pub(super) fn tiles(
     })
 }
 
+/// Columns that are transposed at once.
+const WIDTH: usize = 64;
+
 #[inline(always)]
 fn body(a: &MuonMomentumArgs, offset: usize, part: Range<usize>, g: &[f32], ctl: &[f32], m: &mut [f32], x: &Buf) {
+    spread(a, offset, part, x, |at, x| direction(a.beta, ctl, &g[at.clone()], &mut m[at], x));
+}
+
+/// Puts the directions of the rows `part` of a matrix into x from `offset`. `fill` makes those of consecutive elements, counted
+/// from the first of `part`: all of a row, or at most [`WIDTH`] from a multiple of that.
+#[inline(always)]
+pub(super) fn spread(
+    a: &MuonMomentumArgs,
+    offset: usize,
+    part: Range<usize>,
+    x: &Buf,
+    mut fill: impl FnMut(Range<usize>, &mut [f32]),
+) {
     let (rows, cols) = (a.rows as usize, a.cols as usize);
     if a.transposed == 0 {
-        // SAFETY: these are the elements of x that belong to this part's rows.
-        let x = unsafe { x.write(offset + part.start * cols..offset + part.end * cols) };
-        return direction(a.beta, ctl, g, m, x);
+        for row in part.clone() {
+            let (at, to) = ((row - part.start) * cols, offset + row * cols);
+            // SAFETY: these are the elements of x that belong to this part's rows.
+            fill(at..at + cols, unsafe { x.write(to..to + cols) });
+        }
+        return;
     }
-    let mut tile = [[0.0; LANES]; LANES];
+    let mut tile = [[0.0; WIDTH]; LANES];
     for top in part.clone().step_by(LANES) {
         let height = LANES.min(part.end - top);
-        for left in (0..cols).step_by(LANES) {
-            let width = LANES.min(cols - left);
+        for left in (0..cols).step_by(WIDTH) {
+            let width = WIDTH.min(cols - left);
             for (r, tile) in tile[..height].iter_mut().enumerate() {
                 let start = (top - part.start + r) * cols + left;
-                direction(a.beta, ctl, &g[start..start + width], &mut m[start..start + width], &mut tile[..width]);
+                fill(start..start + width, &mut tile[..width]);
             }
             for c in 0..width {
                 let start = offset + (left + c) * rows + top;
@@ -74,8 +93,9 @@ fn body(a: &MuonMomentumArgs, offset: usize, part: Range<usize>, g: &[f32], ctl:
     }
 }
 
+/// Moves a momentum, unless the step is skipped, and gives the direction.
 #[inline(always)]
-fn direction(beta: f32, ctl: &[f32], g: &[f32], m: &mut [f32], x: &mut [f32]) {
+pub(super) fn direction(beta: f32, ctl: &[f32], g: &[f32], m: &mut [f32], x: &mut [f32]) {
     let (factor, skip) = (ctl[0], ctl[1] != 0.0);
     for ((g, m), x) in g.iter().zip(m).zip(x) {
         let g = g * factor;

@@ -213,12 +213,14 @@ fn pick(weights: &[f32], goal: u64) -> Option<usize> {
     None
 }
 
-/// A number below 2^24 for each seed and counter: PCG hashes (Jarzynski & Olano 2020).
+/// A number below 2^24 for each seed and counter.
 fn uniform(seed: u32, counter: u32) -> u32 {
     hash(seed ^ hash(counter)) >> 8
 }
 
-fn hash(x: u32) -> u32 {
+/// A PCG hash (Jarzynski & Olano 2020).
+#[inline(always)]
+pub(super) fn hash(x: u32) -> u32 {
     let state = x.wrapping_mul(747_796_405).wrapping_add(2_891_336_453);
     let word = ((state >> ((state >> 28) + 4)) ^ state).wrapping_mul(277_803_737);
     (word >> 22) ^ word

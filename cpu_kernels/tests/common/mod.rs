@@ -9,6 +9,7 @@ use std::fmt::Debug;
 pub enum Data {
     F(Vec<f32>),
     U(Vec<u32>),
+    B(Vec<u8>),
 }
 
 impl From<&[f32]> for Data {
@@ -38,20 +39,23 @@ pub fn levels() -> impl Iterator<Item = Level> {
     [Level::Scalar, Level::Avx2, Level::Avx512].into_iter().filter(|level| level.is_available())
 }
 
-/// Every buffer after one run of the kernel.
-pub fn run<A: Args + Debug>(
+/// The bytes of a buffer.
+pub fn bytes(data: &Data) -> Vec<u8> {
+    match data {
+        Data::F(x) => bytemuck::cast_slice(x).to_vec(),
+        Data::U(x) => bytemuck::cast_slice(x).to_vec(),
+        Data::B(x) => x.clone(),
+    }
+}
+
+/// The bytes of every buffer after one run of the kernel.
+pub fn run_bytes<A: Args + Debug>(
     kernel: &'static Kernel,
     args: A,
     bufs: &[Data],
     level: Level,
     parts: usize,
-) -> Vec<Vec<f32>> {
-    let bytes = |data: &Data| -> Vec<u8> {
-        match data {
-            Data::F(x) => bytemuck::cast_slice(x).to_vec(),
-            Data::U(x) => bytemuck::cast_slice(x).to_vec(),
-        }
-    };
+) -> Vec<Vec<u8>> {
     let contents: Vec<Vec<u8>> = bufs.iter().map(bytes).collect();
     let sizes: Vec<usize> = contents.iter().map(Vec::len).collect();
     let step = Step { kernel, args: args.to_words(), bufs: (0..bufs.len()).map(|b| (b, true).into()).collect(), parts };
@@ -60,7 +64,29 @@ pub fn run<A: Args + Debug>(
         program.bytes_mut(i).copy_from_slice(content);
     }
     program.run(0..1);
-    (0..bufs.len()).map(|i| bytemuck::cast_slice(program.bytes(i)).to_vec()).collect()
+    (0..bufs.len()).map(|i| program.bytes(i).to_vec()).collect()
+}
+
+/// Every buffer after one run of the kernel.
+pub fn run<A: Args + Debug>(
+    kernel: &'static Kernel,
+    args: A,
+    bufs: &[Data],
+    level: Level,
+    parts: usize,
+) -> Vec<Vec<f32>> {
+    run_bytes(kernel, args, bufs, level, parts).iter().map(|bytes| bytemuck::pod_collect_to_vec(bytes)).collect()
+}
+
+/// Runs the kernel at the scalar level in one part; every level and every split must give the same bytes.
+pub fn check_bytes<A: Args + Debug>(kernel: &'static Kernel, args: A, bufs: &[Data]) -> Vec<Vec<u8>> {
+    let scalar = run_bytes(kernel, args, bufs, Level::Scalar, 1);
+    for level in levels() {
+        for parts in [1, 3] {
+            assert!(run_bytes(kernel, args, bufs, level, parts) == scalar, "{args:?} at {level} in {parts} parts");
+        }
+    }
+    scalar
 }
 
 /// Runs the kernel at the scalar level in one part; every other split must give the same bits, and every other level too,

@@ -83,6 +83,12 @@ impl AdapterInfo {
         self.device_type != wgpu::DeviceType::Cpu
     }
 
+    /// Whether its memory is that of the processor.
+    #[cfg(feature = "native")]
+    pub fn shares_memory(&self) -> bool {
+        [wgpu::DeviceType::IntegratedGpu, wgpu::DeviceType::Cpu].contains(&self.device_type)
+    }
+
     /// The order in which adapters are preferred, best first.
     #[cfg(feature = "native")]
     fn rank(&self) -> u32 {
