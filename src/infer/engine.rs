@@ -699,7 +699,7 @@ impl Engine {
         let mut all = Vec::new();
         for (c, ids) in prompt.chunks(chunk).enumerate() {
             let step = self.feed(ids, c * chunk)?;
-            self.program.run_section(self.steps[step].section)?;
+            self.program.run(self.steps[step].scoring())?;
             let logits: Vec<f32> = self.program.fetch(self.steps[step].logits).await?;
             all.push(logits[..self.vocab].to_vec());
         }

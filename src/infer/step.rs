@@ -4,6 +4,7 @@ use crate::backend::Program;
 use crate::graph::{DType, Graph, Section, TensorId};
 use crate::model::{Context, Inputs, Model, State};
 use crate::ops::{SampleRow, SamplingState};
+use std::ops::Range;
 
 /// Numbers of rows that steps are prepared for. A step with fewer rows is padded.
 pub(super) const SIZES: [(usize, &str); 6] =
@@ -35,6 +36,8 @@ pub(super) struct DecodeStep {
 
 /// The first further head of a model, in a step: it drafts the token behind each that the step draws.
 pub(super) struct Draft {
+    /// Its first node.
+    start: usize,
     /// (picks): the drafts.
     pub tokens: TensorId,
     /// (rows): the token that follows each row, where it is known before the step.
@@ -57,6 +60,7 @@ struct Drawn<'a> {
 
 impl Draft {
     fn build(g: &mut Graph, model: &Model, sampling: SamplingState, from: &Drawn<'_>) -> Draft {
+        let start = g.nodes.len();
         let (rows, picks) = (g.shape(from.inputs.ids).to_vec(), g.shape(from.tokens).to_vec());
         let [next, drawn] = ["next", "drawn"].map(|name| g.persistent(name, &rows, DType::U32));
         let tokens = g.persistent("drafts", &picks, DType::U32);
@@ -72,7 +76,7 @@ impl Draft {
         let head = model.head(g, hidden);
         let logits = g.logits(&head, 0..picks[0]);
         g.sample(logits, sampling, params, tokens);
-        Draft { tokens, next, drawn, params }
+        Draft { start, tokens, next, drawn, params }
     }
 }
 
@@ -106,6 +110,12 @@ impl DecodeStep {
         });
         g.set_prefix(&before);
         DecodeStep { section, rows, picks, tokens, logits, ids, positions, slots, index, params, draft }
+    }
+
+    /// The nodes up to the logits and the tokens drawn from them. What follows may take the memory of the logits.
+    pub fn scoring(&self) -> Range<usize> {
+        let nodes = self.section.nodes();
+        nodes.start..self.draft.as_ref().map_or(nodes.end, |draft| draft.start)
     }
 
     /// Writes what a step reads. The rows are padded to its size. Without ids, those that the step drew last are fed.
