@@ -144,7 +144,8 @@ fn exports(build: &Build) -> Result {
 fn serves(build: &Build) -> Result {
     let trained = build.logged("run", "val_loss")?;
     for model in FORMATS.map(|format| format!("{format}.gguf")).into_iter().chain(["run".to_string()]) {
-        let json = build.run(&format!("eval perplexity --model {model} --backend cpu --data-path corpus.txt --json"))?;
+        let json =
+            build.run(&format!("eval perplexity --model {model} --backend cpu --data-path corpus.txt --json"))?;
         let served = number(&json, "nats_per_token")?;
         if (served - trained).abs() > 1e-5 * trained {
             return Err(format!("{model}: {served} nats a token, {trained} in training"));
