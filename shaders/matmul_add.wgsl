@@ -22,7 +22,7 @@ struct Args { m: u32, n: u32, k: u32, batch: u32, symmetric: u32, alpha: f32, be
 var<private> a_start: u32;
 var<private> b_start: u32;
 
-fn problem() -> Problem {
+fn problem(wid: vec3<u32>) -> Problem {
     return Problem(args.m, args.n, args.k, args.batch, true, false, false, false);
 }
 

@@ -5,6 +5,7 @@
 //#import gemm_passes
 //#import words FACTOR=dy
 //#import block FACTOR=dy
+//#import ternary_block
 
 struct Args {
     rows: u32, outs: u32, dim: u32, group: u32, x_row: u32, beta: f32, first: u32, second: u32, fast: u32,
@@ -18,7 +19,7 @@ struct Args {
 @group(0) @binding(4) var<storage, read_write> dx: array<vec4<f32>>; // (at least x_row + rows, dim)
 @group(0) @binding(5) var<storage, read_write> scratch: array<vec4<f32>>;
 
-fn problem() -> Problem {
+fn problem(wid: vec3<u32>) -> Problem {
     return Problem(args.rows, args.dim, args.outs, 1u, true, false, args.fast != 0u, true);
 }
 
@@ -30,30 +31,12 @@ fn values_a(block: Block) -> Values {
     return floats(block);
 }
 
-// Four columns from a multiple of four lie in one word of the codes. The block holds four of these words, four scales, and
-// where in the words the codes are. Beyond the last output it repeats that one, for which `dy` is zero.
 fn load_b(row: u32, col: u32) -> Block {
-    let out = min(vec4<u32>(row, row + 1u, row + 2u, row + 3u), vec4<u32>(args.outs - 1u));
-    let c = min(col, args.dim - 1u);
-    let word = out * ((args.dim + 127u) / 128u * 8u) + c / 128u * 8u + c % 32u / 4u;
-    let scale = out * (args.dim / args.group) + c / args.group;
-    var block: Block;
-    block.x = vec4<u32>(codes[word.x], codes[word.y], codes[word.z], codes[word.w]);
-    block.y = bitcast<vec4<u32>>(vec4<f32>(scales[scale.x], scales[scale.y], scales[scale.z], scales[scale.w]));
-    block.z = vec4<u32>(c % 128u / 32u * 2u);
-    return block;
-}
-
-fn weights(word: u32, scale: f32) -> vec4<f32> {
-    return scale * (vec4<f32>(unpack4xU8(word & 0x03030303u)) - 1.0);
+    return ternary_block(0u, row, col);
 }
 
 fn values_b(block: Block) -> Values {
-    let word = block.x >> block.z;
-    let scale = bitcast<vec4<f32>>(block.y);
-    return Values(
-        weights(word.x, scale.x), weights(word.y, scale.y), weights(word.z, scale.z), weights(word.w, scale.w),
-    );
+    return ternary_values(block);
 }
 
 fn store(row: u32, col: u32, value: vec4<f32>) {

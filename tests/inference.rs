@@ -164,7 +164,12 @@ fn together(engine: &mut Engine, prompts: &[Vec<u32>], sampling: &Sampling) -> (
 fn sequences_side_by_side_get_what_they_get_alone() {
     let dir = tempfile::tempdir().unwrap();
     train(&config(true, 2, 2), dir.path());
-    let file = served(dir.path());
+    side_by_side(&served(dir.path()));
+    let experts = architectures(&config(false, 2, 2)).into_iter().find(|config| config.moe.is_some());
+    side_by_side(&random_model(experts.unwrap(), VOCAB));
+}
+
+fn side_by_side(file: &ModelFile) {
     let prompts: Vec<Vec<u32>> =
         [1, 7, 20, 3, 11, 30].iter().enumerate().map(|(i, n)| ids(i as u64)[..*n].to_vec()).collect();
     let options = EngineOptions { slots: 6, ..EngineOptions::default() };
@@ -178,7 +183,7 @@ fn sequences_side_by_side_get_what_they_get_alone() {
                 repetition_penalty: 1.3,
                 ..Sampling::default()
             };
-            let mut engine = Engine::new(&file, &backend, options).unwrap();
+            let mut engine = Engine::new(file, &backend, options).unwrap();
             let alone: Vec<Vec<u32>> =
                 prompts.iter().map(|p| engine.generate(p, sampling.clone()).unwrap().0).collect();
             assert!(alone.iter().any(|a| a.len() == 12) && alone[0] != alone[1]);

@@ -5,13 +5,14 @@
 mod common;
 
 use common::{architectures, backends, fastest, on_gpu, relative, scalar};
+use cpu_kernels::ops::copy::CopyArgs;
 use nanotern::backend::{Backend, Program};
 use nanotern::data::synthetic;
 use nanotern::graph::{DType, Graph, Plan, Section, TensorId};
 use nanotern::model::{
-    Context, Embeddings, Inputs, Model, ModelConfig, PRESETS, Preset, Quantize, Role, mixing_params,
+    Context, Embeddings, Inputs, Model, ModelConfig, MoeConfig, PRESETS, Preset, Quantize, Role, mixing_params,
 };
-use nanotern::ops::{IGNORE, Muon, StateForm, Targets};
+use nanotern::ops::{COPY, IGNORE, Muon, Routing, StateForm, Targets, backward};
 use nanotern::rng::Rng;
 use nanotern::train::{Aux, Batch, OptimConfig, StepShape, TrainStep, Trainer};
 use std::ops::Range;
@@ -28,6 +29,11 @@ fn small() -> ModelConfig {
         group_size: 32,
         ..ModelConfig::default()
     }
+}
+
+/// A gated layer, and one with experts of another width and a shared one.
+fn with_experts() -> ModelConfig {
+    architectures(&small()).into_iter().find(|config| config.moe.is_some()).unwrap()
 }
 
 /// Every combination of streams, head, sub-layer norms and quantisation, and other architectures.
@@ -82,8 +88,8 @@ fn as_f64(x: &[f32]) -> Vec<f64> {
 
 fn gradients(trainer: &mut Trainer) -> Vec<(String, Vec<f32>)> {
     let graph = &trainer.step.plan.graph;
-    let list: Vec<_> =
-        trainer.step.model.params().map(|(w, param)| (w.name.clone(), graph.gradient(param).unwrap())).collect();
+    let params = trainer.step.model.params();
+    let list: Vec<_> = params.filter_map(|(w, param)| Some((w.name.clone(), graph.gradient(param)?))).collect();
     list.into_iter().map(|(name, g)| (name, trainer.program.read(g).unwrap())).collect()
 }
 
@@ -92,7 +98,13 @@ fn count(c: &ModelConfig, vocab: usize) -> usize {
     let kv = c.dim / c.heads * c.kv_heads;
     let norms = 2 * c.dim + if c.sub_norm { c.dim + c.ffn } else { 0 };
     let layer = 2 * c.dim * c.dim + 2 * c.dim * kv + 3 * c.dim * c.ffn + norms + 2 * mixing_params(c.mhc_streams);
-    vocab * c.dim * if c.tie_embeddings { 1 } else { 2 } + c.layers * layer + c.dim
+    let all = vocab * c.dim * if c.tie_embeddings { 1 } else { 2 } + c.layers * layer + c.dim;
+    let Some(moe) = &c.moe else { return all };
+    let gated = |ffn: usize| 3 * c.dim * ffn + if c.sub_norm { ffn } else { 0 };
+    let width = moe.width(c.ffn);
+    let norm = if c.sub_norm { width } else { 0 };
+    let experts = moe.experts * 3 * c.dim * width + norm + gated(moe.shared) + moe.experts * (c.dim + 1);
+    all + (c.layers - moe.from) * (experts - gated(c.ffn))
 }
 
 #[test]
@@ -400,7 +412,9 @@ fn gradients_agree_with_central_differences() {
             };
             let batch = random_batch(shape(2, 8), 40, 3);
             let end = batch.inputs[3];
-            for config in architectures(&config).into_iter().chain([config]) {
+            // That of experts is no smooth function.
+            let others = architectures(&config).into_iter().filter(|config| config.moe.is_none());
+            for config in others.chain([config]) {
                 check_gradients(&config, batch.clone());
                 check_gradients(&config, batch.clone().separate(end));
             }
@@ -408,14 +422,39 @@ fn gradients_agree_with_central_differences() {
     }
 }
 
+/// The choice of experts is no smooth function: all are active, or the bias decides.
+#[test]
+fn gradients_of_experts_agree_with_central_differences() {
+    for (streams, active) in [(1, 4), (2, 2), (4, 4), (1, 1)] {
+        let moe = MoeConfig { experts: 4, active, width: 32, shared: 32, bias_rate: 0.0, ..MoeConfig::default() };
+        let config = ModelConfig {
+            dim: 32,
+            heads: 4,
+            kv_heads: 2,
+            seq_len: 8,
+            mhc_streams: streams,
+            tie_embeddings: false,
+            quantize: Quantize::None,
+            embeddings: Embeddings::F32,
+            moe: Some(moe),
+            ..small()
+        };
+        config.check().unwrap();
+        check_gradients(&config, random_batch(shape(2, 8), 40, 3));
+    }
+}
+
 fn check_gradients(config: &ModelConfig, batch: Batch) {
     let shape = shape(2, 8);
     let mut t = trainer(config, 40, shape, &scalar());
+    let biases: Vec<_> = t.step.model.params().filter(|(w, _)| w.role == Role::Balance).map(|(_, id)| id).collect();
+    biases.iter().for_each(|bias| t.program.write(*bias, &[0f32, 9.0, 1.0, 8.0]));
     // At the start residual streams are equal; after a few steps they differ.
     for step in 0..3 {
         t.submit(step, 1.0, [batch.clone()]).unwrap();
     }
-    let params: Vec<TensorId> = t.step.model.params().map(|(_, id)| id).collect();
+    let learned = t.step.model.params().filter(|(w, _)| w.role != Role::Balance);
+    let params: Vec<TensorId> = learned.map(|(_, id)| id).collect();
     let values: Vec<Vec<f32>> = params.iter().map(|id| t.program.read(*id).unwrap()).collect();
     t.submit(3, 0.0, [batch.clone()]).unwrap();
     let grads = gradients(&mut t);
@@ -709,4 +748,113 @@ fn muon_binds_at_most_128_mib_of_a_preset() {
         let one = 4 * preset.model.dim * preset.model.ffn;
         assert!(most.bytes() <= one.max(128 << 20), "{}: {} takes {} bytes", preset.name, most.name, most.bytes());
     }
+}
+
+/// The value and the gradient of the loss that balances experts, where their shares are constant.
+#[test]
+fn the_balance_loss_has_the_gradient_that_differences_show() {
+    let (rows, experts) = (6, 4);
+    let mut g = Graph::new();
+    let [x0, zero] = ["x", "zero"].map(|name| g.persistent(name, &[rows, experts], DType::F32));
+    let starts = g.persistent("starts", &[experts + 1], DType::U32);
+    let dlogits = g.persistent("dlogits", &[rows, experts], DType::F32);
+    g.add_gradient(x0);
+    let kept = g.persistent("value", &[1], DType::F32);
+    let (section, ()) = g.section("all", |g| {
+        let seed = g.temp("seed", &[1], DType::F32);
+        g.fill(seed, 1.0);
+        let nodes = g.nodes.len();
+        let logits = g.add_tensors(x0, zero);
+        let value = g.balance_loss(&Routing { logits, weights: logits, place: starts, starts });
+        let nodes = nodes..g.nodes.len();
+        g.sum(value, 1.0, 0.0, kept);
+        let gradient = backward(g, nodes.start + 1..nodes.end, &[(value, seed)]).grad(logits).unwrap();
+        g.push(&COPY, CopyArgs { n: (rows * experts) as u32 }, &[gradient, dlogits]);
+    });
+    let mut program = scalar().prepare(Arc::new(Plan::new(g))).unwrap();
+    program.write(starts, &[0u32, 7, 8, 8, 12]);
+    let mut rng = Rng::new(3);
+    let x: Vec<f32> = (0..rows * experts).map(|_| rng.normal()).collect();
+    let mut run = |x: &[f32]| {
+        program.write(x0, x);
+        program.run_section(section).unwrap();
+        (program.read::<f32>(kept).unwrap()[0], program.read::<f32>(dlogits).unwrap())
+    };
+    assert!((run(&[0.0; 24]).0 - 1.0).abs() < 1e-6, "uniform");
+    let gradient = run(&x).1;
+    for i in 0..x.len() {
+        let mut at = |by: f32| {
+            let mut moved = x.clone();
+            moved[i] += by;
+            f64::from(run(&moved).0)
+        };
+        let numeric = (at(0.02) - at(-0.02)) / 0.04;
+        assert!((numeric - f64::from(gradient[i])).abs() < 1e-4, "{i}: {numeric}, not {}", gradient[i]);
+    }
+}
+
+/// A bias against an expert changes who is chosen and not how much a chosen one counts; after steps, it has moved by its rate for
+/// each, away from experts with a large load, and the loads are those of all micro-batches.
+#[test]
+fn the_bias_moves_towards_an_equal_load() {
+    for (name, backend) in backends() {
+        let config = with_experts();
+        let shape = StepShape { accum: 2, ..shape(2, 32) };
+        let mut trainer = trainer(&config, 60, shape, &backend);
+        let bias = trainer.step.model.params().find(|(w, _)| w.role == Role::Balance).unwrap().1;
+        let seen = trainer.step.expert_loads.unwrap();
+        let micro = |seed| [random_batch(shape, 60, seed), random_batch(shape, 60, seed + 1)];
+        trainer.submit(0, 1.0, micro(5)).unwrap();
+        let load = trainer.program.read::<f32>(seen).unwrap()[..5].to_vec();
+        let (mean, rate) = (load.iter().sum::<f32>() / 5.0, config.moe.as_ref().unwrap().bias_rate);
+        assert_eq!(mean * 5.0, (2 * shape.tokens()) as f32, "{name}");
+        let want: Vec<f32> = load.iter().map(|n| if *n < mean { rate } else { -rate }).collect();
+        assert_eq!(trainer.program.read::<f32>(bias).unwrap(), want, "{name}: {load:?}");
+        // Who has no chance has no load, and rises.
+        trainer.program.write(bias, &[0f32, 0.0, -50.0, 0.0, 50.0]);
+        trainer.submit(1, 1.0, micro(7)).unwrap();
+        let load = trainer.program.read::<f32>(seen).unwrap()[..5].to_vec();
+        assert_eq!((load[2], load[4]), (0.0, shape.tokens() as f32), "{name}");
+        let now = trainer.program.read::<f32>(bias).unwrap();
+        assert_eq!((now[2], now[4]), (-50.0 + rate, 50.0 - rate), "{name}");
+    }
+}
+
+/// Skewed choices become even by the bias alone, and by the loss alone.
+#[test]
+fn experts_become_balanced() {
+    let uneven = |bias_rate: f32, balance_loss: f32| {
+        let moe = MoeConfig { bias_rate, balance_loss, ..with_experts().moe.unwrap() };
+        let config = ModelConfig { moe: Some(moe), ..with_experts() };
+        let shape = shape(4, 32);
+        let mut trainer = trainer(&config, 256, shape, &fastest());
+        let seen = trainer.step.expert_loads.unwrap();
+        let mut load = [0.0; 5];
+        for step in 0..120 {
+            trainer.submit(step as u64, 1.0, [text_batch(shape, step)]).unwrap();
+            if step >= 100 {
+                let last = trainer.program.read::<f32>(seen).unwrap();
+                load.iter_mut().zip(last).for_each(|(load, last)| *load += last);
+            }
+        }
+        5.0 * load.iter().copied().fold(0.0, f32::max) / load.iter().sum::<f32>()
+    };
+    let [none, bias, loss] = [uneven(0.0, 0.0), uneven(0.02, 0.0), uneven(0.0, 0.1)];
+    println!("the largest load, in means: {none:.2}, with the bias {bias:.2}, with the loss {loss:.2}");
+    assert!(bias < 1.3 && loss < 1.3 && none > 1.5, "{none}, {bias}, {loss}");
+}
+
+#[test]
+fn muon_takes_each_expert_as_a_matrix_of_its_own() {
+    use cpu_kernels::{Args, ops::muon_momentum::MuonMomentumArgs};
+    let moe = MoeConfig { experts: 5, width: 32, ..MoeConfig::default() };
+    let config = ModelConfig { moe: Some(moe), ..small() };
+    let step = TrainStep::build(&config, 60, shape(1, 32), &OptimConfig::default());
+    let nodes = step.plan.graph.nodes[step.sections.update.nodes()].iter().filter(|n| n.op.name == "muon_momentum");
+    let mut matrices = [0; 2];
+    for MuonMomentumArgs { rows, cols, batch, .. } in nodes.map(|node| Args::from_words(&node.args)) {
+        matrices[usize::from([(32, 64), (64, 32)].contains(&(rows, cols)))] += batch;
+    }
+    // Queries and outputs, and the experts with the keys and values, which have the sides of two heads.
+    assert_eq!(matrices, [2 * 2, 2 * (3 * 5 + 2)]);
 }

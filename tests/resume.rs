@@ -76,12 +76,22 @@ fn kill_and_resume_with_streams_lion_and_accumulation_on_other_threads() {
     half_and_half(&format!("{SLOW} --grad-accum 2 --set model.mhc_streams=2 --set optim.aux=lion"), "--threads 3");
 }
 
+/// The biases of experts are state, and how they are used is logged.
+#[test]
+fn kill_and_resume_with_experts() {
+    half_and_half(
+        &format!("{SLOW} --grad-accum 2 --set model.moe.experts=4 --set model.moe.bias_rate=0.01"),
+        "--threads 2",
+    );
+}
+
 #[test]
 fn recomputed_layers_give_the_same_weights() {
     let p = Project::new();
-    for streams in [1, 4] {
-        let looped = "--set model.loop={before=1,shared=1,times=2,after=0}";
-        let options = format!("--set model.mhc_streams={streams} --set model.layers=2 {looped} --total-steps 6");
+    let looped = "--set model.loop={before=1,shared=1,times=2,after=0}";
+    let experts = "--set model.moe.experts=4 --set model.moe.balance_loss=0.1";
+    for (streams, more) in [(1, looped), (4, looped), (2, experts)] {
+        let options = format!("--set model.mhc_streams={streams} --set model.layers=2 {more} --total-steps 6");
         p.train(&format!("kept{streams}"), &options);
         p.train(&format!("again{streams}"), &format!("{options} --set train.recompute=true"));
         p.assert_same(&format!("kept{streams}"), &format!("again{streams}"));
@@ -358,6 +368,7 @@ const KEYS: &[(&str, &str, Change)] = &[
     ("model.mixers", "[\"attention\"]", Refused),
     ("model.ffns", "[\"gated\"]", Refused),
     ("model.loop", "{before=0,shared=1,times=2,after=0}", Refused),
+    ("model.moe", "{experts=4}", Refused),
     ("data.dataset", "synthetic", Refused),
     ("data.path", "other.txt", Refused),
     // The whole text is then for training.

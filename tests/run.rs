@@ -87,6 +87,9 @@ fn observe(p: &Project, dir: &str, words: &str) -> Observed {
     }
 }
 
+/// A model with experts.
+const MOE: &str = "--set model.layers=2 --set model.moe={}";
+
 /// Each key with a different value, and the other keys that it needs to have an effect.
 const KEYS: &[(&str, &str, &str)] = &[
     ("model.dim", "96", ""),
@@ -104,6 +107,13 @@ const KEYS: &[(&str, &str, &str)] = &[
     ("model.ternary_head", "true", "--set model.tie_embeddings=false"),
     ("model.rope_theta", "100.0", ""),
     ("model.norm_eps", "0.01", ""),
+    ("model.moe.experts", "4", MOE),
+    ("model.moe.active", "1", MOE),
+    ("model.moe.width", "32", MOE),
+    ("model.moe.shared", "32", MOE),
+    ("model.moe.from", "1", MOE),
+    ("model.moe.bias_rate", "0.5", MOE),
+    ("model.moe.balance_loss", "0.1", MOE),
     ("data.dataset", "synthetic", ""),
     ("data.path", "other.txt", ""),
     ("data.val_path", "other.txt", ""),
@@ -143,8 +153,13 @@ fn every_key_does_something() {
     let mut all = Config::default();
     (all.data.path, all.data.val_path) = (Some("p".into()), Some("p".into()));
     all.data.vocab_size = Some(1);
+    all.model.moe = Some(nanotern::model::MoeConfig::default());
     let table = toml::Table::try_from(&all).unwrap();
-    let sections = table.iter().flat_map(|(s, keys)| keys.as_table().unwrap().keys().map(move |k| format!("{s}.{k}")));
+    let keys = |section: &str, table: &toml::Table| -> Vec<String> {
+        table.keys().map(|key| format!("{section}.{key}")).filter(|key| key != "model.moe").collect()
+    };
+    let moe = keys("model.moe", table["model"]["moe"].as_table().unwrap());
+    let sections = table.iter().flat_map(|(s, table)| keys(s, table.as_table().unwrap())).chain(moe);
     let listed: BTreeSet<String> = KEYS.iter().map(|(key, ..)| key.to_string()).collect();
     assert_eq!(listed, sections.collect(), "keys of this test and keys of the configuration");
 

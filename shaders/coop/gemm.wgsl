@@ -106,7 +106,7 @@ fn put(lane: u32, v: Values, powers: vec2<f32>, p: Problem) {
 
 // The sums of a step, for the pairs of matrices of this subgroup.
 fn multiply(subgroup: u32) {
-    let p = problem();
+    let p = problem(vec3<u32>());
     for (var i = 0u; i < EACH; i++) {
         let pair = (subgroup * EACH + i) % PAIRS;
         let row = pair / (SIDE / (2u * TILE)) * TILE;
@@ -169,7 +169,7 @@ fn matrices(
     if !begin(wid, groups) {
         return;
     }
-    let p = problem();
+    let p = problem(wid);
     let at = place(wid, groups);
     let row = wid.y * SIDE;
     let col = wid.x * SIDE;

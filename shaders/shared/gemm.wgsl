@@ -3,7 +3,7 @@
 // from the buffers to registers.
 // Several workgroups may share a tile: each sums up a part of k and stores it in `scratch`, and a second pass adds the parts
 // in order. The op that imports this defines
-//   problem() -> Problem: the shape
+//   problem(wid) -> Problem: the shape
 //   load_a(row, col) -> Block: what holds the 4 x 4 values of the left factor, as it lies in memory, from there on
 //   load_b(row, col) -> Block: the same of the right factor
 //   values_a(Block) -> Values, values_b(Block) -> Values: these values, computed when they have arrived. Those outside are
@@ -34,7 +34,7 @@ struct Place {
 }
 
 fn place(wid: vec3<u32>, groups: vec3<u32>) -> Place {
-    let parts = groups.z / problem().batch;
+    let parts = groups.z / problem(wid).batch;
     let next = groups.x * groups.y;
     let matrix = wid.z / parts;
     return Place(matrix, wid.z % parts, parts, (matrix * parts * groups.y + wid.y) * groups.x + wid.x, next);

@@ -85,7 +85,7 @@ fn outer_SIDE(i: u32, h: u32) {
 
 // Sums up this workgroup's part of k, and stores the results if there is one part only.
 fn multiply_SIDE(wid: vec3<u32>, groups: vec3<u32>, lane: u32) {
-    let p = problem();
+    let p = problem(wid);
     let at = place(wid, groups);
     let row = wid.y * SIDEu;
     let col = wid.x * SIDEu;

@@ -22,7 +22,7 @@ struct Args {
 var<private> a_start: u32;
 var<private> b_start: u32;
 
-fn problem() -> Problem {
+fn problem(wid: vec3<u32>) -> Problem {
     let turned = vec2<bool>(args.a_transposed != 0u, args.b_transposed != 0u);
     return Problem(args.m, args.n, args.k, args.batch, !turned.x, turned.y, args.fast != 0u, false);
 }

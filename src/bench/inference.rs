@@ -5,9 +5,9 @@
 
 use super::{Profile, Timing, by_op, median};
 use crate::backend::Backend;
-use crate::formats::{ModelFile, TensorData};
+use crate::formats::{ModelFile, Tensor, TensorData};
 use crate::infer::{Engine, EngineOptions, Event, Sampling, SequenceId};
-use crate::model::Role;
+use crate::model::{Role, Weight};
 use crate::rng::Rng;
 use crate::{Error, Result};
 use std::collections::HashSet;
@@ -45,20 +45,28 @@ impl InferenceBench {
     }
 }
 
-/// Weights of the ternary layers.
-fn ternary_weights(file: &ModelFile) -> usize {
-    let weights = file.tensors.iter().filter(|t| t.role == Role::Matrix).map(|t| match &t.data {
-        TensorData::Ternary(t) => t.outs * t.dim,
-        _ => 0,
-    });
-    weights.sum()
+/// Each tensor, with how many of its weights a token uses and their bytes in a model file: of the experts of a layer, those that
+/// are active.
+fn used(file: &ModelFile) -> Vec<(&Tensor, usize, usize)> {
+    let weights = file.config.weights(file.vocab);
+    let share = |(tensor, weight): (_, &Weight)| {
+        let (tensor, active): (&Tensor, _) = (tensor, weight.active(&file.config));
+        (tensor, active, (tensor.data.bytes() as u64 * active as u64 / weight.elements() as u64) as usize)
+    };
+    file.tensors.iter().zip(&weights).map(share).collect()
 }
 
-/// Bytes of the weights that a step reads, in their size in a model file.
+/// Weights of the ternary layers.
+fn ternary_weights(file: &ModelFile) -> usize {
+    let ternary = |t: &Tensor| t.role == Role::Matrix && matches!(t.data, TensorData::Ternary(_));
+    used(file).into_iter().filter(|(t, ..)| ternary(t)).map(|(_, weights, _)| weights).sum()
+}
+
+/// Bytes of the weights that a step of one row reads, in their size in a model file.
 fn weight_bytes(file: &ModelFile) -> usize {
     // With a head of its own, the first table is the embedding, from which a step reads only a few rows.
     let tables = file.tensors.iter().filter(|t| t.role == Role::Table).count();
-    file.tensors.iter().skip(usize::from(tables > 1)).map(|t| t.data.bytes()).sum()
+    used(file).into_iter().skip(usize::from(tables > 1)).map(|(_, _, bytes)| bytes).sum()
 }
 
 /// A measurement of sequences side by side.

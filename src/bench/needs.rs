@@ -69,7 +69,6 @@ impl Needs {
     /// [`Error::Usage`](crate::Error::Usage) when the options of decoding are out of range.
     pub fn new(config: &Config, vocab: usize, options: EngineOptions) -> Result<Needs> {
         let weights = config.model.weights(vocab);
-        let sum = |of: fn(&Weight) -> usize| weights.iter().map(of).sum();
         let (mut training, mut training_flops) = (Vec::new(), 0);
         for recompute in [false, true] {
             for state in [StateForm::F32, StateForm::Bf16, StateForm::Int8] {
@@ -96,8 +95,8 @@ impl Needs {
             }));
         }
         Ok(Needs {
-            params: sum(Weight::elements),
-            active: sum(Weight::active),
+            params: weights.iter().map(Weight::elements).sum(),
+            active: weights.iter().map(|weight| weight.active(&config.model)).sum(),
             training,
             training_flops,
             files,

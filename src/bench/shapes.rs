@@ -2,7 +2,7 @@
 //! without a model file.
 
 use crate::formats::{Int8, ModelFile, Tensor, TensorData, Ternary, TextConfig};
-use crate::model::{Form, ModelConfig, Weight};
+use crate::model::{Form, ModelConfig, Role, Weight};
 use crate::ops::packed_row_bytes;
 use crate::rng::Rng;
 use half::f16;
@@ -69,10 +69,13 @@ pub fn random_model(config: ModelConfig, vocab: usize) -> ModelFile {
     ModelFile { config, vocab, tensors, text: TextConfig::default() }
 }
 
-/// A norm of ones, a table of normal values or a ternary matrix.
+/// A norm of ones, the initial values of a router or of the bias of experts, a table of normal values, or a ternary matrix.
 fn random(weight: &Weight, rng: &mut Rng) -> TensorData {
     let elements = weight.elements();
     match weight.form {
+        Form::F32 if [Role::Router, Role::Balance].contains(&weight.role) => {
+            TensorData::F32(weight.init.values(elements, rng))
+        }
         Form::F32 => TensorData::F32(vec![1.0; elements]),
         Form::F16 => {
             let values: [f16; 256] = std::array::from_fn(|_| f16::from_f32(0.02 * rng.normal()));

@@ -67,9 +67,14 @@ fn checkpoint(path: &Path) -> Result<Report> {
     let parameters: usize = saved.model.iter().map(|t| t.data.len()).sum();
     let shapes: serde_json::Map<_, _> = saved.model.iter().map(|t| (t.name.clone(), json!(t.shape))).collect();
     // A checkpoint may be intact although no run can go on from it, so both are reported.
-    let error = Config::saved(&saved).err().map(|e| e.to_string());
-    let json = json!({ "kind": "checkpoint", "meta": saved.meta, "parameters": parameters, "tensors": shapes,
-        "error": error });
+    let config = Config::saved(&saved);
+    let used = config.as_ref().map_or(parameters, |config| {
+        let vocab = saved.model.iter().find(|t| t.name == "embed.weight").and_then(|t| t.shape.first()).copied();
+        config.model.weights(vocab.unwrap_or(0)).iter().map(|weight| weight.active(&config.model)).sum()
+    });
+    let error = config.err().map(|e| e.to_string());
+    let json = json!({ "kind": "checkpoint", "meta": saved.meta, "parameters": parameters, "active_parameters": used,
+        "tensors": shapes, "error": error });
     let loss = |l: Option<f64>| l.map_or("not measured".to_string(), |l| format!("{l:.4} nats/token"));
     let meta = &saved.meta;
     let mut lines = vec![
@@ -77,7 +82,7 @@ fn checkpoint(path: &Path) -> Result<Report> {
         format!("step        {} ({} tokens, {} skipped)", meta.step, meta.tokens, meta.skipped_steps),
         format!("loss        training {}, validation {}", loss(meta.train_loss), loss(meta.val_loss)),
         format!("resumes     {}", error.map_or("yes".to_string(), |e| format!("no: {e}"))),
-        format!("parameters  {parameters}"),
+        format!("parameters  {parameters}{}", active(parameters, used)),
         format!("tokenizer   {}", meta.tokenizer_hash.as_deref().unwrap_or("none")),
     ];
     for (section, keys) in meta.config.as_object().into_iter().flatten() {
@@ -96,7 +101,10 @@ fn gguf(path: &Path, front: &[u8], total: u64) -> Result<Report> {
     // The container may be valid although this program cannot serve the model, so both are reported.
     let model = ModelFile::open(path).and_then(|model| model.tokenizer().map(|_| model));
     let serves = match &model {
-        Ok(model) => format!("yes: {} parameters, vocabulary {}", model.param_count(), model.vocab),
+        Ok(model) => {
+            let active = active(model.param_count(), model.active_params());
+            format!("yes: {} parameters{active}, vocabulary {}", model.param_count(), model.vocab)
+        }
         Err(e) => format!("no: {e}"),
     };
     let chats = model.as_ref().ok().map(chats);
@@ -118,8 +126,14 @@ fn gguf(path: &Path, front: &[u8], total: u64) -> Result<Report> {
     let config = model.as_ref().ok().map(|m| json!(m.config));
     let error = model.as_ref().err().map(|e| e.to_string());
     let json = json!({ "kind": "gguf", "version": file.version, "bytes": total, "config": config, "error": error, "chats": chats,
-        "parameters": model.as_ref().ok().map(ModelFile::param_count), "keys": keys, "tensors": tensors });
+        "parameters": model.as_ref().ok().map(ModelFile::param_count),
+        "active_parameters": model.as_ref().ok().map(ModelFile::active_params), "keys": keys, "tensors": tensors });
     Ok(Report { lines, json })
+}
+
+/// How many parameters a token uses, if not all.
+fn active(all: usize, active: usize) -> String {
+    if active < all { format!(", {active} of them active") } else { String::new() }
 }
 
 /// Whether a model that serves has a chat template that can be used, and what it refuses.

@@ -284,6 +284,11 @@ impl ModelFile {
         self.tensors.iter().map(|t| t.shape.iter().product::<usize>()).sum()
     }
 
+    /// Number of parameters that a token uses: of the experts of a layer, those that are active.
+    pub fn active_params(&self) -> usize {
+        self.config.weights(self.vocab).iter().map(|weight| weight.active(&self.config)).sum()
+    }
+
     /// Rounds the embedding, and a head that is not ternary, to 8 bits. They take half the memory and are no longer exactly
     /// what was trained.
     ///

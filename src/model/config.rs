@@ -1,6 +1,6 @@
 //! What a model is, as a configuration says it, and the presets.
 
-use super::{Form, LoopOptions};
+use super::{Form, LoopOptions, MoeConfig};
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::sync::LazyLock;
@@ -59,6 +59,8 @@ impl MixerKind {
 pub enum FfnKind {
     /// SwiGLU.
     Gated,
+    /// A mixture of experts, with the options of `[model.moe]`.
+    Moe,
 }
 
 /// The `[model]` section of a configuration: what a model is, except for its vocabulary, which comes with the data.
@@ -100,9 +102,13 @@ pub struct ModelConfig {
     /// Mixers of the layers. The list is repeated until every layer has one; an empty list means attention everywhere.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub mixers: Vec<MixerKind>,
-    /// Feed-forwards of the layers, repeated in the same way; an empty list means gated everywhere.
+    /// Feed-forwards of the layers, repeated in the same way; an empty list means gated everywhere, or experts from the layer
+    /// `moe.from` on.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub ffns: Vec<FfnKind>,
+    /// The experts of layers that have some.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub moe: Option<MoeConfig>,
     /// Layers that a token passes several times.
     #[serde(rename = "loop", skip_serializing_if = "Option::is_none")]
     pub looped: Option<LoopOptions>,
@@ -133,6 +139,7 @@ impl Default for ModelConfig {
             norm_eps: 1e-6,
             mixers: Vec::new(),
             ffns: Vec::new(),
+            moe: None,
             looped: None,
             #[cfg(test)]
             running_mean: None,
@@ -201,7 +208,13 @@ impl Preset {
 }
 
 impl ModelConfig {
-    /// A model of a few kilobytes that runs every op of training, for self-tests.
+    /// Models of a few kilobytes that together run every op of training, for self-tests.
+    pub fn self_tests() -> [Self; 2] {
+        let moe = MoeConfig { experts: 5, width: 64, shared: 32, balance_loss: 0.1, ..MoeConfig::default() };
+        [Self::self_test(), ModelConfig { moe: Some(moe), ..Self::self_test() }]
+    }
+
+    /// One of them, without experts.
     pub fn self_test() -> Self {
         ModelConfig {
             dim: 64,
@@ -243,7 +256,11 @@ impl ModelConfig {
 
     /// The feed-forward of layer `i`.
     pub fn ffn_kind(&self, i: usize) -> FfnKind {
-        self.ffns.get(i % self.ffns.len().max(1)).copied().unwrap_or(FfnKind::Gated)
+        let otherwise = || match &self.moe {
+            Some(moe) if i >= moe.from => FfnKind::Moe,
+            _ => FfnKind::Gated,
+        };
+        self.ffns.get(i % self.ffns.len().max(1)).copied().unwrap_or_else(otherwise)
     }
 
     /// Form of a linear layer of `inputs` inputs.
@@ -280,7 +297,8 @@ impl ModelConfig {
 
     /// Values of a token in the widest tensor of a layer.
     pub fn widest(&self) -> usize {
-        (self.dim * self.mhc_streams).max(self.ffn)
+        let experts = self.moe.as_ref().map_or(0, |moe| moe.active * moe.width(self.ffn).max(self.dim));
+        (self.dim * self.mhc_streams).max(self.ffn).max(experts)
     }
 
     /// Lets a token pass the shared layers so many times.
@@ -337,7 +355,10 @@ impl ModelConfig {
         if self.embeddings == Embeddings::Q8_0 && !self.dim.is_multiple_of(32) {
             return fail(format!("dim = {} must be a multiple of 32 where embeddings are q8_0", self.dim));
         }
-        for (key, inputs) in [("dim", self.dim), ("ffn", self.ffn)] {
+        let moe = self.moe.as_ref();
+        moe.map_or(Ok(()), |moe| moe.check()).or_else(fail)?;
+        let experts = moe.map(|moe| [("moe.width", moe.width(self.ffn)), ("moe.shared", moe.shared)]);
+        for (key, inputs) in [("dim", self.dim), ("ffn", self.ffn)].into_iter().chain(experts.into_iter().flatten()) {
             let group = self.group(inputs);
             if self.is_ternary() && !(inputs.is_multiple_of(32) && inputs.is_multiple_of(group)) {
                 return fail(format!("{key} = {inputs} must be a multiple of 32 and of group_size = {group}"));
@@ -347,6 +368,17 @@ impl ModelConfig {
             if len > self.layers {
                 return fail(format!("{key} has {len} entries: at most one for each of the {} layers", self.layers));
             }
+        }
+        let have = (0..self.layers).any(|i| self.ffn_kind(i) == FfnKind::Moe);
+        match &self.moe {
+            None if have => return fail("ffns names moe: its options are the section [model.moe]".into()),
+            Some(moe) if !have => {
+                return fail(format!("moe.from = {} and ffns leave no layer with experts", moe.from));
+            }
+            Some(moe) if moe.from > 0 && !self.ffns.is_empty() => {
+                return fail(format!("moe.from = {}: ffns already says which layers have experts", moe.from));
+            }
+            _ => {}
         }
         if let Some(looped) = self.looped {
             looped.check(self.layers)?;

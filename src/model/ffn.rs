@@ -12,8 +12,9 @@ pub(super) struct Gated {
 }
 
 impl Gated {
-    pub(super) fn new(make: &mut Builder<'_>, prefix: &str) -> Self {
-        let (dim, ffn) = (make.config.dim, make.config.ffn);
+    /// A layer of width `ffn`.
+    pub(super) fn new(make: &mut Builder<'_>, prefix: &str, ffn: usize) -> Self {
+        let dim = make.config.dim;
         let layers = ["gate", "up"].map(|n| (format!("{prefix}.{n}.weight"), ffn));
         Gated {
             gate_up: Linears::new(make, &format!("{prefix}.gate_up.weight"), layers, dim),

@@ -5,6 +5,8 @@ use crate::rng::Rng;
 /// How a weight is initialised.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Init {
+    /// Every value is 0.
+    Zeros,
     /// Every value is 1.
     Ones,
     /// Normal values with mean 0 and this standard deviation.
@@ -31,6 +33,7 @@ impl Init {
     /// When `n` is not the number of mixing parameters of so many streams.
     pub fn values(&self, n: usize, rng: &mut Rng) -> Vec<f32> {
         match *self {
+            Init::Zeros => vec![0.0; n],
             Init::Ones => vec![1.0; n],
             Init::Normal(std) => (0..n).map(|_| std * rng.normal()).collect(),
             Init::Mhc { streams, reads } => {

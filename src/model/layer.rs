@@ -1,15 +1,16 @@
 //! A layer: a mixer, then a feed-forward, each in a residual of its own. The configuration chooses both by name.
 
-use super::ExtraLoss;
 use super::attention::Attention;
 use super::config::{FfnKind, MixerKind};
 use super::ffn::Gated;
 use super::linear::LinearInput;
+use super::moe::Moe;
 use super::residual::Residual;
 #[cfg(test)]
 use super::running_mean::RunningMean;
 use super::state::{Context, LayerState};
 use super::weight::Builder;
+use super::{ExpertLoad, ExtraLoss};
 use crate::graph::{Graph, TensorId};
 
 /// What a sub-layer gets of a forward pass besides its input.
@@ -20,8 +21,9 @@ pub(super) struct Pass<'a> {
     /// Number of its state. A layer that a token passes several times has as many.
     pub state: usize,
     /// Further losses of the pass. Only training reads them.
-    #[cfg_attr(not(test), expect(dead_code, reason = "attention and SwiGLU have no loss of their own"))]
     pub losses: &'a mut Vec<ExtraLoss>,
+    /// How the rows of a batch are divided among experts. Only training reads them.
+    pub loads: &'a mut Vec<ExpertLoad>,
 }
 
 /// The part of a layer in which tokens see each other.
@@ -60,18 +62,21 @@ impl Mixer {
 /// The part of a layer that works on each token by itself.
 pub(super) enum Ffn {
     Gated(Gated),
+    Moe(Moe),
 }
 
 impl Ffn {
     fn new(make: &mut Builder<'_>, kind: FfnKind, prefix: &str) -> Self {
         match kind {
-            FfnKind::Gated => Ffn::Gated(Gated::new(make, prefix)),
+            FfnKind::Gated => Ffn::Gated(Gated::new(make, prefix, make.config.ffn)),
+            FfnKind::Moe => Ffn::Moe(Moe::new(make, prefix)),
         }
     }
 
-    fn forward(&self, g: &mut Graph, x: LinearInput) -> TensorId {
+    fn forward(&self, g: &mut Graph, x: LinearInput, pass: &mut Pass<'_>) -> TensorId {
         match self {
             Ffn::Gated(gated) => gated.forward(g, x),
+            Ffn::Moe(moe) => moe.forward(g, x, pass),
         }
     }
 }
@@ -103,6 +108,6 @@ impl Layer {
     /// x (rows, dim) or (streams, rows, dim) -> the same.
     pub(super) fn forward(&self, g: &mut Graph, x: TensorId, pass: &mut Pass<'_>) -> TensorId {
         let x = self.mixer_residual.forward(g, x, |g, x| self.mixer.forward(g, x, pass));
-        self.ffn_residual.forward(g, x, |g, x| self.ffn.forward(g, x))
+        self.ffn_residual.forward(g, x, |g, x| self.ffn.forward(g, x, pass))
     }
 }

@@ -37,7 +37,7 @@ impl LinearInput {
         g.matrix(self.x).0
     }
 
-    fn dense(&mut self, g: &mut Graph) -> TensorId {
+    pub(super) fn dense(&mut self, g: &mut Graph) -> TensorId {
         *self.dense.get_or_insert_with(|| self.norm.map_or(self.x, |(w, eps)| g.rms_norm(self.x, w, eps)))
     }
 
@@ -72,6 +72,31 @@ impl Linear {
                 let x = x.quantized(g);
                 g.ternary_matmul(x, w, rows)
             }
+        }
+    }
+}
+
+/// A linear layer of each expert. Its input is sorted by expert.
+pub(super) struct ExpertLinear(Value);
+
+impl ExpertLinear {
+    /// Declares the layers (experts, outs, inputs) in the form that the configuration gives linear layers.
+    pub(super) fn new(make: &mut Builder<'_>, name: &str, shape: [usize; 3]) -> Self {
+        ExpertLinear(make.experts(name, shape))
+    }
+
+    /// (rows, inputs) -> (rows, outs); those of expert e lie from starts[e] up to starts[e + 1].
+    pub(super) fn forward(&self, g: &mut Graph, x: &mut LinearInput, starts: TensorId) -> TensorId {
+        match &self.0 {
+            Value::Dense(w) => {
+                let x = x.dense(g);
+                g.grouped_linear(x, *w, starts)
+            }
+            Value::Ternary(w) => {
+                let x = x.quantized(g);
+                g.grouped_ternary(x, w, starts)
+            }
+            Value::Int8(_) => unreachable!("only tables are int8"),
         }
     }
 }

@@ -10,6 +10,7 @@ mod init;
 mod layer;
 mod linear;
 mod loops;
+mod moe;
 mod residual;
 #[cfg(test)]
 mod running_mean;
@@ -26,6 +27,7 @@ use weight::{Builder, Purpose};
 pub use config::{Embeddings, FfnKind, MixerKind, ModelConfig, PRESETS, Preset, Quantize};
 pub use init::Init;
 pub use loops::LoopOptions;
+pub use moe::MoeConfig;
 pub use residual::mixing_params;
 pub use state::{Context, State};
 pub use weight::{Form, Role, Stack, Value, Weight};
@@ -55,12 +57,30 @@ pub struct ExtraLoss {
     pub weight: f32,
 }
 
+/// How a layer divides the rows of a batch among its experts.
+#[derive(Clone, Copy, Debug)]
+pub struct ExpertLoad {
+    /// (experts): the bias of their choice.
+    pub bias: TensorId,
+    /// (experts + 1): expert e has the assignments from starts[e] up to starts[e + 1].
+    pub starts: TensorId,
+}
+
+/// What layers give besides the hidden state.
+#[derive(Clone, Debug, Default)]
+pub struct Extras {
+    /// Further losses.
+    pub losses: Vec<ExtraLoss>,
+    /// The load of the experts of each layer that has some.
+    pub loads: Vec<ExpertLoad>,
+}
+
 /// What a forward pass gives.
 pub struct Forward {
     /// The head, with its input.
     pub head: ops::Head,
-    /// Further losses.
-    pub losses: Vec<ExtraLoss>,
+    /// What else the layers give.
+    pub extras: Extras,
 }
 
 /// A model's tensors in a graph.
@@ -139,6 +159,11 @@ impl Model {
         self.weights.iter().map(Weight::elements).sum()
     }
 
+    /// Number of values that a token uses: of the experts of a layer, those that are active.
+    pub fn active_params(&self) -> usize {
+        self.weights.iter().map(|weight| weight.active(&self.config)).sum()
+    }
+
     /// The layers in the order in which a token passes them.
     fn passed(&self) -> impl Iterator<Item = &Layer> {
         self.config.schedule().into_iter().map(|i| &self.layers[i])
@@ -165,11 +190,11 @@ impl Model {
 
     /// Layers and head, from the embedding (rows, dim) to what the loss takes.
     pub fn forward(&self, g: &mut Graph, inputs: &Inputs<'_>, embedded: TensorId, recompute: bool) -> Forward {
-        let (hidden, losses) = self.hidden(g, inputs, embedded, recompute);
-        Forward { head: self.head(g, hidden), losses }
+        let (hidden, extras) = self.hidden(g, inputs, embedded, recompute);
+        Forward { head: self.head(g, hidden), extras }
     }
 
-    /// The layers, from the embedding (rows, dim) to the final hidden state (rows, dim) and further losses. With
+    /// The layers, from the embedding (rows, dim) to the final hidden state (rows, dim) and what they give besides. With
     /// `recompute`, the backward pass computes each layer again instead of keeping its activations.
     pub fn hidden(
         &self,
@@ -177,18 +202,19 @@ impl Model {
         inputs: &Inputs<'_>,
         embedded: TensorId,
         recompute: bool,
-    ) -> (TensorId, Vec<ExtraLoss>) {
-        let mut losses = Vec::new();
+    ) -> (TensorId, Extras) {
+        let mut extras = Extras::default();
         let mut x = residual::open(g, embedded, &self.config);
         for (i, layer) in self.passed().enumerate() {
             let Inputs { positions, context, .. } = *inputs;
-            let mut pass = Pass { positions, context, state: i, losses: &mut losses };
+            let Extras { losses, loads } = &mut extras;
+            let mut pass = Pass { positions, context, state: i, losses, loads };
             let mut build = |g: &mut Graph| layer.forward(g, x, &mut pass);
             x = if recompute { g.recompute(build) } else { build(g) };
         }
         let mean = residual::close(g, x, &self.config);
         let hidden = g.rms_norm(mean, self.norm, self.config.norm_eps);
-        (g.name(hidden, "hidden"), losses)
+        (g.name(hidden, "hidden"), extras)
     }
 
     /// The head over hidden (rows, dim).

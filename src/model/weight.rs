@@ -34,6 +34,10 @@ pub enum Role {
     Norm,
     /// The residual mixing of a sub-layer: AdamW or Lion.
     Mixing,
+    /// The router of a mixture of experts, (experts, width): AdamW or Lion.
+    Router,
+    /// The bias of the choice of experts. It has no gradient: a step moves it by the experts' load.
+    Balance,
 }
 
 /// The tensors of a graph that the forward pass reads for a weight.
@@ -129,9 +133,12 @@ impl Weight {
         self.shape.iter().product()
     }
 
-    /// Number of its values that a token uses.
-    pub fn active(&self) -> usize {
-        self.elements()
+    /// How many of its values a token uses in a model of this configuration.
+    pub fn active(&self, config: &ModelConfig) -> usize {
+        match (&config.moe, self.role, &self.shape[..]) {
+            (Some(moe), Role::Matrix, [experts, outs, inputs]) => moe.active.min(*experts) * outs * inputs,
+            _ => self.elements(),
+        }
     }
 
     /// (outs, inputs) of the matrix in which the leading dimensions of a stack are rows.
@@ -166,6 +173,8 @@ pub(super) enum Purpose {
 const ALIGN: usize = 64;
 /// The stack of the vectors.
 const VECTORS: &str = "vectors";
+/// The stack of the biases of experts.
+const BALANCE: &str = "balance";
 
 /// Declares the weights of a model.
 pub(super) struct Builder<'a> {
@@ -206,6 +215,11 @@ impl<'a> Builder<'a> {
         Builder { g, config, purpose, rope, weights, stacks, stack_of, rows }
     }
 
+    /// Form and initial values of the matrices of a linear layer.
+    fn linear(&self, inputs: usize) -> (Form, Init) {
+        (self.config.linear_form(inputs), Init::Normal(1.0 / (inputs as f32).sqrt()))
+    }
+
     /// Declares a table, or another weight by itself.
     ///
     /// # Panics
@@ -220,7 +234,7 @@ impl<'a> Builder<'a> {
     /// Declares the matrices (outs, inputs) of these names, which have one input, in the form that the configuration gives linear
     /// layers. `name` is that of the set.
     pub fn set<const N: usize>(&mut self, name: &str, matrices: [(String, usize); N], inputs: usize) -> Set<N> {
-        let (form, init) = (self.config.linear_form(inputs), Init::Normal(1.0 / (inputs as f32).sqrt()));
+        let (form, init) = self.linear(inputs);
         let outs: usize = matrices.iter().map(|(_, outs)| outs).sum();
         if self.purpose == Purpose::Decoding {
             self.count(kind(name), outs);
@@ -254,15 +268,39 @@ impl<'a> Builder<'a> {
         Set { each, all: Some(all), bound_apart }
     }
 
+    /// Declares a dense matrix by itself.
+    pub fn dense(&mut self, name: &str, shape: &[usize], form: Form, role: Role, init: Init) -> TensorId {
+        match self.weight(name, shape, form, role, init).value {
+            Value::Dense(id) => id,
+            _ => unreachable!("{name} is to be dense"),
+        }
+    }
+
+    /// Declares a matrix (outs, inputs) for each of so many experts, in the form that the configuration gives linear layers.
+    pub fn experts(&mut self, name: &str, [count, outs, inputs]: [usize; 3]) -> Value {
+        let (form, init) = self.linear(inputs);
+        let (rows, shape, role) = (count * outs, vec![count, outs, inputs], Role::Matrix);
+        if self.purpose != Purpose::Training {
+            self.count(kind(name), rows);
+            return self.weight(name, &shape, form, role, init).value;
+        }
+        let stack = self.place(kind(name), rows, &[inputs], form, role);
+        let first = stack.used - rows.next_multiple_of(ALIGN);
+        let latent = Some(slice(self.g, stack.latent, first..first + rows, name));
+        let value = stack.value.slice(self.g, first..first + rows, name);
+        self.declare(Weight { name: name.to_string(), shape, form, role, init, value, latent }).value
+    }
+
     /// Declares a vector of f32 parameters.
     pub fn vector(&mut self, name: &str, len: usize, role: Role, init: Init) -> TensorId {
         let training = self.purpose == Purpose::Training;
+        let stack = if role == Role::Balance { BALANCE } else { VECTORS };
         let id = if training {
-            let stack = self.place(VECTORS, len, &[], Form::F32, role);
+            let stack = self.place(stack, len, &[], Form::F32, role);
             let first = stack.used - len.next_multiple_of(ALIGN);
             slice(self.g, stack.latent, first..first + len, name)
         } else {
-            self.count(VECTORS, len);
+            self.count(stack, len);
             self.g.persistent(name, &[len], DType::F32)
         };
         let (value, latent) = (Value::Dense(id), training.then_some(id));

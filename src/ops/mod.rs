@@ -10,6 +10,7 @@ mod bitlinear;
 mod cache;
 mod elementwise;
 mod embedding;
+mod experts;
 mod loss;
 mod matmul;
 mod mhc;
@@ -23,13 +24,14 @@ use crate::graph::{Access, Accumulate, Backward, Binding, DType, Grad, Graph, Op
 use cpu_kernels::Args;
 use cpu_kernels::ops::STATE_BLOCK;
 use std::ops::Range;
-use tiles::{LARGE, is_few};
+use tiles::{LARGE, each_expert, grouped, is_few};
 pub(crate) use tiles::{Product, SMALL};
 
 pub use attention::{MAX_HEAD_DIM, rope_table};
 pub use bitlinear::{Int8Weight, MAX_GROUP, QuantRows, TernaryWeight, packed_row_bytes};
 pub use cache::{KvCache, PAGE, Places};
 pub use cpu_kernels::ops::sample::NO_TOKEN;
+pub use experts::Routing;
 pub use loss::{Head, IGNORE, Targets};
 pub(crate) use optimizer::STATS_RING;
 pub use optimizer::{AdamW, Lion, Moment, Muon, MuonMatrix, StateForm, StepControl};
@@ -95,6 +97,15 @@ fn few_rows(m: u32, n: u32, batch: u32) -> [u32; 3] {
 /// One workgroup for each block of 1,024 tokens of each row.
 fn sample_blocks(a: cpu_kernels::ops::sample::SampleArgs) -> [u32; 3] {
     [a.vocab.div_ceil(1024), a.rows, 1]
+}
+
+/// A product of `kind` 2 has a matrix for each expert, the others rows that are sorted by expert.
+fn grouped_matmul(side: u32, a: cpu_kernels::ops::grouped_matmul::GroupedMatmulArgs) -> [u32; 3] {
+    match a.kind {
+        0 => grouped(side, a.fast, a.outs, a.rows, a.experts),
+        1 => grouped(side, a.fast, a.dim, a.rows, a.experts),
+        _ => each_expert(side, a.fast, [a.outs, a.dim], a.experts),
+    }
 }
 
 fn product(factors: &[u32]) -> u64 {
@@ -243,6 +254,61 @@ ops! {
         scratch |a| Product::from(a).scratch(),
         work |a| product(&[a.m, a.n, a.k, a.batch]),
         flops |a| product(&[2, a.m, a.n, a.k, a.batch]);
+
+    GROUPED_TERNARY = grouped_ternary(GroupedTernaryArgs)
+        [xq: r I8, step: r F32, starts: r U32, codes: r U8, scales: r F32, y: w F32]
+        grid |a| match a.rows {
+            ..=FEW_ROWS => [a.outs.div_ceil(8), a.rows, 1],
+            _ => [a.outs.div_ceil(32), a.rows.div_ceil(32) + a.experts, 1],
+        },
+        work |a| product(&[a.rows, a.outs, a.dim]),
+        flops |a| product(&[2, a.rows, a.outs, a.dim]), grad Append(experts::grouped_ternary_grad);
+    GROUPED_TERNARY_BACKWARD_INPUT = grouped_ternary_backward_input(GroupedTernaryBackwardInputArgs)
+        [dy: r F32, starts: r U32, codes: r U8, scales: r F32, dx: rw F32]
+        grid |a| grouped(SMALL, a.fast, a.dim, a.rows, a.experts), pass large |a| grouped(LARGE, a.fast, a.dim, a.rows, a.experts),
+        pass finish |_| [0; 3], pass finish_large |_| [0; 3], scratch |_| 0,
+        work |a| product(&[a.rows, a.outs, a.dim]),
+        flops |a| product(&[2, a.rows, a.outs, a.dim]);
+    GROUPED_TERNARY_BACKWARD_WEIGHT = grouped_ternary_backward_weight(GroupedTernaryBackwardWeightArgs)
+        [dy: r F32, xq: r I8, step: r F32, starts: r U32, dw: rw F32]
+        grid |a| each_expert(SMALL, a.fast, [a.outs, a.dim], a.experts),
+        pass large |a| each_expert(LARGE, a.fast, [a.outs, a.dim], a.experts),
+        pass finish |_| [0; 3], pass finish_large |_| [0; 3], scratch |_| 0,
+        work |a| product(&[a.rows, a.outs, a.dim]),
+        flops |a| product(&[2, a.rows, a.outs, a.dim]);
+    GROUPED_MATMUL = grouped_matmul(GroupedMatmulArgs) [a: r F32, b: r F32, starts: r U32, d: rw F32]
+        grid |a| grouped_matmul(SMALL, a), pass large |a| grouped_matmul(LARGE, a),
+        pass finish |_| [0; 3], pass finish_large |_| [0; 3], scratch |_| 0,
+        work |a| product(&[a.rows, a.outs, a.dim]),
+        flops |a| product(&[2, a.rows, a.outs, a.dim]), grad Append(experts::grouped_matmul_grad);
+
+    MOE_ROUTE = moe_route(MoeRouteArgs)
+        [x: r F32, w: r F32, bias: r F32, logits: w F32, chosen: w U32, weights: w F32]
+        grid |a| groups(a.rows), work |a| product(&[a.rows, a.dim, a.experts]),
+        flops |a| product(&[2, a.rows, a.dim, a.experts]), grad Append(experts::moe_route_grad);
+    MOE_ROUTE_BACKWARD = moe_route_backward(MoeRouteBackwardArgs)
+        [chosen: r U32, weights: r F32, dweights: r F32, dlogits: rw F32]
+        grid |a| elements(a.rows), work |a| product(&[a.rows, a.experts, 2]);
+    MOE_SORT = moe_sort(MoeSortArgs) [chosen: r U32, place: w U32, starts: w U32]
+        grid |a| groups(a.experts), work |a| product(&[a.n]);
+    MOE_DISPATCH = moe_dispatch(MoeDispatchArgs) [x: r F32, place: r U32, y: w F32]
+        grid |a| elements(a.n * a.dim), work |a| product(&[a.n, a.dim]), grad Append(experts::moe_dispatch_grad);
+    MOE_DISPATCH_BACKWARD = moe_dispatch_backward(MoeDispatchBackwardArgs) [dy: r F32, place: r U32, dx: rw F32]
+        grid |a| elements(a.rows * a.dim), work |a| product(&[a.rows, a.k, a.dim]);
+    MOE_COMBINE = moe_combine(MoeCombineArgs) [x: r F32, place: r U32, weights: r F32, y: w F32]
+        grid |a| elements(a.rows * a.dim), work |a| product(&[a.rows, a.k, a.dim]), grad Append(experts::moe_combine_grad);
+    MOE_COMBINE_BACKWARD = moe_combine_backward(MoeCombineBackwardArgs)
+        [x: r F32, place: r U32, weights: r F32, dy: r F32, dx: w F32, dweights: w F32]
+        grid |a| groups(a.n), work |a| product(&[a.n, a.dim, 3]);
+    MOE_TALLY = moe_tally(MoeTallyArgs) [starts: r U32, load: rw F32]
+        grid |a| elements(a.experts), work |a| product(&[a.experts]);
+    MOE_BIAS = moe_bias(MoeBiasArgs) [load: r F32, ctl: r F32, bias: rw F32, seen: rw F32]
+        grid |a| elements(a.layers), work |a| product(&[a.layers, a.experts]);
+    MOE_BALANCE = moe_balance(MoeBalanceArgs) [logits: r F32, starts: r U32, value: w F32]
+        grid |_| [1, 1, 1], work |a| product(&[a.rows, a.experts, 16]), grad Append(experts::moe_balance_grad);
+    MOE_BALANCE_BACKWARD = moe_balance_backward(MoeBalanceBackwardArgs)
+        [logits: r F32, starts: r U32, dvalue: r F32, dlogits: w F32]
+        grid |a| elements(a.rows), work |a| product(&[a.rows, a.experts, 32]);
 
     ROPE = rope(RopeArgs) [x: rw F32, positions: r U32, table: r F32]
         grid |a| quads(a.rows * a.heads * a.head_dim), work |a| product(&[a.rows, a.heads, a.head_dim, 2]),

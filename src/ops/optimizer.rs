@@ -371,7 +371,18 @@ impl Graph {
     /// # Panics
     /// When gradient, weight and momentum differ in shape, or in where they lie in those of which they are views.
     pub fn muon_matrices(&self, grad: TensorId, weight: TensorId, momentum: Moment) -> Vec<MuonMatrix> {
-        let [.., rows, cols] = self.shape(weight)[..] else { panic!("{} is not a matrix", self.tensor(weight).name) };
+        let [.., rows, _] = self.shape(weight)[..] else { panic!("{} is not a matrix", self.tensor(weight).name) };
+        self.muon_matrices_of([grad, weight], momentum, rows)
+    }
+
+    /// [`Graph::muon_matrices`] of a gradient, a weight and its momentum that are matrices of `rows` rows, one under the other.
+    pub(crate) fn muon_matrices_of(
+        &self,
+        [grad, weight]: [TensorId; 2],
+        momentum: Moment,
+        rows: usize,
+    ) -> Vec<MuonMatrix> {
+        let cols = self.matrix(weight).1;
         let place = |t: TensorId| (self.shape(t), self.shape(self.base(t)), self.first(t));
         let alike = [grad, momentum.values].iter().all(|t| place(*t) == place(weight));
         let scaled = momentum.scales.is_none_or(|scales| self.alike(weight, self.base(scales)) == Some(scales));

@@ -2,7 +2,9 @@
 //!
 //! A training record is `{step, tokens, loss, lr, grad_norm, tok_per_s}`, an evaluation record `{step, tokens, val_loss,
 //! val_bits_per_byte}`. Losses are in nats per token. JSON has no NaN: a value that is not finite becomes `null`. The record
-//! of a skipped step has `"skipped": true`, and the first one after a run has diverged `"diverged": true`. Each line is a
+//! of a skipped step has `"skipped": true`, and the first one after a run has diverged `"diverged": true`. That of a model with
+//! experts has `expert_load`, for each layer the share of the assignments that each expert had in the step, `expert_entropy`, the
+//! entropy of these shares in parts of the largest one, and `dead_experts`, how many experts had none. Each line is a
 //! single write to the operating system, so a killed process neither loses nor tears a line. A value that is exactly an f32
 //! is written with the digits of an f32.
 
@@ -11,13 +13,14 @@ use std::path::Path;
 use serde_json::{Map, Number, Value};
 
 use super::log::{Log, read_or_empty};
+use super::trainer::ExpertUse;
 use crate::error::Result;
 
 /// The file name inside a run directory.
 pub const FILE_NAME: &str = "metrics.jsonl";
 
 /// One logged training step.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct StepRecord {
     /// Completed steps.
     pub step: u64,
@@ -35,6 +38,8 @@ pub struct StepRecord {
     pub skipped: bool,
     /// Whether the run has diverged since the last record.
     pub diverged: bool,
+    /// How experts were used, in a model that has some.
+    pub experts: Option<ExpertUse>,
 }
 
 /// One evaluation.
@@ -82,6 +87,12 @@ impl MetricsWriter {
         for (key, _) in [("skipped", r.skipped), ("diverged", r.diverged)].iter().filter(|(_, is)| *is) {
             line.put(key, Value::Bool(true));
         }
+        if let Some(experts) = &r.experts {
+            let numbers = |list: &[f64]| Value::Array(list.iter().map(|v| number(*v)).collect());
+            line.put("expert_load", experts.shares.iter().map(|shares| numbers(shares)).collect());
+            line.put("expert_entropy", numbers(&experts.entropies()));
+            line.put("dead_experts", experts.dead().into());
+        }
         self.log.append(line.finish().as_bytes())
     }
 
@@ -101,6 +112,10 @@ pub struct Losses {
     pub train: Vec<(u64, f64)>,
     /// Validation losses.
     pub val: Vec<(u64, f64)>,
+    /// The least entropy of the load of a layer's experts, in parts of the largest one.
+    pub entropy: Vec<(u64, f64)>,
+    /// Experts without a token in the last step that was logged.
+    pub dead_experts: u64,
 }
 
 /// Reads the loss curves of `run_dir`, empty if it has no log yet. Lines that are not records are skipped.
@@ -114,6 +129,10 @@ pub fn read_losses(run_dir: &Path) -> Result<Losses> {
         let value = |key: &str| record.get(key).and_then(Value::as_f64).map(|v| (step, v));
         losses.train.extend(value("loss"));
         losses.val.extend(value("val_loss"));
+        let entropies = record.get("expert_entropy").and_then(Value::as_array);
+        let least = entropies.and_then(|list| list.iter().filter_map(Value::as_f64).min_by(f64::total_cmp));
+        losses.entropy.extend(least.map(|least| (step, least)));
+        losses.dead_experts = record.get("dead_experts").and_then(Value::as_u64).unwrap_or(losses.dead_experts);
     }
     Ok(losses)
 }
@@ -182,6 +201,7 @@ mod tests {
             tok_per_s: 1234.0,
             skipped: !loss.is_finite(),
             diverged: loss > 9.0,
+            experts: None,
         }
     }
 
@@ -215,7 +235,25 @@ mod tests {
         );
         assert_eq!(text(dir.path()), want);
         let losses = read_losses(dir.path()).unwrap();
-        assert_eq!(losses, Losses { train: vec![(1, 4.321), (4, 9.5)], val: vec![(2, 1.0 / 3.0)] });
+        let want = Losses { train: vec![(1, 4.321), (4, 9.5)], val: vec![(2, 1.0 / 3.0)], ..Losses::default() };
+        assert_eq!(losses, want);
+    }
+
+    #[test]
+    fn the_use_of_experts_is_written_and_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut log = MetricsWriter::open(dir.path(), None);
+        for (at, shares) in [[[0.5, 0.5], [1.0, 0.0]], [[0.5, 0.5], [0.5, 0.5]]].iter().enumerate() {
+            let experts = Some(ExpertUse { shares: shares.map(|s| s.to_vec()).to_vec() });
+            log.step(&StepRecord { experts, ..step(at as u64 + 1, 2.0) });
+        }
+        let text = text(dir.path());
+        assert!(
+            text.contains(r#","expert_load":[[0.5,0.5],[1,0]],"expert_entropy":[1,0],"dead_experts":1}"#),
+            "{text}"
+        );
+        let losses = read_losses(dir.path()).unwrap();
+        assert_eq!((losses.entropy, losses.dead_experts), (vec![(1, 0.0), (2, 1.0)], 0));
     }
 
     #[test]

@@ -42,4 +42,4 @@ pub use session::Session;
 #[cfg(feature = "native")]
 pub use signals::Signals;
 pub use step::{StepSections, StepShape, TrainStep, sorted_rows};
-pub use trainer::{Batch, StepStats, Trainer};
+pub use trainer::{Batch, ExpertUse, StepStats, Trainer};

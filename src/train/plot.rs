@@ -1,10 +1,12 @@
 //! Draws the loss curve as a small self-contained SVG, with raw and smoothed training loss and validation points. Colours
-//! follow the viewer's light or dark preference. The file contains neither scripts nor fonts.
+//! follow the viewer's light or dark preference. The file contains neither scripts nor fonts. For a model with experts, a line
+//! over the whole height, from 0 to 1, is the entropy of their load where it is least.
 //!
 //! A long run is reduced to at most `BINS` columns, each with its lowest and highest value, so spikes stay visible and the
 //! file stays below about 50 kB. The smoothed line averages over both sides, so it does not lag behind a falling curve. A
 //! value that is not finite becomes a gap.
 
+use super::metrics::Losses;
 use std::fmt::Write;
 
 /// The file name inside a run directory.
@@ -23,14 +25,15 @@ const STYLE: &str = "\
 .bg{fill:#fff}text{font:12px system-ui,-apple-system,'Segoe UI',Helvetica,Arial,sans-serif;fill:#57606a}\
 .title{font-size:16px;font-weight:600;fill:#1f2328}.grid{stroke:#e7eaee}.axis{stroke:#8c959f}\
 polyline{fill:none;stroke:#2f6fde;stroke-width:2;stroke-linejoin:round;stroke-linecap:round}\
-polyline.raw{stroke-width:1;opacity:.3}polyline.val{stroke:#d9480f}\
-circle{fill:#2f6fde;stroke:#fff;stroke-width:1.5}circle.val{fill:#d9480f}\
+polyline.raw{stroke-width:1;opacity:.3}polyline.val{stroke:#d9480f}polyline.experts{stroke:#2b8a3e;stroke-width:1}\
+circle{fill:#2f6fde;stroke:#fff;stroke-width:1.5}circle.val{fill:#d9480f}circle.experts{fill:#2b8a3e}\
 @media(prefers-color-scheme:dark){.bg{fill:#0d1117}text{fill:#9198a1}.title{fill:#f0f6fc}.grid{stroke:#21262d}\
-.axis{stroke:#656c76}polyline{stroke:#58a6ff}polyline.val{stroke:#ffa657}\
-circle{fill:#58a6ff;stroke:#0d1117}circle.val{fill:#ffa657}}";
+.axis{stroke:#656c76}polyline{stroke:#58a6ff}polyline.val{stroke:#ffa657}polyline.experts{stroke:#69db7c}\
+circle{fill:#58a6ff;stroke:#0d1117}circle.val{fill:#ffa657}circle.experts{fill:#69db7c}}";
 
-/// The SVG of a run's losses, given as `(step, nats per token)` with ascending steps.
-pub fn loss_svg(train: &[(u64, f64)], val: &[(u64, f64)], title: &str) -> String {
+/// The SVG of a run's losses, with ascending steps.
+pub fn loss_svg(losses: &Losses, title: &str) -> String {
+    let Losses { train, val, entropy, .. } = losses;
     let smooth = smoothed(train);
     let frame = Frame::around(train, val);
     let mut svg = String::new();
@@ -43,7 +46,15 @@ pub fn loss_svg(train: &[(u64, f64)], val: &[(u64, f64)], title: &str) -> String
     if dots.len() <= 60 {
         dots.iter().filter(|p| drawable(p.1)).for_each(|p| dot(&mut svg, "val", frame.at(p.0, p.1)));
     }
-    legend(&mut svg, &smooth, val);
+    if !frame.empty && !entropy.is_empty() {
+        let ends = |y: Axis| Frame { x: Axis { ..frame.x }, y, empty: false };
+        polylines(&mut svg, "experts", &ends(Axis::new(0.0, 1.0, 2.0, 0.5)), &thinned(entropy));
+        for (v, y) in [(0, HEIGHT - BOTTOM), (1, TOP)] {
+            let (x, y) = (WIDTH - RIGHT + 6.0, y + 4.0);
+            let _ = writeln!(svg, r#"<text x="{x}" y="{y}">{v}</text>"#);
+        }
+    }
+    legend(&mut svg, &smooth, losses);
     if frame.empty {
         let (x, y) = (LEFT + (WIDTH - LEFT - RIGHT) / 2.0, TOP + (HEIGHT - TOP - BOTTOM) / 2.0);
         let _ = writeln!(svg, r#"<text x="{x}" y="{y}" text-anchor="middle">no losses yet</text>"#);
@@ -235,15 +246,25 @@ fn one_sided<'a>(points: impl Iterator<Item = &'a (u64, f64)>, rate: f64) -> Vec
 }
 
 /// Line samples with the last value of each curve, at the top right.
-fn legend(svg: &mut String, train: &[(u64, f64)], val: &[(u64, f64)]) {
+fn legend(svg: &mut String, train: &[(u64, f64)], losses: &Losses) {
     let mut right = WIDTH - RIGHT;
-    for (class, points) in [("val", val), ("train", train)] {
+    let dead = match losses.dead_experts {
+        0 => String::new(),
+        dead => format!(", {dead} dead"),
+    };
+    let curves: [(_, &[_], _, &str); 3] = [
+        ("val", &losses.val, "val", ""),
+        ("train", train, "train", ""),
+        ("experts", &losses.entropy, "load entropy", &dead),
+    ];
+    for (class, points, name, more) in curves {
         let Some((_, last)) = points.iter().rev().find(|p| drawable(p.1)) else { continue };
-        let (line_end, line_start) = (right - 78.0, right - 100.0);
+        let width = if class == "experts" { 190.0 } else { 116.0 };
+        let line_start = right - width + 16.0;
+        let (line_end, x) = (line_start + 22.0, line_start + 28.0);
         let _ = writeln!(svg, r#"<polyline class="{class}" points="{line_start},26 {line_end},26"/>"#);
-        let x = right - 72.0;
-        let _ = writeln!(svg, r#"<text x="{x}" y="30">{class} {last:.3}</text>"#);
-        right -= 116.0;
+        let _ = writeln!(svg, r#"<text x="{x}" y="30">{name} {last:.3}{more}</text>"#);
+        right -= width;
     }
 }
 
@@ -322,11 +343,16 @@ mod tests {
             (&gaps, &val),
             (&curve[150..], &[]),
         ];
+        let losses = |train: &[_], val: &[_]| Losses { train: train.to_vec(), val: val.to_vec(), ..Losses::default() };
         for (train, val) in cases {
-            check(&loss_svg(train, val, "tiny <&> \"run\" \u{1}"));
+            check(&loss_svg(&losses(train, val), "tiny <&> \"run\" \u{1}"));
         }
-        assert!(loss_svg(&[], &[], "").contains("no losses yet"));
-        assert!(loss_svg(&gaps, &[], "").matches("class=\"raw\"").count() == 2);
+        assert!(loss_svg(&losses(&[], &[]), "").contains("no losses yet"));
+        assert!(loss_svg(&losses(&gaps, &[]), "").matches("class=\"raw\"").count() == 2);
+        let entropy = (1..=200).map(|s| (s, s as f64 / 200.0)).collect();
+        let with_experts = loss_svg(&Losses { entropy, dead_experts: 3, ..losses(&curve, &val) }, "");
+        check(&with_experts);
+        assert!(with_experts.contains("load entropy 1.000, 3 dead") && with_experts.contains("class=\"experts\""));
     }
 
     #[test]
@@ -336,7 +362,7 @@ mod tests {
         let thin = thinned(&curve);
         assert!(thin.len() <= 2 * BINS && thin.contains(&(123_456, 40.0)));
         assert!(thin.is_sorted_by_key(|p| p.0));
-        let svg = loss_svg(&curve, &[], "long");
+        let svg = loss_svg(&Losses { train: curve, ..Losses::default() }, "long");
         assert!(svg.len() < 50_000 && check(&svg) > 1000, "{} bytes", svg.len());
     }
 

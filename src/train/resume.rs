@@ -5,7 +5,7 @@ use crate::checkpoint::Checkpoint;
 use crate::data::{Corpus, Tokens};
 use crate::{Error, Result};
 use std::cmp::Ordering;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What a change of a key does to a run that goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,7 +29,9 @@ const CLASSES: &[(Class, &[&str])] = &[
     (Class::Function, &[
         "model.dim", "model.layers", "model.heads", "model.kv_heads", "model.ffn", "model.seq_len", "model.group_size",
         "model.mhc_streams", "model.sub_norm", "model.tie_embeddings", "model.quantize", "model.embeddings",
-        "model.ternary_head", "model.rope_theta", "model.norm_eps", "model.mixers", "model.ffns", "model.loop",
+        "model.ternary_head", "model.rope_theta", "model.norm_eps", "model.mixers", "model.ffns", "model.loop.before",
+        "model.loop.shared", "model.loop.times", "model.loop.after", "model.moe.experts", "model.moe.active",
+        "model.moe.width", "model.moe.shared", "model.moe.from",
         "data.separate_documents", "train.seed", "optim.aux", "optim.state",
     ]),
     (Class::Corpus, &[
@@ -39,7 +41,7 @@ const CLASSES: &[(Class, &[&str])] = &[
     (Class::Schedule, &[
         "train.batch_size", "train.grad_accum", "train.total_steps", "train.precision", "optim.muon_lr", "optim.muon_momentum",
         "optim.muon_steps", "optim.aux_lr", "optim.weight_decay", "optim.clip", "optim.outlier_factor",
-        "optim.warmup_steps", "optim.decay_fraction",
+        "optim.warmup_steps", "optim.decay_fraction", "model.moe.bias_rate", "model.moe.balance_loss",
     ]),
     (Class::Validation, &["train.eval_windows"]),
     (Class::Free, &[
@@ -63,17 +65,28 @@ struct Change {
 /// The changed keys of a class, in the order of their names.
 fn changes(of: Class, old: &Config, new: &Config) -> Result<Vec<Change>> {
     let table = |c: &Config| toml::Table::try_from(c).map_err(|e| Error::usage(e.to_string()));
-    let (old, new) = (table(old)?, table(new)?);
-    let names = [&old, &new].into_iter().flat_map(|t| t.iter()).flat_map(|(section, keys)| {
-        keys.as_table().into_iter().flat_map(|t| t.keys()).map(|key| (section.clone(), key.clone()))
+    let [old, new] = [table(old)?, table(new)?].map(|table| {
+        let mut keys = BTreeMap::new();
+        flatten("", &table, &mut keys);
+        keys
     });
-    let names: BTreeSet<(String, String)> = names.collect();
-    let changed = names.into_iter().filter_map(|(section, name)| {
-        let [old, new] = [&old, &new].map(|t| t.get(&section).and_then(|s| s.get(&name)));
-        let key = format!("{section}.{name}");
-        (class(&key) == of && old != new).then(|| Change { key, old: text(old), new: text(new) })
+    let names: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
+    let changed = names.into_iter().filter_map(|key| {
+        let [old, new] = [&old, &new].map(|t| t.get(key));
+        (class(key) == of && old != new).then(|| Change { key: key.clone(), old: text(old), new: text(new) })
     });
     Ok(changed.collect())
+}
+
+/// The keys of a section and of the sections in it.
+fn flatten(section: &str, table: &toml::Table, keys: &mut BTreeMap<String, toml::Value>) {
+    for (key, value) in table {
+        let key = if section.is_empty() { key.clone() } else { format!("{section}.{key}") };
+        match value {
+            toml::Value::Table(table) => flatten(&key, table, keys),
+            value => drop(keys.insert(key, value.clone())),
+        }
+    }
 }
 
 fn text(value: Option<&toml::Value>) -> String {
@@ -209,9 +222,11 @@ mod tests {
 
     #[test]
     fn every_key_has_one_class() {
-        let all: Vec<String> = ["model", "data", "train", "optim"].iter().flat_map(|section| keys(section)).collect();
+        let sections = ["model", "model.loop", "model.moe", "data", "train", "optim"];
+        let all: Vec<String> = sections.iter().flat_map(|section| keys(section)).collect();
         assert!(all.len() > 40, "{all:?}");
-        for key in all.iter().filter(|key| *key != "model.running_mean") {
+        let sections = ["model.running_mean", "model.loop", "model.moe"];
+        for key in all.iter().filter(|key| !sections.contains(&key.as_str())) {
             let classes = CLASSES.iter().flat_map(|(_, keys)| *keys).filter(|k| *k == key).count();
             assert_eq!(classes, 1, "classes of {key}");
         }
@@ -256,6 +271,15 @@ mod tests {
         // Before the decay, a longer run changes only when it begins.
         assert_eq!(schedule(&old, &longer(60), 10).unwrap().len(), 2);
         assert!(schedule(&old, &old, 10).unwrap().is_empty());
+        let with_rate = |bias_rate: f32| {
+            let mut config = old.clone();
+            config.model.moe = Some(crate::model::MoeConfig { bias_rate, ..Default::default() });
+            config
+        };
+        assert_eq!(
+            schedule(&with_rate(0.001), &with_rate(0.01), 10).unwrap(),
+            ["after step 10: model.moe.bias_rate = 0.01 (was 0.001)"]
+        );
         let mut other = old.clone();
         (other.train.batch_size, other.optim.clip, other.optim.aux_lr) = (16, 0.5, 1e-3);
         assert_eq!(

@@ -293,7 +293,7 @@ impl Run {
                 let last = self.take_stats()?;
                 if let Some(last) = last.filter(|_| log) {
                     let seconds = since.elapsed().as_secs_f64();
-                    self.log(last, (step - logged) as f64 / seconds.max(1e-9));
+                    self.log(last, (step - logged) as f64 / seconds.max(1e-9))?;
                     (since, logged) = (Instant::now(), step);
                 }
                 if let Some(why) = self.trouble()? {
@@ -484,7 +484,7 @@ impl Run {
         }
     }
 
-    fn log(&mut self, last: StepStats, steps_per_s: f64) {
+    fn log(&mut self, last: StepStats, steps_per_s: f64) -> Result<()> {
         let shape = self.session.trainer.step.shape;
         let step = self.session.step;
         let lr = self.session.config.optim.schedule(step - 1, self.session.config.train.total_steps)
@@ -496,13 +496,22 @@ impl Run {
         if diverged {
             self.diverged = Diverged::Logged;
         }
-        let record = StepRecord { step, tokens, loss, lr, grad_norm, tok_per_s, skipped, diverged };
-        let scalars = [
+        let mut scalars = vec![
             ("train/loss", last.loss),
             ("train/lr", lr as f32),
             ("train/grad_norm", last.grad_norm),
             ("train/tok_per_s", tok_per_s as f32),
         ];
+        let experts = self.session.trainer.expert_use()?;
+        if let Some(experts) = &experts {
+            let least = experts.entropies().into_iter().fold(1.0, f64::min);
+            scalars.extend([
+                ("experts/least_entropy", least as f32),
+                ("experts/largest_load", experts.largest() as f32),
+                ("experts/dead", experts.dead() as f32),
+            ]);
+        }
+        let record = StepRecord { step, tokens, loss, lr, grad_norm, tok_per_s, skipped, diverged, experts };
         self.state.logged = step;
         let logs = self.logs();
         let said = [logs.metrics.step(&record), logs.events.scalars(step, &scalars)];
@@ -510,6 +519,7 @@ impl Run {
         let flops = steps_per_s * self.session.trainer.step.model_flops as f64;
         let mfu = self.peak_flops.as_mut().and_then(|peak| utilisation(peak, flops));
         self.progress.log(&Status { step, loss: self.state.train_loss, lr, tok_per_s, mfu });
+        Ok(())
     }
 
     /// Evaluates and logs the loss of the validation tokens, in nats per token.
@@ -599,8 +609,8 @@ impl Run {
     fn write_plot(&self) {
         let path = self.dir.join(plot::FILE_NAME);
         let title = self.dir.file_name().map_or("loss".into(), |n| n.to_string_lossy());
-        let written = read_losses(&self.dir)
-            .and_then(|losses| write_within(&path, loss_svg(&losses.train, &losses.val, &title).as_bytes()));
+        let written =
+            read_losses(&self.dir).and_then(|losses| write_within(&path, loss_svg(&losses, &title).as_bytes()));
         self.progress.message(&match written {
             Ok(()) => format!("loss curve: {}", path.display()),
             Err(e) => format!("warning: no picture of the losses: {e}"),

@@ -5,12 +5,19 @@ use crate::Result;
 use crate::backend::{Backend, Cpu, Difference, Level, lockstep, parity_limit};
 use crate::model::{ModelConfig, Role};
 
-/// Runs every op of a training step of a small model with two residual streams on `backend` and on the scalar reference,
-/// with the same inputs; returns the outputs that differ.
+/// Runs every op of a training step of small models with two residual streams, without experts and with some, on `backend` and on
+/// the scalar reference, with the same inputs; returns the outputs that differ.
 pub async fn self_test(backend: &Backend) -> Result<Vec<Difference>> {
-    let config = ModelConfig::self_test();
+    let mut differences = Vec::new();
+    for config in ModelConfig::self_tests() {
+        differences.extend(step(&config, backend).await?);
+    }
+    Ok(differences)
+}
+
+async fn step(config: &ModelConfig, backend: &Backend) -> Result<Vec<Difference>> {
     let shape = StepShape { batch: 2, seq: config.seq_len, ..StepShape::default() };
-    let build = || TrainStep::build(&config, 50, shape, &OptimConfig::default());
+    let build = || TrainStep::build(config, 50, shape, &OptimConfig::default());
     let scalar = Backend::Cpu(Cpu::new(Level::Scalar, Some(1))?);
     let mut reference = Trainer::new(build(), &scalar)?;
     let mut other = Trainer::new(build(), backend)?;

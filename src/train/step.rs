@@ -2,7 +2,7 @@
 
 use super::config::{Aux, Config, OptimConfig};
 use crate::graph::{DType, Graph, Plan, Precision, Section, TensorId};
-use crate::model::{Context, ExtraLoss, Forward, Inputs, Model, ModelConfig, Role, Stack};
+use crate::model::{Context, ExtraLoss, Forward, Inputs, Model, ModelConfig, Role, Stack, Weight};
 use crate::ops::{self, AdamW, Lion, Moment, Muon, MuonMatrix, StepControl, Targets};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -90,6 +90,8 @@ pub struct TrainStep {
     pub control: StepControl,
     /// beta1 and beta2 of AdamW, for its bias corrections.
     pub adamw_betas: [f32; 2],
+    /// The assignments of each expert in the last step, `experts` for each layer with experts, at equal distances.
+    pub expert_loads: Option<TensorId>,
     /// Optimizer state by name.
     pub state: Vec<(String, TensorId)>,
     /// Operations of a step's matrix products, two for each multiply-add, without those of the optimizers.
@@ -103,7 +105,8 @@ impl TrainStep {
         graph.precision = shape.precision;
         let g = &mut graph;
         let model = Model::new(g, config, vocab);
-        let grads: Vec<TensorId> = model.stacks.iter().map(|stack| g.add_gradient(stack.latent)).collect();
+        let grads: Vec<TensorId> = learned(&model).map(|stack| g.add_gradient(stack.latent)).collect();
+        let experts = Experts::new(g, &model);
         let rows = [shape.rows()];
         let ids = g.persistent("ids", &rows, DType::U32);
         let order = g.persistent("order", &rows, DType::U32);
@@ -118,6 +121,7 @@ impl TrainStep {
 
         let (begin, ()) = g.section("begin", |g| {
             grads.iter().for_each(|grad| g.fill(*grad, 0.0));
+            experts.iter().for_each(|experts| g.fill(experts.load, 0.0));
             g.fill(loss, 0.0);
             model.quantize(g);
         });
@@ -125,13 +129,17 @@ impl TrainStep {
         let (micro, ()) = g.section("micro", |g| {
             let start = g.nodes.len();
             let embedded = model.embed(g, &inputs);
-            let Forward { head, losses } = model.forward(g, &inputs, embedded, shape.recompute);
+            let Forward { head, extras } = model.forward(g, &inputs, embedded, shape.recompute);
             let nodes = start..g.nodes.len();
+            for of in &extras.loads {
+                let load = experts.as_ref().and_then(|experts| g.alike(of.bias, experts.load));
+                g.tally(of.starts, load.expect("a load has the views of the biases"));
+            }
             let dx =
                 g.head_loss(&head, targets, model.head_chunk(shape.rows()), scale).expect("a gradient was asked for");
             g.sum(targets.losses, scale, 1.0, loss);
             let mut seeds = vec![(head.input(), dx)];
-            for ExtraLoss { value, weight } in losses {
+            for ExtraLoss { value, weight } in extras.losses {
                 let seed = g.temp("d.loss", &[1], DType::F32);
                 g.fill(seed, weight / shape.accum as f32);
                 seeds.push((value, seed));
@@ -142,11 +150,14 @@ impl TrainStep {
             g.embedding_backward(ids, order, dembedded, dtable);
         });
         let (update, state) = g.section("update", |g| {
-            let moments: Vec<Moments> = model.stacks.iter().map(|stack| Moments::new(g, stack, optim)).collect();
-            let (state, checked) = optimizer_state(g, &model, control, &moments);
-            let grads: Vec<_> = model.params().map(|(weight, param)| (weight.kind(), gradient(g, param))).collect();
+            let moments: Vec<_> = learned(&model).map(|stack| (*stack, Moments::new(g, stack, optim))).collect();
+            let (state, mut checked) = optimizer_state(g, &model, control, &moments);
+            checked.extend(experts.as_ref().map(|experts| experts.bias));
+            let grads = learned_params(&model).map(|(weight, param)| (weight.kind(), gradient(g, param)));
+            let grads: Vec<_> = grads.collect();
             g.clip(&grads, &checked, loss, control, [optim.clip, optim.outlier_factor]);
             append_updates(g, &model, control, optim, &moments);
+            experts.iter().for_each(|experts| experts.balance(g, config, control));
             state
         });
         let (eval, ()) = g.section("eval", |g| {
@@ -170,6 +181,7 @@ impl TrainStep {
             loss,
             control,
             adamw_betas,
+            expert_loads: experts.map(|experts| experts.seen),
             state,
             model_flops,
         }
@@ -182,6 +194,43 @@ pub fn sorted_rows(ids: &[u32]) -> Vec<u32> {
     let mut order: Vec<u32> = (0..ids.len() as u32).collect();
     order.sort_by_key(|r| ids[*r as usize]);
     order
+}
+
+/// The stacks that have gradients.
+fn learned(model: &Model) -> impl Iterator<Item = &Stack> {
+    model.stacks.iter().filter(|stack| stack.role != Role::Balance)
+}
+
+/// The parameters that have gradients.
+fn learned_params(model: &Model) -> impl Iterator<Item = (&Weight, TensorId)> {
+    model.params().filter(|(weight, _)| weight.role != Role::Balance)
+}
+
+/// The biases of all layers with experts, and their loads, each a tensor of one shape.
+struct Experts {
+    bias: TensorId,
+    /// The assignments of this step.
+    load: TensorId,
+    /// Those of the last step, until the next one ends.
+    seen: TensorId,
+    layers: usize,
+}
+
+impl Experts {
+    fn new(g: &mut Graph, model: &Model) -> Option<Self> {
+        let bias = model.stacks.iter().find(|stack| stack.role == Role::Balance)?.latent;
+        let mut like = |what: &str| g.like(bias, &[], DType::F32, |name| format!("{what}.{name}"));
+        let layers = model.weights.iter().filter(|weight| weight.role == Role::Balance).count();
+        Some(Experts { bias, load: like("load"), seen: like("seen"), layers })
+    }
+
+    /// Appends the update of the biases.
+    fn balance(&self, g: &mut Graph, config: &ModelConfig, control: StepControl) {
+        let moe = config.moe.clone().unwrap_or_default();
+        let stride = g.tensor(self.bias).elements() / self.layers;
+        let shape = [self.layers, moe.experts, stride];
+        g.balance([self.load, self.bias, self.seen], control, shape, moe.bias_rate);
+    }
 }
 
 fn gradient(g: &Graph, param: TensorId) -> TensorId {
@@ -205,9 +254,9 @@ impl Moments {
     }
 
     /// The part of the state of all stacks that belongs to a parameter.
-    fn of(g: &Graph, model: &Model, all: &[Moments], param: TensorId) -> Self {
-        let stack = model.stacks.iter().position(|stack| stack.latent == g.base(param));
-        let Moments { m, v } = all[stack.expect("every parameter is in a stack")];
+    fn of(g: &Graph, all: &[(Stack, Moments)], param: TensorId) -> Self {
+        let stack = all.iter().find(|(stack, _)| stack.latent == g.base(param));
+        let (_, Moments { m, v }) = *stack.expect("every parameter is in a stack");
         let part = |t: TensorId| g.alike(param, t).expect("a moment has the views of its parameters");
         let part = |m: Moment| Moment { values: part(m.values), scales: m.scales.map(part) };
         Moments { m: part(m), v: v.map(part) }
@@ -221,11 +270,11 @@ fn optimizer_state(
     g: &Graph,
     model: &Model,
     control: StepControl,
-    moments: &[Moments],
+    moments: &[(Stack, Moments)],
 ) -> (Vec<(String, TensorId)>, Vec<TensorId>) {
     let mut state = vec![("ctl".to_string(), control.ctl)];
-    for (weight, param) in model.params() {
-        let Moments { m, v } = Moments::of(g, model, moments, param);
+    for (weight, param) in learned_params(model) {
+        let Moments { m, v } = Moments::of(g, moments, param);
         for (moment, Moment { values, scales }) in
             [("m", Some(m)), ("v", v)].into_iter().filter_map(|(n, m)| Some((n, m?)))
         {
@@ -233,7 +282,7 @@ fn optimizer_state(
             state.extend(scales.map(|scales| (format!("{}.{moment}.scales", weight.name), scales)));
         }
     }
-    let checked = model.stacks.iter().zip(moments).filter(|(stack, _)| stack.role != Role::Matrix);
+    let checked = moments.iter().filter(|(stack, _)| stack.role != Role::Matrix);
     let float = |m: Moment| m.scales.unwrap_or(m.values);
     let checked = checked
         .flat_map(|(stack, Moments { m, v })| [stack.latent, float(*m)].into_iter().chain(v.map(float)))
@@ -242,7 +291,13 @@ fn optimizer_state(
 }
 
 /// Appends the update of every parameter.
-fn append_updates(g: &mut Graph, model: &Model, control: StepControl, optim: &OptimConfig, moments: &[Moments]) {
+fn append_updates(
+    g: &mut Graph,
+    model: &Model,
+    control: StepControl,
+    optim: &OptimConfig,
+    moments: &[(Stack, Moments)],
+) {
     let muon = Muon {
         lr: optim.muon_lr,
         momentum: optim.muon_momentum,
@@ -250,7 +305,7 @@ fn append_updates(g: &mut Graph, model: &Model, control: StepControl, optim: &Op
         weight_decay: optim.weight_decay,
     };
     let lr = optim.aux_lr;
-    for (stack, Moments { m, v }) in model.stacks.iter().zip(moments) {
+    for (stack, Moments { m, v }) in moments {
         let (grad, param) = (gradient(g, stack.latent), stack.latent);
         match (stack.role, v) {
             (Role::Matrix, _) => {}
@@ -261,8 +316,9 @@ fn append_updates(g: &mut Graph, model: &Model, control: StepControl, optim: &Op
     // Those of one kind together, since they follow each other at equal distances.
     let mut kinds: BTreeMap<&str, Vec<MuonMatrix>> = BTreeMap::new();
     for (weight, param) in model.params().filter(|(weight, _)| weight.role == Role::Matrix) {
-        let Moments { m, .. } = Moments::of(g, model, moments, param);
-        kinds.entry(weight.kind()).or_default().extend(g.muon_matrices(gradient(g, param), param, m));
+        let (Moments { m, .. }, grad) = (Moments::of(g, moments, param), gradient(g, param));
+        let [.., rows, _] = weight.shape[..] else { unreachable!("a matrix has rows") };
+        kinds.entry(weight.kind()).or_default().extend(g.muon_matrices_of([grad, param], m, rows));
     }
     let mut batches: BTreeMap<[usize; 2], Vec<MuonMatrix>> = BTreeMap::new();
     for matrix in kinds.into_values().flatten() {

@@ -5,6 +5,8 @@ use super::step::{TrainStep, sorted_rows};
 use crate::backend::{Backend, Program};
 use crate::checkpoint::Array;
 use crate::graph::TensorId;
+#[cfg(feature = "native")]
+use crate::model::Role;
 use crate::ops::{IGNORE, STATS_RING};
 use crate::rng::{Rng, mix};
 use crate::{Error, Result};
@@ -20,6 +22,34 @@ pub struct StepStats {
     /// The step changed nothing, because its loss or norm was not finite or an outlier, or a weight or the optimizer's state
     /// was not finite.
     pub skipped: bool,
+}
+
+/// How a step used the experts of each layer that has some.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ExpertUse {
+    /// The share of the layer's assignments that each expert had; they add up to 1.
+    pub shares: Vec<Vec<f64>>,
+}
+
+impl ExpertUse {
+    /// The entropy of the shares of each layer, in parts of the largest one: 1 where all are equal, 0 where one expert has all.
+    pub fn entropies(&self) -> Vec<f64> {
+        let entropy = |shares: &Vec<f64>| {
+            let sum: f64 = shares.iter().filter(|p| **p > 0.0).map(|p| p * p.recip().ln()).sum();
+            sum / (shares.len() as f64).ln()
+        };
+        self.shares.iter().map(entropy).collect()
+    }
+
+    /// Experts of all layers that had no token.
+    pub fn dead(&self) -> usize {
+        self.shares.iter().flatten().filter(|p| **p == 0.0).count()
+    }
+
+    /// The largest load of an expert, in parts of the mean one.
+    pub fn largest(&self) -> f64 {
+        self.shares.iter().flat_map(|layer| layer.iter().map(|p| p * layer.len() as f64)).fold(0.0, f64::max)
+    }
 }
 
 /// A batch of token windows.
@@ -51,6 +81,9 @@ impl Batch {
         self
     }
 }
+
+/// A parameter or a part of the optimizers' state: its name, its shape as files have it, and its tensor.
+type Named = (String, Vec<usize>, TensorId);
 
 /// A training step on a device.
 pub struct Trainer {
@@ -88,8 +121,13 @@ impl Trainer {
         self.seed = seed;
     }
 
-    fn params(&self) -> Vec<(String, TensorId)> {
-        self.step.model.params().map(|(weight, param)| (weight.name.clone(), param)).collect()
+    fn params(&self) -> Vec<Named> {
+        self.step.model.params().map(|(weight, id)| (weight.name.clone(), weight.shape.clone(), id)).collect()
+    }
+
+    fn state(&self) -> Vec<Named> {
+        let shape = |id: TensorId| self.step.plan.graph.shape(id).to_vec();
+        self.step.state.iter().map(|(name, id)| (name.clone(), shape(*id), *id)).collect()
     }
 
     /// Reads the parameters. Waits for the device.
@@ -112,7 +150,7 @@ impl Trainer {
     /// When the device fails.
     #[cfg(feature = "native")]
     pub fn optimizer_tensors(&mut self) -> Result<Vec<Array>> {
-        pollster::block_on(self.fetch(self.step.state.clone()))
+        pollster::block_on(self.fetch(self.state()))
     }
 
     /// Names the parameters and the state of optimizers that have a value that is not a finite number. Waits for the device.
@@ -127,10 +165,10 @@ impl Trainer {
         Ok((!named.is_empty()).then(|| if more > 0 { format!("{first}; and {more} more") } else { first }))
     }
 
-    async fn fetch(&mut self, list: Vec<(String, TensorId)>) -> Result<Vec<Array>> {
+    async fn fetch(&mut self, list: Vec<Named>) -> Result<Vec<Array>> {
         let mut tensors = Vec::with_capacity(list.len());
-        for (name, id) in list {
-            let (shape, dtype) = (self.step.plan.graph.shape(id).to_vec(), self.step.plan.graph.tensor(id).dtype);
+        for (name, shape, id) in list {
+            let dtype = self.step.plan.graph.tensor(id).dtype;
             let data = Array::elements(dtype, &self.program.fetch::<u8>(id).await?);
             tensors.push(Array { name, shape, dtype, data });
         }
@@ -143,7 +181,7 @@ impl Trainer {
     /// [`Error::Usage`] names a tensor that is missing, unknown, or of another shape or type.
     pub fn load(&mut self, model: &[Array], optimizer: &[Array]) -> Result<()> {
         self.set(self.params(), model, "model")?;
-        self.set(self.step.state.clone(), optimizer, "optimizer")
+        self.set(self.state(), optimizer, "optimizer")
     }
 
     /// Sets parameters only; errors as [`Trainer::load`].
@@ -151,15 +189,15 @@ impl Trainer {
         self.set(self.params(), model, "model")
     }
 
-    fn set(&mut self, wanted: Vec<(String, TensorId)>, given: &[Array], what: &str) -> Result<()> {
-        if let Some(extra) = given.iter().find(|t| !wanted.iter().any(|(name, _)| *name == t.name)) {
+    fn set(&mut self, wanted: Vec<Named>, given: &[Array], what: &str) -> Result<()> {
+        if let Some(extra) = given.iter().find(|t| !wanted.iter().any(|(name, ..)| *name == t.name)) {
             return Err(Error::usage(format!(
                 "the {what} has a tensor {} that is unknown to this configuration",
                 extra.name
             )));
         }
-        for (name, id) in wanted {
-            let (shape, dtype) = (self.step.plan.graph.shape(id), self.step.plan.graph.tensor(id).dtype);
+        for (name, shape, id) in wanted {
+            let dtype = self.step.plan.graph.tensor(id).dtype;
             let tensor = given.iter().find(|t| t.name == name);
             let tensor = tensor.ok_or_else(|| Error::usage(format!("the {what} lacks the tensor {name}")))?;
             if tensor.shape != shape {
@@ -250,6 +288,24 @@ impl Trainer {
     #[cfg(feature = "native")]
     pub fn stats(&mut self, steps: Range<u64>) -> Result<Vec<StepStats>> {
         pollster::block_on(self.fetch_stats(steps))
+    }
+
+    /// How the last step used experts; `None` in a model without any. Waits for the device.
+    ///
+    /// # Errors
+    /// When the device fails.
+    #[cfg(feature = "native")]
+    pub fn expert_use(&mut self) -> Result<Option<ExpertUse>> {
+        let config = &self.step.model.config;
+        let (Some(moe), Some(loads)) = (&config.moe, self.step.expert_loads) else { return Ok(None) };
+        let (experts, layers) =
+            (moe.experts, self.step.model.weights.iter().filter(|w| w.role == Role::Balance).count());
+        let loads: Vec<f32> = self.program.read(loads)?;
+        let shares = loads.chunks(loads.len() / layers).map(|layer| {
+            let all: f64 = layer[..experts].iter().map(|n| f64::from(*n)).sum();
+            layer[..experts].iter().map(|n| f64::from(*n) / all.max(1.0)).collect()
+        });
+        Ok(Some(ExpertUse { shares: shares.collect() }))
     }
 
     /// Mean cross-entropy of windows, in nats per token. Each batch has as many sequences as a micro-batch. Rows whose target

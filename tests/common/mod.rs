@@ -9,7 +9,7 @@ pub mod sampling;
 pub mod server;
 
 use nanotern::backend::{Backend, Cpu, Level, Wgpu, adapters};
-use nanotern::model::{LoopOptions, ModelConfig};
+use nanotern::model::{LoopOptions, ModelConfig, MoeConfig};
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::Path;
@@ -31,7 +31,11 @@ pub fn architectures(plain: &ModelConfig) -> Vec<ModelConfig> {
         let after = plain.layers - before - shared;
         ModelConfig { looped: Some(LoopOptions { before, shared, times, after }), ..plain.clone() }
     };
-    let list = vec![looped(1, 1, 2), looped(0, plain.layers, 3)];
+    let moe = MoeConfig { experts: 5, active: 2, width: 64, shared: 32, from: 1, ..MoeConfig::default() };
+    let one = MoeConfig { experts: 3, active: 1, ..MoeConfig::default() };
+    let experts = ModelConfig { moe: Some(moe), ..plain.clone() };
+    let passed_again = ModelConfig { moe: Some(one), ..looped(1, 1, 2) };
+    let list = vec![looped(1, 1, 2), looped(0, plain.layers, 3), experts, passed_again];
     list.iter().for_each(|config| config.check().unwrap());
     list
 }

@@ -5,11 +5,15 @@ use super::{latent, model, save, small, tiniest, trained_tokenizer};
 use half::f16;
 use nanotern::formats::{Format, ModelFile, TensorData, Ternary, gguf, mhc::MhcFile};
 use nanotern::graph::Graph;
-use nanotern::model::{Embeddings, Form, LoopOptions, Model, ModelConfig, Preset, Quantize, Value};
+use nanotern::model::{Embeddings, FfnKind, Form, LoopOptions, Model, ModelConfig, MoeConfig, Preset, Quantize, Value};
 use nanotern::rng::Rng;
 use nanotern::tokenizer::Tokenizer;
 use nanotern::train::{OptimConfig, StepShape, TrainStep, Trainer};
 use std::time::Instant;
+
+fn experts() -> MoeConfig {
+    MoeConfig { experts: 3, active: 2, width: 64, shared: 32, from: 1, ..MoeConfig::default() }
+}
 
 /// One config for each option, and some together.
 fn configs() -> Vec<(&'static str, ModelConfig)> {
@@ -32,6 +36,15 @@ fn configs() -> Vec<(&'static str, ModelConfig)> {
             "loop",
             ModelConfig { looped: Some(LoopOptions { before: 0, shared: 1, times: 3, after: 0 }), ..base.clone() },
         ),
+        ("experts", ModelConfig { moe: Some(experts()), layers: 2, ..base.clone() }),
+        ("experts of every layer, unquantised", {
+            let moe = MoeConfig { shared: 0, from: 0, ..experts() };
+            ModelConfig { moe: Some(moe), quantize: Quantize::None, ..base.clone() }
+        }),
+        ("experts by name", {
+            let (moe, ffns) = (MoeConfig { from: 0, ..experts() }, vec![FfnKind::Moe, FfnKind::Gated]);
+            ModelConfig { moe: Some(moe), ffns, layers: 2, ..base.clone() }
+        }),
         ("bitnet", small()),
         ("bitnet, two blocks a row", ModelConfig { ffn: 512, kv_heads: 4, ..small() }),
     ]
@@ -62,8 +75,8 @@ fn training_declares_the_weights_of_files_and_a_parameter_for_each() {
     for (name, config) in configs() {
         let mut g = Graph::new();
         let model = Model::new(&mut g, &config, 300);
-        let declared: Vec<_> = model.params().map(|(w, param)| (w.name.clone(), g.shape(param).to_vec())).collect();
-        let listed: Vec<_> = config.weights(300).into_iter().map(|w| (w.name, w.shape)).collect();
+        let declared: Vec<_> = model.params().map(|(w, param)| (w.name.clone(), g.matrix(param))).collect();
+        let listed: Vec<_> = config.weights(300).into_iter().map(|w| (w.name.clone(), w.matrix())).collect();
         assert_eq!(listed, declared, "{name}");
     }
 }

@@ -97,10 +97,24 @@ fn codes(r: &mut Rng, outs: u32, dim: u32) -> Data {
 }
 
 pub fn all() -> Vec<Case> {
-    [embedding, norms, quantizers, ternary, matmuls, attention, elementwise, streams, losses, optimizers, inference]
-        .iter()
-        .flat_map(|family| family())
-        .collect()
+    [
+        embedding,
+        norms,
+        quantizers,
+        ternary,
+        grouped,
+        experts,
+        matmuls,
+        attention,
+        elementwise,
+        streams,
+        losses,
+        optimizers,
+        inference,
+    ]
+    .iter()
+    .flat_map(|family| family())
+    .collect()
 }
 
 /// Whole tables and parts of them. Ids beyond the table too: just behind it, and those whose place in it is that of another when
@@ -350,6 +364,158 @@ fn ternary() -> Vec<Case> {
             };
             cases.push(close(case(&ops::TERNARY_MATMUL_BACKWARD_WEIGHT, args, data)));
         }
+    }
+    cases
+}
+
+/// Where the rows of each expert begin, if these have so many.
+fn starts(counts: &[u32]) -> Data {
+    let sums = counts.iter().scan(0, |sum, n| {
+        *sum += n;
+        Some(*sum)
+    });
+    Data::U32(std::iter::once(0).chain(sums).collect())
+}
+
+/// Experts with many rows, few rows, and none.
+fn grouped() -> Vec<Case> {
+    let mut cases = Vec::new();
+    let shapes: [(&[u32], u32, u32, u32); 8] = [
+        (&[1], 8, 32, 32),
+        (&[0, 1, 0, 1], 33, 160, 32),
+        (&[3, 0, 5], 70, 256, 128),
+        (&[0, 9, 40, 1, 0], 40, 192, 96),
+        (&[70, 0, 65, 130], 130, 128, 64),
+        (&[33, 32, 31, 0], 64, 384, 128),
+        (&[5, 4, 3, 0, 0, 4, 0, 0], 96, 512, 256),
+        (&[0, 300, 129], 140, 288, 32),
+    ];
+    for (counts, outs, dim, group) in shapes {
+        let (rows, experts) = (counts.iter().sum::<u32>(), counts.len() as u32);
+        let scale = |r: &mut Rng| half::f16::from_f32(0.001 + 0.1 * r.f32()).to_f32();
+        let scales = |r: &mut Rng| Data::F32((0..experts * outs * (dim / group)).map(|_| scale(r)).collect());
+        let args = grouped_ternary::GroupedTernaryArgs { rows, experts, outs, dim, group };
+        let data = |r: &mut Rng| {
+            let [xq, step] = [activations(r, rows * dim), uniform(r, rows, 0.01, 0.03)];
+            vec![xq, step, starts(counts), codes(r, experts * outs, dim), scales(r), out(rows * outs)]
+        };
+        cases.push(case(&ops::GROUPED_TERNARY, args, data));
+        for (beta, fast) in [(0.0, 0), (1.0, 0), (0.0, 1)] {
+            use grouped_ternary_backward_input::GroupedTernaryBackwardInputArgs as A;
+            let args = A { rows, experts, outs, dim, group, beta, fast };
+            let data = |r: &mut Rng| {
+                let (dy, codes) = (normal(r, rows * outs, 1.0), codes(r, experts * outs, dim));
+                vec![dy, starts(counts), codes, scales(r), target(r, beta, rows * dim)]
+            };
+            cases.push(close(case(&ops::GROUPED_TERNARY_BACKWARD_INPUT, args, data)));
+        }
+        for fast in 0..2 {
+            use grouped_ternary_backward_weight::GroupedTernaryBackwardWeightArgs as A;
+            let args = A { rows, experts, outs, dim, fast };
+            let data = |r: &mut Rng| {
+                let [dy, xq] = [normal(r, rows * outs, 1.0), activations(r, rows * dim)];
+                vec![dy, xq, uniform(r, rows, 0.01, 0.03), starts(counts), normal(r, experts * outs * dim, 1.0)]
+            };
+            cases.push(close(case(&ops::GROUPED_TERNARY_BACKWARD_WEIGHT, args, data)));
+        }
+        // Widths that are no multiple of four too.
+        for (dim, kind, fast) in
+            [dim, 35].into_iter().flat_map(|dim| (0..3).flat_map(move |k| [(dim, k, 0), (dim, k, 1)]))
+        {
+            let (weights, wide, narrow) = (experts * outs * dim, rows * dim, rows * outs);
+            let beta = if kind == 0 { 0.0 } else { 1.0 };
+            let args = grouped_matmul::GroupedMatmulArgs { rows, experts, outs, dim, kind, beta, fast };
+            let [a, b, d] = [[wide, weights, narrow], [narrow, weights, wide], [narrow, wide, weights]][kind as usize];
+            let data = |r: &mut Rng| {
+                let [a, b] = [a, b].map(|n| normal(r, n, 1.0));
+                vec![a, b, starts(counts), target(r, beta, d)]
+            };
+            cases.push(close(case(&ops::GROUPED_MATMUL, args, data)));
+        }
+    }
+    cases
+}
+
+/// Each of so many places once.
+fn places(r: &mut Rng, n: u32) -> Data {
+    let mut places: Vec<u32> = (0..n).collect();
+    (1..n as usize).rev().for_each(|i| places.swap(i, r.below(i as u64 + 1) as usize));
+    Data::U32(places)
+}
+
+fn experts() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for (rows, dim, experts, k, scale) in [
+        (1, 4, 2, 1, 1.0),
+        (5, 70, 8, 2, 1.0),
+        (33, 256, 16, 4, 0.1),
+        (3, 64, 5, 5, 1.0),
+        (130, 33, 100, 3, 1.0),
+        (4, 32, 8, 3, 0.0),
+    ] {
+        let n = rows * k;
+        let args = moe_route::MoeRouteArgs { rows, dim, experts, k };
+        let data = |r: &mut Rng| {
+            let [x, w, bias] = [normal(r, rows * dim, scale), normal(r, experts * dim, 0.3), normal(r, experts, scale)];
+            vec![x, w, bias, out(rows * experts), out(n), out(n)]
+        };
+        cases.push(case(&ops::MOE_ROUTE, args, data));
+        for beta in [0.0, 1.0] {
+            let args = moe_route_backward::MoeRouteBackwardArgs { rows, experts, k, beta };
+            let data = |r: &mut Rng| {
+                // Different experts for each row.
+                let first = below(r, rows, experts);
+                let chosen = first.iter().flat_map(|first| (0..k).map(move |j| (first + j) % experts)).collect();
+                let [weights, dweights] = [uniform(r, n, 0.0, 1.0), normal(r, n, 1.0)];
+                vec![Data::U32(chosen), weights, dweights, target(r, beta, rows * experts)]
+            };
+            cases.push(case(&ops::MOE_ROUTE_BACKWARD, args, data));
+        }
+        let args = moe_sort::MoeSortArgs { n, experts };
+        let data = |r: &mut Rng| vec![Data::U32(below(r, n, experts)), out(n), out(experts + 1)];
+        cases.push(case(&ops::MOE_SORT, args, data));
+        let args = moe_dispatch::MoeDispatchArgs { n, dim, k };
+        let data = |r: &mut Rng| vec![normal(r, rows * dim, 1.0), places(r, n), out(n * dim)];
+        cases.push(exact(case(&ops::MOE_DISPATCH, args, data)));
+        for beta in [0.0, 1.0] {
+            let args = moe_dispatch_backward::MoeDispatchBackwardArgs { rows, dim, k, beta };
+            let data = |r: &mut Rng| vec![normal(r, n * dim, 1.0), places(r, n), target(r, beta, rows * dim)];
+            cases.push(case(&ops::MOE_DISPATCH_BACKWARD, args, data));
+        }
+        let args = moe_combine::MoeCombineArgs { rows, dim, k };
+        let data = |r: &mut Rng| vec![normal(r, n * dim, 1.0), places(r, n), uniform(r, n, 0.0, 1.0), out(rows * dim)];
+        cases.push(case(&ops::MOE_COMBINE, args, data));
+        let args = moe_combine_backward::MoeCombineBackwardArgs { n, dim, k };
+        let data = |r: &mut Rng| {
+            let [x, places, weights] = [normal(r, n * dim, 1.0), places(r, n), uniform(r, n, 0.0, 1.0)];
+            vec![x, places, weights, normal(r, rows * dim, 1.0), out(n * dim), out(n)]
+        };
+        cases.push(case(&ops::MOE_COMBINE_BACKWARD, args, data));
+        let counts = |r: &mut Rng| {
+            let mut counts = vec![0; experts as usize];
+            below(r, n, experts).iter().for_each(|e| counts[*e as usize] += 1);
+            counts
+        };
+        let args = moe_tally::MoeTallyArgs { experts };
+        let data = |r: &mut Rng| vec![starts(&counts(r)), Data::F32(vec![3.0; experts as usize])];
+        cases.push(exact(case(&ops::MOE_TALLY, args, data)));
+        let args = moe_balance::MoeBalanceArgs { rows, experts };
+        let data = |r: &mut Rng| vec![normal(r, rows * experts, 1.0), starts(&counts(r)), out(1)];
+        cases.push(case(&ops::MOE_BALANCE, args, data));
+        let args = moe_balance_backward::MoeBalanceBackwardArgs { rows, experts };
+        let data = |r: &mut Rng| {
+            vec![normal(r, rows * experts, 1.0), starts(&counts(r)), Data::F32(vec![0.3]), out(rows * experts)]
+        };
+        cases.push(case(&ops::MOE_BALANCE_BACKWARD, args, data));
+    }
+    for (layers, experts, stride, skip) in [(1, 2, 2, 0.0), (3, 8, 64, 0.0), (2, 5, 64, 1.0)] {
+        let args = moe_bias::MoeBiasArgs { layers, experts, stride, rate: 0.01 };
+        let all = layers * stride;
+        let data = |r: &mut Rng| {
+            let load = below(r, all, 4).into_iter().map(|n| n as f32).collect();
+            vec![Data::F32(load), Data::F32(vec![1.0, skip, 0.0, 0.0]), normal(r, all, 0.1), normal(r, all, 9.0)]
+        };
+        cases.push(case(&ops::MOE_BIAS, args, data));
     }
     cases
 }

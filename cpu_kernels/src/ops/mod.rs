@@ -22,9 +22,14 @@ pub mod embedding;
 pub mod embedding_backward;
 pub mod embedding_f16;
 pub mod embedding_int8;
+mod experts;
 pub mod fill;
 pub mod finite_bf16;
 pub mod gather_rows;
+pub mod grouped_matmul;
+pub mod grouped_ternary;
+pub mod grouped_ternary_backward_input;
+pub mod grouped_ternary_backward_weight;
 pub mod int8_matmul;
 pub mod join_columns;
 pub mod kv_append;
@@ -45,6 +50,17 @@ pub mod mhc_pre_backward;
 pub mod mhc_pre_backward_coef;
 pub mod mhc_weights;
 pub mod mhc_weights_backward;
+pub mod moe_balance;
+pub mod moe_balance_backward;
+pub mod moe_bias;
+pub mod moe_combine;
+pub mod moe_combine_backward;
+pub mod moe_dispatch;
+pub mod moe_dispatch_backward;
+pub mod moe_route;
+pub mod moe_route_backward;
+pub mod moe_sort;
+pub mod moe_tally;
 pub mod muon_momentum;
 pub mod muon_momentum_bf16;
 pub mod muon_momentum_int8;
@@ -109,6 +125,10 @@ kernels! {
     FILL = fill,
     FINITE_BF16 = finite_bf16,
     GATHER_ROWS = gather_rows,
+    GROUPED_MATMUL = grouped_matmul,
+    GROUPED_TERNARY = grouped_ternary packs grouped_ternary::PACKING,
+    GROUPED_TERNARY_BACKWARD_INPUT = grouped_ternary_backward_input,
+    GROUPED_TERNARY_BACKWARD_WEIGHT = grouped_ternary_backward_weight,
     INT8_MATMUL = int8_matmul packs int8_matmul::PACKING,
     JOIN_COLUMNS = join_columns,
     KV_APPEND = kv_append,
@@ -129,6 +149,17 @@ kernels! {
     MHC_PRE_BACKWARD_COEF = mhc_pre_backward_coef,
     MHC_WEIGHTS = mhc_weights,
     MHC_WEIGHTS_BACKWARD = mhc_weights_backward,
+    MOE_BALANCE = moe_balance,
+    MOE_BALANCE_BACKWARD = moe_balance_backward,
+    MOE_BIAS = moe_bias,
+    MOE_COMBINE = moe_combine,
+    MOE_COMBINE_BACKWARD = moe_combine_backward,
+    MOE_DISPATCH = moe_dispatch,
+    MOE_DISPATCH_BACKWARD = moe_dispatch_backward,
+    MOE_ROUTE = moe_route,
+    MOE_ROUTE_BACKWARD = moe_route_backward,
+    MOE_SORT = moe_sort,
+    MOE_TALLY = moe_tally,
     MUON_MOMENTUM = muon_momentum,
     MUON_MOMENTUM_BF16 = muon_momentum_bf16,
     MUON_MOMENTUM_INT8 = muon_momentum_int8,

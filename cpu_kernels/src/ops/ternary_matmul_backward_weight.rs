@@ -16,17 +16,32 @@ pub unsafe fn ternary_matmul_backward_weight(call: &Call<'_>) {
     let [rows, outs, dim, start] = [a.rows, a.outs, a.dim, a.x_row].map(|n| n as usize);
     // SAFETY: inputs are not written during the op, by this function's contract.
     let (dy, xq, step) = unsafe { (dy.read::<f32>(), xq.read::<i8>(), step.read::<f32>()) };
-    let (codes, step, cols) = (&xq[start * dim..], &step[start..], dim);
-    let product = |steps| Gemm::new((outs, dim, rows), Mat::transposed(dy, outs), Mat::Int8 { codes, steps, cols });
-    let ones;
-    let gemm = match a.fast {
-        0 => Gemm { beta: 1.0, ..product(step) },
-        _ => {
-            ones = vec![1.0; step[..rows].len()];
-            Gemm { beta: 1.0, short: true, steps: step, ..product(&ones) }
-        }
-    };
     let dw = dw.array::<f32>(0, &[a.outs, a.dim]);
-    // SAFETY: dw holds the result; parts compute disjoint tiles.
+    // SAFETY: dw holds the result.
+    unsafe { product(call, (outs, dim, rows), [dy, &step[start..]], &xq[start * dim..], a.fast != 0, dw) }
+}
+
+/// This part's share of dw (outs, dim) += dy^T * (codes * step) over `rows` rows.
+///
+/// # Safety
+/// `dw` is valid for that many values, of which a call writes those of its part alone.
+pub(super) unsafe fn product(
+    call: &Call<'_>,
+    (outs, dim, rows): (usize, usize, usize),
+    [dy, step]: [&[f32]; 2],
+    codes: &[i8],
+    fast: bool,
+    dw: *mut f32,
+) {
+    let product =
+        |steps| Gemm::new((outs, dim, rows), Mat::transposed(dy, outs), Mat::Int8 { codes, steps, cols: dim });
+    let ones;
+    let gemm = if fast {
+        ones = vec![1.0; step[..rows].len()];
+        Gemm { beta: 1.0, short: true, steps: step, ..product(&ones) }
+    } else {
+        Gemm { beta: 1.0, ..product(step) }
+    };
+    // SAFETY: by this function's contract; parts compute disjoint tiles.
     unsafe { gemm.run_part(call.level, dw, dim, call.part, call.parts) }
 }

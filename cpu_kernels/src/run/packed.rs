@@ -14,6 +14,8 @@ pub(crate) enum Packed {
     Int8(Int8Panels),
     /// A ternary matrix.
     Ternary(PackedTernary),
+    /// A ternary matrix for each expert.
+    Experts(Vec<PackedTernary>),
 }
 
 impl Packed {
@@ -23,6 +25,7 @@ impl Packed {
             Packed::Dense(panels) => panels.bytes(),
             Packed::Int8(panels) => panels.bytes(),
             Packed::Ternary(weights) => weights.bytes(),
+            Packed::Experts(experts) => experts.iter().map(PackedTernary::bytes).sum(),
         }
     }
 }

@@ -230,5 +230,19 @@ fn block_name(name: &str) -> String {
     let Some((layer, rest)) = name.strip_prefix("layers.").and_then(|n| n.split_once('.')) else {
         return name.replace("embed", "token_embd").replace("head", "output").replace("norm", "output_norm");
     };
-    format!("blk.{layer}.{}", rest.replacen('.', "_", 1).replace("attn_o.", "attn_output."))
+    let name = rest.replacen('.', "_", 1).replace("attn_o.", "attn_output.");
+    format!("blk.{layer}.{}", expert_name(&name).unwrap_or(name))
+}
+
+/// What other programs call the weights of experts.
+fn expert_name(name: &str) -> Option<String> {
+    let of = |rest: &str, suffix: &str| rest.split_once('.').map(|(part, rest)| format!("ffn_{part}_{suffix}.{rest}"));
+    match name {
+        "ffn_router.weight" => Some("ffn_gate_inp.weight".to_string()),
+        "ffn_router.bias" => Some("exp_probs_b.bias".to_string()),
+        _ => name
+            .strip_prefix("ffn_experts.")
+            .and_then(|rest| of(rest, "exps"))
+            .or_else(|| name.strip_prefix("ffn_shared.").and_then(|rest| of(rest, "shexp"))),
+    }
 }

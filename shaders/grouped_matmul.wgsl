@@ -1,0 +1,96 @@
+// f32 products of rows that are sorted by expert, with a matrix w[e] (outs, dim) for each: for the rows r of expert e, by `kind`
+// 0: d[r] = a[r] * w[e]^T, with a (rows, dim), b = w and d (rows, outs);
+// 1: d[r] = beta * d[r] + a[r] * w[e], with a (rows, outs), b = w and d (rows, dim);
+// 2: d[e] += sum over r of a[r]^T * b[r], with a (rows, outs), b (rows, dim) and d (experts, outs, dim).
+// With beta = 0, d is not read. `fast`: a and b are rounded to the 11 significant bits of f16.
+
+//#import gemm
+//#import gemm_passes
+//#import words FACTOR=a
+//#import words FACTOR=b
+//#import block FACTOR=a
+//#import block FACTOR=b
+//#import experts
+
+struct Args { rows: u32, experts: u32, outs: u32, dim: u32, kind: u32, beta: f32, fast: u32 }
+
+@group(0) @binding(0) var<uniform> args: Args;
+@group(0) @binding(1) var<storage, read> a: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read> b: array<vec4<f32>>;
+@group(0) @binding(3) var<storage, read> starts: array<u32>; // (experts + 1)
+@group(0) @binding(4) var<storage, read_write> d: array<f32>;
+@group(0) @binding(5) var<storage, read_write> scratch: array<vec4<f32>>;
+
+// This workgroup's rows, and the row of its product at which they begin.
+var<private> own: Tile;
+var<private> base: u32;
+
+// Inputs and outputs of a product, for kinds 0 and 1.
+fn sides() -> vec2<u32> {
+    return select(vec2<u32>(args.outs, args.dim), vec2<u32>(args.dim, args.outs), args.kind == 0u);
+}
+
+fn problem(wid: vec3<u32>) -> Problem {
+    if args.kind == 2u {
+        let k = starts[wid.z + 1u] - starts[wid.z];
+        return Problem(args.outs, args.dim, k, args.experts, false, false, args.fast != 0u, false);
+    }
+    let size = sides();
+    return Problem(args.rows, size.y, size.x, 1u, true, args.kind == 0u, args.fast != 0u, false);
+}
+
+fn load_a(row: u32, col: u32) -> Block {
+    let width = select(args.outs, args.dim, args.kind == 0u);
+    return a_block(own.first * width, row - base, col, vec2<u32>(own.end - own.first, width));
+}
+
+fn load_b(row: u32, col: u32) -> Block {
+    if args.kind == 2u {
+        return b_block(own.first * args.dim, row, col, vec2<u32>(own.end - own.first, args.dim));
+    }
+    return b_block(own.expert * args.outs * args.dim, row, col, vec2<u32>(args.outs, args.dim));
+}
+
+fn values_a(block: Block) -> Values {
+    return floats(block);
+}
+
+fn values_b(block: Block) -> Values {
+    return floats(block);
+}
+
+fn store(row: u32, col: u32, value: vec4<f32>) {
+    var r = own.first + row - base;
+    var width = sides().y;
+    var beta = args.beta;
+    var inside = r < own.end;
+    if args.kind == 2u {
+        r = own.expert * args.outs + row;
+        width = args.dim;
+        beta = 1.0;
+        inside = row < args.outs;
+    }
+    for (var i = 0u; i < 4u; i++) {
+        if inside && col + i < width {
+            let at = r * width + col + i;
+            var result = value[i];
+            if beta != 0.0 {
+                result += beta * d[at];
+            }
+            d[at] = result;
+        }
+    }
+}
+
+fn begin(wid: vec3<u32>, groups: vec3<u32>) -> bool {
+    if args.kind == 2u {
+        own = Tile(wid.z, starts[wid.z], starts[wid.z + 1u], true);
+        base = 0u;
+        return starts[wid.z] < starts[wid.z + 1u];
+    }
+    let side = select(64u, 128u, args.fast != 0u);
+    let at = find_tile(wid.y, side, args.experts);
+    own = at;
+    base = wid.y * side;
+    return at.exists;
+}
