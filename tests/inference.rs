@@ -10,7 +10,7 @@ use nanotern::checkpoint::{self, Meta};
 use nanotern::eval;
 use nanotern::formats::{Format, ModelFile, TensorData};
 use nanotern::infer::{DEFAULT_CONTEXT, Engine, EngineOptions, FinishReason, Sampling};
-use nanotern::model::ModelConfig;
+use nanotern::model::{MixerKind, ModelConfig};
 use nanotern::ops::PAGE;
 use nanotern::rng::Rng;
 use nanotern::tokenizer::Tokenizer;
@@ -75,26 +75,31 @@ fn served(dir: &Path) -> ModelFile {
     ModelFile::open(&path).unwrap()
 }
 
+/// Three layers with a Gated DeltaNet to one with attention.
+fn hybrid(config: ModelConfig) -> ModelConfig {
+    let mut mixers = vec![MixerKind::DeltaNet; 3];
+    mixers.push(MixerKind::Attention);
+    ModelConfig { layers: 4, mixers, ..config }
+}
+
 #[test]
 fn served_logits_are_the_trainers() {
-    for (tie, kv_heads, streams) in
-        [true, false].into_iter().flat_map(|t| [4, 2].into_iter().flat_map(move |kv| [1, 2, 4].map(|n| (t, kv, n))))
-    {
+    let plain = [true, false].into_iter().flat_map(|t| [4, 2].map(|kv| [1, 2, 4].map(|n| config(t, kv, n)))).flatten();
+    let hybrids = [(true, 2, 1), (false, 4, 2), (true, 1, 4)].map(|(t, kv, n)| hybrid(config(t, kv, n)));
+    for config in plain.chain(hybrids) {
         let dir = tempfile::tempdir().unwrap();
-        let trained = train(&config(tie, kv_heads, streams), dir.path());
+        let trained = train(&config, dir.path());
         let file = served(dir.path());
         for (name, backend) in backends().into_iter().filter(|(name, _)| on_gpu(name) || name.contains(&best())) {
             let mut engine = Engine::new(&file, &backend, EngineOptions::default()).unwrap();
-            let chunks: &[usize] = if on_gpu(&name) { &[5, SEQ] } else { &[1, 5, 16, SEQ] };
+            let chunks: &[usize] = if on_gpu(&name) { &[5, SEQ] } else { &[1, 5, 16, 48, SEQ] };
             for chunk in chunks.iter().copied() {
                 let prompt = &ids(0)[..SEQ];
                 let all = pollster::block_on(engine.prompt_logits(prompt, chunk)).unwrap();
                 for (c, logits) in all.iter().enumerate() {
                     let row = ((c + 1) * chunk).min(SEQ) - 1;
                     let want = &trained[row * VOCAB..][..VOCAB];
-                    let case = format!(
-                        "{name}, tied {tie}, {kv_heads} kv heads, {streams} streams, row {row}, chunks of {chunk}"
-                    );
+                    let case = format!("{name}, row {row}, chunks of {chunk}: {config:?}");
                     if on_gpu(&name) {
                         let want: Vec<f64> = want.iter().map(|v| f64::from(*v)).collect();
                         // An activation within float error of a tie may get the neighbouring code.

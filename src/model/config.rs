@@ -37,6 +37,8 @@ pub enum Embeddings {
 pub enum MixerKind {
     /// Causal attention with grouped queries and rotary positions.
     Attention,
+    /// A Gated DeltaNet.
+    DeltaNet,
     /// The mixer of the tests.
     #[cfg(test)]
     RunningMean,
@@ -47,6 +49,7 @@ impl MixerKind {
     pub fn part(self) -> &'static str {
         match self {
             MixerKind::Attention => "attn",
+            MixerKind::DeltaNet => "delta",
             #[cfg(test)]
             MixerKind::RunningMean => "mean",
         }
@@ -103,6 +106,9 @@ pub struct ModelConfig {
     /// Feed-forwards of the layers, repeated in the same way; an empty list means gated everywhere.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub ffns: Vec<FfnKind>,
+    /// The options of `delta_net` layers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub delta_net: Option<super::DeltaNetOptions>,
     /// The options of the mixer of the tests.
     #[cfg(test)]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -130,6 +136,7 @@ impl Default for ModelConfig {
             norm_eps: 1e-6,
             mixers: Vec::new(),
             ffns: Vec::new(),
+            delta_net: None,
             #[cfg(test)]
             running_mean: None,
         }
@@ -293,6 +300,12 @@ impl ModelConfig {
             if len > self.layers {
                 return fail(format!("{key} has {len} entries: at most one for each of the {} layers", self.layers));
             }
+        }
+        let has_delta_net = (0..self.layers).any(|i| self.mixer(i) == MixerKind::DeltaNet);
+        match &self.delta_net {
+            Some(_) if !has_delta_net => return fail("delta_net has options, but mixers has no \"delta_net\"".into()),
+            options if has_delta_net => options.clone().unwrap_or_default().check(self)?,
+            _ => {}
         }
         if !(self.norm_eps > 0.0 && self.norm_eps < 1.0 && self.rope_theta >= 1.0 && self.rope_theta.is_finite()) {
             return fail(format!("norm_eps = {} or rope_theta = {} is out of range", self.norm_eps, self.rope_theta));

@@ -34,6 +34,8 @@ pub enum Role {
     Norm,
     /// The residual mixing of a sub-layer: AdamW or Lion.
     Mixing,
+    /// Another small part of a layer, in f32: AdamW or Lion.
+    Small,
 }
 
 /// The tensors of a graph that the forward pass reads for a weight.
@@ -202,19 +204,24 @@ impl<'a> Builder<'a> {
         self.declare(Weight { name: name.to_string(), shape: shape.to_vec(), form, role, init, value, latent })
     }
 
-    /// Declares the matrices (outs, inputs) of these names, which have one input, in the form that the configuration gives linear
-    /// layers. `name` is that of the set.
-    pub fn set<const N: usize>(&mut self, name: &str, matrices: [(String, usize); N], inputs: usize) -> Set<N> {
-        let (form, init) = (self.config.linear_form(inputs), Init::Normal(1.0 / (inputs as f32).sqrt()));
+    /// Declares the matrices (outs, inputs) of these names, which have one input. `name` is that of the set.
+    pub fn set<const N: usize>(
+        &mut self,
+        name: &str,
+        matrices: [(String, usize); N],
+        inputs: usize,
+        (form, role): (Form, Role),
+    ) -> Set<N> {
+        let init = Init::Normal(1.0 / (inputs as f32).sqrt());
         let outs: usize = matrices.iter().map(|(_, outs)| outs).sum();
         if self.purpose == Purpose::Decoding {
             self.count(kind(name), outs);
-            let each = matrices.map(|(name, outs)| self.weight(&name, &[outs, inputs], form, Role::Matrix, init).value);
+            let each = matrices.map(|(name, outs)| self.weight(&name, &[outs, inputs], form, role, init).value);
             return Set { each, all: None, bound_apart: true };
         }
         let (first, value, latent) = match self.purpose {
             Purpose::Training => {
-                let stack = self.place(kind(name), outs, &[inputs], form, Role::Matrix);
+                let stack = self.place(kind(name), outs, &[inputs], form, role);
                 (stack.used - outs.next_multiple_of(ALIGN), stack.value, Some(stack.latent))
             }
             _ => (0, self.tensors(name, &[outs, inputs], form).0, None),
@@ -233,14 +240,15 @@ impl<'a> Builder<'a> {
             end = rows.start;
             let latent = latent.map(|t| slice(self.g, t, rows.clone(), &name));
             let value = value.slice(self.g, rows, &name);
-            let (role, shape) = (Role::Matrix, vec![outs, inputs]);
+            let shape = vec![outs, inputs];
             self.declare(Weight { name, shape, form, role, init, value, latent }).value
         });
         Set { each, all: Some(all), bound_apart }
     }
 
-    /// Declares a vector of f32 parameters.
-    pub fn vector(&mut self, name: &str, len: usize, role: Role, init: Init) -> TensorId {
+    /// Declares f32 parameters that are no matrix. Training has them as a vector.
+    pub fn vector(&mut self, name: &str, shape: &[usize], role: Role, init: Init) -> TensorId {
+        let len = shape.iter().product();
         let training = self.purpose == Purpose::Training;
         let id = if training {
             let stack = self.place(VECTORS, len, &[], Form::F32, role);
@@ -248,10 +256,18 @@ impl<'a> Builder<'a> {
             slice(self.g, stack.latent, first..first + len, name)
         } else {
             self.count(VECTORS, len);
-            self.g.persistent(name, &[len], DType::F32)
+            self.g.persistent(name, shape, DType::F32)
         };
         let (value, latent) = (Value::Dense(id), training.then_some(id));
-        self.declare(Weight { name: name.to_string(), shape: vec![len], form: Form::F32, role, init, value, latent });
+        self.declare(Weight {
+            name: name.to_string(),
+            shape: shape.to_vec(),
+            form: Form::F32,
+            role,
+            init,
+            value,
+            latent,
+        });
         id
     }
 
@@ -301,7 +317,7 @@ impl<'a> Builder<'a> {
 
     /// Declares the gain of a normalisation over `dim` values.
     pub fn norm(&mut self, name: &str, dim: usize) -> TensorId {
-        self.vector(name, dim, Role::Norm, Init::Ones)
+        self.vector(name, &[dim], Role::Norm, Init::Ones)
     }
 
     /// Declares the gain of the normalisation before a sub-layer's last product, where the model has them.

@@ -29,7 +29,7 @@ const CLASSES: &[(Class, &[&str])] = &[
     (Class::Function, &[
         "model.dim", "model.layers", "model.heads", "model.kv_heads", "model.ffn", "model.seq_len", "model.group_size",
         "model.mhc_streams", "model.sub_norm", "model.tie_embeddings", "model.quantize", "model.embeddings",
-        "model.ternary_head", "model.rope_theta", "model.norm_eps", "model.mixers", "model.ffns",
+        "model.ternary_head", "model.rope_theta", "model.norm_eps", "model.mixers", "model.ffns", "model.delta_net",
         "data.separate_documents", "train.seed", "optim.aux",
     ]),
     (Class::Corpus, &[
