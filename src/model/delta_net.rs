@@ -77,7 +77,9 @@ pub(super) struct DeltaNet {
     gate: Linear,
     /// How much each head writes, and what decides what it forgets.
     write_forget: Linear,
+    /// The width times the columns, tap after tap.
     conv: TensorId,
+    /// Rates and steps of the heads, see [`Init::Decay`].
     decay: TensorId,
     norm: TensorId,
     o: Linear,
@@ -93,16 +95,16 @@ impl DeltaNet {
         let (dim, sizes, width) = (config.dim, options.sizes(config), options.conv_width);
         let (keys, values) = (sizes.heads * sizes.key, sizes.heads * sizes.value);
         let layers = [("q", keys), ("k", keys), ("v", values)].map(|(n, outs)| (format!("{prefix}.{n}.weight"), outs));
-        let vector = |make: &mut Builder<'_>, name: &str, shape: &[usize], init: Init| {
-            make.vector(&format!("{prefix}.{name}.weight"), shape, Role::Small, init)
+        let vector = |make: &mut Builder<'_>, name: &str, len: usize, init: Init| {
+            make.vector(&format!("{prefix}.{name}.weight"), len, Role::Small, init)
         };
         let write_forget = format!("{prefix}.write_forget.weight");
         DeltaNet {
             qkv: Linears::new(make, &format!("{prefix}.qkv.weight"), layers, dim),
             gate: Linear::new(make, &format!("{prefix}.gate.weight"), values, dim),
             write_forget: Linear::in_form(make, &write_forget, (2 * sizes.heads, dim), (Form::F32, Role::Small)),
-            conv: vector(make, "conv", &[width, sizes.cols()], Init::Normal(1.0 / (3.0 * width as f32).sqrt())),
-            decay: vector(make, "decay", &[2 * sizes.heads], Init::Decay),
+            conv: vector(make, "conv", width * sizes.cols(), Init::Normal(1.0 / (3.0 * width as f32).sqrt())),
+            decay: vector(make, "decay", 2 * sizes.heads, Init::Decay),
             norm: make.norm(&format!("{prefix}.out_norm.weight"), sizes.value),
             o: Linear::new(make, &format!("{prefix}.o.weight"), dim, values),
             sizes,

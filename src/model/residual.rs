@@ -45,7 +45,7 @@ impl Residual {
         let norm = make.norm(&format!("{prefix}.norm.weight"), make.config.dim);
         let init = Init::Mhc { streams, reads: index % streams };
         let mixing =
-            (streams > 1).then(|| make.vector(&format!("{prefix}.mhc"), &[mixing_params(streams)], Role::Mixing, init));
+            (streams > 1).then(|| make.vector(&format!("{prefix}.mhc"), mixing_params(streams), Role::Mixing, init));
         Residual { prefix: format!("{prefix}."), norm, mixing, streams, eps }
     }
 

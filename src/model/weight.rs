@@ -246,9 +246,8 @@ impl<'a> Builder<'a> {
         Set { each, all: Some(all), bound_apart }
     }
 
-    /// Declares f32 parameters that are no matrix. Training has them as a vector.
-    pub fn vector(&mut self, name: &str, shape: &[usize], role: Role, init: Init) -> TensorId {
-        let len = shape.iter().product();
+    /// Declares a vector of f32 parameters.
+    pub fn vector(&mut self, name: &str, len: usize, role: Role, init: Init) -> TensorId {
         let training = self.purpose == Purpose::Training;
         let id = if training {
             let stack = self.place(VECTORS, len, &[], Form::F32, role);
@@ -256,18 +255,10 @@ impl<'a> Builder<'a> {
             slice(self.g, stack.latent, first..first + len, name)
         } else {
             self.count(VECTORS, len);
-            self.g.persistent(name, shape, DType::F32)
+            self.g.persistent(name, &[len], DType::F32)
         };
         let (value, latent) = (Value::Dense(id), training.then_some(id));
-        self.declare(Weight {
-            name: name.to_string(),
-            shape: shape.to_vec(),
-            form: Form::F32,
-            role,
-            init,
-            value,
-            latent,
-        });
+        self.declare(Weight { name: name.to_string(), shape: vec![len], form: Form::F32, role, init, value, latent });
         id
     }
 
@@ -317,7 +308,7 @@ impl<'a> Builder<'a> {
 
     /// Declares the gain of a normalisation over `dim` values.
     pub fn norm(&mut self, name: &str, dim: usize) -> TensorId {
-        self.vector(name, &[dim], Role::Norm, Init::Ones)
+        self.vector(name, dim, Role::Norm, Init::Ones)
     }
 
     /// Declares the gain of the normalisation before a sub-layer's last product, where the model has them.
