@@ -51,6 +51,9 @@ fn tokens_are_counted_across_a_change_of_batch() {
 /// Makes a step take about 20 ms, so that a kill after step 13 of 24 comes before the end.
 const SLOW: &str = "--batch-size 16 --set model.ffn=256";
 
+/// A Gated DeltaNet before attention.
+const HYBRID: &str = r#"--set model.layers=2 --set model.mixers=["delta_net","attention"]"#;
+
 #[test]
 fn kill_and_resume_equals_running_on() {
     half_and_half(SLOW, "--threads 1");
@@ -62,13 +65,22 @@ fn kill_and_resume_with_streams_lion_and_accumulation_on_other_threads() {
 }
 
 #[test]
+fn kill_and_resume_with_delta_nets_equals_running_on() {
+    half_and_half(&format!("{SLOW} {HYBRID} --set data.separate_documents=true"), "--threads 1");
+}
+
+#[test]
 fn recomputed_layers_give_the_same_weights() {
     let p = Project::new();
-    for streams in [1, 4] {
-        let options = format!("--set model.mhc_streams={streams} --set model.layers=2 --total-steps 6");
-        p.train(&format!("kept{streams}"), &options);
-        p.train(&format!("again{streams}"), &format!("{options} --set train.recompute=true"));
-        p.assert_same(&format!("kept{streams}"), &format!("again{streams}"));
+    for (name, layers) in [
+        ("one", "--set model.mhc_streams=1 --set model.layers=2"),
+        ("four", "--set model.mhc_streams=4 --set model.layers=2"),
+        ("delta", HYBRID),
+    ] {
+        let options = format!("{layers} --total-steps 6");
+        p.train(&format!("kept-{name}"), &options);
+        p.train(&format!("again-{name}"), &format!("{options} --set train.recompute=true"));
+        p.assert_same(&format!("kept-{name}"), &format!("again-{name}"));
     }
 }
 
@@ -341,6 +353,7 @@ const KEYS: &[(&str, &str, Change)] = &[
     ("model.norm_eps", "0.01", Refused),
     ("model.mixers", "[\"attention\"]", Refused),
     ("model.ffns", "[\"gated\"]", Refused),
+    ("model.delta_net", "{conv_width=3}", Refused),
     ("data.dataset", "synthetic", Refused),
     ("data.path", "other.txt", Refused),
     // The whole text is then for training.
@@ -393,7 +406,7 @@ fn every_key_at_resume() {
 
     let p = Project::new();
     p.write("other.txt", "Nothing here is as it is in the other text, not one line of it. ".repeat(300));
-    p.train("whole", "--total-steps 6 --checkpoint-interval 3");
+    p.train("whole", "--total-steps 6 --checkpoint-interval 3 --set model.mixers=[\"delta_net\"]");
     std::fs::remove_dir_all(p.path("whole/final")).unwrap();
     for (key, value, change) in KEYS {
         for name in ["run", "run/step_3"] {

@@ -184,13 +184,14 @@ impl ModelConfig {
     pub fn self_test() -> Self {
         ModelConfig {
             dim: 64,
-            layers: 1,
+            layers: 2,
             heads: 2,
             kv_heads: 1,
             ffn: 96,
             seq_len: 16,
             group_size: 32,
             mhc_streams: 2,
+            mixers: vec![MixerKind::DeltaNet, MixerKind::Attention],
             ..ModelConfig::default()
         }
     }
