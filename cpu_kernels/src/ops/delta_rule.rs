@@ -15,7 +15,7 @@
 //! reverse order, use that form.
 
 use crate::matrix::scratch::Scratch;
-use crate::simd::isa::Lanes;
+use crate::simd::isa::{Lanes, unroll};
 use crate::simd::math::{dot, exp};
 use crate::{Call, args, at_level};
 
@@ -205,23 +205,23 @@ unsafe fn some<L: Lanes, const N: usize>(state: *mut f32, stride: usize, row: Ro
     let (value, y) = (&value[..N * L::WIDTH], &mut y[..N * L::WIDTH]);
     // What the key reads, in two sums, so that a register waits less for the one before.
     let mut read = [[L::splat(0.0); N]; 2];
-    for (i, k) in row.key.iter().enumerate() {
-        for n in 0..N {
+    for (i, pair) in row.key.as_chunks::<2>().0.iter().enumerate() {
+        unroll!(half < 2 of 2, n < N of 8 {
             // SAFETY: by this function's contract.
-            let s = unsafe { L::load(state.add(i * stride + n * L::WIDTH)) };
-            read[i % 2][n] = L::mul_add(L::splat(*k), s, read[i % 2][n]);
-        }
+            let s = unsafe { L::load(state.add((2 * i + half) * stride + n * L::WIDTH)) };
+            read[half][n] = L::mul_add(L::splat(pair[half]), s, read[half][n]);
+        });
     }
     let (zero, decay) = (L::splat(0.0), L::splat(row.decay));
     let (mut change, mut out) = ([zero; N], [zero; N]);
-    for n in 0..N {
+    unroll!(n < N of 8 {
         // SAFETY: the value has as many floats.
         let v = unsafe { L::load(value.as_ptr().add(n * L::WIDTH)) };
         let read = L::mul_add(L::splat(1.0), read[0][n], read[1][n]);
         change[n] = L::mul_add(L::splat(row.beta), L::mul_add(L::splat(-row.decay), read, v), zero);
-    }
+    });
     for (i, (k, q)) in row.key.iter().zip(row.query).enumerate() {
-        for n in 0..N {
+        unroll!(n < N of 8 {
             // SAFETY: by this function's contract.
             unsafe {
                 let at = state.add(i * stride + n * L::WIDTH);
@@ -229,10 +229,10 @@ unsafe fn some<L: Lanes, const N: usize>(state: *mut f32, stride: usize, row: Ro
                 L::store(s, at);
                 out[n] = L::mul_add(L::splat(*q), s, out[n]);
             }
-        }
+        });
     }
-    for n in 0..N {
+    unroll!(n < N of 8 {
         // SAFETY: y has as many floats.
         unsafe { L::store(out[n], y.as_mut_ptr().add(n * L::WIDTH)) };
-    }
+    });
 }

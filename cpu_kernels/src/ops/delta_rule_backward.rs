@@ -16,9 +16,10 @@
 
 use super::delta_rule::{CHUNK, DeltaRuleArgs, Sizes};
 use crate::matrix::scratch::Scratch;
-use crate::simd::isa::Lanes;
+use crate::simd::isa::{Lanes, unroll};
 use crate::simd::math::{dot, exp};
 use crate::{Call, args, at_level};
+use std::array;
 
 args! {
     pub struct DeltaRuleBackwardArgs {
@@ -203,12 +204,9 @@ fn head<L: Lanes, const N: usize>(call: &Call<'_>, sizes: Sizes, seq: usize, (b,
         // By way of the state behind the chunk. `scaled` is u.
         scale_rows(scaled, wide_v, |t| left[t]);
         product::<L, N>(dk, wide_k, (scaled, wide_v, 1), values, turned_d, 0.0);
-        for t in 0..CHUNK {
-            let change = dot(&k[t * wide_k..][..keys], &dk[t * wide_k..][..keys]);
-            dlog[CHUNK - 1] += change;
-            dlog[t] -= change;
-        }
-        dlog[CHUNK - 1] += last.carried * dot(s, d);
+        let changes: [f32; CHUNK] = array::from_fn(|t| dot(&k[t * wide_k..][..keys], &dk[t * wide_k..][..keys]));
+        dlog.iter_mut().zip(&changes).for_each(|(dlog, change)| *dlog -= change);
+        dlog[CHUNK - 1] += changes.iter().sum::<f32>() + last.carried * dot(s, d);
 
         // By way of the state before it, whose gradient d becomes.
         d.iter_mut().for_each(|d| *d *= last.carried);
@@ -220,9 +218,9 @@ fn head<L: Lanes, const N: usize>(call: &Call<'_>, sizes: Sizes, seq: usize, (b,
         scale_rows(scaled, wide_v, |t| -w[t].carried * w[t].beta);
         product::<L, N>(part, wide_k, (scaled, wide_v, 1), values, turned_s, 0.0);
         product::<L, N>(d, wide_v, (k, 1, wide_k), CHUNK, scaled, 1.0);
-        for t in 0..CHUNK {
+        for (t, dlog) in dlog.iter_mut().enumerate() {
             let row = t * wide_k..t * wide_k + keys;
-            dlog[t] += dot(&q[row.clone()], &dq[row.clone()]) + dot(&k[row.clone()], &part[row]);
+            *dlog += dot(&q[row.clone()], &dq[row.clone()]) + dot(&k[row.clone()], &part[row]);
         }
         dk.iter_mut().zip(&*part).for_each(|(dk, part)| *dk += part);
 
@@ -301,23 +299,17 @@ fn product<L: Lanes, const N: usize>(
             unsafe {
                 for i in 0..inner {
                     let mut factor = [L::splat(0.0); N];
-                    for n in 0..N {
-                        factor[n] = L::load(b.as_ptr().add(i * cols + col + n * L::WIDTH));
-                    }
-                    for r in 0..4 {
+                    unroll!(n < N of 4 { factor[n] = L::load(b.as_ptr().add(i * cols + col + n * L::WIDTH)) });
+                    unroll!(r < 4 of 4 {
                         let by = L::splat(*a.get_unchecked((row + r) * down + i * across));
-                        for n in 0..N {
-                            sum[r][n] = L::mul_add(by, factor[n], sum[r][n]);
-                        }
-                    }
+                        unroll!(n < N of 4 { sum[r][n] = L::mul_add(by, factor[n], sum[r][n]) });
+                    });
                 }
-                for r in 0..4 {
-                    for n in 0..N {
-                        let to = c.as_mut_ptr().add((row + r) * cols + col + n * L::WIDTH);
-                        let before = if beta == 0.0 { L::splat(0.0) } else { L::load(to) };
-                        L::store(L::mul_add(L::splat(1.0), sum[r][n], before), to);
-                    }
-                }
+                unroll!(r < 4 of 4, n < N of 4 {
+                    let to = c.as_mut_ptr().add((row + r) * cols + col + n * L::WIDTH);
+                    let before = if beta == 0.0 { L::splat(0.0) } else { L::load(to) };
+                    L::store(L::mul_add(L::splat(1.0), sum[r][n], before), to);
+                });
             }
         }
     }

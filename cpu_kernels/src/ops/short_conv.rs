@@ -28,6 +28,7 @@ pub unsafe fn short_conv(call: &Call<'_>) {
     let (x, w, positions, slots) = unsafe {
         (call.bufs[0].read::<f32>(), call.bufs[1].read::<f32>(), call.bufs[2].read::<u32>(), call.bufs[3].read::<u32>())
     };
+    assert!(rows <= positions.len() && rows <= slots.len(), "places of {rows} rows");
     let row_of = |r: usize| &x[r * cols + mine.start..r * cols + mine.end];
     let columns = first + mine.start..first + mine.end;
     let at = |start: usize| start + columns.start..start + columns.end;
@@ -37,14 +38,14 @@ pub unsafe fn short_conv(call: &Call<'_>) {
         slots[earlier] == slots[r] && positions[r].checked_sub(j as u32) == Some(positions[earlier])
     };
     let has_place = |r: usize| seq > 0 || (slots[r] as usize) < held;
-    for r in 0..rows {
+    for (r, position) in positions.iter().enumerate().take(rows) {
         // SAFETY: the contract of `Kernel`; this part writes its columns alone.
         let y = unsafe { call.bufs[5].write::<f32>(at(r * total)) };
         y.fill(0.0);
         if !has_place(r) {
             continue;
         }
-        for j in 0..width.min((positions[r] as usize).saturating_add(1)) {
+        for j in 0..width.min((*position as usize).saturating_add(1)) {
             let x = if seq > 0 {
                 if r % seq < j {
                     break;
