@@ -1,5 +1,5 @@
-// Gradients of `delta_rule` over `count` sequences of `seq` rows from number `first` on, with respect to x and to the gates, from
-// dy and from the states before every 32nd row, which training kept.
+// Gradients of `delta_rule` over sequences of `seq` rows, with respect to x and to the gates, from dy and from the states before
+// every 32nd row, which training kept; of `count` heads from number `first` on, all heads of a sequence before those of the next.
 //
 // Chunks of 32 rows are taken in the WY form (Yang et al. 2024, "Parallelizing Linear Transformers with the Delta Rule over
 // Sequence Length"). With k and q of their lengths, S the state before the chunk, D the gradient of the state behind it, and
@@ -58,10 +58,11 @@ fn chunks() -> u32 {
     return (args.seq + 31u) / 32u;
 }
 
-fn chunk_of(number: u32, h: u32, sequence: u32) -> Chunk {
-    let unit = (sequence * chunks() + number) * args.heads + h;
+fn chunk_of(number: u32, head: u32) -> Chunk {
+    let unit = head * chunks() + number;
     let size = args.key_size * args.value_size;
-    let b = args.first + sequence;
+    let b = (args.first + head) / args.heads;
+    let h = (args.first + head) % args.heads;
     let state = ((b * chunks() + number) * args.heads + h) * size;
     let first = number * 32u;
     return Chunk(h, b * args.seq + first, min(args.seq - first, 32u), unit * (VALUES + 64u * args.value_size + size), state);
@@ -122,7 +123,7 @@ fn ratio(early: Row, late: Row) -> f32 {
 
 @compute @workgroup_size(64)
 fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let chunk = chunk_of(wid.x, wid.y, wid.z);
+    let chunk = chunk_of(wid.x, wid.y);
     if lane < 32u {
         var log = 0.0;
         var start = 0u;
@@ -188,7 +189,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
 @compute @workgroup_size(64)
 fn correct(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let blocks = (args.value_size + 63u) / 64u;
-    let chunk = chunk_of(wid.x / blocks, wid.y, wid.z);
+    let chunk = chunk_of(wid.x / blocks, wid.y);
     let j = wid.x % blocks * 64u + lane;
     if j >= args.value_size {
         return;
@@ -217,7 +218,7 @@ fn carry(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index)
         return;
     }
     for (var number = chunks(); number > 0u; number--) {
-        let chunk = chunk_of(number - 1u, wid.y, wid.z);
+        let chunk = chunk_of(number - 1u, wid.y);
         let d = d_at(chunk) + j;
         if number == chunks() {
             for (var c = 0u; c < args.key_size; c++) {
@@ -243,7 +244,7 @@ fn carry(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index)
             scratch[x_at(chunk) + t * size + j] = value;
         }
         if number > 1u {
-            let before = d_at(chunk_of(number - 2u, wid.y, wid.z)) + j;
+            let before = d_at(chunk_of(number - 2u, wid.y)) + j;
             let carried = row_of(chunk, 31u).carried;
             for (var c = 0u; c < args.key_size; c++) {
                 var sum = carried * scratch[d + c * size];
@@ -268,7 +269,7 @@ var<workgroup> dlog: array<f32, 32>; // the gradient of G
 
 @compute @workgroup_size(64)
 fn gradients(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let chunk = chunk_of(wid.x, wid.y, wid.z);
+    let chunk = chunk_of(wid.x, wid.y);
     let size = args.value_size;
     for (var e = lane; e < 1024u; e += 64u) {
         let t = e / 32u;

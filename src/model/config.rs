@@ -1,6 +1,7 @@
 //! What a model is, as a configuration says it, and the presets.
 
 use super::Form;
+use crate::ops::DeltaSizes;
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::sync::LazyLock;
@@ -100,7 +101,8 @@ pub struct ModelConfig {
     pub rope_theta: f64,
     /// Added to the mean square under the root of a normalisation.
     pub norm_eps: f32,
-    /// Mixers of the layers. The list is repeated until every layer has one; an empty list means attention everywhere.
+    /// Mixers of the layers: `attention` or `delta_net`, such as three of this to one of that. The list is repeated until every
+    /// layer has one; an empty list means attention everywhere.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub mixers: Vec<MixerKind>,
     /// Feed-forwards of the layers, repeated in the same way; an empty list means gated everywhere.
@@ -250,7 +252,18 @@ impl ModelConfig {
 
     /// Values of a token in the widest tensor of a layer.
     pub fn widest(&self) -> usize {
-        (self.dim * self.mhc_streams).max(self.ffn)
+        let delta_net = self.has(MixerKind::DeltaNet).then(|| self.delta_net_sizes().widest(self.seq_len));
+        (self.dim * self.mhc_streams).max(self.ffn).max(delta_net.unwrap_or(0))
+    }
+
+    /// Whether a layer has this mixer.
+    fn has(&self, kind: MixerKind) -> bool {
+        (0..self.layers).any(|i| self.mixer(i) == kind)
+    }
+
+    /// The sizes of `delta_net` layers.
+    fn delta_net_sizes(&self) -> DeltaSizes {
+        self.delta_net.clone().unwrap_or_default().sizes(self)
     }
 
     /// Refuses what cannot be built.
@@ -302,7 +315,7 @@ impl ModelConfig {
                 return fail(format!("{key} has {len} entries: at most one for each of the {} layers", self.layers));
             }
         }
-        let has_delta_net = (0..self.layers).any(|i| self.mixer(i) == MixerKind::DeltaNet);
+        let has_delta_net = self.has(MixerKind::DeltaNet);
         match &self.delta_net {
             Some(_) if !has_delta_net => return fail("delta_net has options, but mixers has no \"delta_net\"".into()),
             options if has_delta_net => options.clone().unwrap_or_default().check(self)?,

@@ -2,7 +2,7 @@
 //! sequences in training and over what slots remember in decoding.
 
 use super::{
-    DELTA_GATES, DELTA_GATES_BACKWARD, DELTA_RULE, DELTA_RULE_BACKWARD, Places, SHORT_CONV, SHORT_CONV_BACKWARD,
+    DELTA_GATES, DELTA_GATES_BACKWARD, DELTA_RULE, DELTA_RULE_BACKWARD, FOLD, Places, SHORT_CONV, SHORT_CONV_BACKWARD,
 };
 use crate::graph::{Backward, DType, Graph, MAX_BINDING, Node, TensorId};
 use cpu_kernels::Args;
@@ -33,6 +33,12 @@ impl DeltaSizes {
     /// Columns of values, keys and queries together.
     pub fn cols(&self) -> usize {
         self.heads * (self.value + 2 * self.key)
+    }
+
+    /// Values of a row in the widest tensor of training over sequences of `seq` rows: its columns, or its part of a state.
+    pub fn widest(&self, seq: usize) -> usize {
+        let states = self.heads * self.key * self.value * seq.div_ceil(CHUNK as usize);
+        self.cols().max(states.div_ceil(seq))
     }
 }
 
@@ -156,15 +162,15 @@ pub(super) fn delta_gates_grad(b: &mut Backward<'_>, node: &Node) {
     b.pass(x, dx);
 }
 
-/// As many sequences at once as have room in the scratch memory that every device allows.
+/// As many heads at once as have room in the scratch memory that every device allows.
 pub(super) fn delta_rule_grad(b: &mut Backward<'_>, node: &Node) {
     let [x, gates, positions, _, states, y] = node.tensors[..] else { unreachable!("six buffers") };
     let DeltaRuleArgs { rows, heads, key_size, value_size, seq } = Args::from_words(&node.args);
     assert!(seq > 0, "only whole sequences are differentiated");
     let dy = b.grad(y).expect("an output has a gradient");
     let (dx, dgates) = (b.fresh(x), b.fresh(gates));
-    let all = DeltaRuleBackwardArgs { rows, heads, key_size, value_size, seq, first: 0, count: rows / seq };
-    let fit = (MAX_BINDING as u64 / 4 / all.scratch()).max(1) as u32;
+    let all = DeltaRuleBackwardArgs { rows, heads, key_size, value_size, seq, first: 0, count: rows / seq * heads };
+    let fit = (MAX_BINDING as u64 / 4 / all.scratch()).clamp(1, u64::from(FOLD)) as u32;
     for first in (0..all.count).step_by(fit as usize) {
         let args = DeltaRuleBackwardArgs { first, count: fit.min(all.count - first), ..all };
         b.push(&DELTA_RULE_BACKWARD, args, &[x, gates, positions, states, dy, dx, dgates]);

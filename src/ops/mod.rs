@@ -303,12 +303,12 @@ ops! {
         work |a| product(&[4, a.rows, a.heads, a.key_size, a.value_size]), grad Append(delta::delta_rule_grad);
     DELTA_RULE_BACKWARD = delta_rule_backward(DeltaRuleBackwardArgs)
         [x: r F32, gates: r F32, positions: r U32, states: r F32, dy: r F32, dx: rw F32, dgates: rw F32]
-        grid |a| [a.seq.div_ceil(CHUNK), a.heads, a.count],
-        pass correct |a| [a.seq.div_ceil(CHUNK) * a.value_size.div_ceil(64), a.heads, a.count],
-        pass carry |a| [a.value_size.div_ceil(64), a.heads, a.count],
-        pass gradients |a| [a.seq.div_ceil(CHUNK), a.heads, a.count],
+        grid |a| [a.seq.div_ceil(CHUNK), a.count, 1],
+        pass correct |a| [a.seq.div_ceil(CHUNK) * a.value_size.div_ceil(64), a.count, 1],
+        pass carry |a| [a.value_size.div_ceil(64), a.count, 1],
+        pass gradients |a| [a.seq.div_ceil(CHUNK), a.count, 1],
         scratch |a| a.scratch() as usize * a.count as usize,
-        work |a| product(&[16, a.count, a.seq, a.heads, a.key_size, a.value_size]);
+        work |a| product(&[16, a.count, a.seq, a.key_size, a.value_size]);
     GATHER_ROWS = gather_rows(GatherRowsArgs) [x: r F32, index: r U32, y: w F32]
         grid |a| quads(a.rows * a.dim), work |a| product(&[a.rows, a.dim]);
     MARK_SEEN = mark_seen(MarkSeenArgs) [ids: r U32, slots: r U32, seen: rw U32]

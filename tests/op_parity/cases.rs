@@ -582,8 +582,8 @@ fn delta() -> Vec<Case> {
         };
         cases.push(case(&ops::DELTA_RULE, args, data));
         let mut first = 0;
-        // Two nodes may share the sequences.
-        for count in [batch / 2, batch - batch / 2].into_iter().filter(|n| *n > 0) {
+        // Two nodes may share the heads.
+        for count in [batch * heads / 2, batch * heads - batch * heads / 2].into_iter().filter(|n| *n > 0) {
             let args =
                 delta_rule_backward::DeltaRuleBackwardArgs { rows, heads, key_size, value_size, seq, first, count };
             let data = |r: &mut Rng| {

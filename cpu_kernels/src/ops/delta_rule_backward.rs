@@ -1,5 +1,5 @@
-//! Gradients of `delta_rule` over `count` sequences of `seq` rows from number `first` on, with respect to x and to the gates, from
-//! dy and from the states before every 32nd row, which training kept.
+//! Gradients of `delta_rule` over sequences of `seq` rows, with respect to x and to the gates, from dy and from the states before
+//! every 32nd row, which training kept; of `count` heads from number `first` on, all heads of a sequence before those of the next.
 //!
 //! Chunks of 32 rows are taken in the WY form (Yang et al. 2024, "Parallelizing Linear Transformers with the Delta Rule over
 //! Sequence Length"). With k and q of their lengths, S the state before the chunk, D the gradient of the state behind it, and
@@ -28,10 +28,10 @@ args! {
 }
 
 impl DeltaRuleBackwardArgs {
-    /// Floats in which the passes of a GPU hand on what belongs to a sequence.
+    /// Floats in which the passes of a GPU hand on what belongs to a head.
     pub fn scratch(&self) -> u64 {
         let chunk = 2240 + 64 * self.value_size + self.key_size * self.value_size;
-        u64::from(self.seq.div_ceil(CHUNK as u32)) * u64::from(self.heads) * u64::from(chunk)
+        u64::from(self.seq.div_ceil(CHUNK as u32)) * u64::from(chunk)
     }
 }
 
@@ -43,12 +43,14 @@ impl DeltaRuleBackwardArgs {
 pub unsafe fn delta_rule_backward(call: &Call<'_>) {
     let DeltaRuleBackwardArgs { rows, heads, key_size, value_size, seq, first, count } = call.args();
     let sizes = DeltaRuleArgs { rows, heads, key_size, value_size, seq }.sizes();
-    let end = first.checked_add(count).and_then(|end| end.checked_mul(seq));
-    assert!(seq > 0 && end.is_some_and(|end| end <= rows), "{count} sequences of {seq} from {first} on in {rows} rows");
+    let end = (first as usize).checked_add(count as usize);
+    let all = rows.checked_div(seq).map(|sequences| sequences as usize * sizes.heads);
+    assert!(end.is_some() && end <= all, "{count} heads from {first} on in {rows} rows in sequences of {seq}");
     call.bufs[5].holds::<f32>(0, &[rows, sizes.cols as u32]);
     call.bufs[6].holds::<f32>(0, &[rows, 2, heads]);
-    for unit in call.share(count as usize * sizes.heads) {
-        let (seq, place) = (seq as usize, (first as usize + unit / sizes.heads, unit % sizes.heads));
+    for unit in call.share(count as usize) {
+        let unit = first as usize + unit;
+        let (seq, place) = (seq as usize, (unit / sizes.heads, unit % sizes.heads));
         at_level!(call.level, [head::<Plain, 4>, head::<Avx2, 2>, head::<Avx512, 1>, head::<Neon, 4>],
             (call: &Call<'_>, sizes: Sizes, seq: usize, place: (usize, usize)));
     }
