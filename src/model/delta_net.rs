@@ -138,3 +138,55 @@ impl DeltaNet {
         self.o.forward(g, &mut LinearInput::new(y, None, self.eps))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::MixerKind;
+    use super::*;
+
+    fn config(options: DeltaNetOptions) -> ModelConfig {
+        ModelConfig { mixers: vec![MixerKind::DeltaNet], delta_net: Some(options), ..ModelConfig::default() }
+    }
+
+    #[test]
+    fn every_option_makes_another_model() {
+        let plain = DeltaNetOptions::default();
+        let some = DeltaNetOptions { heads: Some(4), key_size: Some(64), value_size: Some(64), conv_width: 4 };
+        let shapes = |options: &DeltaNetOptions| {
+            let config = config(options.clone());
+            config.check().unwrap();
+            config.weights(300).into_iter().map(|w| (w.name, w.shape)).collect::<Vec<_>>()
+        };
+        assert_eq!(shapes(&plain), shapes(&some), "the sizes of attention's heads");
+        for changed in [
+            DeltaNetOptions { heads: Some(2), ..plain.clone() },
+            DeltaNetOptions { key_size: Some(32), ..plain.clone() },
+            DeltaNetOptions { value_size: Some(128), ..plain.clone() },
+            DeltaNetOptions { conv_width: 3, ..plain.clone() },
+        ] {
+            assert_ne!(shapes(&changed), shapes(&plain), "{changed:?}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_built_is_refused_by_name() {
+        let plain = DeltaNetOptions::default;
+        for (key, options) in [
+            ("heads", DeltaNetOptions { heads: Some(0), ..plain() }),
+            ("heads", DeltaNetOptions { heads: Some(257), ..plain() }),
+            ("key_size", DeltaNetOptions { key_size: Some(6), ..plain() }),
+            ("key_size", DeltaNetOptions { key_size: Some(0), ..plain() }),
+            ("value_size", DeltaNetOptions { value_size: Some(132), ..plain() }),
+            ("conv_width", DeltaNetOptions { conv_width: 1, ..plain() }),
+            ("conv_width", DeltaNetOptions { conv_width: 9, ..plain() }),
+            ("heads * value_size", DeltaNetOptions { heads: Some(3), ..plain() }),
+        ] {
+            let error = config(options).check().unwrap_err().to_string();
+            assert!(error.contains(&format!("[model.delta_net] {key}")), "{error}");
+        }
+        let unused = ModelConfig { mixers: Vec::new(), ..config(plain()) };
+        let error = unused.check().unwrap_err().to_string();
+        assert!(error.contains("delta_net has options, but mixers has no"), "{error}");
+        assert!(toml::from_str::<ModelConfig>("[delta_net]\nwidth = 3").is_err());
+    }
+}
