@@ -27,10 +27,12 @@ fn group(i: u32, lane: u32) {
     let p = place(i, lane);
     let quad = p.at / 4u;
     var moved: Moved;
+    var mean: vec4<f32>;
+    var old_root: vec4<f32>;
     if p.there {
-        let mean = decode(m[quad], m_scales[p.scale]);
-        let square = decode_squares(v[quad], v_scales[p.scale]);
-        moved = adamw(g[quad], w[quad], mean, square);
+        mean = decode(m[quad], m_scales[p.scale]);
+        old_root = decode_roots(v[quad], v_scales[p.scale]);
+        moved = adamw(g[quad], w[quad], mean, old_root * old_root);
     }
     let root = sqrt(moved.second);
     let size = largest(lane, vec2<f32>(size_of(moved.first), size_of(root)));
@@ -38,8 +40,8 @@ fn group(i: u32, lane: u32) {
     if p.there {
         let bits = noise(p.at);
         w[quad] = moved.weight;
-        m[quad] = encode(moved.first, scales.x, first(bits));
-        v[quad] = encode_squares(root, scales.y, second(bits));
+        m[quad] = encode(moved.first, mean, scales.x, first(bits));
+        v[quad] = encode_roots(root, old_root, scales.y, second(bits));
     }
     if p.head {
         m_scales[p.scale] = scales.x;

@@ -23,13 +23,15 @@ fn group(i: u32, lane: u32) {
     let p = place(i, lane);
     let quad = p.at / 4u;
     var moved: Moved;
+    var mean: vec4<f32>;
     if p.there {
-        moved = lion(g[quad], w[quad], decode(m[quad], scales[p.scale]));
+        mean = decode(m[quad], scales[p.scale]);
+        moved = lion(g[quad], w[quad], mean);
     }
     let scale = scale_of(largest(lane, vec2<f32>(size_of(moved.first), 0.0)).x, 127.0);
     if p.there {
         w[quad] = moved.weight;
-        m[quad] = encode(moved.first, scale, first(noise(p.at)));
+        m[quad] = encode(moved.first, mean, scale, first(noise(p.at)));
     }
     if p.head {
         scales[p.scale] = scale;

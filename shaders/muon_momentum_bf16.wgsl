@@ -19,7 +19,7 @@ fn load(at: u32) -> vec4<f32> {
     return widen(m[at / 4u]);
 }
 
-fn save(lane: u32, at: vec2<u32>, there: vec2<bool>, moved: array<vec4<f32>, 2>) {
+fn save(lane: u32, at: vec2<u32>, there: vec2<bool>, old: array<vec4<f32>, 2>, moved: array<vec4<f32>, 2>) {
     if there.x { m[at.x / 4u] = narrow(moved[0], first(noise(at.x))); }
     if there.y { m[at.y / 4u] = narrow(moved[1], first(noise(at.y))); }
 }

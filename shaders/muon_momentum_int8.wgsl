@@ -26,12 +26,12 @@ fn load(at: u32) -> vec4<f32> {
     return decode(m[at / 4u], scales[scale_at(at)]);
 }
 
-fn save(lane: u32, at: vec2<u32>, there: vec2<bool>, moved: array<vec4<f32>, 2>) {
+fn save(lane: u32, at: vec2<u32>, there: vec2<bool>, old: array<vec4<f32>, 2>, moved: array<vec4<f32>, 2>) {
     let size = largest(lane, vec2<f32>(size_of(moved[0]), size_of(moved[1])));
     for (var i = 0u; i < 2u; i++) {
         if there[i] {
             let scale = scale_of(size[i], 127.0);
-            m[at[i] / 4u] = encode(moved[i], scale, first(noise(at[i])));
+            m[at[i] / 4u] = encode(moved[i], old[i], scale, first(noise(at[i])));
             if lane % 16u == 0u {
                 scales[scale_at(at[i])] = scale;
             }

@@ -30,9 +30,11 @@ fn scale_of(size: f32, most: f32) -> f32 {
     return bitcast<f32>(select(bitcast<u32>(scale), 0x7fc00000u, size == 0x1.fffffep+127f));
 }
 
-// value / scale, rounded to a neighbour at random, by 16 random bits for each: the mean is the value. 0 where the scale is 0 or
-// NaN.
-fn codes(value: vec4<f32>, scale: f32, noise: vec4<u32>) -> vec4<f32> {
+// value / scale, rounded to a neighbour at random, by 16 random bits for each: the mean is the value. Where it changed by more
+// than the scale from `old`, to the nearest: that has half of the variance, and the gradients are noise enough. 0 where the scale
+// is 0 or NaN.
+fn codes(value: vec4<f32>, old: vec4<f32>, scale: f32, random: vec4<u32>) -> vec4<f32> {
+    let noise = select(random, vec4<u32>(0x8000u), abs(value - old) > vec4<f32>(scale));
     let scaled = select(vec4<f32>(), value / scale, vec4<bool>(bitcast<u32>(scale) - 1u < 0x7f7fffffu));
     return floor(scaled + vec4<f32>(noise) / 65536.0);
 }
@@ -47,17 +49,16 @@ fn decode(word: u32, scale: f32) -> vec4<f32> {
     return vec4<f32>(codes) * scale;
 }
 
-fn encode(value: vec4<f32>, scale: f32, noise: vec4<u32>) -> u32 {
-    let rounded = clamp(codes(value, scale, noise), vec4<f32>(-127.0), vec4<f32>(127.0));
+fn encode(value: vec4<f32>, old: vec4<f32>, scale: f32, noise: vec4<u32>) -> u32 {
+    let rounded = clamp(codes(value, old, scale, noise), vec4<f32>(-127.0), vec4<f32>(127.0));
     return word(bitcast<vec4<u32>>(vec4<i32>(rounded)));
 }
 
-fn decode_squares(word: u32, scale: f32) -> vec4<f32> {
+fn decode_roots(word: u32, scale: f32) -> vec4<f32> {
     let codes = (vec4<u32>(word) >> vec4<u32>(0u, 8u, 16u, 24u)) & vec4<u32>(0xffu);
-    let root = vec4<f32>(codes) * scale;
-    return root * root;
+    return vec4<f32>(codes) * scale;
 }
 
-fn encode_squares(root: vec4<f32>, scale: f32, noise: vec4<u32>) -> u32 {
-    return word(vec4<u32>(clamp(codes(root, scale, noise), vec4<f32>(1.0), vec4<f32>(255.0))));
+fn encode_roots(root: vec4<f32>, old: vec4<f32>, scale: f32, noise: vec4<u32>) -> u32 {
+    return word(vec4<u32>(clamp(codes(root, old, scale, noise), vec4<f32>(1.0), vec4<f32>(255.0))));
 }

@@ -2,7 +2,7 @@
 // to a thread: 16 neighbouring threads have 64 columns of a row. A tile is transposed in workgroup memory, so that neighbouring
 // threads write neighbours. The op that imports this defines
 //   load(at) -> vec4: four momenta from element `at` of the stack on
-//   save(lane, at, there, moved): the momenta of both rows, where they are there; in uniform control flow
+//   save(lane, at, there, old, moved): the momenta of both rows, where they are there; in uniform control flow
 
 var<workgroup> tile: array<f32, 2080>; // (32 rows, 64 columns), a row padded by one: a column lies in different banks
 
@@ -16,17 +16,19 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     let row = vec2<u32>(wid.y * 32u + down, wid.y * 32u + down + 16u);
     let there = (row < vec2<u32>(args.rows)) & vec2<bool>(col < args.cols);
     let at = start + row * args.cols + col;
+    var old: array<vec4<f32>, 2>;
     var moved: array<vec4<f32>, 2>;
     var direction: array<vec4<f32>, 2>;
     for (var i = 0u; i < 2u; i++) {
         if there[i] {
             let grad = g[at[i] / 4u] * ctl[0];
-            moved[i] = args.beta * load(at[i]) + (1.0 - args.beta) * grad;
+            old[i] = load(at[i]);
+            moved[i] = args.beta * old[i] + (1.0 - args.beta) * grad;
             direction[i] = (1.0 - args.beta) * grad + args.beta * moved[i];
         }
     }
     if ctl[1] == 0.0 {
-        save(lane, at, there, moved);
+        save(lane, at, there, old, moved);
     }
     for (var i = 0u; i < 2u; i++) {
         for (var c = 0u; c < 4u; c++) {

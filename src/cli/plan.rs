@@ -54,12 +54,13 @@ fn state(needs: &TrainingNeeds) -> String {
     format!("{:?}", needs.state).to_lowercase()
 }
 
-/// What of it fits on a device.
+/// Whether decoding fits on a device.
 fn decodes(needs: &Needs, room: &Room) -> Option<bool> {
     let largest = needs.decoding.binding;
     room.fits(needs.decoding.bytes(), largest, largest)
 }
 
+/// Whether training fits on a device.
 fn trains(needs: &TrainingNeeds, room: &Room) -> Option<bool> {
     room.fits(needs.bytes(), needs.buffer, needs.binding)
 }
@@ -87,12 +88,15 @@ fn print(config: &Config, needs: &Needs, vocab: usize, context: usize, rooms: &[
             state(n)
         )?;
     }
-    for FileNeeds { format, q8_0, bytes } in &needs.files {
+    let fits = |file: &&FileNeeds| file.bytes.is_ok();
+    for FileNeeds { format, q8_0, bytes } in needs.files.iter().filter(fits) {
         let tables = if *q8_0 { " with q8_0 tables" } else { "" };
-        match bytes {
-            Ok(bytes) => outln!("file      {format}{tables}: {:.1} MiB without a tokenizer", mib(*bytes))?,
-            Err(why) => outln!("file      {format}{tables}: no, {why}")?,
-        }
+        outln!("file      {format}{tables}: {:.1} MiB without a tokenizer", mib(*bytes.as_ref().unwrap_or(&0)))?;
+    }
+    let others: Vec<_> = needs.files.iter().filter(|file| !file.q8_0 && !fits(file)).collect();
+    if let [FileNeeds { bytes: Err(why), .. }, ..] = others[..] {
+        let names: Vec<String> = others.iter().map(|file| file.format.to_string()).collect();
+        outln!("file      {}: no, {why}", names.join(", "))?;
     }
     let d = &needs.decoding;
     let [weights, cache, all] = [d.weights, d.cache, d.bytes()].map(mib);
@@ -102,21 +106,18 @@ fn print(config: &Config, needs: &Needs, vocab: usize, context: usize, rooms: &[
     )?;
     for room in rooms {
         let free = room.free.map_or("memory unknown".to_string(), |free| format!("{:.0} MiB free", mib(free).floor()));
-        let said = |fits: Option<bool>| match fits {
-            Some(true) => "yes",
-            Some(false) => "no",
-            None => "if its memory suffices",
+        let said = |what: &str, fits: Option<bool>| match fits {
+            Some(true) => Some(what.to_string()),
+            Some(false) => None,
+            None => Some(format!("{what} (if its memory suffices)")),
         };
-        let word = |n: &TrainingNeeds| {
-            format!("{}{} {}", state(n), if n.recompute { " recomputed" } else { "" }, said(trains(n, room)))
-        };
-        let training: Vec<String> = needs.training.iter().map(word).collect();
-        outln!(
-            "device    {} ({free}): decoding {}; training {}",
-            room.device,
-            said(decodes(needs, room)),
-            training.join(", ")
-        )?;
+        let training = needs.training.iter().filter_map(|n| {
+            let how = if n.recompute { " recomputed" } else { "" };
+            said(&format!("training {}{how}", state(n)), trains(n, room))
+        });
+        let all: Vec<String> = said("decoding", decodes(needs, room)).into_iter().chain(training).collect();
+        let all = if all.is_empty() { "nothing".to_string() } else { all.join(", ") };
+        outln!("device    {} ({free}) has room for {all}", room.device)?;
     }
     Ok(())
 }

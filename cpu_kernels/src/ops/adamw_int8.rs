@@ -39,7 +39,7 @@ fn body(x: &Inputs<'_, AdamwStateArgs>, w: &mut [f32], (m, m_scales): Codes<'_, 
         decode_squares(&v[at.clone()], *v_scale, square);
         adamw::body(&a.of_f32(), &g[at.clone()], ctl, step, &mut w[at.clone()], mean, square);
         let i = first + at.start;
-        *m_scale = encode(mean, |k| noise.first(i + k), &mut m[at.clone()]);
-        *v_scale = encode_squares(square, |k| noise.second(i + k), &mut v[at]);
+        encode(mean, |k| noise.first(i + k), &mut m[at.clone()], m_scale);
+        encode_squares(square, |k| noise.second(i + k), &mut v[at], v_scale);
     }
 }

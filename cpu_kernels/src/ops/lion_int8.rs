@@ -36,6 +36,6 @@ fn body(x: &Inputs<'_, LionStateArgs>, w: &mut [f32], (m, scales): Codes<'_, i8>
         decode(&m[at.clone()], *scale, mean);
         lion::body(&a.of_f32(), &g[at.clone()], ctl, step, &mut w[at.clone()], mean);
         let i = first + at.start;
-        *scale = encode(mean, |k| noise.first(i + k), &mut m[at]);
+        encode(mean, |k| noise.first(i + k), &mut m[at], scale);
     }
 }

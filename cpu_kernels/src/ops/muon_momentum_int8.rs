@@ -42,7 +42,7 @@ fn body(inputs: &Inputs<'_, MuonStateArgs>, offset: usize, part: Range<usize>, (
             decode(&m[block.clone()], *scale, mean);
             direction(a.beta, ctl, &g[block.clone()], mean, &mut x[start - at.start..][..block.len()]);
             if ctl[1] == 0.0 {
-                *scale = encode(mean, |i| noise.first(first + start + i), &mut m[block]);
+                encode(mean, |i| noise.first(first + start + i), &mut m[block], scale);
             }
         }
     });

@@ -1,8 +1,9 @@
 //! The state of optimizers in fewer bits than f32, for the ops `*_bf16` and `*_int8`.
 //!
 //! Rounding is stochastic: to one of both neighbours, at random, so that the mean is the value. A moving average whose
-//! changes are smaller than half of the distance between neighbours would otherwise never move. The random bits are a hash of
-//! the step's key, in step[4..6], and of the element's place, `stream` + its index.
+//! changes are smaller than half of the distance between neighbours would otherwise never move. In 8 bits, a value that changes
+//! by more than that distance is rounded to the nearest, which has half of the variance: the gradients then are noise enough. The
+//! random bits are a hash of the step's key, in step[4..6], and of the element's place, `stream` + its index.
 //!
 //! bf16 is the upper half of an f32. int8 (Dettmers et al. 2022) has one f32 scale for each block of 64 values of a row, of
 //! which the last may have fewer. A momentum is code * scale with codes within +-127. A second moment is (code * scale)^2 with
@@ -150,10 +151,12 @@ fn scale(largest: u32, most: f32) -> f32 {
     }
 }
 
-/// value / scale, rounded by 16 random bits; 0 where the scale is 0 or NaN.
+/// value / scale, rounded by 16 random bits if it was `old` before and did not change by more than the scale; 0 where the scale
+/// is 0 or NaN.
 #[inline(always)]
-fn code(value: f32, scale: f32, noise: u32) -> f32 {
+fn code(value: f32, old: f32, scale: f32, noise: u32) -> f32 {
     let scaled = if scale > 0.0 { value / scale } else { 0.0 };
+    let noise = if (value - old).abs() > scale { 0x8000 } else { noise };
     (scaled + noise as f32 / 65536.0).floor()
 }
 
@@ -171,14 +174,13 @@ pub(super) fn decode(codes: &[i8], scale: f32, values: &mut [f32]) {
     }
 }
 
-/// Rounds a block of a momentum; `noise` gives 16 bits for each element. Returns its scale.
+/// Rounds a block of a momentum that was `codes` with a scale before; `noise` gives 16 bits for each element.
 #[inline(always)]
-pub(super) fn encode(values: &[f32], noise: impl Fn(usize) -> u32, codes: &mut [i8]) -> f32 {
-    let scale = scale(largest(values), 127.0);
+pub(super) fn encode(values: &[f32], noise: impl Fn(usize) -> u32, codes: &mut [i8], scale: &mut f32) {
+    let old = std::mem::replace(scale, self::scale(largest(values), 127.0));
     for (i, (v, to)) in values.iter().zip(codes).enumerate() {
-        *to = code(*v, scale, noise(i)).clamp(-127.0, 127.0) as i8;
+        *to = code(*v, f32::from(*to) * old, *scale, noise(i)).clamp(-127.0, 127.0) as i8;
     }
-    scale
 }
 
 /// A block of a second moment.
@@ -192,11 +194,10 @@ pub(super) fn decode_squares(codes: &[u8], scale: f32, values: &mut [f32]) {
 
 /// Rounds a block of a second moment, as [`encode`] does, and overwrites the values with their roots.
 #[inline(always)]
-pub(super) fn encode_squares(values: &mut [f32], noise: impl Fn(usize) -> u32, codes: &mut [u8]) -> f32 {
+pub(super) fn encode_squares(values: &mut [f32], noise: impl Fn(usize) -> u32, codes: &mut [u8], scale: &mut f32) {
     values.iter_mut().for_each(|v| *v = v.sqrt());
-    let scale = scale(largest(values), 255.0);
+    let old = std::mem::replace(scale, self::scale(largest(values), 255.0));
     for (i, (v, to)) in values.iter().zip(codes).enumerate() {
-        *to = code(*v, scale, noise(i)).clamp(1.0, 255.0) as u8;
+        *to = code(*v, f32::from(*to) * old, *scale, noise(i)).clamp(1.0, 255.0) as u8;
     }
-    scale
 }
