@@ -285,6 +285,17 @@ fn drafts_change_no_token() {
     }
 }
 
+#[test]
+fn a_mixer_that_cannot_go_back_has_no_drafts() {
+    let file = random_model(hybrid(2, ModelConfig { mtp: 1, ..config(true, 2, 1) }), VOCAB);
+    for (name, backend) in backends() {
+        let mut engine = Engine::new(&file, &backend, EngineOptions::default()).unwrap();
+        let sampling = Sampling { temperature: 0.0, max_tokens: 5, ..Sampling::default() };
+        assert_eq!(engine.generate(&[1, 2, 3], sampling).unwrap().0.len(), 5, "{name}");
+        assert_eq!(engine.drafts(), None, "{name}");
+    }
+}
+
 /// Prompts and answers that end before, at and behind the end of a page, in pages that lie anywhere.
 #[test]
 fn long_sequences_side_by_side_get_what_they_get_alone() {

@@ -48,6 +48,25 @@ fn tokens_are_counted_across_a_change_of_batch() {
     assert_eq!(tokens, [64, 128, 256, 384]);
 }
 
+/// The losses of further heads are in both logs, an export has the heads, and drafts by them change no text.
+#[test]
+fn further_heads_are_measured_and_exported() {
+    let p = Project::new();
+    p.train("run", "--total-steps 4 --eval-interval 4 --set model.mtp=2 --set train.mtp_weight=0.5");
+    let evaluated = p.metrics("run").into_iter().find(|r| r["val_loss"].is_number()).unwrap();
+    let ahead: Vec<f64> = evaluated["val_loss_ahead"].as_array().unwrap().iter().map(|v| v.as_f64().unwrap()).collect();
+    assert!(
+        ahead.len() == 2 && ahead.iter().all(|loss| (1.0..8.0).contains(loss)) && ahead[0] != ahead[1],
+        "{ahead:?}"
+    );
+    assert!(events(&p, "run").windows(16).any(|w| w == b"val/loss_ahead_2"));
+    p.ok("export --checkpoint run --output model.gguf");
+    let words = "generate --backend cpu --model model.gguf --prompt x --seed 3 --max-tokens 30";
+    let [with, without] = ["", "--no-speculate"].map(|flag| p.nanotern(&format!("{words} {flag}")));
+    assert_eq!((with.stdout, with.code), (without.stdout, Some(0)), "{}{}", with.stderr, without.stderr);
+    assert!(with.stderr.contains("tokens a step") && !without.stderr.contains("tokens a step"), "{}", with.stderr);
+}
+
 /// Makes a step take about 20 ms, so that a kill after step 13 of 24 comes before the end.
 const SLOW: &str = "--batch-size 16 --set model.ffn=256";
 
