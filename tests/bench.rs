@@ -6,7 +6,7 @@ mod common;
 use common::cli::Project;
 use nanotern::bench::{SHAPES, Shape};
 use nanotern::formats::{Format, ModelFile};
-use nanotern::model::ModelConfig;
+use nanotern::model::{ModelConfig, Weight};
 use serde_json::Value;
 
 /// A project with `model.gguf`, a model with a context of 32 tokens.
@@ -201,7 +201,7 @@ fn impossible_sizes_name_the_limit() {
         ("decode --model model.gguf --tokens 2 --repeats 0", "0 repeats: between 1 and 100000 are possible"),
         ("gpu --minutes 0", "--minutes 0: at least 1 is possible"),
         ("gpu --backend cpu", "possible values: wgpu, cuda"),
-        ("prefill --shape 19m", "choose 18m, 125m, 560m, 2b"),
+        ("prefill --shape 19m", "choose 18m, 125m, 220m, 520m-moe, 560m, 2b"),
         ("prefill --shape 18m --model model.gguf", "cannot be used with"),
     ] {
         let ended = project.nanotern(&format!("bench {words}"));
@@ -223,6 +223,15 @@ fn shapes_are_models() {
     let ModelConfig { dim, layers, ffn, .. } = shape.config();
     let model = shape.model();
     assert_eq!(model.param_count(), layers * (4 * dim * dim + 3 * dim * ffn + 3 * dim + ffn) + dim + 50_257 * dim);
+    // As many parameters are active as a dense model has, but for the routers and the narrower norms.
+    let [dense, experts] = ["220m", "520m-moe"].map(|name| {
+        let (shape, config) = (Shape::find(name).unwrap(), Shape::find(name).unwrap().config());
+        let weights = config.weights(shape.vocab);
+        let sum = |of: &dyn Fn(&Weight) -> usize| weights.iter().map(of).sum::<usize>();
+        [sum(&|w| w.elements()), sum(&|w| w.active(&config))]
+    });
+    assert_eq!(dense[0], dense[1]);
+    assert!((dense[1]..dense[1] + 200_000).contains(&experts[1]) && experts[0] > 520_000_000, "{dense:?}, {experts:?}");
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("m.gguf");
     model.save_gguf(&path, Format::Tq2_0).unwrap();

@@ -6,7 +6,7 @@ mod common;
 use nanotern::backend::{Backend, Wgpu, dispatches, float_error};
 use nanotern::bench::random_model;
 use nanotern::infer::{Engine, EngineOptions, Sampling};
-use nanotern::model::{Embeddings, ModelConfig, PRESETS};
+use nanotern::model::{Embeddings, MixerKind, ModelConfig, PRESETS};
 
 fn small() -> ModelConfig {
     let (dim, layers, heads, kv_heads, ffn) = (96, 2, 6, 2, 160);
@@ -31,7 +31,11 @@ fn fused_steps_give_what_single_nodes_give() {
     }
     let plain = ModelConfig { sub_norm: false, ..small() };
     let streams = ModelConfig { mhc_streams: 2, ..small() };
-    for (config, chunks) in [(small(), [512, 1]), (small(), [512, 4]), (plain, [16, 3]), (streams, [16, 1])] {
+    let mixers = vec![MixerKind::DeltaNet, MixerKind::Attention];
+    let hybrid = ModelConfig { mixers, ..small() };
+    for (config, chunks) in
+        [(small(), [512, 1]), (small(), [512, 4]), (plain, [16, 3]), (streams, [16, 1]), (hybrid, [16, 1])]
+    {
         let [mut fused, mut single] = both(&config);
         let graph = &fused.plan().graph;
         assert_eq!(fused.dispatches_per_token(), dispatches(graph, graph.sections[0].nodes()), "{config:?}");

@@ -10,7 +10,7 @@ use nanotern::checkpoint::{self, Meta};
 use nanotern::eval;
 use nanotern::formats::{Format, ModelFile, TensorData};
 use nanotern::infer::{DEFAULT_CONTEXT, Engine, EngineOptions, FinishReason, Sampling};
-use nanotern::model::{LoopOptions, ModelConfig};
+use nanotern::model::{LoopOptions, MixerKind, ModelConfig};
 use nanotern::ops::PAGE;
 use nanotern::rng::Rng;
 use nanotern::tokenizer::Tokenizer;
@@ -75,16 +75,26 @@ fn served(dir: &Path) -> ModelFile {
     ModelFile::open(&path).unwrap()
 }
 
+/// Gated DeltaNets, and attention in the last layer.
+fn hybrid(layers: usize, config: ModelConfig) -> ModelConfig {
+    let mut mixers = vec![MixerKind::DeltaNet; layers - 1];
+    mixers.push(MixerKind::Attention);
+    ModelConfig { layers, mixers, ..config }
+}
+
 #[test]
 fn served_logits_are_the_trainers() {
-    let plain = [true, false]
-        .into_iter()
-        .flat_map(|t| [4, 2].into_iter().flat_map(move |kv| [1, 2, 4].map(|n| config(t, kv, n))));
-    for config in plain.chain(architectures(&config(false, 2, 1))).chain(architectures(&config(true, 4, 2))) {
+    let plain = [true, false].into_iter().flat_map(|t| [4, 2].map(|kv| [1, 2, 4].map(|n| config(t, kv, n)))).flatten();
+    let hybrids = [(2, true, 2, 1), (2, false, 4, 2), (2, true, 1, 4), (4, false, 2, 1), (4, true, 2, 2)];
+    let hybrids = hybrids.map(|(layers, t, kv, n)| hybrid(layers, config(t, kv, n)));
+    let others = [config(false, 2, 1), config(true, 4, 2)].map(|plain| architectures(&plain)).concat();
+    for config in plain.chain(hybrids).chain(others) {
         let dir = tempfile::tempdir().unwrap();
         let trained = train(&config, dir.path());
         let file = served(dir.path());
-        for (name, backend) in backends().into_iter().filter(|(name, _)| on_gpu(name) || name.contains(&best())) {
+        // What differs on a GPU grows with the layers.
+        let on = |name: &str| name.contains(&best()) || on_gpu(name) && config.layers == 2;
+        for (name, backend) in backends().into_iter().filter(|(name, _)| on(name)) {
             let mut engine = Engine::new(&file, &backend, EngineOptions::default()).unwrap();
             let chunks: &[usize] = if on_gpu(&name) { &[5, SEQ] } else { &[1, 5, 16, 48, SEQ] };
             for chunk in chunks.iter().copied() {
@@ -162,14 +172,27 @@ fn together(engine: &mut Engine, prompts: &[Vec<u32>], sampling: &Sampling) -> (
 
 #[test]
 fn sequences_side_by_side_get_what_they_get_alone() {
-    let dir = tempfile::tempdir().unwrap();
-    train(&config(true, 2, 2), dir.path());
-    side_by_side(&served(dir.path()));
-    let experts = architectures(&config(false, 2, 2)).into_iter().find(|config| config.moe.is_some());
-    side_by_side(&random_model(experts.unwrap(), VOCAB));
+    side_by_side(&config(true, 2, 2));
 }
 
-fn side_by_side(file: &ModelFile) {
+#[test]
+fn sequences_of_a_delta_net_get_side_by_side_what_they_get_alone() {
+    side_by_side(&hybrid(2, config(true, 2, 1)));
+}
+
+fn side_by_side(config: &ModelConfig) {
+    let dir = tempfile::tempdir().unwrap();
+    train(config, dir.path());
+    alike_side_by_side(&served(dir.path()));
+}
+
+#[test]
+fn sequences_of_experts_get_side_by_side_what_they_get_alone() {
+    let experts = architectures(&config(false, 2, 2)).into_iter().find(|config| config.moe.is_some());
+    alike_side_by_side(&random_model(experts.unwrap(), VOCAB));
+}
+
+fn alike_side_by_side(file: &ModelFile) {
     let prompts: Vec<Vec<u32>> =
         [1, 7, 20, 3, 11, 30].iter().enumerate().map(|(i, n)| ids(i as u64)[..*n].to_vec()).collect();
     let options = EngineOptions { slots: 6, ..EngineOptions::default() };
@@ -243,6 +266,30 @@ fn keys_and_values_take_memory_as_sequences_grow() {
         // Rotary positions, and what more sequences sample, but no keys and values.
         assert!(wide < idle + 6_000_000, "{name}: {idle} and {wide} bytes");
     }
+}
+
+/// What a layer with a Gated DeltaNet remembers does not grow.
+#[test]
+fn a_delta_net_takes_no_memory_as_sequences_grow() {
+    let delta_net = ModelConfig { seq_len: 8192, mixers: vec![MixerKind::DeltaNet], ..config(true, 2, 1) };
+    let growth = |config: &ModelConfig| {
+        let options = EngineOptions { slots: 1, context: 0 };
+        let mut engine = Engine::new(&random_model(config.clone(), VOCAB), &fastest(), options).unwrap();
+        let mut bytes = |tokens: usize| {
+            engine.generate(&vec![5; tokens], Sampling { max_tokens: 1, ..Sampling::default() }).unwrap();
+            engine.device_bytes()
+        };
+        // What is packed when it is first needed is there after the first.
+        let before = bytes(600);
+        bytes(1800) - before
+    };
+    assert_eq!(growth(&delta_net), 0);
+    let one_of_four = |attention: usize| {
+        let mut mixers = vec![MixerKind::DeltaNet; 4 - attention];
+        mixers.extend(vec![MixerKind::Attention; attention]);
+        growth(&ModelConfig { layers: 4, mixers, ..delta_net.clone() })
+    };
+    assert_eq!(4 * one_of_four(1), one_of_four(4));
 }
 
 /// Sets values of an f32 weight to one at which what is made of them overflows.

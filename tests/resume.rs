@@ -51,6 +51,9 @@ fn tokens_are_counted_across_a_change_of_batch() {
 /// Makes a step take about 20 ms, so that a kill after step 13 of 24 comes before the end.
 const SLOW: &str = "--batch-size 16 --set model.ffn=256";
 
+/// A Gated DeltaNet before attention.
+const HYBRID: &str = r#"--set model.layers=2 --set model.mixers=["delta_net","attention"]"#;
+
 #[test]
 fn kill_and_resume_equals_running_on() {
     half_and_half(SLOW, "--threads 1");
@@ -86,15 +89,24 @@ fn kill_and_resume_with_experts() {
 }
 
 #[test]
+fn kill_and_resume_with_delta_nets_equals_running_on() {
+    half_and_half(&format!("{SLOW} {HYBRID} --set data.separate_documents=true"), "--threads 1");
+}
+
+#[test]
 fn recomputed_layers_give_the_same_weights() {
     let p = Project::new();
     let looped = "--set model.loop={before=1,shared=1,times=2,after=0}";
-    let experts = "--set model.moe.experts=4 --set model.moe.balance_loss=0.1";
-    for (streams, more) in [(1, looped), (4, looped), (2, experts)] {
-        let options = format!("--set model.mhc_streams={streams} --set model.layers=2 {more} --total-steps 6");
-        p.train(&format!("kept{streams}"), &options);
-        p.train(&format!("again{streams}"), &format!("{options} --set train.recompute=true"));
-        p.assert_same(&format!("kept{streams}"), &format!("again{streams}"));
+    for (name, layers) in [
+        ("one", format!("--set model.mhc_streams=1 --set model.layers=2 {looped}")),
+        ("four", format!("--set model.mhc_streams=4 --set model.layers=2 {looped}")),
+        ("experts", "--set model.moe.experts=4 --set model.moe.balance_loss=0.1".into()),
+        ("delta", HYBRID.into()),
+    ] {
+        let options = format!("{layers} --total-steps 6");
+        p.train(&format!("kept-{name}"), &options);
+        p.train(&format!("again-{name}"), &format!("{options} --set train.recompute=true"));
+        p.assert_same(&format!("kept-{name}"), &format!("again-{name}"));
     }
 }
 
@@ -367,6 +379,7 @@ const KEYS: &[(&str, &str, Change)] = &[
     ("model.norm_eps", "0.01", Refused),
     ("model.mixers", "[\"attention\"]", Refused),
     ("model.ffns", "[\"gated\"]", Refused),
+    ("model.delta_net", "{conv_width=3}", Refused),
     ("model.loop", "{before=0,shared=1,times=2,after=0}", Refused),
     ("model.moe", "{experts=4}", Refused),
     ("data.dataset", "synthetic", Refused),
@@ -422,7 +435,7 @@ fn every_key_at_resume() {
 
     let p = Project::new();
     p.write("other.txt", "Nothing here is as it is in the other text, not one line of it. ".repeat(300));
-    p.train("whole", "--total-steps 6 --checkpoint-interval 3");
+    p.train("whole", "--total-steps 6 --checkpoint-interval 3 --set model.mixers=[\"delta_net\"]");
     std::fs::remove_dir_all(p.path("whole/final")).unwrap();
     for (key, value, change) in KEYS {
         for name in ["run", "run/step_3"] {

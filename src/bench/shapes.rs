@@ -2,7 +2,7 @@
 //! without a model file.
 
 use crate::formats::{Int8, ModelFile, Tensor, TensorData, Ternary, TextConfig};
-use crate::model::{Form, ModelConfig, Role, Weight};
+use crate::model::{Form, ModelConfig, MoeConfig, Role, Weight};
 use crate::ops::packed_row_bytes;
 use crate::rng::Rng;
 use half::f16;
@@ -25,18 +25,28 @@ pub struct Shape {
     pub heads: usize,
     /// Key-value heads.
     pub kv_heads: usize,
-    /// Width of the feed-forward.
+    /// Width of the feed-forward, or of each expert.
     pub ffn: usize,
+    /// Experts of a layer and of a token; none in a dense model.
+    pub experts: Option<[usize; 2]>,
     /// Size of the vocabulary.
     pub vocab: usize,
 }
 
+/// The 220 M shape, and one whose tokens use as many parameters, of 522 M.
+const ACTIVE: Shape =
+    Shape { name: "220m", dim: 1024, layers: 16, heads: 16, kv_heads: 16, ffn: 2048, experts: None, vocab: 50_257 };
+const EXPERTS: Shape = Shape { name: "520m-moe", ffn: 1024, experts: Some([8, 2]), ..ACTIVE };
+
 /// Every shape, smallest first. The last is that of BitNet b1.58 2B4T.
-pub static SHAPES: [Shape; 4] = [
-    Shape { name: "18m", dim: 256, layers: 6, heads: 4, kv_heads: 4, ffn: 768, vocab: 50_257 },
-    Shape { name: "125m", dim: 768, layers: 12, heads: 12, kv_heads: 12, ffn: 2048, vocab: 50_257 },
-    Shape { name: "560m", dim: 1280, layers: 24, heads: 20, kv_heads: 20, ffn: 3584, vocab: 50_257 },
-    Shape { name: "2b", dim: 2560, layers: 30, heads: 20, kv_heads: 5, ffn: 6912, vocab: 128_256 },
+#[rustfmt::skip]
+pub static SHAPES: [Shape; 6] = [
+    Shape { name: "18m", dim: 256, layers: 6, heads: 4, kv_heads: 4, ffn: 768, experts: None, vocab: 50_257 },
+    Shape { name: "125m", dim: 768, layers: 12, heads: 12, kv_heads: 12, ffn: 2048, experts: None, vocab: 50_257 },
+    ACTIVE,
+    EXPERTS,
+    Shape { name: "560m", dim: 1280, layers: 24, heads: 20, kv_heads: 20, ffn: 3584, experts: None, vocab: 50_257 },
+    Shape { name: "2b", dim: 2560, layers: 30, heads: 20, kv_heads: 5, ffn: 6912, experts: None, vocab: 128_256 },
 ];
 
 impl Shape {
@@ -53,7 +63,8 @@ impl Shape {
     pub fn config(&self) -> ModelConfig {
         let Shape { dim, layers, heads, kv_heads, ffn, .. } = *self;
         let (seq_len, group_size) = (CONTEXT, GROUP);
-        ModelConfig { dim, layers, heads, kv_heads, ffn, seq_len, group_size, ..ModelConfig::default() }
+        let moe = self.experts.map(|[experts, active]| MoeConfig { experts, active, ..MoeConfig::default() });
+        ModelConfig { dim, layers, heads, kv_heads, ffn, seq_len, group_size, moe, ..ModelConfig::default() }
     }
 
     /// A model of this shape with random weights, always the same.

@@ -80,7 +80,7 @@ pub struct DecodeArgs {
 struct InferenceArgs {
     #[command(flatten)]
     model: ModelArgs,
-    /// Instead of a file, a model with random weights: 18m, 125m, 560m or 2b.
+    /// Instead of a file, a model with random weights: 18m, 125m, 220m, 520m-moe, 560m or 2b.
     #[arg(long, conflicts_with_all = ["model", "mhc", "tokenizer"], value_parser = Shape::find)]
     shape: Option<&'static Shape>,
     #[command(flatten)]

@@ -53,7 +53,6 @@ impl Attention {
                 let [q, k, v] = self.qkv.apart(g, &mut x);
                 g.rope(q, 0, pass.positions, self.rope);
                 g.rope(k, 0, pass.positions, self.rope);
-                #[cfg_attr(not(test), expect(irrefutable_let_patterns, reason = "there is one mixer so far"))]
                 let LayerState::Attention(cache) = &state.layers[pass.state] else { unreachable!("its own state") };
                 let places = Places { positions: pass.positions, slots };
                 g.kv_append(k, v, places, *cache);

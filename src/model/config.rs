@@ -1,6 +1,7 @@
 //! What a model is, as a configuration says it, and the presets.
 
-use super::{Form, LoopOptions, MoeConfig};
+use super::{DeltaNetOptions, Form, LoopOptions, MoeConfig};
+use crate::ops::DeltaSizes;
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::sync::LazyLock;
@@ -37,6 +38,8 @@ pub enum Embeddings {
 pub enum MixerKind {
     /// Causal attention with grouped queries and rotary positions.
     Attention,
+    /// A Gated DeltaNet.
+    DeltaNet,
     /// The mixer of the tests.
     #[cfg(test)]
     RunningMean,
@@ -47,6 +50,7 @@ impl MixerKind {
     pub fn part(self) -> &'static str {
         match self {
             MixerKind::Attention => "attn",
+            MixerKind::DeltaNet => "delta",
             #[cfg(test)]
             MixerKind::RunningMean => "mean",
         }
@@ -99,13 +103,17 @@ pub struct ModelConfig {
     pub rope_theta: f64,
     /// Added to the mean square under the root of a normalisation.
     pub norm_eps: f32,
-    /// Mixers of the layers. The list is repeated until every layer has one; an empty list means attention everywhere.
+    /// Mixers of the layers: `attention` or `delta_net`, such as three of this to one of that. The list is repeated until every
+    /// layer has one; an empty list means attention everywhere.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub mixers: Vec<MixerKind>,
     /// Feed-forwards of the layers, repeated in the same way; an empty list means gated everywhere, or experts from the layer
     /// `moe.from` on.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub ffns: Vec<FfnKind>,
+    /// The options of `delta_net` layers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub delta_net: Option<DeltaNetOptions>,
     /// The experts of layers that have some.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub moe: Option<MoeConfig>,
@@ -139,6 +147,7 @@ impl Default for ModelConfig {
             norm_eps: 1e-6,
             mixers: Vec::new(),
             ffns: Vec::new(),
+            delta_net: None,
             moe: None,
             looped: None,
             #[cfg(test)]
@@ -218,13 +227,14 @@ impl ModelConfig {
     pub fn self_test() -> Self {
         ModelConfig {
             dim: 64,
-            layers: 1,
+            layers: 2,
             heads: 2,
             kv_heads: 1,
             ffn: 96,
             seq_len: 16,
             group_size: 32,
             mhc_streams: 2,
+            mixers: vec![MixerKind::DeltaNet, MixerKind::Attention],
             ..ModelConfig::default()
         }
     }
@@ -298,7 +308,18 @@ impl ModelConfig {
     /// Values of a token in the widest tensor of a layer.
     pub fn widest(&self) -> usize {
         let experts = self.moe.as_ref().map_or(0, |moe| moe.active * moe.width(self.ffn).max(self.dim));
-        (self.dim * self.mhc_streams).max(self.ffn).max(experts)
+        let delta_net = self.has(MixerKind::DeltaNet).then(|| self.delta_net_sizes().widest(self.seq_len));
+        (self.dim * self.mhc_streams).max(self.ffn).max(experts).max(delta_net.unwrap_or(0))
+    }
+
+    /// Whether a layer has this mixer.
+    fn has(&self, kind: MixerKind) -> bool {
+        (0..self.layers).any(|i| self.mixer(i) == kind)
+    }
+
+    /// The sizes of `delta_net` layers.
+    fn delta_net_sizes(&self) -> DeltaSizes {
+        self.delta_net.clone().unwrap_or_default().sizes(self)
     }
 
     /// Lets a token pass the shared layers so many times.
@@ -382,6 +403,12 @@ impl ModelConfig {
         }
         if let Some(looped) = self.looped {
             looped.check(self.layers)?;
+        }
+        let has_delta_net = self.has(MixerKind::DeltaNet);
+        match &self.delta_net {
+            Some(_) if !has_delta_net => return fail("delta_net has options, but mixers has no \"delta_net\"".into()),
+            options if has_delta_net => options.clone().unwrap_or_default().check(self)?,
+            _ => {}
         }
         if !(self.norm_eps > 0.0 && self.norm_eps < 1.0 && self.rope_theta >= 1.0 && self.rope_theta.is_finite()) {
             return fail(format!("norm_eps = {} or rope_theta = {} is out of range", self.norm_eps, self.rope_theta));

@@ -11,6 +11,9 @@ pub enum Init {
     Ones,
     /// Normal values with mean 0 and this standard deviation.
     Normal(f32),
+    /// What a gated delta rule forgets: for each head the logarithm of a rate between 1 and 16, then for each what makes a step
+    /// between 0.001 and 0.1, evenly in its logarithm, as in Mamba 2 (Dao and Gu 2024). A row keeps e^(-rate * step) of a state.
+    Decay,
     /// Residual mixing of a sub-layer. It reads one stream and hardly mixes at the start.
     Mhc {
         /// Streams of the model.
@@ -36,6 +39,12 @@ impl Init {
             Init::Zeros => vec![0.0; n],
             Init::Ones => vec![1.0; n],
             Init::Normal(std) => (0..n).map(|_| std * rng.normal()).collect(),
+            Init::Decay => {
+                let rate = |rng: &mut Rng| (1.0 + 15.0 * rng.f32()).ln();
+                // The inverse of softplus.
+                let step = |rng: &mut Rng| (1e-3 * 100f32.powf(rng.f32())).exp_m1().ln();
+                (0..n).map(|i| if i < n / 2 { rate(rng) } else { step(rng) }).collect()
+            }
             Init::Mhc { streams, reads } => {
                 let mut p = match streams {
                     2 => vec![3.0],

@@ -2,6 +2,7 @@
 
 use super::attention::Attention;
 use super::config::{FfnKind, MixerKind};
+use super::delta_net::DeltaNet;
 use super::ffn::Gated;
 use super::linear::LinearInput;
 use super::moe::Moe;
@@ -29,6 +30,7 @@ pub(super) struct Pass<'a> {
 /// The part of a layer in which tokens see each other.
 pub(super) enum Mixer {
     Attention(Attention),
+    DeltaNet(DeltaNet),
     #[cfg(test)]
     RunningMean(RunningMean),
 }
@@ -37,6 +39,7 @@ impl Mixer {
     fn new(make: &mut Builder<'_>, kind: MixerKind, prefix: &str) -> Self {
         match kind {
             MixerKind::Attention => Mixer::Attention(Attention::new(make, prefix)),
+            MixerKind::DeltaNet => Mixer::DeltaNet(DeltaNet::new(make, prefix)),
             #[cfg(test)]
             MixerKind::RunningMean => Mixer::RunningMean(RunningMean::new(make, prefix)),
         }
@@ -45,6 +48,7 @@ impl Mixer {
     fn state(&self, g: &mut Graph, name: &str, pages: TensorId) -> LayerState {
         match self {
             Mixer::Attention(attention) => attention.state(g, name, pages),
+            Mixer::DeltaNet(delta) => delta.state(g, name, g.matrix(pages).0),
             #[cfg(test)]
             Mixer::RunningMean(mean) => mean.state(g, name, g.matrix(pages).0),
         }
@@ -53,6 +57,7 @@ impl Mixer {
     fn forward(&self, g: &mut Graph, x: LinearInput, pass: &mut Pass<'_>) -> TensorId {
         match self {
             Mixer::Attention(attention) => attention.forward(g, x, pass),
+            Mixer::DeltaNet(delta) => delta.forward(g, x, pass),
             #[cfg(test)]
             Mixer::RunningMean(mean) => mean.forward(g, x, pass),
         }

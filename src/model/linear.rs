@@ -52,8 +52,19 @@ impl LinearInput {
 impl Linear {
     /// Declares a layer in the form that the configuration gives linear layers.
     pub(super) fn new(make: &mut Builder<'_>, name: &str, outs: usize, inputs: usize) -> Self {
-        let Linears { each: [layer], .. } = Linears::new(make, name, [(name.to_string(), outs)], inputs);
-        layer
+        let form = make.config.linear_form(inputs);
+        Self::in_form(make, name, (outs, inputs), (form, Role::Matrix))
+    }
+
+    /// Declares a layer (outs, inputs) in another form.
+    pub(super) fn in_form(
+        make: &mut Builder<'_>,
+        name: &str,
+        (outs, inputs): (usize, usize),
+        form: (Form, Role),
+    ) -> Self {
+        let Set { each: [layer], .. } = make.set(name, [(name.to_string(), outs)], inputs, form);
+        Linear(layer)
     }
 
     /// (rows, inputs) -> (rows, outs).
@@ -105,7 +116,8 @@ impl<const N: usize> Linears<N> {
     /// Declares layers by their names and outputs. `name` is that of the set.
     pub(super) fn new(make: &mut Builder<'_>, name: &str, layers: [(String, usize); N], inputs: usize) -> Self {
         let outs = layers.iter().map(|(_, outs)| outs).sum();
-        let Set { each, all, bound_apart } = make.set(name, layers, inputs);
+        let form = (make.config.linear_form(inputs), Role::Matrix);
+        let Set { each, all, bound_apart } = make.set(name, layers, inputs, form);
         Linears { each: each.map(Linear), all: all.map(Linear), bound_apart, outs }
     }
 

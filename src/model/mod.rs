@@ -5,6 +5,7 @@
 
 mod attention;
 mod config;
+mod delta_net;
 mod ffn;
 mod init;
 mod layer;
@@ -25,6 +26,7 @@ use std::collections::HashMap;
 use weight::{Builder, Purpose};
 
 pub use config::{Embeddings, FfnKind, MixerKind, ModelConfig, PRESETS, Preset, Quantize};
+pub use delta_net::DeltaNetOptions;
 pub use init::Init;
 pub use loops::LoopOptions;
 pub use moe::MoeConfig;

@@ -7,7 +7,7 @@
 //! - What a sequence gets depends on its own rows alone: not on how they were divided into steps, nor on other slots.
 
 use crate::graph::TensorId;
-use crate::ops::KvCache;
+use crate::ops::{DeltaState, KvCache};
 
 /// The state of every layer of a model, made by [`Model::state`](super::Model::state).
 pub struct State {
@@ -21,7 +21,6 @@ impl State {
     pub fn sizes(&self, pages: usize) -> Vec<(TensorId, usize)> {
         let mut sizes = Vec::new();
         for layer in &self.layers {
-            #[cfg_attr(not(test), expect(irrefutable_let_patterns, reason = "there is one mixer so far"))]
             if let LayerState::Attention(cache) = layer {
                 sizes.extend([cache.k, cache.v].map(|t| (t, cache.bytes(pages))));
             }
@@ -34,6 +33,8 @@ impl State {
 pub(super) enum LayerState {
     /// Keys and values of the tokens so far.
     Attention(KvCache),
+    /// The last inputs of the convolution, and the state of the delta rule.
+    DeltaNet(DeltaState),
     #[cfg(test)]
     RunningMean(TensorId),
 }

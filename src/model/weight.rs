@@ -38,6 +38,8 @@ pub enum Role {
     Router,
     /// The bias of the choice of experts. It has no gradient: a step moves it by the experts' load.
     Balance,
+    /// Another small part of a layer, in f32: AdamW or Lion.
+    Small,
 }
 
 /// The tensors of a graph that the forward pass reads for a weight.
@@ -231,19 +233,24 @@ impl<'a> Builder<'a> {
         self.declare(Weight { name: name.to_string(), shape: shape.to_vec(), form, role, init, value, latent })
     }
 
-    /// Declares the matrices (outs, inputs) of these names, which have one input, in the form that the configuration gives linear
-    /// layers. `name` is that of the set.
-    pub fn set<const N: usize>(&mut self, name: &str, matrices: [(String, usize); N], inputs: usize) -> Set<N> {
-        let (form, init) = self.linear(inputs);
+    /// Declares the matrices (outs, inputs) of these names, which have one input. `name` is that of the set.
+    pub fn set<const N: usize>(
+        &mut self,
+        name: &str,
+        matrices: [(String, usize); N],
+        inputs: usize,
+        (form, role): (Form, Role),
+    ) -> Set<N> {
+        let (_, init) = self.linear(inputs);
         let outs: usize = matrices.iter().map(|(_, outs)| outs).sum();
         if self.purpose == Purpose::Decoding {
             self.count(kind(name), outs);
-            let each = matrices.map(|(name, outs)| self.weight(&name, &[outs, inputs], form, Role::Matrix, init).value);
+            let each = matrices.map(|(name, outs)| self.weight(&name, &[outs, inputs], form, role, init).value);
             return Set { each, all: None, bound_apart: true };
         }
         let (first, value, latent) = match self.purpose {
             Purpose::Training => {
-                let stack = self.place(kind(name), outs, &[inputs], form, Role::Matrix);
+                let stack = self.place(kind(name), outs, &[inputs], form, role);
                 (stack.used - outs.next_multiple_of(ALIGN), stack.value, Some(stack.latent))
             }
             _ => (0, self.tensors(name, &[outs, inputs], form).0, None),
@@ -262,7 +269,7 @@ impl<'a> Builder<'a> {
             end = rows.start;
             let latent = latent.map(|t| slice(self.g, t, rows.clone(), &name));
             let value = value.slice(self.g, rows, &name);
-            let (role, shape) = (Role::Matrix, vec![outs, inputs]);
+            let shape = vec![outs, inputs];
             self.declare(Weight { name, shape, form, role, init, value, latent }).value
         });
         Set { each, all: Some(all), bound_apart }

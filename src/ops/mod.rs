@@ -8,6 +8,7 @@
 mod attention;
 mod bitlinear;
 mod cache;
+mod delta;
 mod elementwise;
 mod embedding;
 mod experts;
@@ -23,6 +24,7 @@ mod wgsl;
 use crate::graph::{Access, Accumulate, Backward, Binding, DType, Grad, Graph, Op, Pass, TensorId};
 use cpu_kernels::Args;
 use cpu_kernels::ops::STATE_BLOCK;
+use delta::CHUNK;
 use std::ops::Range;
 use tiles::{LARGE, each_expert, grouped, is_few};
 pub(crate) use tiles::{Product, SMALL};
@@ -31,6 +33,7 @@ pub use attention::{MAX_HEAD_DIM, rope_table};
 pub use bitlinear::{Int8Weight, MAX_GROUP, QuantRows, TernaryWeight, packed_row_bytes};
 pub use cache::{KvCache, PAGE, Places};
 pub use cpu_kernels::ops::sample::NO_TOKEN;
+pub use delta::{DeltaRows, DeltaSizes, DeltaState, MAX_DELTA_SIZE};
 pub use experts::Routing;
 pub use loss::{Head, IGNORE, Targets};
 pub(crate) use optimizer::STATS_RING;
@@ -349,6 +352,35 @@ ops! {
             0
         },
         work |a| product(&[2, a.rows, a.slot_pages, PAGE as u32, a.heads, a.head_dim]);
+    SHORT_CONV = short_conv(ShortConvArgs)
+        [x: r F32, w: r F32, positions: r U32, slots: r U32, tail: rw F32, y: rw F32]
+        grid |a| elements(a.rows * a.cols),
+        pass store |a| if a.seq == 0 { elements(a.rows * a.cols) } else { [0; 3] },
+        work |a| product(&[a.rows, a.cols, 16 + a.width]), grad Append(delta::short_conv_grad);
+    SHORT_CONV_BACKWARD = short_conv_backward(ShortConvBackwardArgs)
+        [x: r F32, w: r F32, positions: r U32, dy: r F32, dx: w F32, dw: rw F32]
+        grid |a| elements(a.rows * a.cols), pass input |a| elements(a.rows * a.cols),
+        pass weight |a| elements(a.rows.div_ceil(64) * a.width * a.cols), pass finish |a| elements(a.width * a.cols),
+        scratch |a| (a.rows as usize + (a.rows.div_ceil(64) * a.width) as usize) * a.cols as usize,
+        work |a| product(&[a.rows, a.cols, 24 + 3 * a.width]);
+    DELTA_GATES = delta_gates(DeltaGatesArgs) [x: r F32, p: r F32, y: w F32]
+        grid |a| elements(2 * a.rows * a.heads), work |a| product(&[a.rows, a.heads, 64]),
+        grad Append(delta::delta_gates_grad);
+    DELTA_GATES_BACKWARD = delta_gates_backward(DeltaGatesBackwardArgs)
+        [x: r F32, p: r F32, y: r F32, dy: r F32, dx: w F32, dp: rw F32]
+        grid |a| groups(a.heads), work |a| product(&[a.rows, a.heads, 64]);
+    DELTA_RULE = delta_rule(DeltaRuleArgs)
+        [x: r F32, gates: r F32, positions: r U32, slots: r U32, state: rw F32, y: w F32]
+        grid |a| [a.value_size.div_ceil(16), a.heads, a.rows.checked_div(a.seq).unwrap_or(a.rows)],
+        work |a| product(&[4, a.rows, a.heads, a.key_size, a.value_size]), grad Append(delta::delta_rule_grad);
+    DELTA_RULE_BACKWARD = delta_rule_backward(DeltaRuleBackwardArgs)
+        [x: r F32, gates: r F32, positions: r U32, states: r F32, dy: r F32, dx: rw F32, dgates: rw F32]
+        grid |a| [a.seq.div_ceil(CHUNK), a.count, 1],
+        pass correct |a| [a.seq.div_ceil(CHUNK) * a.value_size.div_ceil(64), a.count, 1],
+        pass carry |a| [a.value_size.div_ceil(64), a.count, 1],
+        pass gradients |a| [a.seq.div_ceil(CHUNK), a.count, 1],
+        scratch |a| a.scratch() as usize * a.count as usize,
+        work |a| product(&[16, a.count, a.seq, a.key_size, a.value_size]);
     GATHER_ROWS = gather_rows(GatherRowsArgs) [x: r F32, index: r U32, y: w F32]
         grid |a| quads(a.rows * a.dim), work |a| product(&[a.rows, a.dim]);
     MARK_SEEN = mark_seen(MarkSeenArgs) [ids: r U32, slots: r U32, seen: rw U32]

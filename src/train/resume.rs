@@ -29,9 +29,9 @@ const CLASSES: &[(Class, &[&str])] = &[
     (Class::Function, &[
         "model.dim", "model.layers", "model.heads", "model.kv_heads", "model.ffn", "model.seq_len", "model.group_size",
         "model.mhc_streams", "model.sub_norm", "model.tie_embeddings", "model.quantize", "model.embeddings",
-        "model.ternary_head", "model.rope_theta", "model.norm_eps", "model.mixers", "model.ffns", "model.loop.before",
-        "model.loop.shared", "model.loop.times", "model.loop.after", "model.moe.experts", "model.moe.active",
-        "model.moe.width", "model.moe.shared", "model.moe.from",
+        "model.ternary_head", "model.rope_theta", "model.norm_eps", "model.mixers", "model.ffns", "model.delta_net",
+        "model.loop.before", "model.loop.shared", "model.loop.times", "model.loop.after", "model.moe.experts",
+        "model.moe.active", "model.moe.width", "model.moe.shared", "model.moe.from",
         "data.separate_documents", "train.seed", "optim.aux", "optim.state",
     ]),
     (Class::Corpus, &[

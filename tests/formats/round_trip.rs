@@ -5,7 +5,10 @@ use super::{latent, model, save, small, tiniest, trained_tokenizer};
 use half::f16;
 use nanotern::formats::{Format, ModelFile, TensorData, Ternary, gguf, mhc::MhcFile};
 use nanotern::graph::Graph;
-use nanotern::model::{Embeddings, FfnKind, Form, LoopOptions, Model, ModelConfig, MoeConfig, Preset, Quantize, Value};
+use nanotern::model::{
+    DeltaNetOptions, Embeddings, FfnKind, Form, LoopOptions, MixerKind, Model, ModelConfig, MoeConfig, Preset,
+    Quantize, Value,
+};
 use nanotern::rng::Rng;
 use nanotern::tokenizer::Tokenizer;
 use nanotern::train::{OptimConfig, StepShape, TrainStep, Trainer};
@@ -19,7 +22,12 @@ fn experts() -> MoeConfig {
 fn configs() -> Vec<(&'static str, ModelConfig)> {
     let base = tiniest();
     let untied = ModelConfig { tie_embeddings: false, ..base.clone() };
+    let mixers = vec![MixerKind::DeltaNet, MixerKind::DeltaNet, MixerKind::Attention];
+    let hybrid = ModelConfig { mixers, layers: 3, ..base.clone() };
+    let sizes = DeltaNetOptions { heads: Some(3), key_size: Some(12), value_size: Some(32), conv_width: 2 };
     vec![
+        ("delta nets", hybrid.clone()),
+        ("delta nets of other sizes", ModelConfig { delta_net: Some(sizes), ..hybrid }),
         ("one stream", ModelConfig { mhc_streams: 1, ..base.clone() }),
         ("two streams", base.clone()),
         ("four streams", ModelConfig { mhc_streams: 4, layers: 2, ..base.clone() }),

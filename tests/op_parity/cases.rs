@@ -97,7 +97,7 @@ fn codes(r: &mut Rng, outs: u32, dim: u32) -> Data {
 }
 
 pub fn all() -> Vec<Case> {
-    [
+    let families = [
         embedding,
         norms,
         quantizers,
@@ -106,15 +106,14 @@ pub fn all() -> Vec<Case> {
         experts,
         matmuls,
         attention,
+        delta,
         elementwise,
         streams,
         losses,
         optimizers,
         inference,
-    ]
-    .iter()
-    .flat_map(|family| family())
-    .collect()
+    ];
+    families.iter().flat_map(|family| family()).collect()
 }
 
 /// Whole tables and parts of them. Ids beyond the table too: just behind it, and those whose place in it is that of another when
@@ -655,6 +654,112 @@ fn attention() -> Vec<Case> {
         cases.push(case(&ops::ATTENTION_BACKWARD_Q, args, inputs));
         let args = attention_backward_kv::AttentionBackwardKvArgs { batch, seq, heads, kv_heads, head_dim, scale };
         cases.push(case(&ops::ATTENTION_BACKWARD_KV, args, inputs));
+    }
+    cases
+}
+
+/// Positions of `batch` sequences of `seq` rows, of which the second begins with a document that started earlier, and in which
+/// documents of some lengths follow each other.
+fn documents(batch: u32, seq: u32) -> Vec<u32> {
+    let lengths = [5, 40, 1, 2, 70, 3];
+    let document = |b: u32| lengths.into_iter().cycle().skip(b as usize).flat_map(|n| 0..n);
+    (0..batch).flat_map(|b| document(b).skip(if b == 1 { 3 } else { 0 }).take(seq as usize)).collect()
+}
+
+/// Rows of three sequences: one from its start, one that goes on, and a single row; rows without a slot, and one of a slot that is
+/// not there.
+fn going_on() -> [Vec<u32>; 2] {
+    let runs = [(0, 0, 40), (NOWHERE, 0, 2), (2, 7, 35), (9, 3, 2), (1, 2, 1), (NOWHERE, 0, 1)];
+    let rows = || runs.into_iter().flat_map(|(slot, first, n)| (first..first + n).map(move |at| (slot, at)));
+    [rows().map(|(_, at)| at).collect(), rows().map(|(slot, _)| slot).collect()]
+}
+
+fn delta() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for (batch, seq, cols, width) in [(1, 1, 3, 2), (2, 9, 20, 4), (3, 70, 65, 3), (2, 130, 33, 8)] {
+        let (rows, total) = (batch * seq, cols);
+        let positions = || Data::U32(documents(batch, seq));
+        let args = short_conv::ShortConvArgs { rows, cols, first: 0, total, width, seq };
+        let data = |r: &mut Rng| {
+            let [x, w] = [rows * cols, width * cols].map(|n| normal(r, n, 1.0));
+            vec![x, w, positions(), Data::Same(2), normal(r, 1, 1.0), out(rows * cols)]
+        };
+        cases.push(case(&ops::SHORT_CONV, args, data));
+        let args = short_conv_backward::ShortConvBackwardArgs { rows, cols, width, seq };
+        let data = |r: &mut Rng| {
+            let [x, w, dy] = [rows * cols, width * cols, rows * cols].map(|n| normal(r, n, 1.0));
+            vec![x, w, positions(), dy, out(rows * cols), normal(r, width * cols, 1.0)]
+        };
+        cases.push(case(&ops::SHORT_CONV_BACKWARD, args, data));
+    }
+    let [positions, slots] = going_on();
+    let rows = positions.len() as u32;
+    let places = || [&positions, &slots].map(|x| Data::U32(x.clone()));
+    for (cols, first, total, width) in [(1, 9, 10, 2), (20, 0, 40, 4), (65, 3, 70, 3), (33, 0, 33, 8)] {
+        let args = short_conv::ShortConvArgs { rows, cols, first, total, width, seq: 0 };
+        let data = |r: &mut Rng| {
+            let [x, w] = [rows * cols, width * total].map(|n| normal(r, n, 1.0));
+            let [at, slot] = places();
+            vec![x, w, at, slot, normal(r, 3 * (width - 1) * total, 1.0), normal(r, rows * total, 1.0)]
+        };
+        cases.push(case(&ops::SHORT_CONV, args, data));
+    }
+    for (rows, heads) in [(1, 1), (5, 3), (130, 4), (33, 70)] {
+        let n = 2 * rows * heads;
+        let data = |r: &mut Rng| vec![normal(r, n, 4.0), normal(r, 2 * heads, 2.0), out(n)];
+        cases.push(case(&ops::DELTA_GATES, delta_gates::DeltaGatesArgs { rows, heads }, data));
+        let args = delta_gates_backward::DeltaGatesBackwardArgs { rows, heads };
+        let data = |r: &mut Rng| {
+            let [x, p] = [normal(r, n, 4.0), normal(r, 2 * heads, 2.0)];
+            vec![x, p, uniform(r, n, 0.0, 1.0), normal(r, n, 1.0), out(n), normal(r, 2 * heads, 1.0)]
+        };
+        cases.push(case(&ops::DELTA_GATES_BACKWARD, args, data));
+    }
+    let gates = |r: &mut Rng, rows: u32, heads: u32| {
+        let gate = |i: u32, r: &mut Rng| if i % (2 * heads) < heads { r.f32() } else { -0.3 * r.f32() };
+        Data::F32((0..2 * rows * heads).map(|i| gate(i, r)).collect())
+    };
+    for (batch, seq, heads, key_size, value_size) in [
+        (1, 1u32, 1, 4, 4),
+        (2, 33, 2, 16, 8),
+        (3, 64, 1, 36, 20),
+        (1, 100, 3, 8, 76),
+        (2, 150, 2, 64, 64),
+        (1, 40, 1, 128, 128),
+    ] {
+        let (rows, cols, size) = (batch * seq, heads * (value_size + 2 * key_size), heads * key_size * value_size);
+        let states = batch * seq.div_ceil(32) * size;
+        let positions = || Data::U32(documents(batch, seq));
+        let args = delta_rule::DeltaRuleArgs { rows, heads, key_size, value_size, seq };
+        let data = |r: &mut Rng| {
+            let x = normal(r, rows * cols, 1.0);
+            vec![x, gates(r, rows, heads), positions(), Data::Same(2), out(states), out(rows * heads * value_size)]
+        };
+        cases.push(case(&ops::DELTA_RULE, args, data));
+        let mut first = 0;
+        // Two nodes may share the heads.
+        for count in [batch * heads / 2, batch * heads - batch * heads / 2].into_iter().filter(|n| *n > 0) {
+            let args =
+                delta_rule_backward::DeltaRuleBackwardArgs { rows, heads, key_size, value_size, seq, first, count };
+            let data = |r: &mut Rng| {
+                let x = normal(r, rows * cols, 1.0);
+                let [states, dy] = [states, rows * heads * value_size].map(|n| normal(r, n, 0.5));
+                let [dx, dgates] = [rows * cols, 2 * rows * heads].map(|n| normal(r, n, 1.0));
+                vec![x, gates(r, rows, heads), positions(), states, dy, dx, dgates]
+            };
+            cases.push(case(&ops::DELTA_RULE_BACKWARD, args, data));
+            first += count;
+        }
+    }
+    for (heads, key_size, value_size) in [(1, 4, 4), (2, 16, 36), (3, 64, 64), (1, 128, 128)] {
+        let (cols, size) = (heads * (value_size + 2 * key_size), heads * key_size * value_size);
+        let args = delta_rule::DeltaRuleArgs { rows, heads, key_size, value_size, seq: 0 };
+        let data = |r: &mut Rng| {
+            let [at, slot] = places();
+            let (x, gates, state) = (normal(r, rows * cols, 1.0), gates(r, rows, heads), normal(r, 3 * size, 0.5));
+            vec![x, gates, at, slot, state, out(rows * heads * value_size)]
+        };
+        cases.push(case(&ops::DELTA_RULE, args, data));
     }
     cases
 }

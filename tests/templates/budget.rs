@@ -49,7 +49,7 @@ fn deep() -> Vec<(&'static str, String)> {
 }
 
 /// Templates that take too much when they run.
-const GREEDY: [(&str, &str); 40] = [
+const GREEDY: [(&str, &str); 41] = [
     (
         "lists",
         "{% set n = namespace(l=[1]) %}{% for i in range(34) %}{% set n.l = n.l + n.l %}{% endfor %}{{ n.l|length }}",
@@ -90,6 +90,7 @@ const GREEDY: [(&str, &str); 40] = [
     ("pieces", "{{ ('a' * 20000000).split('')|length }}"),
     ("last pieces", "{{ ('a' * 20000000).rsplit('a')|length }}"),
     ("batch", "{{ [1]|batch(1000000000, 'x')|length }}"),
+    ("filled batches", "{% for i in range(500) %}{% set x = [0]|batch(2000, 0) %}{% endfor %}"),
     ("slice", "{{ [1]|slice(1000000000)|length }}"),
     ("dates", "{{ strftime_now('%c' * 1000000) }}"),
     ("loops", "{% for i in range(100000) %}{% for j in range(100000) %}{% endfor %}{% endfor %}"),

@@ -17,6 +17,10 @@ pub mod copy;
 pub mod cross_entropy;
 pub mod cross_entropy_gradient;
 pub mod cross_entropy_partial;
+pub mod delta_gates;
+pub mod delta_gates_backward;
+pub mod delta_rule;
+pub mod delta_rule_backward;
 mod documents;
 pub mod embedding;
 pub mod embedding_backward;
@@ -75,6 +79,8 @@ pub mod rms_norm_quantize;
 pub mod rope;
 pub mod round_f16;
 pub mod sample;
+pub mod short_conv;
+pub mod short_conv_backward;
 mod state;
 mod streams;
 pub mod sum;
@@ -118,6 +124,10 @@ kernels! {
     CROSS_ENTROPY = cross_entropy,
     CROSS_ENTROPY_GRADIENT = cross_entropy_gradient,
     CROSS_ENTROPY_PARTIAL = cross_entropy_partial,
+    DELTA_GATES = delta_gates,
+    DELTA_GATES_BACKWARD = delta_gates_backward,
+    DELTA_RULE = delta_rule,
+    DELTA_RULE_BACKWARD = delta_rule_backward,
     EMBEDDING = embedding,
     EMBEDDING_BACKWARD = embedding_backward,
     EMBEDDING_F16 = embedding_f16,
@@ -174,6 +184,8 @@ kernels! {
     ROPE = rope,
     ROUND_F16 = round_f16,
     SAMPLE = sample,
+    SHORT_CONV = short_conv,
+    SHORT_CONV_BACKWARD = short_conv_backward,
     SUM = sum,
     SUM_ROWS = sum_rows,
     SUM_SQUARES = sum_squares,

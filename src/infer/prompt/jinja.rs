@@ -46,6 +46,11 @@ pub fn environment(template: &str) -> Result<Environment<'static>, Error> {
         let text = json::float_text(value).unwrap_or_else(|| value.to_string());
         out.write_str(&text).map_err(Error::from)
     });
+    environment.add_filter("batch", |state: &State<'_, '_>, items: Value, count: usize, fill: Option<Value>| {
+        // The engine does not charge what fills up the last batch.
+        fill.as_ref().map_or(Ok(()), |_| state.consume_fuel(count as u64))?;
+        filters::batch(state, items, count, fill)
+    });
     environment.add_filter("default", default);
     environment.add_filter("d", default);
     environment.add_filter("format", |state: &mut State<'_, '_>, text: &Value, args: Rest<ValueOrKwargs>| {
