@@ -75,7 +75,7 @@ fn row(inputs: &Inputs, row: usize, h: usize) -> Row {
         lengths,
         beta,
         decay: log.exp(),
-        starts: row % SEQ == 0 || inputs.positions[row] == 0,
+        starts: row.is_multiple_of(SEQ) || inputs.positions[row] == 0,
     }
 }
 

@@ -164,10 +164,18 @@ fn presets_have_the_parameters_their_names_say() {
         let config = ModelConfig { mhc_streams: 2, sub_norm: false, ..preset.model.clone() };
         assert_eq!(built(&config, preset.vocab), want, "{name}");
     }
-    for (name, millions) in [("d20-loop", 18.0), ("nano-125m", 123.6), ("small-560m", 560.0), ("7b", 6888.5)] {
-        let preset = Preset::find(name).unwrap();
-        let have = built(&preset.model, preset.vocab) as f64 * 1e-6;
-        assert!((have - millions).abs() < 0.1, "{name}: {have} million");
+    for (name, millions, active) in [
+        ("d20-loop", 18.0, 18.0),
+        ("nano-125m", 123.6, 123.6),
+        ("small-560m", 560.0, 560.0),
+        ("medium-3b-moe", 2993.4, 1030.5),
+        ("7b", 6888.5, 6888.5),
+        ("25b-moe", 24903.6, 7388.2),
+    ] {
+        let Preset { vocab, model, .. } = Preset::find(name).unwrap();
+        let used: usize = model.weights(*vocab).iter().map(|weight| weight.active(model)).sum();
+        let have = [built(model, *vocab), used].map(|params| params as f64 * 1e-6);
+        assert!((have[0] - millions).abs() < 0.1 && (have[1] - active).abs() < 0.1, "{name}: {have:?} million");
     }
     for config in every_option() {
         assert_eq!(built(&config, 300), count(&config, 300), "{config:?}");

@@ -261,8 +261,8 @@ fn every_part_of_a_large_tensor_is_updated() {
     assert!((large.2 - norm).abs() < 1e-5 * norm && norm > 0.0, "{} is not {norm}", large.2);
 }
 
-/// No device refuses a preset for the size of a binding: neither a training step of 8,192 tokens nor decoding. To train 7b takes
-/// a device that binds more, for Muon takes a matrix as a whole.
+/// No device refuses a preset for the size of a binding: neither a training step of 8,192 tokens nor decoding. To train 7b or
+/// 25b-moe takes a device that binds more, for a matrix, or all experts of a layer, are bound as a whole.
 #[test]
 fn presets_bind_no_more_than_every_device_allows() {
     for Preset { name, vocab, model } in PRESETS.iter() {
@@ -273,8 +273,8 @@ fn presets_bind_no_more_than_every_device_allows() {
         let slot = engine.plan().slots.iter().find(|slot| slot.tensors[0].index() == table).unwrap();
         assert_eq!(slot.bytes, 2 * vocab * model.dim, "{name}: bytes of the table");
         let plans = [("training", &*step.plan), ("decoding", engine.plan())];
-        let matrix = 4 * model.dim * model.ffn;
-        assert_eq!(matrix > MAX_BINDING, *name == "7b");
+        let matrix = 4 * model.dim * model.ffn * model.moe.as_ref().map_or(1, |moe| moe.experts);
+        assert_eq!(matrix > MAX_BINDING, ["7b", "25b-moe"].contains(name));
         for (what, plan) in plans.into_iter().filter(|(what, _)| *what == "decoding" || matrix <= MAX_BINDING) {
             let bound = plan.graph.nodes.iter().flat_map(|node| node.tensors.iter().map(move |t| (node, *t)));
             let (node, t) = bound.max_by_key(|(_, t)| plan.bound(*t)).unwrap();

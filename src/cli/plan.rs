@@ -102,7 +102,7 @@ fn print(config: &Config, needs: &Needs, vocab: usize, context: usize, rooms: &[
     let [weights, cache, all] = [d.weights, d.cache, d.bytes()].map(mib);
     outln!("decoding  a context of {context} tokens, {:.2} GFLOP a token", d.flops as f64 * 1e-9)?;
     outln!(
-        "          {weights:.1} MiB of weights, {cache:.1} of keys and values, {all:.1} in all; a CPU copies the weights"
+        "          {weights:.1} MiB of weights, {cache:.1} of keys and values, {all:.1} in all; a CPU copies the weights, tables as f32"
     )?;
     for room in rooms {
         let free = room.free.map_or("memory unknown".to_string(), |free| format!("{:.0} MiB free", mib(free).floor()));

@@ -175,7 +175,7 @@ impl Parts {
 /// What an engine asks of a device, in bytes, when each of its sequences fills its context.
 #[derive(Clone, Copy, Debug)]
 pub struct EngineNeeds {
-    /// Weights as they are read. A CPU also keeps copies in the order of its registers, which take about as much, or less.
+    /// Weights as they are read. A CPU also keeps copies in the order of its registers, some of them of f16 values as f32.
     pub weights: u64,
     /// Keys and values.
     pub cache: u64,

@@ -188,7 +188,7 @@ pub struct Preset {
 }
 
 /// Every preset, smallest first.
-pub static PRESETS: LazyLock<[Preset; 6]> = LazyLock::new(|| {
+pub static PRESETS: LazyLock<[Preset; 8]> = LazyLock::new(|| {
     let tiny = ModelConfig::default;
     [
         Preset { name: "tiny", vocab: 4096, model: tiny() },
@@ -214,6 +214,20 @@ pub static PRESETS: LazyLock<[Preset; 6]> = LazyLock::new(|| {
             model: ModelConfig { dim: 1280, layers: 24, heads: 20, kv_heads: 10, ffn: 4096, seq_len: 1024, ..tiny() },
         },
         Preset {
+            name: "medium-3b-moe",
+            vocab: 50257,
+            model: ModelConfig {
+                dim: 2048,
+                layers: 26,
+                heads: 16,
+                kv_heads: 4,
+                ffn: 2048,
+                seq_len: 2048,
+                moe: Some(MoeConfig::default()),
+                ..tiny()
+            },
+        },
+        Preset {
             name: "7b",
             vocab: 50257,
             model: ModelConfig {
@@ -224,6 +238,20 @@ pub static PRESETS: LazyLock<[Preset; 6]> = LazyLock::new(|| {
                 ffn: 11_008,
                 seq_len: 2048,
                 tie_embeddings: false,
+                ..tiny()
+            },
+        },
+        Preset {
+            name: "25b-moe",
+            vocab: 50257,
+            model: ModelConfig {
+                dim: 4096,
+                layers: 32,
+                heads: 32,
+                kv_heads: 8,
+                ffn: 7424,
+                seq_len: 2048,
+                moe: Some(MoeConfig::default()),
                 ..tiny()
             },
         },

@@ -47,8 +47,8 @@ pub enum StateForm {
     F32,
     /// The upper halves of these, rounded at random so that the mean is the value.
     Bf16,
-    /// 8 bits, rounded so too, with an f32 scale for each 64 values of a row (Dettmers et al. 2022): a momentum linearly, the
-    /// root of a second moment linearly.
+    /// 8 bits with an f32 scale for each 64 values of a row (Dettmers et al. 2022): a momentum linearly, the root of a second
+    /// moment linearly. Rounded so too, but to the nearest where a value changes by more than the distance of two codes.
     Int8,
 }
 

@@ -1,7 +1,7 @@
 //! The CUDA backend without a GPU. Every shader is translated, compiled by NVRTC, and run on the CPU against the scalar kernel
 //! that defines it. The program also trains on the backend, over an emulated driver.
 
-#[path = "../op_parity/cases.rs"]
+#[path = "../op_parity/cases/mod.rs"]
 mod cases;
 #[path = "../common/mod.rs"]
 mod common;
