@@ -10,7 +10,7 @@ use nanotern::backend::{Backend, Program};
 use nanotern::data::synthetic;
 use nanotern::graph::{DType, Graph, Plan, Section, TensorId};
 use nanotern::model::{
-    Context, DeltaNetOptions, Embeddings, Inputs, MixerKind, Model, ModelConfig, MoeConfig, PRESETS, Preset, Quantize,
+    Context, DeltaNetOptions, Embeddings, Inputs, MixerKind, Model, ModelConfig, MoeOptions, PRESETS, Preset, Quantize,
     Role, mixing_params,
 };
 use nanotern::ops::{COPY, IGNORE, Muon, Routing, StateForm, Targets, backward};
@@ -477,7 +477,7 @@ fn gradients_agree_with_central_differences() {
 #[test]
 fn gradients_of_experts_agree_with_central_differences() {
     for (streams, active) in [(1, 4), (2, 2), (4, 4), (1, 1)] {
-        let moe = MoeConfig { experts: 4, active, width: 32, shared: 32, bias_rate: 0.0, ..MoeConfig::default() };
+        let moe = MoeOptions { experts: 4, active, width: 32, shared: 32, bias_rate: 0.0, ..MoeOptions::default() };
         let config = ModelConfig {
             dim: 32,
             heads: 4,
@@ -935,7 +935,7 @@ fn the_bias_moves_towards_an_equal_load() {
 #[test]
 fn experts_become_balanced() {
     let uneven = |bias_rate: f32, balance_loss: f32| {
-        let moe = MoeConfig { bias_rate, balance_loss, ..with_experts().moe.unwrap() };
+        let moe = MoeOptions { bias_rate, balance_loss, ..with_experts().moe.unwrap() };
         let config = ModelConfig { moe: Some(moe), ..with_experts() };
         let shape = shape(4, 32);
         let mut trainer = trainer(&config, 256, shape, &fastest());
@@ -958,7 +958,7 @@ fn experts_become_balanced() {
 #[test]
 fn muon_takes_each_expert_as_a_matrix_of_its_own() {
     use cpu_kernels::{Args, ops::muon_momentum::MuonMomentumArgs};
-    let moe = MoeConfig { experts: 5, width: 32, ..MoeConfig::default() };
+    let moe = MoeOptions { experts: 5, width: 32, ..MoeOptions::default() };
     let config = ModelConfig { moe: Some(moe), ..small() };
     let step = TrainStep::build(&config, 60, shape(1, 32), &OptimConfig::default());
     let nodes = step.plan.graph.nodes[step.sections.update.nodes()].iter().filter(|n| n.op.name == "muon_momentum");

@@ -62,7 +62,7 @@ fn further_heads_are_measured_and_exported() {
     assert!(events(&p, "run").windows(16).any(|w| w == b"val/loss_ahead_2"));
     p.ok("export --checkpoint run --output model.gguf");
     let words = "generate --backend cpu --model model.gguf --prompt x --seed 3 --max-tokens 30";
-    let [with, without] = ["", "--no-speculate"].map(|flag| p.nanotern(&format!("{words} {flag}")));
+    let [with, without] = ["--speculate", ""].map(|flag| p.nanotern(&format!("{words} {flag}")));
     assert_eq!((with.stdout, with.code), (without.stdout, Some(0)), "{}{}", with.stderr, without.stderr);
     assert!(with.stderr.contains("tokens a step") && !without.stderr.contains("tokens a step"), "{}", with.stderr);
 }

@@ -153,7 +153,7 @@ fn every_key_does_something() {
     let mut all = Config::default();
     (all.data.path, all.data.val_path) = (Some("p".into()), Some("p".into()));
     all.data.vocab_size = Some(1);
-    all.model.moe = Some(nanotern::model::MoeConfig::default());
+    all.model.moe = Some(nanotern::model::MoeOptions::default());
     let table = toml::Table::try_from(&all).unwrap();
     let keys = |section: &str, table: &toml::Table| -> Vec<String> {
         table.keys().map(|key| format!("{section}.{key}")).filter(|key| key != "model.moe").collect()

@@ -2,7 +2,7 @@
 //! without a model file.
 
 use crate::formats::{Int8, ModelFile, Tensor, TensorData, Ternary, TextConfig};
-use crate::model::{Form, ModelConfig, MoeConfig, Role, Weight};
+use crate::model::{Form, ModelConfig, MoeOptions, Role, Weight};
 use crate::ops::packed_row_bytes;
 use crate::rng::Rng;
 use half::f16;
@@ -63,7 +63,7 @@ impl Shape {
     pub fn config(&self) -> ModelConfig {
         let Shape { dim, layers, heads, kv_heads, ffn, .. } = *self;
         let (seq_len, group_size) = (CONTEXT, GROUP);
-        let moe = self.experts.map(|[experts, active]| MoeConfig { experts, active, ..MoeConfig::default() });
+        let moe = self.experts.map(|[experts, active]| MoeOptions { experts, active, ..MoeOptions::default() });
         ModelConfig { dim, layers, heads, kv_heads, ffn, seq_len, group_size, moe, ..ModelConfig::default() }
     }
 

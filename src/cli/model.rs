@@ -24,9 +24,10 @@ pub struct ModelArgs {
     /// Times that a token passes the shared layers of a model with a loop, at most as many as in training; by default as many.
     #[arg(long, value_name = "TIMES", env = "NANOTERN_PASSES")]
     passes: Option<usize>,
-    /// Draw one token a step, without drafts by the further heads of a model that has them. The text is the same.
+    /// Let the first further head of a model that has some draft tokens, which the next step checks (on the CPU). The text is the
+    /// same.
     #[arg(long)]
-    no_speculate: bool,
+    speculate: bool,
     /// If the newest checkpoint of the run cannot be read, use an older one.
     #[arg(long)]
     allow_older: bool,
@@ -94,7 +95,7 @@ impl ModelArgs {
         if let Some(passes) = self.passes {
             file.config.set_passes(passes)?;
         }
-        if self.no_speculate {
+        if !self.speculate {
             file.remove_further_heads();
         }
         if file.text.add_eos {

@@ -1,7 +1,7 @@
 //! What a model is, as a configuration says it, and the presets.
 
 use super::mtp::MOST_HEADS;
-use super::{DeltaNetOptions, Form, LoopOptions, MoeConfig};
+use super::{DeltaNetOptions, Form, LoopOptions, MoeOptions};
 use crate::ops::DeltaSizes;
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
@@ -127,7 +127,7 @@ pub struct ModelConfig {
     pub delta_net: Option<DeltaNetOptions>,
     /// The experts of layers that have some.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub moe: Option<MoeConfig>,
+    pub moe: Option<MoeOptions>,
     /// Further heads for multi-token prediction: head k, from 1, predicts the token k places behind the next. They are part of
     /// the model, so they are exported, and the first drafts tokens for decoding. How much they count in training is
     /// `train.mtp_weight`.
@@ -223,7 +223,7 @@ pub static PRESETS: LazyLock<[Preset; 8]> = LazyLock::new(|| {
                 kv_heads: 4,
                 ffn: 2048,
                 seq_len: 2048,
-                moe: Some(MoeConfig::default()),
+                moe: Some(MoeOptions::default()),
                 ..tiny()
             },
         },
@@ -251,7 +251,7 @@ pub static PRESETS: LazyLock<[Preset; 8]> = LazyLock::new(|| {
                 kv_heads: 8,
                 ffn: 7424,
                 seq_len: 2048,
-                moe: Some(MoeConfig::default()),
+                moe: Some(MoeOptions::default()),
                 ..tiny()
             },
         },
@@ -268,7 +268,7 @@ impl Preset {
 impl ModelConfig {
     /// Models of a few kilobytes that together run every op of training, for self-tests.
     pub fn self_tests() -> [Self; 2] {
-        let moe = MoeConfig { experts: 5, width: 64, shared: 32, balance_loss: 0.1, ..MoeConfig::default() };
+        let moe = MoeOptions { experts: 5, width: 64, shared: 32, balance_loss: 0.1, ..MoeOptions::default() };
         [Self::self_test(), ModelConfig { moe: Some(moe), ..Self::self_test() }]
     }
 

@@ -31,7 +31,7 @@ pub use config::{Embeddings, FfnKind, MixerKind, ModelConfig, PRESETS, Preset, Q
 pub use delta_net::DeltaNetOptions;
 pub use init::Init;
 pub use loops::LoopOptions;
-pub use moe::MoeConfig;
+pub use moe::MoeOptions;
 pub use residual::mixing_params;
 pub use state::{Context, State};
 pub use weight::{Form, Role, Stack, Value, Weight};

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 /// The section `[model.moe]`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct MoeConfig {
+pub struct MoeOptions {
     /// Experts of a layer.
     pub experts: usize,
     /// Experts of a token.
@@ -31,17 +31,17 @@ pub struct MoeConfig {
     pub balance_loss: f32,
 }
 
-impl Default for MoeConfig {
+impl Default for MoeOptions {
     /// Two of eight experts, balanced by the bias.
     fn default() -> Self {
-        MoeConfig { experts: 8, active: 2, width: 0, shared: 0, from: 0, bias_rate: 1e-3, balance_loss: 0.0 }
+        MoeOptions { experts: 8, active: 2, width: 0, shared: 0, from: 0, bias_rate: 1e-3, balance_loss: 0.0 }
     }
 }
 
 /// Most experts of a layer, and of a token.
 const MOST: [usize; 2] = [256, 16];
 
-impl MoeConfig {
+impl MoeOptions {
     /// Width of an expert in a model whose gated layers have this width.
     pub fn width(&self, ffn: usize) -> usize {
         if self.width == 0 { ffn } else { self.width }
@@ -49,7 +49,7 @@ impl MoeConfig {
 
     /// The error names the key and the limit.
     pub(super) fn check(&self) -> Result<(), String> {
-        let MoeConfig { experts, active, bias_rate, balance_loss, .. } = *self;
+        let MoeOptions { experts, active, bias_rate, balance_loss, .. } = *self;
         let sizes = [
             ("experts", experts, 2..=MOST[0]),
             ("active", active, 1..=experts.min(MOST[1])),

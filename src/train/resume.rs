@@ -273,7 +273,7 @@ mod tests {
         assert!(schedule(&old, &old, 10).unwrap().is_empty());
         let with_rate = |bias_rate: f32| {
             let mut config = old.clone();
-            config.model.moe = Some(crate::model::MoeConfig { bias_rate, ..Default::default() });
+            config.model.moe = Some(crate::model::MoeOptions { bias_rate, ..Default::default() });
             config
         };
         assert_eq!(

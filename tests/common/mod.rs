@@ -9,7 +9,7 @@ pub mod sampling;
 pub mod server;
 
 use nanotern::backend::{Backend, Cpu, Level, Wgpu, adapters};
-use nanotern::model::{LoopOptions, ModelConfig, MoeConfig};
+use nanotern::model::{LoopOptions, ModelConfig, MoeOptions};
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::Path;
@@ -31,8 +31,8 @@ pub fn architectures(plain: &ModelConfig) -> Vec<ModelConfig> {
         let after = plain.layers - before - shared;
         ModelConfig { looped: Some(LoopOptions { before, shared, times, after }), ..plain.clone() }
     };
-    let moe = MoeConfig { experts: 5, active: 2, width: 64, shared: 32, from: 1, ..MoeConfig::default() };
-    let one = MoeConfig { experts: 3, active: 1, ..MoeConfig::default() };
+    let moe = MoeOptions { experts: 5, active: 2, width: 64, shared: 32, from: 1, ..MoeOptions::default() };
+    let one = MoeOptions { experts: 3, active: 1, ..MoeOptions::default() };
     let experts = ModelConfig { moe: Some(moe), ..plain.clone() };
     let passed_again = ModelConfig { moe: Some(one), ..looped(1, 1, 2) };
     let list = vec![looped(1, 1, 2), looped(0, plain.layers, 3), experts, passed_again];

@@ -6,7 +6,7 @@ use half::f16;
 use nanotern::formats::{Format, ModelFile, TensorData, Ternary, gguf, mhc::MhcFile};
 use nanotern::graph::Graph;
 use nanotern::model::{
-    DeltaNetOptions, Embeddings, FfnKind, Form, LoopOptions, MixerKind, Model, ModelConfig, MoeConfig, Preset,
+    DeltaNetOptions, Embeddings, FfnKind, Form, LoopOptions, MixerKind, Model, ModelConfig, MoeOptions, Preset,
     Quantize, Value,
 };
 use nanotern::rng::Rng;
@@ -14,8 +14,8 @@ use nanotern::tokenizer::Tokenizer;
 use nanotern::train::{OptimConfig, StepShape, TrainStep, Trainer};
 use std::time::Instant;
 
-fn experts() -> MoeConfig {
-    MoeConfig { experts: 3, active: 2, width: 64, shared: 32, from: 1, ..MoeConfig::default() }
+fn experts() -> MoeOptions {
+    MoeOptions { experts: 3, active: 2, width: 64, shared: 32, from: 1, ..MoeOptions::default() }
 }
 
 /// One config for each option, and some together.
@@ -47,11 +47,11 @@ fn configs() -> Vec<(&'static str, ModelConfig)> {
         ),
         ("experts", ModelConfig { moe: Some(experts()), layers: 2, ..base.clone() }),
         ("experts of every layer, unquantised", {
-            let moe = MoeConfig { shared: 0, from: 0, ..experts() };
+            let moe = MoeOptions { shared: 0, from: 0, ..experts() };
             ModelConfig { moe: Some(moe), quantize: Quantize::None, ..base.clone() }
         }),
         ("experts by name", {
-            let (moe, ffns) = (MoeConfig { from: 0, ..experts() }, vec![FfnKind::Moe, FfnKind::Gated]);
+            let (moe, ffns) = (MoeOptions { from: 0, ..experts() }, vec![FfnKind::Moe, FfnKind::Gated]);
             ModelConfig { moe: Some(moe), ffns, layers: 2, ..base.clone() }
         }),
         ("bitnet", small()),

@@ -272,7 +272,8 @@ fn scale_rows(x: &mut [f32], cols: usize, by: impl Fn(usize) -> f32) {
 }
 
 /// Rows of `cols` floats, of which `used` become the rows of `to`, `wide` floats each. Floats behind the last are zeros.
-#[inline(always)]
+#[cfg_attr(not(target_arch = "wasm32"), inline(always))]
+#[cfg_attr(target_arch = "wasm32", inline(never))]
 fn transpose(x: &[f32], cols: usize, used: usize, to: &mut [f32], wide: usize) {
     for (c, to) in to.chunks_exact_mut(wide).enumerate().take(used) {
         to.fill(0.0);
@@ -282,7 +283,10 @@ fn transpose(x: &[f32], cols: usize, used: usize, to: &mut [f32], wide: usize) {
 
 /// c = beta * c + a b, where beta is 0 or 1: c has rows of `cols` floats, a multiple of 16, and a multiple of 4 of them; element
 /// (r, i) of a is at r * down + i * across; b (inner, cols). `N` registers are 16 floats.
-#[inline(always)]
+///
+/// It is called often. Where each function has all instructions anyway, a single copy of it makes the download of browsers smaller.
+#[cfg_attr(not(target_arch = "wasm32"), inline(always))]
+#[cfg_attr(target_arch = "wasm32", inline(never))]
 fn product<L: Lanes, const N: usize>(
     c: &mut [f32],
     cols: usize,
