@@ -21,9 +21,9 @@ struct Args { rows: u32, experts: u32, outs: u32, dim: u32, kind: u32, beta: f32
 @group(0) @binding(4) var<storage, read_write> d: array<f32>;
 @group(0) @binding(5) var<storage, read_write> scratch: array<vec4<f32>>;
 
-// This workgroup's rows, and the row of its product at which they begin.
-var<private> own: Tile;
-var<private> base: u32;
+// This workgroup's rows: row r of its product is row r + shift, modulo 2^32, of those that are sorted.
+struct Own { expert: u32, shift: u32, end: u32 }
+var<private> own: Own;
 
 // Inputs and outputs of a product, for kinds 0 and 1.
 fn sides() -> vec2<u32> {
@@ -41,12 +41,12 @@ fn problem(wid: vec3<u32>) -> Problem {
 
 fn load_a(row: u32, col: u32) -> Block {
     let width = select(args.outs, args.dim, args.kind == 0u);
-    return a_block(own.first * width, row - base, col, vec2<u32>(own.end - own.first, width));
+    return a_block(own.shift * width, row, col, vec2<u32>(own.end - own.shift, width));
 }
 
 fn load_b(row: u32, col: u32) -> Block {
     if args.kind == 2u {
-        return b_block(own.first * args.dim, row, col, vec2<u32>(own.end - own.first, args.dim));
+        return b_block(own.shift * args.dim, row, col, vec2<u32>(own.end - own.shift, args.dim));
     }
     return b_block(own.expert * args.outs * args.dim, row, col, vec2<u32>(args.outs, args.dim));
 }
@@ -60,7 +60,7 @@ fn values_b(block: Block) -> Values {
 }
 
 fn store(row: u32, col: u32, value: vec4<f32>) {
-    var r = own.first + row - base;
+    var r = row + own.shift;
     var width = sides().y;
     var beta = args.beta;
     var inside = r < own.end;
@@ -84,13 +84,11 @@ fn store(row: u32, col: u32, value: vec4<f32>) {
 
 fn begin(wid: vec3<u32>, groups: vec3<u32>) -> bool {
     if args.kind == 2u {
-        own = Tile(wid.z, starts[wid.z], starts[wid.z + 1u], true);
-        base = 0u;
-        return starts[wid.z] < starts[wid.z + 1u];
+        own = Own(wid.z, starts[wid.z], starts[wid.z + 1u]);
+        return own.shift < own.end;
     }
     let side = select(64u, 128u, args.fast != 0u);
     let at = find_tile(wid.y, side, args.experts);
-    own = at;
-    base = wid.y * side;
+    own = Own(at.expert, at.first - wid.y * side, at.end);
     return at.exists;
 }

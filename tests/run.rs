@@ -134,6 +134,7 @@ const KEYS: &[(&str, &str, &str)] = &[
     ("train.keep_last_checkpoints", "1", "--checkpoint-interval 2"),
     ("train.recompute", "true", "--set model.layers=2"),
     ("train.precision", "fast", ""),
+    ("train.mtp_weight", "0.5", "--set model.mtp=1"),
     ("train.seed", "1", ""),
     ("optim.muon_lr", "0.01", ""),
     ("optim.muon_momentum", "0.5", ""),
