@@ -2,10 +2,11 @@
 // 0: d[r] = a[r] * w[e]^T, with a (rows, dim), b = w and d (rows, outs);
 // 1: d[r] = beta * d[r] + a[r] * w[e], with a (rows, outs), b = w and d (rows, dim);
 // 2: d[e] += sum over r of a[r]^T * b[r], with a (rows, outs), b (rows, dim) and d (experts, outs, dim).
-// With beta = 0, d is not read. `fast`: a and b are rounded to the 11 significant bits of f16.
+// With beta = 0, d is not read. `fast`: a and b are rounded to the 11 significant bits of f16. All tiles are large, for small ones
+// have no registers left for three kinds.
 
 //#import gemm
-//#import gemm_passes
+//#import gemm_tile SIDE=128
 //#import words FACTOR=a
 //#import words FACTOR=b
 //#import block FACTOR=a
@@ -32,8 +33,7 @@ fn sides() -> vec2<u32> {
 
 fn problem(wid: vec3<u32>) -> Problem {
     if args.kind == 2u {
-        let k = starts[wid.z + 1u] - starts[wid.z];
-        return Problem(args.outs, args.dim, k, args.experts, false, false, args.fast != 0u, false);
+        return Problem(args.outs, args.dim, own.end - own.shift, args.experts, false, false, args.fast != 0u, false);
     }
     let size = sides();
     return Problem(args.rows, size.y, size.x, 1u, true, args.kind == 0u, args.fast != 0u, false);
@@ -59,27 +59,27 @@ fn values_b(block: Block) -> Values {
     return floats(block);
 }
 
+fn store_one(at: u32, inside: bool, value: f32) {
+    if !inside {
+        return;
+    }
+    var result = value;
+    let beta = select(args.beta, 1.0, args.kind == 2u);
+    if beta != 0.0 {
+        result += beta * d[at];
+    }
+    d[at] = result;
+}
+
 fn store(row: u32, col: u32, value: vec4<f32>) {
-    var r = row + own.shift;
-    var width = sides().y;
-    var beta = args.beta;
-    var inside = r < own.end;
-    if args.kind == 2u {
-        r = own.expert * args.outs + row;
-        width = args.dim;
-        beta = 1.0;
-        inside = row < args.outs;
-    }
-    for (var i = 0u; i < 4u; i++) {
-        if inside && col + i < width {
-            let at = r * width + col + i;
-            var result = value[i];
-            if beta != 0.0 {
-                result += beta * d[at];
-            }
-            d[at] = result;
-        }
-    }
+    let each = args.kind == 2u;
+    let width = select(args.outs, args.dim, args.kind != 0u);
+    let inside = select(row + own.shift < own.end, row < args.outs, each);
+    let at = (row + select(own.shift, own.expert * args.outs, each)) * width + col;
+    store_one(at, inside && col < width, value.x);
+    store_one(at + 1u, inside && col + 1u < width, value.y);
+    store_one(at + 2u, inside && col + 2u < width, value.z);
+    store_one(at + 3u, inside && col + 3u < width, value.w);
 }
 
 fn begin(wid: vec3<u32>, groups: vec3<u32>) -> bool {
@@ -87,8 +87,18 @@ fn begin(wid: vec3<u32>, groups: vec3<u32>) -> bool {
         own = Own(wid.z, starts[wid.z], starts[wid.z + 1u]);
         return own.shift < own.end;
     }
-    let side = select(64u, 128u, args.fast != 0u);
-    let at = find_tile(wid.y, side, args.experts);
-    own = Own(at.expert, at.first - wid.y * side, at.end);
+    let at = find_tile(wid.y, 128u, args.experts);
+    own = Own(at.expert, at.first - wid.y * 128u, at.end);
     return at.exists;
+}
+
+@compute @workgroup_size(256)
+fn main(
+    @builtin(workgroup_id) wid: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    if begin(wid, groups) {
+        multiply_128(wid, groups, lane);
+    }
 }

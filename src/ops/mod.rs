@@ -103,11 +103,13 @@ fn sample_blocks(a: cpu_kernels::ops::sample::SampleArgs) -> [u32; 3] {
 }
 
 /// A product of `kind` 2 has a matrix for each expert, the others rows that are sorted by expert.
-fn grouped_matmul(side: u32, a: cpu_kernels::ops::grouped_matmul::GroupedMatmulArgs) -> [u32; 3] {
+fn grouped_matmul(a: cpu_kernels::ops::grouped_matmul::GroupedMatmulArgs) -> [u32; 3] {
+    // Large tiles are those of fast products.
+    let fast = 1;
     match a.kind {
-        0 => grouped(side, a.fast, a.outs, a.rows, a.experts),
-        1 => grouped(side, a.fast, a.dim, a.rows, a.experts),
-        _ => each_expert(side, a.fast, [a.outs, a.dim], a.experts),
+        0 => grouped(LARGE, fast, a.outs, a.rows, a.experts),
+        1 => grouped(LARGE, fast, a.dim, a.rows, a.experts),
+        _ => each_expert(LARGE, fast, [a.outs, a.dim], a.experts),
     }
 }
 
@@ -280,9 +282,7 @@ ops! {
         work |a| product(&[a.rows, a.outs, a.dim]),
         flops |a| product(&[2, a.rows, a.outs, a.dim]);
     GROUPED_MATMUL = grouped_matmul(GroupedMatmulArgs) [a: r F32, b: r F32, starts: r U32, d: rw F32]
-        grid |a| grouped_matmul(SMALL, a), pass large |a| grouped_matmul(LARGE, a),
-        pass finish |_| [0; 3], pass finish_large |_| [0; 3], scratch |_| 0,
-        work |a| product(&[a.rows, a.outs, a.dim]),
+        grid |a| grouped_matmul(a), scratch |_| 0, work |a| product(&[a.rows, a.outs, a.dim]),
         flops |a| product(&[2, a.rows, a.outs, a.dim]), grad Append(experts::grouped_matmul_grad);
 
     MOE_ROUTE = moe_route(MoeRouteArgs)
