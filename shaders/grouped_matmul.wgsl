@@ -33,7 +33,9 @@ fn sides() -> vec2<u32> {
 
 fn problem(wid: vec3<u32>) -> Problem {
     if args.kind == 2u {
-        return Problem(args.outs, args.dim, own.end - own.shift, args.experts, false, false, args.fast != 0u, false);
+        // Not of `own`: browsers take what lies in a variable for different from thread to thread.
+        let k = starts[wid.z + 1u] - starts[wid.z];
+        return Problem(args.outs, args.dim, k, args.experts, false, false, args.fast != 0u, false);
     }
     let size = sides();
     return Problem(args.rows, size.y, size.x, 1u, true, args.kind == 0u, args.fast != 0u, false);
@@ -85,7 +87,7 @@ fn store(row: u32, col: u32, value: vec4<f32>) {
 fn begin(wid: vec3<u32>, groups: vec3<u32>) -> bool {
     if args.kind == 2u {
         own = Own(wid.z, starts[wid.z], starts[wid.z + 1u]);
-        return own.shift < own.end;
+        return starts[wid.z] < starts[wid.z + 1u];
     }
     let at = find_tile(wid.y, 128u, args.experts);
     own = Own(at.expert, at.first - wid.y * 128u, at.end);
