@@ -96,7 +96,7 @@ impl ExpertLinear {
         ExpertLinear(make.experts(name, shape))
     }
 
-    /// (rows, inputs) -> (rows, outs); those of expert e lie from starts[e] up to starts[e + 1].
+    /// (rows, inputs) -> (rows, outs); those of expert e lie from `starts[e]` up to `starts[e + 1]`.
     pub(super) fn forward(&self, g: &mut Graph, x: &mut LinearInput, starts: TensorId) -> TensorId {
         match &self.0 {
             Value::Dense(w) => {

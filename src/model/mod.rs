@@ -66,7 +66,7 @@ pub struct ExtraLoss {
 pub struct ExpertLoad {
     /// (experts): the bias of their choice.
     pub bias: TensorId,
-    /// (experts + 1): expert e has the assignments from starts[e] up to starts[e + 1].
+    /// (experts + 1): expert e has the assignments from `starts[e]` up to `starts[e + 1]`.
     pub starts: TensorId,
 }
 

@@ -35,7 +35,7 @@ pub struct Routing {
     pub weights: TensorId,
     /// (rows, k) u32: the place of each assignment.
     pub place: TensorId,
-    /// (experts + 1) u32: the assignments of expert e lie from starts[e] up to starts[e + 1].
+    /// (experts + 1) u32: the assignments of expert e lie from `starts[e]` up to `starts[e + 1]`.
     pub starts: TensorId,
 }
 
@@ -81,7 +81,7 @@ impl Graph {
         y
     }
 
-    /// x w[e]^T for the rows of x (rows, dim) that are those of expert e, with f32 matrices w (experts * outs, dim) -> (rows, outs).
+    /// x `w[e]`^T for the rows of x (rows, dim) that are those of expert e, with f32 matrices w (experts * outs, dim) -> (rows, outs).
     ///
     /// # Panics
     /// When the shapes do not match.
