@@ -10,8 +10,8 @@ use nanotern::backend::{Backend, Program};
 use nanotern::data::synthetic;
 use nanotern::graph::{DType, Graph, Plan, Section, TensorId};
 use nanotern::model::{
-    Context, DeltaNetOptions, Embeddings, Inputs, MixerKind, Model, ModelConfig, MoeOptions, PRESETS, Preset, Quantize,
-    Role, mixing_params,
+    Context, DeltaNetOptions, Embeddings, Inputs, LoopOptions, MixerKind, Model, ModelConfig, MoeOptions, PRESETS,
+    Preset, Quantize, Role, mixing_params,
 };
 use nanotern::ops::{COPY, IGNORE, Muon, Routing, StateForm, Targets, backward};
 use nanotern::rng::Rng;
@@ -490,8 +490,14 @@ fn gradients_of_experts_agree_with_central_differences() {
             moe: Some(moe),
             ..small()
         };
-        config.check().unwrap();
-        check_gradients(&config, random_batch(shape(2, 8), 40, 3));
+        // Beside a delta rule, in a loop and under a further head too.
+        let looped = Some(LoopOptions { before: 1, shared: 1, times: 2, after: 0 });
+        let mixers = vec![MixerKind::DeltaNet, MixerKind::Attention];
+        let all = ModelConfig { mixers, norm_eps: 0.01, looped, mtp: 1, ..config.clone() };
+        for config in [config, all] {
+            config.check().unwrap();
+            check_gradients(&config, random_batch(shape(2, 8), 40, 3));
+        }
     }
 }
 

@@ -9,7 +9,7 @@ pub mod sampling;
 pub mod server;
 
 use nanotern::backend::{Backend, Cpu, Level, Wgpu, adapters};
-use nanotern::model::{LoopOptions, ModelConfig, MoeOptions};
+use nanotern::model::{LoopOptions, MixerKind, ModelConfig, MoeOptions};
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::Path;
@@ -37,7 +37,10 @@ pub fn architectures(plain: &ModelConfig) -> Vec<ModelConfig> {
     let passed_again = ModelConfig { moe: Some(one), ..looped(1, 1, 2) };
     let list = vec![looped(1, 1, 2), looped(0, plain.layers, 3), experts, passed_again];
     let ahead = |mtp, config: &ModelConfig| ModelConfig { mtp, ..config.clone() };
-    let list = [ahead(2, plain), ahead(1, &list[2])].into_iter().chain(list).collect::<Vec<_>>();
+    // A delta rule, attention, experts, a loop and a further head in one model.
+    let mixers = vec![MixerKind::DeltaNet, MixerKind::Attention];
+    let all = ModelConfig { mixers, ..ahead(1, &list[3]) };
+    let list = [ahead(2, plain), ahead(1, &list[2])].into_iter().chain(list).chain([all]).collect::<Vec<_>>();
     list.iter().for_each(|config| config.check().unwrap());
     list
 }

@@ -1,6 +1,6 @@
 //! The tab and the native program compute the same logits, texts and training steps.
 
-use super::{NO_WEBGPU, Tab, WEBGPU, bytes, common, greedy, micro, prompts, session, text, trained};
+use super::{NO_WEBGPU, Tab, WEBGPU, bytes, common, greedy, micro, of_every_kind, prompts, session, text, trained};
 use common::relative;
 use nanotern::backend::{Backend, Wgpu};
 use nanotern::formats::ModelFile;
@@ -49,16 +49,16 @@ fn file_agrees(tab: &Tab, file: &ModelFile, backend: &str, limit: f64) {
 
 #[test]
 fn webgpu_answers_as_the_native_cpu_does() {
-    answers_agree(WEBGPU, "webgpu", &[trained()], 1e-5);
+    answers_agree(WEBGPU, "webgpu", &[trained(micro()), trained(of_every_kind())], 1e-5);
 }
 
 /// Equal bits, with tables as they were trained and with tables of 8 bits, which the demo ships.
 #[test]
 fn without_webgpu_the_simd_kernels_answer_the_same() {
-    let file = trained();
+    let file = trained(micro());
     let mut small = file.clone();
     small.round_tables_to_int8().unwrap();
-    answers_agree(NO_WEBGPU, "cpu", &[file, small], 0.0);
+    answers_agree(NO_WEBGPU, "cpu", &[file, small, trained(of_every_kind())], 0.0);
 }
 
 /// The losses of fifty steps in the tab. The session stays open there as `training`.
@@ -81,8 +81,7 @@ fn training_in_the_tab_is_the_native_run() {
         return;
     }
     let wgpu = Backend::Wgpu(Wgpu::open(None).unwrap());
-    for quantize in ["none", "ternary"] {
-        let mut config = micro();
+    for (quantize, mut config) in [("none", of_every_kind()), ("none", micro()), ("ternary", micro())] {
         config["model"]["quantize"] = quantize.into();
         if quantize == "none" {
             config["model"]["embeddings"] = "f32".into();

@@ -104,6 +104,17 @@ fn micro() -> Value {
     })
 }
 
+/// It with a delta rule beside attention, a loop, experts and a further head.
+fn of_every_kind() -> Value {
+    let mut config = micro();
+    config["model"]["layers"] = json!(2);
+    config["model"]["mixers"] = json!(["delta_net", "attention"]);
+    config["model"]["loop"] = json!({"before": 1, "shared": 1, "times": 2, "after": 0});
+    config["model"]["moe"] = json!({"experts": 3, "active": 2, "from": 1});
+    config["model"]["mtp"] = json!(1);
+    config
+}
+
 /// A native session on the same text.
 fn session(config: &Value, backend: &Backend) -> Session {
     let config: Config = serde_json::from_value(config.clone()).unwrap();
@@ -113,8 +124,7 @@ fn session(config: &Value, backend: &Backend) -> Session {
 }
 
 /// A natively trained model that knows its text.
-fn trained() -> ModelFile {
-    let mut config = micro();
+fn trained(mut config: Value) -> ModelFile {
     config["train"] = json!({"batch_size": 16, "total_steps": 120, "seed": 7});
     let mut session = session(&config, &common::fastest());
     (0..120).for_each(|_| session.submit().unwrap());

@@ -1,7 +1,7 @@
 //! The page in use: load a model, chat and train; with mouse and keyboard; light, dark and on a phone.
 
 use super::list::endless_list;
-use super::{NO_WEBGPU, Tab, WEBGPU, bytes, trained};
+use super::{NO_WEBGPU, Tab, WEBGPU, bytes, micro, trained};
 use crate::driver::{ENTER, ESCAPE, TAB};
 use serde_json::{Value, json};
 
@@ -116,7 +116,7 @@ fn files_addresses_and_backends_can_be_chosen() {
     assert!(tab.text_of("path").starts_with("WebGPU: "), "{}", tab.text_of("path"));
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("other.gguf");
-    let file = trained();
+    let file = trained(micro());
     std::fs::write(&path, bytes(&file)).unwrap();
     tab.browser.keys_to("#gguf", path.to_str().unwrap());
     tab.wait_for_model();
