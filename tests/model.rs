@@ -125,16 +125,29 @@ fn gradients(trainer: &mut Trainer) -> Vec<(String, Vec<f32>)> {
 /// The number of parameters that follows from the shapes.
 fn count(c: &ModelConfig, vocab: usize) -> usize {
     let kv = c.dim / c.heads * c.kv_heads;
-    let norms = 2 * c.dim + if c.sub_norm { c.dim + c.ffn } else { 0 };
-    let layer = 2 * c.dim * c.dim + 2 * c.dim * kv + 3 * c.dim * c.ffn + norms + 2 * mixing_params(c.mhc_streams);
+    let attention = 2 * c.dim * c.dim + 2 * c.dim * kv + if c.sub_norm { c.dim } else { 0 };
+    let layer = attention + 2 * c.dim + gated(c, c.ffn) + 2 * mixing_params(c.mhc_streams);
     let further = layer + 2 * c.dim * c.dim + 3 * c.dim;
     let all = vocab * c.dim * if c.tie_embeddings { 1 } else { 2 } + c.layers * layer + c.dim + c.mtp * further;
+    let delta_nets = c.mixers.iter().cycle().take(c.layers).filter(|mixer| **mixer == MixerKind::DeltaNet).count();
+    let all = all + delta_nets * delta_net(c) - delta_nets * attention;
     let Some(moe) = &c.moe else { return all };
-    let gated = |ffn: usize| 3 * c.dim * ffn + if c.sub_norm { ffn } else { 0 };
     let width = moe.width(c.ffn);
     let norm = if c.sub_norm { width } else { 0 };
-    let experts = moe.experts * 3 * c.dim * width + norm + gated(moe.shared) + moe.experts * (c.dim + 1);
-    all + (c.layers - moe.from) * (experts - gated(c.ffn))
+    let experts = moe.experts * 3 * c.dim * width + norm + gated(c, moe.shared) + moe.experts * (c.dim + 1);
+    all + (c.layers - moe.from) * (experts - gated(c, c.ffn))
+}
+
+fn gated(c: &ModelConfig, ffn: usize) -> usize {
+    3 * c.dim * ffn + if c.sub_norm { ffn } else { 0 }
+}
+
+fn delta_net(c: &ModelConfig) -> usize {
+    let options = c.delta_net.clone().unwrap_or_default();
+    let (heads, size) = (options.heads.unwrap_or(c.heads), c.dim / c.heads);
+    let [key, value] = [options.key_size, options.value_size].map(|given| heads * given.unwrap_or(size));
+    let products = c.dim * (2 * key + 3 * value) + 2 * heads * c.dim;
+    products + options.conv_width * (2 * key + value) + 2 * heads + value / heads
 }
 
 #[test]
@@ -177,7 +190,7 @@ fn presets_have_the_parameters_their_names_say() {
         let have = [built(model, *vocab), used].map(|params| params as f64 * 1e-6);
         assert!((have[0] - millions).abs() < 0.1 && (have[1] - active).abs() < 0.1, "{name}: {have:?} million");
     }
-    for config in every_option() {
+    for config in every_option().into_iter().chain(hybrids()) {
         assert_eq!(built(&config, 300), count(&config, 300), "{config:?}");
     }
 }

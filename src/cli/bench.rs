@@ -29,8 +29,7 @@ pub enum BenchCommand {
 
 #[derive(clap::Args)]
 pub struct TrainStepArgs {
-    /// A preset or a TOML file.
-    #[arg(long, default_value = "tiny")]
+    #[arg(long, default_value = "tiny", help = super::config_help())]
     config: PathBuf,
     #[command(flatten)]
     device: DeviceArgs,

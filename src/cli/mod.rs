@@ -20,9 +20,16 @@ use clap::{CommandFactory, Parser, Subcommand};
 use nanotern::backend::{self, Backend, Layout, Level};
 use nanotern::formats::ModelFile;
 use nanotern::infer::{Choice, LARGE, faster};
+use nanotern::model::PRESETS;
 use nanotern::{Error, Result};
 use std::io::Write;
 use std::process::ExitCode;
+
+/// What `--config` takes.
+fn config_help() -> String {
+    let presets: Vec<&str> = PRESETS.iter().map(|preset| preset.name).collect();
+    format!("A preset ({}) or a TOML file", presets.join(", "))
+}
 
 /// Train 1.58-bit (ternary) language models on any GPU, or none.
 #[derive(Parser)]

@@ -13,8 +13,7 @@ use std::process::ExitCode;
 
 #[derive(clap::Args)]
 pub struct PlanArgs {
-    /// A preset or a TOML file.
-    #[arg(long, default_value = "tiny")]
+    #[arg(long, default_value = "tiny", help = super::config_help())]
     config: PathBuf,
     /// Sequences in a micro-batch.
     #[arg(long)]
@@ -66,17 +65,17 @@ fn trains(needs: &TrainingNeeds, room: &Room) -> Option<bool> {
 }
 
 fn print(config: &Config, needs: &Needs, vocab: usize, context: usize, rooms: &[Room]) -> Result<()> {
-    let million = |n: usize| n as f64 * 1e-6;
+    let million = |n: u64| n as f64 * 1e-6;
     let (train, seq) = (&config.train, config.model.seq_len);
     outln!(
         "model     {:.1} M parameters, {:.1} M of them active, with {vocab} tokens",
-        million(needs.params),
-        million(needs.active)
+        million(needs.params as u64),
+        million(needs.active as u64)
     )?;
     outln!(
-        "training  {} sequences of {seq} tokens in a micro-batch, {:.2} GFLOP a token; MiB of",
+        "training  {} sequences of {seq} tokens in a micro-batch, {:.2} MFLOP a token; MiB of",
         train.batch_size,
-        needs.training_flops as f64 * 1e-9
+        million(needs.training_flops)
     )?;
     outln!("          state  layers      weights  gradients      state  activations       in all")?;
     for n in &needs.training {
@@ -100,7 +99,7 @@ fn print(config: &Config, needs: &Needs, vocab: usize, context: usize, rooms: &[
     }
     let d = &needs.decoding;
     let [weights, cache, all] = [d.weights, d.cache, d.bytes()].map(mib);
-    outln!("decoding  a context of {context} tokens, {:.2} GFLOP a token", d.flops as f64 * 1e-9)?;
+    outln!("decoding  a context of {context} tokens, {:.2} MFLOP a token", million(d.flops))?;
     outln!(
         "          {weights:.1} MiB of weights, {cache:.1} of keys and values, {all:.1} in all; a CPU copies the weights, tables as f32"
     )?;

@@ -10,8 +10,7 @@ use std::process::ExitCode;
 
 #[derive(clap::Args)]
 pub struct TrainArgs {
-    /// A preset (tiny, d20, nano-125m, small-560m) or a TOML file.
-    #[arg(long, env = "NANOTERN_CONFIG")]
+    #[arg(long, env = "NANOTERN_CONFIG", help = super::config_help())]
     config: Option<PathBuf>,
     #[command(flatten)]
     device: DeviceArgs,

@@ -102,14 +102,12 @@ fn sample_blocks(a: cpu_kernels::ops::sample::SampleArgs) -> [u32; 3] {
     [a.vocab.div_ceil(1024), a.rows, 1]
 }
 
-/// A product of `kind` 2 has a matrix for each expert, the others rows that are sorted by expert.
+/// A product of `kind` 2 has a matrix for each expert, the others rows that are sorted by expert. All have large tiles.
 fn grouped_matmul(a: cpu_kernels::ops::grouped_matmul::GroupedMatmulArgs) -> [u32; 3] {
-    // Large tiles are those of fast products.
-    let fast = 1;
     match a.kind {
-        0 => grouped(LARGE, fast, a.outs, a.rows, a.experts),
-        1 => grouped(LARGE, fast, a.dim, a.rows, a.experts),
-        _ => each_expert(LARGE, fast, [a.outs, a.dim], a.experts),
+        0 => grouped(LARGE, true, a.outs, a.rows, a.experts),
+        1 => grouped(LARGE, true, a.dim, a.rows, a.experts),
+        _ => each_expert(LARGE, true, [a.outs, a.dim], a.experts),
     }
 }
 
@@ -270,14 +268,14 @@ ops! {
         flops |a| product(&[2, a.rows, a.outs, a.dim]), grad Append(experts::grouped_ternary_grad);
     GROUPED_TERNARY_BACKWARD_INPUT = grouped_ternary_backward_input(GroupedTernaryBackwardInputArgs)
         [dy: r F32, starts: r U32, codes: r U8, scales: r F32, dx: rw F32]
-        grid |a| grouped(SMALL, a.fast, a.dim, a.rows, a.experts), pass large |a| grouped(LARGE, a.fast, a.dim, a.rows, a.experts),
+        grid |a| grouped(SMALL, a.fast != 0, a.dim, a.rows, a.experts), pass large |a| grouped(LARGE, a.fast != 0, a.dim, a.rows, a.experts),
         pass finish |_| [0; 3], pass finish_large |_| [0; 3], scratch |_| 0,
         work |a| product(&[a.rows, a.outs, a.dim]),
         flops |a| product(&[2, a.rows, a.outs, a.dim]);
     GROUPED_TERNARY_BACKWARD_WEIGHT = grouped_ternary_backward_weight(GroupedTernaryBackwardWeightArgs)
         [dy: r F32, xq: r I8, step: r F32, starts: r U32, dw: rw F32]
-        grid |a| each_expert(SMALL, a.fast, [a.outs, a.dim], a.experts),
-        pass large |a| each_expert(LARGE, a.fast, [a.outs, a.dim], a.experts),
+        grid |a| each_expert(SMALL, a.fast != 0, [a.outs, a.dim], a.experts),
+        pass large |a| each_expert(LARGE, a.fast != 0, [a.outs, a.dim], a.experts),
         pass finish |_| [0; 3], pass finish_large |_| [0; 3], scratch |_| 0,
         work |a| product(&[a.rows, a.outs, a.dim]),
         flops |a| product(&[2, a.rows, a.outs, a.dim]);

@@ -27,14 +27,14 @@ pub(super) fn is_few(a: MatmulArgs) -> bool {
 }
 
 /// Workgroups that compute `cols` columns of `rows` rows sorted by expert in tiles of this side: as many as the experts' tiles can
-/// be. None when the other side suits: small tiles do not round, and large ones would be mostly empty.
-pub(super) fn grouped(side: u32, fast: u32, cols: u32, rows: u32, experts: u32) -> [u32; 3] {
-    if (side == LARGE) == (fast != 0) { [cols.div_ceil(side), rows.div_ceil(side) + experts, 1] } else { [0; 3] }
+/// be. None where tiles of the other side are wanted: fast products are `large`, since small tiles do not round.
+pub(super) fn grouped(side: u32, large: bool, cols: u32, rows: u32, experts: u32) -> [u32; 3] {
+    if (side == LARGE) == large { [cols.div_ceil(side), rows.div_ceil(side) + experts, 1] } else { [0; 3] }
 }
 
 /// The same for a matrix (rows, cols) of each expert.
-pub(super) fn each_expert(side: u32, fast: u32, [rows, cols]: [u32; 2], experts: u32) -> [u32; 3] {
-    if (side == LARGE) == (fast != 0) { [cols.div_ceil(side), rows.div_ceil(side), experts] } else { [0; 3] }
+pub(super) fn each_expert(side: u32, large: bool, [rows, cols]: [u32; 2], experts: u32) -> [u32; 3] {
+    if (side == LARGE) == large { [cols.div_ceil(side), rows.div_ceil(side), experts] } else { [0; 3] }
 }
 
 /// A batch of matrix products (m, k) x (k, n).
