@@ -1,7 +1,7 @@
 // Cross-entropy in nats, from what `cross_entropy_partial` found: losses[row + r] = log(sum(exp(logits[r]))) - chosen[r]; a
-// target that is no token, such as 0xffffffff, counts nothing. softmax[r] = (top, grad_scale / sum of exp(logit - top)),
-// from which `cross_entropy_gradient` has the softmax; the second is 0 where the row counts nothing. Targets are read, and
-// losses written, from element `row`. One thread for each row.
+// target that is no token, such as 0xffffffff, counts nothing. softmax[r] = (top, grad_scale / sum of exp(logit - top),
+// 0), from which `cross_entropy_gradient` has the softmax; the second is 0 where the row counts nothing, and the third is for
+// `softmax_mean`. Targets are read, and losses written, from element `row`. One thread for each row.
 
 //#import elements
 
@@ -12,7 +12,7 @@ struct Args { rows: u32, vocab: u32, blocks: u32, row: u32, grad_scale: f32 }
 @group(0) @binding(2) var<storage, read> partial: array<f32>; // (rows, blocks, 2)
 @group(0) @binding(3) var<storage, read> chosen: array<f32>; // (rows)
 @group(0) @binding(4) var<storage, read_write> losses: array<f32>; // (at least row + rows)
-@group(0) @binding(5) var<storage, read_write> softmax: array<f32>; // (rows, 2)
+@group(0) @binding(5) var<storage, read_write> softmax: array<f32>; // (rows, 3)
 
 fn element(r: u32) {
     if r >= args.rows {
@@ -35,6 +35,7 @@ fn element(r: u32) {
         factor = args.grad_scale / total;
     }
     losses[args.row + r] = loss;
-    softmax[2u * r] = top;
-    softmax[2u * r + 1u] = factor;
+    softmax[3u * r] = top;
+    softmax[3u * r + 1u] = factor;
+    softmax[3u * r + 2u] = 0.0;
 }

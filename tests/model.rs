@@ -13,7 +13,7 @@ use nanotern::model::{
     Context, DeltaNetOptions, Embeddings, Inputs, LoopOptions, MixerKind, Model, ModelConfig, MoeOptions, PRESETS,
     Preset, Quantize, Role, mixing_params,
 };
-use nanotern::ops::{COPY, IGNORE, Muon, Routing, StateForm, Targets, backward};
+use nanotern::ops::{COPY, IGNORE, Muon, Objective, Routing, StateForm, Targets, backward};
 use nanotern::rng::Rng;
 use nanotern::train::{Aux, Batch, OptimConfig, StepShape, TrainStep, Trainer};
 use std::ops::Range;
@@ -578,6 +578,35 @@ fn check_gradients(config: &ModelConfig, batch: Batch) {
     }
 }
 
+/// With a filter the gradient is that of the hardest half of each sequence alone, and the loss is that of all.
+#[test]
+fn the_easier_tokens_of_a_sequence_are_not_learnt() {
+    let (vocab, seq) = (70, 32);
+    for (name, backend) in backends() {
+        let filtered = StepShape { token_filter: 0.5, entropy_weight: 0.1, ..shape(2, seq) };
+        let mut easy = trainer(&small(), vocab, filtered, &backend);
+        let mut plain = trainer(&small(), vocab, StepShape { token_filter: 0.0, ..filtered }, &backend);
+        let mut batch = random_batch(filtered, vocab, 3);
+        let all = plain.evaluate([batch.clone()]).unwrap();
+        easy.submit(0, 0.0, [batch.clone()]).unwrap();
+        let loss = easy.stats(0..1).unwrap()[0].loss;
+        assert!((f64::from(loss) - all).abs() < 1e-5, "{name}: {loss} {all}");
+        let losses: Vec<f32> = plain.program.read(plain.step.targets.losses).unwrap();
+        for (targets, losses) in batch.targets.chunks_mut(seq).zip(losses.chunks(seq)) {
+            let mut sorted = losses.to_vec();
+            sorted.sort_by(f32::total_cmp);
+            targets.iter_mut().zip(losses).filter(|(_, loss)| **loss < sorted[seq / 2]).for_each(|(t, _)| *t = IGNORE);
+        }
+        assert_eq!(batch.targets.iter().filter(|t| **t == IGNORE).count(), seq);
+        plain.submit(0, 0.0, [batch]).unwrap();
+        for ((weight, have), (_, half)) in gradients(&mut easy).iter().zip(gradients(&mut plain)) {
+            let want: Vec<f64> = half.iter().map(|g| 2.0 * f64::from(*g)).collect();
+            let error = relative(have, &want);
+            assert!(error < 1e-5, "{name}, {weight}: {error:.1e}");
+        }
+    }
+}
+
 /// The losses of the rows of further head `k`, in the batch that was evaluated last.
 fn further_losses(trainer: &mut Trainer, k: usize) -> Vec<f64> {
     as_f64(&trainer.program.read(trainer.step.ahead[k].targets.losses).unwrap())
@@ -625,12 +654,13 @@ fn head(config: &ModelConfig, vocab: usize, chunk: usize) -> [Vec<f32>; 3] {
     let rows = 4 * config.seq_len;
     let [ids, positions, targets] = ["ids", "positions", "targets"].map(|n| g.persistent(n, &[rows], DType::U32));
     let targets = Targets { ids: targets, losses: g.persistent("losses", &[rows], DType::F32) };
+    let objective = Objective { scale: 1.0 / rows as f32, entropy: 0.1 };
     let (all, dx) = g.section("all", |g| {
         model.quantize(g);
         let inputs = Inputs { ids, positions, context: Context::Batch(4) };
         let embedded = model.embed(g, &inputs);
         let pass = model.forward(g, &inputs, embedded, false);
-        g.head_loss(&pass.head, targets, chunk, 1.0 / rows as f32).unwrap()
+        g.head_loss(&pass.head, targets, chunk, Some(objective)).unwrap()
     });
     let (_, weight) = model.params().filter(|(w, _)| w.role == Role::Table).last().unwrap();
     let dw = g.gradient(weight).unwrap();

@@ -88,7 +88,7 @@ fn few_rows_of_a_large_vocabulary_fill_a_gpu() {
     let (rows, cols) = (64, 50_257);
     let args = CrossEntropyPartialArgs { rows, cols, first: 0, row: 0, block: 0, blocks: 13 };
     assert!(workgroups(&CROSS_ENTROPY_PARTIAL, args.to_words()) >= Some(264));
-    let args = CrossEntropyGradientArgs { rows, cols, first: 0, row: 0, grad_scale: 1.0 };
+    let args = CrossEntropyGradientArgs { rows, cols, first: 0, row: 0, grad_scale: 1.0, entropy: 0.0 };
     assert!(workgroups(&CROSS_ENTROPY_GRADIENT, args.to_words()) >= Some(264));
     let args = EmbeddingBackwardArgs { rows: 8192, dim: 768, first: 0 };
     assert!(workgroups(&EMBEDDING_BACKWARD, args.to_words()) >= Some(264));

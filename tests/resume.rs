@@ -433,6 +433,8 @@ const KEYS: &[(&str, &str, Change)] = &[
     ("train.recompute", "true", Silent),
     ("train.precision", "fast", Said("train.precision = \"fast\" (was \"exact\")")),
     ("train.mtp_weight", "0.1", Said("train.mtp_weight = 0.1 (was 0.3)")),
+    ("train.entropy_weight", "0.1", Said("train.entropy_weight = 0.1 (was 0)")),
+    ("train.token_filter", "0.35", Said("train.token_filter = 0.35 (was 0)")),
     ("train.seed", "1", Refused),
     ("optim.muon_lr", "0.01", Said("the learning rate of Muon falls from 2.0e-2 to 1.0e-2 after step 3")),
     ("optim.muon_momentum", "0.5", Said("optim.muon_momentum = 0.5 (was 0.95)")),

@@ -135,6 +135,8 @@ const KEYS: &[(&str, &str, &str)] = &[
     ("train.recompute", "true", "--set model.layers=2"),
     ("train.precision", "fast", ""),
     ("train.mtp_weight", "0.5", "--set model.mtp=1"),
+    ("train.entropy_weight", "0.1", ""),
+    ("train.token_filter", "0.35", ""),
     ("train.seed", "1", ""),
     ("optim.muon_lr", "0.01", ""),
     ("optim.muon_momentum", "0.5", ""),

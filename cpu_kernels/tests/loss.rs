@@ -6,7 +6,9 @@ use common::*;
 use cpu_kernels::ops::cross_entropy::{CrossEntropyArgs, IGNORED};
 use cpu_kernels::ops::cross_entropy_gradient::CrossEntropyGradientArgs;
 use cpu_kernels::ops::cross_entropy_partial::CrossEntropyPartialArgs;
-use cpu_kernels::ops::{CROSS_ENTROPY, CROSS_ENTROPY_GRADIENT, CROSS_ENTROPY_PARTIAL};
+use cpu_kernels::ops::filter_targets::FilterTargetsArgs;
+use cpu_kernels::ops::softmax_mean::SoftmaxMeanArgs;
+use cpu_kernels::ops::{CROSS_ENTROPY, CROSS_ENTROPY_GRADIENT, CROSS_ENTROPY_PARTIAL, FILTER_TARGETS, SOFTMAX_MEAN};
 
 /// Columns of a block.
 const BLOCK: usize = 4096;
@@ -17,7 +19,13 @@ fn loss(logits: &[f64], target: u32) -> f64 {
 }
 
 /// All stages over parts of the tokens that end before each of `cuts` and the last: losses behind `row` of 7, and gradients.
-fn cross_entropy(targets: &Vec<u32>, logits: &[f32], row: usize, cuts: &[usize], grad_scale: f32) -> [Vec<f32>; 2] {
+fn cross_entropy(
+    targets: &Vec<u32>,
+    logits: &[f32],
+    row: usize,
+    cuts: &[usize],
+    [grad_scale, entropy]: [f32; 2],
+) -> [Vec<f32>; 2] {
     let rows = targets.len() - row;
     let vocab = logits.len() / rows;
     let starts = || [0].into_iter().chain(cuts.iter().copied());
@@ -39,14 +47,18 @@ fn cross_entropy(targets: &Vec<u32>, logits: &[f32], row: usize, cuts: &[usize],
     let [n, vocab, blocks, row] = [rows, vocab, blocks, row].map(|n| n as u32);
     let args = CrossEntropyArgs { rows: n, vocab, blocks, row, grad_scale };
     let before = vec![7.0f32; targets.len() + 1];
-    let bufs = [targets.into(), (&partial).into(), (&chosen).into(), (&before).into(), poison(2 * rows)];
+    let bufs = [targets.into(), (&partial).into(), (&chosen).into(), (&before).into(), poison(3 * rows)];
     let out = check(&CROSS_ENTROPY, args, &bufs);
-    let (losses, softmax) = (&out[3], &out[4]);
+    let (losses, mut softmax) = (&out[3], out[4].clone());
+    for part in parts.iter().filter(|_| entropy != 0.0) {
+        let args = SoftmaxMeanArgs { rows: n, cols: (part.1 - part.0) as u32, scale: 1.0 / grad_scale };
+        softmax = check(&SOFTMAX_MEAN, args, &[(&columns(*part)).into(), (&softmax).into()])[1].clone();
+    }
     let mut gradients = vec![Vec::new(); rows];
     for (start, end) in parts {
         let (cols, first) = ((end - start) as u32, start as u32);
-        let args = CrossEntropyGradientArgs { rows: n, cols, first, row, grad_scale };
-        let bufs = [targets.into(), softmax.into(), (&columns((start, end))).into()];
+        let args = CrossEntropyGradientArgs { rows: n, cols, first, row, grad_scale, entropy };
+        let bufs = [targets.into(), (&softmax).into(), (&columns((start, end))).into()];
         let found = check(&CROSS_ENTROPY_GRADIENT, args, &bufs)[2].clone();
         gradients.iter_mut().zip(found.chunks(end - start)).for_each(|(all, part)| all.extend(part));
     }
@@ -69,7 +81,7 @@ fn losses_and_gradients() {
         let targets: Vec<u32> =
             (0..rows + row).map(|r| if r == 4 { IGNORED } else { rng.next() % vocab as u32 }).collect();
         let logits: Vec<f32> = noise(1, rows * vocab).iter().map(|x| 6.0 * x).collect();
-        let [losses, gradients] = cross_entropy(&targets, &logits, row, &cuts, 0.25);
+        let [losses, gradients] = cross_entropy(&targets, &logits, row, &cuts, [0.25, 0.0]);
         assert_eq!((&losses[..row], losses[rows + row]), (&[7.0; 2][..], 7.0));
         for (r, logits) in logits.chunks(vocab).enumerate() {
             let (target, loss_r) = (targets[row + r], losses[row + r]);
@@ -92,10 +104,52 @@ fn losses_and_gradients() {
 fn large_logits() {
     let logits = vec![1e4f32, 0.0, -1e4, 1e4 - 1.0];
     for cuts in [vec![], vec![1], vec![2, 3]] {
-        let [losses, gradients] = cross_entropy(&vec![3], &logits, 0, &cuts, 1.0);
+        let [losses, gradients] = cross_entropy(&vec![3], &logits, 0, &cuts, [1.0, 0.0]);
         assert!((losses[0] - 1.313_261_7).abs() < 1e-3);
         assert_close(&gradients, &[0.731_058_578, 0.0, 0.0, -0.731_058_578], 1e-12);
     }
+}
+
+/// What `entropy` adds is the gradient of -entropy * (-sum of p ln p), by differences.
+#[test]
+fn the_gradient_of_the_entropy() {
+    let entropy =
+        |logits: &[f64]| -> f64 { (0..logits.len() as u32).map(|i| loss(logits, i) * (-loss(logits, i)).exp()).sum() };
+    for (rows, vocab, cuts) in [(1, 1, vec![]), (3, 33, vec![]), (2, 33, vec![1, 20]), (2, 5000, vec![4100])] {
+        let targets: Vec<u32> = (0..rows as u32).map(|r| if r == 2 { IGNORED } else { r }).collect();
+        let logits: Vec<f32> = noise(1, rows * vocab).iter().map(|x| 6.0 * x).collect();
+        let [losses, plain] = cross_entropy(&targets, &logits, 0, &cuts, [0.25, 0.0]);
+        let [same, gradients] = cross_entropy(&targets, &logits, 0, &cuts, [0.25, 0.3]);
+        assert_eq!(same, losses);
+        for (r, logits) in logits.chunks(vocab).enumerate() {
+            let mut logits = wide(logits);
+            for c in (0..vocab).step_by(vocab.div_ceil(40)) {
+                let own = logits[c];
+                let [above, below] = [1e-4, -1e-4].map(|h| {
+                    logits[c] = own + h;
+                    entropy(&logits)
+                });
+                logits[c] = own;
+                let want = if targets[r] == IGNORED { 0.0 } else { -0.25 * 0.3 * (above - below) / 2e-4 };
+                let have = f64::from(gradients[r * vocab + c]) - f64::from(plain[r * vocab + c]);
+                assert!((have - want).abs() < 2e-7, "row {r}, token {c} of {vocab}: {have} {want}");
+            }
+        }
+    }
+    // A token that is ruled out adds nothing.
+    let [_, gradients] = cross_entropy(&vec![1], &[f32::NEG_INFINITY, 0.0, 0.0], 0, &[], [1.0, 0.3]);
+    assert_close(&gradients, &[0.0, -0.5, 0.5], 1e-12);
+}
+
+#[test]
+fn the_hardest_targets_of_each_sequence_are_kept() {
+    let losses = vec![1.0f32, 3.0, 2.0, 3.0, 0.0, 0.0, 0.0, 7.0, 5.0, 5.0];
+    let targets: Vec<u32> = (10..20).collect();
+    let args = FilterTargetsArgs { rows: 10, seq: 4, keep: 2 };
+    let kept = &check(&FILTER_TARGETS, args, &[(&losses).into(), (&targets).into(), poison(10)])[2];
+    let kept: Vec<u32> = kept.iter().map(|x| x.to_bits()).collect();
+    let no = IGNORED;
+    assert_eq!(kept, [no, 11, no, 13, 14, no, no, 17, 18, 19]);
 }
 
 /// A block of tokens that are ruled out counts nothing, and what is no number is not hidden.
@@ -103,10 +157,10 @@ fn large_logits() {
 fn logits_that_are_not_finite() {
     let ruled_out = [vec![f32::NEG_INFINITY; 2], vec![0.0; 2]].concat();
     for cuts in [vec![], vec![2], vec![1]] {
-        let [losses, gradients] = cross_entropy(&vec![3], &ruled_out, 0, &cuts, 1.0);
+        let [losses, gradients] = cross_entropy(&vec![3], &ruled_out, 0, &cuts, [1.0, 0.0]);
         assert!((losses[0] - std::f32::consts::LN_2).abs() < 1e-6, "{losses:?}");
         assert_close(&gradients, &[0.0, 0.0, 0.5, -0.5], 1e-12);
-        let [losses, _] = cross_entropy(&vec![3], &[0.0, f32::NAN, 0.0, 0.0], 0, &cuts, 1.0);
+        let [losses, _] = cross_entropy(&vec![3], &[0.0, f32::NAN, 0.0, 0.0], 0, &cuts, [1.0, 0.0]);
         assert!(losses[0].is_nan());
     }
 }
@@ -115,7 +169,7 @@ fn logits_that_are_not_finite() {
 fn a_target_that_is_no_token_counts_nothing() {
     let mut logits = noise(1, 5);
     for cuts in [vec![], vec![3]] {
-        let [losses, gradients] = cross_entropy(&vec![5], &logits, 0, &cuts, 1.0);
+        let [losses, gradients] = cross_entropy(&vec![5], &logits, 0, &cuts, [1.0, 0.0]);
         assert_eq!((&gradients[..], losses[0]), (&[0.0; 5][..], 0.0));
         logits[1] = f32::NAN;
     }

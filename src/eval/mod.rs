@@ -58,7 +58,7 @@ pub fn perplexity(file: &ModelFile, backend: &Backend, tokens: &Tokens, bytes: O
         let inputs = Inputs { ids, positions, context: Context::Batch(BATCH) };
         let embedded = model.embed(g, &inputs);
         let forward = model.forward(g, &inputs, embedded, false);
-        g.head_loss(&forward.head, to, model.head_chunk(rows), 0.0);
+        g.head_loss(&forward.head, to, model.head_chunk(rows), None);
     });
     let mut program = backend.prepare(Arc::new(Plan::new(g)))?;
     load_weights(&mut program, &model, file)?;

@@ -3,15 +3,17 @@
 
 use super::bitlinear::{Int8Weight, QuantRows, TernaryWeight};
 use super::{
-    BLOCK, CROSS_ENTROPY, CROSS_ENTROPY_GRADIENT, CROSS_ENTROPY_PARTIAL, JOIN_COLUMNS, MATMUL, SUM,
-    TERNARY_MATMUL_BACKWARD_INPUT, TERNARY_MATMUL_BACKWARD_WEIGHT,
+    BLOCK, CROSS_ENTROPY, CROSS_ENTROPY_GRADIENT, CROSS_ENTROPY_PARTIAL, FILTER_TARGETS, JOIN_COLUMNS, MATMUL,
+    SOFTMAX_MEAN, SUM, TERNARY_MATMUL_BACKWARD_INPUT, TERNARY_MATMUL_BACKWARD_WEIGHT,
 };
 use crate::graph::{self, DType, Graph, TensorId};
 use cpu_kernels::ops::cross_entropy::CrossEntropyArgs;
 use cpu_kernels::ops::cross_entropy_gradient::CrossEntropyGradientArgs;
 use cpu_kernels::ops::cross_entropy_partial::CrossEntropyPartialArgs;
+use cpu_kernels::ops::filter_targets::FilterTargetsArgs;
 use cpu_kernels::ops::join_columns::JoinColumnsArgs;
 use cpu_kernels::ops::matmul::MatmulArgs;
+use cpu_kernels::ops::softmax_mean::SoftmaxMeanArgs;
 use cpu_kernels::ops::sum::SumArgs;
 use cpu_kernels::ops::ternary_matmul_backward_input::TernaryMatmulBackwardInputArgs;
 use cpu_kernels::ops::ternary_matmul_backward_weight::TernaryMatmulBackwardWeightArgs;
@@ -61,6 +63,16 @@ pub struct Targets {
     pub ids: TensorId,
     /// (rows) f32, written: the cross-entropy of each row in nats.
     pub losses: TensorId,
+}
+
+/// What training minimises: scale * (sum of cross-entropies - entropy * sum of entropies).
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Objective {
+    /// One over the number of losses, for their mean.
+    pub scale: f32,
+    /// How much the entropy of the predicted distribution counts (Pereyra et al. 2017, "Regularizing Neural Networks by
+    /// Penalizing Confident Output Distributions"). 0: not at all.
+    pub entropy: f32,
 }
 
 impl Head {
@@ -144,14 +156,21 @@ impl Graph {
         self.name(logits, "logits")
     }
 
-    /// Cross-entropy of every row, in chunks of `chunk` rows. If `grad_scale` is not 0, also the gradients of
-    /// grad_scale * (sum of losses): the weight's is added to the gradient of `latent`, the input's (rows, dim) is returned.
+    /// Cross-entropy of every row, in chunks of `chunk` rows. With an objective also its gradients: the weight's is added to the
+    /// gradient of `latent`, the input's (rows, dim) is returned.
     ///
     /// # Panics
     /// When gradients are requested and the head is int8, or its `latent` has no gradient.
-    pub fn head_loss(&mut self, head: &Head, to: Targets, chunk: usize, grad_scale: f32) -> Option<TensorId> {
+    pub fn head_loss(
+        &mut self,
+        head: &Head,
+        to: Targets,
+        chunk: usize,
+        objective: Option<Objective>,
+    ) -> Option<TensorId> {
         let (rows, dim) = self.matrix(head.input());
-        let gradients = (grad_scale != 0.0).then(|| {
+        let Objective { scale: grad_scale, entropy } = objective.unwrap_or_default();
+        let gradients = objective.map(|_| {
             let dw = head.latent().and_then(|w| self.gradient(w)).expect("the head's weight has a gradient");
             (self.temp("d.hidden", &[rows, dim], DType::F32), dw)
         });
@@ -160,9 +179,14 @@ impl Graph {
             let range = start..(start + chunk).min(rows);
             let (logits, softmax) = self.cross_entropy(head, to, range.clone(), &parts, grad_scale);
             let Some((dx, dw)) = gradients else { continue };
+            for (tokens, logits) in parts.iter().zip(&logits).filter(|_| entropy != 0.0) {
+                let [rows, cols] = [range.len(), tokens.len()].map(|n| n as u32);
+                let args = SoftmaxMeanArgs { rows, cols, scale: 1.0 / grad_scale };
+                self.push(&SOFTMAX_MEAN, args, &[*logits, softmax]);
+            }
             for (tokens, logits) in parts.iter().zip(logits) {
                 let [rows, cols, first, row] = [range.len(), tokens.len(), tokens.start, start].map(|n| n as u32);
-                let args = CrossEntropyGradientArgs { rows, cols, first, row, grad_scale };
+                let args = CrossEntropyGradientArgs { rows, cols, first, row, grad_scale, entropy };
                 self.push(&CROSS_ENTROPY_GRADIENT, args, &[to.ids, softmax, logits]);
                 let (part, dw) = (head.part(self, tokens.clone()), self.rows(dw, tokens.clone()));
                 let beta = if first == 0 { 0.0 } else { 1.0 };
@@ -170,6 +194,15 @@ impl Graph {
             }
         }
         gradients.map(|(dx, _)| dx)
+    }
+
+    /// The targets of the `keep` rows of each sequence of `seq` rows that have the largest losses; the others have none.
+    pub fn hardest(&mut self, of: Targets, seq: usize, keep: usize) -> TensorId {
+        let rows = self.tensor(of.ids).elements();
+        let kept = self.temp("kept", &[rows], DType::U32);
+        let [rows, seq, keep] = [rows, seq, keep].map(|n| n as u32);
+        self.push(&FILTER_TARGETS, FilterTargetsArgs { rows, seq, keep }, &[of.losses, of.ids, kept]);
+        kept
     }
 
     /// Cross-entropy of the rows `rows`. Returns the logits of each part of the tokens, and what the gradient of the
@@ -185,7 +218,7 @@ impl Graph {
         let (count, all) = (rows.len(), parts.iter().map(|tokens| tokens.len().div_ceil(BLOCK as usize)).sum());
         let partial = self.temp("softmax.partial", &[count, all, 2], DType::F32);
         let chosen = self.temp("chosen", &[count], DType::F32);
-        let softmax = self.temp("softmax", &[count, 2], DType::F32);
+        let softmax = self.temp("softmax", &[count, 3], DType::F32);
         let [n, row, blocks, vocab] = [count, rows.start, all, head.vocab(self)].map(|n| n as u32);
         let (mut logits, mut block) = (Vec::with_capacity(parts.len()), 0);
         for tokens in parts {

@@ -35,7 +35,7 @@ pub use cache::{KvCache, PAGE, Places};
 pub use cpu_kernels::ops::sample::NO_TOKEN;
 pub use delta::{DeltaRows, DeltaSizes, DeltaState, MAX_DELTA_SIZE};
 pub use experts::Routing;
-pub use loss::{Head, IGNORE, Targets};
+pub use loss::{Head, IGNORE, Objective, Targets};
 pub(crate) use optimizer::STATS_RING;
 pub use optimizer::{AdamW, Lion, Moment, Muon, MuonMatrix, StateForm, StepControl};
 pub use sampling::{SampleRow, SamplingState};
@@ -435,6 +435,10 @@ ops! {
     CROSS_ENTROPY_GRADIENT = cross_entropy_gradient(CrossEntropyGradientArgs)
         [targets: r U32, softmax: r F32, logits: rw F32]
         grid |a| groups(a.rows * a.cols.div_ceil(BLOCK)), work |a| product(&[a.rows, a.cols, 12]);
+    SOFTMAX_MEAN = softmax_mean(SoftmaxMeanArgs) [logits: r F32, softmax: rw F32]
+        grid |a| groups(a.rows), work |a| product(&[a.rows, a.cols, 12]);
+    FILTER_TARGETS = filter_targets(FilterTargetsArgs) [losses: r F32, targets: r U32, kept: w U32]
+        grid |a| elements(a.rows), work |a| product(&[a.rows, a.seq]);
     JOIN_COLUMNS = join_columns(JoinColumnsArgs) [x: r F32, y: rw F32]
         grid |a| elements(a.rows * a.cols), work |a| product(&[a.rows, a.cols]);
     SUM = sum(SumArgs) [x: r F32, y: rw F32]

@@ -56,6 +56,10 @@ pub struct TrainConfig {
     /// How much the losses of all further heads count together, beside that of the head, whose weight is 1. How many there are
     /// is `model.mtp`.
     pub mtp_weight: f32,
+    /// How much the entropy of what the head predicts counts: the loss is less by so many times its mean, in nats. 0: not at all.
+    pub entropy_weight: f32,
+    /// The share of each sequence's tokens, those with the smallest losses, that the head does not learn. 0: it learns all.
+    pub token_filter: f32,
     /// Seed of the initial weights and of the order of the data.
     pub seed: u64,
 }
@@ -74,6 +78,8 @@ impl Default for TrainConfig {
             recompute: false,
             precision: Precision::Exact,
             mtp_weight: 0.3,
+            entropy_weight: 0.0,
+            token_filter: 0.0,
             seed: 0,
         }
     }
@@ -243,6 +249,12 @@ impl Config {
         }
         if !(t.mtp_weight > 0.0 && t.mtp_weight <= 10.0) {
             return fail(format!("[train] mtp_weight = {}: above 0, up to 10 is possible", t.mtp_weight));
+        }
+        if !(0.0..=10.0).contains(&t.entropy_weight) {
+            return fail(format!("[train] entropy_weight = {}: between 0 and 10 is possible", t.entropy_weight));
+        }
+        if !(0.0..1.0).contains(&t.token_filter) {
+            return fail(format!("[train] token_filter = {}: from 0 to below 1 is possible", t.token_filter));
         }
         #[cfg(feature = "native")] // the data of a browser are text
         if let Some(size) = self.data.vocab_size.filter(|size| !(1..=MAX_VOCAB).contains(size)) {

@@ -40,6 +40,7 @@ const CLASSES: &[(Class, &[&str])] = &[
     ]),
     (Class::Schedule, &[
         "train.batch_size", "train.grad_accum", "train.total_steps", "train.precision", "train.mtp_weight",
+        "train.entropy_weight", "train.token_filter",
         "optim.muon_lr", "optim.muon_momentum", "optim.muon_steps", "optim.aux_lr", "optim.weight_decay", "optim.clip",
         "optim.outlier_factor", "optim.warmup_steps", "optim.decay_fraction", "model.moe.bias_rate", "model.moe.balance_loss",
     ]),

@@ -3,7 +3,7 @@
 use super::config::{Aux, Config, OptimConfig, TrainConfig};
 use crate::graph::{DType, Graph, Plan, Precision, Section, TensorId};
 use crate::model::{Context, ExtraLoss, Forward, Inputs, Model, ModelConfig, Role, Stack, Weight};
-use crate::ops::{self, AdamW, Head, Lion, Moment, Muon, MuonMatrix, StepControl, Targets};
+use crate::ops::{self, AdamW, Head, Lion, Moment, Muon, MuonMatrix, Objective, StepControl, Targets};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -22,13 +22,18 @@ pub struct StepShape {
     pub precision: Precision,
     /// How much the losses of all further heads count together, beside that of the head.
     pub mtp_weight: f32,
+    /// How much the entropy of what the head predicts counts.
+    pub entropy_weight: f32,
+    /// The share of a sequence's tokens, those with the smallest losses, that the head does not learn.
+    pub token_filter: f32,
 }
 
 impl Default for StepShape {
     /// One token.
     fn default() -> Self {
-        let mtp_weight = TrainConfig::default().mtp_weight;
-        StepShape { batch: 1, seq: 1, accum: 1, recompute: false, precision: Precision::Exact, mtp_weight }
+        let TrainConfig { mtp_weight, entropy_weight, token_filter, .. } = TrainConfig::default();
+        let (precision, recompute) = (Precision::Exact, false);
+        StepShape { batch: 1, seq: 1, accum: 1, recompute, precision, mtp_weight, entropy_weight, token_filter }
     }
 }
 
@@ -43,12 +48,20 @@ impl StepShape {
             recompute: train.recompute,
             precision: train.precision,
             mtp_weight: train.mtp_weight,
+            entropy_weight: train.entropy_weight,
+            token_filter: train.token_filter,
         }
     }
 
     /// Tokens in a micro-batch.
     pub fn rows(&self) -> usize {
         self.batch * self.seq
+    }
+
+    /// Tokens of a sequence that the head learns, at least one.
+    pub fn learnt(&self) -> usize {
+        let filtered = (self.seq as f64 * f64::from(self.token_filter)) as usize;
+        self.seq - filtered.min(self.seq - 1)
     }
 
     /// Tokens in a step.
@@ -163,11 +176,12 @@ impl TrainStep {
                 let load = experts.as_ref().and_then(|experts| g.alike(of.bias, experts.load));
                 g.tally(of.starts, load.expect("a load has the views of the biases"));
             }
-            let dx = g.head_loss(&head, targets, chunk, scale).expect("a gradient was asked for");
+            let dx = main_loss(g, &head, targets, &shape, chunk);
             g.sum(targets.losses, scale, 1.0, loss);
             let mut seeds = vec![(head.input(), dx)];
             for ((head, _), ahead) in further.iter().zip(&ahead) {
-                let dx = g.head_loss(head, ahead.targets, chunk, mtp_scale).expect("the weight is not 0");
+                let objective = Objective { scale: mtp_scale, entropy: 0.0 };
+                let dx = g.head_loss(head, ahead.targets, chunk, Some(objective)).expect("a gradient was asked for");
                 seeds.push((head.input(), dx));
             }
             for ExtraLoss { value, weight } in extras.losses {
@@ -198,10 +212,10 @@ impl TrainStep {
         let (eval, ()) = g.section("eval", |g| {
             let embedded = model.embed(g, &inputs);
             let Forward { head, state, .. } = model.forward(g, &inputs, embedded, false);
-            g.head_loss(&head, targets, chunk, 0.0);
+            g.head_loss(&head, targets, chunk, None);
             let further = further_heads(g, &model, &inputs, &ahead, state, false);
             for ((head, _), ahead) in further.iter().zip(&ahead) {
-                g.head_loss(head, ahead.targets, chunk, 0.0);
+                g.head_loss(head, ahead.targets, chunk, None);
             }
         });
         let model_flops = graph.flops(micro.nodes()) * shape.accum as u64;
@@ -226,6 +240,24 @@ impl TrainStep {
             model_flops,
         }
     }
+}
+
+/// Appends the losses of the head and the gradient of its objective. Returns that of its input (rows, dim).
+///
+/// With a filter only the hardest tokens of a sequence are learnt (Chi et al. 2025, "Enhancing Token Filtering Efficiency in Large
+/// Language Model Training with Collider"). Which these are is known when all losses are, so the head runs once more.
+fn main_loss(g: &mut Graph, head: &Head, targets: Targets, shape: &StepShape, chunk: usize) -> TensorId {
+    let objective = |rows: usize| Some(Objective { scale: 1.0 / rows as f32, entropy: shape.entropy_weight });
+    let learnt = shape.learnt();
+    let dx = if learnt == shape.seq {
+        g.head_loss(head, targets, chunk, objective(shape.tokens()))
+    } else {
+        g.head_loss(head, targets, chunk, None);
+        let ids = g.hardest(targets, shape.seq, learnt);
+        let losses = g.temp("kept.losses", &[shape.rows()], DType::F32);
+        g.head_loss(head, Targets { ids, losses }, chunk, objective(shape.batch * learnt * shape.accum))
+    };
+    dx.expect("a gradient was asked for")
 }
 
 /// Appends the further heads, from the state (rows, dim) behind the last layer. Returns each, with the embedding (rows, dim)

@@ -28,6 +28,7 @@ pub mod embedding_f16;
 pub mod embedding_int8;
 mod experts;
 pub mod fill;
+pub mod filter_targets;
 pub mod finite_bf16;
 pub mod gather_rows;
 pub mod grouped_matmul;
@@ -81,6 +82,7 @@ pub mod round_f16;
 pub mod sample;
 pub mod short_conv;
 pub mod short_conv_backward;
+pub mod softmax_mean;
 mod state;
 mod streams;
 pub mod sum;
@@ -133,6 +135,7 @@ kernels! {
     EMBEDDING_F16 = embedding_f16,
     EMBEDDING_INT8 = embedding_int8,
     FILL = fill,
+    FILTER_TARGETS = filter_targets,
     FINITE_BF16 = finite_bf16,
     GATHER_ROWS = gather_rows,
     GROUPED_MATMUL = grouped_matmul,
@@ -186,6 +189,7 @@ kernels! {
     SAMPLE = sample,
     SHORT_CONV = short_conv,
     SHORT_CONV_BACKWARD = short_conv_backward,
+    SOFTMAX_MEAN = softmax_mean,
     SUM = sum,
     SUM_ROWS = sum_rows,
     SUM_SQUARES = sum_squares,

@@ -27,19 +27,31 @@ pub fn losses() -> Vec<Case> {
         let args = cross_entropy::CrossEntropyArgs { rows, vocab: first + cols, blocks: mine, row, grad_scale };
         let data = |r: &mut Rng| {
             let partial = uniform(r, 2 * rows * mine, 1.0, 9.0);
-            vec![targets(r), partial, normal(r, rows, 3.0), out(row + rows + 1), out(2 * rows)]
+            vec![targets(r), partial, normal(r, rows, 3.0), out(row + rows + 1), out(3 * rows)]
         };
         cases.push(case(&ops::CROSS_ENTROPY, args, data));
-        let args = cross_entropy_gradient::CrossEntropyGradientArgs { rows, cols, first, row, grad_scale };
-        let data = |r: &mut Rng| {
-            let mut softmax = values(r, 2 * rows, 2.0);
-            softmax[rows as usize / 2 * 2 + 1] = 0.0;
-            vec![targets(r), Data::F32(softmax), normal(r, rows * cols, 3.0)]
+        let softmax = |r: &mut Rng| {
+            let mut softmax = values(r, 3 * rows, 2.0);
+            softmax[rows as usize / 2 * 3 + 1] = 0.0;
+            Data::F32(softmax)
         };
-        cases.push(case(&ops::CROSS_ENTROPY_GRADIENT, args, data));
+        for entropy in [0.0, 0.1] {
+            let args = cross_entropy_gradient::CrossEntropyGradientArgs { rows, cols, first, row, grad_scale, entropy };
+            let data = |r: &mut Rng| vec![targets(r), softmax(r), normal(r, rows * cols, 3.0)];
+            cases.push(case(&ops::CROSS_ENTROPY_GRADIENT, args, data));
+        }
+        let args = softmax_mean::SoftmaxMeanArgs { rows, cols, scale: 0.3 };
+        cases.push(case(&ops::SOFTMAX_MEAN, args, |r| vec![normal(r, rows * cols, 3.0), softmax(r)]));
         let args = join_columns::JoinColumnsArgs { rows, cols, first, stride: first + cols + 1 };
         let data = |r: &mut Rng| vec![normal(r, rows * cols, 1.0), out(rows * (first + cols + 1))];
         cases.push(exact(case(&ops::JOIN_COLUMNS, args, data)));
+    }
+    for (rows, seq, keep) in [(1, 1, 1), (12, 4, 3), (70, 35, 20), (70, 64, 1)] {
+        let args = filter_targets::FilterTargetsArgs { rows, seq, keep };
+        // Some losses are equal.
+        let losses = |r: &mut Rng| Data::F32(values(r, rows, 2.0).iter().map(|x| x.round()).collect());
+        let data = |r: &mut Rng| vec![losses(r), Data::U32(below(r, rows, 100)), out(rows)];
+        cases.push(exact(case(&ops::FILTER_TARGETS, args, data)));
     }
     for (n, beta) in [(1, 0.0), (63, 1.0), (2000, 0.0), (10_000, 0.5)] {
         let args = sum::SumArgs { n, scale: 0.3, beta };
