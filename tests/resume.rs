@@ -370,6 +370,14 @@ fn a_fork_is_a_new_run_from_the_same_weights() {
     run.kill();
     let ended = p.nanotern(&resume("new", "--total-steps 2"));
     assert!(ended.stderr.contains("resumed from new/step_0 (step 0)"), "{}", ended.stderr);
+    // Its matrices may become their polar factors.
+    let ended = p.nanotern("train --backend cpu --fork fire --fire --total-steps 1");
+    assert!(ended.stderr.contains("replaced by its polar factor"), "{}", ended.stderr);
+    let [old, new] = ["new/final", "fire/step_0"].map(|dir| checkpoint::load(&p.path(dir)).unwrap().model);
+    for (old, new) in old.iter().zip(&new) {
+        let matrix = old.name.starts_with("layers.") && old.shape.len() == 2;
+        assert_eq!(old.data != new.data, matrix, "{}", old.name);
+    }
     // Other tensors of the same shapes are another tokenizer's.
     let ended =
         p.nanotern("train --backend cpu --resume runs/old --fork bpe --tokenizer bpe --vocab-size 262 --total-steps 1");

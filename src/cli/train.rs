@@ -69,6 +69,9 @@ pub struct TrainArgs {
     /// Start a new run in DIR from the weights of a run (that of --resume, or the newest), at step 0 and with a fresh optimizer.
     #[arg(long, value_name = "DIR")]
     fork: Option<PathBuf>,
+    /// With --fork: replace each matrix by the nearest one with equal singular values, to learn other data well (FIRE).
+    #[arg(long, requires = "fork")]
+    fire: bool,
     /// Seed of the initial weights and of the order of the data.
     #[arg(long, env = "NANOTERN_SEED")]
     seed: Option<i64>,
@@ -151,7 +154,7 @@ pub fn run(args: &TrainArgs) -> Result<ExitCode> {
         return Err(Error::usage(format!("--resume: {} is not a run: it has no config.toml", dir.display())));
     }
     let start = match (&source, &args.fork, &args.checkpoint_dir) {
-        (Some(from), Some(to), _) => Start::Fork { from, to },
+        (Some(from), Some(to), _) => Start::Fork { from, to, fire: args.fire },
         (Some(dir), None, _) => Start::Resume(dir),
         (None, _, Some(dir)) => Start::New(dir),
         (None, _, None) => Start::Within(Path::new("runs")),

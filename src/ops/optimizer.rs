@@ -196,7 +196,7 @@ impl Run {
 /// lets an op bind.
 const MUON_BATCH: usize = 128 << 20;
 
-/// Coefficients of the quintic Newton-Schulz iteration.
+/// Muon's coefficients of the quintic Newton-Schulz iteration: singular values come near 1 soon, and no nearer.
 const NEWTON_SCHULZ: [f32; 3] = [3.4445, -4.7750, 2.0315];
 
 impl Graph {
@@ -435,7 +435,7 @@ impl Graph {
         for (bound, args) in &runs {
             self.muon_momentum(c, bound, *args, x);
         }
-        let x = self.newton_schulz(x, o.steps);
+        let x = self.newton_schulz(x, NEWTON_SCHULZ, o.steps);
         for (bound, args) in &runs {
             let MuonMomentumArgs { rows, cols, batch, start, stride, offset, transposed, .. } = *args;
             let shape = (rows as f32 / cols as f32).max(1.0).sqrt();
@@ -462,11 +462,12 @@ impl Graph {
         }
     }
 
-    /// Orthogonalises each matrix of x (batch, short, long) approximately -> like x. Normalises x in place.
+    /// Orthogonalises each matrix of x (batch, short, long) -> like x, by so many steps of the quintic Newton-Schulz iteration with
+    /// these coefficients. Normalises x in place.
     ///
     /// # Panics
     /// When x does not have three dimensions.
-    pub(crate) fn newton_schulz(&mut self, mut x: TensorId, steps: usize) -> TensorId {
+    pub(crate) fn newton_schulz(&mut self, mut x: TensorId, [a, b, c]: [f32; 3], steps: usize) -> TensorId {
         let [batch, short, long] = self.shape(x)[..] else { panic!("newton_schulz takes a batch of matrices") };
         let (n, batch) = ((short * long) as u32, batch as u32);
         let partial = self.temp("muon.partial", &[(batch * n.div_ceil(BLOCK)) as usize], DType::F32);
@@ -474,7 +475,6 @@ impl Graph {
             SumSquaresArgs { n, rows: batch, start: 0, stride: n, offset: 0, step: n.div_ceil(BLOCK), scale: 1.0 };
         self.push(&SUM_SQUARES, args, &[x, partial]);
         self.push(&MUON_NORMALIZE, MuonNormalizeArgs { n, batch }, &[partial, x]);
-        let [a, b, c] = NEWTON_SCHULZ;
         for _ in 0..steps {
             let gram = self.gram(x);
             let poly = self.matmul_add(c, gram, gram, b, gram);

@@ -27,6 +27,8 @@ pub enum Start<'a> {
         from: &'a Path,
         /// The folder of the new run.
         to: &'a Path,
+        /// Whether each matrix is replaced by its polar factor.
+        fire: bool,
     },
 }
 
@@ -41,7 +43,7 @@ impl Start<'_> {
         match self {
             Start::Within(_) => {}
             Start::New(dir) | Start::Resume(dir) => check_names(dir)?,
-            Start::Fork { from, to } => check_names(from).and_then(|()| check_names(to))?,
+            Start::Fork { from, to, .. } => check_names(from).and_then(|()| check_names(to))?,
         }
         match self {
             Start::Within(_) => Ok(()),

@@ -5,6 +5,8 @@
 mod bar;
 mod config;
 #[cfg(feature = "native")]
+mod fire;
+#[cfg(feature = "native")]
 mod folder;
 #[cfg(feature = "native")]
 mod log;

@@ -1,6 +1,7 @@
 //! A training run: data, steps, evaluations, checkpoints and logs. A run stops at a signal and can be resumed there.
 
 use super::config::Config;
+use super::fire;
 use super::folder::{Folder, Start, write_config};
 use super::metrics::{EvalRecord, MetricsWriter, StepRecord, last_step, read_losses};
 use super::peak::utilisation;
@@ -164,7 +165,13 @@ impl Run {
         session.trainer.program.stop_if(Signals::arrived);
         let mut state = State::default();
         match &saved {
-            Some((saved, _)) if forked => session.trainer.load_model(&saved.model)?,
+            Some((saved, _)) if forked => {
+                session.trainer.load_model(&saved.model)?;
+                if let Start::Fork { fire: true, .. } = start {
+                    fire::reinitialise(&mut session.trainer, backend)?;
+                    said.push("each matrix is replaced by its polar factor (FIRE)".into());
+                }
+            }
             Some((saved, _)) => state = restore(&mut session, saved)?,
             None => {}
         }
