@@ -373,7 +373,7 @@ fn a_fork_is_a_new_run_from_the_same_weights() {
     // Its matrices may become their polar factors.
     let ended = p.nanotern("train --backend cpu --fork fire --fire --total-steps 1");
     assert!(ended.stderr.contains("replaced by its polar factor"), "{}", ended.stderr);
-    let [old, new] = ["new/final", "fire/step_0"].map(|dir| checkpoint::load(&p.path(dir)).unwrap().model);
+    let [old, new] = ["runs/old/final", "fire/step_0"].map(|dir| checkpoint::load(&p.path(dir)).unwrap().model);
     for (old, new) in old.iter().zip(&new) {
         let matrix = old.name.starts_with("layers.") && old.shape.len() == 2;
         assert_eq!(old.data != new.data, matrix, "{}", old.name);

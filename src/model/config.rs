@@ -267,9 +267,10 @@ impl Preset {
 
 impl ModelConfig {
     /// Models of a few kilobytes that together run every op of training, for self-tests.
-    pub fn self_tests() -> [Self; 2] {
+    pub fn self_tests() -> [Self; 3] {
         let moe = MoeOptions { experts: 5, width: 64, shared: 32, balance_loss: 0.1, ..MoeOptions::default() };
-        [Self::self_test(), ModelConfig { moe: Some(moe), ..Self::self_test() }]
+        let ahead = ModelConfig { mhc_streams: 1, mtp: 2, ..Self::self_test() };
+        [Self::self_test(), ModelConfig { moe: Some(moe), ..Self::self_test() }, ahead]
     }
 
     /// One of them, without experts.

@@ -5,8 +5,8 @@ use crate::Result;
 use crate::backend::{Backend, Cpu, Difference, Level, lockstep, parity_limit};
 use crate::model::{ModelConfig, Role};
 
-/// Runs every op of a training step of small models with two residual streams, without experts and with some, on `backend` and on
-/// the scalar reference, with the same inputs; returns the outputs that differ.
+/// Runs every op of a training step of small models, with two residual streams, experts and further heads, on `backend` and on the
+/// scalar reference, with the same inputs; returns the outputs that differ.
 pub async fn self_test(backend: &Backend) -> Result<Vec<Difference>> {
     let mut differences = Vec::new();
     for config in ModelConfig::self_tests() {
@@ -16,7 +16,8 @@ pub async fn self_test(backend: &Backend) -> Result<Vec<Difference>> {
 }
 
 async fn step(config: &ModelConfig, backend: &Backend) -> Result<Vec<Difference>> {
-    let shape = StepShape { batch: 2, seq: config.seq_len, ..StepShape::default() };
+    let (entropy_weight, token_filter) = (0.1, 0.3);
+    let shape = StepShape { batch: 2, seq: config.seq_len, entropy_weight, token_filter, ..StepShape::default() };
     let build = || TrainStep::build(config, 50, shape, &OptimConfig::default());
     let scalar = Backend::Cpu(Cpu::new(Level::Scalar, Some(1))?);
     let mut reference = Trainer::new(build(), &scalar)?;

@@ -9,11 +9,13 @@ mod files;
 mod lost;
 mod sampling;
 
+use common::cli::Project;
 use common::server::{Answer, Server, endless, post, request};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 #[test]
@@ -318,4 +320,21 @@ fn the_openai_client_agrees() {
     let output = std::process::Command::new(python).args([script, &url, "small"]).output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(text.contains("the openai client agrees"), "{text}{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn drafts_are_counted() {
+    let project = Rc::new(Project::new());
+    project.train("runs/small", "--total-steps 12 --set model.mtp=1");
+    let request = json!({"temperature": 0, "max_tokens": 30, "logit_bias": endless()});
+    let server = Server::of(&project, "--speculate");
+    let answer = server.chat(request.clone());
+    let (fed, taken) = (server.metric("nanotern_drafts_total"), server.metric("nanotern_drafts_taken_total"));
+    assert!(fed >= 1.0 && taken <= fed, "{taken} of {fed}");
+    let tokens = answer.json()["usage"]["completion_tokens"].as_f64().unwrap();
+    // Each step but the first feeds one, and draws a token more where it was right; the last token needs none.
+    assert!((tokens - 1.0..=tokens).contains(&(1.0 + fed + taken)), "{taken} of {fed} for {tokens} tokens");
+    let plain = Server::of(&project, "");
+    assert_eq!(plain.chat(request).content(), answer.content());
+    assert_eq!(plain.metric("nanotern_drafts_total"), 0.0);
 }
