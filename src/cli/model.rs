@@ -28,6 +28,10 @@ pub struct ModelArgs {
     /// same.
     #[arg(long)]
     speculate: bool,
+    /// Do not round the inputs of ternary layers to 8 bits: for models that were trained so, such as TriLM. Their weights then take 16
+    /// bits.
+    #[arg(long)]
+    keep_inputs: bool,
     /// If the newest checkpoint of the run cannot be read, use an older one.
     #[arg(long)]
     allow_older: bool,
@@ -94,6 +98,9 @@ impl ModelArgs {
         }
         if let Some(passes) = self.passes {
             file.config.set_passes(passes)?;
+        }
+        if self.keep_inputs {
+            file.keep_inputs()?;
         }
         if !self.speculate {
             file.remove_further_heads();
