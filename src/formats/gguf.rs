@@ -4,7 +4,7 @@
 //! The container knows keys and tensors. What they mean for a model is the business of `arch`.
 
 pub(super) mod encodings;
-mod foreign_text;
+pub(super) mod foreign_text;
 pub(super) mod keys;
 mod q8_0;
 mod read;
@@ -17,6 +17,8 @@ pub(super) use read::short;
 pub use read::{Array, Gguf, TensorInfo, Value};
 pub use stream::Stream;
 pub(super) use tokens::STOP;
+#[cfg(feature = "native")]
+pub(super) use tokens::implied_start;
 pub use write::{Layout, file_bytes};
 
 use super::{ModelFile, Tensor, TensorData, TextConfig, arch, mhc};

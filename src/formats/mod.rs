@@ -10,6 +10,8 @@ mod arch;
 mod checkpoint;
 mod cursor;
 pub mod gguf;
+#[cfg(feature = "native")]
+pub mod hf;
 mod latent;
 pub mod mhc;
 
@@ -151,6 +153,24 @@ impl Ternary {
         let mut scales = vec![0.0; outs * (dim / group)];
         quantize::ternary(Level::detect(), latent, dim, group, &mut codes, &mut scales);
         Ternary { codes, scales, outs, dim, group }
+    }
+
+    /// A matrix (outs, dim) with one scale. `code` gives the code of a row and a column: 0, 1 or 2.
+    pub(crate) fn from_codes(
+        (outs, dim): (usize, usize),
+        group: usize,
+        scale: f32,
+        code: impl Fn(usize, usize) -> u8,
+    ) -> Ternary {
+        // Rows are padded with zeros.
+        let mut codes = vec![0b01_01_01_01; outs * packed_row_bytes(dim)];
+        for (row, packed) in codes.chunks_exact_mut(packed_row_bytes(dim)).enumerate() {
+            for col in 0..dim {
+                let (byte, shift) = (&mut packed[col / 128 * 32 + col % 32], col % 128 / 32 * 2);
+                *byte = *byte & !(3 << shift) | code(row, col) << shift;
+            }
+        }
+        Ternary { codes, scales: vec![scale], outs, dim, group }
     }
 
     /// A weight: -1, 0 or 1.
@@ -398,11 +418,14 @@ impl ModelFile {
 
 #[cfg(feature = "native")]
 impl ModelFile {
-    /// Opens a GGUF file, a checkpoint, or the newest checkpoint of a run.
+    /// Opens a GGUF file, a folder as Hugging Face has them, a checkpoint, or the newest checkpoint of a run.
     ///
     /// # Errors
     /// [`Error::Io`] or [`Error::Invalid`] names the file and what is wrong with it.
     pub fn open(path: &Path) -> Result<ModelFile> {
+        if hf::is_folder(path) {
+            return hf::open(path);
+        }
         if path.is_dir() {
             return Ok(ModelFile::from_checkpoint(path, false)?.0);
         }

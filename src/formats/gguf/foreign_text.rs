@@ -43,22 +43,34 @@ pub(super) fn begins_with_bos(pre: &str) -> bool {
 }
 
 /// Pieces of a SentencePiece vocabulary with their scores (Kudo and Richardson 2018).
-pub(super) struct Pieces<'a> {
-    pub(super) tokens: &'a [&'a str],
-    pub(super) scores: &'a [f32],
-    /// Whether each is a piece of text, and not a control token, a byte or unused.
-    pub(super) is_text: &'a dyn Fn(usize) -> bool,
-    /// (id, content, is a control token)
-    pub(super) added: &'a [(usize, &'a str, bool)],
-    pub(super) unknown: Option<usize>,
+pub(in crate::formats) struct Pieces<'a> {
+    pub tokens: &'a [&'a str],
+    pub scores: &'a [f32],
+    /// The [`Kind`] of each.
+    pub kind: &'a dyn Fn(usize) -> u64,
+    /// The piece for what no other spells, where it is not the one of that kind.
+    pub unknown: Option<usize>,
     /// Whether a text begins with a blank.
-    pub(super) prefix: bool,
+    pub prefix: bool,
+}
+
+/// Kinds of token, numbered as in SentencePiece and GGUF.
+#[derive(Clone, Copy)]
+pub(super) enum Kind {
+    Normal = 1,
+    Unknown = 2,
+    Control = 3,
+    UserDefined = 4,
+    Unused = 5,
 }
 
 impl Pieces<'_> {
     /// A BPE that joins the pair whose joined piece has the highest score. The error says what is wrong.
-    pub(super) fn to_json(&self, vocab: Map<String, Json>) -> Result<String, String> {
+    pub fn to_json(&self) -> Result<String, String> {
         let merges = self.merges()?;
+        let used = || (0..self.tokens.len()).filter(|id| !self.is(*id, Kind::Unused));
+        let vocab: Map<String, Json> = used().map(|id| (self.tokens[id].to_string(), id.into())).collect();
+        let unknown = self.unknown.or_else(|| used().find(|id| self.is(*id, Kind::Unknown)));
         let blank = "\u{2581}";
         let replace = |from: &str, to: &str| json!({"type": "Replace", "pattern": {"String": from}, "content": to});
         let [mut before, mut after] = [vec![replace(" ", blank)], vec![replace(blank, " ")]];
@@ -67,22 +79,26 @@ impl Pieces<'_> {
             before.insert(0, json!({"type": "Prepend", "prepend": blank}));
             after.push(json!({"type": "Strip", "content": " ", "start": 1, "stop": 0}));
         }
-        let added = self.added.iter().map(|(id, content, special)| {
-            json!({"id": id, "content": content, "single_word": false, "lstrip": false, "rstrip": false,
-                "normalized": false, "special": special})
+        let added = used().filter(|id| self.is(*id, Kind::Control) || self.is(*id, Kind::UserDefined)).map(|id| {
+            json!({"id": id, "content": self.tokens[id], "single_word": false, "lstrip": false, "rstrip": false,
+                "normalized": false, "special": self.is(id, Kind::Control)})
         });
         Ok(json!({"version": "1.0", "truncation": null, "padding": null, "added_tokens": added.collect::<Vec<_>>(),
             "normalizer": {"type": "Sequence", "normalizers": before}, "pre_tokenizer": null, "post_processor": null,
             "decoder": {"type": "Sequence", "decoders": after},
-            "model": {"type": "BPE", "dropout": null, "unk_token": self.unknown.map(|id| self.tokens[id]),
+            "model": {"type": "BPE", "dropout": null, "unk_token": unknown.map(|id| self.tokens[id]),
                 "continuing_subword_prefix": null, "end_of_word_suffix": null, "fuse_unk": true, "byte_fallback": true,
                 "ignore_merges": false, "vocab": vocab, "merges": merges}})
         .to_string())
     }
 
+    fn is(&self, id: usize, kind: Kind) -> bool {
+        (self.kind)(id) == kind as u64
+    }
+
     /// Every pair of pieces that makes a piece, the highest score first.
     fn merges(&self) -> Result<Vec<[&str; 2]>, String> {
-        let texts = || (0..self.tokens.len()).filter(|id| (self.is_text)(*id));
+        let texts = || (0..self.tokens.len()).filter(|id| self.is(*id, Kind::Normal));
         let ids: HashMap<&str, usize> = texts().map(|id| (self.tokens[id], id)).collect();
         let (mut found, most) = (Vec::new(), MERGES * self.tokens.len() + (1 << 12));
         for id in texts() {

@@ -6,7 +6,7 @@
 //! without a vocabulary. Files of other programs have no `tokenizer.json`; it is made from their tokens and merges.
 
 use super::super::TextConfig;
-use super::foreign_text;
+use super::foreign_text::{self, Kind};
 use super::keys::{KeyWriter, Keys};
 use super::read::{Array, Gguf, Value};
 use crate::tokenizer::{byte_level_json, parse_json};
@@ -35,16 +35,6 @@ pub(in crate::formats) const STOP: &str = "nanotern.stop_token_ids";
 
 /// Largest number of ids at which generation stops.
 const MAX_STOP: usize = 64;
-
-/// Kinds of token in `tokenizer.ggml.token_type`.
-#[derive(Clone, Copy)]
-enum Kind {
-    Normal = 1,
-    Unknown = 2,
-    Control = 3,
-    UserDefined = 4,
-    Unused = 5,
-}
 
 /// A byte-level BPE in the spelling of other programs.
 struct Bpe {
@@ -158,7 +148,7 @@ fn ends(keys: &Keys<'_, '_>, eos: Option<u32>) -> Result<Vec<u32>, String> {
 }
 
 /// The id that the post-processor of a `tokenizer.json` puts before every text. In a browser only the key counts.
-fn implied_start(json: Option<&str>) -> Option<u32> {
+pub(in crate::formats) fn implied_start(json: Option<&str>) -> Option<u32> {
     if !cfg!(feature = "native") {
         return None;
     }
@@ -208,17 +198,15 @@ fn spelled_out(keys: &Keys<'_, '_>) -> Result<Result<Option<String>, String>, St
             let Some(scores) = keys.get(SCORES, "an array with the score of each token", floats)? else {
                 return Ok(Err(format!("{SCORES} is missing")));
             };
-            let unknown = (0..tokens.len()).find(|id| is(*id, &[Kind::Unknown]));
             let named = keys.size(UNK)?.filter(|id| *id < tokens.len());
             let pieces = foreign_text::Pieces {
                 tokens: &tokens,
                 scores: &scores,
-                is_text: &|id| is(id, &[Kind::Normal]),
-                added: &added,
-                unknown: named.or(unknown),
+                kind: &kind,
+                unknown: named,
                 prefix: keys.bool(PREFIX)?.unwrap_or(true),
             };
-            Ok(pieces.to_json(vocab).map(Some))
+            Ok(pieces.to_json().map(Some))
         }
         _ => Ok(Err(format!("{MODEL} is {model:?}: \"gpt2\" and \"llama\" can be read"))),
     }
