@@ -2,7 +2,7 @@
 
 use super::mtp::MOST_HEADS;
 use super::{DeltaNetOptions, Form, LoopOptions, MoeOptions};
-use crate::ops::DeltaSizes;
+use crate::ops::{Activation, DeltaSizes, MAX_GROUP, MAX_HEAD_DIM};
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::sync::LazyLock;
@@ -16,6 +16,8 @@ pub enum Quantize {
     Ternary,
     /// f32.
     None,
+    /// f16, for models that were trained elsewhere without rounding the inputs of layers. This form is not trained.
+    F16,
 }
 
 /// Precision of the embedding and of an f32 head: what the forward pass uses is what files hold.
@@ -31,6 +33,17 @@ pub enum Embeddings {
     /// not trained.
     #[serde(rename = "q8_0")]
     Q8_0,
+}
+
+/// What shares a scale of a ternary matrix.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Scales {
+    /// `group_size` consecutive inputs of an output, in f16.
+    #[default]
+    Group,
+    /// The whole matrix, in f32, as in BitNet b1.58 (Ma et al. 2024). This form is not trained.
+    Tensor,
 }
 
 /// How a layer mixes tokens.
@@ -94,10 +107,19 @@ pub struct ModelConfig {
     pub kv_heads: usize,
     /// Width of the gated feed-forward layer.
     pub ffn: usize,
+    /// What the gated feed-forward layer applies to its gate: `silu` or `relu2`.
+    #[serde(skip_serializing_if = "is_default")]
+    pub activation: Activation,
+    /// Values of a head; without it, dim / heads.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub head_dim: Option<usize>,
     /// Tokens of context.
     pub seq_len: usize,
     /// Consecutive inputs that share a scale; at most the inputs of a layer.
     pub group_size: usize,
+    /// What shares a scale: `group` or `tensor`.
+    #[serde(skip_serializing_if = "is_default")]
+    pub scales: Scales,
     /// Residual streams: 1 (plain), 2 or 4 (mHC-lite).
     pub mhc_streams: usize,
     /// RMSNorm before the output and down projections, as in BitNet b1.58.
@@ -106,6 +128,10 @@ pub struct ModelConfig {
     pub tie_embeddings: bool,
     /// Form of the linear layers.
     pub quantize: Quantize,
+    /// The matrices of layers that are not ternary all the same, by name, such as `layers.0.ffn.down.weight`. They are f16, and so
+    /// not trained.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub dense: Vec<String>,
     /// Form of the embedding and of a head that is not ternary.
     pub embeddings: Embeddings,
     /// An untied head is ternary too.
@@ -131,7 +157,7 @@ pub struct ModelConfig {
     /// Further heads for multi-token prediction: head k, from 1, predicts the token k places behind the next. They are part of
     /// the model, so they are exported, and the first drafts tokens for decoding. How much they count in training is
     /// `train.mtp_weight`.
-    #[serde(skip_serializing_if = "is_zero")]
+    #[serde(skip_serializing_if = "is_default")]
     pub mtp: usize,
     /// Layers that a token passes several times.
     #[serde(rename = "loop", skip_serializing_if = "Option::is_none")]
@@ -142,8 +168,8 @@ pub struct ModelConfig {
     pub running_mean: Option<super::running_mean::RunningMeanOptions>,
 }
 
-fn is_zero(n: &usize) -> bool {
-    *n == 0
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 impl Default for ModelConfig {
@@ -155,12 +181,16 @@ impl Default for ModelConfig {
             heads: 4,
             kv_heads: 4,
             ffn: 512,
+            activation: Activation::Silu,
+            head_dim: None,
             seq_len: 256,
             group_size: 128,
+            scales: Scales::Group,
             mhc_streams: 1,
             sub_norm: true,
             tie_embeddings: true,
             quantize: Quantize::Ternary,
+            dense: Vec::new(),
             embeddings: Embeddings::F16,
             ternary_head: false,
             rope_theta: 10_000.0,
@@ -265,6 +295,13 @@ impl Preset {
     }
 }
 
+/// The largest group of which a row of `inputs` has a whole number, of whole runs of 128 inputs where there are such; the inputs
+/// themselves where there is none. On a device the scale of a matrix is that of each group.
+fn largest_group(inputs: usize) -> usize {
+    let most = |run: usize| (run..=MAX_GROUP).step_by(run).filter(|group| inputs.is_multiple_of(*group)).last();
+    most(128).or_else(|| most(32)).unwrap_or(inputs)
+}
+
 impl ModelConfig {
     /// Models of a few kilobytes that together run every op of training, for self-tests.
     pub fn self_tests() -> [Self; 3] {
@@ -291,12 +328,20 @@ impl ModelConfig {
 
     /// Values of a head.
     pub fn head_dim(&self) -> usize {
-        self.dim / self.heads
+        self.head_dim.unwrap_or(self.dim / self.heads)
+    }
+
+    /// Values of all query heads of a token.
+    pub fn attention_dim(&self) -> usize {
+        self.heads * self.head_dim()
     }
 
     /// Inputs that share a scale in a layer of `inputs` inputs.
     pub fn group(&self, inputs: usize) -> usize {
-        self.group_size.min(inputs)
+        match self.scales {
+            Scales::Group => self.group_size.min(inputs),
+            Scales::Tensor => largest_group(inputs),
+        }
     }
 
     /// Whether linear layers are ternary.
@@ -325,7 +370,16 @@ impl ModelConfig {
 
     /// Form of a linear layer of `inputs` inputs.
     pub fn linear_form(&self, inputs: usize) -> Form {
-        if self.is_ternary() { Form::Ternary { group: self.group(inputs) } } else { Form::F32 }
+        match self.quantize {
+            Quantize::Ternary => Form::Ternary { group: self.group(inputs), scales: self.scales },
+            Quantize::None => Form::F32,
+            Quantize::F16 => Form::F16,
+        }
+    }
+
+    /// Form of the matrix `name` of a layer, of `inputs` inputs.
+    pub fn matrix_form(&self, name: &str, inputs: usize) -> Form {
+        if self.dense.iter().any(|dense| dense == name) { Form::F16 } else { self.linear_form(inputs) }
     }
 
     /// Form of the embedding.
@@ -353,9 +407,11 @@ impl ModelConfig {
         let layers =
             (0..self.layers).all(|i| (self.mixer(i), self.ffn_kind(i)) == (MixerKind::Attention, FfnKind::Gated));
         layers
+            && self.activation == Activation::Silu
             && self.looped.is_none()
             && self.mtp == 0
             && self.is_ternary()
+            && self.dense.is_empty()
             && self.sub_norm
             && self.tie_embeddings
             && self.mhc_streams == 1
@@ -365,7 +421,7 @@ impl ModelConfig {
     pub fn widest(&self) -> usize {
         let experts = self.moe.as_ref().map_or(0, |moe| moe.active * moe.width(self.ffn).max(self.dim));
         let delta_net = self.has(MixerKind::DeltaNet).then(|| self.delta_net_sizes().widest(self.seq_len));
-        (self.dim * self.mhc_streams).max(self.ffn).max(experts).max(delta_net.unwrap_or(0))
+        (self.dim * self.mhc_streams).max(self.attention_dim()).max(self.ffn).max(experts).max(delta_net.unwrap_or(0))
     }
 
     /// Whether a layer has this mixer.
@@ -414,8 +470,16 @@ impl ModelConfig {
                 return fail(format!("{key} = {value}: between 1 and {limit} is possible"));
             }
         }
-        if !self.dim.is_multiple_of(self.heads) || !self.head_dim().is_multiple_of(4) || self.head_dim() > 128 {
-            return fail(format!("dim / heads = {} / {}: must be a multiple of 4 up to 128", self.dim, self.heads));
+        let fits = |head: usize| head > 0 && head.is_multiple_of(4) && head <= MAX_HEAD_DIM;
+        match self.head_dim {
+            Some(head) if !fits(head) => {
+                return fail(format!("head_dim = {head}: must be a multiple of 4 up to {MAX_HEAD_DIM}"));
+            }
+            None if !(self.dim.is_multiple_of(self.heads) && fits(self.head_dim())) => {
+                let (dim, heads) = (self.dim, self.heads);
+                return fail(format!("dim / heads = {dim} / {heads}: must be a multiple of 4 up to {MAX_HEAD_DIM}"));
+            }
+            _ => {}
         }
         if !self.heads.is_multiple_of(self.kv_heads) {
             return fail(format!("heads = {} must be a multiple of kv_heads = {}", self.heads, self.kv_heads));
@@ -435,7 +499,8 @@ impl ModelConfig {
         let moe = self.moe.as_ref();
         moe.map_or(Ok(()), |moe| moe.check()).or_else(fail)?;
         let experts = moe.map(|moe| [("moe.width", moe.width(self.ffn)), ("moe.shared", moe.shared)]);
-        for (key, inputs) in [("dim", self.dim), ("ffn", self.ffn)].into_iter().chain(experts.into_iter().flatten()) {
+        let own = [("dim", self.dim), ("heads * head_dim", self.attention_dim()), ("ffn", self.ffn)];
+        for (key, inputs) in own.into_iter().chain(experts.into_iter().flatten()) {
             let group = self.group(inputs);
             if self.is_ternary() && !(inputs.is_multiple_of(32) && inputs.is_multiple_of(group)) {
                 return fail(format!("{key} = {inputs} must be a multiple of 32 and of group_size = {group}"));

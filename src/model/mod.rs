@@ -27,7 +27,7 @@ use mtp::Ahead;
 use std::collections::HashMap;
 use weight::{Builder, Purpose};
 
-pub use config::{Embeddings, FfnKind, MixerKind, ModelConfig, PRESETS, Preset, Quantize};
+pub use config::{Embeddings, FfnKind, MixerKind, ModelConfig, PRESETS, Preset, Quantize, Scales};
 pub use delta_net::DeltaNetOptions;
 pub use init::Init;
 pub use loops::LoopOptions;

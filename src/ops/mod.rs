@@ -29,11 +29,12 @@ use std::ops::Range;
 use tiles::{LARGE, each_expert, grouped, is_few};
 pub(crate) use tiles::{Product, SMALL};
 
-pub use attention::{MAX_HEAD_DIM, rope_table};
+pub use attention::{MAX_HEAD_DIM, MAX_TRAINED_HEAD_DIM, rope_table};
 pub use bitlinear::{Int8Weight, MAX_GROUP, QuantRows, TernaryWeight, packed_row_bytes};
 pub use cache::{KvCache, PAGE, Places};
 pub use cpu_kernels::ops::sample::NO_TOKEN;
 pub use delta::{DeltaRows, DeltaSizes, DeltaState, MAX_DELTA_SIZE};
+pub use elementwise::Activation;
 pub use experts::Routing;
 pub use loss::{Head, IGNORE, Objective, Targets};
 pub(crate) use optimizer::STATS_RING;
@@ -319,7 +320,7 @@ ops! {
     // to the same queries in no fixed order.
     ATTENTION = attention(AttentionArgs)
         [qkv: r F32, positions: r U32, y: w F32, lse: w F32]
-        grid |a| [a.seq.div_ceil(TILE), a.heads, a.batch],
+        grid |a| [a.seq.div_ceil(TILE), a.heads * a.head_dim.div_ceil(128), a.batch],
         work |a| product(&[a.batch, a.seq, a.seq, a.heads, a.head_dim]),
         flops |a| product(&[2, a.batch, a.seq, a.seq, a.heads, a.head_dim]), grad Append(attention::attention_grad);
     ATTENTION_BACKWARD_DELTA = attention_backward_delta(AttentionBackwardDeltaArgs)

@@ -59,7 +59,7 @@ fn tokens_and_merges_are_a_tokenizer() {
 fn a_tokenizer_of_an_unknown_kind_is_refused_where_text_is_needed() {
     let (model, raw) = bare(&trained_tokenizer(300));
     let refused =
-        [("tokenizer.ggml.model", "llama"), ("tokenizer.ggml.pre", "default"), ("tokenizer.ggml.pre", "qwen2")];
+        [("tokenizer.ggml.model", "bert"), ("tokenizer.ggml.pre", "default"), ("tokenizer.ggml.pre", "viking")];
     for (key, name) in refused {
         let mut raw = raw.clone();
         raw.set(key, 8, &string(name.as_bytes()));

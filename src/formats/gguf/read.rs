@@ -165,6 +165,19 @@ impl<'a> Array<'a> {
     }
 }
 
+impl Array<'_> {
+    /// The values, if they are floats.
+    pub fn floats(&self) -> Option<Vec<f32>> {
+        let mut c = Cursor::new(self.bytes, "");
+        (0..self.len)
+            .map(|_| match value(&mut c, self.kind, "").ok()? {
+                Value::F32(v) => Some(v),
+                _ => None,
+            })
+            .collect()
+    }
+}
+
 impl<'a> Value<'a> {
     /// An integer of any width that is at least 0.
     pub fn as_u64(&self) -> Option<u64> {

@@ -4,7 +4,7 @@ use super::*;
 pub fn inference() -> Vec<Case> {
     let mut cases = Vec::new();
     for (heads, kv_heads, head_dim, slot_pages) in
-        [(1, 1, 4, 1), (4, 2, 16, 1), (4, 4, 64, 3), (2, 1, 128, 2), (2, 2, 8, 11)]
+        [(1, 1, 4, 1), (4, 2, 16, 1), (4, 4, 64, 3), (2, 1, 128, 2), (2, 2, 8, 11), (2, 1, 196, 1), (2, 1, 256, 2)]
     {
         let last = 64 * slot_pages - 1;
         // Consecutive and single rows of three sequences, also over the end of a page, an empty row, a slot and positions beyond
