@@ -3,6 +3,7 @@
 //!
 //! The container knows keys and tensors. What they mean for a model is the business of `arch`.
 
+mod dense;
 pub(super) mod encodings;
 pub(super) mod foreign_text;
 pub(super) mod keys;
@@ -26,7 +27,7 @@ use super::{ModelFile, Tensor, TensorData, TextConfig, arch, mhc};
 use crate::files::{self, Links, read_part};
 use crate::memory;
 use crate::model::{Form, ModelConfig, Role, Weight};
-use half::f16;
+use dense::{F16, F32, Q8_0};
 use keys::Keys;
 use std::collections::BTreeSet;
 
@@ -36,11 +37,6 @@ const MAGIC: [u8; 4] = *b"GGUF";
 const VERSION: u32 = 3;
 /// What a file is aligned to unless it says otherwise.
 const ALIGNMENT: u64 = 32;
-
-/// Type ids of tensors.
-const F32: u32 = 0;
-const F16: u32 = 1;
-const Q8_0: u32 = 8;
 
 /// A model file without the values of its tensors: all that must be known before they can be taken.
 #[derive(Clone, Debug)]
@@ -177,7 +173,7 @@ fn find<'f, 'a>(file: &'f Gguf<'a>, weight: &Weight, name: &str) -> Result<&'f T
     }
     let fits = match weight.form {
         Form::F32 => info.kind == F32,
-        Form::F16 => info.kind == F16,
+        Form::F16 => dense::is_read(info.kind),
         Form::Int8 => info.kind == Q8_0,
         Form::Ternary { .. } => Format::from_id(info.kind).is_some(),
     };
@@ -239,13 +235,7 @@ fn decode(weight: &Weight, kind: u32, bytes: &[u8]) -> Result<TensorData, String
             }
             Ok(TensorData::F32(values))
         }
-        Form::F16 => {
-            let values: Vec<f16> = bytes.as_chunks().0.iter().map(|b| f16::from_le_bytes(*b)).collect();
-            match values.iter().position(|v| !v.is_finite()) {
-                Some(i) => not_finite(i),
-                None => Ok(TensorData::F16(values)),
-            }
-        }
+        Form::F16 => dense::halves(kind, bytes).map(TensorData::F16),
         Form::Int8 => Ok(TensorData::Int8(q8_0::decode(bytes)?)),
         Form::Ternary { group, scales } => {
             let format = Format::from_id(kind).expect("types were checked");

@@ -92,6 +92,11 @@ impl Folder {
         Ok(folder)
     }
 
+    /// Every tensor: its name, type and shape.
+    pub fn tensors(&self) -> impl Iterator<Item = (&str, String, &[usize])> {
+        self.shards.places().map(|place| (&place.name[..], format!("{:?}", place.kind), &place.shape[..]))
+    }
+
     /// Refuses tensors that the model does not have.
     fn check_names(&self) -> Result<(), String> {
         let weights = self.config.weights(self.vocab);
@@ -103,7 +108,7 @@ impl Folder {
             let tied = self.config.tie_embeddings && own == "lm_head.weight";
             known.iter().any(|k| k == own) || tied || own.ends_with(".rotary_emb.inv_freq")
         };
-        match self.shards.names().find(|name| !spare(name)) {
+        match self.shards.places().map(|place| &place.name).find(|name| !spare(name)) {
             Some(name) => Err(format!("tensor {name:?} is unknown to the architecture")),
             None => Ok(()),
         }

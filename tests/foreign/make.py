@@ -189,4 +189,4 @@ def write(name, seed, arch, shape, vocab, tied, sub_norm, encoding, dense=()):
 # A head that is no part of the width, rows that fill no run of 128, and a width that no group of 128 divides.
 write("b158.i2_s", 1, "bitnet-b1.58", (96, 160, 2, 4, 2, 40), 64, True, True, i2_s)
 # Rows of rotary pairs are permuted, the head is a tensor of its own, and one matrix is dense.
-write("llama.tq2_0", 2, "llama", (256, 256, 1, 4, 2, 64), 32, False, False, tq2_0, ("blk.0.attn_k",))
+write("llama.tq2_0", 2, "llama", (256, 256, 1, 4, 1, 64), 32, False, False, tq2_0, ("blk.0.attn_k",))

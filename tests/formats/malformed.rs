@@ -123,8 +123,8 @@ const CONFIG: &[Case] = &[
     ("no architecture", |r| r.remove("general.architecture"), "\"general.architecture\" is missing"),
     (
         "foreign architecture",
-        |r| r.set("general.architecture", 8, &string(b"llama")),
-        "\"general.architecture\" is \"llama\"",
+        |r| r.set("general.architecture", 8, &string(b"mamba")),
+        "\"general.architecture\" is \"mamba\"",
     ),
     ("missing size", |r| r.remove("nanotern.feed_forward_length"), "\"nanotern.feed_forward_length\" is missing"),
     (

@@ -184,7 +184,7 @@ fn i2_s_is_one_row_of_runs_and_a_scale() {
     }
     // Half a run.
     assert!(Format::I2S.bytes(1, 64, 32).unwrap_err().contains("128"));
-    assert!(Format::I2S.bytes(u64::MAX / 64, 128, 32).unwrap_err().contains("too many"));
+    assert!(Format::I2S.bytes(u64::MAX / 16, 128, 32).unwrap_err().contains("too many"));
 }
 
 #[test]
@@ -222,12 +222,11 @@ fn architecture_is_bitnet_where_stock_runtimes_compute_the_same() {
 /// What other programs write has none of this program's keys.
 #[test]
 fn stock_bitnet_files_open() {
-    let mut written = model(&small(), 262, Some(&Tokenizer::bytes()));
+    let written = model(&small(), 262, Some(&Tokenizer::bytes()));
     for format in [Format::Tq2_0, Format::Tq1_0] {
         let mut raw = Raw::parse(&gguf::Layout::new(&written, format).unwrap().to_vec());
         raw.keys.retain(|k| !k.0.starts_with(b"nanotern."));
         raw.remove("bitnet.vocab_size");
-        written.text.stop = vec![257];
         assert_eq!(ModelFile::from_gguf(&raw.bytes()).unwrap(), written, "{format}");
     }
 }

@@ -9,7 +9,7 @@ mod nanotern;
 use super::MAX_VOCAB;
 use super::gguf::encodings::Format;
 use super::gguf::keys::{KeyWriter, Keys, required};
-use super::gguf::{Value, short};
+use super::gguf::{TensorInfo, Value, short};
 use crate::model::{Embeddings, ModelConfig, Quantize, Role, Scales, Weight};
 use serde_json::{Map, Value as Json};
 
@@ -205,10 +205,14 @@ fn standard(keys: &Keys<'_, '_>, arch: &str) -> Result<Map<String, Json>, String
 /// from the types of tensors. A key that would change the result and is not read is refused.
 fn stock(keys: &Keys<'_, '_>, arch: &str, defaults: ModelConfig) -> Result<Map<String, Json>, String> {
     let has = |of: &dyn Fn(Format) -> bool| keys.file.tensors.iter().any(|t| Format::from_id(t.kind).is_some_and(of));
-    let embeddings = match keys.file.tensor(&block_name("embed.weight")).map(|t| t.kind_name()) {
-        Some(kind) if kind == "f16" => Embeddings::F16,
-        Some(kind) if kind == "q8_0" => Embeddings::Q8_0,
-        _ => Embeddings::F32,
+    // Tables of other types become f16.
+    let tables =
+        ["embed.weight", "head.weight"].map(|name| keys.file.tensor(&block_name(name)).map(TensorInfo::kind_name));
+    let are = |kind: &str| tables.iter().flatten().all(|table| table == kind);
+    let embeddings = match () {
+        () if are("f32") => Embeddings::F32,
+        () if are("q8_0") => Embeddings::Q8_0,
+        () => Embeddings::F16,
     };
     let quantize = if has(&|_| true) { Quantize::Ternary } else { Quantize::F16 };
     let scales = if has(&|format| format == Format::I2S) { Scales::Tensor } else { Scales::Group };

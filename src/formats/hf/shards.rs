@@ -91,8 +91,9 @@ impl Shards {
         self.places.get(name)
     }
 
-    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
-        self.places.keys().map(String::as_str)
+    /// By name.
+    pub(super) fn places(&self) -> impl Iterator<Item = &Place> {
+        self.places.values()
     }
 
     pub(super) fn bytes(&self, place: &Place) -> Result<Vec<u8>> {
