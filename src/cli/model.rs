@@ -24,6 +24,10 @@ pub struct ModelArgs {
     /// Times that a token passes the shared layers of a model with a loop, at most as many as in training; by default as many.
     #[arg(long, value_name = "TIMES", env = "NANOTERN_PASSES")]
     passes: Option<usize>,
+    /// Let a token that the model drew skip further passes through these layers once the entropy of the next token is below so many
+    /// nats, such as 0.5; 0 for never. Tokens of prompts take all passes.
+    #[arg(long, value_name = "NATS", env = "NANOTERN_EXIT_ENTROPY", allow_negative_numbers = true)]
+    exit_entropy: Option<f32>,
     /// Let the first further head of a model that has some draft tokens, which the next step checks (on the CPU). The text is the
     /// same.
     #[arg(long)]
@@ -104,6 +108,9 @@ impl ModelArgs {
         }
         if !self.speculate {
             file.remove_further_heads();
+        }
+        if let Some(nats) = self.exit_entropy {
+            file.config.set_exit_entropy(nats)?;
         }
         if file.text.add_eos {
             say(

@@ -162,6 +162,11 @@ pub struct ModelConfig {
     /// Layers that a token passes several times.
     #[serde(rename = "loop", skip_serializing_if = "Option::is_none")]
     pub looped: Option<LoopOptions>,
+    /// Where a token ends its passes through these layers early: when the entropy of what the model predicts after a pass is
+    /// below it, in nats. 0 for nowhere. It is part of how a model is used, not of its files. See
+    /// [`ModelConfig::set_exit_entropy`].
+    #[serde(skip)]
+    pub exit_entropy: f32,
     /// The options of the mixer of the tests.
     #[cfg(test)]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -201,6 +206,7 @@ impl Default for ModelConfig {
             moe: None,
             mtp: 0,
             looped: None,
+            exit_entropy: 0.0,
             #[cfg(test)]
             running_mean: None,
         }
@@ -446,6 +452,40 @@ impl ModelConfig {
                 return Err(Error::usage(format!("{passes} passes: between 1 and the trained {trained} are possible")));
             }
             None => return Err(Error::usage(format!("{passes} passes: the model has no loop"))),
+        }
+        Ok(())
+    }
+
+    /// Ends the passes of a decoded token when the entropy of what the model predicts after one is below `nats`; 0 ends none. See
+    /// [`Model::pass_with_exits`](super::Model::pass_with_exits).
+    ///
+    /// # Errors
+    /// As [`ModelConfig::check_exits`].
+    pub fn set_exit_entropy(&mut self, nats: f32) -> Result<()> {
+        self.exit_entropy = nats;
+        self.check_exits()
+    }
+
+    /// Refuses an exit entropy that means nothing for the model.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for one below 0, and for one above it in a model without a loop, with a mixer that cannot go back in or
+    /// behind the loop, or with further heads, whose drafts are several rows of a sequence.
+    pub fn check_exits(&self) -> Result<()> {
+        let nats = self.exit_entropy;
+        let fail = |why: &str| Err(Error::usage(format!("an exit entropy of {nats}: {why}")));
+        if nats.is_nan() || nats < 0.0 {
+            return fail("at least 0 nats is possible");
+        }
+        if nats == 0.0 {
+            return Ok(());
+        }
+        let Some(LoopOptions { before, .. }) = self.looped else { return fail("the model has no loop") };
+        if let Some(i) = (before..self.layers).find(|i| !self.mixer(*i).goes_back()) {
+            return fail(&format!("layer {i}, in the loop or behind it, cannot go back to a place as attention does"));
+        }
+        if self.mtp > 0 {
+            return fail("it does not go together with drafts by further heads (--speculate)");
         }
         Ok(())
     }

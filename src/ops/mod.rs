@@ -11,6 +11,7 @@ mod cache;
 mod delta;
 mod elementwise;
 mod embedding;
+mod exits;
 mod experts;
 mod loss;
 mod matmul;
@@ -35,6 +36,7 @@ pub use cache::{KvCache, PAGE, Places};
 pub use cpu_kernels::ops::sample::NO_TOKEN;
 pub use delta::{DeltaRows, DeltaSizes, DeltaState, MAX_DELTA_SIZE};
 pub use elementwise::Activation;
+pub use exits::Exits;
 pub use experts::Routing;
 pub use loss::{Head, IGNORE, Objective, Targets};
 pub(crate) use optimizer::STATS_RING;
@@ -382,6 +384,10 @@ ops! {
         work |a| product(&[16, a.count, a.seq, a.key_size, a.value_size]);
     GATHER_ROWS = gather_rows(GatherRowsArgs) [x: r F32, index: r U32, y: w F32]
         grid |a| quads(a.rows * a.dim), work |a| product(&[a.rows, a.dim]);
+    EXIT_ROWS = exit_rows(ExitRowsArgs) [logits: r F32, ends: rw U32]
+        grid |a| groups(a.rows), work |a| product(&[a.rows, a.vocab, 24]);
+    KEEP_ROWS = keep_rows(KeepRowsArgs) [pick: r U32, ends: r U32, old: r F32, next: r F32, y: w F32]
+        grid |a| quads(a.streams * a.rows * a.dim), work |a| product(&[a.streams, a.rows, a.dim]);
     MARK_SEEN = mark_seen(MarkSeenArgs) [ids: r U32, slots: r U32, seen: rw U32]
         grid |_| [1, 1, 1], work |a| u64::from(a.rows);
     SAMPLE = sample(SampleArgs) [logits: r F32, bias: r F32, params: r U32, seen: rw U32, tokens: w U32]
