@@ -14,7 +14,7 @@ mod shards;
 use super::{ModelFile, Tensor, TensorData, Ternary, TextConfig, gguf};
 use crate::files::{self, Links};
 use crate::memory;
-use crate::model::{Embeddings, Form, ModelConfig, Quantize, Role, Scales, Weight};
+use crate::model::{Embeddings, Form, ModelConfig, Quantize, Role, RopeScaling, Scales, Weight};
 use crate::ops::Activation;
 use crate::{Error, Result};
 use serde_json::Value as Json;
@@ -24,7 +24,7 @@ use std::path::Path;
 const CONFIG: &str = "config.json";
 /// Longest `config.json` and the like, and longest tokenizer and chat template, in bytes.
 const MAX_CONFIG: u64 = 1 << 20;
-const MAX_TOKENIZER: u64 = 256 << 20;
+const MAX_TOKENIZER: u64 = 64 << 20;
 /// Most tokens of context that a model may have here; more in a file are not used.
 const MAX_CONTEXT: usize = 65_536;
 
@@ -243,12 +243,10 @@ fn model(json: &Json, shards: &Shards) -> Result<(ModelConfig, usize, Stored, St
         }
     }
     let rope = &json["rope_parameters"];
-    for rope in [&json["rope_scaling"], rope] {
-        let kind = rope["rope_type"].as_str().or(rope["type"].as_str());
-        if let Some(kind) = kind.filter(|kind| *kind != "default") {
-            return Err(format!("the rotary positions are scaled by {kind:?}: this program does not honour it"));
-        }
-    }
+    let rope_scaling = match scaling(&json["rope_scaling"])? {
+        Some(scaling) => Some(scaling),
+        None => scaling(rope)?,
+    };
     let theta = rope["rope_theta"].as_f64().or(json["rope_theta"].as_f64()).unwrap_or(10_000.0);
     let Some(eps) = json["rms_norm_eps"].as_f64() else { return Err(wrong("rms_norm_eps", "a number")) };
     let (dim, heads, vocab) = (size("hidden_size")?, size("num_attention_heads")?, size("vocab_size")?);
@@ -277,10 +275,30 @@ fn model(json: &Json, shards: &Shards) -> Result<(ModelConfig, usize, Stored, St
         quantize: if stored == Stored::Dense { Quantize::F16 } else { Quantize::Ternary },
         embeddings: if wide { Embeddings::F32 } else { Embeddings::F16 },
         rope_theta: theta,
+        rope_scaling,
         norm_eps: eps as f32,
         ..ModelConfig::default()
     };
     Ok((config, vocab, stored, format!("{architecture}, {how}")))
+}
+
+/// How rotary frequencies are scaled.
+fn scaling(rope: &Json) -> Result<Option<RopeScaling>, String> {
+    let number = |key: &str| {
+        let number = rope[key].as_f64();
+        number.ok_or_else(|| format!("{key:?} of the rotary positions is {}: it must be a number", rope[key]))
+    };
+    match rope["rope_type"].as_str().or(rope["type"].as_str()) {
+        None | Some("default") => Ok(None),
+        Some("linear") => Ok(Some(RopeScaling::Linear { factor: number("factor")? })),
+        Some("llama3") => Ok(Some(RopeScaling::Llama3 {
+            factor: number("factor")?,
+            low_freq_factor: number("low_freq_factor")?,
+            high_freq_factor: number("high_freq_factor")?,
+            original_context: number("original_max_position_embeddings")?,
+        })),
+        Some(kind) => Err(format!("the rotary positions are scaled by {kind:?}: this program does not honour it")),
+    }
 }
 
 /// How matrices are stored, also in words.

@@ -2,7 +2,7 @@
 
 use super::mtp::MOST_HEADS;
 use super::{DeltaNetOptions, Form, LoopOptions, MoeOptions};
-use crate::ops::{Activation, DeltaSizes, MAX_GROUP, MAX_HEAD_DIM};
+use crate::ops::{Activation, DeltaSizes, MAX_GROUP, MAX_HEAD_DIM, rope_frequencies};
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::sync::LazyLock;
@@ -44,6 +44,58 @@ pub enum Scales {
     Group,
     /// The whole matrix, in f32, as in BitNet b1.58 (Ma et al. 2024). This form is not trained.
     Tensor,
+}
+
+/// How rotary frequencies are changed for a longer context than the model was first trained with.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "lowercase", deny_unknown_fields)]
+pub enum RopeScaling {
+    /// All are divided (Chen et al. 2023).
+    Linear {
+        /// By this.
+        factor: f64,
+    },
+    /// Those that turn less than `low_freq_factor` times in the first context are divided, those that turn more than
+    /// `high_freq_factor` times are kept, and what is between changes smoothly (Llama 3.1, Grattafiori et al. 2024).
+    Llama3 {
+        /// By this.
+        factor: f64,
+        /// Turns in the first context.
+        low_freq_factor: f64,
+        /// Turns in the first context.
+        high_freq_factor: f64,
+        /// Tokens of the first context.
+        original_context: f64,
+    },
+}
+
+impl RopeScaling {
+    /// The frequency that takes the place of another.
+    fn scaled(self, frequency: f64) -> f64 {
+        match self {
+            RopeScaling::Linear { factor } => frequency / factor,
+            RopeScaling::Llama3 { factor, low_freq_factor: low, high_freq_factor: high, original_context } => {
+                let turns = original_context * frequency / std::f64::consts::TAU;
+                let kept = ((turns - low) / (high - low)).clamp(0.0, 1.0);
+                (1.0 - kept) * frequency / factor + kept * frequency
+            }
+        }
+    }
+
+    /// Whether its numbers are in range.
+    fn is_possible(self) -> bool {
+        let within = |number: f64, most: f64| number > 0.0 && number <= most;
+        match self {
+            RopeScaling::Linear { factor } => within(factor, 1e4),
+            RopeScaling::Llama3 { factor, low_freq_factor: low, high_freq_factor: high, original_context } => {
+                within(factor, 1e4)
+                    && within(high, 1e4)
+                    && within(low, high)
+                    && low < high
+                    && within(original_context, 1e9)
+            }
+        }
+    }
 }
 
 /// How a layer mixes tokens.
@@ -138,6 +190,9 @@ pub struct ModelConfig {
     pub ternary_head: bool,
     /// Base of the rotary frequencies.
     pub rope_theta: f64,
+    /// How the rotary frequencies are scaled: `type = "linear"` or `"llama3"`, with their numbers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rope_scaling: Option<RopeScaling>,
     /// Added to the mean square under the root of a normalisation.
     pub norm_eps: f32,
     /// Mixers of the layers: `attention` or `delta_net`, such as three of this to one of that. The list is repeated until every
@@ -199,6 +254,7 @@ impl Default for ModelConfig {
             embeddings: Embeddings::F16,
             ternary_head: false,
             rope_theta: 10_000.0,
+            rope_scaling: None,
             norm_eps: 1e-6,
             mixers: Vec::new(),
             ffns: Vec::new(),
@@ -337,6 +393,12 @@ impl ModelConfig {
         self.head_dim.unwrap_or(self.dim / self.heads)
     }
 
+    /// What a position turns each pair of a head by, in radians.
+    pub fn rope_frequencies(&self) -> Vec<f64> {
+        let scaled = |frequency| self.rope_scaling.map_or(frequency, |scaling| scaling.scaled(frequency));
+        rope_frequencies(self.head_dim(), self.rope_theta).into_iter().map(scaled).collect()
+    }
+
     /// Values of all query heads of a token.
     pub fn attention_dim(&self) -> usize {
         self.heads * self.head_dim()
@@ -414,6 +476,7 @@ impl ModelConfig {
             (0..self.layers).all(|i| (self.mixer(i), self.ffn_kind(i)) == (MixerKind::Attention, FfnKind::Gated));
         layers
             && self.activation == Activation::Silu
+            && self.rope_scaling.is_none()
             && self.looped.is_none()
             && self.mtp == 0
             && self.is_ternary()
@@ -510,6 +573,9 @@ impl ModelConfig {
                 return fail(format!("{key} = {value}: between 1 and {limit} is possible"));
             }
         }
+        if !self.dim.is_multiple_of(4) {
+            return fail(format!("dim = {} must be a multiple of 4", self.dim));
+        }
         let fits = |head: usize| head > 0 && head.is_multiple_of(4) && head <= MAX_HEAD_DIM;
         match self.head_dim {
             Some(head) if !fits(head) => {
@@ -535,6 +601,9 @@ impl ModelConfig {
         }
         if self.embeddings == Embeddings::Q8_0 && !self.dim.is_multiple_of(32) {
             return fail(format!("dim = {} must be a multiple of 32 where embeddings are q8_0", self.dim));
+        }
+        if let Some(scaling) = self.rope_scaling.filter(|scaling| !scaling.is_possible()) {
+            return fail(format!("rope_scaling = {scaling:?}: a number is out of range"));
         }
         let moe = self.moe.as_ref();
         moe.map_or(Ok(()), |moe| moe.check()).or_else(fail)?;

@@ -20,7 +20,7 @@ mod state;
 mod weight;
 
 use crate::graph::{DType, Graph, TensorId};
-use crate::ops::{self, Exits, PAGE, rope_table};
+use crate::ops::{self, Exits, PAGE, rope_table_of};
 use layer::{Layer, Pass};
 use linear::Table;
 use mtp::Ahead;
@@ -28,7 +28,7 @@ use std::collections::HashMap;
 use std::ops::Range;
 use weight::{Builder, Purpose};
 
-pub use config::{Embeddings, FfnKind, MixerKind, ModelConfig, PRESETS, Preset, Quantize, Scales};
+pub use config::{Embeddings, FfnKind, MixerKind, ModelConfig, PRESETS, Preset, Quantize, RopeScaling, Scales};
 pub use delta_net::DeltaNetOptions;
 pub use init::Init;
 pub use loops::LoopOptions;
@@ -165,7 +165,7 @@ impl Model {
 
     /// Contents of `rope`.
     pub fn rope_table(&self) -> Vec<f32> {
-        rope_table(self.config.seq_len, self.config.head_dim(), self.config.rope_theta)
+        rope_table_of(self.config.seq_len, &self.config.rope_frequencies())
     }
 
     /// The weights that are trained, each with its parameter. There are none in a model that was declared for inference.

@@ -16,11 +16,21 @@ pub const MAX_TRAINED_HEAD_DIM: usize = 128;
 /// (cos, sin) of position * theta^(-2i/head_dim) for each position below `positions` and each i below head_dim / 2.
 /// Computed in f64 on the host, because a GPU's sine is inaccurate at large angles.
 pub fn rope_table(positions: usize, head_dim: usize, theta: f64) -> Vec<f32> {
-    let pair = |p: usize, i: usize| {
-        let angle = p as f64 * theta.powf(-2.0 * i as f64 / head_dim as f64);
+    rope_table_of(positions, &rope_frequencies(head_dim, theta))
+}
+
+/// theta^(-2i/head_dim) for each i below head_dim / 2: what a position turns a pair by, in radians.
+pub fn rope_frequencies(head_dim: usize, theta: f64) -> Vec<f64> {
+    (0..head_dim / 2).map(|i| theta.powf(-2.0 * i as f64 / head_dim as f64)).collect()
+}
+
+/// [`rope_table`] of these frequencies.
+pub fn rope_table_of(positions: usize, frequencies: &[f64]) -> Vec<f32> {
+    let pair = |p: usize, frequency: &f64| {
+        let angle = p as f64 * frequency;
         [angle.cos() as f32, angle.sin() as f32]
     };
-    (0..positions).flat_map(|p| (0..head_dim / 2).flat_map(move |i| pair(p, i))).collect()
+    (0..positions).flat_map(|p| frequencies.iter().flat_map(move |frequency| pair(p, frequency))).collect()
 }
 
 impl Graph {

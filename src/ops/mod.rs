@@ -30,7 +30,7 @@ use std::ops::Range;
 use tiles::{LARGE, each_expert, grouped, is_few};
 pub(crate) use tiles::{Product, SMALL};
 
-pub use attention::{MAX_HEAD_DIM, MAX_TRAINED_HEAD_DIM, rope_table};
+pub use attention::{MAX_HEAD_DIM, MAX_TRAINED_HEAD_DIM, rope_frequencies, rope_table, rope_table_of};
 pub use bitlinear::{Int8Weight, MAX_GROUP, QuantRows, TernaryWeight, packed_row_bytes};
 pub use cache::{KvCache, PAGE, Places};
 pub use cpu_kernels::ops::sample::NO_TOKEN;

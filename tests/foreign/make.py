@@ -130,14 +130,16 @@ def keys_of(arch, m, vocab):
            "attention.head_count": m["heads"], "attention.head_count_kv": m["kv"], "rope.freq_base": float(m["theta"]),
            "attention.layer_norm_rms_epsilon": m["eps"], "attention.key_length": m["head"],
            "attention.value_length": m["head"], "rope.dimension_count": m["head"], "vocab_size": vocab}
+    if m["factors"] != 1.0:
+        own |= {"rope.scaling.type": "linear", "rope.scaling.factor": m["factors"]}
     return {"general.architecture": arch, **{f"{arch}.{k}": v for k, v in own.items()}}
 
 
-def model(seed, arch, shape, vocab, tied, sub_norm, encoding, dense=()):
+def model(seed, arch, shape, vocab, tied, sub_norm, encoding, dense=(), factors=1.0):
     rng = np.random.default_rng(seed)
     dim, ffn, layers, heads, kv, hd = shape
     m = dict(dim=dim, ffn=ffn, layers=layers, heads=heads, kv=kv, head=hd, eps=float(np.float32(1e-5)), theta=500000.0,
-             relu2=arch == "bitnet-b1.58", w={}, dense=dense)
+             relu2=arch == "bitnet-b1.58", w={}, dense=dense, factors=factors)
     tensors = {}
 
     def add(name, values, kind, raw=None):
@@ -180,13 +182,13 @@ def model(seed, arch, shape, vocab, tied, sub_norm, encoding, dense=()):
     return m, tensors, rng
 
 
-def write(name, seed, arch, shape, vocab, tied, sub_norm, encoding, dense=()):
-    m, tensors, rng = model(seed, arch, shape, vocab, tied, sub_norm, encoding, dense)
-    gguf(HERE / f"{name}.gguf", keys_of(arch, m, vocab), tensors)
+def write(name, *options):
+    m, tensors, rng = model(*options)
+    gguf(HERE / f"{name}.gguf", keys_of(options[1], m, options[3]), tensors)
     expectations(m, HERE / f"{name}.expect.safetensors", rng)
 
 
 # A head that is no part of the width, rows that fill no run of 128, and a width that no group of 128 divides.
 write("b158.i2_s", 1, "bitnet-b1.58", (96, 160, 2, 4, 2, 40), 64, True, True, i2_s)
-# Rows of rotary pairs are permuted, the head is a tensor of its own, and one matrix is dense.
-write("llama.tq2_0", 2, "llama", (256, 256, 1, 4, 1, 64), 32, False, False, tq2_0, ("blk.0.attn_k",))
+# Rows of rotary pairs are permuted, their frequencies are halved, the head is a tensor of its own, and one matrix is dense.
+write("llama.tq2_0", 2, "llama", (256, 256, 1, 4, 1, 64), 32, False, False, tq2_0, ("blk.0.attn_k",), 2.0)

@@ -65,6 +65,9 @@ const STANDARD: [(&str, &str); 8] = [
 const ROPE_DIMS: &str = "rope.dimension_count";
 /// Values of a head of keys, and of values.
 const HEAD: [&str; 2] = ["attention.key_length", "attention.value_length"];
+/// How rotary frequencies are scaled, and by what.
+const SCALING: &str = "rope.scaling.type";
+const FACTOR: &str = "rope.scaling.factor";
 const VOCAB: &str = "vocab_size";
 
 /// The architecture that a model is written as.
@@ -219,18 +222,22 @@ fn stock(keys: &Keys<'_, '_>, arch: &str, defaults: ModelConfig) -> Result<Map<S
     let mut given = standard(keys, arch)?;
     add_options(keys, arch, &mut given)?;
     let [key, value] = HEAD.map(|key| format!("{arch}.{key}"));
-    if let Some(head) = keys.size(&key)? {
-        if let Some(other) = keys.size(&value)?.filter(|other| *other != head) {
-            return Err(format!("key {value:?} is {other}: it must be {key:?}, {head}"));
-        }
-        let [dim, heads] = ["dim", "heads"].map(|field| given[field].as_u64().unwrap_or(0));
-        if (head as u64).checked_mul(heads) != Some(dim) {
-            given.insert("head_dim".into(), head.into());
-        }
+    let [dim, heads] = ["dim", "heads"].map(|field| given[field].as_u64().unwrap_or(0));
+    let plain = dim.checked_div(heads).filter(|head| head * heads == dim);
+    let given_head = keys.size(&key)?.map(|head| head as u64);
+    if let Some(other) = keys.size(&value)?.filter(|other| Some(*other as u64) != given_head.or(plain)) {
+        return Err(format!("key {value:?} is {other}: it must be the size of a head of keys"));
+    }
+    if let Some(head) = given_head.filter(|head| Some(*head) != plain) {
+        given.insert("head_dim".into(), head.into());
+    }
+    if let Some(factor) = linear(keys, arch)? {
+        given.insert("rope_scaling".into(), serde_json::json!({"type": "linear", "factor": factor}));
     }
     let mut fields = json(&ModelConfig { group_size: 256, embeddings, scales, quantize, ..defaults });
     fields.extend(given);
-    let read = STANDARD.iter().map(|(key, _)| *key).chain(HEAD).chain([ROPE_DIMS, VOCAB]).collect::<Vec<_>>();
+    let own = STANDARD.iter().map(|(key, _)| *key).chain(HEAD);
+    let read = own.chain([ROPE_DIMS, VOCAB, SCALING, FACTOR]).collect::<Vec<_>>();
     for (key, value) in &keys.file.keys {
         let Some(own) = key.strip_prefix(arch).and_then(|rest| rest.strip_prefix('.')) else { continue };
         let neutral = NEUTRAL.iter().any(|(key, says_nothing)| *key == own && says_nothing(value));
@@ -241,13 +248,22 @@ fn stock(keys: &Keys<'_, '_>, arch: &str, defaults: ModelConfig) -> Result<Map<S
     Ok(fields)
 }
 
+/// By what rotary frequencies are divided, if by anything.
+fn linear(keys: &Keys<'_, '_>, arch: &str) -> Result<Option<f32>, String> {
+    let [kind, factor] = [SCALING, FACTOR].map(|key| format!("{arch}.{key}"));
+    let by = keys.finite(&factor)?.filter(|factor| *factor != 1.0);
+    match (keys.str(&kind)?, by) {
+        (Some("none" | "linear"), None) | (None, None) => Ok(None),
+        // Where no key names the kind, it is this one.
+        (Some("linear") | None, by) => Ok(by),
+        (Some("none"), Some(by)) => Err(format!("key {factor:?} is {by}, but {kind:?} is \"none\"")),
+        (Some(other), _) => Err(format!("key {kind:?} is {other:?}: this program does not honour it")),
+    }
+}
+
 /// Keys that say nothing new where this is so for their values.
-const NEUTRAL: [(&str, fn(&Value<'_>) -> bool); 4] = [
-    ("rope.scaling.type", |v| matches!(v.as_str(), Some("none" | "linear"))),
-    ("rope.scaling.factor", |v| v.as_f64() == Some(1.0)),
-    ("expert_count", |v| v.as_u64() == Some(0)),
-    ("expert_used_count", |v| v.as_u64() == Some(0)),
-];
+const NEUTRAL: [(&str, fn(&Value<'_>) -> bool); 2] =
+    [("expert_count", |v| v.as_u64() == Some(0)), ("expert_used_count", |v| v.as_u64() == Some(0))];
 
 /// Adds the options of files from before [`CONFIG`], which have a key for each field that no standard key has.
 fn add_options(keys: &Keys<'_, '_>, arch: &str, fields: &mut Map<String, Json>) -> Result<(), String> {

@@ -100,7 +100,7 @@ impl Pieces<'_> {
     fn merges(&self) -> Result<Vec<[&str; 2]>, String> {
         let texts = || (0..self.tokens.len()).filter(|id| self.is(*id, Kind::Normal));
         let ids: HashMap<&str, usize> = texts().map(|id| (self.tokens[id], id)).collect();
-        let (mut found, most) = (Vec::new(), MERGES * self.tokens.len() + (1 << 12));
+        let (mut found, most) = (Vec::new(), MERGES * self.tokens.len() + (1 << 10));
         for id in texts() {
             let piece = self.tokens[id];
             if piece.len() > LONGEST {
