@@ -92,8 +92,16 @@ impl Head {
 
     /// Refuses tensors that take more memory than is free, read one by one.
     fn check_memory(&self) -> crate::Result<()> {
-        let bytes = self.places.iter().map(|p| p.bytes as usize);
-        let (all, largest) = bytes.fold((0usize, 0), |(all, largest), b| (all.saturating_add(b), b.max(largest)));
+        // Dense blocks become f32 values, and these f16 ones.
+        let sizes = |p: &Place| match p.weight.form {
+            Form::F16 => [2, 4].map(|bytes| p.weight.elements().saturating_mul(bytes)),
+            _ => [p.bytes as usize; 2],
+        };
+        let (all, largest) = self
+            .places
+            .iter()
+            .map(sizes)
+            .fold((0usize, 0), |(all, largest), [held, read]| (all.saturating_add(held), read.max(largest)));
         // Codes of five values in a byte take a fourth more in memory.
         memory::check(all.saturating_add(all / 4).saturating_add(largest), memory::free(), "use a smaller model")
     }
