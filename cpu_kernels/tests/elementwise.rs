@@ -51,7 +51,7 @@ fn gated_unit_and_its_gradient(n: usize, squared: u32, unit: fn(f64) -> f64) {
     }
 
     // As rows of one matrix, up first: the same values.
-    let rows = if n % 3 == 0 { 3 } else { 1 };
+    let rows = if n.is_multiple_of(3) { 3 } else { 1 };
     let cols = n / rows;
     let x: Vec<f32> = (0..rows).flat_map(|r| [&up, &gate].map(|x| &x[r * cols..][..cols]).concat()).collect();
     let (r32, c32) = (rows as u32, cols as u32);

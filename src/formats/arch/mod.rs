@@ -129,7 +129,7 @@ pub(super) fn read(
     if !(1..=MAX_VOCAB).contains(&vocab) {
         return Err(format!("key {key:?} is {vocab}: between 1 and {MAX_VOCAB} is possible"));
     }
-    if keys.file.keys.get(CONFIG).is_none() {
+    if !keys.file.keys.contains_key(CONFIG) {
         let is_dense = |w: &Weight| {
             let info = keys.file.tensor(&arch.tensor(&w.name));
             w.role == Role::Matrix && info.is_some_and(|info| Format::from_id(info.kind).is_none())
@@ -240,7 +240,7 @@ fn stock(keys: &Keys<'_, '_>, arch: &str, defaults: ModelConfig) -> Result<Map<S
     let read = own.chain([ROPE_DIMS, VOCAB, SCALING, FACTOR]).collect::<Vec<_>>();
     for (key, value) in &keys.file.keys {
         let Some(own) = key.strip_prefix(arch).and_then(|rest| rest.strip_prefix('.')) else { continue };
-        let neutral = NEUTRAL.iter().any(|(key, says_nothing)| *key == own && says_nothing(value));
+        let neutral = NEUTRAL.contains(&own) && value.as_u64() == Some(0);
         if !read.contains(&own) && !neutral {
             return Err(format!("key {:?} is {value}: this program does not honour it", short(key)));
         }
@@ -261,9 +261,8 @@ fn linear(keys: &Keys<'_, '_>, arch: &str) -> Result<Option<f32>, String> {
     }
 }
 
-/// Keys that say nothing new where this is so for their values.
-const NEUTRAL: [(&str, fn(&Value<'_>) -> bool); 2] =
-    [("expert_count", |v| v.as_u64() == Some(0)), ("expert_used_count", |v| v.as_u64() == Some(0))];
+/// Keys that say nothing new where they are 0.
+const NEUTRAL: [&str; 2] = ["expert_count", "expert_used_count"];
 
 /// Adds the options of files from before [`CONFIG`], which have a key for each field that no standard key has.
 fn add_options(keys: &Keys<'_, '_>, arch: &str, fields: &mut Map<String, Json>) -> Result<(), String> {
