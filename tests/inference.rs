@@ -179,13 +179,14 @@ fn ending_at(file: &ModelFile, nats: f32) -> ModelFile {
     file
 }
 
-/// A model, and an exit entropy below which about half of its predictions after one pass are.
-fn half_ends(file: &ModelFile) -> ModelFile {
+/// A model with an exit entropy below which about half of its predictions for a text after one pass are.
+fn half_ends(file: &ModelFile, text: &[u32]) -> ModelFile {
     let mut once = file.clone();
     once.config.set_passes(1).unwrap();
-    let mut entropies: Vec<f64> = one_by_one(&once, &fastest(), &ids(0)[..40]).0.iter().map(|l| entropy(l)).collect();
+    let mut entropies: Vec<f64> = one_by_one(&once, &fastest(), text).0.iter().map(|l| entropy(l)).collect();
     entropies.sort_by(f64::total_cmp);
-    ending_at(file, entropies[20] as f32)
+    let middle = text.len() / 2;
+    ending_at(file, ((entropies[middle - 1] + entropies[middle]) / 2.0) as f32)
 }
 
 #[test]
@@ -204,7 +205,7 @@ fn a_token_that_ends_after_a_pass_has_the_logits_of_as_many_passes() {
         let ended = one_by_one(&ending_at(&file, f32::INFINITY), &fastest(), text);
         assert!(ended == (first.clone(), Some(1.0)) && first != all, "{:?}", ended.1);
         // A threshold between two entropies ends one row and not the other.
-        let (half, mean) = one_by_one(&half_ends(&file), &fastest(), text);
+        let (half, mean) = one_by_one(&half_ends(&file, text), &fastest(), text);
         assert!((1.0..times as f64).contains(&mean.unwrap()) && half != all && half != first, "{mean:?}");
         // A prompt takes all passes, in chunks of any size but 1.
         let chunk = |file: &ModelFile| {
@@ -219,27 +220,29 @@ fn a_token_that_ends_after_a_pass_has_the_logits_of_as_many_passes() {
 /// Where all rows of a step end, passes are left out; beside rows that go on, and on a GPU, they run.
 #[test]
 fn sequences_whose_tokens_end_early_get_side_by_side_what_they_get_alone() {
-    for file in looped_models() {
-        alike_side_by_side(&half_ends(&file));
+    for file in &looped_models()[..2] {
+        alike_side_by_side(&half_ends(file, &ids(0)[..40]));
     }
 }
 
+/// With a model that has learned what it predicts: its choices are far from ties.
 #[test]
 fn a_gpu_ends_tokens_where_a_cpu_does() {
-    let prompts = [1, 7, 20, 3].map(|n| ids(n)[..n as usize].to_vec());
-    let sampling = Sampling { temperature: 0.0, max_tokens: 20, ..Sampling::default() };
-    for file in looped_models() {
-        let file = half_ends(&file);
-        let answers = |backend: &Backend| {
-            let mut engine = Engine::new(&file, backend, EngineOptions::default()).unwrap();
-            (engine.generate_all(&prompts, &sampling).unwrap(), engine.passes())
-        };
-        let want = answers(&fastest());
-        let mean = want.1.unwrap().mean();
-        assert!(mean > 1.0 && mean < file.config.looped.unwrap().times as f64, "{mean}");
-        for (name, backend) in backends() {
-            assert_eq!(answers(&backend), want, "{name}");
-        }
+    let looped = Some(LoopOptions { before: 1, shared: 1, times: 3, after: 1 });
+    let prompts = ["one", "ten two one t", "o", "one six ten two one two ten two one six"];
+    let prompts: Vec<Vec<u32>> = prompts.iter().map(|p| p.bytes().map(u32::from).collect()).collect();
+    let file = drafting(&ModelConfig { layers: 3, looped, ..config(true, 2, 2) });
+    let file = half_ends(&file, &prompts[3]);
+    let sampling = Sampling { temperature: 0.0, max_tokens: 30, ..Sampling::default() };
+    let answers = |backend: &Backend| {
+        let mut engine = Engine::new(&file, backend, EngineOptions::default()).unwrap();
+        (engine.generate_all(&prompts, &sampling).unwrap(), engine.passes())
+    };
+    let want = answers(&fastest());
+    let mean = want.1.unwrap().mean();
+    assert!(mean > 1.2 && mean < 2.8, "{mean}");
+    for (name, backend) in backends() {
+        assert_eq!(answers(&backend), want, "{name}");
     }
 }
 
