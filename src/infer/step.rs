@@ -41,7 +41,7 @@ pub(super) struct DecodeStep {
 /// The passes of a step whose rows may take fewer.
 pub(super) struct Ends {
     tensors: Exits,
-    passes: Vec<PassNodes>,
+    pub passes: Vec<PassNodes>,
     /// For each pass the nodes that it needs when all rows have ended before.
     pub carried: Vec<Vec<Range<usize>>>,
 }
