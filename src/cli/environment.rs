@@ -8,7 +8,6 @@ const PREFIX: &str = "NANOTERN_";
 /// What tests and continuous integration read; see CONTRIBUTING.md.
 const OF_TESTS: &[&str] = &[
     "NANOTERN_ARM_RUST",
-    "NANOTERN_FOREIGN",
     "NANOTERN_GOLDEN",
     "NANOTERN_MESA",
     "NANOTERN_PYTHON",
