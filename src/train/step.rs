@@ -244,7 +244,7 @@ impl TrainStep {
 
 /// Appends the losses of the head and the gradient of its objective. Returns that of its input (rows, dim).
 ///
-/// With a filter only the hardest tokens of a sequence are learnt (Chi et al. 2025, "Enhancing Token Filtering Efficiency in Large
+/// With a filter only the hardest tokens of a sequence are learnt (Chai et al. 2025, "Enhancing Token Filtering Efficiency in Large
 /// Language Model Training with Collider"). Which these are is known when all losses are, so the head runs once more.
 fn main_loss(g: &mut Graph, head: &Head, targets: Targets, shape: &StepShape, chunk: usize) -> TensorId {
     let objective = |rows: usize| Some(Objective { scale: 1.0 / rows as f32, entropy: shape.entropy_weight });
