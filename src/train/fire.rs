@@ -110,9 +110,8 @@ mod tests {
             }
             for i in k + 1..a.len() {
                 let factor = a[i][k] / a[k][k];
-                for j in k..a.len() {
-                    a[i][j] -= factor * a[k][j];
-                }
+                let (above, below) = a.split_at_mut(i);
+                below[0].iter_mut().zip(&above[k]).for_each(|(x, y)| *x -= factor * y);
             }
         }
         true
