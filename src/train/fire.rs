@@ -18,8 +18,7 @@ const CONVERGENT: [f32; 3] = [1.875, -1.25, 0.375];
 const STEPS: usize = 32;
 
 /// Replaces every matrix that Muon trains by its polar factor, which is the nearest one whose singular values are equal, times a
-/// number that leaves its Frobenius norm as it was. The paper scales it by the sides of the matrix; here the norm is what the other
-/// weights have learnt to expect. Each expert is a matrix of its own. Tables, norms, routers and biases stay.
+/// number that leaves its Frobenius norm as it was: the other weights have learnt to expect it. Each expert is a matrix of its own. Tables, norms, routers and biases stay.
 ///
 /// # Errors
 /// When the device refuses or fails.
