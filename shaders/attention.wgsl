@@ -3,7 +3,7 @@
 // from t - positions[t] (0 if that is before the sequence) to t. Keeps lse = log(sum(exp(scores))) for backward.
 //
 // Flash-style (Dao et al. 2022): a workgroup owns 64 queries of one head and walks their keys 64 at a time with a running
-// maximum.
+// maximum. A head of more than 128 values has a workgroup for each 128 of them.
 
 //#import tiles
 
@@ -58,11 +58,14 @@ fn main(
 ) {
     let dim = args.head_dim / 4u;
     let sequence = wid.z * args.seq;
+    // Behind the workgroups of all heads are those of their upper halves.
+    let head = wid.y % args.heads;
+    let part = wid.y / args.heads * 2u;
     // The last queries see the most keys, so they come first.
     let first = (groups.x - 1u - wid.x) * 64u;
     let stride = (2u * args.kv_heads + args.heads) * dim;
-    let owned = Rows(sequence * stride + (2u * args.kv_heads + wid.y) * dim, stride, first);
-    let values = sequence * stride + wid.y / (args.heads / args.kv_heads) * dim;
+    let owned = Rows(sequence * stride + (2u * args.kv_heads + head) * dim, stride, first);
+    let values = sequence * stride + head / (args.heads / args.kv_heads) * dim;
     let at = place(lane);
     let t = first + at.x * 4u;
     let queries = vec4<u32>(t, t + 1u, t + 2u, t + 3u);
@@ -87,9 +90,9 @@ fn main(
         let weights = Tile(exp2(s.r0 - top), exp2(s.r1 - top), exp2(s.r2 - top), exp2(s.r3 - top));
         total = total * decay + (weights.r0 + weights.r1 + weights.r2 + weights.r3);
         let walked = Rows(values, stride, base);
-        low = weighted(times(low, decay), weights, lane, false, walked, 0u);
-        if dim > 16u {
-            high = weighted(times(high, decay), weights, lane, false, walked, 1u);
+        low = weighted(times(low, decay), weights, lane, false, walked, part);
+        if dim > 16u * (part + 1u) {
+            high = weighted(times(high, decay), weights, lane, false, walked, part + 1u);
         }
     }
     factors[at.y][at.x] = total;
@@ -98,11 +101,11 @@ fn main(
     for (var i = 0u; i < 16u; i++) {
         sum += factors[i][at.x];
     }
-    let result = Rows((sequence * args.heads + wid.y) * dim, args.heads * dim, first);
-    store(times(low, 1.0 / sum), lane, false, result, 0u);
-    store(times(high, 1.0 / sum), lane, false, result, 1u);
-    if at.y == 0u {
-        let to = (wid.z * args.heads + wid.y) * args.seq;
+    let result = Rows((sequence * args.heads + head) * dim, args.heads * dim, first);
+    store(times(low, 1.0 / sum), lane, false, result, part);
+    store(times(high, 1.0 / sum), lane, false, result, part + 1u);
+    if at.y == 0u && part == 0u {
+        let to = (wid.z * args.heads + head) * args.seq;
         let value = most / LOG2_E + log(sum);
         for (var i = 0u; i < 4u; i++) {
             if t + i < args.seq {

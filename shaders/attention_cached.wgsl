@@ -5,20 +5,20 @@
 // Keys are taken in blocks of 256, each with its own maximum, and the blocks are then put together in order. Up to 16 rows, a
 // workgroup takes one block of one head of one row, and `combine` puts blocks together; further rows are enough work without
 // that, so a workgroup takes all blocks. Within a block, each thread makes the score of one key of a
-// page, then adds up one or two elements of the weighted values. head_dim is at most 128. Keys and values have the layout of
+// page, then adds up the elements of the weighted values from its own on, by steps of 64. head_dim is at most 256. Keys and values have the layout of
 // `kv_append`, so that neighbouring threads read neighbours in memory.
 
 //#import parts
 
-// The sums of some keys, for the two elements of a head that a thread has.
-struct Part { most: f32, total: f32, low: f32, high: f32 }
+// The sums of some keys, for the elements of a head that a thread has.
+struct Part { most: f32, total: f32, values: vec4<f32> }
 
 // `most` of no keys is -1e30: then this is b.
 fn merged(a: Part, b: Part) -> Part {
     let top = max(a.most, b.most);
     let x = exp(a.most - top);
     let y = exp(b.most - top);
-    return Part(top, a.total * x + b.total * y, a.low * x + b.low * y, a.high * x + b.high * y);
+    return Part(top, a.total * x + b.total * y, a.values * x + b.values * y);
 }
 
 struct Args { rows: u32, heads: u32, kv_heads: u32, head_dim: u32, slot_pages: u32, scale: f32 }
@@ -33,13 +33,13 @@ struct Args { rows: u32, heads: u32, kv_heads: u32, head_dim: u32, slot_pages: u
 @group(0) @binding(7) var<storage, read_write> y: array<f32>; // (rows, heads, head_dim)
 @group(0) @binding(8) var<storage, read_write> scratch: array<f32>; // as `parts` describes
 
-var<workgroup> query: array<f32, 128>;
+var<workgroup> query: array<f32, 256>;
 var<workgroup> scores: array<f32, 64>;
 
 // The sum over keys `first` to `end`, at most 256, of the pages in this row of the table.
 fn attend(first: u32, end: u32, table: u32, kv_head: u32, lane: u32) -> Part {
     let dim = args.head_dim;
-    var part = Part(-1e30, 0.0, 0.0, 0.0);
+    var part = Part(-1e30, 0.0, vec4<f32>());
     for (var base = first; base < end; base += 64u) {
         let page = (pages[table + base / 64u] * args.kv_heads + kv_head) * dim * 64u;
         var score = -1e30;
@@ -60,13 +60,15 @@ fn attend(first: u32, end: u32, table: u32, kv_head: u32, lane: u32) -> Part {
         scores[lane] = exp(score - top);
         workgroupBarrier();
         let decay = exp(part.most - top);
-        part = Part(top, part.total * decay, part.low * decay, part.high * decay);
+        part = Part(top, part.total * decay, part.values * decay);
         for (var i = 0u; i < count; i++) {
             let weight = scores[i];
             let value = page + i * dim;
             part.total += weight;
-            if lane < dim { part.low += weight * v[value + lane]; }
-            if lane + 64u < dim { part.high += weight * v[value + lane + 64u]; }
+            if lane < dim { part.values.x += weight * v[value + lane]; }
+            if lane + 64u < dim { part.values.y += weight * v[value + lane + 64u]; }
+            if lane + 128u < dim { part.values.z += weight * v[value + lane + 128u]; }
+            if lane + 192u < dim { part.values.w += weight * v[value + lane + 192u]; }
         }
         workgroupBarrier();
     }
@@ -96,22 +98,24 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     let split = args.rows <= 16u;
     let first = select(0u, wid.x * PART, split);
     let end = select(keys, min(keys, first + PART), split);
-    var sum = Part(-1e30, 0.0, 0.0, 0.0);
+    var sum = Part(-1e30, 0.0, vec4<f32>());
     for (var base = first; base < end; base += PART) {
         sum = merged(sum, attend(base, min(base + PART, end), table, kv_head, lane));
     }
     if !split {
         let factor = select(0.0, 1.0 / sum.total, sum.total > 0.0);
-        if lane < dim { y[out + lane] = sum.low * factor; }
-        if lane + 64u < dim { y[out + lane + 64u] = sum.high * factor; }
+        for (var i = 0u; lane + 64u * i < dim; i++) {
+            y[out + lane + 64u * i] = sum.values[i] * factor;
+        }
     } else if first < end {
         let at = part_at(args.rows, dim, (args.slot_pages + 3u) / 4u, row * args.heads + head, wid.x);
         if lane == 0u {
             scratch[at] = sum.most;
             scratch[at + 1u] = sum.total;
         }
-        if lane < dim { scratch[at + 2u + lane] = sum.low; }
-        if lane + 64u < dim { scratch[at + 2u + lane + 64u] = sum.high; }
+        for (var i = 0u; lane + 64u * i < dim; i++) {
+            scratch[at + 2u + lane + 64u * i] = sum.values[i];
+        }
     }
     if split && wid.x == 0u && head == 0u && lane == 0u {
         scratch[row] = f32((keys + PART - 1u) / PART);

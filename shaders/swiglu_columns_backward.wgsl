@@ -1,10 +1,10 @@
 // Gradient of `swiglu` where up and gate are the first and the last cols columns of one matrix x (rows, 2 cols):
 // dup = dy * silu(gate), dgate = dy * up * silu'(gate), at the same places of dx, silu'(x) = s + x s (1 - s) with
-// s = sigmoid(x).
+// s = sigmoid(x). `squared` is as in `swiglu_backward`.
 
 //#import quads
 
-struct Args { rows: u32, cols: u32 }
+struct Args { rows: u32, cols: u32, squared: u32 }
 
 @group(0) @binding(0) var<uniform> args: Args;
 @group(0) @binding(1) var<storage, read> x: array<vec4<f32>>; // (rows, 2 cols)
@@ -16,11 +16,21 @@ fn sigmoid(x: vec4<f32>) -> vec4<f32> {
     return 1.0 / (1.0 + exp(min(-x, vec4<f32>(80.0))));
 }
 
+fn positive(x: vec4<f32>) -> vec4<f32> {
+    return select(x, vec4<f32>(), x <= vec4<f32>());
+}
+
 fn to_up(gate: vec4<f32>, dy: vec4<f32>) -> vec4<f32> {
+    if args.squared != 0u {
+        return dy * (positive(gate) * positive(gate));
+    }
     return dy * gate * sigmoid(gate);
 }
 
 fn to_gate(gate: vec4<f32>, up: vec4<f32>, dy: vec4<f32>) -> vec4<f32> {
+    if args.squared != 0u {
+        return dy * up * (2.0 * positive(gate));
+    }
     let s = sigmoid(gate);
     return dy * up * (s + gate * s * (1.0 - s));
 }

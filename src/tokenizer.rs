@@ -387,17 +387,25 @@ fn bytes_json() -> &'static str {
     static JSON: LazyLock<String> = LazyLock::new(|| {
         let vocab = (0..=255u8).map(|b| (byte_char(b).to_string(), b.into())).collect();
         let added: Vec<_> = SPECIALS.iter().enumerate().map(|(i, content)| (256 + i, *content, true)).collect();
-        byte_level_json(vocab, &[], &added, level(false))
+        byte_level_json(vocab, &[], &added, (level(false), false))
     });
     &JSON
 }
 
-/// A byte-level BPE as the text of a `tokenizer.json`. Added tokens are (id, content, is a control token).
+pub(crate) use byte_level::GPT2;
+/// The expression of Llama 3.
+pub(crate) const LLAMA3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+/// The expression of Qwen 2.
+pub(crate) const QWEN2: &str =
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+
+/// A byte-level BPE as the text of a `tokenizer.json`. Added tokens are (id, content, is a control token). With `ignore_merges` a word
+/// that is a token is left whole.
 pub(crate) fn byte_level_json(
     vocab: Map<String, Value>,
     merges: &[&str],
     added: &[(usize, &str, bool)],
-    pre_tokenizer: Value,
+    (pre_tokenizer, ignore_merges): (Value, bool),
 ) -> String {
     let added = added.iter().map(|(id, content, special)| {
         json!({"id": id, "content": content, "single_word": false, "lstrip": false,
@@ -406,7 +414,7 @@ pub(crate) fn byte_level_json(
     json!({"version": "1.0", "truncation": null, "padding": null, "added_tokens": added.collect::<Vec<_>>(),
         "normalizer": null, "pre_tokenizer": pre_tokenizer, "post_processor": null, "decoder": level(false),
         "model": {"type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null,
-            "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": false, "ignore_merges": false,
+            "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": false, "ignore_merges": ignore_merges,
             "vocab": vocab, "merges": merges}})
     .to_string()
 }

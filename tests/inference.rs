@@ -144,6 +144,147 @@ fn fewer_passes_give_the_logits_of_a_shorter_loop() {
     }
 }
 
+/// Models with a loop: with layers before and after, without, with streams, with experts.
+fn looped_models() -> Vec<ModelFile> {
+    let of = |before, shared, times, after, plain: ModelConfig| ModelConfig {
+        layers: before + shared + after,
+        looped: Some(LoopOptions { before, shared, times, after }),
+        ..plain
+    };
+    let experts = architectures(&config(false, 2, 1)).into_iter().find_map(|config| config.moe);
+    let list = [
+        of(1, 2, 3, 1, config(true, 2, 1)),
+        of(0, 1, 4, 0, config(false, 4, 2)),
+        of(1, 1, 2, 2, ModelConfig { moe: experts, ..config(true, 2, 4) }),
+    ];
+    list.map(|config| random_model(config, VOCAB)).to_vec()
+}
+
+/// The logits (vocab) behind each token of a text that is fed one by one, and the passes of a token.
+fn one_by_one(file: &ModelFile, backend: &Backend, text: &[u32]) -> (Vec<Vec<f32>>, Option<f64>) {
+    let mut engine = Engine::new(file, backend, EngineOptions::default()).unwrap();
+    let logits = pollster::block_on(engine.prompt_logits(text, 1)).unwrap();
+    (logits, engine.passes().map(|passes| passes.mean()))
+}
+
+fn entropy(logits: &[f32]) -> f64 {
+    let p: Vec<f64> = logits.iter().map(|x| f64::from(*x).exp()).collect();
+    let sum: f64 = p.iter().sum();
+    p.iter().map(|p| -p / sum * (p / sum).ln()).sum()
+}
+
+fn ending_at(file: &ModelFile, nats: f32) -> ModelFile {
+    let mut file = file.clone();
+    file.config.set_exit_entropy(nats).unwrap();
+    file
+}
+
+/// A model with an exit entropy below which about half of its predictions for a text after one pass are.
+fn half_ends(file: &ModelFile, text: &[u32]) -> ModelFile {
+    let mut once = file.clone();
+    once.config.set_passes(1).unwrap();
+    let mut entropies: Vec<f64> = one_by_one(&once, &fastest(), text).0.iter().map(|l| entropy(l)).collect();
+    entropies.sort_by(f64::total_cmp);
+    let middle = text.len() / 2;
+    ending_at(file, ((entropies[middle - 1] + entropies[middle]) / 2.0) as f32)
+}
+
+#[test]
+fn a_token_that_ends_after_a_pass_has_the_logits_of_as_many_passes() {
+    let text = &ids(0)[..9];
+    for file in looped_models() {
+        let times = file.config.looped.unwrap().times;
+        let (all, none) = one_by_one(&file, &fastest(), text);
+        assert_eq!(none, None);
+        let never = one_by_one(&ending_at(&file, f32::MIN_POSITIVE), &fastest(), text);
+        assert!(never == (all.clone(), Some(times as f64)), "{:?}", never.1);
+        assert!(one_by_one(&ending_at(&file, 0.0), &fastest(), text) == (all.clone(), None));
+        let mut once = file.clone();
+        once.config.set_passes(1).unwrap();
+        let first = one_by_one(&once, &fastest(), text).0;
+        let ended = one_by_one(&ending_at(&file, f32::INFINITY), &fastest(), text);
+        assert!(ended == (first.clone(), Some(1.0)) && first != all, "{:?}", ended.1);
+        // A threshold between two entropies ends one row and not the other.
+        let (half, mean) = one_by_one(&half_ends(&file, text), &fastest(), text);
+        assert!((1.0..times as f64).contains(&mean.unwrap()) && half != all && half != first, "{mean:?}");
+        // A prompt takes all passes, in chunks of any size but 1.
+        let chunk = |file: &ModelFile| {
+            let mut engine = Engine::new(file, &fastest(), EngineOptions::default()).unwrap();
+            let logits = pollster::block_on(engine.prompt_logits(text, 4)).unwrap();
+            (logits, engine.passes().map_or(0, |passes| passes.tokens))
+        };
+        assert!(chunk(&ending_at(&file, f32::INFINITY)) == chunk(&file));
+    }
+}
+
+/// Where all rows of a step end, passes are left out; beside rows that go on, and on a GPU, they run.
+#[test]
+fn sequences_whose_tokens_end_early_get_side_by_side_what_they_get_alone() {
+    for file in &looped_models()[..2] {
+        alike_side_by_side(&half_ends(file, &ids(0)[..40]));
+    }
+}
+
+/// With a model that has learned what it predicts: its choices are far from ties.
+#[test]
+fn a_gpu_ends_tokens_where_a_cpu_does() {
+    let looped = Some(LoopOptions { before: 1, shared: 1, times: 3, after: 1 });
+    let prompts = ["one", "ten two one t", "o", "one six ten two one two ten two one six"];
+    let prompts: Vec<Vec<u32>> = prompts.iter().map(|p| p.bytes().map(u32::from).collect()).collect();
+    let file = drafting(&ModelConfig { layers: 3, looped, ..config(true, 2, 2) });
+    let file = half_ends(&file, &prompts[3]);
+    let sampling = Sampling { temperature: 0.0, max_tokens: 30, ..Sampling::default() };
+    let answers = |backend: &Backend| {
+        let mut engine = Engine::new(&file, backend, EngineOptions::default()).unwrap();
+        (engine.generate_all(&prompts, &sampling).unwrap(), engine.passes())
+    };
+    let want = answers(&fastest());
+    let mean = want.1.unwrap().mean();
+    assert!(mean > 1.2 && mean < 2.8, "{mean}");
+    for (name, backend) in backends() {
+        assert_eq!(answers(&backend), want, "{name}");
+    }
+}
+
+/// What is scored with exits is what decoding computes.
+#[test]
+fn perplexity_with_exits_is_that_of_decoding() {
+    for file in looped_models() {
+        let tokens = ids(0).into();
+        let score = |file: &ModelFile| eval::perplexity(file, &fastest(), &tokens, None).unwrap();
+        let mut once = file.clone();
+        once.config.set_passes(1).unwrap();
+        let (all, ended) = (score(&once), score(&ending_at(&file, f32::INFINITY)));
+        assert_eq!((all.passes, ended.passes, ended.tokens), (None, Some(1.0), all.tokens));
+        assert!((all.nats_per_token - ended.nats_per_token).abs() < 1e-5, "{all:?} {ended:?}");
+    }
+}
+
+#[test]
+fn an_exit_entropy_that_means_nothing_is_refused() {
+    let looped = looped_models().remove(0).config;
+    let plain = config(true, 2, 1);
+    let mixers = vec![MixerKind::Attention, MixerKind::DeltaNet];
+    let mixed = ModelConfig { mixers: mixers.clone(), ..looped.clone() };
+    let ahead = ModelConfig { mtp: 1, ..looped.clone() };
+    for (config, nats, said) in [
+        (&looped, -0.5, "-0.5: at least 0 nats"),
+        (&looped, f32::NAN, "at least 0 nats"),
+        (&plain, 0.5, "the model has no loop"),
+        (&mixed, 0.5, "layer 1"),
+        (&ahead, 0.5, "--speculate"),
+    ] {
+        let error = config.clone().set_exit_entropy(nats).unwrap_err().to_string();
+        assert!(error.contains("an exit entropy of") && error.contains(said), "{error}");
+        let file = random_model(ModelConfig { exit_entropy: nats, ..config.clone() }, VOCAB);
+        let error = Engine::new(&file, &fastest(), EngineOptions::default()).err().unwrap().to_string();
+        assert!(error.contains(said), "{error}");
+    }
+    // Before the loop, any mixer will do.
+    let mixers = mixers.into_iter().rev().chain([MixerKind::Attention; 2]).collect();
+    ModelConfig { mixers, ..looped }.set_exit_entropy(0.5).unwrap();
+}
+
 fn best() -> String {
     cpu_kernels::Level::detect().to_string()
 }

@@ -99,6 +99,8 @@ const KEYS: &[(&str, &str, &str)] = &[
     ("model.ffn", "96", ""),
     ("model.seq_len", "48", ""),
     ("model.group_size", "64", ""),
+    ("model.activation", "relu2", ""),
+    ("model.head_dim", "16", ""),
     ("model.mhc_streams", "2", ""),
     ("model.sub_norm", "false", ""),
     ("model.tie_embeddings", "false", ""),
@@ -157,6 +159,7 @@ fn every_key_does_something() {
     (all.data.path, all.data.val_path) = (Some("p".into()), Some("p".into()));
     all.data.vocab_size = Some(1);
     all.model.moe = Some(nanotern::model::MoeOptions::default());
+    (all.model.activation, all.model.head_dim) = (nanotern::ops::Activation::Relu2, Some(32));
     let table = toml::Table::try_from(&all).unwrap();
     let keys = |section: &str, table: &toml::Table| -> Vec<String> {
         table.keys().map(|key| format!("{section}.{key}")).filter(|key| key != "model.moe").collect()

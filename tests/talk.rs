@@ -216,3 +216,36 @@ fn logits_that_are_not_finite_are_an_error() {
         assert!(text.trim() == if words.starts_with("generate") { "x" } else { "" }, "{words}: {text:?}");
     }
 }
+
+/// Generating, scoring and timing say how many passes a token took. A value that is none, and a model without a loop, are refused.
+#[test]
+fn an_exit_entropy_is_a_flag() {
+    let p = Project::new();
+    p.train("looped", "--total-steps 2 --set model.loop={before=0,shared=1,times=3,after=0} --set model.layers=1");
+    p.train("plain", "--total-steps 2");
+    let words = "generate --backend cpu --prompt x --temperature 0 --max-tokens 9";
+    for (flags, said) in [
+        ("--exit-entropy inf", "; 1.00 passes a token]"),
+        ("--exit-entropy 1e-9", "; 3.00 passes a token]"),
+        ("--exit-entropy 0", "ms]"),
+    ] {
+        let ended = p.nanotern(&format!("{words} --model looped {flags}"));
+        assert!(ended.code == Some(0) && ended.stderr.contains(said), "{flags}: {}", ended.stderr);
+    }
+    let score = "eval perplexity --backend cpu --model looped --data-path text.txt";
+    let scored = p.ok(&format!("{score} --exit-entropy 100"));
+    assert!(scored.trim_end().ends_with("tokens, 1.00 passes a token"), "{scored}");
+    let json: Value = serde_json::from_str(&p.ok(&format!("{score} --exit-entropy 100 --json"))).unwrap();
+    assert_eq!(json["passes"], 1.0);
+    let timed = p.ok("bench decode --backend cpu --model looped --repeats 1 --tokens 8 --exit-entropy 100");
+    assert!(timed.contains("passes   1.00 a token"), "{timed}");
+    for (flags, said) in [
+        ("--model looped --exit-entropy -1", "at least 0 nats is possible"),
+        ("--model looped --exit-entropy nan", "at least 0 nats is possible"),
+        ("--model looped --exit-entropy much", "--exit-entropy <NATS>"),
+        ("--model plain --exit-entropy 0.5", "the model has no loop"),
+    ] {
+        let ended = p.nanotern(&format!("{words} {flags}"));
+        assert!(ended.code == Some(2) && ended.stderr.contains(said), "{flags}: {}", ended.stderr);
+    }
+}

@@ -28,46 +28,51 @@ fn add_copy_fill() {
 #[test]
 fn swiglu_and_its_gradient() {
     for n in SIZES {
-        let gate: Vec<f32> = noise(1, n).iter().map(|x| 8.0 * x).collect();
-        let (up, dy) = (noise(2, n), noise(3, n));
-        let args = swiglu::SwigluArgs { rows: 1, cols: n as u32, stride: n as u32, gate: 0, up: 0 };
-        let y = &check(&SWIGLU, args, &[(&gate).into(), (&up).into(), poison(n)])[2];
-        let want: Vec<f64> = (0..n).map(|i| silu(gate[i].into()) * f64::from(up[i])).collect();
-        assert_close(y, &want, 1e-12);
+        gated_unit_and_its_gradient(n, 0, silu);
+        gated_unit_and_its_gradient(n, 1, |x| x.max(0.0).powi(2));
+    }
+}
 
-        let args = swiglu_backward::SwigluBackwardArgs { n: n as u32 };
-        let bufs = [(&gate).into(), (&up).into(), (&dy).into(), poison(n), poison(n)];
-        let out = check(&SWIGLU_BACKWARD, args, &bufs);
-        let value = |gate: &[f64], up: &[f64]| (0..n).map(|i| silu(gate[i]) * up[i] * f64::from(dy[i])).sum();
-        if n <= 100 {
-            assert_close(&out[3], &gradient(&gate, |gate| value(gate, &wide(&up))), 1e-10);
-            assert_close(&out[4], &gradient(&up, |up| value(&wide(&gate), up)), 1e-10);
-        }
+fn gated_unit_and_its_gradient(n: usize, squared: u32, unit: fn(f64) -> f64) {
+    let gate: Vec<f32> = noise(1, n).iter().map(|x| 8.0 * x).collect();
+    let (up, dy) = (noise(2, n), noise(3, n));
+    let args = swiglu::SwigluArgs { rows: 1, cols: n as u32, stride: n as u32, gate: 0, up: 0, squared };
+    let y = &check(&SWIGLU, args, &[(&gate).into(), (&up).into(), poison(n)])[2];
+    let want: Vec<f64> = (0..n).map(|i| unit(gate[i].into()) * f64::from(up[i])).collect();
+    assert_close(y, &want, 1e-12);
 
-        // As rows of one matrix, up first: the same values.
-        let rows = if n % 3 == 0 { 3 } else { 1 };
-        let cols = n / rows;
-        let x: Vec<f32> = (0..rows).flat_map(|r| [&up, &gate].map(|x| &x[r * cols..][..cols]).concat()).collect();
-        let (r32, c32) = (rows as u32, cols as u32);
-        let args = swiglu::SwigluArgs { rows: r32, cols: c32, stride: 2 * c32, gate: c32, up: 0 };
-        assert_eq!(&check(&SWIGLU, args, &[(&x).into(), (&x).into(), poison(n)])[2], y);
-        let args = swiglu_columns_backward::SwigluColumnsBackwardArgs { rows: r32, cols: c32 };
-        let dx = &check(&SWIGLU_COLUMNS_BACKWARD, args, &[(&x).into(), (&dy).into(), poison(2 * n)])[2];
-        for (first, want) in [(0, &out[4]), (cols, &out[3])] {
-            let have = (0..rows).flat_map(|r| dx[2 * r * cols + first..][..cols].to_vec());
-            assert_eq!(have.collect::<Vec<_>>(), *want);
-        }
+    let args = swiglu_backward::SwigluBackwardArgs { n: n as u32, squared };
+    let bufs = [(&gate).into(), (&up).into(), (&dy).into(), poison(n), poison(n)];
+    let out = check(&SWIGLU_BACKWARD, args, &bufs);
+    let value = |gate: &[f64], up: &[f64]| (0..n).map(|i| unit(gate[i]) * up[i] * f64::from(dy[i])).sum();
+    if n <= 100 {
+        assert_close(&out[3], &gradient(&gate, |gate| value(gate, &wide(&up))), 1e-10);
+        assert_close(&out[4], &gradient(&up, |up| value(&wide(&gate), up)), 1e-10);
+    }
+
+    // As rows of one matrix, up first: the same values.
+    let rows = if n.is_multiple_of(3) { 3 } else { 1 };
+    let cols = n / rows;
+    let x: Vec<f32> = (0..rows).flat_map(|r| [&up, &gate].map(|x| &x[r * cols..][..cols]).concat()).collect();
+    let (r32, c32) = (rows as u32, cols as u32);
+    let args = swiglu::SwigluArgs { rows: r32, cols: c32, stride: 2 * c32, gate: c32, up: 0, squared };
+    assert_eq!(&check(&SWIGLU, args, &[(&x).into(), (&x).into(), poison(n)])[2], y);
+    let args = swiglu_columns_backward::SwigluColumnsBackwardArgs { rows: r32, cols: c32, squared };
+    let dx = &check(&SWIGLU_COLUMNS_BACKWARD, args, &[(&x).into(), (&dy).into(), poison(2 * n)])[2];
+    for (first, want) in [(0, &out[4]), (cols, &out[3])] {
+        let have = (0..rows).flat_map(|r| dx[2 * r * cols + first..][..cols].to_vec());
+        assert_eq!(have.collect::<Vec<_>>(), *want);
     }
 }
 
 #[test]
 fn swiglu_far_out() {
     let gate = vec![-200.0, -88.0, 0.0, 88.0, 200.0];
-    let args = swiglu::SwigluArgs { rows: 1, cols: 5, stride: 5, gate: 0, up: 0 };
+    let args = swiglu::SwigluArgs { rows: 1, cols: 5, stride: 5, gate: 0, up: 0, squared: 0 };
     let y = &check(&SWIGLU, args, &[(&gate).into(), (&vec![1.0f32; 5]).into(), poison(5)])[2];
     assert_eq!(y[3..], [88.0, 200.0]);
     assert!(y[..3].iter().all(|y| y.abs() < 1e-35), "{y:?}");
-    let args = swiglu_backward::SwigluBackwardArgs { n: 5 };
+    let args = swiglu_backward::SwigluBackwardArgs { n: 5, squared: 0 };
     let ones = &vec![1.0f32; 5];
     let bufs = [(&gate).into(), ones.into(), ones.into(), poison(5), poison(5)];
     let out = check(&SWIGLU_BACKWARD, args, &bufs);

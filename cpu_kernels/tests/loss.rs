@@ -6,9 +6,12 @@ use common::*;
 use cpu_kernels::ops::cross_entropy::{CrossEntropyArgs, IGNORED};
 use cpu_kernels::ops::cross_entropy_gradient::CrossEntropyGradientArgs;
 use cpu_kernels::ops::cross_entropy_partial::CrossEntropyPartialArgs;
+use cpu_kernels::ops::exit_rows::ExitRowsArgs;
 use cpu_kernels::ops::filter_targets::FilterTargetsArgs;
 use cpu_kernels::ops::softmax_mean::SoftmaxMeanArgs;
-use cpu_kernels::ops::{CROSS_ENTROPY, CROSS_ENTROPY_GRADIENT, CROSS_ENTROPY_PARTIAL, FILTER_TARGETS, SOFTMAX_MEAN};
+use cpu_kernels::ops::{
+    CROSS_ENTROPY, CROSS_ENTROPY_GRADIENT, CROSS_ENTROPY_PARTIAL, EXIT_ROWS, FILTER_TARGETS, SOFTMAX_MEAN,
+};
 
 /// Columns of a block.
 const BLOCK: usize = 4096;
@@ -152,6 +155,25 @@ fn the_hardest_targets_of_each_sequence_are_kept() {
     let kept: Vec<u32> = kept.iter().map(|x| x.to_bits()).collect();
     let no = IGNORED;
     assert_eq!(kept, [no, 11, no, 13, 14, no, no, 17, 18, 19]);
+}
+
+/// Rows of 1 and of many logits, on both sides of their own entropy; one that has ended; a token that is ruled out; a NaN.
+#[test]
+fn rows_whose_entropy_is_below_a_threshold_end() {
+    let ends = |logits: &[f32], before: u32, threshold: f32| {
+        let args = ExitRowsArgs { rows: 1, vocab: logits.len() as u32, passes: 2, threshold };
+        check(&EXIT_ROWS, args, &[(&logits.to_vec()).into(), (&vec![before]).into()])[1][0].to_bits()
+    };
+    for vocab in [2, 33, 5000] {
+        let logits: Vec<f32> = noise(7, vocab).iter().map(|x| 5.0 * x).collect();
+        let p: Vec<f64> = logits.iter().map(|x| f64::from(*x).exp()).collect();
+        let sum: f64 = p.iter().sum();
+        let entropy = p.iter().map(|p| -p / sum * (p / sum).ln()).sum::<f64>() as f32;
+        assert_eq!([-1e-4, 1e-4].map(|more| ends(&logits, 0, entropy * (1.0 + more))), [0, 2], "{vocab} logits");
+        assert_eq!([-1e-4, 1e-4].map(|more| ends(&logits, 1, entropy * (1.0 + more))), [1, 1], "{vocab} logits");
+    }
+    assert_eq!([0.69, 0.70].map(|nats| ends(&[1.0, f32::NEG_INFINITY, 1.0], 0, nats)), [0, 2]);
+    assert_eq!(ends(&[1.0, f32::NAN, 1.0], 0, f32::INFINITY), 0);
 }
 
 /// A block of tokens that are ruled out counts nothing, and what is no number is not hidden.

@@ -96,14 +96,13 @@ inline void product(const Args& args, const signed char* xq, const float* step, 
             const unsigned out = out0 + warp_out + n * 8 + lane % 4 * 2;
             const float scale[2] = {out < args.outs ? scales[out * groups + group] : 0.0f,
                                     out + 1 < args.outs ? scales[(out + 1) * groups + group] : 0.0f};
-            // Exact, because a scale is exact in f16.
-            const float offset[2] = {scale[0] * -12582912.0f, scale[1] * -12582912.0f};
 #pragma unroll
             for (unsigned m = 0; m < 4; m++)
 #pragma unroll
                 for (unsigned c = 0; c < 4; c++)
+                    // The difference is the sum itself, an exact integer.
                     acc[m][n][c] = __fadd_rn(
-                        acc[m][n][c], __fmaf_rn(scale[c % 2], __int_as_float(sum[m][n][c]), offset[c % 2]));
+                        acc[m][n][c], __fmul_rn(scale[c % 2], __fsub_rn(__int_as_float(sum[m][n][c]), 12582912.0f)));
         }
     }
 #pragma unroll

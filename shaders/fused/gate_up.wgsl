@@ -4,7 +4,7 @@
 //#import reduce
 //#import few
 
-struct Args { rows: u32, outs: u32, dim: u32, eps: f32, group: u32 }
+struct Args { rows: u32, outs: u32, dim: u32, eps: f32, group: u32, squared: u32 }
 
 @group(0) @binding(0) var<uniform> args: Args;
 @group(0) @binding(1) var<storage, read> x: array<f32>; // (rows, dim)
@@ -49,7 +49,9 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     sum_runs(1u, out, args.outs, count, args.dim, args.group, lane);
     let up = product(lane);
     if lane % 8u < count && out < args.outs {
+        let positive = select(gate, 0.0, gate <= 0.0);
         // Bounded, so that no intermediate value is infinite.
-        y[(first + lane % 8u) * args.outs + out] = gate / (1.0 + exp(min(-gate, 80.0))) * up;
+        let silu = gate / (1.0 + exp(min(-gate, 80.0)));
+        y[(first + lane % 8u) * args.outs + out] = select(silu, positive * positive, args.squared != 0u) * up;
     }
 }

@@ -1,6 +1,6 @@
 // Tiles of 64 x 64 scores, and their products, for 256 threads. A workgroup owns 64 rows of one head and walks 64 rows of
 // the other side at a time: a score belongs to a walked row and an owned one. A thread holds 4 x 4 values of a tile. The op
-// that imports this has positions, args.seq and args.head_dim (a multiple of 4, at most 128), and defines
+// that imports this has positions, args.seq and args.head_dim (a multiple of 4), and defines
 //   four(owned, second, at: vec4<u32>) -> Tile: four vec4 of the owned or the walked rows, of the first or the second factor
 //   one(second, at: u32) -> vec4: one vec4 of the walked rows
 //   put(second, at: u32, value: vec4): one vec4 of the first or the second result, a row for each owned one

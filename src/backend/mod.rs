@@ -359,6 +359,11 @@ impl Program {
         matches!(self.device, Device::Wgpu(_))
     }
 
+    /// Whether nodes have run when [`Program::run`] returns, so that reading between them costs nothing.
+    pub(crate) fn runs_at_once(&self) -> bool {
+        matches!(self.device, Device::Cpu(_))
+    }
+
     /// Begins to read a tensor. What is submitted after this does not change what is read.
     pub(crate) async fn begin_read(&mut self, t: TensorId) -> Result<Reading> {
         if let Device::Wgpu(program) = &mut self.device {

@@ -6,7 +6,7 @@
 use super::{Profile, Timing, by_op, median};
 use crate::backend::Backend;
 use crate::formats::{ModelFile, Tensor, TensorData};
-use crate::infer::{Drafts, Engine, EngineOptions, Event, Sampling, SequenceId};
+use crate::infer::{Drafts, Engine, EngineOptions, Event, Passes, Sampling, SequenceId};
 use crate::model::{Role, Weight};
 use crate::rng::Rng;
 use crate::{Error, Result};
@@ -28,13 +28,15 @@ pub struct InferenceBench {
     pub buffer_bytes: usize,
     /// How often drafts were right, where the engine drafts.
     pub drafts: Option<Drafts>,
+    /// How many passes tokens took, where they may take fewer than all.
+    pub passes: Option<Passes>,
 }
 
 impl InferenceBench {
     fn new(file: &ModelFile, engine: &Engine, timing: Timing, steps: usize) -> Self {
         let (ternary_weights, weight_bytes) = (ternary_weights(file), steps * weight_bytes(file));
-        let (buffer_bytes, drafts) = (engine.device_bytes(), engine.drafts());
-        InferenceBench { timing, ternary_weights, weight_bytes, buffer_bytes, drafts }
+        let (buffer_bytes, drafts, passes) = (engine.device_bytes(), engine.drafts(), engine.passes());
+        InferenceBench { timing, ternary_weights, weight_bytes, buffer_bytes, drafts, passes }
     }
 
     /// Multiplications and additions of the ternary layers per second.

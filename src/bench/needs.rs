@@ -89,7 +89,8 @@ impl Needs {
         for q8_0 in [false, true] {
             let embeddings = if q8_0 { Embeddings::Q8_0 } else { config.model.embeddings };
             let model = ModelConfig { embeddings, ..config.model.clone() };
-            files.extend(Format::ALL.map(|format| {
+            // A scale for a whole matrix is not trained.
+            files.extend(Format::ALL.into_iter().filter(|f| *f != Format::I2S).map(|format| {
                 let bytes = model.check().and_then(|()| file_bytes(&model, vocab, format));
                 FileNeeds { format, q8_0, bytes: bytes.map_err(|e| e.to_string()) }
             }));

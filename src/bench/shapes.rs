@@ -2,7 +2,7 @@
 //! without a model file.
 
 use crate::formats::{Int8, ModelFile, Tensor, TensorData, Ternary, TextConfig};
-use crate::model::{Form, ModelConfig, MoeOptions, Role, Weight};
+use crate::model::{Form, ModelConfig, MoeOptions, Role, Scales, Weight};
 use crate::ops::packed_row_bytes;
 use crate::rng::Rng;
 use half::f16;
@@ -96,11 +96,12 @@ fn random(weight: &Weight, rng: &mut Rng) -> TensorData {
             let codes = std::array::from_fn(|i| i as u8 as i8);
             TensorData::Int8(Int8 { codes: pick(&codes, elements, rng), scales: vec![2f32.powi(-12); elements / 32] })
         }
-        Form::Ternary { group } => {
+        Form::Ternary { group, scales } => {
             let (outs, dim) = weight.matrix();
             let scale = f16::from_f32(1.2 / (dim as f32).sqrt()).to_f32();
             let codes = pick(&four_codes(), outs * packed_row_bytes(dim), rng);
-            TensorData::Ternary(Ternary { codes, scales: vec![scale; outs * (dim / group)], outs, dim, group })
+            let count = if scales == Scales::Tensor { 1 } else { outs * (dim / group) };
+            TensorData::Ternary(Ternary { codes, scales: vec![scale; count], outs, dim, group })
         }
     }
 }

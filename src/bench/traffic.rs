@@ -205,8 +205,8 @@ fn read_again(graph: &Graph, node: &Node) -> u64 {
 pub fn least_bytes(config: &Config, vocab: usize) -> u64 {
     let (c, train) = (&config.model, &config.train);
     let rows = (train.batch_size * c.seq_len) as u64;
-    let [dim, kv, ffn, vocab, layers, streams] =
-        [c.dim, c.kv_heads * c.head_dim(), c.ffn, vocab, c.layers, c.mhc_streams].map(|n| n as u64);
+    let [dim, q, kv, ffn, vocab, layers, streams] =
+        [c.dim, c.attention_dim(), c.kv_heads * c.head_dim(), c.ffn, vocab, c.layers, c.mhc_streams].map(|n| n as u64);
     let floats = |n: u64| 4 * n;
     // Layers, each as often as a token passes it.
     let passes = c.schedule().len() as u64;
@@ -216,7 +216,7 @@ pub fn least_bytes(config: &Config, vocab: usize) -> u64 {
         if c.is_ternary() { outs * inputs / 4 + scales } else { floats(outs * inputs) }
     };
     let input = |inputs: u64| if c.is_ternary() { rows * inputs + floats(rows) } else { floats(rows * inputs) };
-    let matrices = [(dim + 2 * kv, dim), (dim, dim), (2 * ffn, dim), (dim, ffn)];
+    let matrices = [(q + 2 * kv, dim), (dim, q), (2 * ffn, dim), (dim, ffn)];
     let each = |of: &dyn Fn(u64, u64) -> u64| matrices.iter().map(|(outs, inputs)| of(*outs, *inputs)).sum::<u64>();
 
     let products = each(&|outs, inputs| input(inputs) + weight(outs, inputs) + floats(rows * outs));
@@ -225,7 +225,7 @@ pub fn least_bytes(config: &Config, vocab: usize) -> u64 {
         to_input + floats(rows * outs) + input(inputs) + floats(outs * inputs)
     });
     // The normalised vectors of a layer.
-    let normed = 2 * dim + if c.sub_norm { dim + ffn } else { 0 };
+    let normed = 2 * dim + if c.sub_norm { q + ffn } else { 0 };
     let norms = floats(rows * normed) + input(normed);
     let norm_gradients = floats(rows * (3 * normed + 2 * dim));
     // Streams are read and mixed before and after a sub-layer.
@@ -233,9 +233,9 @@ pub fn least_bytes(config: &Config, vocab: usize) -> u64 {
         1 => (floats(2 * rows * dim), 0),
         n => (floats(2 * rows * dim * (3 * n + 2)), floats(2 * rows * dim * (6 * n + 3))),
     };
-    let qkv = dim + 2 * kv;
-    let attention = floats(rows * (qkv + dim));
-    let attention_gradient = floats(rows * (2 * qkv + 2 * dim));
+    let qkv = q + 2 * kv;
+    let attention = floats(rows * (qkv + q));
+    let attention_gradient = floats(rows * (2 * qkv + 2 * q));
     let (gated, gated_gradient) = (floats(rows * 3 * ffn), floats(rows * 5 * ffn));
     let forward = passes * (products + norms + mixing + attention + gated);
     let backward = passes * (gradients + norm_gradients + mixing_gradients + attention_gradient + gated_gradient);
@@ -251,7 +251,7 @@ pub fn least_bytes(config: &Config, vocab: usize) -> u64 {
     let moments = if config.optim.aux == Aux::AdamW { 2 } else { 1 };
     let aux = floats(3 * tables) + 2 * moments * config.optim.state.bytes(tables);
     // X X^T, its polynomial and that times X, of every matrix X along its short side.
-    let squares = 2 * dim.pow(2) + 2 * dim.min(kv).pow(2) + 3 * dim.min(ffn).pow(2);
+    let squares = 2 * dim.min(q).pow(2) + 2 * dim.min(kv).pow(2) + 3 * dim.min(ffn).pow(2);
     let iteration = floats(3 * inside + 4 * layers * squares);
     let momentum = floats(2 * inside) + 2 * config.optim.state.bytes(inside);
     let muon = momentum + floats(inside * (1 + 3)) + config.optim.muon_steps as u64 * iteration;

@@ -151,6 +151,7 @@ fn report(
             "seconds_per_token": 1.0 / rate, "ternary_weights": bench.ternary_weights, "ternary_ops_per_s": ops,
             "weight_bytes": bench.weight_bytes, "weight_bytes_per_s": bytes, "buffer_bytes": bench.buffer_bytes,
             "tokens_a_step": bench.drafts.map(|drafts| drafts.tokens_a_step()),
+            "passes": bench.passes.map(|passes| passes.mean()),
         });
         return outln!("{object}");
     }
@@ -164,6 +165,9 @@ fn report(
     if let Some(drafts) = bench.drafts {
         let (right, all) = (drafts.taken, drafts.fed);
         outln!("drafts   {:.2} tokens a step: {right} of {all} were right", drafts.tokens_a_step())?;
+    }
+    if let Some(passes) = bench.passes {
+        outln!("passes   {:.2} a token", passes.mean())?;
     }
     outln!("layers   {:.1} GOPS over {:.1} M ternary weights", ops * 1e-9, bench.ternary_weights as f64 * 1e-6)?;
     outln!("weights  {:.2} GB/s read", bytes * 1e-9)?;

@@ -8,6 +8,7 @@ const PREFIX: &str = "NANOTERN_";
 /// What tests and continuous integration read; see CONTRIBUTING.md.
 const OF_TESTS: &[&str] = &[
     "NANOTERN_ARM_RUST",
+    "NANOTERN_FOREIGN",
     "NANOTERN_GOLDEN",
     "NANOTERN_MESA",
     "NANOTERN_PYTHON",

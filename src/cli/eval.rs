@@ -94,12 +94,14 @@ fn perplexity(
         outln!(
             "{}",
             serde_json::json!({ "nats_per_token": p.nats_per_token, "bits_per_byte": p.bits_per_byte,
-                "perplexity": p.perplexity(), "tokens": p.tokens })
+                "perplexity": p.perplexity(), "tokens": p.tokens, "passes": p.passes })
         )?;
         return Ok(ExitCode::SUCCESS);
     }
     let bits = p.bits_per_byte.map_or(String::new(), |b| format!(", {b:.4} bits/byte"));
-    outln!("{:.4} nats/token{bits}, perplexity {:.3} over {} tokens", p.nats_per_token, p.perplexity(), p.tokens)?;
+    let passes = p.passes.map_or(String::new(), |passes| format!(", {passes:.2} passes a token"));
+    let (nats, perplexity, tokens) = (p.nats_per_token, p.perplexity(), p.tokens);
+    outln!("{nats:.4} nats/token{bits}, perplexity {perplexity:.3} over {tokens} tokens{passes}")?;
     Ok(ExitCode::SUCCESS)
 }
 

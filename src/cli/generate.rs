@@ -8,7 +8,8 @@ use clap::{Arg, ArgAction, ArgMatches};
 use nanotern::error::mib;
 use nanotern::formats::TextConfig;
 use nanotern::infer::{
-    ChatTemplate, Drafts, Engine, EngineOptions, Event, FinishReason, Kind, Message, PARAMETERS, Sampling, TextStream,
+    ChatTemplate, Drafts, Engine, EngineOptions, Event, FinishReason, Kind, Message, PARAMETERS, Passes, Sampling,
+    TextStream,
 };
 use nanotern::tokenizer::Tokenizer;
 use nanotern::{Error, Result};
@@ -204,8 +205,8 @@ impl Session {
         };
         let first = 1e3 * first.unwrap_or_default().as_secs_f64();
         let rate = f64::from(tokens) / seconds;
-        let drafts = drafted(self.engine.drafts());
-        say(&format!("[{tokens} tokens{ended}; {rate:.0} tok/s, first after {first:.0} ms{drafts}]"));
+        let (drafts, passes) = (drafted(self.engine.drafts()), passed(self.engine.passes()));
+        say(&format!("[{tokens} tokens{ended}; {rate:.0} tok/s, first after {first:.0} ms{drafts}{passes}]"));
         Ok(all)
     }
 }
@@ -213,6 +214,11 @@ impl Session {
 /// What is to be said of drafts.
 fn drafted(drafts: Option<Drafts>) -> String {
     drafts.map_or(String::new(), |drafts| format!("; drafts make it {:.2} tokens a step", drafts.tokens_a_step()))
+}
+
+/// What is to be said of passes that tokens did not take.
+fn passed(passes: Option<Passes>) -> String {
+    passes.map_or(String::new(), |passes| format!("; {:.2} passes a token", passes.mean()))
 }
 
 pub fn generate(args: &GenerateArgs) -> Result<ExitCode> {

@@ -7,6 +7,7 @@ use nanotern::files::{self, Links, read_part};
 use nanotern::formats::{
     ModelFile,
     gguf::{self, Gguf, read_front},
+    hf::{self, Folder},
     mhc,
 };
 use nanotern::infer::ChatTemplate;
@@ -21,7 +22,7 @@ use std::process::ExitCode;
 
 #[derive(clap::Args)]
 pub struct InspectArgs {
-    /// A checkpoint directory, or a GGUF, .mhc, safetensors or token file.
+    /// A checkpoint directory, a folder as Hugging Face has them, or a GGUF, .mhc, safetensors or token file.
     path: PathBuf,
     /// Print one JSON object.
     #[arg(long)]
@@ -45,6 +46,9 @@ pub fn run(args: &InspectArgs) -> Result<ExitCode> {
 }
 
 fn inspect(path: &Path) -> Result<Report> {
+    if hf::is_folder(path) {
+        return folder(path);
+    }
     if path.is_dir() {
         return checkpoint(path);
     }
@@ -93,6 +97,44 @@ fn checkpoint(path: &Path) -> Result<Report> {
     Ok(Report { lines, json })
 }
 
+/// A folder as Hugging Face has them.
+fn folder(path: &Path) -> Result<Report> {
+    // What it holds may be known although this program cannot serve it, so both are reported.
+    let folder = Folder::open(path);
+    let model = ModelFile::open(path).and_then(|model| model.tokenizer().map(|_| model));
+    let what = folder.as_ref().map_or("Hugging Face".to_string(), |folder| format!("Hugging Face: {}", folder.what));
+    let mut lines = vec![format!("folder      {} ({what})", path.display()), serves(&model)];
+    let chats = model.as_ref().ok().map(chats);
+    lines.extend(chats.iter().map(|chats| format!("chats       {chats}")));
+    let ternary = folder.as_ref().ok().map(Folder::three_valued).transpose()?.filter(|(_, all)| *all > 0);
+    if let Some((found, all)) = ternary {
+        lines.push(format!("ternary     {found} of {all} dense matrices have at most three values"));
+    }
+    let tensors: Vec<Value> = folder
+        .iter()
+        .flat_map(Folder::tensors)
+        .map(|(name, kind, shape)| {
+            lines.push(format!("  {name:56} {kind:5} {shape:?}"));
+            json!({ "name": name, "type": kind, "shape": shape })
+        })
+        .collect();
+    let json = json!({ "kind": "folder", "what": what, "config": model.as_ref().ok().map(|m| json!(m.config)),
+        "error": model.as_ref().err().map(|e| e.to_string()), "chats": chats, "three_valued": ternary.map(|t| t.0),
+        "parameters": model.as_ref().ok().map(ModelFile::param_count), "tensors": tensors });
+    Ok(Report { lines, json })
+}
+
+/// Whether a model can be served.
+fn serves(model: &Result<ModelFile>) -> String {
+    match model {
+        Ok(model) => {
+            let active = active(model.param_count(), model.active_params());
+            format!("serves      yes: {} parameters{active}, vocabulary {}", model.param_count(), model.vocab)
+        }
+        Err(e) => format!("serves      no: {e}"),
+    }
+}
+
 /// A GGUF file of `total` bytes that begins with `front`.
 fn gguf(path: &Path, front: &[u8], total: u64) -> Result<Report> {
     let wrong = |what: String| Error::invalid(path, what);
@@ -100,18 +142,9 @@ fn gguf(path: &Path, front: &[u8], total: u64) -> Result<Report> {
     let file = file.ok_or_else(|| wrong("was changed while it was read".to_string()))?;
     // The container may be valid although this program cannot serve the model, so both are reported.
     let model = ModelFile::open(path).and_then(|model| model.tokenizer().map(|_| model));
-    let serves = match &model {
-        Ok(model) => {
-            let active = active(model.param_count(), model.active_params());
-            format!("yes: {} parameters{active}, vocabulary {}", model.param_count(), model.vocab)
-        }
-        Err(e) => format!("no: {e}"),
-    };
     let chats = model.as_ref().ok().map(chats);
-    let mut lines = vec![
-        format!("GGUF        {} (version {}, {} bytes)", path.display(), file.version, total),
-        format!("serves      {serves}"),
-    ];
+    let mut lines =
+        vec![format!("GGUF        {} (version {}, {} bytes)", path.display(), file.version, total), serves(&model)];
     lines.extend(chats.iter().map(|chats| format!("chats       {chats}")));
     lines.extend(file.keys.iter().map(|(k, v)| format!("  {k} = {v}")));
     let tensor = |t: &gguf::TensorInfo<'_>| {

@@ -2,7 +2,7 @@
 
 use super::say;
 use nanotern::formats::mhc::MhcFile;
-use nanotern::formats::{ModelFile, ReadFrom};
+use nanotern::formats::{ModelFile, ReadFrom, hf};
 use nanotern::infer::EngineOptions;
 use nanotern::tokenizer::Tokenizer;
 use nanotern::train::newest_run;
@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 #[derive(Clone, clap::Args)]
 pub struct ModelArgs {
-    /// A GGUF file, a checkpoint, or a run, whose newest checkpoint is used; by default the newest run.
+    /// A GGUF file, a folder as Hugging Face has them, a checkpoint, or a run, whose newest checkpoint is used; by default the newest run.
     #[arg(long, env = "NANOTERN_MODEL")]
     model: Option<PathBuf>,
     /// Use the residual mixing of this .mhc file instead of the model's.
@@ -24,10 +24,18 @@ pub struct ModelArgs {
     /// Times that a token passes the shared layers of a model with a loop, at most as many as in training; by default as many.
     #[arg(long, value_name = "TIMES", env = "NANOTERN_PASSES")]
     passes: Option<usize>,
+    /// Let a token that the model drew skip further passes through these layers once the entropy of the next token is below so many
+    /// nats, such as 0.5; 0 for never. Tokens of prompts take all passes.
+    #[arg(long, value_name = "NATS", env = "NANOTERN_EXIT_ENTROPY", allow_negative_numbers = true)]
+    exit_entropy: Option<f32>,
     /// Let the first further head of a model that has some draft tokens, which the next step checks (on the CPU). The text is the
     /// same.
     #[arg(long)]
     speculate: bool,
+    /// Do not round the inputs of ternary layers to 8 bits: for models that were trained so, such as TriLM. Their weights then take 16
+    /// bits.
+    #[arg(long)]
+    keep_inputs: bool,
     /// If the newest checkpoint of the run cannot be read, use an older one.
     #[arg(long)]
     allow_older: bool,
@@ -78,7 +86,7 @@ impl ModelArgs {
             None => newest_run(Path::new("runs"))?,
         };
         let mut same = ModelArgs { model: Some(path.clone()), ..self.clone() };
-        let mut file = if path.is_dir() {
+        let mut file = if path.is_dir() && !hf::is_folder(&path) {
             let (file, read) = checkpoint(&path, self.allow_older)?;
             say(&format!("checkpoint {} (step {})", read.dir.display(), read.step));
             same.model = Some(read.dir);
@@ -95,8 +103,14 @@ impl ModelArgs {
         if let Some(passes) = self.passes {
             file.config.set_passes(passes)?;
         }
+        if self.keep_inputs {
+            file.keep_inputs()?;
+        }
         if !self.speculate {
             file.remove_further_heads();
+        }
+        if let Some(nats) = self.exit_entropy {
+            file.config.set_exit_entropy(nats)?;
         }
         if file.text.add_eos {
             say(

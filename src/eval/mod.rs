@@ -24,6 +24,8 @@ pub struct Perplexity {
     pub bits_per_byte: Option<f64>,
     /// Number of tokens scored.
     pub tokens: usize,
+    /// Passes that a token took through the shared layers of a loop, on average; `None` if all took the same.
+    pub passes: Option<f64>,
 }
 
 impl Perplexity {
@@ -34,7 +36,8 @@ impl Perplexity {
 }
 
 /// Scores `tokens`, the encoding of `bytes` bytes of text, in windows of the model's context that do not overlap. Documents in
-/// a window see each other, whether the model was trained so or not.
+/// a window see each other, whether the model was trained so or not. With an exit entropy, the tokens of a window are fed one by
+/// one, as those are that a model draws.
 ///
 /// # Errors
 /// When there are fewer tokens than one window needs, they cannot be read, an id is beyond the vocabulary, the loss is not
@@ -50,6 +53,53 @@ pub fn perplexity(file: &ModelFile, backend: &Backend, tokens: &Tokens, bytes: O
     if id as usize >= file.vocab {
         return Err(Error::usage(format!("token {id}: the model has {} tokens", file.vocab)));
     }
+    let scored = windows.len() * seq;
+    let (sum, passes) = if file.config.exit_entropy > 0.0 {
+        let (sum, passes) = score_one_by_one(file, backend, tokens, &windows)?;
+        (sum, Some(passes))
+    } else {
+        (score(file, backend, tokens, &windows)?, None)
+    };
+    let nats_per_token = sum / scored as f64;
+    let bits_per_byte = bits_per_byte(nats_per_token, tokens.len(), bytes);
+    Ok(Perplexity { nats_per_token, bits_per_byte, tokens: scored, passes })
+}
+
+/// The sum of the losses of all tokens in `windows`, and the passes that a token took on average.
+fn score_one_by_one(file: &ModelFile, backend: &Backend, tokens: &Tokens, windows: &[usize]) -> Result<(f64, f64)> {
+    let seq = file.config.seq_len;
+    let mut engine = Engine::new(file, backend, EngineOptions { slots: 1, context: seq })?;
+    let mut sum = 0.0;
+    for start in windows {
+        let (inputs, wanted) = sampler::batch(tokens, &[*start], seq)?;
+        for (position, (id, target)) in inputs.iter().zip(wanted).enumerate() {
+            let logits = pollster::block_on(engine.chunk_logits(&[*id], position, true))?;
+            sum += -log_softmax(&logits, target as usize);
+        }
+        finite(sum, || Ok(None))?;
+    }
+    Ok((sum, engine.passes().unwrap_or_default().mean()))
+}
+
+/// The logarithm of a token's probability.
+fn log_softmax(logits: &[f32], token: usize) -> f64 {
+    let top = f64::from(logits.iter().copied().fold(f32::NEG_INFINITY, f32::max));
+    let sum: f64 = logits.iter().map(|x| (f64::from(*x) - top).exp()).sum();
+    f64::from(logits[token]) - top - sum.ln()
+}
+
+/// Refuses a sum that is not finite; `op` names the first op that made such a value.
+fn finite(sum: f64, op: impl FnOnce() -> Result<Option<String>>) -> Result<()> {
+    if sum.is_finite() {
+        return Ok(());
+    }
+    let why = op()?.map_or(String::new(), |op| format!(": {op}"));
+    Err(Error::Model(format!("the loss is not a finite number{why}")))
+}
+
+/// The sum of the losses of all tokens in `windows`.
+fn score(file: &ModelFile, backend: &Backend, tokens: &Tokens, windows: &[usize]) -> Result<f64> {
+    let seq = file.config.seq_len;
     let (mut g, rows) = (Graph::new(), BATCH * seq);
     let model = Model::for_scoring(&mut g, &file.config, file.vocab);
     let [ids, positions, targets] = ["ids", "positions", "targets"].map(|name| g.persistent(name, &[rows], DType::U32));
@@ -72,16 +122,9 @@ pub fn perplexity(file: &ModelFile, backend: &Backend, tokens: &Tokens, bytes: O
         program.write(targets, &wanted);
         program.run_section(score)?;
         sum += program.read::<f32>(to.losses)?.iter().map(|l| f64::from(*l)).sum::<f64>();
-        if !sum.is_finite() {
-            let op = pollster::block_on(first_not_finite(&mut program, score.nodes()))?;
-            let why = op.map_or(String::new(), |op| format!(": {op}"));
-            return Err(Error::Model(format!("the loss is not a finite number{why}")));
-        }
+        finite(sum, || pollster::block_on(first_not_finite(&mut program, score.nodes())))?;
     }
-    let scored = windows.len() * seq;
-    let nats_per_token = sum / scored as f64;
-    let bits_per_byte = bits_per_byte(nats_per_token, tokens.len(), bytes);
-    Ok(Perplexity { nats_per_token, bits_per_byte, tokens: scored })
+    Ok(sum)
 }
 
 /// The result of one task.

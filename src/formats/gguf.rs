@@ -3,7 +3,9 @@
 //!
 //! The container knows keys and tensors. What they mean for a model is the business of `arch`.
 
+mod dense;
 pub(super) mod encodings;
+pub(super) mod foreign_text;
 pub(super) mod keys;
 mod q8_0;
 mod read;
@@ -16,6 +18,8 @@ pub(super) use read::short;
 pub use read::{Array, Gguf, TensorInfo, Value};
 pub use stream::Stream;
 pub(super) use tokens::STOP;
+#[cfg(feature = "native")]
+pub(super) use tokens::implied_start;
 pub use write::{Layout, file_bytes};
 
 use super::{ModelFile, Tensor, TensorData, TextConfig, arch, mhc};
@@ -23,7 +27,7 @@ use super::{ModelFile, Tensor, TensorData, TextConfig, arch, mhc};
 use crate::files::{self, Links, read_part};
 use crate::memory;
 use crate::model::{Form, ModelConfig, Role, Weight};
-use half::f16;
+use dense::{F16, F32, Q8_0};
 use keys::Keys;
 use std::collections::BTreeSet;
 
@@ -33,11 +37,6 @@ const MAGIC: [u8; 4] = *b"GGUF";
 const VERSION: u32 = 3;
 /// What a file is aligned to unless it says otherwise.
 const ALIGNMENT: u64 = 32;
-
-/// Type ids of tensors.
-const F32: u32 = 0;
-const F16: u32 = 1;
-const Q8_0: u32 = 8;
 
 /// A model file without the values of its tensors: all that must be known before they can be taken.
 #[derive(Clone, Debug)]
@@ -58,6 +57,8 @@ struct Place {
     weight: Weight,
     /// What the file calls it.
     name: String,
+    /// Rows of a head, where the halves of its rotary pairs are adjacent in the file.
+    pairs: Option<usize>,
     kind: u32,
     /// From the start of the file.
     offset: u64,
@@ -76,7 +77,9 @@ impl Head {
         let place = |weight: Weight| {
             let name = arch.tensor(&weight.name);
             let info = find(&file, &weight, &name)?;
-            Ok(Place { kind: info.kind, offset: file.offset(info), bytes: info.bytes, weight, name })
+            let turns = [".attn.q.", ".attn.k."].iter().any(|part| weight.name.contains(part));
+            let pairs = (turns && arch.has_adjacent_pairs()).then_some(config.head_dim());
+            Ok(Place { kind: info.kind, offset: file.offset(info), bytes: info.bytes, weight, name, pairs })
         };
         let weights = config.weights(vocab);
         let known: BTreeSet<String> = weights.iter().map(|weight| arch.tensor(&weight.name)).collect();
@@ -89,8 +92,16 @@ impl Head {
 
     /// Refuses tensors that take more memory than is free, read one by one.
     fn check_memory(&self) -> crate::Result<()> {
-        let bytes = self.places.iter().map(|p| p.bytes as usize);
-        let (all, largest) = bytes.fold((0usize, 0), |(all, largest), b| (all.saturating_add(b), b.max(largest)));
+        // Dense blocks become f32 values, and these f16 ones.
+        let sizes = |p: &Place| match p.weight.form {
+            Form::F16 => [2, 4].map(|bytes| p.weight.elements().saturating_mul(bytes)),
+            _ => [p.bytes as usize; 2],
+        };
+        let (all, largest) = self
+            .places
+            .iter()
+            .map(sizes)
+            .fold((0usize, 0), |(all, largest), [held, read]| (all.saturating_add(held), read.max(largest)));
         // Codes of five values in a byte take a fourth more in memory.
         memory::check(all.saturating_add(all / 4).saturating_add(largest), memory::free(), "use a smaller model")
     }
@@ -104,7 +115,10 @@ impl Head {
 impl Place {
     fn decode(&self, bytes: &[u8]) -> Result<Tensor, String> {
         let data = decode(&self.weight, self.kind, bytes);
-        let data = data.map_err(|what| format!("tensor {:?} at offset {}: {what}", self.name, self.offset))?;
+        let mut data = data.map_err(|what| format!("tensor {:?} at offset {}: {what}", self.name, self.offset))?;
+        if let Some(head) = self.pairs {
+            data.split_pairs(self.weight.matrix().0, head);
+        }
         Ok(Tensor::new(&self.weight, data))
     }
 }
@@ -116,6 +130,13 @@ pub(super) fn load(bytes: &[u8]) -> Result<ModelFile, String> {
     let part = |p: &Place| &bytes[p.offset as usize..][..p.bytes as usize];
     let tensors = head.places.iter().map(|p| p.decode(part(p))).collect::<Result<_, _>>()?;
     Ok(ModelFile { config: head.config, vocab: head.vocab, tensors, text: head.text })
+}
+
+/// How a file of any architecture spells ids; one of other programs has a token for every row of its embedding. The error names the
+/// key that is wrong.
+pub fn text(file: &Gguf<'_>) -> Result<TextConfig, String> {
+    let tokens = file.keys.get("tokenizer.ggml.tokens").and_then(Value::as_array);
+    tokens::read(file, tokens.map_or(0, |tokens| tokens.len))
 }
 
 /// The front of a file with all keys and tensor descriptions, or as much of it as shows what is wrong with them.
@@ -160,7 +181,7 @@ fn find<'f, 'a>(file: &'f Gguf<'a>, weight: &Weight, name: &str) -> Result<&'f T
     }
     let fits = match weight.form {
         Form::F32 => info.kind == F32,
-        Form::F16 => info.kind == F16,
+        Form::F16 => dense::is_read(info.kind),
         Form::Int8 => info.kind == Q8_0,
         Form::Ternary { .. } => Format::from_id(info.kind).is_some(),
     };
@@ -168,9 +189,9 @@ fn find<'f, 'a>(file: &'f Gguf<'a>, weight: &Weight, name: &str) -> Result<&'f T
         let kind = read::kind_name(info.kind);
         return Err(format!("tensor {name:?} is {kind}; the configuration needs {:?}", weight.form));
     }
-    if let (Form::Ternary { group }, Some(format)) = (weight.form, Format::from_id(info.kind)) {
+    if let (Form::Ternary { group, scales }, Some(format)) = (weight.form, Format::from_id(info.kind)) {
         let named = |what| format!("tensor {name:?}: {what}");
-        format.check_group(group).map_err(named)?;
+        format.check_scales(group, scales).map_err(named)?;
         let (rows, inputs) = weight.matrix();
         let want = format.bytes(rows as u64, inputs as u64, group as u64).map_err(named)?;
         if info.bytes != want {
@@ -178,6 +199,35 @@ fn find<'f, 'a>(file: &'f Gguf<'a>, weight: &Weight, name: &str) -> Result<&'f T
         }
     }
     Ok(info)
+}
+
+impl TensorData {
+    /// Orders rows, of which a head has so many: those of a rotary pair were adjacent, and are then half a head apart.
+    fn split_pairs(&mut self, rows: usize, head: usize) {
+        match self {
+            TensorData::F32(values) => split_pairs(values, rows, head),
+            TensorData::F16(values) => split_pairs(values, rows, head),
+            TensorData::Ternary(t) => {
+                split_pairs(&mut t.codes, rows, head);
+                if t.scales.len() > 1 {
+                    split_pairs(&mut t.scales, rows, head);
+                }
+            }
+            TensorData::Int8(t) => {
+                split_pairs(&mut t.codes, rows, head);
+                split_pairs(&mut t.scales, rows, head);
+            }
+        }
+    }
+}
+
+fn split_pairs<T: Copy>(values: &mut Vec<T>, rows: usize, head: usize) {
+    let width = values.len() / rows;
+    let row = |r: usize| {
+        let (first, d) = (r / head * head, r % head);
+        &values[(first + d % (head / 2) * 2 + d / (head / 2)) * width..][..width]
+    };
+    *values = (0..rows).flat_map(row).copied().collect();
 }
 
 fn decode(weight: &Weight, kind: u32, bytes: &[u8]) -> Result<TensorData, String> {
@@ -193,18 +243,11 @@ fn decode(weight: &Weight, kind: u32, bytes: &[u8]) -> Result<TensorData, String
             }
             Ok(TensorData::F32(values))
         }
-        Form::F16 => {
-            let values: Vec<f16> = bytes.as_chunks().0.iter().map(|b| f16::from_le_bytes(*b)).collect();
-            match values.iter().position(|v| !v.is_finite()) {
-                Some(i) => not_finite(i),
-                None => Ok(TensorData::F16(values)),
-            }
-        }
+        Form::F16 => dense::halves(kind, bytes).map(TensorData::F16),
         Form::Int8 => Ok(TensorData::Int8(q8_0::decode(bytes)?)),
-        Form::Ternary { group } => {
+        Form::Ternary { group, scales } => {
             let format = Format::from_id(kind).expect("types were checked");
-            let (outs, inputs) = weight.matrix();
-            Ok(TensorData::Ternary(format.decode(bytes, outs, inputs, group)?))
+            Ok(TensorData::Ternary(format.decode(bytes, weight.matrix(), (group, scales))?))
         }
     }
 }

@@ -10,6 +10,8 @@ mod arch;
 mod checkpoint;
 mod cursor;
 pub mod gguf;
+#[cfg(feature = "native")]
+pub mod hf;
 mod latent;
 pub mod mhc;
 
@@ -17,7 +19,7 @@ pub mod mhc;
 pub use checkpoint::ReadFrom;
 pub use gguf::Format;
 
-use crate::model::{Embeddings, ModelConfig, Role, Weight};
+use crate::model::{Embeddings, ModelConfig, Quantize, Role, Scales, Weight};
 use crate::ops::packed_row_bytes;
 use crate::tokenizer::{ASSISTANT, END, SYSTEM, Tokenizer, USER};
 use crate::{Error, Result};
@@ -134,13 +136,13 @@ impl Int8 {
 pub struct Ternary {
     /// (outs, ceil(dim / 128) * 32): 2-bit codes, value + 1, in the order of GGUF's TQ2_0. Rows are padded with zeros (code 1).
     pub codes: Vec<u8>,
-    /// (outs, dim / group): f16 values.
+    /// (outs, dim / group): f16 values; or one f32 value for the whole matrix.
     pub scales: Vec<f32>,
     /// Outputs.
     pub outs: usize,
     /// Inputs.
     pub dim: usize,
-    /// Consecutive inputs that share a scale.
+    /// Consecutive inputs that share a scale on a device.
     pub group: usize,
 }
 
@@ -151,6 +153,24 @@ impl Ternary {
         let mut scales = vec![0.0; outs * (dim / group)];
         quantize::ternary(Level::detect(), latent, dim, group, &mut codes, &mut scales);
         Ternary { codes, scales, outs, dim, group }
+    }
+
+    /// A matrix (outs, dim) with one scale. `code` gives the code of a row and a column: 0, 1 or 2.
+    pub(crate) fn from_codes(
+        (outs, dim): (usize, usize),
+        group: usize,
+        scale: f32,
+        code: impl Fn(usize, usize) -> u8,
+    ) -> Ternary {
+        // Rows are padded with zeros.
+        let mut codes = vec![0b01_01_01_01; outs * packed_row_bytes(dim)];
+        for (row, packed) in codes.chunks_exact_mut(packed_row_bytes(dim)).enumerate() {
+            for col in 0..dim {
+                let (byte, shift) = (&mut packed[col / 128 * 32 + col % 32], col % 128 / 32 * 2);
+                *byte = *byte & !(3 << shift) | code(row, col) << shift;
+            }
+        }
+        Ternary { codes, scales: vec![scale], outs, dim, group }
     }
 
     /// A weight: -1, 0 or 1.
@@ -164,11 +184,13 @@ impl Ternary {
     }
 }
 
-/// Checks that every scale is a finite f16 value of at least 0. The error names the index of the first that is not.
-fn check_scales(scales: &[f32]) -> Result<(), String> {
-    let bad = |s: &f32| !(s.is_finite() && *s >= 0.0 && f16::from_f32(*s).to_f32() == *s);
-    match scales.iter().position(bad) {
-        Some(i) => Err(format!("scale {i} is {:e}: a scale is a finite f16 value of at least 0", scales[i])),
+/// Checks that every scale is finite and at least 0, and that of a group an f16 value. The error names the index of the first that
+/// is not.
+fn check_scales(scales: &[f32], of: Scales) -> Result<(), String> {
+    let exact = |s: f32| of == Scales::Tensor || f16::from_f32(s).to_f32() == s;
+    let kind = if of == Scales::Tensor { "f32" } else { "f16" };
+    match scales.iter().position(|s| !(s.is_finite() && *s >= 0.0 && exact(*s))) {
+        Some(i) => Err(format!("scale {i} is {:e}: a scale is a finite {kind} value of at least 0", scales[i])),
         None => Ok(()),
     }
 }
@@ -319,6 +341,29 @@ impl ModelFile {
         Ok(())
     }
 
+    /// Lets layers see their inputs as they are, not rounded to 8 bits, as a model needs that was trained so, such as TriLM (Kaushal et
+    /// al. 2024). Its files do not say it. Ternary matrices become f16 ones of the same values.
+    ///
+    /// # Errors
+    /// [`Error::Model`] when a scale is no f16 value, or a matrix of experts or the head is ternary.
+    pub fn keep_inputs(&mut self) -> Result<()> {
+        let refused = |name: &str, why| Err(Error::Model(format!("{name} cannot be made f16: {why}")));
+        for tensor in &mut self.tensors {
+            let TensorData::Ternary(t) = &tensor.data else { continue };
+            if t.scales.iter().any(|s| f16::from_f32(*s).to_f32() != *s) {
+                return refused(&tensor.name, "its scale is no f16 value");
+            }
+            if tensor.role != Role::Matrix || tensor.shape.len() > 2 {
+                return refused(&tensor.name, "only matrices of ordinary layers can be");
+            }
+            let scale = |i: usize| t.scales.get(i / t.group).or(t.scales.first()).copied().unwrap_or_default();
+            let value = |i: usize| f16::from_f32(f32::from(t.code(i / t.dim, i % t.dim)) * scale(i));
+            tensor.data = TensorData::F16((0..t.outs * t.dim).map(value).collect());
+        }
+        self.config = ModelConfig { quantize: Quantize::F16, dense: Vec::new(), ..self.config.clone() };
+        Ok(())
+    }
+
     /// Replaces the residual mixing by that of a `.mhc` file. The error names both numbers of sub-layers and streams, if they
     /// differ.
     pub fn set_mhc(&mut self, file: mhc::MhcFile) -> Result<(), String> {
@@ -373,11 +418,14 @@ impl ModelFile {
 
 #[cfg(feature = "native")]
 impl ModelFile {
-    /// Opens a GGUF file, a checkpoint, or the newest checkpoint of a run.
+    /// Opens a GGUF file, a folder as Hugging Face has them, a checkpoint, or the newest checkpoint of a run.
     ///
     /// # Errors
     /// [`Error::Io`] or [`Error::Invalid`] names the file and what is wrong with it.
     pub fn open(path: &Path) -> Result<ModelFile> {
+        if hf::is_folder(path) {
+            return hf::open(path);
+        }
         if path.is_dir() {
             return Ok(ModelFile::from_checkpoint(path, false)?.0);
         }

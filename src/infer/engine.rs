@@ -80,6 +80,22 @@ impl Drafts {
     }
 }
 
+/// How many passes through the shared layers of a loop decoded tokens took.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Passes {
+    /// Tokens that could take fewer than all.
+    pub tokens: u64,
+    /// Passes that they took.
+    pub passes: u64,
+}
+
+impl Passes {
+    /// Passes of a token, on average.
+    pub fn mean(&self) -> f64 {
+        self.passes as f64 / self.tokens.max(1) as f64
+    }
+}
+
 /// A sequence of one engine. No two sequences of an engine have the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SequenceId(u64);
@@ -145,6 +161,7 @@ impl Parts {
     /// With `drafts`, the model's first further head takes part.
     fn new(config: &ModelConfig, vocab: usize, options: EngineOptions, drafts: bool) -> Result<Parts> {
         let context = options.context_of(config)?;
+        config.check_exits()?;
         // A step has a row for every sequence that decodes.
         let (slots, most) = (options.slots, SIZES[SIZES.len() - 1].0);
         if !(1..=most).contains(&slots) {
@@ -219,6 +236,7 @@ struct Submitted {
     sequences: Vec<Option<SequenceId>>,
     tokens: Reading,
     drafts: Option<Reading>,
+    ends: Option<Reading>,
 }
 
 /// A model that generates.
@@ -235,6 +253,8 @@ pub struct Engine {
     ahead: Option<Submitted>,
     /// None if the engine does not draft.
     drafts: Option<Drafts>,
+    /// None if every token takes all passes.
+    passes: Option<Passes>,
     vocab: usize,
     context: usize,
     stop: Vec<u32>,
@@ -268,8 +288,24 @@ impl Engine {
         let (slots, pages) = ((0..options.slots).map(|_| None).collect(), Pages::new(options.slots));
         let stop = stop.to_vec();
         let drafts = drafts.then(Drafts::default);
+        let passes = (config.exit_entropy > 0.0).then(Passes::default);
         let (ahead, next) = (None, 0);
-        Ok(Engine { program, model, steps, sampling, state, pages, slots, ahead, drafts, vocab, context, stop, next })
+        Ok(Engine {
+            program,
+            model,
+            steps,
+            sampling,
+            state,
+            pages,
+            slots,
+            ahead,
+            drafts,
+            passes,
+            vocab,
+            context,
+            stop,
+            next,
+        })
     }
 
     /// Loads one weight.
@@ -327,6 +363,12 @@ impl Engine {
     /// cannot go back, or runs on a GPU.
     pub fn drafts(&self) -> Option<Drafts> {
         self.drafts
+    }
+
+    /// How many passes decoded tokens took so far. None without an exit entropy ([`ModelConfig::set_exit_entropy`]): then all take
+    /// as many as the model has.
+    pub fn passes(&self) -> Option<Passes> {
+        self.passes
     }
 
     /// Sets the tokens that end a sequence.
@@ -428,12 +470,16 @@ impl Engine {
             self.ahead = Some(self.submit(rows).await?);
         }
         let running: Vec<bool> = (0..self.slots.len()).map(|slot| self.runs(slot, &now)).collect();
-        let Submitted { rows, tokens, drafts, .. } = now;
+        let Submitted { rows, tokens, drafts, ends, .. } = now;
         let tokens: Vec<u32> = bytemuck::pod_collect_to_vec(&self.program.end_read(tokens).await?);
         let drafts: Vec<u32> = match drafts {
             Some(drafts) => bytemuck::pod_collect_to_vec(&self.program.end_read(drafts).await?),
             None => vec![NO_TOKEN; tokens.len()],
         };
+        if let Some(ends) = ends {
+            let ends = self.program.end_read(ends).await?;
+            self.count_passes(&rows, &bytemuck::pod_collect_to_vec(&ends));
+        }
         for (slot, fed) in rows.fed {
             if running[slot] {
                 self.slots[slot].as_mut().expect("a sequence that was fed").fed += fed;
@@ -460,6 +506,15 @@ impl Engine {
             events.push((self.end(slot), Event::Failed(why)));
         }
         Ok(events)
+    }
+
+    /// Counts the passes of the rows of a step, by what it says of the end of each.
+    fn count_passes(&mut self, rows: &Rows, ends: &[u32]) {
+        let (Some(passes), Some(exits)) = (&mut self.passes, &self.steps[rows.step].exits) else { return };
+        for pick in rows.may_end() {
+            passes.tokens += 1;
+            passes.passes += if ends[pick] == 0 { exits.times() as u64 } else { ends[pick].into() };
+        }
     }
 
     /// Whether the token that was drawn behind a row counts: always, unless the row fed a draft that was wrong, or its sequence
@@ -499,14 +554,18 @@ impl Engine {
     async fn submit(&mut self, rows: Rows) -> Result<Submitted> {
         let step = &self.steps[rows.step];
         step.write(&mut self.program, &rows);
-        self.program.run_section(step.section)?;
+        step.run(&mut self.program, &rows, step.section.nodes().end).await?;
         let tokens = self.program.begin_read(step.tokens).await?;
         let drafts = match &step.draft {
             Some(draft) => Some(self.program.begin_read(draft.tokens).await?),
             None => None,
         };
+        let ends = match &step.exits {
+            Some(exits) => Some(self.program.begin_read(exits.ends()).await?),
+            None => None,
+        };
         let sequences = self.slots.iter().map(|s| s.as_ref().map(|s| s.id)).collect();
-        Ok(Submitted { rows, sequences, tokens, drafts })
+        Ok(Submitted { rows, sequences, tokens, drafts, ends })
     }
 
     /// Whether the sequence for which a step was submitted still has this slot.
@@ -537,6 +596,7 @@ impl Engine {
             rows.slots.push(*slot as u32);
             rows.fed.push((*slot, 1));
             rows.index.push(i);
+            rows.pick.push(i);
             rows.params.extend(s.sampling.row(*slot, s.drawn + 1).words());
         }
         rows.pad(&self.steps[rows.step]);
@@ -555,7 +615,7 @@ impl Engine {
             let left = tokens.len() - first;
             let step = self.steps.iter().rposition(|s| s.rows <= left).expect("a step has one row");
             let DecodeStep { rows, section, .. } = self.steps[step];
-            self.write(step, slot, &tokens[first..first + rows], first);
+            self.write(step, slot, &tokens[first..first + rows], first, false);
             let op = crate::backend::first_not_finite(&mut self.program, section.nodes()).await?;
             if op.is_some() {
                 return Ok(op);
@@ -600,7 +660,9 @@ impl Engine {
                 rows.positions.push(i as u32);
                 rows.slots.push(slot as u32);
                 rows.next.push(s.tokens.get(i + 1).copied().unwrap_or(NO_TOKEN));
-                rows.drawn.push(if i < last { u32::MAX } else { rows.picked.len() as u32 });
+                let pick = rows.picked.len() as u32;
+                rows.drawn.push(if i < last { u32::MAX } else { pick });
+                rows.pick.push(if i < last || s.drawn == 0 { u32::MAX } else { pick });
                 if i < last {
                     continue;
                 }
@@ -688,7 +750,7 @@ impl Engine {
     }
 
     /// Feeds a prompt to a new sequence in chunks of at most `chunk` rows. Returns the logits (vocab) of the last row of each
-    /// chunk.
+    /// chunk. With an exit entropy and a `chunk` of 1, tokens are fed as if the model had drawn them: they may take fewer passes.
     ///
     /// # Errors
     /// [`Error::Usage`] if the prompt exceeds the context.
@@ -698,12 +760,24 @@ impl Engine {
     pub async fn prompt_logits(&mut self, prompt: &[u32], chunk: usize) -> Result<Vec<Vec<f32>>> {
         let mut all = Vec::new();
         for (c, ids) in prompt.chunks(chunk).enumerate() {
-            let step = self.feed(ids, c * chunk)?;
-            self.program.run(self.steps[step].scoring())?;
-            let logits: Vec<f32> = self.program.fetch(self.steps[step].logits).await?;
-            all.push(logits[..self.vocab].to_vec());
+            all.push(self.chunk_logits(ids, c * chunk, chunk == 1).await?);
         }
         Ok(all)
+    }
+
+    /// [`Engine::prompt_logits`] for one chunk, whose first row has the position `first`; what was fed before it stays. The last
+    /// row of a chunk that is `drawn` may take fewer passes: it must be alone.
+    pub(crate) async fn chunk_logits(&mut self, ids: &[u32], first: usize, drawn: bool) -> Result<Vec<f32>> {
+        let rows = self.feed(ids, first, drawn)?;
+        let step = &self.steps[rows.step];
+        step.run(&mut self.program, &rows, step.scoring().end).await?;
+        let mut logits: Vec<f32> = self.program.fetch(step.logits).await?;
+        if let Some(exits) = &step.exits {
+            let ends: Vec<u32> = self.program.fetch(exits.ends()).await?;
+            self.count_passes(&rows, &ends);
+        }
+        logits.truncate(self.vocab);
+        Ok(logits)
     }
 
     /// Feeds the start of a prompt to this engine and to one with the same model on another backend, op by op with the same
@@ -711,27 +785,26 @@ impl Engine {
     #[cfg(feature = "native")]
     pub fn compare(&mut self, other: &mut Engine, prompt: &[u32]) -> Result<Vec<crate::backend::Difference>> {
         let ids = &prompt[..prompt.len().min(SIZES[2].0).min(self.context)];
-        let step = self.feed(ids, 0)?;
-        other.feed(ids, 0)?;
+        let step = self.feed(ids, 0, false)?.step;
+        other.feed(ids, 0, false)?;
         let nodes = self.steps[step].section.nodes();
         let limit = crate::backend::parity_limit;
         pollster::block_on(crate::backend::lockstep(&mut self.program, &mut other.program, nodes, limit))
     }
 
-    /// Writes the rows of one sequence from position `first` on, of which the last gets logits; returns the step to run.
-    fn feed(&mut self, ids: &[u32], first: usize) -> Result<usize> {
+    /// Writes the rows of one sequence from position `first` on, of which the last gets logits; returns them.
+    fn feed(&mut self, ids: &[u32], first: usize, drawn: bool) -> Result<Rows> {
         assert!(self.slots.iter().all(Option::is_none), "sequences are running");
         let (n, limit) = (ids.len(), self.context);
         let step = self.steps.iter().position(|s| s.rows >= n);
         let step = step.filter(|_| first + n <= limit && n > 0);
         let step = step.ok_or_else(|| Error::usage(format!("{n} tokens from {first}: the context holds {limit}")))?;
         self.provide(0, first + n)?;
-        self.write(step, 0, ids, first);
-        Ok(step)
+        Ok(self.write(step, 0, ids, first, drawn))
     }
 
     /// Writes the rows of one sequence, at most those of the step, from position `first` on.
-    fn write(&mut self, step: usize, slot: usize, ids: &[u32], first: usize) {
+    fn write(&mut self, step: usize, slot: usize, ids: &[u32], first: usize, drawn: bool) -> Rows {
         let n = ids.len();
         let mut rows = Rows {
             step,
@@ -739,17 +812,22 @@ impl Engine {
             positions: (first as u32..(first + n) as u32).collect(),
             slots: vec![slot as u32; n],
             index: vec![n as u32 - 1],
+            pick: if drawn { vec![0] } else { vec![] },
             ..Rows::default()
         };
         rows.pad(&self.steps[step]);
         self.steps[step].write(&mut self.program, &rows);
+        rows
     }
 }
 
 #[cfg(all(test, feature = "native"))]
 mod tests {
+    use super::super::step::Ends;
     use super::*;
     use crate::backend::{Cpu, Level};
+    use crate::model::LoopOptions;
+    use std::ops::Range;
 
     #[test]
     fn as_many_sequences_as_the_largest_step_has_rows() {
@@ -767,6 +845,36 @@ mod tests {
             engine.start(&[1], Sampling::default(), Arc::default()).unwrap();
         }
         assert_eq!(pollster::block_on(engine.step()).unwrap().len(), 512);
+    }
+
+    /// Of passes that no row takes, the nodes that make keys and values run alone, and readouts run only where a row may end.
+    #[test]
+    fn passes_that_no_row_takes_are_left_out() {
+        let looped = Some(LoopOptions { before: 0, shared: 1, times: 4, after: 1 });
+        let (layers, seq_len) = (2, 8);
+        let plain = ModelConfig { dim: 32, layers, heads: 1, kv_heads: 1, ffn: 32, seq_len, ..ModelConfig::default() };
+        let backend = Backend::Cpu(Cpu::new(Level::detect(), Some(1)).unwrap());
+        let engine = |exit_entropy| {
+            let config = ModelConfig { looped, exit_entropy, ..plain.clone() };
+            Engine::empty(&config, 32, &[], &backend, EngineOptions { slots: 1, context: 0 }).unwrap()
+        };
+        let ran = |exit_entropy, drawn| {
+            let mut engine = engine(exit_entropy);
+            let rows = engine.feed(&[1], 0, drawn).unwrap();
+            let (step, end) = (&engine.steps[0], engine.steps[0].section.nodes().end);
+            pollster::block_on(step.run(&mut engine.program, &rows, end)).unwrap()
+        };
+        assert_eq!(ran(0.0, true), engine(0.0).steps[0].section.nodes().len());
+        // All logits of a model without weights are equal: the entropy is ln 32 = 3.47.
+        let engine = engine(3.5);
+        let (step, Ends { passes, carried, .. }) = (&engine.steps[0], engine.steps[0].exits.as_ref().unwrap());
+        let ops = |nodes: Range<usize>| engine.plan().graph.nodes[nodes].iter().map(|node| node.op.name);
+        let kept: Vec<&str> = carried[1].iter().cloned().flat_map(ops).collect();
+        let products = ["rms_norm_quantize", "ternary_matmul", "ternary_matmul"];
+        assert_eq!(kept, [&products[..], &["rope", "kv_append", "kv_append", "keep_rows"]].concat());
+        let (all, readout) = (step.section.nodes().len(), passes[0].readout.len());
+        assert_eq!([ran(3.4, true), ran(3.5, false)], [all, all - 3 * readout]);
+        assert_eq!(ran(3.5, true), all - 3 * (readout + passes[1].layers.len() - kept.len()));
     }
 
     /// A GPU has the next step before the tokens of the last are read, while it is certain that there is one.

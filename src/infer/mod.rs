@@ -10,7 +10,9 @@ mod text;
 mod trial;
 mod weights;
 
-pub use engine::{DEFAULT_CONTEXT, Drafts, Engine, EngineNeeds, EngineOptions, Event, FinishReason, SequenceId};
+pub use engine::{
+    DEFAULT_CONTEXT, Drafts, Engine, EngineNeeds, EngineOptions, Event, FinishReason, Passes, SequenceId,
+};
 #[cfg(feature = "native")]
 pub use prompt::Conversation;
 pub use prompt::{ChatTemplate, Message};

@@ -29,7 +29,10 @@ pub fn load_tensor(program: &mut Program, model: &Model, tensor: &Tensor) -> Res
         (Form::F16, Value::Dense(id), TensorData::F16(values)) => program.write::<u16>(id, values.reinterpret_cast()),
         (_, Value::Ternary(w), TensorData::Ternary(t)) => {
             program.write(w.codes, &t.codes);
-            program.write(w.scales, &t.scales);
+            match t.scales[..] {
+                [all] => program.write(w.scales, &vec![all; (w.outs * (w.dim / w.group)) as usize]),
+                _ => program.write(w.scales, &t.scales),
+            }
         }
         (_, Value::Int8(w), TensorData::Int8(t)) => {
             program.write(w.codes, &t.codes);

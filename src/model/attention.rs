@@ -22,12 +22,13 @@ pub(super) struct Attention {
 impl Attention {
     pub(super) fn new(make: &mut Builder<'_>, prefix: &str) -> Self {
         let c = make.config;
-        let (dim, kv_dim) = (c.dim, c.kv_heads * c.head_dim());
-        let layers = [("q", dim), ("k", kv_dim), ("v", kv_dim)].map(|(n, outs)| (format!("{prefix}.{n}.weight"), outs));
+        let (dim, q_dim, kv_dim) = (c.dim, c.attention_dim(), c.kv_heads * c.head_dim());
+        let layers =
+            [("q", q_dim), ("k", kv_dim), ("v", kv_dim)].map(|(n, outs)| (format!("{prefix}.{n}.weight"), outs));
         Attention {
             qkv: Linears::new(make, &format!("{prefix}.qkv.weight"), layers, dim),
-            o: Linear::new(make, &format!("{prefix}.o.weight"), dim, dim),
-            inner_norm: make.inner_norm(prefix, dim),
+            o: Linear::new(make, &format!("{prefix}.o.weight"), dim, q_dim),
+            inner_norm: make.inner_norm(prefix, q_dim),
             rope: make.rope,
             heads: c.heads,
             kv_heads: c.kv_heads,

@@ -2,7 +2,7 @@
 
 use super::mtp::MOST_HEADS;
 use super::{DeltaNetOptions, Form, LoopOptions, MoeOptions};
-use crate::ops::DeltaSizes;
+use crate::ops::{Activation, DeltaSizes, MAX_GROUP, MAX_HEAD_DIM, rope_frequencies};
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::sync::LazyLock;
@@ -16,6 +16,8 @@ pub enum Quantize {
     Ternary,
     /// f32.
     None,
+    /// f16, for models that were trained elsewhere without rounding the inputs of layers. This form is not trained.
+    F16,
 }
 
 /// Precision of the embedding and of an f32 head: what the forward pass uses is what files hold.
@@ -31,6 +33,69 @@ pub enum Embeddings {
     /// not trained.
     #[serde(rename = "q8_0")]
     Q8_0,
+}
+
+/// What shares a scale of a ternary matrix.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Scales {
+    /// `group_size` consecutive inputs of an output, in f16.
+    #[default]
+    Group,
+    /// The whole matrix, in f32, as in BitNet b1.58 (Ma et al. 2024). This form is not trained.
+    Tensor,
+}
+
+/// How rotary frequencies are changed for a longer context than the model was first trained with.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "lowercase", deny_unknown_fields)]
+pub enum RopeScaling {
+    /// All are divided (Chen et al. 2023).
+    Linear {
+        /// By this.
+        factor: f64,
+    },
+    /// Those that turn less than `low_freq_factor` times in the first context are divided, those that turn more than
+    /// `high_freq_factor` times are kept, and what is between changes smoothly (Llama 3.1, Grattafiori et al. 2024).
+    Llama3 {
+        /// By this.
+        factor: f64,
+        /// Turns in the first context.
+        low_freq_factor: f64,
+        /// Turns in the first context.
+        high_freq_factor: f64,
+        /// Tokens of the first context.
+        original_context: f64,
+    },
+}
+
+impl RopeScaling {
+    /// The frequency that takes the place of another.
+    fn scaled(self, frequency: f64) -> f64 {
+        match self {
+            RopeScaling::Linear { factor } => frequency / factor,
+            RopeScaling::Llama3 { factor, low_freq_factor: low, high_freq_factor: high, original_context } => {
+                let turns = original_context * frequency / std::f64::consts::TAU;
+                let kept = ((turns - low) / (high - low)).clamp(0.0, 1.0);
+                (1.0 - kept) * frequency / factor + kept * frequency
+            }
+        }
+    }
+
+    /// Whether its numbers are in range.
+    fn is_possible(self) -> bool {
+        let within = |number: f64, most: f64| number > 0.0 && number <= most;
+        match self {
+            RopeScaling::Linear { factor } => within(factor, 1e4),
+            RopeScaling::Llama3 { factor, low_freq_factor: low, high_freq_factor: high, original_context } => {
+                within(factor, 1e4)
+                    && within(high, 1e4)
+                    && within(low, high)
+                    && low < high
+                    && within(original_context, 1e9)
+            }
+        }
+    }
 }
 
 /// How a layer mixes tokens.
@@ -94,10 +159,19 @@ pub struct ModelConfig {
     pub kv_heads: usize,
     /// Width of the gated feed-forward layer.
     pub ffn: usize,
+    /// What the gated feed-forward layer applies to its gate: `silu` or `relu2`.
+    #[serde(skip_serializing_if = "is_default")]
+    pub activation: Activation,
+    /// Values of a head; without it, dim / heads.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub head_dim: Option<usize>,
     /// Tokens of context.
     pub seq_len: usize,
     /// Consecutive inputs that share a scale; at most the inputs of a layer.
     pub group_size: usize,
+    /// What shares a scale: `group` or `tensor`.
+    #[serde(skip_serializing_if = "is_default")]
+    pub scales: Scales,
     /// Residual streams: 1 (plain), 2 or 4 (mHC-lite).
     pub mhc_streams: usize,
     /// RMSNorm before the output and down projections, as in BitNet b1.58.
@@ -106,12 +180,19 @@ pub struct ModelConfig {
     pub tie_embeddings: bool,
     /// Form of the linear layers.
     pub quantize: Quantize,
+    /// The matrices of layers that are not ternary all the same, by name, such as `layers.0.ffn.down.weight`. They are f16, and so
+    /// not trained.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub dense: Vec<String>,
     /// Form of the embedding and of a head that is not ternary.
     pub embeddings: Embeddings,
     /// An untied head is ternary too.
     pub ternary_head: bool,
     /// Base of the rotary frequencies.
     pub rope_theta: f64,
+    /// How the rotary frequencies are scaled: `type = "linear"` or `"llama3"`, with their numbers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rope_scaling: Option<RopeScaling>,
     /// Added to the mean square under the root of a normalisation.
     pub norm_eps: f32,
     /// Mixers of the layers: `attention` or `delta_net`, such as three of this to one of that. The list is repeated until every
@@ -131,19 +212,24 @@ pub struct ModelConfig {
     /// Further heads for multi-token prediction: head k, from 1, predicts the token k places behind the next. They are part of
     /// the model, so they are exported, and the first drafts tokens for decoding. How much they count in training is
     /// `train.mtp_weight`.
-    #[serde(skip_serializing_if = "is_zero")]
+    #[serde(skip_serializing_if = "is_default")]
     pub mtp: usize,
     /// Layers that a token passes several times.
     #[serde(rename = "loop", skip_serializing_if = "Option::is_none")]
     pub looped: Option<LoopOptions>,
+    /// Where a token ends its passes through these layers early: when the entropy of what the model predicts after a pass is
+    /// below it, in nats. 0 for nowhere. It is part of how a model is used, not of its files. See
+    /// [`ModelConfig::set_exit_entropy`].
+    #[serde(skip)]
+    pub exit_entropy: f32,
     /// The options of the mixer of the tests.
     #[cfg(test)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub running_mean: Option<super::running_mean::RunningMeanOptions>,
 }
 
-fn is_zero(n: &usize) -> bool {
-    *n == 0
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 impl Default for ModelConfig {
@@ -155,15 +241,20 @@ impl Default for ModelConfig {
             heads: 4,
             kv_heads: 4,
             ffn: 512,
+            activation: Activation::Silu,
+            head_dim: None,
             seq_len: 256,
             group_size: 128,
+            scales: Scales::Group,
             mhc_streams: 1,
             sub_norm: true,
             tie_embeddings: true,
             quantize: Quantize::Ternary,
+            dense: Vec::new(),
             embeddings: Embeddings::F16,
             ternary_head: false,
             rope_theta: 10_000.0,
+            rope_scaling: None,
             norm_eps: 1e-6,
             mixers: Vec::new(),
             ffns: Vec::new(),
@@ -171,6 +262,7 @@ impl Default for ModelConfig {
             moe: None,
             mtp: 0,
             looped: None,
+            exit_entropy: 0.0,
             #[cfg(test)]
             running_mean: None,
         }
@@ -265,6 +357,13 @@ impl Preset {
     }
 }
 
+/// The largest group of which a row of `inputs` has a whole number, of whole runs of 128 inputs where there are such; the inputs
+/// themselves where there is none. On a device the scale of a matrix is that of each group.
+fn largest_group(inputs: usize) -> usize {
+    let most = |run: usize| (run..=MAX_GROUP).step_by(run).filter(|group| inputs.is_multiple_of(*group)).last();
+    most(128).or_else(|| most(32)).unwrap_or(inputs)
+}
+
 impl ModelConfig {
     /// Models of a few kilobytes that together run every op of training, for self-tests.
     pub fn self_tests() -> [Self; 3] {
@@ -291,12 +390,26 @@ impl ModelConfig {
 
     /// Values of a head.
     pub fn head_dim(&self) -> usize {
-        self.dim / self.heads
+        self.head_dim.unwrap_or(self.dim / self.heads)
+    }
+
+    /// What a position turns each pair of a head by, in radians.
+    pub fn rope_frequencies(&self) -> Vec<f64> {
+        let scaled = |frequency| self.rope_scaling.map_or(frequency, |scaling| scaling.scaled(frequency));
+        rope_frequencies(self.head_dim(), self.rope_theta).into_iter().map(scaled).collect()
+    }
+
+    /// Values of all query heads of a token.
+    pub fn attention_dim(&self) -> usize {
+        self.heads * self.head_dim()
     }
 
     /// Inputs that share a scale in a layer of `inputs` inputs.
     pub fn group(&self, inputs: usize) -> usize {
-        self.group_size.min(inputs)
+        match self.scales {
+            Scales::Group => self.group_size.min(inputs),
+            Scales::Tensor => largest_group(inputs),
+        }
     }
 
     /// Whether linear layers are ternary.
@@ -325,7 +438,16 @@ impl ModelConfig {
 
     /// Form of a linear layer of `inputs` inputs.
     pub fn linear_form(&self, inputs: usize) -> Form {
-        if self.is_ternary() { Form::Ternary { group: self.group(inputs) } } else { Form::F32 }
+        match self.quantize {
+            Quantize::Ternary => Form::Ternary { group: self.group(inputs), scales: self.scales },
+            Quantize::None => Form::F32,
+            Quantize::F16 => Form::F16,
+        }
+    }
+
+    /// Form of the matrix `name` of a layer, of `inputs` inputs.
+    pub fn matrix_form(&self, name: &str, inputs: usize) -> Form {
+        if self.dense.iter().any(|dense| dense == name) { Form::F16 } else { self.linear_form(inputs) }
     }
 
     /// Form of the embedding.
@@ -353,9 +475,12 @@ impl ModelConfig {
         let layers =
             (0..self.layers).all(|i| (self.mixer(i), self.ffn_kind(i)) == (MixerKind::Attention, FfnKind::Gated));
         layers
+            && self.activation == Activation::Silu
+            && self.rope_scaling.is_none()
             && self.looped.is_none()
             && self.mtp == 0
             && self.is_ternary()
+            && self.dense.is_empty()
             && self.sub_norm
             && self.tie_embeddings
             && self.mhc_streams == 1
@@ -365,7 +490,7 @@ impl ModelConfig {
     pub fn widest(&self) -> usize {
         let experts = self.moe.as_ref().map_or(0, |moe| moe.active * moe.width(self.ffn).max(self.dim));
         let delta_net = self.has(MixerKind::DeltaNet).then(|| self.delta_net_sizes().widest(self.seq_len));
-        (self.dim * self.mhc_streams).max(self.ffn).max(experts).max(delta_net.unwrap_or(0))
+        (self.dim * self.mhc_streams).max(self.attention_dim()).max(self.ffn).max(experts).max(delta_net.unwrap_or(0))
     }
 
     /// Whether a layer has this mixer.
@@ -394,6 +519,40 @@ impl ModelConfig {
         Ok(())
     }
 
+    /// Ends the passes of a decoded token when the entropy of what the model predicts after one is below `nats`; 0 ends none. See
+    /// [`Model::pass_with_exits`](super::Model::pass_with_exits).
+    ///
+    /// # Errors
+    /// As [`ModelConfig::check_exits`].
+    pub fn set_exit_entropy(&mut self, nats: f32) -> Result<()> {
+        self.exit_entropy = nats;
+        self.check_exits()
+    }
+
+    /// Refuses an exit entropy that means nothing for the model.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for one below 0, and for one above it in a model without a loop, with a mixer that cannot go back in or
+    /// behind the loop, or with further heads, whose drafts are several rows of a sequence.
+    pub fn check_exits(&self) -> Result<()> {
+        let nats = self.exit_entropy;
+        let fail = |why: &str| Err(Error::usage(format!("an exit entropy of {nats}: {why}")));
+        if nats.is_nan() || nats < 0.0 {
+            return fail("at least 0 nats is possible");
+        }
+        if nats == 0.0 {
+            return Ok(());
+        }
+        let Some(LoopOptions { before, .. }) = self.looped else { return fail("the model has no loop") };
+        if let Some(i) = (before..self.layers).find(|i| !self.mixer(*i).goes_back()) {
+            return fail(&format!("layer {i}, in the loop or behind it, cannot go back to a place as attention does"));
+        }
+        if self.mtp > 0 {
+            return fail("it does not go together with drafts by further heads (--speculate)");
+        }
+        Ok(())
+    }
+
     /// Refuses what cannot be built.
     ///
     /// # Errors
@@ -414,8 +573,19 @@ impl ModelConfig {
                 return fail(format!("{key} = {value}: between 1 and {limit} is possible"));
             }
         }
-        if !self.dim.is_multiple_of(self.heads) || !self.head_dim().is_multiple_of(4) || self.head_dim() > 128 {
-            return fail(format!("dim / heads = {} / {}: must be a multiple of 4 up to 128", self.dim, self.heads));
+        if !self.dim.is_multiple_of(4) {
+            return fail(format!("dim = {} must be a multiple of 4", self.dim));
+        }
+        let fits = |head: usize| head > 0 && head.is_multiple_of(4) && head <= MAX_HEAD_DIM;
+        match self.head_dim {
+            Some(head) if !fits(head) => {
+                return fail(format!("head_dim = {head}: must be a multiple of 4 up to {MAX_HEAD_DIM}"));
+            }
+            None if !(self.dim.is_multiple_of(self.heads) && fits(self.head_dim())) => {
+                let (dim, heads) = (self.dim, self.heads);
+                return fail(format!("dim / heads = {dim} / {heads}: must be a multiple of 4 up to {MAX_HEAD_DIM}"));
+            }
+            _ => {}
         }
         if !self.heads.is_multiple_of(self.kv_heads) {
             return fail(format!("heads = {} must be a multiple of kv_heads = {}", self.heads, self.kv_heads));
@@ -432,10 +602,14 @@ impl ModelConfig {
         if self.embeddings == Embeddings::Q8_0 && !self.dim.is_multiple_of(32) {
             return fail(format!("dim = {} must be a multiple of 32 where embeddings are q8_0", self.dim));
         }
+        if let Some(scaling) = self.rope_scaling.filter(|scaling| !scaling.is_possible()) {
+            return fail(format!("rope_scaling = {scaling:?}: a number is out of range"));
+        }
         let moe = self.moe.as_ref();
         moe.map_or(Ok(()), |moe| moe.check()).or_else(fail)?;
         let experts = moe.map(|moe| [("moe.width", moe.width(self.ffn)), ("moe.shared", moe.shared)]);
-        for (key, inputs) in [("dim", self.dim), ("ffn", self.ffn)].into_iter().chain(experts.into_iter().flatten()) {
+        let own = [("dim", self.dim), ("heads * head_dim", self.attention_dim()), ("ffn", self.ffn)];
+        for (key, inputs) in own.into_iter().chain(experts.into_iter().flatten()) {
             let group = self.group(inputs);
             if self.is_ternary() && !(inputs.is_multiple_of(32) && inputs.is_multiple_of(group)) {
                 return fail(format!("{key} = {inputs} must be a multiple of 32 and of group_size = {group}"));

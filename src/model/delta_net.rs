@@ -11,7 +11,7 @@ use super::state::{Context, LayerState};
 use super::weight::{Builder, Form, Role};
 use super::{Init, ModelConfig};
 use crate::graph::{Graph, TensorId};
-use crate::ops::{DeltaRows, DeltaSizes, MAX_DELTA_SIZE, Places};
+use crate::ops::{Activation, DeltaRows, DeltaSizes, MAX_DELTA_SIZE, Places};
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 
@@ -134,7 +134,7 @@ impl DeltaNet {
         let gates = g.delta_gates(logits, self.decay);
         let y = g.delta_rule(mixed, gates, self.sizes, rows);
         let y = g.rms_norm(y, self.norm, self.eps);
-        let y = g.swiglu(gate, y);
+        let y = g.swiglu(gate, y, Activation::Silu);
         self.o.forward(g, &mut LinearInput::new(y, None, self.eps))
     }
 }

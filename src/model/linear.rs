@@ -52,7 +52,7 @@ impl LinearInput {
 impl Linear {
     /// Declares a layer in the form that the configuration gives linear layers.
     pub(super) fn new(make: &mut Builder<'_>, name: &str, outs: usize, inputs: usize) -> Self {
-        let form = make.config.linear_form(inputs);
+        let form = make.config.matrix_form(name, inputs);
         Self::in_form(make, name, (outs, inputs), (form, Role::Matrix))
     }
 
@@ -116,8 +116,12 @@ impl<const N: usize> Linears<N> {
     /// Declares layers by their names and outputs. `name` is that of the set.
     pub(super) fn new(make: &mut Builder<'_>, name: &str, layers: [(String, usize); N], inputs: usize) -> Self {
         let outs = layers.iter().map(|(_, outs)| outs).sum();
-        let form = (make.config.linear_form(inputs), Role::Matrix);
-        let Set { each, all, bound_apart } = make.set(name, layers, inputs, form);
+        let forms = layers.each_ref().map(|(name, _)| make.config.matrix_form(name, inputs));
+        if forms.iter().any(|form| *form != forms[0]) {
+            let each = layers.map(|(name, outs)| Linear::new(make, &name, outs, inputs));
+            return Linears { each, all: None, bound_apart: true, outs };
+        }
+        let Set { each, all, bound_apart } = make.set(name, layers, inputs, (forms[0], Role::Matrix));
         Linears { each: each.map(Linear), all: all.map(Linear), bound_apart, outs }
     }
 
@@ -133,11 +137,15 @@ impl<const N: usize> Linears<N> {
     }
 
     /// (rows, all outputs): those of the last layer come first.
-    ///
-    /// # Panics
-    /// When the model was declared for decoding.
     pub(super) fn together(&self, g: &mut Graph, x: &mut LinearInput) -> TensorId {
-        self.all.as_ref().expect("a model for whole sequences").forward(g, x)
+        match &self.all {
+            Some(all) => all.forward(g, x),
+            None => {
+                let mut parts = self.apart(g, x);
+                parts.reverse();
+                g.join_columns(&parts)
+            }
+        }
     }
 }
 
@@ -179,8 +187,8 @@ mod tests {
     use super::*;
     use crate::backend::{Backend, Cpu, Level};
     use crate::graph::{DType, Plan};
-    use crate::model::ModelConfig;
     use crate::model::weight::Purpose;
+    use crate::model::{ModelConfig, Scales};
     use crate::ops;
     use crate::rng::Rng;
     use std::sync::Arc;
@@ -236,7 +244,8 @@ mod tests {
 
     #[test]
     fn layers_of_any_form_share_an_input() {
-        let forms = [Form::F32, Form::Ternary { group: 32 }, Form::F16, Form::Ternary { group: 64 }];
+        let ternary = |group| Form::Ternary { group, scales: Scales::Group };
+        let forms = [Form::F32, ternary(32), Form::F16, ternary(64)];
         let (outputs, gradients, dx) = run(&forms, 0);
         let mut sum = vec![0.0; ROWS * DIM];
         for (i, form) in forms.iter().enumerate() {

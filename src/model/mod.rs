@@ -20,14 +20,15 @@ mod state;
 mod weight;
 
 use crate::graph::{DType, Graph, TensorId};
-use crate::ops::{self, PAGE, rope_table};
+use crate::ops::{self, Exits, PAGE, rope_table_of};
 use layer::{Layer, Pass};
 use linear::Table;
 use mtp::Ahead;
 use std::collections::HashMap;
+use std::ops::Range;
 use weight::{Builder, Purpose};
 
-pub use config::{Embeddings, FfnKind, MixerKind, ModelConfig, PRESETS, Preset, Quantize};
+pub use config::{Embeddings, FfnKind, MixerKind, ModelConfig, PRESETS, Preset, Quantize, RopeScaling, Scales};
 pub use delta_net::DeltaNetOptions;
 pub use init::Init;
 pub use loops::LoopOptions;
@@ -77,6 +78,15 @@ pub struct Extras {
     pub losses: Vec<ExtraLoss>,
     /// The load of the experts of each layer that has some.
     pub loads: Vec<ExpertLoad>,
+}
+
+/// The nodes of a pass through shared layers, in a step whose rows may take fewer passes.
+#[derive(Clone, Debug)]
+pub struct PassNodes {
+    /// Those of the shared layers.
+    pub layers: Range<usize>,
+    /// Those behind them: the layers after, and the readout.
+    pub readout: Range<usize>,
 }
 
 /// What a forward pass gives.
@@ -155,7 +165,7 @@ impl Model {
 
     /// Contents of `rope`.
     pub fn rope_table(&self) -> Vec<f32> {
-        rope_table(self.config.seq_len, self.config.head_dim(), self.config.rope_theta)
+        rope_table_of(self.config.seq_len, &self.config.rope_frequencies())
     }
 
     /// The weights that are trained, each with its parameter. There are none in a model that was declared for inference.
@@ -250,14 +260,62 @@ impl Model {
     pub fn pass(&self, g: &mut Graph, inputs: &Inputs<'_>, embedded: TensorId, recompute: bool) -> (TensorId, Extras) {
         let mut extras = Extras::default();
         let mut x = residual::open(g, embedded, &self.config);
-        for (i, layer) in self.passed().enumerate() {
-            let Inputs { positions, context, .. } = *inputs;
-            let Extras { losses, loads } = &mut extras;
-            let mut pass = Pass { positions, context, state: i, losses, loads };
-            let mut build = |g: &mut Graph| layer.forward(g, x, &mut pass);
+        for step in self.passed().enumerate() {
+            let mut build = |g: &mut Graph| Self::layer(g, inputs, step, x, &mut extras);
             x = if recompute { g.recompute(build) } else { build(g) };
         }
         (residual::close(g, x, &self.config), extras)
+    }
+
+    /// A layer, with the number of its state: x (rows, dim) or (streams, rows, dim) -> the same.
+    fn layer(
+        g: &mut Graph,
+        inputs: &Inputs<'_>,
+        (state, layer): (usize, &Layer),
+        x: TensorId,
+        extras: &mut Extras,
+    ) -> TensorId {
+        let Inputs { positions, context, .. } = *inputs;
+        let Extras { losses, loads } = extras;
+        layer.forward(g, x, &mut Pass { positions, context, state, losses, loads })
+    }
+
+    /// [`Model::pass`] in a step of decoding whose rows may take fewer passes through the shared layers (Schuster et al. 2022,
+    /// "Confident Adaptive Language Modeling"). After each pass, `readout` gets the state behind the last layer (rows, dim), and
+    /// how many passes there were; it may end rows. The state of a row that has ended stays as it is: what the shared layers
+    /// keep of it in further passes is made of that. Returns the nodes of each pass.
+    ///
+    /// # Panics
+    /// When the model has no loop.
+    pub fn pass_with_exits(
+        &self,
+        g: &mut Graph,
+        inputs: &Inputs<'_>,
+        embedded: TensorId,
+        exits: Exits,
+        mut readout: impl FnMut(&mut Graph, TensorId, usize),
+    ) -> Vec<PassNodes> {
+        let LoopOptions { before, shared, times, .. } = self.config.looped.expect("a loop");
+        let passed: Vec<_> = self.passed().enumerate().collect();
+        let (first, rest) = passed.split_at(before);
+        let (again, after) = rest.split_at(shared * times);
+        let layer = |g: &mut Graph, x, step: &_| Self::layer(g, inputs, *step, x, &mut Extras::default());
+        let opened = residual::open(g, embedded, &self.config);
+        let mut x = first.iter().fold(opened, |x, step| layer(g, x, step));
+        let mut nodes = Vec::new();
+        for (pass, layers) in (0..times).zip(again.chunks(shared)) {
+            let start = g.nodes.len();
+            for step in layers {
+                let next = layer(g, x, step);
+                x = if pass == 0 { next } else { g.keep_rows(exits, [x, next]) };
+            }
+            let end = g.nodes.len();
+            let last = after.iter().fold(x, |x, step| layer(g, x, step));
+            let state = residual::close(g, last, &self.config);
+            readout(g, state, pass + 1);
+            nodes.push(PassNodes { layers: start..end, readout: end..g.nodes.len() });
+        }
+        nodes
     }
 
     /// The head over hidden (rows, dim).

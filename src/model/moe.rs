@@ -9,6 +9,7 @@ use super::state::Context;
 use super::weight::{Builder, Form, Role};
 use super::{ExpertLoad, ExtraLoss, Init};
 use crate::graph::{Graph, TensorId};
+use crate::ops::Activation;
 use serde::{Deserialize, Serialize};
 
 /// The section `[model.moe]`.
@@ -84,6 +85,7 @@ pub(super) struct Moe {
     shared: Option<Gated>,
     active: usize,
     balance_loss: f32,
+    activation: Activation,
     eps: f32,
 }
 
@@ -110,6 +112,7 @@ impl Moe {
             shared: (moe.shared > 0).then(|| Gated::new(make, &format!("{prefix}.shared"), moe.shared)),
             active: moe.active,
             balance_loss: moe.balance_loss,
+            activation: make.config.activation,
             eps,
         }
     }
@@ -127,7 +130,7 @@ impl Moe {
         let sorted = g.dispatch(x, &routing);
         let mut sorted = LinearInput::new(sorted, None, 0.0);
         let [gate, up] = [&self.gate, &self.up].map(|linear| linear.forward(g, &mut sorted, routing.starts));
-        let y = g.swiglu(gate, up);
+        let y = g.swiglu(gate, up, self.activation);
         let y = self.down.forward(g, &mut LinearInput::new(y, self.inner_norm, self.eps), routing.starts);
         let y = g.combine(y, &routing);
         match &self.shared {

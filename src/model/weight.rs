@@ -1,7 +1,7 @@
 //! The weights of a model. Each is declared once, by the layer that uses it; whatever else there is to do with weights
 //! (initial values, rounding, optimizers, checkpoints, files, counts) walks over the list of the declarations.
 
-use super::{Init, ModelConfig};
+use super::{Init, ModelConfig, Scales};
 use crate::graph::{DType, Graph, TensorId};
 use crate::ops::{Int8Weight, TernaryWeight};
 use std::collections::HashMap;
@@ -16,10 +16,12 @@ pub enum Form {
     F16,
     /// int8 values with one f16 scale for every 32 of a row.
     Int8,
-    /// Ternary values with one f16 scale for every `group` consecutive inputs.
+    /// Ternary values with one scale for every `group` consecutive inputs.
     Ternary {
-        /// Inputs that share a scale.
+        /// Inputs that share a scale on a device.
         group: usize,
+        /// Whether the groups of the whole matrix share it.
+        scales: Scales,
     },
 }
 
@@ -349,7 +351,7 @@ impl<'a> Builder<'a> {
                 Value::Dense(self.g.persistent(&format!("{name}.f16"), shape, dtype))
             }
             Form::Int8 => Value::Int8(self.g.int8_weight(name, outs, inputs)),
-            Form::Ternary { group } => Value::Ternary(self.g.ternary_weight(name, outs, inputs, group)),
+            Form::Ternary { group, .. } => Value::Ternary(self.g.ternary_weight(name, outs, inputs, group)),
         };
         (value, latent)
     }

@@ -9,16 +9,28 @@ use cpu_kernels::ops::attention_backward_q::AttentionBackwardQArgs;
 use cpu_kernels::{Args, ops::rope::RopeArgs};
 
 /// Most elements of an attention head: the limit of a workgroup's memory.
-pub const MAX_HEAD_DIM: usize = 128;
+pub const MAX_HEAD_DIM: usize = 256;
+/// Most elements of a head that is trained: the limit of the registers of a gradient's shader.
+pub const MAX_TRAINED_HEAD_DIM: usize = 128;
 
 /// (cos, sin) of position * theta^(-2i/head_dim) for each position below `positions` and each i below head_dim / 2.
 /// Computed in f64 on the host, because a GPU's sine is inaccurate at large angles.
 pub fn rope_table(positions: usize, head_dim: usize, theta: f64) -> Vec<f32> {
-    let pair = |p: usize, i: usize| {
-        let angle = p as f64 * theta.powf(-2.0 * i as f64 / head_dim as f64);
+    rope_table_of(positions, &rope_frequencies(head_dim, theta))
+}
+
+/// theta^(-2i/head_dim) for each i below head_dim / 2: what a position turns a pair by, in radians.
+pub fn rope_frequencies(head_dim: usize, theta: f64) -> Vec<f64> {
+    (0..head_dim / 2).map(|i| theta.powf(-2.0 * i as f64 / head_dim as f64)).collect()
+}
+
+/// [`rope_table`] of these frequencies.
+pub fn rope_table_of(positions: usize, frequencies: &[f64]) -> Vec<f32> {
+    let pair = |p: usize, frequency: &f64| {
+        let angle = p as f64 * frequency;
         [angle.cos() as f32, angle.sin() as f32]
     };
-    (0..positions).flat_map(|p| (0..head_dim / 2).flat_map(move |i| pair(p, i))).collect()
+    (0..positions).flat_map(|p| frequencies.iter().flat_map(move |frequency| pair(p, frequency))).collect()
 }
 
 impl Graph {
@@ -88,6 +100,7 @@ pub(super) fn rope_grad(b: &mut Backward<'_>, node: &Node) {
 pub(super) fn attention_grad(b: &mut Backward<'_>, node: &Node) {
     let [qkv, positions, y, lse] = node.tensors[..] else { unreachable!("four buffers") };
     let AttentionArgs { batch, seq, heads, kv_heads, head_dim, scale } = Args::from_words(&node.args);
+    assert!(head_dim as usize <= MAX_TRAINED_HEAD_DIM, "the gradient of heads of {head_dim}");
     let dy = b.grad(y).expect("an output has a gradient");
     let stats = b.graph.temp("d.stats", &[2, batch as usize, heads as usize, seq as usize], DType::F32);
     b.push(&ATTENTION_BACKWARD_DELTA, AttentionBackwardDeltaArgs { batch, seq, heads, head_dim }, &[y, dy, lse, stats]);

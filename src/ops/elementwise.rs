@@ -6,6 +6,25 @@ use cpu_kernels::{
     Args, ops::add::AddArgs, ops::fill::FillArgs, ops::round_f16::RoundF16Args, ops::swiglu::SwigluArgs,
     ops::swiglu_backward::SwigluBackwardArgs, ops::swiglu_columns_backward::SwigluColumnsBackwardArgs,
 };
+use serde::{Deserialize, Serialize};
+
+/// What a gated unit applies to its gate.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Activation {
+    /// x / (1 + exp(-x)).
+    #[default]
+    Silu,
+    /// relu(x)^2 (So et al. 2021).
+    Relu2,
+}
+
+impl Activation {
+    /// The argument of the ops.
+    fn squared(self) -> u32 {
+        u32::from(self == Activation::Relu2)
+    }
+}
 
 impl Graph {
     /// a + b, f32 of the same shape.
@@ -21,26 +40,28 @@ impl Graph {
         y
     }
 
-    /// silu(gate) * up, f32 of as many elements -> like gate (SwiGLU, Shazeer 2020).
+    /// f(gate) * up, f32 of as many elements -> like gate (Shazeer 2020).
     ///
     /// # Panics
     /// When the numbers of elements differ.
-    pub fn swiglu(&mut self, gate: TensorId, up: TensorId) -> TensorId {
+    pub fn swiglu(&mut self, gate: TensorId, up: TensorId, f: Activation) -> TensorId {
         let shape = self.shape(gate).to_vec();
         let as_many = self.tensor(gate).elements() == self.tensor(up).elements();
         assert!(as_many, "swiglu: {} and {}", self.tensor(gate).name, self.tensor(up).name);
         let y = self.temp("swiglu", &shape, DType::F32);
         let n = self.tensor(y).elements() as u32;
-        self.push(&SWIGLU, SwigluArgs { rows: 1, cols: n, stride: n, gate: 0, up: 0 }, &[gate, up, y]);
+        let args = SwigluArgs { rows: 1, cols: n, stride: n, gate: 0, up: 0, squared: f.squared() };
+        self.push(&SWIGLU, args, &[gate, up, y]);
         y
     }
 
     /// [`Graph::swiglu`] of x (rows, 2 * dim), whose first columns are up and the others the gate -> (rows, dim).
-    pub fn swiglu_columns(&mut self, x: TensorId) -> TensorId {
+    pub fn swiglu_columns(&mut self, x: TensorId, f: Activation) -> TensorId {
         let (rows, both) = self.matrix(x);
         let y = self.temp("swiglu", &[rows, both / 2], DType::F32);
         let [rows, stride, cols] = [rows, both, both / 2].map(|n| n as u32);
-        self.push(&SWIGLU, SwigluArgs { rows, cols, stride, gate: cols, up: 0 }, &[x, x, y]);
+        let args = SwigluArgs { rows, cols, stride, gate: cols, up: 0, squared: f.squared() };
+        self.push(&SWIGLU, args, &[x, x, y]);
         y
     }
 
@@ -77,15 +98,15 @@ pub(super) fn add_grad(b: &mut Backward<'_>, node: &Node) {
 /// Gradient of [`Graph::swiglu`] and [`Graph::swiglu_columns`].
 pub(super) fn swiglu_grad(b: &mut Backward<'_>, node: &Node) {
     let [gate, up, y] = node.tensors[..] else { unreachable!("three buffers") };
-    let SwigluArgs { rows, cols, .. } = Args::from_words(&node.args);
+    let SwigluArgs { rows, cols, squared, .. } = Args::from_words(&node.args);
     let dy = b.grad(y).expect("an output has a gradient");
     if gate == up {
         let dx = b.fresh(gate);
-        b.push(&SWIGLU_COLUMNS_BACKWARD, SwigluColumnsBackwardArgs { rows, cols }, &[gate, dy, dx]);
+        b.push(&SWIGLU_COLUMNS_BACKWARD, SwigluColumnsBackwardArgs { rows, cols, squared }, &[gate, dy, dx]);
         return b.pass(gate, dx);
     }
     let (dgate, dup) = (b.fresh(gate), b.fresh(up));
-    b.push(&SWIGLU_BACKWARD, SwigluBackwardArgs { n: rows * cols }, &[gate, up, dy, dgate, dup]);
+    b.push(&SWIGLU_BACKWARD, SwigluBackwardArgs { n: rows * cols, squared }, &[gate, up, dy, dgate, dup]);
     b.pass(gate, dgate);
     b.pass(up, dup);
 }

@@ -146,6 +146,21 @@ impl Graph {
         all
     }
 
+    /// The columns of all parts (rows, any), side by side. It has no gradient.
+    pub fn join_columns(&mut self, parts: &[TensorId]) -> TensorId {
+        let rows = self.matrix(parts[0]).0;
+        let all = parts.iter().map(|part| self.matrix(*part).1).sum();
+        let y = self.temp("joined", &[rows, all], DType::F32);
+        let mut first = 0;
+        for part in parts {
+            let cols = self.matrix(*part).1;
+            let args = JoinColumnsArgs { rows: rows as u32, cols: cols as u32, first, stride: all as u32 };
+            self.push(&JOIN_COLUMNS, args, &[*part, y]);
+            first += cols as u32;
+        }
+        y
+    }
+
     /// [`Graph::logits`] of a head that is a single part.
     fn logits_of(&mut self, head: &Head, rows: Range<usize>) -> TensorId {
         let logits = match *head {

@@ -11,6 +11,7 @@ mod cache;
 mod delta;
 mod elementwise;
 mod embedding;
+mod exits;
 mod experts;
 mod loss;
 mod matmul;
@@ -29,11 +30,13 @@ use std::ops::Range;
 use tiles::{LARGE, each_expert, grouped, is_few};
 pub(crate) use tiles::{Product, SMALL};
 
-pub use attention::{MAX_HEAD_DIM, rope_table};
+pub use attention::{MAX_HEAD_DIM, MAX_TRAINED_HEAD_DIM, rope_frequencies, rope_table, rope_table_of};
 pub use bitlinear::{Int8Weight, MAX_GROUP, QuantRows, TernaryWeight, packed_row_bytes};
 pub use cache::{KvCache, PAGE, Places};
 pub use cpu_kernels::ops::sample::NO_TOKEN;
 pub use delta::{DeltaRows, DeltaSizes, DeltaState, MAX_DELTA_SIZE};
+pub use elementwise::Activation;
+pub use exits::Exits;
 pub use experts::Routing;
 pub use loss::{Head, IGNORE, Objective, Targets};
 pub(crate) use optimizer::STATS_RING;
@@ -319,7 +322,7 @@ ops! {
     // to the same queries in no fixed order.
     ATTENTION = attention(AttentionArgs)
         [qkv: r F32, positions: r U32, y: w F32, lse: w F32]
-        grid |a| [a.seq.div_ceil(TILE), a.heads, a.batch],
+        grid |a| [a.seq.div_ceil(TILE), a.heads * a.head_dim.div_ceil(128), a.batch],
         work |a| product(&[a.batch, a.seq, a.seq, a.heads, a.head_dim]),
         flops |a| product(&[2, a.batch, a.seq, a.seq, a.heads, a.head_dim]), grad Append(attention::attention_grad);
     ATTENTION_BACKWARD_DELTA = attention_backward_delta(AttentionBackwardDeltaArgs)
@@ -381,6 +384,10 @@ ops! {
         work |a| product(&[16, a.count, a.seq, a.key_size, a.value_size]);
     GATHER_ROWS = gather_rows(GatherRowsArgs) [x: r F32, index: r U32, y: w F32]
         grid |a| quads(a.rows * a.dim), work |a| product(&[a.rows, a.dim]);
+    EXIT_ROWS = exit_rows(ExitRowsArgs) [logits: r F32, ends: rw U32]
+        grid |a| groups(a.rows), work |a| product(&[a.rows, a.vocab, 24]);
+    KEEP_ROWS = keep_rows(KeepRowsArgs) [pick: r U32, ends: r U32, old: r F32, next: r F32, y: w F32]
+        grid |a| quads(a.streams * a.rows * a.dim), work |a| product(&[a.streams, a.rows, a.dim]);
     MARK_SEEN = mark_seen(MarkSeenArgs) [ids: r U32, slots: r U32, seen: rw U32]
         grid |_| [1, 1, 1], work |a| u64::from(a.rows);
     SAMPLE = sample(SampleArgs) [logits: r F32, bias: r F32, params: r U32, seen: rw U32, tokens: w U32]

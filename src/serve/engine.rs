@@ -293,11 +293,17 @@ impl Worker {
     }
 
     fn step(&mut self, engine: &mut Engine) -> Result<()> {
-        let before = engine.drafts().unwrap_or_default();
+        let counted = |engine: &Engine| {
+            let (drafts, passes) = (engine.drafts().unwrap_or_default(), engine.passes().unwrap_or_default());
+            [drafts.fed, drafts.taken, passes.tokens, passes.passes]
+        };
+        let before = counted(engine);
         let events = pollster::block_on(engine.step())?;
-        let drafts = engine.drafts().unwrap_or_default();
-        self.metrics.drafts.fetch_add(drafts.fed - before.fed, Relaxed);
-        self.metrics.drafts_taken.fetch_add(drafts.taken - before.taken, Relaxed);
+        let Metrics { drafts, drafts_taken, loop_tokens, loop_passes, .. } = &*self.metrics;
+        let counters = [drafts, drafts_taken, loop_tokens, loop_passes];
+        for ((counter, now), before) in counters.into_iter().zip(counted(engine)).zip(before) {
+            counter.fetch_add(now - before, Relaxed);
+        }
         for (id, event) in events {
             let Some(running) = self.running.get_mut(&id) else { continue };
             let update = match event {

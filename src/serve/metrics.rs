@@ -22,6 +22,10 @@ pub struct Metrics {
     pub drafts: AtomicU64,
     /// Drafts that were right.
     pub drafts_taken: AtomicU64,
+    /// Tokens that could take fewer passes through the layers of a loop.
+    pub loop_tokens: AtomicU64,
+    /// Passes that they took.
+    pub loop_passes: AtomicU64,
     /// Sequences that ended early: their client disconnected, or the server shut down.
     pub cancelled: AtomicU64,
     /// How often the device failed.
@@ -66,6 +70,8 @@ impl Metrics {
         add("generated_tokens_total", "counter", "Tokens generated.", self.generated_tokens.load(Relaxed));
         add("drafts_total", "counter", "Drafts of tokens that were fed.", self.drafts.load(Relaxed));
         add("drafts_taken_total", "counter", "Drafts of tokens that were right.", self.drafts_taken.load(Relaxed));
+        add("loop_tokens_total", "counter", "Tokens that could take fewer passes.", self.loop_tokens.load(Relaxed));
+        add("loop_passes_total", "counter", "Passes that these tokens took.", self.loop_passes.load(Relaxed));
         add("cancelled_total", "counter", "Sequences cut before their end.", self.cancelled.load(Relaxed));
         add("device_losses_total", "counter", "Failures of the device.", self.device_losses.load(Relaxed));
         for (name, help, value) in [

@@ -165,8 +165,8 @@ mod native {
             with(&[("/model/ignore_merges", true.into())]),
             with(&[("/added_tokens", [&tokens[..], &more].concat().into())]),
             with(&[pre(sequence(&[digits.clone(), level(true)]))]),
-            with(&[pre(sequence(&[split(split::LLAMA3), bytes.clone()])), ("/model/ignore_merges", true.into())]),
-            with(&[pre(sequence(&[split(split::QWEN2), bytes.clone()])), nfc()]),
+            with(&[pre(sequence(&[split(LLAMA3), bytes.clone()])), ("/model/ignore_merges", true.into())]),
+            with(&[pre(sequence(&[split(QWEN2), bytes.clone()])), nfc()]),
             with(&[pre(sequence(&[split(split::O200K), bytes.clone()]))]),
             with(&[pre(sequence(&[
                 split(r"\p{N}{1,3}"),

@@ -2,8 +2,8 @@
 
 use crate::data::DataConfig;
 use crate::graph::Precision;
-use crate::model::{Embeddings, ModelConfig};
-use crate::ops::StateForm;
+use crate::model::{Embeddings, ModelConfig, Quantize, Scales};
+use crate::ops::{MAX_TRAINED_HEAD_DIM, StateForm};
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 #[cfg(feature = "native")]
@@ -234,6 +234,16 @@ impl Config {
             return fail(
                 "[model] embeddings = q8_0: tables are trained as f16 or f32, and rounded by `nanotern export`".into(),
             );
+        }
+        if self.model.scales == Scales::Tensor {
+            return fail("[model] scales = tensor: matrices are trained with a scale for each group".into());
+        }
+        if self.model.quantize == Quantize::F16 || !self.model.dense.is_empty() {
+            return fail("[model] quantize = f16 and dense: matrices are trained as ternary or f32".into());
+        }
+        if self.model.head_dim() > MAX_TRAINED_HEAD_DIM {
+            let head = self.model.head_dim();
+            return fail(format!("[model] heads of {head} values: those of up to {MAX_TRAINED_HEAD_DIM} are trained"));
         }
         let t = &self.train;
         for (key, value, limit) in [

@@ -34,7 +34,7 @@ pub fn endless_list(layers: usize) -> ModelFile {
     let tensor = |weight: &Weight| {
         let size = weight.elements();
         let data = match (weight.form, weight.name.as_str()) {
-            (Form::Ternary { group }, _) => {
+            (Form::Ternary { group, .. }, _) => {
                 let (outs, dim) = weight.matrix();
                 TensorData::Ternary(Ternary::quantize(&vec![0.0; size], outs, dim, group))
             }

@@ -56,6 +56,8 @@ static unsigned __float_as_uint(float a) {
 
 static float __int_as_float(int a) { return __uint_as_float(unsigned(a)); }
 static float __fadd_rn(float a, float b) { return a + b; }
+static float __fsub_rn(float a, float b) { return a - b; }
+static float __fmul_rn(float a, float b) { return a * b; }
 static float __fmaf_rn(float a, float b, float c) { return fmaf(a, b, c); }
 
 // Fibers switch at barriers alone.

@@ -68,7 +68,7 @@ fn what_cannot_be_exported_says_why() {
         assert!(out.status.code() == Some(code) && text.contains(part), "{:?}: {text}", out.status);
     };
     fails(["--mhc", "m.mhc"], 2, "one residual stream");
-    fails(["--format", "q9"], 2, "expected q1_58, tq2_0 or tq1_0");
+    fails(["--format", "q9"], 2, "expected q1_58, tq2_0, tq1_0 or i2_s");
     assert!(!gguf.exists());
     let file = dir.path().join("notes.txt");
     std::fs::write(&file, "text").unwrap();

@@ -123,8 +123,8 @@ const CONFIG: &[Case] = &[
     ("no architecture", |r| r.remove("general.architecture"), "\"general.architecture\" is missing"),
     (
         "foreign architecture",
-        |r| r.set("general.architecture", 8, &string(b"llama")),
-        "\"general.architecture\" is \"llama\"",
+        |r| r.set("general.architecture", 8, &string(b"mamba")),
+        "\"general.architecture\" is \"mamba\"",
     ),
     ("missing size", |r| r.remove("nanotern.feed_forward_length"), "\"nanotern.feed_forward_length\" is missing"),
     (
@@ -245,12 +245,12 @@ const TENSORS: &[Case] = &[
     ("dimension of 0", |r| r.tensor(Q).dims[1] = 0, "with a zero"),
     ("dimensions that wrap to few", |r| r.tensor(Q).dims = vec![1 << 32, 1 << 32], "too large"),
     ("dimensions that wrap in four", |r| r.tensor(Q).dims = vec![1 << 16, 1 << 16, 1 << 16, 1 << 17], "too large"),
-    ("bytes that wrap", |r| r.tensor("output_norm.weight").dims = vec![1 << 62], "too large"),
+    ("bytes that wrap", |r| r.tensor("output_norm.weight").dims = vec![1 << 62], "too many"),
     ("more elements than the file", |r| r.tensor(Q).dims[1] = 1 << 40, "out of range"),
     ("rows that are no whole bytes", |r| r.tensor(Q).dims = vec![33, 32], "multiple of 32"),
     ("shape unlike the config", |r| r.tensor(Q).dims = vec![32, 16], "\"blk.0.attn_q.weight\" has shape [16, 32]"),
     ("transposed", |r| r.tensor("blk.0.ffn_down.weight").dims = vec![32, 64], "\"blk.0.ffn_down.weight\" has shape"),
-    ("unknown type", |r| r.tensor(Q).kind = 39, "type 39 is unknown"),
+    ("unknown type", |r| r.tensor(Q).kind = 77, "\"blk.0.attn_q.weight\" is type 77; the configuration needs"),
     ("type of -1", |r| r.tensor(Q).kind = u32::MAX, "type 4294967295 is unknown"),
     (
         "f32 where ternary belongs",
@@ -386,14 +386,14 @@ fn malformed_q8_0_tables_are_refused() {
             "where ternary belongs",
             |r| {
                 let t = r.tensor(Q);
-                (t.kind, t.data) = (8, vec![0; 256 * 256 / 32 * 34]);
+                (t.kind, t.data) = (0, vec![0; 256 * 256 * 4]);
             },
-            "\"blk.0.attn_q.weight\" is q8_0",
+            "\"blk.0.attn_q.weight\" is f32",
         ),
         (
-            "where a key says f16",
-            |r| r.set("nanotern.embeddings", 8, &string(b"f16")),
-            "\"token_embd.weight\" is q8_0; the configuration needs F16",
+            "of a type that nothing reads",
+            |r| r.tensor(TABLE).kind = 77,
+            "\"token_embd.weight\" is type 77; the configuration needs F16",
         ),
     ];
     assert!(ModelFile::from_gguf(&stock_q8_0().bytes()).is_ok());

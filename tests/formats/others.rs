@@ -4,6 +4,7 @@ use super::raw::{Raw, string};
 use super::{model, tiniest, trained_tokenizer};
 use nanotern::formats::gguf::{Gguf, Layout};
 use nanotern::formats::{Format, ModelFile, TextConfig};
+use nanotern::model::RopeScaling;
 use nanotern::tokenizer::Tokenizer;
 
 const TEXTS: [&str; 6] = [
@@ -59,7 +60,7 @@ fn tokens_and_merges_are_a_tokenizer() {
 fn a_tokenizer_of_an_unknown_kind_is_refused_where_text_is_needed() {
     let (model, raw) = bare(&trained_tokenizer(300));
     let refused =
-        [("tokenizer.ggml.model", "llama"), ("tokenizer.ggml.pre", "default"), ("tokenizer.ggml.pre", "qwen2")];
+        [("tokenizer.ggml.model", "bert"), ("tokenizer.ggml.pre", "default"), ("tokenizer.ggml.pre", "viking")];
     for (key, name) in refused {
         let mut raw = raw.clone();
         raw.set(key, 8, &string(name.as_bytes()));
@@ -178,4 +179,47 @@ fn another_tokenizer_keeps_what_the_file_says_of_its_ids() {
     assert!(file.tokenizer().is_err() && file.text.add_bos, "this kind of tokenizer begins every text with it");
     file.set_tokenizer(&Tokenizer::bytes()).unwrap();
     assert_eq!((file.text.prompt_start(), file.text.eos), (Some(2), Some(257)));
+}
+
+/// Options of other programs that would change what a model computes.
+#[test]
+fn stock_keys_that_are_not_honoured_are_refused() {
+    let mut raw = Raw::parse(&Layout::new(&model(&super::small(), 262, None), Format::Tq2_0).unwrap().to_vec());
+    raw.keys.retain(|k| !k.0.starts_with(b"nanotern."));
+    let read = |key: &str, kind: u32, value: &[u8]| {
+        let mut raw = raw.clone();
+        raw.set(key, kind, value);
+        ModelFile::from_gguf(&raw.bytes())
+    };
+    let plain = ModelFile::from_gguf(&raw.bytes()).unwrap();
+    let (f32s, u32s) = ([1f32, 4.0].map(f32::to_le_bytes), [0u32, 8, 64].map(u32::to_le_bytes));
+    for (key, kind, value) in [
+        ("bitnet.rope.scaling.factor", 6, f32s[0].to_vec()),
+        ("bitnet.rope.scaling.type", 8, string(b"linear")),
+        ("bitnet.rope.scaling.type", 8, string(b"none")),
+        ("bitnet.expert_count", 4, u32s[0].to_vec()),
+        ("bitnet.attention.key_length", 4, u32s[2].to_vec()),
+        ("other.rope.scaling.factor", 6, f32s[1].to_vec()),
+    ] {
+        assert_eq!(read(key, kind, &value), Ok(plain.clone()), "{key}");
+    }
+    let scaled = read("bitnet.rope.scaling.factor", 6, &f32s[1]).unwrap().config;
+    assert_eq!(scaled.rope_scaling, Some(RopeScaling::Linear { factor: 4.0 }));
+    assert_eq!(scaled.rope_frequencies()[1], plain.config.rope_frequencies()[1] / 4.0);
+    for (key, kind, value) in [
+        ("bitnet.rope.scaling.factor", 6, (-2f32).to_le_bytes().to_vec()),
+        ("bitnet.rope.scaling.type", 8, string(b"yarn")),
+        ("bitnet.rope.scaling.original_context_length", 4, u32s[1].to_vec()),
+        ("bitnet.rope.scale_linear", 6, f32s[1].to_vec()),
+        ("bitnet.expert_count", 4, u32s[1].to_vec()),
+        ("bitnet.attention.sliding_window", 4, u32s[1].to_vec()),
+        ("bitnet.attention.clamp_kqv", 6, f32s[1].to_vec()),
+        ("bitnet.attention.scale", 6, f32s[1].to_vec()),
+        ("bitnet.logit_scale", 6, f32s[1].to_vec()),
+        ("bitnet.final_logit_softcapping", 6, f32s[1].to_vec()),
+        ("bitnet.attention.value_length", 4, u32s[1].to_vec()),
+    ] {
+        let error = read(key, kind, &value).unwrap_err();
+        assert!(error.contains(key) || error.contains("rope_scaling"), "{key}: {error}");
+    }
 }

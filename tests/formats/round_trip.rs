@@ -7,7 +7,7 @@ use nanotern::formats::{Format, ModelFile, TensorData, Ternary, gguf, mhc::MhcFi
 use nanotern::graph::Graph;
 use nanotern::model::{
     DeltaNetOptions, Embeddings, FfnKind, Form, LoopOptions, MixerKind, Model, ModelConfig, MoeOptions, Preset,
-    Quantize, Value,
+    Quantize, Scales, Value,
 };
 use nanotern::rng::Rng;
 use nanotern::tokenizer::Tokenizer;
@@ -74,8 +74,9 @@ fn every_option_round_trips_in_every_format() {
             assert_eq!(read.tokenizer().unwrap().unwrap().hash(), tokenizer.hash());
             held += 1;
         }
-        let all = !config.is_ternary() || (config.group_size == 256 && config.dim == 256);
-        assert_eq!(held, if all { 3 } else { 1 }, "formats that hold {name}");
+        let blocks = config.group_size == 256 && config.dim == 256;
+        let want = if config.is_ternary() { if blocks { 3 } else { 1 } } else { 4 };
+        assert_eq!(held, want, "formats that hold {name}");
     }
 }
 
@@ -127,7 +128,7 @@ fn encodings_follow_their_definition() {
     let mut rng = Rng::new(5);
     let w: Vec<f32> = (0..outs * dim).map(|_| rng.normal()).collect();
     let t = Ternary::quantize(&w, outs, dim, 256);
-    let [q1, tq2, tq1] = Format::ALL.map(|f| f.encode(&t));
+    let [q1, tq2, tq1] = [Format::Q1_58, Format::Tq2_0, Format::Tq1_0].map(|f| f.encode(&t));
     let f16_at = |b: &[u8], i: usize| f16::from_le_bytes([b[i], b[i + 1]]).to_f32();
     for row in 0..outs {
         for col in 0..dim {
@@ -152,13 +153,50 @@ fn encodings_follow_their_definition() {
     assert_eq!(q1[outs * dim / 4..], t.scales.iter().flat_map(|s| s.to_le_bytes()).collect::<Vec<_>>());
 }
 
+/// A matrix (outs, dim) of random codes with one scale.
+fn one_scale(outs: usize, dim: usize) -> Ternary {
+    let mut rng = Rng::new(dim as u64);
+    let w: Vec<f32> = (0..outs * dim).map(|_| rng.normal()).collect();
+    Ternary { scales: vec![0.123_456_79], ..Ternary::quantize(&w, outs, dim, 32) }
+}
+
+#[test]
+fn i2_s_is_one_row_of_runs_and_a_scale() {
+    for (outs, dim) in [(3, 512), (4, 96), (2, 64), (8, 416)] {
+        let t = one_scale(outs, dim);
+        let bytes = Format::I2S.encode(&t);
+        assert_eq!(Ok(bytes.len() as u64), Format::I2S.bytes(outs as u64, dim as u64, 32));
+        for i in 0..outs * dim {
+            let code = bytes[i / 128 * 32 + i % 32] >> (6 - 2 * (i % 128 / 32)) & 3;
+            assert_eq!(code as i8 - 1, t.code(i / dim, i % dim), "{outs} x {dim}: {i}");
+        }
+        let tail = &bytes[outs * dim / 4..];
+        assert_eq!((&tail[..4], &tail[4..]), (&t.scales[0].to_le_bytes()[..], &[0; 28][..]));
+        let decode = |bytes: &[u8]| Format::I2S.decode(bytes, (outs, dim), (32, Scales::Tensor));
+        assert_eq!(decode(&bytes), Ok(t));
+        let wrong = |at: usize, value: u8| {
+            let mut bytes = bytes.clone();
+            bytes[at] = value;
+            decode(&bytes).unwrap_err()
+        };
+        assert!(wrong(7, 0x30).contains("byte 7"), "{}", wrong(7, 0x30));
+        assert!(wrong(outs * dim / 4 + 3, 0xff).contains("scale 0"), "a scale that is negative");
+    }
+    // Half a run.
+    assert!(Format::I2S.bytes(1, 64, 32).unwrap_err().contains("128"));
+    assert!(Format::I2S.bytes(u64::MAX / 16, 128, 32).unwrap_err().contains("too many"));
+}
+
 #[test]
 fn formats_refuse_groups_they_cannot_hold() {
     for group in [128, 512] {
         let model = model(&ModelConfig { group_size: group, ffn: 512, ..small() }, 262, None);
-        for format in [Format::Tq2_0, Format::Tq1_0] {
+        for format in [Format::Tq2_0, Format::Tq1_0, Format::I2S] {
             let message = gguf::Layout::new(&model, format).err().unwrap().to_string();
-            assert!(message.contains("group_size") && message.contains("256"), "{message}");
+            assert!(
+                message.contains("group") && (message.contains("256") || message.contains(&group.to_string())),
+                "{message}"
+            );
         }
     }
 }
@@ -184,12 +222,11 @@ fn architecture_is_bitnet_where_stock_runtimes_compute_the_same() {
 /// What other programs write has none of this program's keys.
 #[test]
 fn stock_bitnet_files_open() {
-    let mut written = model(&small(), 262, Some(&Tokenizer::bytes()));
+    let written = model(&small(), 262, Some(&Tokenizer::bytes()));
     for format in [Format::Tq2_0, Format::Tq1_0] {
         let mut raw = Raw::parse(&gguf::Layout::new(&written, format).unwrap().to_vec());
         raw.keys.retain(|k| !k.0.starts_with(b"nanotern."));
         raw.remove("bitnet.vocab_size");
-        written.text.stop = vec![257];
         assert_eq!(ModelFile::from_gguf(&raw.bytes()).unwrap(), written, "{format}");
     }
 }

@@ -338,3 +338,19 @@ fn drafts_are_counted() {
     assert_eq!(plain.chat(request).content(), answer.content());
     assert_eq!(plain.metric("nanotern_drafts_total"), 0.0);
 }
+
+/// Tokens that the model drew may end their passes early, those of prompts not: of 10 tokens, 9 are fed.
+#[test]
+fn passes_of_tokens_are_counted() {
+    let project = Rc::new(Project::new());
+    let looped = "--set model.loop={before=0,shared=2,times=3,after=0} --set model.layers=2";
+    project.train("runs/small", &format!("--total-steps 1 --seq-len 64 --batch-size 1 {looped}"));
+    for (words, tokens, passes) in
+        [("--exit-entropy 100", 9.0, 9.0), ("--exit-entropy 1e-9", 9.0, 27.0), ("", 0.0, 0.0)]
+    {
+        let server = Server::of(&project, words);
+        assert_eq!(server.chat(json!({"logit_bias": {"65": 100}, "max_tokens": 10})).content(), "A".repeat(10));
+        let counted = ["tokens", "passes"].map(|of| server.metric(&format!("nanotern_loop_{of}_total")));
+        assert_eq!(counted, [tokens, passes], "{words}");
+    }
+}

@@ -98,7 +98,7 @@ fn oversized() -> (Vec<u8>, usize) {
         use nanotern::model::Form;
         let size = weight.elements();
         let data = match weight.form {
-            Form::Ternary { group } => {
+            Form::Ternary { group, .. } => {
                 let (outs, dim) = weight.matrix();
                 TensorData::Ternary(Ternary {
                     codes: vec![0; size / 4],

@@ -26,6 +26,7 @@ pub mod embedding;
 pub mod embedding_backward;
 pub mod embedding_f16;
 pub mod embedding_int8;
+pub mod exit_rows;
 mod experts;
 pub mod fill;
 pub mod filter_targets;
@@ -37,6 +38,7 @@ pub mod grouped_ternary_backward_input;
 pub mod grouped_ternary_backward_weight;
 pub mod int8_matmul;
 pub mod join_columns;
+pub mod keep_rows;
 pub mod kv_append;
 pub mod lion;
 pub mod lion_bf16;
@@ -134,6 +136,7 @@ kernels! {
     EMBEDDING_BACKWARD = embedding_backward,
     EMBEDDING_F16 = embedding_f16,
     EMBEDDING_INT8 = embedding_int8,
+    EXIT_ROWS = exit_rows,
     FILL = fill,
     FILTER_TARGETS = filter_targets,
     FINITE_BF16 = finite_bf16,
@@ -144,6 +147,7 @@ kernels! {
     GROUPED_TERNARY_BACKWARD_WEIGHT = grouped_ternary_backward_weight,
     INT8_MATMUL = int8_matmul packs int8_matmul::PACKING,
     JOIN_COLUMNS = join_columns,
+    KEEP_ROWS = keep_rows,
     KV_APPEND = kv_append,
     LION = lion,
     LION_BF16 = lion_bf16,

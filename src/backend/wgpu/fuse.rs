@@ -11,6 +11,7 @@ use cpu_kernels::ops::kv_append::KvAppendArgs;
 use cpu_kernels::ops::quantize_rows::QuantizeRowsArgs;
 use cpu_kernels::ops::rms_norm_quantize::RmsNormQuantizeArgs;
 use cpu_kernels::ops::rope::RopeArgs;
+use cpu_kernels::ops::swiglu::SwigluArgs;
 use cpu_kernels::ops::ternary_matmul::TernaryMatmulArgs;
 use cpu_kernels::{ArgWords, Args, Call, Kernel};
 use std::ops::Range;
@@ -69,7 +70,7 @@ fused! {
         grid tiles, scratch |_| 0;
 }
 fused! {
-    GATE_UP = "gate_up"(rows: u32, outs: u32, dim: u32, eps: f32, group: u32)
+    GATE_UP = "gate_up"(rows: u32, outs: u32, dim: u32, eps: f32, group: u32, squared: u32)
         [x: Read F32, w: Read F32, codes_gate: Read U8, scales_gate: Read F32, codes_up: Read U8, scales_up: Read F32,
         y: Write F32]
         grid tiles;
@@ -293,10 +294,10 @@ impl<'g> At<'g> {
         let input = at.input()?;
         Self::fits(&input, ROOM)?;
         let [gate, up] = [at.product(&input)?, at.product(&input)?];
-        let (_, t) = at.take::<cpu_kernels::ops::swiglu::SwigluArgs>(&ops::SWIGLU)?;
+        let (unit, t) = at.take::<SwigluArgs>(&ops::SWIGLU)?;
         let good = t[..2] == [gate.y, up.y] && [gate.outs, gate.group] == [up.outs, up.group];
         let w = input.w.filter(|_| good)?;
-        let words = [input.rows, gate.outs, input.dim, input.eps.to_bits(), gate.group];
+        let words = [input.rows, gate.outs, input.dim, input.eps.to_bits(), gate.group, unit.squared];
         let tensors = vec![input.x, w, gate.codes, gate.scales, up.codes, up.scales, t[2]];
         at.fused(self, vec![(&GATE_UP, words.to_vec(), tensors)])
     }

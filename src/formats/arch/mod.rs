@@ -2,13 +2,15 @@
 //! [`ModelConfig`] and back, and names of weights into names of tensors.
 
 mod bitnet;
+mod bitnet_b158;
+mod llama;
 mod nanotern;
 
 use super::MAX_VOCAB;
 use super::gguf::encodings::Format;
 use super::gguf::keys::{KeyWriter, Keys, required};
-use super::gguf::short;
-use crate::model::ModelConfig;
+use super::gguf::{TensorInfo, Value, short};
+use crate::model::{Embeddings, ModelConfig, Quantize, Role, Scales, Weight};
 use serde_json::{Map, Value as Json};
 
 /// The key that holds a whole [`ModelConfig`], as JSON.
@@ -26,18 +28,28 @@ pub(super) trait Architecture: Sync {
     /// Its name, the value of `general.architecture` and the start of its keys.
     fn name(&self) -> &'static str;
 
+    /// Another name that files have for it.
+    fn older_name(&self) -> Option<&'static str> {
+        None
+    }
+
     /// Whether a model is written as this.
     fn writes(&self, config: &ModelConfig, format: Format) -> bool;
 
-    /// The configuration that the keys describe, as the serde form of [`ModelConfig`].
-    fn config(&self, keys: &Keys<'_, '_>) -> Result<Map<String, Json>, String>;
+    /// The configuration that the keys describe, as the serde form of [`ModelConfig`]. They start with `arch`, one of its names.
+    fn config(&self, keys: &Keys<'_, '_>, arch: &str) -> Result<Map<String, Json>, String>;
+
+    /// Whether its files hold the two halves of a rotary pair in adjacent rows. In a model they are half a head apart.
+    fn has_adjacent_pairs(&self) -> bool {
+        false
+    }
 
     /// What its files call the weight `name`, such as `blk.0.attn_q.weight` for `layers.0.attn.q.weight`.
     fn tensor(&self, name: &str) -> String;
 }
 
 /// Every architecture. A model is written as the first that takes it.
-static ALL: [&dyn Architecture; 2] = [&bitnet::Bitnet, &nanotern::Nanotern];
+static ALL: [&dyn Architecture; 4] = [&bitnet::Bitnet, &bitnet_b158::BitnetB158, &llama::Llama, &nanotern::Nanotern];
 
 /// Standard keys: what follows the architecture, and the field of [`ModelConfig`] that the value is.
 const STANDARD: [(&str, &str); 8] = [
@@ -51,6 +63,11 @@ const STANDARD: [(&str, &str); 8] = [
     ("rope.freq_base", "rope_theta"),
 ];
 const ROPE_DIMS: &str = "rope.dimension_count";
+/// Values of a head of keys, and of values.
+const HEAD: [&str; 2] = ["attention.key_length", "attention.value_length"];
+/// How rotary frequencies are scaled, and by what.
+const SCALING: &str = "rope.scaling.type";
+const FACTOR: &str = "rope.scaling.factor";
 const VOCAB: &str = "vocab_size";
 
 /// The architecture that a model is written as.
@@ -72,6 +89,9 @@ pub(super) fn write(config: &ModelConfig, vocab: usize, format: Format, out: &mu
         }
     }
     out.u32(&format!("{arch}.{ROPE_DIMS}"), config.head_dim() as u32);
+    if let Some(head) = config.head_dim {
+        HEAD.iter().for_each(|key| out.u32(&format!("{arch}.{key}"), head as u32));
+    }
     out.u32(&format!("{arch}.{VOCAB}"), vocab as u32);
     out.u32(GROUP_SIZE, config.group_size as u32);
     out.str(CONFIG, &Json::Object(fields).to_string());
@@ -84,15 +104,16 @@ pub(super) fn read(
     rows: impl Fn(&str) -> Option<u64>,
 ) -> Result<(&'static dyn Architecture, ModelConfig, usize), String> {
     let name = required(keys.str(ARCHITECTURE), ARCHITECTURE)?;
-    let arch = ALL.into_iter().find(|arch| arch.name() == name).ok_or_else(|| {
-        let known: Vec<String> = ALL.iter().map(|arch| format!("{:?}", arch.name())).collect();
-        format!("key {ARCHITECTURE:?} is {name:?}: it must be {}", known.join(" or "))
-    })?;
+    let arch =
+        ALL.into_iter().find(|arch| arch.name() == name || arch.older_name() == Some(name)).ok_or_else(|| {
+            let known: Vec<String> = ALL.iter().map(|arch| format!("{:?}", arch.name())).collect();
+            format!("key {ARCHITECTURE:?} is {name:?}: it must be {}", known.join(" or "))
+        })?;
     let fields = match keys.str(CONFIG)? {
-        Some(text) => whole(keys, arch.name(), text)?,
-        None => arch.config(keys)?,
+        Some(text) => whole(keys, name, text)?,
+        None => arch.config(keys, name)?,
     };
-    let config = parse(fields)?;
+    let mut config = parse(fields)?;
     config.check().map_err(|e| format!("the keys make no model: {e}"))?;
     let key = format!("{name}.{ROPE_DIMS}");
     if let Some(dims) = keys.size(&key)?.filter(|d| *d != config.head_dim()) {
@@ -107,6 +128,13 @@ pub(super) fn read(
     };
     if !(1..=MAX_VOCAB).contains(&vocab) {
         return Err(format!("key {key:?} is {vocab}: between 1 and {MAX_VOCAB} is possible"));
+    }
+    if !keys.file.keys.contains_key(CONFIG) {
+        let is_dense = |w: &Weight| {
+            let info = keys.file.tensor(&arch.tensor(&w.name));
+            w.role == Role::Matrix && info.is_some_and(|info| Format::from_id(info.kind).is_none())
+        };
+        config.dense = config.weights(vocab).into_iter().filter(is_dense).map(|w| w.name).collect();
     }
     Ok((arch, config, vocab))
 }
@@ -176,6 +204,66 @@ fn standard(keys: &Keys<'_, '_>, arch: &str) -> Result<Map<String, Json>, String
     Ok(fields)
 }
 
+/// The configuration of a file of another program. Such files leave options unsaid: those of `defaults` count, and forms follow
+/// from the types of tensors. A key that would change the result and is not read is refused.
+fn stock(keys: &Keys<'_, '_>, arch: &str, defaults: ModelConfig) -> Result<Map<String, Json>, String> {
+    let has = |of: &dyn Fn(Format) -> bool| keys.file.tensors.iter().any(|t| Format::from_id(t.kind).is_some_and(of));
+    // Tables of other types become f16.
+    let tables =
+        ["embed.weight", "head.weight"].map(|name| keys.file.tensor(&block_name(name)).map(TensorInfo::kind_name));
+    let are = |kind: &str| tables.iter().flatten().all(|table| table == kind);
+    let embeddings = match () {
+        () if are("f32") => Embeddings::F32,
+        () if are("q8_0") => Embeddings::Q8_0,
+        () => Embeddings::F16,
+    };
+    let quantize = if has(&|_| true) { Quantize::Ternary } else { Quantize::F16 };
+    let scales = if has(&|format| format == Format::I2S) { Scales::Tensor } else { Scales::Group };
+    let mut given = standard(keys, arch)?;
+    add_options(keys, arch, &mut given)?;
+    let [key, value] = HEAD.map(|key| format!("{arch}.{key}"));
+    let [dim, heads] = ["dim", "heads"].map(|field| given[field].as_u64().unwrap_or(0));
+    let plain = dim.checked_div(heads).filter(|head| head * heads == dim);
+    let given_head = keys.size(&key)?.map(|head| head as u64);
+    if let Some(other) = keys.size(&value)?.filter(|other| Some(*other as u64) != given_head.or(plain)) {
+        return Err(format!("key {value:?} is {other}: it must be the size of a head of keys"));
+    }
+    if let Some(head) = given_head.filter(|head| Some(*head) != plain) {
+        given.insert("head_dim".into(), head.into());
+    }
+    if let Some(factor) = linear(keys, arch)? {
+        given.insert("rope_scaling".into(), serde_json::json!({"type": "linear", "factor": factor}));
+    }
+    let mut fields = json(&ModelConfig { group_size: 256, embeddings, scales, quantize, ..defaults });
+    fields.extend(given);
+    let own = STANDARD.iter().map(|(key, _)| *key).chain(HEAD);
+    let read = own.chain([ROPE_DIMS, VOCAB, SCALING, FACTOR]).collect::<Vec<_>>();
+    for (key, value) in &keys.file.keys {
+        let Some(own) = key.strip_prefix(arch).and_then(|rest| rest.strip_prefix('.')) else { continue };
+        let neutral = NEUTRAL.contains(&own) && value.as_u64() == Some(0);
+        if !read.contains(&own) && !neutral {
+            return Err(format!("key {:?} is {value}: this program does not honour it", short(key)));
+        }
+    }
+    Ok(fields)
+}
+
+/// By what rotary frequencies are divided, if by anything.
+fn linear(keys: &Keys<'_, '_>, arch: &str) -> Result<Option<f32>, String> {
+    let [kind, factor] = [SCALING, FACTOR].map(|key| format!("{arch}.{key}"));
+    let by = keys.finite(&factor)?.filter(|factor| *factor != 1.0);
+    match (keys.str(&kind)?, by) {
+        (Some("none" | "linear"), None) | (None, None) => Ok(None),
+        // Where no key names the kind, it is this one.
+        (Some("linear") | None, by) => Ok(by),
+        (Some("none"), Some(by)) => Err(format!("key {factor:?} is {by}, but {kind:?} is \"none\"")),
+        (Some(other), _) => Err(format!("key {kind:?} is {other:?}: this program does not honour it")),
+    }
+}
+
+/// Keys that say nothing new where they are 0.
+const NEUTRAL: [&str; 2] = ["expert_count", "expert_used_count"];
+
 /// Adds the options of files from before [`CONFIG`], which have a key for each field that no standard key has.
 fn add_options(keys: &Keys<'_, '_>, arch: &str, fields: &mut Map<String, Json>) -> Result<(), String> {
     if let Some(group) = keys.size(GROUP_SIZE)? {
@@ -205,13 +293,10 @@ fn add_options(keys: &Keys<'_, '_>, arch: &str, fields: &mut Map<String, Json>) 
 }
 
 /// The keys of this program that are options of the model.
-fn options<'k, 'a>(
-    keys: &'k Keys<'_, 'a>,
-    arch: &'k str,
-) -> impl Iterator<Item = (&'a str, &'k super::gguf::Value<'a>)> + 'k {
+fn options<'k, 'a>(keys: &'k Keys<'_, 'a>, arch: &'k str) -> impl Iterator<Item = (&'a str, &'k Value<'a>)> + 'k {
     let is_standard = move |key: &str| {
         let rest = key.strip_prefix(arch).and_then(|rest| rest.strip_prefix('.'));
-        rest.is_some_and(|k| STANDARD.iter().any(|s| s.0 == k) || [ROPE_DIMS, VOCAB].contains(&k))
+        rest.is_some_and(|k| STANDARD.iter().any(|s| s.0 == k) || [ROPE_DIMS, VOCAB].contains(&k) || HEAD.contains(&k))
     };
     let own = keys.file.keys.iter().map(|(key, value)| (*key, value));
     own.filter(move |(key, _)| key.starts_with(OWN) && !NO_OPTIONS.contains(key) && !is_standard(key))

@@ -14,7 +14,7 @@ impl Architecture for Nanotern {
         true
     }
 
-    fn config(&self, keys: &Keys<'_, '_>) -> Result<Map<String, Json>, String> {
+    fn config(&self, keys: &Keys<'_, '_>, _: &str) -> Result<Map<String, Json>, String> {
         let mut fields = standard(keys, self.name())?;
         add_options(keys, self.name(), &mut fields)?;
         complete(&fields).map_err(|field| format!("key \"nanotern.{field}\" is missing"))?;

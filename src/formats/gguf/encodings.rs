@@ -7,14 +7,23 @@
 //!   trits as a fraction of 3^5 in 256ths.
 //!
 //! A scale of the last two covers exactly 256 weights, so they can only hold groups of 256.
+//!
+//! - `i2_s` (id 36) of bitnet.cpp, as its x86 builds and its converter write it: all weights in a row, in runs of 128 of 32 bytes
+//!   each. Byte b of a run holds the weights b, 32 + b, 64 + b and 96 + b, as code 0, 1 or 2 (3 is invalid), in its bits 6, 4, 2 and
+//!   0. Then come one f32 scale for the whole matrix and 28 bytes of no meaning.
 
 use super::super::{Ternary, check_scales};
+use crate::model::Scales;
 use crate::ops::packed_row_bytes;
 use half::f16;
 use std::fmt;
 
 /// Weights in a block of the registered encodings.
 const BLOCK: usize = 256;
+/// Weights in a run of 32 bytes.
+const RUN: usize = 128;
+/// Bytes behind the codes of an `i2_s` matrix: its scale, and what has no meaning.
+const TAIL: usize = 32;
 /// The low bit of every 2-bit cell.
 const LOW: u32 = 0x5555_5555;
 
@@ -28,6 +37,8 @@ pub enum Format {
     Tq2_0,
     /// Groups of 256; 1.6 bits for each weight.
     Tq1_0,
+    /// One scale for a matrix; 2 bits for each weight.
+    I2S,
 }
 
 impl fmt::Display for Format {
@@ -36,6 +47,7 @@ impl fmt::Display for Format {
             Format::Q1_58 => "q1_58",
             Format::Tq2_0 => "tq2_0",
             Format::Tq1_0 => "tq1_0",
+            Format::I2S => "i2_s",
         })
     }
 }
@@ -44,14 +56,14 @@ impl std::str::FromStr for Format {
     type Err = String;
 
     fn from_str(name: &str) -> Result<Self, String> {
-        let unknown = || format!("unknown format `{name}`: expected q1_58, tq2_0 or tq1_0");
+        let unknown = || format!("unknown format `{name}`: expected q1_58, tq2_0, tq1_0 or i2_s");
         Format::ALL.into_iter().find(|f| f.to_string() == name).ok_or_else(unknown)
     }
 }
 
 impl Format {
     /// Every format.
-    pub const ALL: [Format; 3] = [Format::Q1_58, Format::Tq2_0, Format::Tq1_0];
+    pub const ALL: [Format; 4] = [Format::Q1_58, Format::Tq2_0, Format::Tq1_0, Format::I2S];
 
     /// The type id in the file.
     pub fn id(self) -> u32 {
@@ -59,6 +71,7 @@ impl Format {
             Format::Q1_58 => 100,
             Format::Tq2_0 => 35,
             Format::Tq1_0 => 34,
+            Format::I2S => 36,
         }
     }
 
@@ -67,20 +80,25 @@ impl Format {
         Format::ALL.into_iter().find(|f| f.id() == id)
     }
 
-    /// Checks that this format can hold groups of that size.
-    pub fn check_group(self, group: usize) -> Result<(), String> {
-        if self == Format::Q1_58 || group == BLOCK {
-            return Ok(());
+    /// Checks that this format can hold such scales, of groups of that size.
+    pub fn check_scales(self, group: usize, scales: Scales) -> Result<(), String> {
+        match (self, scales) {
+            (Format::I2S, Scales::Tensor) | (Format::Q1_58, Scales::Group) => Ok(()),
+            (Format::I2S, Scales::Group) => {
+                Err(format!("{self} has one scale for a matrix and cannot hold groups of {group} inputs"))
+            }
+            (_, Scales::Tensor) => Err(format!("{self} has scales for groups; one for a matrix is held by i2_s only")),
+            _ if group == BLOCK => Ok(()),
+            _ => Err(format!(
+                "group_size is {group}, but {self} has one scale for {BLOCK} weights and holds group_size 256 only"
+            )),
         }
-        Err(format!(
-            "group_size is {group}, but {self} has one scale for {BLOCK} weights and holds group_size 256 only"
-        ))
     }
 
     /// Size in bytes of `rows` rows of `dim` weights. The error names what does not fit.
     pub fn bytes(self, rows: u64, dim: u64, group: u64) -> Result<u64, String> {
         let block = match self {
-            Format::Q1_58 => 32,
+            Format::Q1_58 | Format::I2S => 32,
             _ => BLOCK as u64,
         };
         if !dim.is_multiple_of(block) {
@@ -91,10 +109,17 @@ impl Format {
                 return Err(format!("rows of {dim} weights in groups of {group}"));
             }
             Format::Q1_58 => (dim / group).checked_mul(4).and_then(|scales| scales.checked_add(dim / 4)),
+            // The product's low bits are right even where it is too large.
+            Format::I2S if !rows.wrapping_mul(dim).is_multiple_of(RUN as u64) => {
+                return Err(format!("{rows} rows of {dim} weights in {self}: all must be a multiple of {RUN}"));
+            }
+            Format::I2S => Some(dim / 4),
             Format::Tq2_0 => (dim / block).checked_mul(66),
             Format::Tq1_0 => (dim / block).checked_mul(54),
         };
-        row.and_then(|row| row.checked_mul(rows)).ok_or_else(|| format!("{rows} rows of {dim} weights are too many"))
+        let all = row.and_then(|row| row.checked_mul(rows));
+        let all = if self == Format::I2S { all.and_then(|codes| codes.checked_add(TAIL as u64)) } else { all };
+        all.ok_or_else(|| format!("{rows} rows of {dim} weights are too many"))
     }
 
     /// Encodes a matrix whose groups were checked.
@@ -107,6 +132,12 @@ impl Format {
                 out.truncate(start + t.dim / 4);
             }
             out.extend(t.scales.iter().flat_map(|s| s.to_le_bytes()));
+            return out;
+        }
+        if self == Format::I2S {
+            out = to_i2_s(&t.codes, t.outs, t.dim);
+            out.extend(t.scales[0].to_le_bytes());
+            out.resize(out.len().next_multiple_of(TAIL), 0);
             return out;
         }
         for (codes, scale) in t.codes.as_chunks().0.iter().zip(&t.scales) {
@@ -123,12 +154,22 @@ impl Format {
     ///
     /// # Panics
     /// When the length of `bytes` is not [`Format::bytes`].
-    pub fn decode(self, bytes: &[u8], outs: usize, dim: usize, group: usize) -> Result<Ternary, String> {
-        self.check_group(group)?;
+    pub fn decode(
+        self,
+        bytes: &[u8],
+        (outs, dim): (usize, usize),
+        (group, scales): (usize, Scales),
+    ) -> Result<Ternary, String> {
+        self.check_scales(group, scales)?;
         assert_eq!(Ok(bytes.len() as u64), self.bytes(outs as u64, dim as u64, group as u64), "{self} ({outs}, {dim})");
         let mut t =
             Ternary { codes: Vec::with_capacity(outs * packed_row_bytes(dim)), scales: vec![], outs, dim, group };
         match self {
+            Format::I2S => {
+                let (runs, tail) = bytes.split_at(bytes.len() - TAIL);
+                t.codes = from_i2_s(runs, outs, dim).map_err(|b| invalid(b, runs[b]))?;
+                t.scales.push(f32::from_le_bytes([tail[0], tail[1], tail[2], tail[3]]));
+            }
             Format::Q1_58 => {
                 let (trits, scales) = bytes.split_at(outs * (dim / 4));
                 t.scales = scales.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
@@ -158,7 +199,7 @@ impl Format {
                 }
             }
         }
-        check_scales(&t.scales)?;
+        check_scales(&t.scales, scales)?;
         Ok(t)
     }
 }
@@ -202,6 +243,47 @@ fn from_q1_58(run: &[u8; 32]) -> Result<[u8; 32], usize> {
     Ok(out)
 }
 
+/// A byte with its four cells of 2 bits in the other order.
+fn reversed(byte: u8) -> u8 {
+    let bits = byte.reverse_bits();
+    bits << 1 & 0xaa | bits >> 1 & 0x55
+}
+
+/// Canonical rows of codes, as runs of all weights.
+fn to_i2_s(codes: &[u8], outs: usize, dim: usize) -> Vec<u8> {
+    if dim.is_multiple_of(RUN) {
+        return codes.iter().map(|byte| reversed(*byte)).collect();
+    }
+    let mut out = vec![0; outs * dim / 4];
+    for i in 0..outs * dim {
+        let (byte, shift) = position(i % dim);
+        let code = codes[i / dim * packed_row_bytes(dim) + byte] >> shift & 3;
+        let (byte, shift) = position(i);
+        out[byte] |= code << (6 - shift);
+    }
+    out
+}
+
+/// The inverse of [`to_i2_s`]. The error is the index of the first byte with an invalid trit.
+fn from_i2_s(runs: &[u8], outs: usize, dim: usize) -> Result<Vec<u8>, usize> {
+    if let Some(at) = runs.iter().position(|b| b & b >> 1 & 0x55 != 0) {
+        return Err(at);
+    }
+    if dim.is_multiple_of(RUN) {
+        return Ok(runs.iter().map(|byte| reversed(*byte)).collect());
+    }
+    // A row that does not fill its last run is padded with zeros.
+    let mut codes = vec![LOW as u8; outs * packed_row_bytes(dim)];
+    for i in 0..outs * dim {
+        let (byte, shift) = position(i);
+        let code = runs[byte] >> (6 - shift) & 3;
+        let (byte, shift) = position(i % dim);
+        let byte = &mut codes[i / dim * packed_row_bytes(dim) + byte];
+        *byte = *byte & !(3 << shift) | code << shift;
+    }
+    Ok(codes)
+}
+
 /// First weight, distance between weights, and number of trits of a byte of a tq1_0 block.
 fn trits(byte: usize) -> (usize, usize, usize) {
     match byte {
@@ -211,7 +293,7 @@ fn trits(byte: usize) -> (usize, usize, usize) {
     }
 }
 
-/// Canonical position of weight `i` of a block: byte and shift.
+/// Canonical position of weight `i` of a row or a block: byte and shift.
 fn position(i: usize) -> (usize, usize) {
     (i / 128 * 32 + i % 32, i % 128 / 32 * 2)
 }

@@ -3,7 +3,7 @@
 
 use super::super::cursor::Cursor;
 use super::encodings::Format;
-use super::{ALIGNMENT, F16, F32, MAGIC, Q8_0, VERSION, q8_0};
+use super::{ALIGNMENT, MAGIC, VERSION, dense};
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -43,7 +43,7 @@ pub struct TensorInfo<'a> {
     pub kind: u32,
     /// From the start of the data section.
     offset: u64,
-    /// Its size.
+    /// Its size; 0 for a type that is not known.
     pub bytes: u64,
 }
 
@@ -165,6 +165,19 @@ impl<'a> Array<'a> {
     }
 }
 
+impl Array<'_> {
+    /// The values, if they are floats.
+    pub fn floats(&self) -> Option<Vec<f32>> {
+        let mut c = Cursor::new(self.bytes, "");
+        (0..self.len)
+            .map(|_| match value(&mut c, self.kind, "").ok()? {
+                Value::F32(v) => Some(v),
+                _ => None,
+            })
+            .collect()
+    }
+}
+
 impl<'a> Value<'a> {
     /// An integer of any width that is at least 0.
     pub fn as_u64(&self) -> Option<u64> {
@@ -241,12 +254,10 @@ impl fmt::Display for Value<'_> {
 
 /// The name of a tensor's type.
 pub(super) fn kind_name(kind: u32) -> String {
-    match (kind, Format::from_id(kind)) {
-        (F32, _) => "f32".into(),
-        (F16, _) => "f16".into(),
-        (Q8_0, _) => "q8_0".into(),
+    match (dense::name(kind), Format::from_id(kind)) {
+        (Some(name), _) => name.into(),
         (_, Some(format)) => format.to_string(),
-        (other, _) => format!("type {other}"),
+        (_, None) => format!("type {kind}"),
     }
 }
 
@@ -383,22 +394,21 @@ fn info<'a>(c: &mut Cursor<'a>, group: Option<u64>) -> Result<TensorInfo<'a>, St
         ));
     }
     let dims = (0..count).map(|_| c.u64(&what)).collect::<Result<Vec<_>, _>>()?;
-    let (kind_at, kind, offset) = (c.at(), c.u32(&what)?, c.u64(&what)?);
+    let (kind, offset) = (c.u32(&what)?, c.u64(&what)?);
     if dims.contains(&0) {
         return Err(format!("tensor {name:?} at offset {at}: dimensions {dims:?} with a zero"));
     }
     let too_large = || format!("tensor {name:?} at offset {at}: dimensions {dims:?} are too large");
     let elements = dims.iter().try_fold(1u64, |n, d| n.checked_mul(*d)).ok_or_else(too_large)?;
     let named = |what| format!("tensor {name:?} at offset {at}: {what}");
-    let bytes = match (kind, Format::from_id(kind)) {
-        (F32, _) => elements.checked_mul(4).ok_or_else(too_large)?,
-        (F16, _) => elements.checked_mul(2).ok_or_else(too_large)?,
-        (Q8_0, _) => q8_0::bytes(elements, dims[0]).map_err(named)?,
+    let bytes = match (dense::bytes(kind, elements, dims[0]), Format::from_id(kind)) {
+        (Some(bytes), _) => bytes.map_err(named)?,
         (_, Some(format)) => {
             let group = group.map_or(dims[0], |g| g.min(dims[0]));
             format.bytes(elements / dims[0], dims[0], group).map_err(named)?
         }
-        _ => return Err(format!("tensor {name:?} at offset {kind_at}: type {kind} is unknown")),
+        // What it takes is not known. No weight is read from it.
+        (None, None) => 0,
     };
     Ok(TensorInfo { name, dims, kind, offset, bytes })
 }

@@ -6,16 +6,19 @@
 //! without a vocabulary. Files of other programs have no `tokenizer.json`; it is made from their tokens and merges.
 
 use super::super::TextConfig;
+use super::foreign_text::{self, Kind};
 use super::keys::{KeyWriter, Keys};
-use super::read::{Gguf, Value};
-use crate::tokenizer::{byte_level_json, level, parse_json};
-use serde_json::{Value as Json, json};
-use std::collections::BTreeMap;
+use super::read::{Array, Gguf, Value};
+use crate::tokenizer::{byte_level_json, parse_json};
+use serde_json::Value as Json;
+use std::collections::{BTreeMap, BTreeSet};
 
 const MODEL: &str = "tokenizer.ggml.model";
 const PRE: &str = "tokenizer.ggml.pre";
 const TOKENS: &str = "tokenizer.ggml.tokens";
 const KINDS: &str = "tokenizer.ggml.token_type";
+const SCORES: &str = "tokenizer.ggml.scores";
+const PREFIX: &str = "tokenizer.ggml.add_space_prefix";
 const MERGES: &str = "tokenizer.ggml.merges";
 const BOS: &str = "tokenizer.ggml.bos_token_id";
 const EOS: &str = "tokenizer.ggml.eos_token_id";
@@ -23,6 +26,8 @@ const UNK: &str = "tokenizer.ggml.unknown_token_id";
 const PAD: &str = "tokenizer.ggml.padding_token_id";
 const ADD_BOS: &str = "tokenizer.ggml.add_bos_token";
 const ADD_EOS: &str = "tokenizer.ggml.add_eos_token";
+const ENDS: [&str; 2] = ["tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id"];
+const END_NAMES: [&str; 5] = ["<|eot_id|>", "<|im_end|>", "<|end|>", "<end_of_turn>", "<|endoftext|>"];
 const TEMPLATE: &str = "tokenizer.chat_template";
 const FULL: &str = "tokenizer.huggingface.json";
 /// The ids at which generation stops.
@@ -30,15 +35,6 @@ pub(in crate::formats) const STOP: &str = "nanotern.stop_token_ids";
 
 /// Largest number of ids at which generation stops.
 const MAX_STOP: usize = 64;
-
-/// Kinds of token in `tokenizer.ggml.token_type`.
-#[derive(Clone, Copy)]
-enum Kind {
-    Normal = 1,
-    Control = 3,
-    UserDefined = 4,
-    Unused = 5,
-}
 
 /// A byte-level BPE in the spelling of other programs.
 struct Bpe {
@@ -108,7 +104,14 @@ pub(super) fn read(file: &Gguf<'_>, vocab: usize) -> Result<TextConfig, String> 
     };
     let implied = implied_start(tokenizer_json.as_deref());
     // Other programs write no key where their readers know what a kind of tokenizer does.
-    let usual = || Ok::<_, String>(implied.is_some() || cfg!(feature = "native") && keys.str(MODEL)? == Some("llama"));
+    let usual = || {
+        let begins = match (keys.str(MODEL)?, keys.str(PRE)?) {
+            (Some("llama"), _) => true,
+            (_, Some(pre)) => foreign_text::begins_with_bos(pre),
+            _ => false,
+        };
+        Ok::<_, String>(implied.is_some() || cfg!(feature = "native") && begins)
+    };
     let add_bos = keys.bool(ADD_BOS)?.map_or_else(usual, Ok)?;
     let add_eos = cfg!(feature = "native") && keys.bool(ADD_EOS)?.unwrap_or(false);
     // Only the templates of others read these.
@@ -121,14 +124,31 @@ pub(super) fn read(file: &Gguf<'_>, vocab: usize) -> Result<TextConfig, String> 
         pad: named(PAD)?,
         add_bos,
         add_eos,
-        stop: stop.unwrap_or_else(|| eos.into_iter().collect()),
+        stop: stop.map_or_else(|| ends(&keys, eos), Ok)?,
         eos,
         chat_template: keys.str(TEMPLATE)?.map(String::from),
     })
 }
 
+/// The ids at which other programs stop: the ends of a text, of a turn and of a message, and tokens with the usual names of these.
+fn ends(keys: &Keys<'_, '_>, eos: Option<u32>) -> Result<Vec<u32>, String> {
+    let mut ends: Vec<u32> = eos.into_iter().collect();
+    for key in ENDS {
+        ends.extend(keys.size(key)?.and_then(|id| u32::try_from(id).ok()));
+    }
+    let tokens = keys.file.keys.get(TOKENS).and_then(Value::as_array);
+    for (id, token) in tokens.iter().filter_map(Array::strings).flatten().enumerate() {
+        if END_NAMES.contains(&token) {
+            ends.push(id as u32);
+        }
+    }
+    let mut seen = BTreeSet::new();
+    ends.retain(|id| seen.insert(*id));
+    Ok(ends)
+}
+
 /// The id that the post-processor of a `tokenizer.json` puts before every text. In a browser only the key counts.
-fn implied_start(json: Option<&str>) -> Option<u32> {
+pub(in crate::formats) fn implied_start(json: Option<&str>) -> Option<u32> {
     if !cfg!(feature = "native") {
         return None;
     }
@@ -157,15 +177,6 @@ fn spelled_out(keys: &Keys<'_, '_>) -> Result<Result<Option<String>, String>, St
     };
     let Some(tokens) = strings(TOKENS)? else { return Ok(Ok(None)) };
     let (model, pre) = (keys.str(MODEL)?.unwrap_or("none"), keys.str(PRE)?);
-    let digits = json!({"type": "Digits", "individual_digits": true});
-    let cut = match (model, pre) {
-        // The key is younger than the kind of model, which is named after the expression.
-        ("gpt2", Some("gpt-2") | None) => level(true),
-        ("gpt2", Some("smollm")) => json!({"type": "Sequence", "pretokenizers": [digits, level(true)]}),
-        ("gpt2", Some(pre)) => return Ok(Err(format!("{PRE} is {pre:?}: \"gpt-2\" and \"smollm\" can be read"))),
-        _ => return Ok(Err(format!("{MODEL} is {model:?}: \"gpt2\" can be read"))),
-    };
-    let Some(merges) = strings(MERGES)? else { return Ok(Err(format!("{MERGES} is missing"))) };
     let ints = |v: &Value<'_>| v.as_array().filter(|a| a.len == tokens.len())?.uints();
     let kinds = keys.get(KINDS, "an array with the kind of each token", ints)?;
     let kind = |id: usize| kinds.as_ref().map_or(Kind::Normal as u64, |kinds| kinds[id]);
@@ -174,7 +185,31 @@ fn spelled_out(keys: &Keys<'_, '_>) -> Result<Result<Option<String>, String>, St
     let vocab = used().map(|(id, token)| (token.to_string(), id.into())).collect();
     let added = used().filter(|(id, _)| is(*id, &[Kind::Control, Kind::UserDefined]));
     let added: Vec<_> = added.map(|(id, token)| (id, *token, is(id, &[Kind::Control]))).collect();
-    Ok(Ok(Some(byte_level_json(vocab, &merges, &added, cut))))
+    match model {
+        "gpt2" => {
+            let Some(cut) = foreign_text::cut(pre) else {
+                return Ok(Err(format!("{PRE} is {:?}: this kind is unknown", pre.unwrap_or_default())));
+            };
+            let Some(merges) = strings(MERGES)? else { return Ok(Err(format!("{MERGES} is missing"))) };
+            Ok(Ok(Some(byte_level_json(vocab, &merges, &added, cut))))
+        }
+        "llama" => {
+            let floats = |v: &Value<'_>| v.as_array().filter(|a| a.len == tokens.len())?.floats();
+            let Some(scores) = keys.get(SCORES, "an array with the score of each token", floats)? else {
+                return Ok(Err(format!("{SCORES} is missing")));
+            };
+            let named = keys.size(UNK)?.filter(|id| *id < tokens.len());
+            let pieces = foreign_text::Pieces {
+                tokens: &tokens,
+                scores: &scores,
+                kind: &kind,
+                unknown: named,
+                prefix: keys.bool(PREFIX)?.unwrap_or(true),
+            };
+            Ok(pieces.to_json().map(Some))
+        }
+        _ => Ok(Err(format!("{MODEL} is {model:?}: \"gpt2\" and \"llama\" can be read"))),
+    }
 }
 
 /// The vocabulary of a `tokenizer.json` with `vocab` tokens; none if it is not a byte-level BPE.

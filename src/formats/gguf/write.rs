@@ -103,8 +103,8 @@ fn lay_out(
             Form::F32 => (F32, 4 * elements),
             Form::F16 => (F16, 2 * elements),
             Form::Int8 => (Q8_0, q8_0::bytes(elements, inputs).map_err(size)?),
-            Form::Ternary { group } => {
-                format.check_group(group).map_err(size)?;
+            Form::Ternary { group, scales } => {
+                format.check_scales(group, scales).map_err(size)?;
                 (format.id(), format.bytes(rows, inputs, group as u64).map_err(size)?)
             }
         };

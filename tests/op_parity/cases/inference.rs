@@ -4,7 +4,7 @@ use super::*;
 pub fn inference() -> Vec<Case> {
     let mut cases = Vec::new();
     for (heads, kv_heads, head_dim, slot_pages) in
-        [(1, 1, 4, 1), (4, 2, 16, 1), (4, 4, 64, 3), (2, 1, 128, 2), (2, 2, 8, 11)]
+        [(1, 1, 4, 1), (4, 2, 16, 1), (4, 4, 64, 3), (2, 1, 128, 2), (2, 2, 8, 11), (2, 1, 196, 1), (2, 1, 256, 2)]
     {
         let last = 64 * slot_pages - 1;
         // Consecutive and single rows of three sequences, also over the end of a page, an empty row, a slot and positions beyond
@@ -61,6 +61,26 @@ pub fn inference() -> Vec<Case> {
         let args = gather_rows::GatherRowsArgs { rows: 5, dim };
         let data = |r: &mut Rng| vec![normal(r, 7 * dim, 1.0), Data::U32(index), out(5 * dim)];
         cases.push(exact(case(&ops::GATHER_ROWS, args, data)));
+    }
+    for (rows, vocab) in [(1, 1), (3, 5), (7, 1000)] {
+        // Every second row has an entropy of almost ln vocab, the others of nearly 0. The last has ended before.
+        let args = exit_rows::ExitRowsArgs { rows, vocab, passes: 2, threshold: 0.5 * (vocab as f32).ln() };
+        let data = |r: &mut Rng| {
+            let spread = |i| if i / vocab % 2 == 0 { 0.1 } else { 40.0 };
+            let logits = values(r, rows * vocab, 1.0).iter().zip(0..).map(|(x, i)| x * spread(i)).collect();
+            let ends = (0..rows).map(|i| u32::from(i + 1 == rows && rows > 1)).collect();
+            vec![Data::F32(logits), Data::U32(ends)]
+        };
+        cases.push(exact(case(&ops::EXIT_ROWS, args, data)));
+    }
+    for (streams, rows, dim) in [(1, 1, 4), (1, 6, 96), (4, 6, 8)] {
+        let args = keep_rows::KeepRowsArgs { streams, rows, dim };
+        let pick = [1, NOWHERE, 0, 3, 1 << 30, 2][..rows as usize].to_vec();
+        let data = |r: &mut Rng| {
+            let [old, next] = [1.0; 2].map(|size| normal(r, streams * rows * dim, size));
+            vec![Data::U32(pick), Data::U32(vec![0, 2, 1]), old, next, out(streams * rows * dim)]
+        };
+        cases.push(exact(case(&ops::KEEP_ROWS, args, data)));
     }
     let vocab = 150;
     // A slot and an id beyond `seen`, and a slot whose place wraps at 2^32 to that of slot 0.

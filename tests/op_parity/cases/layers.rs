@@ -215,6 +215,8 @@ pub fn attention() -> Vec<Case> {
         (1, 100, 2, 1, 64),
         (1, 150, 4, 2, 100),
         (1, 140, 2, 1, 128),
+        (1, 70, 2, 1, 132),
+        (2, 40, 2, 1, 256),
     ];
     for (i, (batch, seq, heads, kv_heads, head_dim)) in shapes.into_iter().cycle().take(4 * shapes.len()).enumerate() {
         let starts = documents[i / shapes.len()];
@@ -233,6 +235,9 @@ pub fn attention() -> Vec<Case> {
         let args = attention::AttentionArgs { batch, seq, heads, kv_heads, head_dim, scale };
         let data = |r: &mut Rng| vec![normal(r, qkv, 1.0), positions(), out(q), out(rows)];
         cases.push(case(&ops::ATTENTION, args, data));
+        if head_dim as usize > ops::MAX_TRAINED_HEAD_DIM {
+            continue;
+        }
         let args = attention_backward_delta::AttentionBackwardDeltaArgs { batch, seq, heads, head_dim };
         let data = |r: &mut Rng| vec![normal(r, q, 1.0), normal(r, q, 1.0), normal(r, rows, 1.0), out(2 * rows)];
         cases.push(case(&ops::ATTENTION_BACKWARD_DELTA, args, data));
@@ -349,21 +354,22 @@ pub fn delta() -> Vec<Case> {
 
 pub fn elementwise() -> Vec<Case> {
     let mut cases = Vec::new();
-    for n in [1, 3, 63, 64, 1000, 4097, 4098] {
-        let args = swiglu::SwigluArgs { rows: 1, cols: n, stride: n, gate: 0, up: 0 };
+    for (n, squared) in [1, 3, 63, 64, 1000, 4097, 4098].into_iter().flat_map(|n| [(n, 0), (n, 1)]) {
+        let args = swiglu::SwigluArgs { rows: 1, cols: n, stride: n, gate: 0, up: 0, squared };
         cases.push(case(&ops::SWIGLU, args, |r| vec![normal(r, n, 4.0), normal(r, n, 1.0), out(n)]));
         let data = |r: &mut Rng| vec![normal(r, n, 4.0), normal(r, n, 1.0), normal(r, n, 1.0), out(n), out(n)];
-        cases.push(case(&ops::SWIGLU_BACKWARD, swiglu_backward::SwigluBackwardArgs { n }, data));
+        cases.push(case(&ops::SWIGLU_BACKWARD, swiglu_backward::SwigluBackwardArgs { n, squared }, data));
         let data = |r: &mut Rng| vec![normal(r, n, 1.0), normal(r, n, 1.0), out(n)];
         cases.push(exact(case(&ops::ADD, add::AddArgs { n }, data)));
         cases.push(exact(case(&ops::COPY, copy::CopyArgs { n }, |r| vec![normal(r, n, 1.0), out(n)])));
         cases.push(exact(case(&ops::FILL, fill::FillArgs { n, value: -1.25 }, |_| vec![out(n)])));
     }
-    for (rows, cols) in [(1, 1), (3, 7), (2, 64), (65, 20), (5, 130)] {
-        let args = swiglu::SwigluArgs { rows, cols, stride: 2 * cols, gate: cols, up: 0 };
+    let shapes = [(1, 1), (3, 7), (2, 64), (65, 20), (5, 130)];
+    for ((rows, cols), squared) in shapes.into_iter().flat_map(|shape| [(shape, 0), (shape, 1)]) {
+        let args = swiglu::SwigluArgs { rows, cols, stride: 2 * cols, gate: cols, up: 0, squared };
         let data = |r: &mut Rng| vec![normal(r, 2 * rows * cols, 4.0), Data::Same(0), out(rows * cols)];
         cases.push(case(&ops::SWIGLU, args, data));
-        let args = swiglu_columns_backward::SwigluColumnsBackwardArgs { rows, cols };
+        let args = swiglu_columns_backward::SwigluColumnsBackwardArgs { rows, cols, squared };
         let n = rows * cols;
         let data = |r: &mut Rng| vec![normal(r, 2 * n, 4.0), normal(r, n, 1.0), out(2 * n)];
         cases.push(case(&ops::SWIGLU_COLUMNS_BACKWARD, args, data));
@@ -377,17 +383,20 @@ pub fn elementwise() -> Vec<Case> {
     let n = 4 * 64 * 32_768 + 65;
     cases.push(exact(case(&ops::FILL, fill::FillArgs { n, value: 3.0 }, |_| vec![out(n)])));
     let extremes = vec![-1e4, -100.0, -80.0, 0.0, 80.0, 100.0, 1e4];
-    let args = swiglu::SwigluArgs { rows: 1, cols: 7, stride: 7, gate: 0, up: 0 };
-    cases.push(case(&ops::SWIGLU, args, |r| vec![Data::F32(extremes.clone()), normal(r, 7, 1.0), out(7)]));
-    let args = swiglu_backward::SwigluBackwardArgs { n: 7 };
-    let data = |r: &mut Rng| vec![Data::F32(extremes.clone()), normal(r, 7, 1.0), normal(r, 7, 1.0), out(7), out(7)];
-    cases.push(case(&ops::SWIGLU_BACKWARD, args, data));
-    let args = swiglu_columns_backward::SwigluColumnsBackwardArgs { rows: 1, cols: 7 };
-    let data = |r: &mut Rng| {
-        let x = [values(r, 7, 1.0), extremes.clone()].concat();
-        vec![Data::F32(x), normal(r, 7, 1.0), out(14)]
-    };
-    cases.push(case(&ops::SWIGLU_COLUMNS_BACKWARD, args, data));
+    for squared in [0, 1] {
+        let args = swiglu::SwigluArgs { rows: 1, cols: 7, stride: 7, gate: 0, up: 0, squared };
+        cases.push(case(&ops::SWIGLU, args, |r| vec![Data::F32(extremes.clone()), normal(r, 7, 1.0), out(7)]));
+        let args = swiglu_backward::SwigluBackwardArgs { n: 7, squared };
+        let data =
+            |r: &mut Rng| vec![Data::F32(extremes.clone()), normal(r, 7, 1.0), normal(r, 7, 1.0), out(7), out(7)];
+        cases.push(case(&ops::SWIGLU_BACKWARD, args, data));
+        let args = swiglu_columns_backward::SwigluColumnsBackwardArgs { rows: 1, cols: 7, squared };
+        let data = |r: &mut Rng| {
+            let x = [values(r, 7, 1.0), extremes.clone()].concat();
+            vec![Data::F32(x), normal(r, 7, 1.0), out(14)]
+        };
+        cases.push(case(&ops::SWIGLU_COLUMNS_BACKWARD, args, data));
+    }
     cases
 }
 

@@ -110,6 +110,7 @@ pub fn ternary() -> Vec<Case> {
         (33, 40, 192, 96, 2),
         (65, 130, 256, 128, 0),
         (3, 64, 2048, 1024, 0),
+        (20, 40, 1728, 864, 0),
         (17, 256, 768, 256, 5),
         // In parts of k, and in large tiles.
         (300, 70, 160, 32, 2),
@@ -126,13 +127,14 @@ pub fn ternary() -> Vec<Case> {
             _ => 1.0,
         };
         let have = x_row + rows + 1;
-        // Exact in f16, as scales are.
+        // Exact in f16, as scales are that were trained in groups. One for a whole matrix may be any number.
         let scale = |r: &mut Rng| half::f16::from_f32(0.001 + 0.1 * r.f32()).to_f32();
         let scales = |r: &mut Rng| Data::F32((0..outs * (dim / group)).map(|_| scale(r)).collect());
         let args = ternary_matmul::TernaryMatmulArgs { rows, outs, dim, group, x_row };
         let data = |r: &mut Rng| {
             let [xq, step] = [activations(r, have * dim), uniform(r, have, 0.01, 0.03)];
-            vec![xq, step, codes(r, outs, dim), scales(r), out(rows * outs)]
+            let scales = uniform(r, outs * (dim / group), 0.001, 0.1);
+            vec![xq, step, codes(r, outs, dim), scales, out(rows * outs)]
         };
         cases.push(case(&ops::TERNARY_MATMUL, args, data));
         for (beta, fast) in [(0.0, 0), (1.0, 0), (0.0, 1)].into_iter().filter(|(_, fast)| *fast == 0 || rows < 2048) {

@@ -1,0 +1,30 @@
+//! The architecture `llama` of llama.cpp, with ternary matrices: Falcon3, Falcon-E, Llama3-8B-1.58, TriLM. Its files hold the two
+//! halves of a rotary pair in adjacent rows. The head is the embedding where it is not a tensor of its own.
+
+use super::{Architecture, Format, Json, Keys, Map, ModelConfig, block_name, stock};
+
+pub(super) struct Llama;
+
+impl Architecture for Llama {
+    fn name(&self) -> &'static str {
+        "llama"
+    }
+
+    /// What is read as this is written as `nanotern`.
+    fn writes(&self, _: &ModelConfig, _: Format) -> bool {
+        false
+    }
+
+    fn config(&self, keys: &Keys<'_, '_>, arch: &str) -> Result<Map<String, Json>, String> {
+        let tie_embeddings = keys.file.tensor(&self.tensor("head.weight")).is_none();
+        stock(keys, arch, ModelConfig { sub_norm: false, tie_embeddings, ..ModelConfig::default() })
+    }
+
+    fn tensor(&self, name: &str) -> String {
+        block_name(name)
+    }
+
+    fn has_adjacent_pairs(&self) -> bool {
+        true
+    }
+}
