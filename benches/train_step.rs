@@ -91,7 +91,7 @@ fn ternary(c: &mut Criterion) {
     let args = TernaryMatmulArgs { rows, outs, dim, group, x_row: 0 };
     let elements = [ROWS * DIM, ROWS, codes, scales, ROWS * FFN];
     op(c, &format!("ternary_matmul {ROWS}x{FFN}x{DIM}"), &ops::TERNARY_MATMUL, args, &elements);
-    let args = TernaryQuantizeArgs { rows: outs, dim, group };
+    let args = TernaryQuantizeArgs { rows: outs, dim, group, stage: 0 };
     op(c, &format!("ternary_quantize {FFN}x{DIM}"), &ops::TERNARY_QUANTIZE, args, &[FFN * DIM, codes, scales]);
 }
 

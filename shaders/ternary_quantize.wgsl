@@ -1,6 +1,6 @@
 // Weights to ternary codes, one scale for each group of `group` consecutive inputs of a row (BitNet b1.58, arXiv
 // 2402.17764): scale = f16(mean|w|), at least 2^-14; code = +1 if w > scale/2, -1 if w < -scale/2, else 0, packed as in
-// GGUF's TQ2_0.
+// GGUF's TQ2_0. With `stage` 1 the sums of |w| take the place of scales and no codes are made; with 2 the scales are given.
 //
 // Scales are bit-equal everywhere: the sum of a group, padded with zeros to a power of two, adds halves, every level
 // through workgroup memory so that no compiler reorders it; 1 / group and the rounding to f16, to nearest even, are
@@ -10,7 +10,7 @@
 
 //#import groups
 
-struct Args { rows: u32, dim: u32, group: u32 }
+struct Args { rows: u32, dim: u32, group: u32, stage: u32 }
 
 @group(0) @binding(0) var<uniform> args: Args;
 @group(0) @binding(1) var<storage, read> w: array<f32>; // (rows, dim)
@@ -55,10 +55,12 @@ fn make_scales(row: u32, first: u32, at_once: u32, padded: u32, lane: u32) {
         workgroupBarrier();
     }
     if lane < at_once && first + lane < groups {
-        let mean = sums[lane * padded] * reciprocal(args.group);
-        let scale = bitcast<u32>(round_to_f16(max(mean, 0x1p-14f)));
+        let sum = sums[lane * padded];
+        let mean = sum * reciprocal(args.group);
+        let rounded = bitcast<u32>(round_to_f16(max(mean, 0x1p-14f)));
         let finite = (bitcast<u32>(mean) & 0x7f800000u) != 0x7f800000u;
-        scales[row * groups + first + lane] = bitcast<f32>(select(0x7fc00000u, scale, finite));
+        let scale = bitcast<f32>(select(0x7fc00000u, rounded, finite));
+        scales[row * groups + first + lane] = select(scale, sum, args.stage == 1u);
     }
     workgroupBarrier();
 }
@@ -90,12 +92,17 @@ fn group(row: u32, lane: u32) {
     if row >= args.rows {
         return;
     }
-    let padded = 1u << (32u - countLeadingZeros(args.group - 1u));
-    let at_once = 1024u / padded;
-    for (var first = 0u; first < args.dim / args.group; first += at_once) {
-        make_scales(row, first, at_once, padded, lane);
+    if args.stage != 2u {
+        let padded = 1u << (32u - countLeadingZeros(args.group - 1u));
+        let at_once = 1024u / padded;
+        for (var first = 0u; first < args.dim / args.group; first += at_once) {
+            make_scales(row, first, at_once, padded, lane);
+        }
+        storageBarrier();
     }
-    storageBarrier();
+    if args.stage == 1u {
+        return;
+    }
     let words = (args.dim + 127u) / 128u * 8u;
     for (var word = lane; word < words; word += 64u) {
         codes[row * words + word] = make_codes(row, word);

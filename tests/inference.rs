@@ -10,7 +10,7 @@ use nanotern::checkpoint::{self, Meta};
 use nanotern::eval;
 use nanotern::formats::{Format, ModelFile, TensorData, TextConfig};
 use nanotern::infer::{DEFAULT_CONTEXT, Drafts, Engine, EngineOptions, FinishReason, Sampling};
-use nanotern::model::{LoopOptions, MixerKind, ModelConfig};
+use nanotern::model::{LoopOptions, MixerKind, ModelConfig, Scales};
 use nanotern::ops::PAGE;
 use nanotern::rng::Rng;
 use nanotern::tokenizer::Tokenizer;
@@ -71,7 +71,8 @@ fn train(config: &ModelConfig, dir: &Path) -> Vec<f32> {
 fn served(dir: &Path) -> ModelFile {
     let file = ModelFile::open(&dir.join("final")).unwrap();
     let path = dir.join("model.gguf");
-    file.save_gguf(&path, Format::Q1_58).unwrap();
+    let format = if file.config.scales == Scales::Tensor { Format::I2S } else { Format::Q1_58 };
+    file.save_gguf(&path, format).unwrap();
     ModelFile::open(&path).unwrap()
 }
 

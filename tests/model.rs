@@ -124,8 +124,8 @@ fn gradients(trainer: &mut Trainer) -> Vec<(String, Vec<f32>)> {
 
 /// The number of parameters that follows from the shapes.
 fn count(c: &ModelConfig, vocab: usize) -> usize {
-    let kv = c.dim / c.heads * c.kv_heads;
-    let attention = 2 * c.dim * c.dim + 2 * c.dim * kv + if c.sub_norm { c.dim } else { 0 };
+    let [q, kv] = [c.heads, c.kv_heads].map(|heads| heads * c.head_dim.unwrap_or(c.dim / c.heads));
+    let attention = 2 * c.dim * (q + kv) + if c.sub_norm { q } else { 0 };
     let layer = attention + 2 * c.dim + gated(c, c.ffn) + 2 * mixing_params(c.mhc_streams);
     let further = layer + 2 * c.dim * c.dim + 3 * c.dim;
     let all = vocab * c.dim * if c.tie_embeddings { 1 } else { 2 } + c.layers * layer + c.dim + c.mtp * further;

@@ -329,7 +329,7 @@ fn vocab(config: &Config) -> usize {
 }
 
 fn tokens(config: &Config) -> usize {
-    config.train.batch_size * config.train.grad_accum * config.model.seq_len
+    config.train.batch_size * config.train.grad_accum * config.seq_len()
 }
 
 impl Run<'_> {

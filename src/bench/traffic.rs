@@ -204,7 +204,7 @@ fn read_again(graph: &Graph, node: &Node) -> u64 {
 /// write each parameter and its state once, and Muon's products what they need.
 pub fn least_bytes(config: &Config, vocab: usize) -> u64 {
     let (c, train) = (&config.model, &config.train);
-    let rows = (train.batch_size * c.seq_len) as u64;
+    let rows = (train.batch_size * config.seq_len()) as u64;
     let [dim, q, kv, ffn, vocab, layers, streams] =
         [c.dim, c.attention_dim(), c.kv_heads * c.head_dim(), c.ffn, vocab, c.layers, c.mhc_streams].map(|n| n as u64);
     let floats = |n: u64| 4 * n;

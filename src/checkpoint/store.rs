@@ -58,6 +58,9 @@ pub struct Meta {
     pub skipped_steps: u64,
     /// [`Tokenizer::hash`](crate::tokenizer::Tokenizer::hash), if the run has a tokenizer.
     pub tokenizer_hash: Option<String>,
+    /// How ids are spelled besides the tokenizer, if the run began with a model that says it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text: Option<serde_json::Value>,
     /// Further state that an exact resume needs.
     pub state: RunState,
 }
@@ -104,6 +107,7 @@ impl Default for Meta {
             seed: 0,
             skipped_steps: 0,
             tokenizer_hash: None,
+            text: None,
             state: RunState::default(),
         }
     }

@@ -66,7 +66,7 @@ fn trains(needs: &TrainingNeeds, room: &Room) -> Option<bool> {
 
 fn print(config: &Config, needs: &Needs, vocab: usize, context: usize, rooms: &[Room]) -> Result<()> {
     let million = |n: u64| n as f64 * 1e-6;
-    let (train, seq) = (&config.train, config.model.seq_len);
+    let (train, seq) = (&config.train, config.seq_len());
     outln!(
         "model     {:.1} M parameters, {:.1} M of them active, with {vocab} tokens",
         million(needs.params as u64),

@@ -1,8 +1,10 @@
 //! `nanotern train`.
 
 use super::{DeviceArgs, say};
-use nanotern::data;
+use nanotern::data::{self, Corpus, OF_MODEL};
 use nanotern::files::path_text;
+use nanotern::formats::Parameters;
+use nanotern::tokenizer::Tokenizer;
 use nanotern::train::{Config, Outcome, Run, Signals, Start, fma_peak, newest_run};
 use nanotern::{Error, Result};
 use std::path::{Path, PathBuf};
@@ -69,6 +71,10 @@ pub struct TrainArgs {
     /// Start a new run in DIR from the weights of a run (that of --resume, or the newest), at step 0 and with a fresh optimizer.
     #[arg(long, value_name = "DIR")]
     fork: Option<PathBuf>,
+    /// Start from the weights of a model: a folder as Hugging Face has them, a GGUF file, a checkpoint or a run. Its architecture is the
+    /// [model] section, and its tokenizer reads the data unless --tokenizer names another.
+    #[arg(long, value_name = "MODEL", conflicts_with_all = ["resume", "fork"])]
+    init: Option<PathBuf>,
     /// With --fork: replace each matrix by the nearest one with equal singular values, to learn other data well (FIRE).
     #[arg(long, requires = "fork")]
     fire: bool,
@@ -105,7 +111,7 @@ impl TrainArgs {
             ("train.total_steps", self.total_steps),
             ("train.batch_size", self.batch_size),
             ("train.grad_accum", self.grad_accum),
-            ("model.seq_len", self.seq_len),
+            (if self.init.is_some() { "train.seq_len" } else { "model.seq_len" }, self.seq_len),
             ("train.checkpoint_interval", self.checkpoint_interval),
             ("train.keep_last_checkpoints", self.keep_last_checkpoints),
             ("train.log_interval", self.log_interval),
@@ -160,26 +166,82 @@ pub fn run(args: &TrainArgs) -> Result<ExitCode> {
         (None, _, None) => Start::Within(Path::new("runs")),
     };
     start.check()?;
-    let config = load_config(args.config.as_deref().or(saved.as_deref()), &args.overrides()?)?;
+    let init = args.init.as_ref().map(|path| Parameters::open(path)).transpose()?;
+    let config = load_config(init.as_ref(), args.config.as_deref().or(saved.as_deref()), &args.overrides()?)?;
     let backend = args.device.open()?;
     say(&format!("device   {}", args.device.describe(&backend)));
-    let corpus = data::load(&config.data, Path::new(""), Path::new("runs"))?;
+    let corpus = load_data(&config, init.as_ref(), source.as_deref())?;
     corpus.report.iter().for_each(|report| say(&report.to_string()));
     let mut run = Run::new(config, corpus, start, &backend)?;
+    if let (Some(model), Some(path)) = (&init, &args.init) {
+        run.begin_with(model)?;
+        say(&format!("init     the weights of {}", path.display()));
+    }
     say(&run.describe());
     run.set_peak(fma_peak(&backend)?);
     let outcome = run.train()?;
     finish(run.dir(), outcome)
 }
 
-/// Loads the configuration. Validation data that it names are not those of another data set given now.
-fn load_config(from: Option<&Path>, overrides: &[(String, toml::Value)]) -> Result<Config> {
-    let mut config = Config::load(from, overrides)?;
+/// Tokens of a sequence, where a model that is trained further has a longer context and nothing else is asked for.
+const SEQ_LEN: usize = 512;
+
+/// What is set for a model that is trained further, unless something else is.
+fn defaults(model: &Parameters) -> Vec<(String, toml::Value)> {
+    let mut list = Vec::new();
+    if model.text.tokenizer_json.is_some() {
+        list.push(("data.tokenizer".to_string(), OF_MODEL.into()));
+    }
+    if model.config.seq_len > SEQ_LEN {
+        list.push(("train.seq_len".to_string(), (SEQ_LEN as i64).into()));
+    }
+    list
+}
+
+/// Loads the data, for a model that is trained further with its tokenizer and for its rows of the embedding.
+fn load_data(config: &Config, init: Option<&Parameters>, source: Option<&Path>) -> Result<Corpus> {
+    let load = |tokenizer: Option<&Tokenizer>| {
+        data::load_for(&config.data, Path::new(""), Path::new("runs"), tokenizer)
+    };
+    let saved = match source {
+        Some(run) if config.data.tokenizer == OF_MODEL => Some(Parameters::from_checkpoint(run, true)?.0),
+        _ => None,
+    };
+    match init.or(saved.as_ref()) {
+        None => load(None),
+        Some(model) if config.data.tokenizer == OF_MODEL => {
+            load(model.text.tokenizer(model.vocab)?.as_ref())?.of_rows(model.vocab)
+        }
+        Some(model) => {
+            let corpus = load(None)?;
+            let (have, rows) = (corpus.vocab_size, model.vocab);
+            if have != rows {
+                return Err(Error::usage(format!(
+                    "the data have a vocabulary of {have}, but the model has {rows} rows of the embedding: leave out --tokenizer to \
+                     use the model's own, or give --vocab-size {rows} for a token file"
+                )));
+            }
+            Ok(corpus)
+        }
+    }
+}
+
+/// Loads the configuration, for a model that is there. Validation data that it names are not those of another data set given now.
+fn load_config(
+    model: Option<&Parameters>,
+    from: Option<&Path>,
+    overrides: &[(String, toml::Value)],
+) -> Result<Config> {
+    let load = |overrides: &[_]| match model {
+        Some(model) => Config::load_for(&model.config, &defaults(model), from, overrides),
+        None => Config::load(from, overrides),
+    };
+    let mut config = load(overrides)?;
     if overrides.iter().any(|(key, _)| key == "data.val_path") {
         return Ok(config);
     }
     let of = |c: &Config| (c.data.dataset, c.data.path.clone());
-    let same = Config::load(from, &[]).is_ok_and(|before| of(&before) == of(&config));
+    let same = load(&[]).is_ok_and(|before| of(&before) == of(&config));
     if let Some(old) = config.data.val_path.take_if(|_| !same) {
         let old = old.display();
         say(&format!("val_path {old} is of other data and not used; --val-data-path names validation data"));

@@ -6,7 +6,7 @@ use super::read::Chunk;
 use super::report::{Report, Share};
 use super::text::{check_fraction, split_text};
 use super::tokens::TokenStore;
-use super::{Corpus, DEFAULT_VOCAB_SIZE, DataConfig, Dataset, TokenMeta, Tokens, shakespeare, synthetic};
+use super::{Corpus, DEFAULT_VOCAB_SIZE, DataConfig, Dataset, OF_MODEL, TokenMeta, Tokens, shakespeare, synthetic};
 use crate::error::{Error, Result};
 use crate::files::{Links, path_of, read_utf8};
 use crate::tokenizer::{BpeTrainer, EOS, SPECIALS, TextBytes, Tokenizer};
@@ -19,20 +19,37 @@ use std::path::{Path, PathBuf};
 /// When a key is missing or out of range, a file cannot be read, a token id exceeds the vocabulary, token file and tokenizer
 /// do not match, or the text is too short to split.
 pub fn load(cfg: &DataConfig, base_dir: &Path, cache_dir: &Path) -> Result<Corpus> {
+    load_for(cfg, base_dir, cache_dir, None)
+}
+
+/// [`load`] for a model with a tokenizer, which the configuration calls [`OF_MODEL`].
+///
+/// # Errors
+/// As [`load`].
+pub fn load_for(
+    cfg: &DataConfig,
+    base_dir: &Path,
+    cache_dir: &Path,
+    of_model: Option<&Tokenizer>,
+) -> Result<Corpus> {
+    let given = given_tokenizer(cfg, base_dir, of_model)?;
+    let choose = |train: &dyn Fn(usize) -> Result<Tokenizer>| {
+        given.clone().map_or_else(|| train(cfg.vocab_size.unwrap_or(DEFAULT_VOCAB_SIZE)), Ok)
+    };
     match cfg.dataset {
         Dataset::Synthetic => {
             let text = synthetic::generate(cfg.seed, synthetic::TRAIN_BYTES);
-            let tokenizer = choose(cfg, base_dir, |size| Tokenizer::train_bpe(&text.train, size))?;
+            let tokenizer = choose(&|size| Tokenizer::train_bpe(&text.train, size))?;
             Corpus::from_text("synthetic", &text.train, &text.val, tokenizer)
         }
         Dataset::Shakespeare => {
             let text = read_utf8(&shakespeare::fetch(cache_dir)?, Links::Follow, shakespeare::LENGTH)?;
             let (train, val) = split_text(&text, cfg.val_fraction)?;
-            let tokenizer = choose(cfg, base_dir, |size| Tokenizer::train_bpe(train, size))?;
+            let tokenizer = choose(&|size| Tokenizer::train_bpe(train, size))?;
             Corpus::from_text("shakespeare", train, val, tokenizer)
         }
         Dataset::Text => {
-            let text = TextData::open(cfg, base_dir)?;
+            let text = TextData::open(cfg, base_dir, given)?;
             let (mut train, mut val) = (TokenStore::default(), TokenStore::default());
             let report = text.encode(&mut |side, ids| match side {
                 Side::Train => train.push(ids),
@@ -83,10 +100,9 @@ pub(super) struct TextData<'a> {
 }
 
 impl<'a> TextData<'a> {
-    /// Reads the documents of `path` and `val_path` once or twice, and makes the tokenizer.
-    pub fn open(cfg: &'a DataConfig, base_dir: &Path) -> Result<Self> {
+    /// Reads the documents of `path` and `val_path` once or twice, and makes the tokenizer if none is given.
+    pub fn open(cfg: &'a DataConfig, base_dir: &Path, given: Option<Tokenizer>) -> Result<Self> {
         let path = required_path(cfg, base_dir)?;
-        let given = given_tokenizer(cfg, base_dir)?;
         let format = format(cfg, given.as_ref());
         let open = |path: &Path| Documents::open(path, format.clone(), cfg.val_fraction);
         let train = open(&path)?;
@@ -201,11 +217,19 @@ pub(super) fn format(cfg: &DataConfig, tokenizer: Option<&Tokenizer>) -> Format 
     Format { field: cfg.field.clone(), end: end.filter(|_| cfg.special_tokens), spellings }
 }
 
-/// The tokenizer that a configuration names, unless it is to be trained.
-fn given_tokenizer(cfg: &DataConfig, base_dir: &Path) -> Result<Option<Tokenizer>> {
+/// The tokenizer that a configuration names, unless it is to be trained. `of_model` is that of the model.
+pub(super) fn given_tokenizer(
+    cfg: &DataConfig,
+    base_dir: &Path,
+    of_model: Option<&Tokenizer>,
+) -> Result<Option<Tokenizer>> {
     let tokenizer = match cfg.tokenizer.as_str() {
         "bpe" => return Ok(None),
         "bytes" => Tokenizer::bytes(),
+        OF_MODEL => {
+            let none = "data.tokenizer = model: there is no model that it could be of; --init MODEL begins with one";
+            of_model.cloned().ok_or_else(|| Error::usage(none))?
+        }
         path => Tokenizer::load(&base_dir.join(path_of(path)))?,
     };
     match cfg.vocab_size {
@@ -216,11 +240,6 @@ fn given_tokenizer(cfg: &DataConfig, base_dir: &Path) -> Result<Option<Tokenizer
         ))),
         _ => Ok(Some(tokenizer)),
     }
-}
-
-/// The tokenizer that a configuration names, or else one that `train` makes, of at most a number of tokens.
-fn choose(cfg: &DataConfig, base_dir: &Path, train: impl FnOnce(usize) -> Result<Tokenizer>) -> Result<Tokenizer> {
-    given_tokenizer(cfg, base_dir)?.map_or_else(|| train(cfg.vocab_size.unwrap_or(DEFAULT_VOCAB_SIZE)), Ok)
 }
 
 fn load_tokens(cfg: &DataConfig, base_dir: &Path) -> Result<Corpus> {

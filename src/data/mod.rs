@@ -39,18 +39,24 @@ pub use tokens::Tokens;
 
 #[cfg(feature = "native")]
 pub use {
-    load::{load, load_documents},
+    load::{load, load_documents, load_for},
     prepare::{Summary, prepare, train_tokenizer},
     report::{Named, Report, Share},
     tokens::{TokenMeta, write_tokens},
 };
 
 use crate::tokenizer::Tokenizer;
+#[cfg(feature = "native")]
+use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
 /// Default target size of a trained vocabulary.
 pub const DEFAULT_VOCAB_SIZE: usize = 4096;
+
+/// What `data.tokenizer` says for the tokenizer of the model that training goes on from.
+#[cfg(feature = "native")]
+pub const OF_MODEL: &str = "model";
 
 /// The `[data]` section of a configuration. Paths are relative to the configuration's file. One that is not UTF-8 is written as
 /// a `file://` URL.
@@ -150,6 +156,21 @@ pub struct Corpus {
     /// What was read, if it was read from files.
     #[cfg(feature = "native")]
     pub report: Option<Report>,
+}
+
+#[cfg(feature = "native")]
+impl Corpus {
+    /// The corpus for a model with so many rows of the embedding.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] with both numbers, when there are more ids than rows.
+    pub fn of_rows(self, rows: usize) -> Result<Corpus> {
+        if self.vocab_size > rows {
+            let have = self.vocab_size;
+            return Err(Error::usage(format!("the data have {have} ids, but the model has {rows} rows of the embedding")));
+        }
+        Ok(Corpus { vocab_size: rows, ..self })
+    }
 }
 
 /// Bits per byte of text of a loss in nats per token, if `tokens` are the encoding of a known number of bytes, and not of none.

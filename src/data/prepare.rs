@@ -1,7 +1,7 @@
 //! Encodes text to token files once, so that training reads them instead of encoding again.
 
 use super::documents::{Documents, Side, Split};
-use super::load::{TextData, format, train_bpe};
+use super::load::{given_tokenizer, TextData, format, train_bpe};
 use super::report::{Report, Share};
 use super::tokens::TokenWriter;
 use super::{DataConfig, TokenMeta};
@@ -50,7 +50,7 @@ fn check_folder(folder: &Path) -> Result<()> {
 /// or a key is out of range.
 pub fn prepare(cfg: &DataConfig, output: &Path) -> Result<Summary> {
     check_folder(output)?;
-    let text = TextData::open(cfg, Path::new(""))?;
+    let text = TextData::open(cfg, Path::new(""), given_tokenizer(cfg, Path::new(""), None)?)?;
     let [train_path, val_path, tokenizer_path] = NAMES.map(|name| output.join(name));
     let (mut train, mut val) = (TokenWriter::create(&train_path)?, TokenWriter::create(&val_path)?);
     let report = text.encode(&mut |side, ids| match side {

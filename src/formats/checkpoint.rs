@@ -1,10 +1,11 @@
 //! A model from a training checkpoint.
 
-use super::{ModelFile, TextConfig};
-use crate::checkpoint;
+use super::{Parameters, TextConfig};
+use crate::checkpoint::{self, Checkpoint};
 use crate::error::{Error, Result};
 use crate::model::ModelConfig;
 use crate::tokenizer::Tokenizer;
+use serde::Deserialize;
 use std::path::{Path, PathBuf};
 
 /// The checkpoint that a model was read from.
@@ -18,13 +19,20 @@ pub struct ReadFrom {
     pub skipped: Vec<String>,
 }
 
-impl ModelFile {
-    /// Reads the checkpoint in `dir`, or the newest one of the run in `dir`; with `allow_older`, an older one if the newest
-    /// cannot be read.
+impl TextConfig {
+    /// What a checkpoint says of texts beside its tokenizer, if its run began with a model that said it.
     ///
     /// # Errors
-    /// Names the file and what is wrong with it.
-    pub fn from_checkpoint(dir: &Path, allow_older: bool) -> Result<(ModelFile, ReadFrom)> {
+    /// [`Error::Invalid`] names what is wrong.
+    pub fn saved(checkpoint: &Checkpoint) -> Result<Option<TextConfig>> {
+        let wrong = |e: serde_json::Error| Error::invalid(&checkpoint.dir.join("meta.json"), format!("text: {e}"));
+        let text = checkpoint.meta.text.as_ref().map(TextConfig::deserialize).transpose().map_err(wrong)?;
+        Ok(text.map(|text| TextConfig { tokenizer_json: checkpoint.tokenizer_json.clone(), ..text }))
+    }
+}
+
+/// The parameters of the checkpoint in `dir`, or of that of the run in `dir`.
+pub(super) fn parameters(dir: &Path, allow_older: bool) -> Result<(Parameters, ReadFrom)> {
         let (saved, skipped) = if dir.join("manifest.json").symlink_metadata().is_ok() {
             (checkpoint::load_model(dir)?, Vec::new())
         } else {
@@ -42,17 +50,17 @@ impl ModelFile {
         let model =
             saved.meta.config.get("model").ok_or_else(|| Error::invalid(&path, "has no section config.model"))?;
         let config: ModelConfig =
-            serde::Deserialize::deserialize(model).map_err(|e| Error::invalid(&path, format!("config.model: {e}")))?;
+            Deserialize::deserialize(model).map_err(|e| Error::invalid(&path, format!("config.model: {e}")))?;
         config.check().map_err(|e| Error::invalid(&path, e.to_string()))?;
-        let text = match &saved.tokenizer_json {
-            Some(json) => {
+        let text = match (TextConfig::saved(&saved)?, &saved.tokenizer_json) {
+            (Some(text), _) => text,
+            (None, Some(json)) => {
                 let path = saved.dir.join("tokenizer.json");
                 TextConfig::new(&Tokenizer::from_json(json).map_err(|e| Error::invalid(&path, e.to_string()))?)
             }
-            None => TextConfig::default(),
+            (None, None) => TextConfig::default(),
         };
-        let path = saved.dir.join("model.safetensors");
-        let file = ModelFile::from_latent(config, text, &saved.model).map_err(|what| Error::invalid(&path, what))?;
-        Ok((file, read))
-    }
+        let embed = saved.model.iter().find(|t| t.name == "embed.weight");
+        let vocab = embed.and_then(|t| t.shape.first()).copied().unwrap_or(0);
+        Ok((Parameters { config, vocab, text, weights: saved.model }, read))
 }

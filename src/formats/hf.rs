@@ -11,7 +11,8 @@
 mod pieces;
 mod shards;
 
-use super::{ModelFile, Tensor, TensorData, Ternary, TextConfig, gguf};
+use super::{ModelFile, Parameters, Tensor, TensorData, Ternary, TextConfig, gguf};
+use crate::checkpoint::Array;
 use crate::files::{self, Links};
 use crate::memory;
 use crate::model::{Embeddings, Form, ModelConfig, Quantize, Role, RopeScaling, Scales, Weight};
@@ -57,8 +58,33 @@ pub fn is_folder(path: &Path) -> bool {
     path.join(CONFIG).is_file()
 }
 
-/// Reads a folder whose name is `path`.
+/// Reads the folder `path`.
 pub(super) fn open(path: &Path) -> Result<ModelFile> {
+    let read = |folder: &Folder, weight: &Weight, place: &Place| {
+        Ok(folder.data(weight, place)?.map(|data| Tensor::new(weight, data)))
+    };
+    let (folder, text, tensors) = read_with(path, read)?;
+    Ok(ModelFile { config: folder.config, vocab: folder.vocab, tensors, text })
+}
+
+/// Reads the folder `path` to train its model further.
+pub(super) fn parameters(path: &Path) -> Result<Parameters> {
+    let read = |folder: &Folder, weight: &Weight, place: &Place| {
+        let values = match folder.stored {
+            Stored::Packed { .. } => folder.data(weight, place)?.map(|data| super::parameters::values(&data)),
+            Stored::Masters | Stored::Dense => folder.shards.floats(place)?,
+        };
+        Ok(values.map(|values| Array::f32(weight.name.clone(), weight.shape.clone(), values)))
+    };
+    let (folder, text, weights) = read_with(path, read)?;
+    Ok(Parameters { config: folder.config, vocab: folder.vocab, text, weights })
+}
+
+/// Reads the folder `path`, each weight by `read`, whose inner error says what is wrong with the values.
+fn read_with<T>(
+    path: &Path,
+    read: impl Fn(&Folder, &Weight, &Place) -> Result<Result<T, String>>,
+) -> Result<(Folder, TextConfig, Vec<T>)> {
     let folder = Folder::open(path)?;
     let wrong = |what: String| Error::invalid(path, what);
     let weights = folder.config.weights(folder.vocab);
@@ -68,12 +94,11 @@ pub(super) fn open(path: &Path) -> Result<ModelFile> {
     let largest = places.iter().map(|place| 4 * place.bytes as usize).max().unwrap_or(0);
     memory::check(places.iter().fold(largest, bytes), memory::free(), "use a smaller model")?;
     let text = text(path, &folder.json, folder.vocab)?;
-    let tensor = |(weight, place): (&Weight, &&Place)| {
-        let data = folder.data(weight, place)?.map_err(|what| wrong(format!("tensor {:?}: {what}", place.name)))?;
-        Ok(Tensor::new(weight, data))
+    let one = |(weight, place): (&Weight, &&Place)| {
+        read(&folder, weight, place)?.map_err(|what| wrong(format!("tensor {:?}: {what}", place.name)))
     };
-    let tensors = weights.iter().zip(&places).map(tensor).collect::<Result<Vec<_>>>()?;
-    Ok(ModelFile { config: folder.config, vocab: folder.vocab, tensors, text })
+    let all = weights.iter().zip(&places).map(one).collect::<Result<Vec<_>>>()?;
+    Ok((folder, text, all))
 }
 
 impl Folder {

@@ -2,7 +2,7 @@
 
 use super::{ModelFile, Tensor, TensorData, Ternary, TextConfig, mhc};
 use crate::checkpoint::Array;
-use crate::model::{Form, ModelConfig, Role, Scales, Weight};
+use crate::model::{Form, ModelConfig, Role, Weight};
 use half::f16;
 
 impl ModelFile {
@@ -48,13 +48,9 @@ fn serve(weight: &Weight, latent: &[f32]) -> Result<TensorData, String> {
             TensorData::F16(latent.iter().map(round).collect())
         }
         Form::Int8 => return Err("q8_0 tables are not trained".into()),
-        Form::Ternary { scales: Scales::Tensor, .. } => {
-            return Err("matrices with one scale are not trained".into());
-        }
-        Form::Ternary { group, .. } => {
-            let (outs, inputs) = weight.matrix();
-            let ternary = Ternary::quantize(latent, outs, inputs, group);
-            super::check_scales(&ternary.scales, Scales::Group)?;
+        Form::Ternary { group, scales } => {
+            let ternary = Ternary::quantize(latent, weight.matrix(), group, scales);
+            super::check_scales(&ternary.scales, scales)?;
             TensorData::Ternary(ternary)
         }
     })

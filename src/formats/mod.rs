@@ -14,9 +14,11 @@ pub mod gguf;
 pub mod hf;
 mod latent;
 pub mod mhc;
+#[cfg(feature = "native")]
+mod parameters;
 
 #[cfg(feature = "native")]
-pub use checkpoint::ReadFrom;
+pub use {checkpoint::ReadFrom, parameters::Parameters};
 pub use gguf::Format;
 
 use crate::model::{Embeddings, ModelConfig, Quantize, Role, Scales, Weight};
@@ -51,8 +53,10 @@ pub struct ModelFile {
 
 /// How ids are spelled and where generation stops.
 #[derive(Clone, Debug, Default, PartialEq)]
+#[cfg_attr(feature = "native", derive(serde::Serialize, serde::Deserialize))]
 pub struct TextConfig {
     /// The text of a `tokenizer.json`. None if the model was trained on ids without a tokenizer.
+    #[cfg_attr(feature = "native", serde(skip))]
     pub tokenizer_json: Option<String>,
     /// The reason, if the file has a tokenizer of an unknown kind.
     pub no_tokenizer: Option<String>,
@@ -147,11 +151,17 @@ pub struct Ternary {
 }
 
 impl Ternary {
-    /// Quantises latent weights (outs, dim) as training does.
-    pub fn quantize(latent: &[f32], outs: usize, dim: usize, group: usize) -> Ternary {
-        let mut codes = vec![0; outs * packed_row_bytes(dim)];
-        let mut scales = vec![0.0; outs * (dim / group)];
-        quantize::ternary(Level::detect(), latent, dim, group, &mut codes, &mut scales);
+    /// Quantises latent weights (outs, dim) as training does, with scales for groups or one for all.
+    pub fn quantize(latent: &[f32], (outs, dim): (usize, usize), group: usize, of: Scales) -> Ternary {
+        let (level, mut codes) = (Level::detect(), vec![0; outs * packed_row_bytes(dim)]);
+        let scales = match of {
+            Scales::Group => {
+                let mut scales = vec![0.0; outs * (dim / group)];
+                quantize::ternary(level, latent, dim, group, &mut codes, &mut scales);
+                scales
+            }
+            Scales::Tensor => vec![quantize::ternary_whole(level, latent, dim, group, &mut codes)],
+        };
         Ternary { codes, scales, outs, dim, group }
     }
 
@@ -171,6 +181,11 @@ impl Ternary {
             }
         }
         Ternary { codes, scales: vec![scale], outs, dim, group }
+    }
+
+    /// The scale of group `i` of a device, counted over all rows.
+    pub fn scale(&self, i: usize) -> f32 {
+        self.scales[if self.scales.len() == 1 { 0 } else { i }]
     }
 
     /// A weight: -1, 0 or 1.
@@ -356,8 +371,7 @@ impl ModelFile {
             if tensor.role != Role::Matrix || tensor.shape.len() > 2 {
                 return refused(&tensor.name, "only matrices of ordinary layers can be");
             }
-            let scale = |i: usize| t.scales.get(i / t.group).or(t.scales.first()).copied().unwrap_or_default();
-            let value = |i: usize| f16::from_f32(f32::from(t.code(i / t.dim, i % t.dim)) * scale(i));
+            let value = |i: usize| f16::from_f32(f32::from(t.code(i / t.dim, i % t.dim)) * t.scale(i / t.group));
             tensor.data = TensorData::F16((0..t.outs * t.dim).map(value).collect());
         }
         self.config = ModelConfig { quantize: Quantize::F16, dense: Vec::new(), ..self.config.clone() };

@@ -42,7 +42,7 @@ pub enum Scales {
     /// `group_size` consecutive inputs of an output, in f16.
     #[default]
     Group,
-    /// The whole matrix, in f32, as in BitNet b1.58 (Ma et al. 2024). This form is not trained.
+    /// The whole matrix, in f32, as in BitNet b1.58 (Ma et al. 2024).
     Tensor,
 }
 

@@ -35,7 +35,7 @@ pub use loops::LoopOptions;
 pub use moe::MoeOptions;
 pub use residual::mixing_params;
 pub use state::{Context, State};
-pub use weight::{Form, Role, Stack, Value, Weight};
+pub use weight::{ALIGN, Form, Role, Stack, Value, Weight};
 
 /// Least rows of logits that are held at once, where a step has as many.
 pub const LEAST_CHUNK: usize = 64;
@@ -208,6 +208,7 @@ impl Model {
     /// pass.
     pub fn quantize(&self, g: &mut Graph) {
         self.stacks.iter().for_each(|stack| stack.round(g));
+        self.weights.iter().for_each(|weight| weight.round_whole(g));
     }
 
     /// Embedding: (rows) -> (rows, dim).

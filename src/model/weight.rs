@@ -121,17 +121,28 @@ pub struct Stack {
 }
 
 impl Stack {
-    /// Appends the rounding of the parameters to their values.
+    /// Appends the rounding of the parameters to their values, but where each matrix has one scale.
     pub(super) fn round(&self, g: &mut Graph) {
         match (self.form, self.value) {
             (Form::F16, Value::Dense(rounded)) => g.round_f16(self.latent, rounded),
-            (_, Value::Ternary(weight)) => g.ternary_quantize(self.latent, &weight),
+            (Form::Ternary { scales: Scales::Group, .. }, Value::Ternary(weight)) => {
+                g.ternary_quantize(self.latent, &weight);
+            }
             _ => {}
         }
     }
 }
 
 impl Weight {
+    /// Appends the rounding of the parameters of a matrix that has one scale.
+    pub(super) fn round_whole(&self, g: &mut Graph) {
+        if let (Form::Ternary { scales: Scales::Tensor, .. }, Value::Ternary(to), Some(latent)) =
+            (self.form, self.value, self.latent)
+        {
+            g.ternary_quantize_whole(latent, &to);
+        }
+    }
+
     /// Number of its values.
     pub fn elements(&self) -> usize {
         self.shape.iter().product()
@@ -174,7 +185,7 @@ pub(super) enum Purpose {
 }
 
 /// Rows of which the place of a set in its stack is a multiple, so that ops can bind its values, codes and scales.
-const ALIGN: usize = 64;
+pub const ALIGN: usize = 64;
 /// The stack of the vectors.
 const VECTORS: &str = "vectors";
 /// The stack of the biases of experts.

@@ -2,11 +2,13 @@
 //! gradients, or times an int8 matrix.
 
 use super::{
-    INT8_MATMUL, QUANTIZE_ROWS, TERNARY_MATMUL, TERNARY_MATMUL_BACKWARD_INPUT, TERNARY_MATMUL_BACKWARD_WEIGHT,
+    INT8_MATMUL, MEAN_SCALE, QUANTIZE_ROWS, TERNARY_MATMUL, TERNARY_MATMUL_BACKWARD_INPUT, TERNARY_MATMUL_BACKWARD_WEIGHT,
     TERNARY_QUANTIZE,
 };
 use crate::graph::{Backward, DType, Graph, Node, TensorId};
+use cpu_kernels::matrix::quantize;
 use cpu_kernels::ops::int8_matmul::{GROUP, Int8MatmulArgs};
+use cpu_kernels::ops::mean_scale::MeanScaleArgs;
 use cpu_kernels::ops::quantize_rows::QuantizeRowsArgs;
 use cpu_kernels::ops::ternary_matmul::TernaryMatmulArgs;
 use cpu_kernels::ops::ternary_matmul_backward_input::TernaryMatmulBackwardInputArgs;
@@ -28,7 +30,7 @@ pub struct QuantRows {
 pub struct TernaryWeight {
     /// (outs, [`packed_row_bytes`]) bytes, four codes in each.
     pub codes: TensorId,
-    /// (outs, dim / group) f32 whose values are exact in f16.
+    /// (outs, dim / group) f32 whose values are exact in f16, or all the same.
     pub scales: TensorId,
     /// Number of outputs.
     pub outs: u32,
@@ -138,9 +140,26 @@ impl Graph {
     /// # Panics
     /// When the shapes differ.
     pub fn ternary_quantize(&mut self, w: TensorId, to: &TernaryWeight) {
+        self.quantize_stage(quantize::BOTH, w, to, to.scales);
+    }
+
+    /// Quantises the latent weight w (outs, dim), f32, into `to` with one scale, as BitNet b1.58 does (Ma et al. 2024).
+    ///
+    /// # Panics
+    /// When the shapes differ.
+    pub fn ternary_quantize_whole(&mut self, w: TensorId, to: &TernaryWeight) {
+        let sums = self.temp("sums", &self.shape(to.scales).to_vec(), DType::F32);
+        self.quantize_stage(quantize::SUMS, w, to, sums);
+        let n = self.tensor(to.scales).elements() as u32;
+        let inverse = 1.0 / self.tensor(w).elements() as f32;
+        self.push(&MEAN_SCALE, MeanScaleArgs { n, inverse }, &[sums, to.scales]);
+        self.quantize_stage(quantize::CODES, w, to, to.scales);
+    }
+
+    fn quantize_stage(&mut self, stage: u32, w: TensorId, to: &TernaryWeight, scales: TensorId) {
         assert_eq!(self.matrix(w), (to.outs as usize, to.dim as usize), "ternary_quantize: {}", self.tensor(w).name);
-        for [w, codes, scales] in self.parts_of([w, to.codes, to.scales]) {
-            let args = TernaryQuantizeArgs { rows: self.shape(w)[0] as u32, dim: to.dim, group: to.group };
+        for [w, codes, scales] in self.parts_of([w, to.codes, scales]) {
+            let args = TernaryQuantizeArgs { rows: self.shape(w)[0] as u32, dim: to.dim, group: to.group, stage };
             self.push(&TERNARY_QUANTIZE, args, &[w, codes, scales]);
         }
     }

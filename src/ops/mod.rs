@@ -211,8 +211,10 @@ ops! {
 
     QUANTIZE_ROWS = quantize_rows(QuantizeRowsArgs) [x: r F32, xq: w I8, step: w F32]
         grid |a| groups(a.rows), work |a| product(&[a.rows, a.dim, 2]), grad StraightThrough;
-    TERNARY_QUANTIZE = ternary_quantize(TernaryQuantizeArgs) [w: r F32, codes: w U8, scales: w F32]
+    TERNARY_QUANTIZE = ternary_quantize(TernaryQuantizeArgs) [w: r F32, codes: rw U8, scales: rw F32]
         grid |a| groups(a.rows), work |a| product(&[a.rows, a.dim, 2]), grad StraightThrough;
+    MEAN_SCALE = mean_scale(MeanScaleArgs) [sums: r F32, scales: w F32]
+        grid |_| [1, 1, 1], work |a| product(&[a.n, 2]);
     TERNARY_MATMUL = ternary_matmul(TernaryMatmulArgs)
         [xq: r I8, step: r F32, codes: r U8, scales: r F32, y: w F32]
         grid |a| match a.rows {

@@ -2,13 +2,14 @@
 
 use crate::data::DataConfig;
 use crate::graph::Precision;
-use crate::model::{Embeddings, ModelConfig, Quantize, Scales};
+use crate::model::{ALIGN, Embeddings, Form, ModelConfig, Quantize, Role, Scales, Weight};
 use crate::ops::{MAX_TRAINED_HEAD_DIM, StateForm};
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 #[cfg(feature = "native")]
 use {
     crate::checkpoint::Checkpoint,
+    crate::data::OF_MODEL,
     crate::files::{Links, path_of, path_text, read_utf8},
     crate::model::Preset,
     crate::tokenizer::MAX_VOCAB,
@@ -37,6 +38,9 @@ pub struct TrainConfig {
     pub batch_size: usize,
     /// Micro-batches whose gradients make one step.
     pub grad_accum: usize,
+    /// Tokens in a sequence, up to those of the model's context; without it, as many.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seq_len: Option<usize>,
     /// Optimizer steps of the whole run.
     pub total_steps: u64,
     /// Steps between lines of the log.
@@ -69,6 +73,7 @@ impl Default for TrainConfig {
         TrainConfig {
             batch_size: 8,
             grad_accum: 1,
+            seq_len: None,
             total_steps: 600,
             log_interval: 10,
             eval_interval: 100,
@@ -159,6 +164,11 @@ impl OptimConfig {
 }
 
 impl Config {
+    /// Tokens in a sequence.
+    pub fn seq_len(&self) -> usize {
+        self.train.seq_len.unwrap_or(self.model.seq_len)
+    }
+
     /// Reads a preset (by default the tiny one) or a TOML file, and applies overrides (`section.key`, value). Relative paths
     /// in the file start from its folder. They become absolute.
     ///
@@ -166,8 +176,46 @@ impl Config {
     /// [`Error::Io`] or [`Error::Invalid`] for a file that cannot be read; [`Error::Usage`] names a key and its limit.
     #[cfg(feature = "native")]
     pub fn load(from: Option<&Path>, overrides: &[(String, toml::Value)]) -> Result<Config> {
-        let path = from.unwrap_or(Path::new("tiny"));
-        let (mut table, base) = match path.to_str().and_then(Preset::find) {
+        let (table, base) = Config::table(from.unwrap_or(Path::new("tiny")))?;
+        Config::resolve(table, &base, from, overrides)
+    }
+
+    /// [`Config::load`] for a model that is there. Overrides may change its keys. `defaults` are used where the file has no such key.
+    ///
+    /// # Errors
+    /// As [`Config::load`], and for a preset or a file that describes a model too.
+    #[cfg(feature = "native")]
+    pub fn load_for(
+        model: &ModelConfig,
+        defaults: &[(String, toml::Value)],
+        from: Option<&Path>,
+        overrides: &[(String, toml::Value)],
+    ) -> Result<Config> {
+        let (given, base) = from.map(Config::table).transpose()?.unwrap_or_default();
+        if let Some(from) = from.filter(|_| given.contains_key("model")) {
+            let from = from.display();
+            return Err(Error::usage(format!(
+                "--config {from} describes a model, but --init has one: leave out [model]; --set model.KEY=VALUE changes a key"
+            )));
+        }
+        let model = toml::Table::try_from(model).map_err(|e| Error::usage(e.to_string()))?;
+        let mut table = toml::Table::from_iter([("model".to_string(), model.into())]);
+        for (key, value) in defaults {
+            set(&mut table, key, value.clone())?;
+        }
+        for (section, keys) in given {
+            match (table.get_mut(&section), keys) {
+                (Some(toml::Value::Table(own)), toml::Value::Table(keys)) => own.extend(keys),
+                (_, keys) => drop(table.insert(section, keys)),
+            }
+        }
+        Config::resolve(table, &base, from, overrides)
+    }
+
+    /// The table of a preset or a file, and the folder of which paths in it are relative.
+    #[cfg(feature = "native")]
+    fn table(path: &Path) -> Result<(toml::Table, PathBuf)> {
+        Ok(match path.to_str().and_then(Preset::find) {
             Some(preset) => (preset_table(preset)?, PathBuf::new()),
             None => {
                 let text = read_utf8(path, Links::Follow, Config::MAX_BYTES).map_err(|e| match e {
@@ -177,7 +225,17 @@ impl Config {
                 let table = text.parse::<toml::Table>().map_err(|e| Error::invalid(path, e.to_string()))?;
                 (table, path.parent().unwrap_or(Path::new("")).to_path_buf())
             }
-        };
+        })
+    }
+
+    /// The configuration of a table that was read from `from`.
+    #[cfg(feature = "native")]
+    fn resolve(
+        mut table: toml::Table,
+        base: &Path,
+        from: Option<&Path>,
+        overrides: &[(String, toml::Value)],
+    ) -> Result<Config> {
         for (key, value) in overrides {
             set(&mut table, key, value.clone())?;
         }
@@ -187,10 +245,10 @@ impl Config {
         })?;
         config.check()?;
         for path in [&mut config.data.path, &mut config.data.val_path].into_iter().flatten() {
-            *path = absolute(&base, path)?;
+            *path = absolute(base, path)?;
         }
-        if !["bpe", "bytes"].contains(&config.data.tokenizer.as_str()) {
-            config.data.tokenizer = path_text(&absolute(&base, &path_of(&config.data.tokenizer))?).into_owned();
+        if !["bpe", "bytes", OF_MODEL].contains(&config.data.tokenizer.as_str()) {
+            config.data.tokenizer = path_text(&absolute(base, &path_of(&config.data.tokenizer))?).into_owned();
         }
         Ok(config)
     }
@@ -235,8 +293,18 @@ impl Config {
                 "[model] embeddings = q8_0: tables are trained as f16 or f32, and rounded by `nanotern export`".into(),
             );
         }
-        if self.model.scales == Scales::Tensor {
-            return fail("[model] scales = tensor: matrices are trained with a scale for each group".into());
+        // A table is a tensor by itself.
+        let shares = |weight: &Weight| weight.role == Role::Matrix && matches!(weight.form, Form::Ternary { .. });
+        let apart = |weight: &Weight| weight.shape.len() == 2 && weight.shape[0].is_multiple_of(ALIGN);
+        let weights = || self.model.weights(1).into_iter().find(|weight| shares(weight) && !apart(weight));
+        if self.model.scales == Scales::Tensor
+            && let Some(weight) = weights()
+        {
+            let (name, shape) = (&weight.name, &weight.shape);
+            return fail(format!(
+                "[model] scales = tensor: {name} is {shape:?}: it is trained for matrices of a multiple of {ALIGN} outputs, and not \
+                 for experts"
+            ));
         }
         if self.model.quantize == Quantize::F16 || !self.model.dense.is_empty() {
             return fail("[model] quantize = f16 and dense: matrices are trained as ternary or f32".into());
@@ -257,6 +325,10 @@ impl Config {
                 return fail(format!("[train] {key} = {value}: between 1 and {limit} is possible"));
             }
         }
+        if let Some(seq_len) = t.seq_len.filter(|len| !(1..=self.model.seq_len).contains(len)) {
+            let most = self.model.seq_len;
+            return fail(format!("[train] seq_len = {seq_len}: between 1 and model.seq_len = {most} is possible"));
+        }
         if !(t.mtp_weight > 0.0 && t.mtp_weight <= 10.0) {
             return fail(format!("[train] mtp_weight = {}: above 0, up to 10 is possible", t.mtp_weight));
         }
@@ -271,12 +343,13 @@ impl Config {
             return fail(format!("[data] vocab_size = {size}: between 1 and {MAX_VOCAB} is possible"));
         }
         let m = &self.model;
-        let values = t.batch_size as u64 * m.seq_len as u64 * m.widest() as u64;
+        let values = t.batch_size as u64 * self.seq_len() as u64 * m.widest() as u64;
         if values > MAX_VALUES {
             return fail(format!(
                 "[train] batch_size = {} of seq_len = {}: {values} values a layer, at most {MAX_VALUES} are possible; \
                  grad_accum makes a step larger instead",
-                t.batch_size, m.seq_len
+                t.batch_size,
+                self.seq_len()
             ));
         }
         let o = &self.optim;

@@ -33,7 +33,7 @@ const CLASSES: &[(Class, &[&str])] = &[
         "model.ternary_head", "model.rope_theta", "model.norm_eps", "model.mixers", "model.ffns", "model.mtp",
         "model.delta_net", "model.loop.before", "model.loop.shared", "model.loop.times", "model.loop.after",
         "model.moe.experts", "model.moe.active", "model.moe.width", "model.moe.shared", "model.moe.from",
-        "data.separate_documents", "train.seed", "optim.aux", "optim.state",
+        "data.separate_documents", "train.seed", "train.seq_len", "optim.aux", "optim.state",
     ]),
     (Class::Corpus, &[
         "data.dataset", "data.path", "data.val_path", "data.field", "data.special_tokens", "data.vocab_size",
@@ -181,7 +181,7 @@ fn schedule(old: &Config, new: &Config, step: u64) -> Result<Vec<String>> {
     }
     let keys = list(&changed, |c| format!("{} = {} (was {})", c.key, c.new, c.old));
     let mut said = vec![format!("after step {step}: {keys}")];
-    let tokens = |c: &Config| c.train.batch_size * c.train.grad_accum * c.model.seq_len;
+    let tokens = |c: &Config| c.train.batch_size * c.train.grad_accum * c.seq_len();
     if tokens(old) != tokens(new) {
         said.push(format!("a step has {} tokens, not {} as before", tokens(new), tokens(old)));
     }

@@ -14,9 +14,10 @@ use super::tensorboard::EventWriter;
 use super::trainer::StepStats;
 use crate::backend::Backend;
 use crate::checkpoint::{self, Checkpoint, Meta, RolledBack, RunState};
-use crate::data::{Corpus, bits_per_byte};
+use crate::data::{Corpus, OF_MODEL, bits_per_byte};
 use crate::error::mib;
 use crate::files::write_within;
+use crate::formats::{Parameters, TextConfig};
 use crate::graph::Precision;
 use crate::ops::STATS_RING;
 use crate::{Error, Result};
@@ -60,7 +61,7 @@ pub struct Run {
     state: State,
     /// The checkpoint that the run goes on from.
     from: Option<PathBuf>,
-    /// The weights are those of another run, of which nothing is saved here yet.
+    /// The weights are those of another run or model, of which nothing is saved here yet.
     forked: bool,
     /// Steps whose statistics were read and counted.
     read: u64,
@@ -167,6 +168,7 @@ impl Run {
         match &saved {
             Some((saved, _)) if forked => {
                 session.trainer.load_model(&saved.model)?;
+                session.text = TextConfig::saved(saved)?;
                 if let Start::Fork { fire: true, .. } = start {
                     fire::reinitialise(&mut session.trainer, backend)?;
                     said.push("each matrix is replaced by its polar factor (FIRE)".into());
@@ -198,6 +200,17 @@ impl Run {
         Ok(run)
     }
 
+    /// Sets the weights of a run that starts. With the model's tokenizer, the rest of how it spells ids goes with them.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] names a weight that does not fit the configuration.
+    pub fn begin_with(&mut self, model: &Parameters) -> Result<()> {
+        self.session.trainer.load_model(&model.weights)?;
+        self.session.text = (self.session.config.data.tokenizer == OF_MODEL).then(|| model.text.clone());
+        self.forked = true;
+        Ok(())
+    }
+
     /// The folder of the run.
     pub fn dir(&self) -> &Path {
         &self.dir
@@ -211,7 +224,7 @@ impl Run {
         let tokens = corpus.train.len();
         let windows = self.session.windows();
         let epochs = config.train.total_steps as f64 * step.shape.tokens() as f64
-            / (windows as f64 * config.model.seq_len as f64);
+            / (windows as f64 * config.seq_len() as f64);
         format!(
             "model    {count} parameters, vocabulary {}, {:.1} MiB of memory on the device\n\
              data     {}: {tokens} training tokens, {} for validation; {epochs:.1} epochs\n\
@@ -566,6 +579,7 @@ impl Run {
             seed: self.session.config.train.seed,
             skipped_steps: s.skipped,
             tokenizer_hash: self.session.corpus.tokenizer.as_ref().map(|t| t.hash()),
+            text: self.session.text.as_ref().map(|text| serde_json::to_value(text).expect("numbers and texts")),
             state: RunState {
                 skipped_in_a_row: s.skipped_in_a_row,
                 diverged_in_a_row: s.diverged_in_a_row,
@@ -649,6 +663,7 @@ fn identity(backend: &Backend) -> String {
 fn restore(session: &mut Session, saved: &Checkpoint) -> Result<State> {
     session.trainer.load(&saved.model, &saved.optimizer)?;
     let meta = &saved.meta;
+    session.text = TextConfig::saved(saved)?;
     (session.step, session.cursor, session.tokens) = (meta.step, meta.data_cursor, meta.tokens);
     Ok(State {
         skipped: meta.skipped_steps,

@@ -22,6 +22,8 @@ pub struct Session {
     /// The step on a device.
     pub trainer: Trainer,
     sampler: Sampler,
+    /// How ids are spelled, if the model that training goes on from said it.
+    pub text: Option<TextConfig>,
     /// The token behind which positions start again, if documents are separated.
     document_end: Option<u32>,
     /// Steps submitted so far.
@@ -46,7 +48,7 @@ impl Session {
             return Err(Error::usage(what));
         }
         document_end(config, corpus)?;
-        let (seq, have) = (config.model.seq_len, corpus.val.len());
+        let (seq, have) = (config.seq_len(), corpus.val.len());
         let sampler = Sampler::new(corpus.train.len(), seq, config.train.seed)?;
         if have > seq {
             return Ok(sampler);
@@ -65,7 +67,7 @@ impl Session {
         let step = TrainStep::build(&config.model, corpus.vocab_size, StepShape::of(&config), &config.optim);
         let mut trainer = Trainer::new(step, backend)?;
         trainer.init(config.train.seed);
-        Ok(Session { config, corpus, trainer, sampler, document_end, step: 0, cursor: 0, tokens: 0 })
+        Ok(Session { config, corpus, trainer, sampler, text: None, document_end, step: 0, cursor: 0, tokens: 0 })
     }
 
     /// Submits the next step. Does not wait for a GPU.
@@ -122,7 +124,7 @@ impl Session {
     /// # Errors
     /// When the device fails, or a parameter is not finite.
     pub async fn model_file(&mut self) -> Result<ModelFile> {
-        let text = self.corpus.tokenizer.as_ref().map(TextConfig::new).unwrap_or_default();
+        let text = self.text.clone().or_else(|| self.corpus.tokenizer.as_ref().map(TextConfig::new)).unwrap_or_default();
         let latent = self.trainer.fetch_model().await?;
         ModelFile::from_latent(self.config.model.clone(), text, &latent).map_err(Error::Training)
     }

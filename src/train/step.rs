@@ -43,7 +43,7 @@ impl StepShape {
         let train = &config.train;
         StepShape {
             batch: train.batch_size,
-            seq: config.model.seq_len,
+            seq: config.seq_len(),
             accum: train.grad_accum,
             recompute: train.recompute,
             precision: train.precision,

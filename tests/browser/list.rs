@@ -34,9 +34,8 @@ pub fn endless_list(layers: usize) -> ModelFile {
     let tensor = |weight: &Weight| {
         let size = weight.elements();
         let data = match (weight.form, weight.name.as_str()) {
-            (Form::Ternary { group, .. }, _) => {
-                let (outs, dim) = weight.matrix();
-                TensorData::Ternary(Ternary::quantize(&vec![0.0; size], outs, dim, group))
+            (Form::Ternary { group, scales }, _) => {
+                TensorData::Ternary(Ternary::quantize(&vec![0.0; size], weight.matrix(), group, scales))
             }
             (Form::F32, _) => TensorData::F32(vec![1.0; size]),
             (Form::F16, "head.weight") => TensorData::F16(head.iter().map(|v| f16::from_f32(*v)).collect()),

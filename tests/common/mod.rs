@@ -9,7 +9,8 @@ pub mod sampling;
 pub mod server;
 
 use nanotern::backend::{Backend, Cpu, Level, Wgpu, adapters};
-use nanotern::model::{LoopOptions, MixerKind, ModelConfig, MoeOptions};
+use nanotern::model::{LoopOptions, MixerKind, ModelConfig, MoeOptions, Scales};
+use nanotern::ops::Activation;
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::Path;
@@ -40,7 +41,10 @@ pub fn architectures(plain: &ModelConfig) -> Vec<ModelConfig> {
     // A delta rule, attention, experts, a loop and a further head in one model.
     let mixers = vec![MixerKind::DeltaNet, MixerKind::Attention];
     let all = ModelConfig { mixers, ..ahead(1, &list[3]) };
-    let list = [ahead(2, plain), ahead(1, &list[2])].into_iter().chain(list).chain([all]).collect::<Vec<_>>();
+    // As BitNet b1.58 2B4T has it.
+    let (scales, activation) = (Scales::Tensor, Activation::Relu2);
+    let bitnet = ModelConfig { scales, activation, head_dim: Some(64), ffn: 128, ..plain.clone() };
+    let list = [ahead(2, plain), ahead(1, &list[2])].into_iter().chain(list).chain([all, bitnet]).collect::<Vec<_>>();
     list.iter().for_each(|config| config.check().unwrap());
     list
 }

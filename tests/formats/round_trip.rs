@@ -127,7 +127,7 @@ fn encodings_follow_their_definition() {
     let (outs, dim) = (3, 512);
     let mut rng = Rng::new(5);
     let w: Vec<f32> = (0..outs * dim).map(|_| rng.normal()).collect();
-    let t = Ternary::quantize(&w, outs, dim, 256);
+    let t = Ternary::quantize(&w, (outs, dim), 256, Scales::Group);
     let [q1, tq2, tq1] = [Format::Q1_58, Format::Tq2_0, Format::Tq1_0].map(|f| f.encode(&t));
     let f16_at = |b: &[u8], i: usize| f16::from_le_bytes([b[i], b[i + 1]]).to_f32();
     for row in 0..outs {
@@ -157,7 +157,7 @@ fn encodings_follow_their_definition() {
 fn one_scale(outs: usize, dim: usize) -> Ternary {
     let mut rng = Rng::new(dim as u64);
     let w: Vec<f32> = (0..outs * dim).map(|_| rng.normal()).collect();
-    Ternary { scales: vec![0.123_456_79], ..Ternary::quantize(&w, outs, dim, 32) }
+    Ternary { scales: vec![0.123_456_79], ..Ternary::quantize(&w, (outs, dim), 32, Scales::Tensor) }
 }
 
 #[test]

@@ -176,13 +176,14 @@ impl TrainSession {
     pub async fn weights(&mut self, name: &str) -> Result<Weights> {
         let unknown = || error(Error::usage(format!("{name} is not a ternary matrix of the model")));
         let weight = self.matrices().find(|weight| weight.name == name).ok_or_else(unknown)?;
-        let (Form::Ternary { group, .. }, Some(latent)) = (weight.form, weight.latent) else { return Err(unknown()) };
+        let (Form::Ternary { group, scales }, Some(latent)) = (weight.form, weight.latent) else { return Err(unknown()) };
         let (outs, dim) = weight.matrix();
         let latent: Vec<f32> = self.session.trainer.program.fetch(latent).await.map_err(error)?;
-        let ternary = Ternary::quantize(&latent, outs, dim, group);
+        let ternary = Ternary::quantize(&latent, (outs, dim), group, scales);
         let codes = (0..outs * dim).map(|i| ternary.code(i / dim, i % dim)).collect();
         let mut histogram = vec![0; BINS];
-        for (group, scale) in latent.chunks(group).zip(&ternary.scales) {
+        for (i, group) in latent.chunks(group).enumerate() {
+            let scale = ternary.scale(i);
             for w in group {
                 let place = (w / scale / SPAN + 1.0) / 2.0 * BINS as f32;
                 histogram[(place as usize).min(BINS - 1)] += 1;

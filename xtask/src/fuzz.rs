@@ -14,7 +14,7 @@ const FLAGS: &str = "-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-leve
                      -Cllvm-args=-sanitizer-coverage-trace-compares";
 
 /// Time of each target as a stage.
-const SECONDS: u32 = 60;
+const SECONDS: u32 = 20;
 
 /// The target `args[0]` with further arguments of libFuzzer. What it finds stays in `fuzz/corpus` and `fuzz/artifacts`.
 pub fn one(args: &[String]) -> Result {

@@ -47,6 +47,7 @@ pub mod mark_seen;
 pub mod matmul;
 pub mod matmul_add;
 pub mod matmul_f16;
+pub mod mean_scale;
 pub mod mhc_collapse;
 pub mod mhc_expand;
 pub mod mhc_post;
@@ -204,4 +205,5 @@ kernels! {
     TERNARY_MATMUL_BACKWARD_INPUT = ternary_matmul_backward_input,
     TERNARY_MATMUL_BACKWARD_WEIGHT = ternary_matmul_backward_weight,
     TERNARY_QUANTIZE = ternary_quantize,
+    MEAN_SCALE = mean_scale,
 }

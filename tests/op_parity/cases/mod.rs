@@ -6,6 +6,7 @@ mod products;
 mod training;
 
 use cpu_kernels::Args;
+use cpu_kernels::matrix::quantize;
 use cpu_kernels::ops::*;
 use nanotern::graph::Op;
 use nanotern::graph::{Graph, TensorId};

@@ -69,7 +69,7 @@ pub fn quantizers() -> Vec<Case> {
         (64, 256, 128, 0.06),
         (3, 1280, 128, 1e5),
     ] {
-        let args = ternary_quantize::TernaryQuantizeArgs { rows, dim, group };
+        let args = ternary_quantize::TernaryQuantizeArgs { rows, dim, group, stage: 0 };
         let bytes = rows as usize * ops::packed_row_bytes(dim as usize);
         let data = |r: &mut Rng| vec![normal(r, rows * dim, scale), Data::Out(bytes), out(rows * (dim / group))];
         cases.push(exact(case(&ops::TERNARY_QUANTIZE, args, data)));
@@ -77,7 +77,7 @@ pub fn quantizers() -> Vec<Case> {
     // Groups with a value that is not finite, or with a sum that is not, beside good ones.
     for (at, value) in [(0, f32::NAN), (159, f32::INFINITY), (200, f32::NEG_INFINITY), (255, f32::MAX)] {
         for group in [32, 64, 128] {
-            let args = ternary_quantize::TernaryQuantizeArgs { rows: 2, dim: 128, group };
+            let args = ternary_quantize::TernaryQuantizeArgs { rows: 2, dim: 128, group, stage: 0 };
             let data = |r: &mut Rng| {
                 let mut w: Vec<f32> = (0..256).map(|_| r.normal()).collect();
                 (w[at], w[(at + 1) % 32 + at / 32 * 32]) = (value, value);
@@ -91,9 +91,28 @@ pub fn quantizers() -> Vec<Case> {
     let w = halfway.iter().flat_map(|v| (0..32).map(move |i| if i % 2 == 0 { *v } else { -*v })).collect();
     let threshold = (0..128).map(|i| [0.5, -0.5, 1.0, -2.0][i % 4]).collect();
     for (w, group) in [(w, 32), (threshold, 128)] {
-        let args = ternary_quantize::TernaryQuantizeArgs { rows: 1, dim: 128, group };
+        let args = ternary_quantize::TernaryQuantizeArgs { rows: 1, dim: 128, group, stage: 0 };
         let data = |_: &mut Rng| vec![Data::F32(w), Data::Out(32), out(128 / group)];
         cases.push(exact(case(&ops::TERNARY_QUANTIZE, args, data)));
+    }
+    // One scale for a matrix: sums of its groups, their mean, codes by a scale.
+    for (rows, dim, group, w) in [(3, 96, 32, 0.02), (5, 256, 256, 1.0), (2, 2048, 1024, 0.02), (7, 192, 96, f32::MAX)] {
+        let (bytes, scales) = (rows as usize * ops::packed_row_bytes(dim as usize), rows * (dim / group));
+        let args = ternary_quantize::TernaryQuantizeArgs { rows, dim, group, stage: quantize::SUMS };
+        let data = |r: &mut Rng| vec![normal(r, rows * dim, w), Data::Bytes(vec![7; bytes]), out(scales)];
+        cases.push(exact(case(&ops::TERNARY_QUANTIZE, args, data)));
+        let args = ternary_quantize::TernaryQuantizeArgs { stage: quantize::CODES, ..args };
+        let data = |r: &mut Rng| {
+            let mut given = vec![w; scales as usize];
+            given[0] = f32::NAN;
+            vec![normal(r, rows * dim, w), Data::Out(bytes), Data::F32(given)]
+        };
+        cases.push(exact(case(&ops::TERNARY_QUANTIZE, args, data)));
+    }
+    for (n, scale) in [(1, 1.0), (63, 1e-9), (1024, 1.0), (1025, 30.0), (5000, 0.3), (4000, f32::MAX)] {
+        let args = mean_scale::MeanScaleArgs { n, inverse: 1.0 / (128 * n) as f32 };
+        let data = |r: &mut Rng| vec![uniform(r, n, 0.0, scale), out(n)];
+        cases.push(exact(case(&ops::MEAN_SCALE, args, data)));
     }
     cases
 }

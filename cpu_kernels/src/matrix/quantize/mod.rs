@@ -8,6 +8,9 @@
 //! -1 if w < -s / 2, else 0. The sum of |w| is taken by adding halves: padded with zeros to a power of two n, then
 //! repeatedly `t[i] += t[i + n / 2]`. A group with a value that is not finite has the scale NaN and codes of 0, so that no
 //! product hides it.
+//!
+//! Weights with one scale (`ternary_whole`): s = mean|w| of the matrix, at least 1e-5, in f32. The sums of groups are added by halves
+//! in runs of 1,024, and then run by run.
 
 mod scalar;
 mod simd;
@@ -16,6 +19,16 @@ use crate::{Level, at_level, matrix::packed_row_bytes};
 
 /// The smallest scale: the smallest normal f16.
 const MIN_SCALE: f32 = 1.0 / 16384.0;
+/// The smallest scale of a whole matrix.
+const MIN_WHOLE: f32 = 1e-5;
+/// Sums of groups that are added by halves.
+const RUN: usize = 1024;
+/// Stage of [`ternary_stage`]: scales and codes.
+pub const BOTH: u32 = 0;
+/// Stage of [`ternary_stage`]: the sums of |w| of groups in the place of scales, and no codes.
+pub const SUMS: u32 = 1;
+/// Stage of [`ternary_stage`]: codes by given scales.
+pub const CODES: u32 = 2;
 /// The smallest maximum of a row of activations.
 const MIN_MAX: f32 = 1e-8;
 
@@ -36,6 +49,34 @@ pub fn rows(level: Level, x: &[f32], dim: usize, xq: &mut [i8], steps: &mut [f32
 /// Quantises weights w (rows, dim) to codes (rows, ceil(dim / 128) * 32) in canonical packing and scales
 /// (rows, dim / group). `group` is a multiple of 32 that divides `dim`; powers of two up to 256 are fast.
 pub fn ternary(level: Level, w: &[f32], dim: usize, group: usize, codes: &mut [u8], scales: &mut [f32]) {
+    ternary_stage(level, BOTH, w, (dim, group), codes, scales);
+}
+
+/// Quantises weights w (rows, dim) to codes as [`ternary`] does, with one scale for all, which it returns.
+pub fn ternary_whole(level: Level, w: &[f32], dim: usize, group: usize, codes: &mut [u8]) -> f32 {
+    let mut scales = vec![0.0; w.len() / group];
+    ternary_stage(level, SUMS, w, (dim, group), codes, &mut scales);
+    let scale = mean_scale(&scales, 1.0 / w.len() as f32);
+    scales.fill(scale);
+    ternary_stage(level, CODES, w, (dim, group), codes, &mut scales);
+    scale
+}
+
+/// The scale of a matrix from the sums of |w| of its groups and 1 / the number of its weights. A mean that is not finite gives NaN.
+pub fn mean_scale(sums: &[f32], inverse: f32) -> f32 {
+    let mean = sums.chunks(RUN).fold(0.0, |total, run| total + scalar::sum_abs(run)) * inverse;
+    if mean.is_finite() { mean.max(MIN_WHOLE) } else { f32::NAN }
+}
+
+/// A stage of the quantisation of weights: [`BOTH`], [`SUMS`] or [`CODES`].
+pub fn ternary_stage(
+    level: Level,
+    stage: u32,
+    w: &[f32],
+    (dim, group): (usize, usize),
+    codes: &mut [u8],
+    scales: &mut [f32],
+) {
     level.require();
     assert!(
         dim > 0 && group > 0 && group.is_multiple_of(32) && dim.is_multiple_of(group),
@@ -52,12 +93,16 @@ pub fn ternary(level: Level, w: &[f32], dim: usize, group: usize, codes: &mut [u
     {
         at_level!(level,
             [scalar::ternary_row, simd::ternary_row::<Simd128>, simd::ternary_row::<Avx2>, simd::ternary_row::<Avx512>, simd::ternary_row::<Neon>, simd::ternary_row::<Neon>],
-            (w: &[f32], group: usize, codes: &mut [u8], scales: &mut [f32]));
+            (w: &[f32], group: usize, stage: u32, codes: &mut [u8], scales: &mut [f32]));
     }
 }
 
-/// The scale of a group from its sum of |w|: mean, lower bound, f16. A sum that is not finite gives NaN.
-fn scale(sum: f32, group: usize) -> f32 {
+/// The scale of a group from its sum of |w|: mean, lower bound, f16. A sum that is not finite gives NaN. Of a whole matrix it is the
+/// sum.
+fn scale(sum: f32, group: usize, stage: u32) -> f32 {
+    if stage == SUMS {
+        return sum;
+    }
     let mean = sum * (1.0 / group as f32);
     if mean.is_finite() { round_to_f16(mean.max(MIN_SCALE)) } else { f32::NAN }
 }

@@ -1,6 +1,6 @@
 //! The definitions.
 
-use super::{MIN_MAX, scale};
+use super::{CODES, MIN_MAX, SUMS, scale};
 use crate::matrix::scratch::Scratch;
 
 /// Quantises one row of activations; returns its step.
@@ -30,9 +30,12 @@ pub(super) fn code(t: f32) -> i8 {
 }
 
 /// Quantises one row of weights.
-pub(super) fn ternary_row(w: &[f32], group: usize, codes: &mut [u8], scales: &mut [f32]) {
-    for (w, s) in w.chunks_exact(group).zip(scales.iter_mut()) {
-        *s = scale(sum_abs(w), group);
+pub(super) fn ternary_row(w: &[f32], group: usize, stage: u32, codes: &mut [u8], scales: &mut [f32]) {
+    for (w, s) in w.chunks_exact(group).zip(scales.iter_mut()).filter(|_| stage != CODES) {
+        *s = scale(sum_abs(w), group, stage);
+    }
+    if stage == SUMS {
+        return;
     }
     for (run, bytes) in codes.chunks_exact_mut(32).enumerate() {
         bytes.fill(0);

@@ -1,6 +1,6 @@
 //! The definitions in vectors.
 
-use super::{MIN_MAX, scalar, scale};
+use super::{CODES, MIN_MAX, SUMS, scalar, scale};
 use crate::simd::isa::{Isa, unroll};
 
 /// Quantises one row of activations; returns its step.
@@ -43,8 +43,8 @@ pub(super) fn row<S: Isa>(x: &[f32], xq: &mut [i8]) -> f32 {
 /// Quantises one row of weights, whole groups of a multiple of 32. `codes` holds 32 bytes for each 128 weights begun,
 /// `scales` one value a group.
 #[inline(always)]
-pub(super) fn ternary_row<S: Isa>(w: &[f32], group: usize, codes: &mut [u8], scales: &mut [f32]) {
-    for (w, s) in w.chunks_exact(group).zip(scales.iter_mut()) {
+pub(super) fn ternary_row<S: Isa>(w: &[f32], group: usize, stage: u32, codes: &mut [u8], scales: &mut [f32]) {
+    for (w, s) in w.chunks_exact(group).zip(scales.iter_mut()).filter(|_| stage != CODES) {
         let sum = match group / S::WIDTH {
             2 => sum_abs::<S, 1, 2>(w),
             4 => sum_abs::<S, 1, 4>(w),
@@ -54,7 +54,10 @@ pub(super) fn ternary_row<S: Isa>(w: &[f32], group: usize, codes: &mut [u8], sca
             64 => sum_abs::<S, 8, 8>(w),
             _ => scalar::sum_abs(w),
         };
-        *s = scale(sum, group);
+        *s = scale(sum, group, stage);
+    }
+    if stage == SUMS {
+        return;
     }
     for (run, bytes) in codes.chunks_exact_mut(32).enumerate() {
         let w = &w[128 * run..];
