@@ -102,7 +102,7 @@ impl TrainArgs {
         add("data.val_path", path(&self.val_data_path)?);
         add("data.field", self.field.as_deref().map(Into::into));
         let tokenizer = match self.tokenizer.as_ref().map(|t| t.to_str()) {
-            Some(Some(word @ ("bpe" | "bytes"))) => Some(word.into()),
+            Some(Some(word @ ("bpe" | "bytes" | OF_MODEL))) => Some(word.into()),
             _ => path(&self.tokenizer)?,
         };
         add("data.tokenizer", tokenizer);
@@ -200,9 +200,8 @@ fn defaults(model: &Parameters) -> Vec<(String, toml::Value)> {
 
 /// Loads the data, for a model that is trained further with its tokenizer and for its rows of the embedding.
 fn load_data(config: &Config, init: Option<&Parameters>, source: Option<&Path>) -> Result<Corpus> {
-    let load = |tokenizer: Option<&Tokenizer>| {
-        data::load_for(&config.data, Path::new(""), Path::new("runs"), tokenizer)
-    };
+    let load =
+        |tokenizer: Option<&Tokenizer>| data::load_for(&config.data, Path::new(""), Path::new("runs"), tokenizer);
     let saved = match source {
         Some(run) if config.data.tokenizer == OF_MODEL => Some(Parameters::from_checkpoint(run, true)?.0),
         _ => None,
@@ -227,11 +226,7 @@ fn load_data(config: &Config, init: Option<&Parameters>, source: Option<&Path>) 
 }
 
 /// Loads the configuration, for a model that is there. Validation data that it names are not those of another data set given now.
-fn load_config(
-    model: Option<&Parameters>,
-    from: Option<&Path>,
-    overrides: &[(String, toml::Value)],
-) -> Result<Config> {
+fn load_config(model: Option<&Parameters>, from: Option<&Path>, overrides: &[(String, toml::Value)]) -> Result<Config> {
     let load = |overrides: &[_]| match model {
         Some(model) => Config::load_for(&model.config, &defaults(model), from, overrides),
         None => Config::load(from, overrides),

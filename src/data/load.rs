@@ -26,12 +26,7 @@ pub fn load(cfg: &DataConfig, base_dir: &Path, cache_dir: &Path) -> Result<Corpu
 ///
 /// # Errors
 /// As [`load`].
-pub fn load_for(
-    cfg: &DataConfig,
-    base_dir: &Path,
-    cache_dir: &Path,
-    of_model: Option<&Tokenizer>,
-) -> Result<Corpus> {
+pub fn load_for(cfg: &DataConfig, base_dir: &Path, cache_dir: &Path, of_model: Option<&Tokenizer>) -> Result<Corpus> {
     let given = given_tokenizer(cfg, base_dir, of_model)?;
     let choose = |train: &dyn Fn(usize) -> Result<Tokenizer>| {
         given.clone().map_or_else(|| train(cfg.vocab_size.unwrap_or(DEFAULT_VOCAB_SIZE)), Ok)

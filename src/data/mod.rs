@@ -167,7 +167,9 @@ impl Corpus {
     pub fn of_rows(self, rows: usize) -> Result<Corpus> {
         if self.vocab_size > rows {
             let have = self.vocab_size;
-            return Err(Error::usage(format!("the data have {have} ids, but the model has {rows} rows of the embedding")));
+            return Err(Error::usage(format!(
+                "the data have {have} ids, but the model has {rows} rows of the embedding"
+            )));
         }
         Ok(Corpus { vocab_size: rows, ..self })
     }

@@ -1,7 +1,7 @@
 //! Encodes text to token files once, so that training reads them instead of encoding again.
 
 use super::documents::{Documents, Side, Split};
-use super::load::{given_tokenizer, TextData, format, train_bpe};
+use super::load::{TextData, format, given_tokenizer, train_bpe};
 use super::report::{Report, Share};
 use super::tokens::TokenWriter;
 use super::{DataConfig, TokenMeta};

@@ -33,34 +33,33 @@ impl TextConfig {
 
 /// The parameters of the checkpoint in `dir`, or of that of the run in `dir`.
 pub(super) fn parameters(dir: &Path, allow_older: bool) -> Result<(Parameters, ReadFrom)> {
-        let (saved, skipped) = if dir.join("manifest.json").symlink_metadata().is_ok() {
-            (checkpoint::load_model(dir)?, Vec::new())
-        } else {
-            let found = checkpoint::newest_model(dir)?;
-            found.ok_or_else(|| Error::invalid(dir, "holds no checkpoint"))?
-        };
-        if let [newest, ..] = &skipped[..]
-            && !allow_older
-        {
-            let what = format!("{newest}\n--allow-older uses an older one: step {}", saved.meta.step);
-            return Err(Error::invalid(dir, what));
+    let (saved, skipped) = if dir.join("manifest.json").symlink_metadata().is_ok() {
+        (checkpoint::load_model(dir)?, Vec::new())
+    } else {
+        let found = checkpoint::newest_model(dir)?;
+        found.ok_or_else(|| Error::invalid(dir, "holds no checkpoint"))?
+    };
+    if let [newest, ..] = &skipped[..]
+        && !allow_older
+    {
+        let what = format!("{newest}\n--allow-older uses an older one: step {}", saved.meta.step);
+        return Err(Error::invalid(dir, what));
+    }
+    let read = ReadFrom { dir: saved.dir.clone(), step: saved.meta.step, skipped };
+    let path = saved.dir.join("meta.json");
+    let model = saved.meta.config.get("model").ok_or_else(|| Error::invalid(&path, "has no section config.model"))?;
+    let config: ModelConfig =
+        Deserialize::deserialize(model).map_err(|e| Error::invalid(&path, format!("config.model: {e}")))?;
+    config.check().map_err(|e| Error::invalid(&path, e.to_string()))?;
+    let text = match (TextConfig::saved(&saved)?, &saved.tokenizer_json) {
+        (Some(text), _) => text,
+        (None, Some(json)) => {
+            let path = saved.dir.join("tokenizer.json");
+            TextConfig::new(&Tokenizer::from_json(json).map_err(|e| Error::invalid(&path, e.to_string()))?)
         }
-        let read = ReadFrom { dir: saved.dir.clone(), step: saved.meta.step, skipped };
-        let path = saved.dir.join("meta.json");
-        let model =
-            saved.meta.config.get("model").ok_or_else(|| Error::invalid(&path, "has no section config.model"))?;
-        let config: ModelConfig =
-            Deserialize::deserialize(model).map_err(|e| Error::invalid(&path, format!("config.model: {e}")))?;
-        config.check().map_err(|e| Error::invalid(&path, e.to_string()))?;
-        let text = match (TextConfig::saved(&saved)?, &saved.tokenizer_json) {
-            (Some(text), _) => text,
-            (None, Some(json)) => {
-                let path = saved.dir.join("tokenizer.json");
-                TextConfig::new(&Tokenizer::from_json(json).map_err(|e| Error::invalid(&path, e.to_string()))?)
-            }
-            (None, None) => TextConfig::default(),
-        };
-        let embed = saved.model.iter().find(|t| t.name == "embed.weight");
-        let vocab = embed.and_then(|t| t.shape.first()).copied().unwrap_or(0);
-        Ok((Parameters { config, vocab, text, weights: saved.model }, read))
+        (None, None) => TextConfig::default(),
+    };
+    let embed = saved.model.iter().find(|t| t.name == "embed.weight");
+    let vocab = embed.and_then(|t| t.shape.first()).copied().unwrap_or(0);
+    Ok((Parameters { config, vocab, text, weights: saved.model }, read))
 }

@@ -17,9 +17,9 @@ pub mod mhc;
 #[cfg(feature = "native")]
 mod parameters;
 
+pub use gguf::Format;
 #[cfg(feature = "native")]
 pub use {checkpoint::ReadFrom, parameters::Parameters};
-pub use gguf::Format;
 
 use crate::model::{Embeddings, ModelConfig, Quantize, Role, Scales, Weight};
 use crate::ops::packed_row_bytes;

@@ -83,3 +83,30 @@ pub(super) fn values(data: &TensorData) -> Vec<f32> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::formats::Ternary;
+    use crate::model::Scales;
+    use crate::rng::Rng;
+
+    /// A matrix that training rounds to itself: with groups of zeros, and with groups that have few values.
+    #[test]
+    fn rounding_gives_the_matrix_back() {
+        let (outs, dim) = (6, 384);
+        let mut rng = Rng::new(3);
+        let latent: Vec<f32> =
+            (0..outs * dim).map(|i| if i / 128 % 4 == 0 { 0.0 } else { rng.normal().powi(5) }).collect();
+        for (group, of) in [(32, Scales::Group), (128, Scales::Group), (384, Scales::Tensor)] {
+            let matrix = Ternary::quantize(&latent, (outs, dim), group, of);
+            let again = Ternary::quantize(&values(&TensorData::Ternary(matrix.clone())), (outs, dim), group, of);
+            assert_eq!(again.codes, matrix.codes);
+            for (i, (again, scale)) in again.scales.iter().zip(&matrix.scales).enumerate() {
+                let codes = || (i * group..(i + 1) * group).map(|k| matrix.code(k / dim, k % dim));
+                let same = if of == Scales::Group { again == scale } else { (again / scale - 1.0).abs() < 2e-7 };
+                assert!(same || of == Scales::Group && codes().all(|code| code == 0), "{again} for {scale}");
+            }
+        }
+    }
+}

@@ -206,6 +206,8 @@ impl Run {
     /// [`Error::Usage`] names a weight that does not fit the configuration.
     pub fn begin_with(&mut self, model: &Parameters) -> Result<()> {
         self.session.trainer.load_model(&model.weights)?;
+        let before = Config { model: model.config.clone(), ..self.session.config.clone() };
+        self.say([resume::fork(&before, &self.session.config)?]);
         self.session.text = (self.session.config.data.tokenizer == OF_MODEL).then(|| model.text.clone());
         self.forked = true;
         Ok(())
@@ -223,8 +225,8 @@ impl Run {
         let count = step.model.param_count();
         let tokens = corpus.train.len();
         let windows = self.session.windows();
-        let epochs = config.train.total_steps as f64 * step.shape.tokens() as f64
-            / (windows as f64 * config.seq_len() as f64);
+        let epochs =
+            config.train.total_steps as f64 * step.shape.tokens() as f64 / (windows as f64 * config.seq_len() as f64);
         format!(
             "model    {count} parameters, vocabulary {}, {:.1} MiB of memory on the device\n\
              data     {}: {tokens} training tokens, {} for validation; {epochs:.1} epochs\n\

@@ -124,7 +124,8 @@ impl Session {
     /// # Errors
     /// When the device fails, or a parameter is not finite.
     pub async fn model_file(&mut self) -> Result<ModelFile> {
-        let text = self.text.clone().or_else(|| self.corpus.tokenizer.as_ref().map(TextConfig::new)).unwrap_or_default();
+        let text =
+            self.text.clone().or_else(|| self.corpus.tokenizer.as_ref().map(TextConfig::new)).unwrap_or_default();
         let latent = self.trainer.fetch_model().await?;
         ModelFile::from_latent(self.config.model.clone(), text, &latent).map_err(Error::Training)
     }

@@ -176,7 +176,9 @@ impl TrainSession {
     pub async fn weights(&mut self, name: &str) -> Result<Weights> {
         let unknown = || error(Error::usage(format!("{name} is not a ternary matrix of the model")));
         let weight = self.matrices().find(|weight| weight.name == name).ok_or_else(unknown)?;
-        let (Form::Ternary { group, scales }, Some(latent)) = (weight.form, weight.latent) else { return Err(unknown()) };
+        let (Form::Ternary { group, scales }, Some(latent)) = (weight.form, weight.latent) else {
+            return Err(unknown());
+        };
         let (outs, dim) = weight.matrix();
         let latent: Vec<f32> = self.session.trainer.program.fetch(latent).await.map_err(error)?;
         let ternary = Ternary::quantize(&latent, (outs, dim), group, scales);

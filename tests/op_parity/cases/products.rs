@@ -96,7 +96,8 @@ pub fn quantizers() -> Vec<Case> {
         cases.push(exact(case(&ops::TERNARY_QUANTIZE, args, data)));
     }
     // One scale for a matrix: sums of its groups, their mean, codes by a scale.
-    for (rows, dim, group, w) in [(3, 96, 32, 0.02), (5, 256, 256, 1.0), (2, 2048, 1024, 0.02), (7, 192, 96, f32::MAX)] {
+    for (rows, dim, group, w) in [(3, 96, 32, 0.02), (5, 256, 256, 1.0), (2, 2048, 1024, 0.02), (7, 192, 96, f32::MAX)]
+    {
         let (bytes, scales) = (rows as usize * ops::packed_row_bytes(dim as usize), rows * (dim / group));
         let args = ternary_quantize::TernaryQuantizeArgs { rows, dim, group, stage: quantize::SUMS };
         let data = |r: &mut Rng| vec![normal(r, rows * dim, w), Data::Bytes(vec![7; bytes]), out(scales)];
