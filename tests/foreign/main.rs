@@ -6,6 +6,7 @@
 mod common;
 
 mod folders;
+mod further;
 mod gguf;
 mod text;
 
