@@ -84,7 +84,7 @@
 //! |---|---|---|
 //! | none | what a browser tab can do: models, training, inference, formats, the CPU backend and WebGPU | |
 //! | `native` | files, threads, BPE tokenizers, chat templates, Vulkan, Metal and DirectX 12 | yes |
-//! | `download` | fetching the data set `shakespeare` | yes |
+//! | `download` | fetching the data set `shakespeare`, and models of Hugging Face's hub | yes |
 //! | `serve` | [`serve`]: the OpenAI API and a chat page over HTTP | yes |
 //! | `cli` | the program `nanotern`, with all of these | yes |
 //! | `parquet` | corpora in columns of Parquet files | no |
@@ -107,6 +107,7 @@
 //! backend           cpu, wgpu, cuda
 //! ops               one table of ops
 //! graph             nodes and tensors, gradients, the plan of memory
+//! hub               Hugging Face's cache, and downloads into it
 //! rng, files        random numbers; files written as a whole
 //! memory            what is free
 //! error             the one error type
@@ -131,6 +132,8 @@ pub mod files;
 pub mod formats;
 #[doc(hidden)]
 pub mod graph;
+#[cfg(feature = "download")]
+pub mod hub;
 pub mod infer;
 mod memory;
 pub mod model;

@@ -1,5 +1,6 @@
 //! `nanotern inspect`: shows the contents of a file, whose type follows from its first bytes, and checks it.
 
+use super::model::local;
 use super::out::outln;
 use nanotern::checkpoint;
 use nanotern::data::Tokens;
@@ -22,7 +23,7 @@ use std::process::ExitCode;
 
 #[derive(clap::Args)]
 pub struct InspectArgs {
-    /// A checkpoint directory, a folder as Hugging Face has them, or a GGUF, .mhc, safetensors or token file.
+    /// A checkpoint directory, a folder as Hugging Face has them, a GGUF, .mhc, safetensors or token file, or hf:owner/name.
     path: PathBuf,
     /// Print one JSON object.
     #[arg(long)]
@@ -36,7 +37,7 @@ struct Report {
 }
 
 pub fn run(args: &InspectArgs) -> Result<ExitCode> {
-    let report = inspect(&args.path)?;
+    let report = inspect(&local(&args.path)?)?;
     if args.json {
         outln!("{}", report.json)?;
     } else {

@@ -11,6 +11,7 @@ mod export;
 mod generate;
 mod inspect;
 mod model;
+mod models;
 mod out;
 mod plan;
 mod serve;
@@ -65,6 +66,8 @@ enum Command {
     Serve(serve::ServeArgs),
     /// Show the contents of a file (checkpoint, GGUF, .mhc, safetensors, tokens) and check it.
     Inspect(inspect::InspectArgs),
+    /// List the models that other programs left on this machine, and which of them run.
+    Models(models::ModelsArgs),
     /// Work with tokenizers.
     #[command(subcommand)]
     Tokenizer(data::TokenizerCommand),
@@ -166,6 +169,7 @@ fn execute(command: Command) -> Result<ExitCode> {
         Command::Export(args) => export::run(&args),
         Command::Serve(args) => serve::run(&args),
         Command::Inspect(args) => inspect::run(&args),
+        Command::Models(args) => models::run(&args),
         Command::Tokenizer(command) => data::tokenizer(&command),
         Command::Data(command) => data::data(&command),
         Command::Completions { shell } => {

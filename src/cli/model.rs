@@ -3,6 +3,7 @@
 use super::say;
 use nanotern::formats::mhc::MhcFile;
 use nanotern::formats::{ModelFile, ReadFrom, hf};
+use nanotern::hub::{Hub, Source};
 use nanotern::infer::EngineOptions;
 use nanotern::tokenizer::Tokenizer;
 use nanotern::train::newest_run;
@@ -12,6 +13,7 @@ use std::path::{Path, PathBuf};
 #[derive(Clone, clap::Args)]
 pub struct ModelArgs {
     /// A GGUF file, a folder as Hugging Face has them, a checkpoint, or a run, whose newest checkpoint is used; by default the newest run.
+    /// hf:owner/name[@revision][:file] is a model of Hugging Face's hub, which is downloaded into its cache.
     #[arg(long, env = "NANOTERN_MODEL")]
     model: Option<PathBuf>,
     /// Use the residual mixing of this .mhc file instead of the model's.
@@ -39,6 +41,14 @@ pub struct ModelArgs {
     /// If the newest checkpoint of the run cannot be read, use an older one.
     #[arg(long)]
     allow_older: bool,
+}
+
+/// The path of a model. What the hub has is downloaded, unless the cache has it.
+pub fn local(path: &Path) -> Result<PathBuf> {
+    match path.to_str().map(Source::parse).transpose()?.flatten() {
+        Some(source) => Hub::from_env()?.get(&source, &mut |line| say(line)),
+        None => Ok(path.to_path_buf()),
+    }
 }
 
 /// Reads a checkpoint, or the newest one of a run; says what is wrong with those that were passed over.
@@ -82,7 +92,7 @@ impl ModelArgs {
     /// [`ModelArgs::open`], with the flags that open the same model once more: of a run the same checkpoint.
     pub fn open_again(&self) -> Result<(ModelFile, PathBuf, ModelArgs)> {
         let path = match &self.model {
-            Some(path) => path.clone(),
+            Some(path) => local(path)?,
             None => newest_run(Path::new("runs"))?,
         };
         let mut same = ModelArgs { model: Some(path.clone()), ..self.clone() };

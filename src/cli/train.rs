@@ -1,5 +1,6 @@
 //! `nanotern train`.
 
+use super::model::local;
 use super::{DeviceArgs, say};
 use nanotern::data::{self, Corpus, OF_MODEL};
 use nanotern::files::path_text;
@@ -71,8 +72,8 @@ pub struct TrainArgs {
     /// Start a new run in DIR from the weights of a run (that of --resume, or the newest), at step 0 and with a fresh optimizer.
     #[arg(long, value_name = "DIR")]
     fork: Option<PathBuf>,
-    /// Start from the weights of a model: a folder as Hugging Face has them, a GGUF file, a checkpoint or a run. Its architecture is the
-    /// [model] section, and its tokenizer reads the data unless --tokenizer names another.
+    /// Start from the weights of a model: a folder as Hugging Face has them, a GGUF file, a checkpoint, a run or
+    /// hf:owner/name. Its architecture is the [model] section, and its tokenizer reads the data unless --tokenizer names another.
     #[arg(long, value_name = "MODEL", conflicts_with_all = ["resume", "fork"])]
     init: Option<PathBuf>,
     /// With --fork: replace each matrix by the nearest one with equal singular values, to learn other data well (FIRE).
@@ -166,7 +167,7 @@ pub fn run(args: &TrainArgs) -> Result<ExitCode> {
         (None, _, None) => Start::Within(Path::new("runs")),
     };
     start.check()?;
-    let init = args.init.as_ref().map(|path| Parameters::open(path)).transpose()?;
+    let init = args.init.as_ref().map(|path| Parameters::open(&local(path)?)).transpose()?;
     let config = load_config(init.as_ref(), args.config.as_deref().or(saved.as_deref()), &args.overrides()?)?;
     let backend = args.device.open()?;
     say(&format!("device   {}", args.device.describe(&backend)));

@@ -156,16 +156,33 @@ pub fn read_front(file: &std::fs::File) -> std::io::Result<Vec<u8>> {
     }
 }
 
+/// Opens a file, and reads all but the values of its tensors.
+#[cfg(feature = "native")]
+fn front(path: &std::path::Path) -> crate::Result<(std::fs::File, Head)> {
+    let file = files::open(path, Links::Follow)?;
+    let failed = |e| crate::Error::io(path, e);
+    let total = file.metadata().map_err(failed)?.len();
+    let wrong = |what: String| crate::Error::invalid(path, what);
+    let head = Head::parse(&read_front(&file).map_err(failed)?, total).map_err(wrong)?;
+    let head = head.ok_or_else(|| wrong("was changed while it was read".into()))?;
+    Ok((file, head))
+}
+
+/// Reads a model file without the values of its tensors.
+///
+/// # Errors
+/// [`Error::Io`](crate::Error::Io) or [`Error::Invalid`](crate::Error::Invalid) names the file and the key or tensor that is wrong.
+#[cfg(feature = "native")]
+pub fn head(path: &std::path::Path) -> crate::Result<Head> {
+    Ok(front(path)?.1)
+}
+
 /// Reads a model from a file, tensor by tensor.
 #[cfg(feature = "native")]
 pub(super) fn open(path: &std::path::Path) -> crate::Result<ModelFile> {
-    use crate::Error;
-    let file = files::open(path, Links::Follow)?;
-    let failed = |e| Error::io(path, e);
-    let total = file.metadata().map_err(failed)?.len();
-    let wrong = |what: String| Error::invalid(path, what);
-    let head = Head::parse(&read_front(&file).map_err(failed)?, total).map_err(wrong)?;
-    let head = head.ok_or_else(|| wrong("was changed while it was read".into()))?;
+    let (file, head) = front(path)?;
+    let failed = |e| crate::Error::io(path, e);
+    let wrong = |what: String| crate::Error::invalid(path, what);
     head.check_memory()?;
     let read = |p: &Place| p.decode(&read_part(&file, p.offset, p.bytes).map_err(failed)?).map_err(wrong);
     let tensors = head.places.iter().map(read).collect::<crate::Result<_>>()?;

@@ -284,7 +284,7 @@ mod native {
     fn long_words_are_encoded_in_little_time() {
         // Time and memory that grow with the square of the length would not end.
         let json = Json::parse(&variants()[0]).unwrap();
-        for text in [" ".repeat(1 << 22), "ab".repeat(1 << 21), "東".repeat(1 << 20)] {
+        for text in [" ".repeat(1 << 20), "ab".repeat(1 << 19), "東".repeat(1 << 18)] {
             let tokenizer = Tokenizer { kind: Kind::Json(Box::new(json.clone())) };
             assert!(tokenizer.decode(&tokenizer.encode(&text).unwrap()) == text);
         }
