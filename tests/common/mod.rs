@@ -25,6 +25,12 @@ pub fn has_adapter() -> bool {
     found
 }
 
+/// A model with norms of queries and keys, and a bias of every product.
+pub fn normed(plain: &ModelConfig) -> ModelConfig {
+    let biases = ["attn.q", "attn.k", "attn.v", "attn.o", "ffn.gate", "ffn.up", "ffn.down"].map(String::from);
+    ModelConfig { qk_norm: true, biases: biases.into(), ..plain.clone() }
+}
+
 /// Models of other architectures than a plain transformer of two layers or more, made from one.
 pub fn architectures(plain: &ModelConfig) -> Vec<ModelConfig> {
     let looped = |before, shared, times| {
@@ -40,7 +46,8 @@ pub fn architectures(plain: &ModelConfig) -> Vec<ModelConfig> {
     // A delta rule, attention, experts, a loop and a further head in one model.
     let mixers = vec![MixerKind::DeltaNet, MixerKind::Attention];
     let all = ModelConfig { mixers, ..ahead(1, &list[3]) };
-    let list = [ahead(2, plain), ahead(1, &list[2])].into_iter().chain(list).chain([all]).collect::<Vec<_>>();
+    let list =
+        [ahead(2, plain), ahead(1, &list[2])].into_iter().chain(list).chain([all, normed(plain)]).collect::<Vec<_>>();
     list.iter().for_each(|config| config.check().unwrap());
     list
 }

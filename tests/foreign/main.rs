@@ -7,6 +7,9 @@ mod common;
 
 mod folders;
 mod gguf;
+mod keys;
+#[path = "../formats/raw.rs"]
+mod raw;
 mod text;
 
 use common::{Golden, backends};
