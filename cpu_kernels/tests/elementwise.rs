@@ -34,12 +34,12 @@ fn biases_and_columns() {
         assert!((0..rows * cols).all(|i| y[i] == x[i] + bias[i % cols]));
         // All columns beside two others, and back.
         let args =
-            join_columns::JoinColumnsArgs { rows: r32, cols: c32, from: 0, width: c32, first: 2, stride: c32 + 2 };
+            join_columns::JoinColumnsArgs { rows: r32, cols: c32, x_first: 0, x_cols: c32, first: 2, stride: c32 + 2 };
         let wide = &check(&JOIN_COLUMNS, args, &[(&x).into(), (&before).into()])[1];
         let want = |r: usize, c: usize| if c < 2 { before[r * (cols + 2) + c] } else { x[r * cols + c - 2] };
         assert!((0..wide.len()).all(|i| wide[i] == want(i / (cols + 2), i % (cols + 2))));
         let args =
-            join_columns::JoinColumnsArgs { rows: r32, cols: c32, from: 2, width: c32 + 2, first: 0, stride: c32 };
+            join_columns::JoinColumnsArgs { rows: r32, cols: c32, x_first: 2, x_cols: c32 + 2, first: 0, stride: c32 };
         assert_eq!(&check(&JOIN_COLUMNS, args, &[wide.into(), poison(rows * cols)])[1], &x);
     }
 }

@@ -466,7 +466,7 @@ impl ModelConfig {
     pub fn rope_frequencies(&self) -> Vec<f64> {
         let of = (self.head_dim(), self.rope_theta);
         let scaled = |(i, frequency)| self.rope_scaling.as_ref().map_or(frequency, |s| s.scaled(i, frequency, of));
-        rope_frequencies(of.0, of.1).into_iter().enumerate().map(scaled).collect()
+        rope_frequencies(self.head_dim(), self.rope_theta).into_iter().enumerate().map(scaled).collect()
     }
 
     /// Values of all query heads of a token.

@@ -68,7 +68,7 @@ impl Graph {
     pub(super) fn place_columns(&mut self, x: TensorId, y: TensorId, first: usize) {
         let ((rows, cols), (_, stride)) = (self.matrix(x), self.matrix(y));
         let [rows, cols, first, stride] = [rows, cols, first, stride].map(|n| n as u32);
-        self.push(&JOIN_COLUMNS, JoinColumnsArgs { rows, cols, from: 0, width: cols, first, stride }, &[x, y]);
+        self.push(&JOIN_COLUMNS, JoinColumnsArgs { rows, cols, x_first: 0, x_cols: cols, first, stride }, &[x, y]);
     }
 
     /// f(gate) * up, f32 of as many elements -> like gate (Shazeer 2020).
@@ -146,7 +146,7 @@ pub(super) fn join_columns_grad(b: &mut Backward<'_>, node: &Node) {
         let dx = b.fresh(x);
         b.push(
             &JOIN_COLUMNS,
-            JoinColumnsArgs { rows, cols, from: first, width: stride, first: 0, stride: cols },
+            JoinColumnsArgs { rows, cols, x_first: first, x_cols: stride, first: 0, stride: cols },
             &[dy, dx],
         );
         b.pass(x, dx);
