@@ -126,7 +126,13 @@ fn gradients(trainer: &mut Trainer) -> Vec<(String, Vec<f32>)> {
 fn count(c: &ModelConfig, vocab: usize) -> usize {
     let [q, kv] = [c.heads, c.kv_heads].map(|heads| heads * c.head_dim.unwrap_or(c.dim / c.heads));
     let attention = 2 * c.dim * (q + kv) + if c.sub_norm { q } else { 0 };
-    let layer = attention + 2 * c.dim + gated(c, c.ffn) + 2 * mixing_params(c.mhc_streams);
+    let attention = attention + if c.qk_norm { 2 * c.head_dim.unwrap_or(c.dim / c.heads) } else { 0 };
+    let biases = |of: &[(&str, usize)]| -> usize {
+        of.iter().filter(|(part, _)| c.biases.iter().any(|biased| biased == part)).map(|(_, outs)| outs).sum()
+    };
+    let attention = attention + biases(&[("attn.q", q), ("attn.k", kv), ("attn.v", kv), ("attn.o", c.dim)]);
+    let gated_biases = biases(&[("ffn.gate", c.ffn), ("ffn.up", c.ffn), ("ffn.down", c.dim)]);
+    let layer = attention + 2 * c.dim + gated(c, c.ffn) + gated_biases + 2 * mixing_params(c.mhc_streams);
     let further = layer + 2 * c.dim * c.dim + 3 * c.dim;
     let all = vocab * c.dim * if c.tie_embeddings { 1 } else { 2 } + c.layers * layer + c.dim + c.mtp * further;
     let delta_nets = c.mixers.iter().cycle().take(c.layers).filter(|mixer| **mixer == MixerKind::DeltaNet).count();
@@ -135,7 +141,7 @@ fn count(c: &ModelConfig, vocab: usize) -> usize {
     let width = moe.width(c.ffn);
     let norm = if c.sub_norm { width } else { 0 };
     let experts = moe.experts * 3 * c.dim * width + norm + gated(c, moe.shared) + moe.experts * (c.dim + 1);
-    all + (c.layers - moe.from) * (experts - gated(c, c.ffn))
+    all + (c.layers - moe.from) * (experts - gated(c, c.ffn) - gated_biases)
 }
 
 fn gated(c: &ModelConfig, ffn: usize) -> usize {

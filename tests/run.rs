@@ -103,6 +103,8 @@ const KEYS: &[(&str, &str, &str)] = &[
     ("model.head_dim", "16", ""),
     ("model.mhc_streams", "2", ""),
     ("model.sub_norm", "false", ""),
+    ("model.qk_norm", "true", ""),
+    ("model.biases", "[\"attn.q\"]", ""),
     ("model.tie_embeddings", "false", ""),
     ("model.quantize", "none", ""),
     ("model.embeddings", "f32", ""),
@@ -160,6 +162,7 @@ fn every_key_does_something() {
     all.data.vocab_size = Some(1);
     all.model.moe = Some(nanotern::model::MoeOptions::default());
     (all.model.activation, all.model.head_dim) = (nanotern::ops::Activation::Relu2, Some(32));
+    (all.model.qk_norm, all.model.biases) = (true, vec!["attn.q".into()]);
     let table = toml::Table::try_from(&all).unwrap();
     let keys = |section: &str, table: &toml::Table| -> Vec<String> {
         table.keys().map(|key| format!("{section}.{key}")).filter(|key| key != "model.moe").collect()

@@ -26,6 +26,25 @@ fn add_copy_fill() {
 }
 
 #[test]
+fn biases_and_columns() {
+    for (rows, cols) in [(1, 1), (3, 7), (5, 64), (40, 133)] {
+        let (x, bias, before) = (noise(1, rows * cols), noise(2, cols), noise(3, rows * (cols + 2)));
+        let (r32, c32) = (rows as u32, cols as u32);
+        let y = &check(&ADD_BIAS, add_bias::AddBiasArgs { rows: r32, cols: c32 }, &[(&x).into(), (&bias).into()])[0];
+        assert!((0..rows * cols).all(|i| y[i] == x[i] + bias[i % cols]));
+        // All columns beside two others, and back.
+        let args =
+            join_columns::JoinColumnsArgs { rows: r32, cols: c32, x_first: 0, x_cols: c32, first: 2, stride: c32 + 2 };
+        let wide = &check(&JOIN_COLUMNS, args, &[(&x).into(), (&before).into()])[1];
+        let want = |r: usize, c: usize| if c < 2 { before[r * (cols + 2) + c] } else { x[r * cols + c - 2] };
+        assert!((0..wide.len()).all(|i| wide[i] == want(i / (cols + 2), i % (cols + 2))));
+        let args =
+            join_columns::JoinColumnsArgs { rows: r32, cols: c32, x_first: 2, x_cols: c32 + 2, first: 0, stride: c32 };
+        assert_eq!(&check(&JOIN_COLUMNS, args, &[wide.into(), poison(rows * cols)])[1], &x);
+    }
+}
+
+#[test]
 fn swiglu_and_its_gradient() {
     for n in SIZES {
         gated_unit_and_its_gradient(n, 0, silu);

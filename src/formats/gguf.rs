@@ -22,13 +22,14 @@ pub(super) use tokens::STOP;
 pub(super) use tokens::implied_start;
 pub use write::{Layout, file_bytes};
 
-use super::{ModelFile, Tensor, TensorData, TextConfig, arch, mhc};
+use super::{ModelFile, Tensor, TensorData, TextConfig, arch, check_scales, mhc};
 #[cfg(feature = "native")]
 use crate::files::{self, Links, read_part};
 use crate::memory;
-use crate::model::{Form, ModelConfig, Role, Weight};
+use crate::model::{Form, ModelConfig, Role, RopeScaling, Scales, Weight};
 use dense::{F16, F32, Q8_0};
 use keys::Keys;
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 /// The front of a file is parsed once so many bytes of it are there, and again each time their number has doubled.
@@ -49,6 +50,16 @@ pub struct Head {
     pub text: TextConfig,
     /// One for each weight of the configuration, in order.
     places: Vec<Place>,
+    /// The factors of rotary frequencies, where a file of another program has them.
+    rope: Option<Numbers>,
+}
+
+/// Where f32 numbers lie that change what another part of the file means.
+#[derive(Clone, Debug)]
+struct Numbers {
+    name: String,
+    offset: u64,
+    bytes: u64,
 }
 
 /// Where a tensor lies in a file, and how it is encoded. All of this was checked.
@@ -63,6 +74,8 @@ struct Place {
     /// From the start of the file.
     offset: u64,
     bytes: u64,
+    /// By what its product is multiplied.
+    scale: Option<Numbers>,
 }
 
 impl Head {
@@ -71,23 +84,70 @@ impl Head {
     fn parse(front: &[u8], total: u64) -> Result<Option<Head>, String> {
         let Some(file) = Gguf::parse_front(front, total)? else { return Ok(None) };
         let rows = |name: &str| file.tensor(name).and_then(|t| t.dims.get(1)).copied();
-        let (arch, config, vocab) = arch::read(&Keys { file: &file }, rows)?;
+        let keys = Keys { file: &file };
+        let (arch, config, vocab) = arch::read(&keys, rows)?;
         let text = tokens::read(&file, vocab)?;
         text.check(vocab)?;
+        let numbers = |name: &str, count: usize| {
+            let Some(info) = file.tensor(name) else { return Ok(None) };
+            if info.kind != F32 || info.dims != [count as u64] {
+                let (kind, dims) = (read::kind_name(info.kind), &info.dims);
+                return Err(format!("tensor {name:?} is {kind} {dims:?}: it must be f32 [{count}]"));
+            }
+            Ok(Some(Numbers { name: name.to_string(), offset: file.offset(info), bytes: info.bytes }))
+        };
         let place = |weight: Weight| {
             let name = arch.tensor(&weight.name);
             let info = find(&file, &weight, &name)?;
             let turns = [".attn.q.", ".attn.k."].iter().any(|part| weight.name.contains(part));
             let pairs = (turns && arch.has_adjacent_pairs()).then_some(config.head_dim());
-            Ok(Place { kind: info.kind, offset: file.offset(info), bytes: info.bytes, weight, name, pairs })
+            let scale = scale_of(&name).map_or(Ok(None), |name| numbers(&name, 1))?;
+            if let Some(scale) = scale.as_ref().filter(|_| !matches!(weight.form, Form::Ternary { .. })) {
+                return Err(format!("tensor {:?} multiplies what is not ternary: this is not honoured", scale.name));
+            }
+            Ok(Place { kind: info.kind, offset: file.offset(info), bytes: info.bytes, weight, name, pairs, scale })
         };
+        let rope = numbers(arch::ROPE_FACTORS, config.head_dim() / 2)?;
+        if rope.is_some() && config.rope_scaling.is_some() {
+            return Err(format!("tensor {:?} scales rotary frequencies, and so do keys", arch::ROPE_FACTORS));
+        }
         let weights = config.weights(vocab);
-        let known: BTreeSet<String> = weights.iter().map(|weight| arch.tensor(&weight.name)).collect();
+        let mut known: BTreeSet<String> = weights.iter().map(|weight| arch.tensor(&weight.name)).collect();
+        if !arch::is_own(&keys) {
+            known.extend(weights.iter().filter_map(|weight| scale_of(&arch.tensor(&weight.name))));
+            known.insert(arch::ROPE_FACTORS.to_string());
+        }
         if let Some(extra) = file.tensors.iter().find(|t| !known.contains(t.name)) {
             return Err(format!("tensor {:?} is unknown to the architecture", extra.name));
         }
         let places = weights.into_iter().map(place).collect::<Result<_, String>>()?;
-        Ok(Some(Head { config, vocab, text, places }))
+        Ok(Some(Head { config, vocab, text, places, rope }))
+    }
+
+    /// The first numbers that change what another part of the file means.
+    fn numbers(&self) -> Option<&Numbers> {
+        self.rope.as_ref().or_else(|| self.places.iter().find_map(|place| place.scale.as_ref()))
+    }
+
+    /// Reads all tensors. `part` gives so many bytes of the file from an offset on.
+    fn read<'a, E>(
+        mut self,
+        part: impl Fn(u64, u64) -> Result<Cow<'a, [u8]>, E>,
+        wrong: impl Fn(String) -> E,
+    ) -> Result<ModelFile, E> {
+        let values = |numbers: &Numbers| numbers.values(&part(numbers.offset, numbers.bytes)?).map_err(&wrong);
+        if let Some(rope) = &self.rope {
+            let factors = values(rope)?.into_iter().map(f64::from).collect();
+            self.config.rope_scaling = Some(RopeScaling::Factors { factors });
+            self.config.check().map_err(|e| wrong(format!("tensor {:?}: {e}", rope.name)))?;
+        }
+        let tensor = |place: &Place| {
+            let scale = place.scale.as_ref().map(values).transpose()?;
+            let scale = scale.map_or(1.0, |values| values[0]);
+            place.decode(&part(place.offset, place.bytes)?, scale).map_err(&wrong)
+        };
+        let tensors = self.places.iter().map(tensor).collect::<Result<_, _>>()?;
+        Ok(ModelFile { config: self.config, vocab: self.vocab, tensors, text: self.text })
     }
 
     /// Refuses tensors that take more memory than is free, read one by one.
@@ -112,12 +172,19 @@ impl Head {
     }
 }
 
+impl Numbers {
+    fn values(&self, bytes: &[u8]) -> Result<Vec<f32>, String> {
+        floats(bytes).map_err(|what| format!("tensor {:?} at offset {}: {what}", self.name, self.offset))
+    }
+}
+
 impl Place {
-    fn decode(&self, bytes: &[u8]) -> Result<Tensor, String> {
-        let data = decode(&self.weight, self.kind, bytes);
+    /// The tensor, whose product is multiplied by `scale`.
+    fn decode(&self, bytes: &[u8], scale: f32) -> Result<Tensor, String> {
+        let data = decode(&self.weight, self.kind, bytes, scale);
         let mut data = data.map_err(|what| format!("tensor {:?} at offset {}: {what}", self.name, self.offset))?;
         if let Some(head) = self.pairs {
-            data.split_pairs(self.weight.matrix().0, head);
+            data.split_pairs(self.weight.shape[0], head);
         }
         Ok(Tensor::new(&self.weight, data))
     }
@@ -127,9 +194,7 @@ impl Place {
 pub(super) fn load(bytes: &[u8]) -> Result<ModelFile, String> {
     let head = Head::parse(bytes, bytes.len() as u64)?.expect("all its bytes are there");
     head.check_memory().map_err(|e| e.to_string())?;
-    let part = |p: &Place| &bytes[p.offset as usize..][..p.bytes as usize];
-    let tensors = head.places.iter().map(|p| p.decode(part(p))).collect::<Result<_, _>>()?;
-    Ok(ModelFile { config: head.config, vocab: head.vocab, tensors, text: head.text })
+    head.read(|offset, size| Ok(Cow::Borrowed(&bytes[offset as usize..][..size as usize])), |what| what)
 }
 
 /// How a file of any architecture spells ids; one of other programs has a token for every row of its embedding. The error names the
@@ -184,9 +249,12 @@ pub(super) fn open(path: &std::path::Path) -> crate::Result<ModelFile> {
     let failed = |e| crate::Error::io(path, e);
     let wrong = |what: String| crate::Error::invalid(path, what);
     head.check_memory()?;
-    let read = |p: &Place| p.decode(&read_part(&file, p.offset, p.bytes).map_err(failed)?).map_err(wrong);
-    let tensors = head.places.iter().map(read).collect::<crate::Result<_>>()?;
-    Ok(ModelFile { config: head.config, vocab: head.vocab, tensors, text: head.text })
+    head.read(|offset, size| read_part(&file, offset, size).map(Cow::Owned).map_err(failed), wrong)
+}
+
+/// What a file of another program calls the number by which the product of this matrix is multiplied.
+fn scale_of(name: &str) -> Option<String> {
+    name.strip_suffix(".weight").map(|matrix| format!("{matrix}{}", arch::SCALE))
 }
 
 /// The tensor `name` of a file, its shape and type checked against the weight.
@@ -208,6 +276,7 @@ fn find<'f, 'a>(file: &'f Gguf<'a>, weight: &Weight, name: &str) -> Result<&'f T
     }
     if let (Form::Ternary { group, scales }, Some(format)) = (weight.form, Format::from_id(info.kind)) {
         let named = |what| format!("tensor {name:?}: {what}");
+        let (group, scales) = format.stored((group, scales));
         format.check_scales(group, scales).map_err(named)?;
         let (rows, inputs) = weight.matrix();
         let want = format.bytes(rows as u64, inputs as u64, group as u64).map_err(named)?;
@@ -247,14 +316,19 @@ fn split_pairs<T: Copy>(values: &mut Vec<T>, rows: usize, head: usize) {
     *values = (0..rows).flat_map(row).copied().collect();
 }
 
-fn decode(weight: &Weight, kind: u32, bytes: &[u8]) -> Result<TensorData, String> {
-    let not_finite = |i: usize| Err(format!("value {i} is not a finite number"));
+/// f32 values, which are finite.
+fn floats(bytes: &[u8]) -> Result<Vec<f32>, String> {
+    let values: Vec<f32> = bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
+    match values.iter().position(|v| !v.is_finite()) {
+        Some(i) => Err(format!("value {i} is not a finite number")),
+        None => Ok(values),
+    }
+}
+
+fn decode(weight: &Weight, kind: u32, bytes: &[u8], scale: f32) -> Result<TensorData, String> {
     match weight.form {
         Form::F32 => {
-            let values: Vec<f32> = bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
-            if let Some(i) = values.iter().position(|v| !v.is_finite()) {
-                return not_finite(i);
-            }
+            let values = floats(bytes)?;
             if weight.role == Role::Mixing {
                 mhc::check(&values)?;
             }
@@ -264,7 +338,16 @@ fn decode(weight: &Weight, kind: u32, bytes: &[u8]) -> Result<TensorData, String
         Form::Int8 => Ok(TensorData::Int8(q8_0::decode(bytes)?)),
         Form::Ternary { group, scales } => {
             let format = Format::from_id(kind).expect("types were checked");
-            Ok(TensorData::Ternary(format.decode(bytes, weight.matrix(), (group, scales))?))
+            let mut t = format.decode(bytes, weight.matrix(), format.stored((group, scales)))?;
+            if scales == Scales::Tensor {
+                t.merge_scales()?;
+                t.group = group;
+            }
+            if scale != 1.0 {
+                t.scales.iter_mut().for_each(|own| *own *= scale);
+                check_scales(&t.scales, scales)?;
+            }
+            Ok(TensorData::Ternary(t))
         }
     }
 }

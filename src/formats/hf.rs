@@ -8,6 +8,7 @@
 //!
 //! Tables and dense matrices of bf16 values become f16 ones; of those below 2^-17 the error is at most 2^-25.
 
+mod config;
 mod pieces;
 mod shards;
 
@@ -15,9 +16,9 @@ use super::{ModelFile, Parameters, Tensor, TensorData, Ternary, TextConfig, gguf
 use crate::checkpoint::Array;
 use crate::files::{self, Links};
 use crate::memory;
-use crate::model::{Embeddings, Form, ModelConfig, Quantize, Role, RopeScaling, Scales, Weight};
-use crate::ops::Activation;
+use crate::model::{Form, ModelConfig, Role, Weight};
 use crate::{Error, Result};
+use config::Stored;
 use serde_json::Value as Json;
 use shards::{Place, Shards};
 use std::path::Path;
@@ -26,19 +27,6 @@ const CONFIG: &str = "config.json";
 /// Longest `config.json` and the like, and longest tokenizer and chat template, in bytes.
 const MAX_CONFIG: u64 = 1 << 20;
 const MAX_TOKENIZER: u64 = 64 << 20;
-/// Most tokens of context that a model may have here; more in a file are not used.
-const MAX_CONTEXT: usize = 65_536;
-
-/// How a folder stores matrices.
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Stored {
-    /// Codes, four rows in a byte, and a scale.
-    Packed { divides: bool },
-    /// What was trained, to be rounded.
-    Masters,
-    /// What a layer multiplies by.
-    Dense,
-}
 
 /// What a folder holds, without its values.
 pub struct Folder {
@@ -110,7 +98,8 @@ impl Folder {
         let file = path.join(CONFIG);
         let json = read_json(&file)?;
         let shards = Shards::open(path)?;
-        let (config, vocab, stored, what) = model(&json, &shards).map_err(|what| Error::invalid(&file, what))?;
+        let (config, vocab, stored, what) =
+            config::model(&json, &shards).map_err(|what| Error::invalid(&file, what))?;
         config.check().map_err(|e| Error::invalid(&file, format!("its keys make no model: {e}")))?;
         let folder = Folder { config, vocab, what, stored, json, shards };
         folder.check_names().map_err(|what| Error::invalid(path, what))?;
@@ -163,8 +152,18 @@ impl Folder {
     /// The values of a weight. The inner error says what is wrong with them.
     fn data(&self, weight: &Weight, place: &Place) -> Result<Result<TensorData, String>> {
         let Form::Ternary { group, .. } = weight.form else {
+            // Those that multiply a product by its scale do so after its bias was added.
+            let after = self.stored == (Stored::Packed { divides: false }) && weight.name.ends_with(".bias");
+            let scale = match after.then(|| self.scale(&place.name.replace(".bias", ".weight"))).transpose()? {
+                Some(Err(what)) => return Ok(Err(what)),
+                scale => scale.map_or(1.0, Result::unwrap_or_default),
+            };
             let values = self.shards.floats(place)?;
-            return Ok(values.and_then(|values| match weight.form {
+            return Ok(values.and_then(|mut values| match weight.form {
+                Form::F32 if after => {
+                    values.iter_mut().for_each(|value| *value *= scale);
+                    Ok(TensorData::F32(values))
+                }
                 Form::F32 => Ok(TensorData::F32(values)),
                 _ => shards::halves(&values).map(TensorData::F16),
             }));
@@ -175,7 +174,7 @@ impl Folder {
             return Ok(values.map(|values| TensorData::Ternary(round(&values, outs, dim, group))));
         }
         let bytes = self.shards.bytes(place)?;
-        let scale = match self.scale(place)? {
+        let scale = match self.scale(&place.name)? {
             Ok(scale) => scale,
             Err(what) => return Ok(Err(what)),
         };
@@ -187,9 +186,9 @@ impl Folder {
         Ok(Ok(TensorData::Ternary(Ternary::from_codes((outs, dim), group, scale, code))))
     }
 
-    /// By what a packed matrix is to be multiplied.
-    fn scale(&self, place: &Place) -> Result<Result<f32, String>> {
-        let Some(scale) = self.shards.get(&format!("{}_scale", place.name)) else {
+    /// By what the packed matrix of this name is to be multiplied.
+    fn scale(&self, name: &str) -> Result<Result<f32, String>> {
+        let Some(scale) = self.shards.get(&format!("{name}_scale")) else {
             return Ok(Err("its scale is missing".into()));
         };
         if scale.shape.iter().product::<usize>() != 1 {
@@ -223,16 +222,18 @@ fn names(weight: &str) -> Vec<String> {
         };
         return vec![name.to_string()];
     };
-    let (part, _) = part.rsplit_once('.').expect("a weight of a layer has a kind");
+    let (part, kind) = part.rsplit_once('.').expect("a weight of a layer has a kind");
     let parts: &[&str] = match part {
         "attn.norm" => &["input_layernorm"],
         "attn.sub_norm" => &["self_attn.attn_sub_norm", "self_attn.inner_attn_ln"],
+        "attn.q_norm" => &["self_attn.q_norm"],
+        "attn.k_norm" => &["self_attn.k_norm"],
         "ffn.norm" => &["post_attention_layernorm"],
         "ffn.sub_norm" => &["mlp.ffn_sub_norm", "mlp.ffn_layernorm"],
         _ => {
             let (sub, name) = part.split_once('.').expect("a mixer or feed-forward and its part");
             let sub = if sub == "attn" { "self_attn" } else { "mlp" };
-            return vec![format!("model.layers.{layer}.{sub}.{name}_proj.weight")];
+            return vec![format!("model.layers.{layer}.{sub}.{name}_proj.{kind}")];
         }
     };
     parts.iter().map(|part| format!("model.layers.{layer}.{part}.weight")).collect()
@@ -241,127 +242,6 @@ fn names(weight: &str) -> Vec<String> {
 fn read_json(path: &Path) -> Result<Json> {
     let bytes = files::read(path, Links::Follow, MAX_CONFIG)?;
     serde_json::from_slice(&bytes).map_err(|e| Error::invalid(path, e.to_string()))
-}
-
-/// The configuration, the rows of the embedding, how matrices are stored, and what the model is in words. The error names the key.
-fn model(json: &Json, shards: &Shards) -> Result<(ModelConfig, usize, Stored, String), String> {
-    let wrong = |key: &str, must: &str| format!("{key:?} is {}: it must be {must}", json[key]);
-    let size = |key: &str| match json[key].as_u64().and_then(|n| usize::try_from(n).ok()) {
-        Some(n) => Ok(n),
-        None => Err(wrong(key, "a size")),
-    };
-    let or = |key: &str, default: usize| if json[key].is_null() { Ok(default) } else { size(key) };
-    let architecture = json["architectures"][0].as_str().unwrap_or("none");
-    let known = ["LlamaForCausalLM", "BitNetForCausalLM", "BitnetForCausalLM"];
-    if !known.contains(&architecture) {
-        return Err(format!("\"architectures\" is {architecture:?}: it must be {}", known.join(" or ")));
-    }
-    let (stored, how) = stored(json, architecture)?;
-    let activation = match json["hidden_act"].as_str() {
-        Some("silu") | None => Activation::Silu,
-        Some("relu2") => Activation::Relu2,
-        _ => return Err(wrong("hidden_act", "\"silu\" or \"relu2\"")),
-    };
-    for key in ["attention_bias", "mlp_bias"] {
-        if json[key] == true {
-            return Err(wrong(key, "false, since layers have no bias here"));
-        }
-    }
-    let rope = &json["rope_parameters"];
-    let rope_scaling = match scaling(&json["rope_scaling"])? {
-        Some(scaling) => Some(scaling),
-        None => scaling(rope)?,
-    };
-    let theta = rope["rope_theta"].as_f64().or(json["rope_theta"].as_f64()).unwrap_or(10_000.0);
-    let Some(eps) = json["rms_norm_eps"].as_f64() else { return Err(wrong("rms_norm_eps", "a number")) };
-    let (dim, heads, vocab) = (size("hidden_size")?, size("num_attention_heads")?, size("vocab_size")?);
-    if !(1..=super::MAX_VOCAB).contains(&vocab) {
-        return Err(wrong("vocab_size", "between 1 and 16777216"));
-    }
-    let has = |weight: &str| names(weight).iter().any(|name| shards.get(name).is_some());
-    let tie_embeddings = match json["tie_word_embeddings"].as_bool() {
-        Some(tied) => tied,
-        None => !has("head.weight"),
-    };
-    let head = json["head_dim"].as_u64().map(|head| head as usize);
-    let wide = shards.get(&names("embed.weight")[0]).is_some_and(Place::is_f32);
-    let config = ModelConfig {
-        dim,
-        layers: size("num_hidden_layers")?,
-        heads,
-        kv_heads: or("num_key_value_heads", heads)?,
-        head_dim: head.filter(|head| head.checked_mul(heads) != Some(dim)),
-        ffn: size("intermediate_size")?,
-        seq_len: or("max_position_embeddings", MAX_CONTEXT)?.min(MAX_CONTEXT),
-        scales: Scales::Tensor,
-        activation,
-        sub_norm: has("layers.0.attn.sub_norm.weight"),
-        tie_embeddings,
-        quantize: if stored == Stored::Dense { Quantize::F16 } else { Quantize::Ternary },
-        embeddings: if wide { Embeddings::F32 } else { Embeddings::F16 },
-        rope_theta: theta,
-        rope_scaling,
-        norm_eps: eps as f32,
-        ..ModelConfig::default()
-    };
-    Ok((config, vocab, stored, format!("{architecture}, {how}")))
-}
-
-/// How rotary frequencies are scaled.
-fn scaling(rope: &Json) -> Result<Option<RopeScaling>, String> {
-    let number = |key: &str| {
-        let number = rope[key].as_f64();
-        number.ok_or_else(|| format!("{key:?} of the rotary positions is {}: it must be a number", rope[key]))
-    };
-    match rope["rope_type"].as_str().or(rope["type"].as_str()) {
-        None | Some("default") => Ok(None),
-        Some("linear") => Ok(Some(RopeScaling::Linear { factor: number("factor")? })),
-        Some("llama3") => Ok(Some(RopeScaling::Llama3 {
-            factor: number("factor")?,
-            low_freq_factor: number("low_freq_factor")?,
-            high_freq_factor: number("high_freq_factor")?,
-            original_context: number("original_max_position_embeddings")?,
-        })),
-        Some(kind) => Err(format!("the rotary positions are scaled by {kind:?}: this program does not honour it")),
-    }
-}
-
-/// How matrices are stored, also in words.
-fn stored(json: &Json, architecture: &str) -> Result<(Stored, &'static str), String> {
-    let quantization = &json["quantization_config"];
-    let get = |key: &str| quantization[key].as_str();
-    let refused = |key: &str| {
-        Err(format!("\"quantization_config\" has {key:?} {}: this program does not honour it", quantization[key]))
-    };
-    if quantization.is_null() {
-        return Ok(match architecture {
-            "BitnetForCausalLM" => (Stored::Masters, "trained values that are rounded to ternary ones"),
-            _ => (Stored::Dense, "dense"),
-        });
-    }
-    if get("quant_method") != Some("bitnet") {
-        return refused("quant_method");
-    }
-    if quantization["use_rms_norm"] == true {
-        return refused("use_rms_norm");
-    }
-    let others = quantization["modules_to_not_convert"].as_array().into_iter().flatten();
-    if others.into_iter().any(|module| module != "lm_head") {
-        return refused("modules_to_not_convert");
-    }
-    match (get("linear_class"), get("quantization_mode")) {
-        (None | Some("bitlinear"), None | Some("offline")) => {
-            Ok((Stored::Packed { divides: true }, "packed ternary, divided by its scale"))
-        }
-        (Some("autobitlinear"), Some("offline")) => {
-            Ok((Stored::Packed { divides: false }, "packed ternary, multiplied by its scale"))
-        }
-        (Some("autobitlinear"), None | Some("online")) => {
-            Ok((Stored::Masters, "trained values that are rounded to ternary ones"))
-        }
-        (Some("autobitlinear" | "bitlinear") | None, _) => refused("quantization_mode"),
-        _ => refused("linear_class"),
-    }
 }
 
 /// How a folder spells ids, for an embedding of `vocab` rows.

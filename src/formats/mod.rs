@@ -188,6 +188,22 @@ impl Ternary {
         self.scales[if self.scales.len() == 1 { 0 } else { i }]
     }
 
+    /// Takes one scale instead of those of groups: all must be equal, but for groups of zeros. The error names one that is not.
+    pub(crate) fn merge_scales(&mut self) -> Result<(), String> {
+        let scale = self.scales.iter().copied().fold(0.0, f32::max);
+        let groups = self.dim / self.group;
+        let zeros = |i: usize| (i % groups * self.group..).take(self.group).all(|col| self.code(i / groups, col) == 0);
+        match (0..self.scales.len()).find(|i| self.scales[*i] != scale && !zeros(*i)) {
+            Some(i) => {
+                Err(format!("scale {i} is {:e}, another {scale:e}: one for the matrix is possible", self.scales[i]))
+            }
+            None => {
+                self.scales = vec![scale];
+                Ok(())
+            }
+        }
+    }
+
     /// A weight: -1, 0 or 1.
     ///
     /// # Panics

@@ -1,5 +1,5 @@
 //! The mixer `attention`: grouped queries (Ainslie et al. 2023), rotary positions (Su et al. 2021), RMSNorm before the
-//! output projection.
+//! output projection, and of each query and key (Henry et al. 2020), where the configuration has them.
 
 use super::layer::Pass;
 use super::linear::{Linear, LinearInput, Linears};
@@ -11,6 +11,8 @@ use crate::ops::Places;
 pub(super) struct Attention {
     qkv: Linears<3>,
     o: Linear,
+    /// The gains of queries and of keys.
+    norms: Option<[TensorId; 2]>,
     inner_norm: Option<TensorId>,
     rope: TensorId,
     heads: usize,
@@ -25,8 +27,14 @@ impl Attention {
         let (dim, q_dim, kv_dim) = (c.dim, c.attention_dim(), c.kv_heads * c.head_dim());
         let layers =
             [("q", q_dim), ("k", kv_dim), ("v", kv_dim)].map(|(n, outs)| (format!("{prefix}.{n}.weight"), outs));
+        let qkv = match c.qk_norm {
+            true => Linears::alone(make, layers, dim),
+            false => Linears::new(make, &format!("{prefix}.qkv.weight"), layers, dim),
+        };
+        let norm = |part| make.norm(&format!("{prefix}.{part}.weight"), c.head_dim());
         Attention {
-            qkv: Linears::new(make, &format!("{prefix}.qkv.weight"), layers, dim),
+            qkv,
+            norms: c.qk_norm.then(|| ["q_norm", "k_norm"].map(norm)),
             o: Linear::new(make, &format!("{prefix}.o.weight"), dim, q_dim),
             inner_norm: make.inner_norm(prefix, q_dim),
             rope: make.rope,
@@ -42,16 +50,30 @@ impl Attention {
         LayerState::Attention(g.kv_cache(name, pages, (self.kv_heads, self.head_dim)))
     }
 
+    /// x (rows, dim) -> queries, keys and values.
+    fn heads(&self, g: &mut Graph, x: &mut LinearInput) -> [TensorId; 3] {
+        let [q, k, v] = self.qkv.apart(g, x);
+        match self.norms {
+            Some([q_norm, k_norm]) => [g.rms_norm(q, q_norm, self.eps), g.rms_norm(k, k_norm, self.eps), v],
+            None => [q, k, v],
+        }
+    }
+
     /// x (rows, dim) -> (rows, dim).
     pub(super) fn forward(&self, g: &mut Graph, mut x: LinearInput, pass: &mut Pass<'_>) -> TensorId {
         let y = match pass.context {
             Context::Batch(batch) => {
-                let qkv = self.qkv.together(g, &mut x);
+                let qkv = if self.norms.is_some() {
+                    let [q, k, v] = self.heads(g, &mut x);
+                    g.join_columns(&[v, k, q])
+                } else {
+                    self.qkv.together(g, &mut x)
+                };
                 g.rope(qkv, self.kv_heads, pass.positions, self.rope);
                 g.attention(qkv, pass.positions, batch, (self.heads, self.kv_heads, self.head_dim))
             }
             Context::Cached { slots, state } => {
-                let [q, k, v] = self.qkv.apart(g, &mut x);
+                let [q, k, v] = self.heads(g, &mut x);
                 g.rope(q, 0, pass.positions, self.rope);
                 g.rope(k, 0, pass.positions, self.rope);
                 let LayerState::Attention(cache) = &state.layers[pass.state] else { unreachable!("its own state") };

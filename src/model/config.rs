@@ -1,6 +1,7 @@
 //! What a model is, as a configuration says it, and the presets.
 
 use super::mtp::MOST_HEADS;
+use super::weight::kind;
 use super::{DeltaNetOptions, Form, LoopOptions, MoeOptions};
 use crate::ops::{Activation, DeltaSizes, MAX_GROUP, MAX_HEAD_DIM, rope_frequencies};
 use crate::{Error, Result};
@@ -47,7 +48,7 @@ pub enum Scales {
 }
 
 /// How rotary frequencies are changed for a longer context than the model was first trained with.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "lowercase", deny_unknown_fields)]
 pub enum RopeScaling {
     /// All are divided (Chen et al. 2023).
@@ -67,13 +68,57 @@ pub enum RopeScaling {
         /// Tokens of the first context.
         original_context: f64,
     },
+    /// Those that turn less than `beta_slow` times in the first context are divided, those that turn more than `beta_fast` times
+    /// are kept, and what is between changes evenly with the number of the pair. Rotated queries and keys are multiplied (YaRN,
+    /// Peng et al. 2023).
+    Yarn {
+        /// By this.
+        factor: f64,
+        /// Turns in the first context.
+        beta_fast: f64,
+        /// Turns in the first context.
+        beta_slow: f64,
+        /// Tokens of the first context.
+        original_context: f64,
+        /// By what each rotated query and key is multiplied.
+        attention_factor: f64,
+    },
+    /// Each is divided by a number of its own.
+    Factors {
+        /// By these, one for each pair of a head.
+        factors: Vec<f64>,
+    },
 }
 
 impl RopeScaling {
-    /// The frequency that takes the place of another.
-    fn scaled(self, frequency: f64) -> f64 {
+    /// The factor of attention that YaRN recommends: 0.1 ln(factor) + 1, and 1 for what is no longer context.
+    pub fn recommended(factor: f64) -> f64 {
+        0.1 * factor.max(1.0).ln() + 1.0
+    }
+
+    /// By what rotated queries and keys are multiplied.
+    pub(super) fn magnitude(&self) -> f64 {
         match self {
+            RopeScaling::Yarn { attention_factor, .. } => *attention_factor,
+            _ => 1.0,
+        }
+    }
+
+    /// The frequency that takes the place of that of pair `i` in heads of `dim` values.
+    fn scaled(&self, i: usize, frequency: f64, (dim, theta): (usize, f64)) -> f64 {
+        match *self {
             RopeScaling::Linear { factor } => frequency / factor,
+            RopeScaling::Factors { ref factors } => frequency / factors[i],
+            RopeScaling::Yarn { factor, beta_fast, beta_slow, original_context, .. } => {
+                // The pair that turns so many times.
+                let pair = |turns: f64| {
+                    dim as f64 * (original_context / (turns * std::f64::consts::TAU)).ln() / (2.0 * theta.ln())
+                };
+                let (low, high) = (pair(beta_fast).floor().max(0.0), pair(beta_slow).ceil().min(dim as f64 - 1.0));
+                let width = if low == high { 0.001 } else { high - low };
+                let divided = ((i as f64 - low) / width).clamp(0.0, 1.0);
+                divided * frequency / factor + (1.0 - divided) * frequency
+            }
             RopeScaling::Llama3 { factor, low_freq_factor: low, high_freq_factor: high, original_context } => {
                 let turns = original_context * frequency / std::f64::consts::TAU;
                 let kept = ((turns - low) / (high - low)).clamp(0.0, 1.0);
@@ -82,11 +127,22 @@ impl RopeScaling {
         }
     }
 
-    /// Whether its numbers are in range.
-    fn is_possible(self) -> bool {
+    /// Whether its numbers are in range, for heads of `dim` values.
+    fn is_possible(&self, (dim, theta): (usize, f64)) -> bool {
         let within = |number: f64, most: f64| number > 0.0 && number <= most;
-        match self {
+        match *self {
             RopeScaling::Linear { factor } => within(factor, 1e4),
+            RopeScaling::Factors { ref factors } => {
+                factors.len() == dim / 2 && factors.iter().all(|factor| within(*factor, 1e4))
+            }
+            RopeScaling::Yarn { factor, beta_fast, beta_slow, original_context, attention_factor } => {
+                within(factor, 1e4)
+                    && within(beta_fast, 1e4)
+                    && within(beta_slow, beta_fast)
+                    && within(original_context, 1e9)
+                    && within(attention_factor, 1e4)
+                    && theta > 1.0
+            }
             RopeScaling::Llama3 { factor, low_freq_factor: low, high_freq_factor: high, original_context } => {
                 within(factor, 1e4)
                     && within(high, 1e4)
@@ -97,6 +153,9 @@ impl RopeScaling {
         }
     }
 }
+
+/// The matrices of a layer that may have a bias, after its number and before `.weight`.
+pub(crate) const BIASED: [&str; 7] = ["attn.q", "attn.k", "attn.v", "attn.o", "ffn.gate", "ffn.up", "ffn.down"];
 
 /// How a layer mixes tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -176,6 +235,13 @@ pub struct ModelConfig {
     pub mhc_streams: usize,
     /// RMSNorm before the output and down projections, as in BitNet b1.58.
     pub sub_norm: bool,
+    /// RMSNorm of each query and key of attention, over the values of its head, before rotary positions, as in Qwen 3.
+    #[serde(skip_serializing_if = "is_default")]
+    pub qk_norm: bool,
+    /// The matrices of layers whose products have a bias added: some of `attn.q`, `attn.k`, `attn.v`, `attn.o`, `ffn.gate`, `ffn.up`
+    /// and `ffn.down`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub biases: Vec<String>,
     /// The head is the embedding.
     pub tie_embeddings: bool,
     /// Form of the linear layers.
@@ -190,7 +256,7 @@ pub struct ModelConfig {
     pub ternary_head: bool,
     /// Base of the rotary frequencies.
     pub rope_theta: f64,
-    /// How the rotary frequencies are scaled: `type = "linear"` or `"llama3"`, with their numbers.
+    /// How the rotary frequencies are scaled: `type = "linear"`, `"llama3"`, `"yarn"` or `"factors"`, with their numbers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rope_scaling: Option<RopeScaling>,
     /// Added to the mean square under the root of a normalisation.
@@ -248,6 +314,8 @@ impl Default for ModelConfig {
             scales: Scales::Group,
             mhc_streams: 1,
             sub_norm: true,
+            qk_norm: false,
+            biases: Vec::new(),
             tie_embeddings: true,
             quantize: Quantize::Ternary,
             dense: Vec::new(),
@@ -368,7 +436,8 @@ impl ModelConfig {
     /// Models of a few kilobytes that together run every op of training, for self-tests.
     pub fn self_tests() -> [Self; 3] {
         let moe = MoeOptions { experts: 5, width: 64, shared: 32, balance_loss: 0.1, ..MoeOptions::default() };
-        let ahead = ModelConfig { mhc_streams: 1, mtp: 2, ..Self::self_test() };
+        let biases = vec!["attn.k".to_string(), "ffn.down".to_string()];
+        let ahead = ModelConfig { mhc_streams: 1, mtp: 2, qk_norm: true, biases, ..Self::self_test() };
         [Self::self_test(), ModelConfig { moe: Some(moe), ..Self::self_test() }, ahead]
     }
 
@@ -395,8 +464,9 @@ impl ModelConfig {
 
     /// What a position turns each pair of a head by, in radians.
     pub fn rope_frequencies(&self) -> Vec<f64> {
-        let scaled = |frequency| self.rope_scaling.map_or(frequency, |scaling| scaling.scaled(frequency));
-        rope_frequencies(self.head_dim(), self.rope_theta).into_iter().map(scaled).collect()
+        let of = (self.head_dim(), self.rope_theta);
+        let scaled = |(i, frequency)| self.rope_scaling.as_ref().map_or(frequency, |s| s.scaled(i, frequency, of));
+        rope_frequencies(self.head_dim(), self.rope_theta).into_iter().enumerate().map(scaled).collect()
     }
 
     /// Values of all query heads of a token.
@@ -450,6 +520,11 @@ impl ModelConfig {
         if self.dense.iter().any(|dense| dense == name) { Form::F16 } else { self.linear_form(inputs) }
     }
 
+    /// Whether the matrix `name` has a bias.
+    pub fn has_bias(&self, name: &str) -> bool {
+        self.biases.iter().any(|part| kind(name).strip_suffix(".weight") == Some(part))
+    }
+
     /// Form of the embedding.
     pub fn table_form(&self) -> Form {
         match self.embeddings {
@@ -482,6 +557,8 @@ impl ModelConfig {
             && self.is_ternary()
             && self.dense.is_empty()
             && self.sub_norm
+            && !self.qk_norm
+            && self.biases.is_empty()
             && self.tie_embeddings
             && self.mhc_streams == 1
     }
@@ -602,7 +679,8 @@ impl ModelConfig {
         if self.embeddings == Embeddings::Q8_0 && !self.dim.is_multiple_of(32) {
             return fail(format!("dim = {} must be a multiple of 32 where embeddings are q8_0", self.dim));
         }
-        if let Some(scaling) = self.rope_scaling.filter(|scaling| !scaling.is_possible()) {
+        let of = (self.head_dim(), self.rope_theta);
+        if let Some(scaling) = self.rope_scaling.as_ref().filter(|scaling| !scaling.is_possible(of)) {
             return fail(format!("rope_scaling = {scaling:?}: a number is out of range"));
         }
         let moe = self.moe.as_ref();
@@ -614,6 +692,18 @@ impl ModelConfig {
             if self.is_ternary() && !(inputs.is_multiple_of(32) && inputs.is_multiple_of(group)) {
                 return fail(format!("{key} = {inputs} must be a multiple of 32 and of group_size = {group}"));
             }
+        }
+        let attends = self.has(MixerKind::Attention) || self.mtp > 0;
+        let gated = (0..self.layers).any(|i| self.ffn_kind(i) == FfnKind::Gated) || self.mtp > 0;
+        let has = |part: &String| BIASED.contains(&&part[..]) && if part.starts_with("attn") { attends } else { gated };
+        if let Some(part) = self.biases.iter().find(|part| !has(part)) {
+            let parts = BIASED.join(", ");
+            return fail(format!(
+                "biases names {part:?}: matrices of attention and of gated layers are possible, {parts}"
+            ));
+        }
+        if self.qk_norm && !attends {
+            return fail("qk_norm = true: no layer has attention".into());
         }
         for (key, len) in [("mixers", self.mixers.len()), ("ffns", self.ffns.len())] {
             if len > self.layers {

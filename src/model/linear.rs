@@ -1,4 +1,4 @@
-//! Linear layers without bias, and the embedding and head, which are tables of the same forms.
+//! Linear layers, and the embedding and head, which are tables of the same forms.
 
 use super::init::EMBEDDING_STD;
 use super::weight::{Builder, Form, Role, Set, Value, Weight};
@@ -7,7 +7,10 @@ use crate::graph::{Graph, MAX_BINDING, TensorId};
 use crate::ops::{Head, QuantRows};
 
 /// A linear layer. Its form does not depend on the forms of other layers.
-pub(super) struct Linear(Value);
+pub(super) struct Linear {
+    value: Value,
+    bias: Option<TensorId>,
+}
 
 /// Linear layers of one input.
 pub(super) struct Linears<const N: usize> {
@@ -50,27 +53,28 @@ impl LinearInput {
 }
 
 impl Linear {
-    /// Declares a layer in the form that the configuration gives linear layers.
+    /// Declares a layer in the form that the configuration gives linear layers, with the bias that it gives this one.
     pub(super) fn new(make: &mut Builder<'_>, name: &str, outs: usize, inputs: usize) -> Self {
         let form = make.config.matrix_form(name, inputs);
-        Self::in_form(make, name, (outs, inputs), (form, Role::Matrix))
+        let layer = Self::in_form(make, name, (outs, inputs), (form, Role::Matrix));
+        Linear { bias: make.bias(name, outs), ..layer }
     }
 
-    /// Declares a layer (outs, inputs) in another form.
+    /// Declares a layer (outs, inputs) in another form, without a bias.
     pub(super) fn in_form(
         make: &mut Builder<'_>,
         name: &str,
         (outs, inputs): (usize, usize),
         form: (Form, Role),
     ) -> Self {
-        let Set { each: [layer], .. } = make.set(name, [(name.to_string(), outs)], inputs, form);
-        Linear(layer)
+        let Set { each: [value], .. } = make.set(name, [(name.to_string(), outs)], inputs, form);
+        Linear { value, bias: None }
     }
 
     /// (rows, inputs) -> (rows, outs).
     pub(super) fn forward(&self, g: &mut Graph, x: &mut LinearInput) -> TensorId {
         let rows = 0..x.rows(g);
-        match &self.0 {
+        let y = match &self.value {
             Value::Dense(w) => {
                 let x = x.dense(g);
                 g.linear(x, *w, rows)
@@ -83,7 +87,9 @@ impl Linear {
                 let x = x.quantized(g);
                 g.ternary_matmul(x, w, rows)
             }
-        }
+        };
+        self.bias.into_iter().for_each(|bias| g.add_bias(y, bias));
+        y
     }
 }
 
@@ -117,12 +123,20 @@ impl<const N: usize> Linears<N> {
     pub(super) fn new(make: &mut Builder<'_>, name: &str, layers: [(String, usize); N], inputs: usize) -> Self {
         let outs = layers.iter().map(|(_, outs)| outs).sum();
         let forms = layers.each_ref().map(|(name, _)| make.config.matrix_form(name, inputs));
-        if forms.iter().any(|form| *form != forms[0]) {
-            let each = layers.map(|(name, outs)| Linear::new(make, &name, outs, inputs));
-            return Linears { each, all: None, bound_apart: true, outs };
+        let have_bias = layers.iter().any(|(name, _)| make.config.has_bias(name));
+        if have_bias || forms.iter().any(|form| *form != forms[0]) {
+            return Self::alone(make, layers, inputs);
         }
         let Set { each, all, bound_apart } = make.set(name, layers, inputs, (forms[0], Role::Matrix));
-        Linears { each: each.map(Linear), all: all.map(Linear), bound_apart, outs }
+        let layer = |value| Linear { value, bias: None };
+        Linears { each: each.map(layer), all: all.map(layer), bound_apart, outs }
+    }
+
+    /// Declares layers of which something is done to the outputs of each.
+    pub(super) fn alone(make: &mut Builder<'_>, layers: [(String, usize); N], inputs: usize) -> Self {
+        let outs = layers.iter().map(|(_, outs)| outs).sum();
+        let each = layers.map(|(name, outs)| Linear::new(make, &name, outs, inputs));
+        Linears { each, all: None, bound_apart: true, outs }
     }
 
     /// Whether the outputs of all layers for so many rows are to be one tensor: not where every device could bind those of each layer
@@ -205,7 +219,8 @@ mod tests {
         let mut make = Builder::new(&mut g, &config, Purpose::Training, rope, Default::default());
         let declare = |(i, form): (usize, &Form)| {
             let name = format!("w{}", first + i);
-            Linear(make.weight(&name, &[32, DIM], *form, Role::Matrix, Init::Normal(0.2)).value)
+            let value = make.weight(&name, &[32, DIM], *form, Role::Matrix, Init::Normal(0.2)).value;
+            Linear { value, bias: None }
         };
         let layers: Vec<Linear> = forms.iter().enumerate().map(declare).collect();
         let (weights, stacks) = (make.weights, make.stacks);

@@ -28,6 +28,7 @@ use std::collections::HashMap;
 use std::ops::Range;
 use weight::{Builder, Purpose};
 
+pub(crate) use config::BIASED;
 pub use config::{Embeddings, FfnKind, MixerKind, ModelConfig, PRESETS, Preset, Quantize, RopeScaling, Scales};
 pub use delta_net::DeltaNetOptions;
 pub use init::Init;
@@ -165,7 +166,8 @@ impl Model {
 
     /// Contents of `rope`.
     pub fn rope_table(&self) -> Vec<f32> {
-        rope_table_of(self.config.seq_len, &self.config.rope_frequencies())
+        let magnitude = self.config.rope_scaling.as_ref().map_or(1.0, RopeScaling::magnitude);
+        rope_table_of(self.config.seq_len, &self.config.rope_frequencies(), magnitude)
     }
 
     /// The weights that are trained, each with its parameter. There are none in a model that was declared for inference.

@@ -168,7 +168,7 @@ impl Weight {
     }
 }
 
-fn kind(name: &str) -> &str {
+pub(super) fn kind(name: &str) -> &str {
     let rest = ["layers.", "mtp."].iter().find_map(|start| name.strip_prefix(start)?.split_once('.'));
     rest.map_or(name, |(_, kind)| kind)
 }
@@ -326,6 +326,12 @@ impl<'a> Builder<'a> {
         let (value, latent) = (Value::Dense(id), training.then_some(id));
         self.declare(Weight { name: name.to_string(), shape: vec![len], form: Form::F32, role, init, value, latent });
         id
+    }
+
+    /// Declares the bias of the matrix `name` with `outs` outputs, where the model has it.
+    pub fn bias(&mut self, name: &str, outs: usize) -> Option<TensorId> {
+        let own = name.replace(".weight", ".bias");
+        self.config.has_bias(name).then(|| self.vector(&own, outs, Role::Small, Init::Zeros))
     }
 
     /// Counts rows of a stack.

@@ -16,7 +16,7 @@ pub const MAX_TRAINED_HEAD_DIM: usize = 128;
 /// (cos, sin) of position * theta^(-2i/head_dim) for each position below `positions` and each i below head_dim / 2.
 /// Computed in f64 on the host, because a GPU's sine is inaccurate at large angles.
 pub fn rope_table(positions: usize, head_dim: usize, theta: f64) -> Vec<f32> {
-    rope_table_of(positions, &rope_frequencies(head_dim, theta))
+    rope_table_of(positions, &rope_frequencies(head_dim, theta), 1.0)
 }
 
 /// theta^(-2i/head_dim) for each i below head_dim / 2: what a position turns a pair by, in radians.
@@ -24,11 +24,11 @@ pub fn rope_frequencies(head_dim: usize, theta: f64) -> Vec<f64> {
     (0..head_dim / 2).map(|i| theta.powf(-2.0 * i as f64 / head_dim as f64)).collect()
 }
 
-/// [`rope_table`] of these frequencies.
-pub fn rope_table_of(positions: usize, frequencies: &[f64]) -> Vec<f32> {
+/// [`rope_table`] of these frequencies, times `magnitude`.
+pub fn rope_table_of(positions: usize, frequencies: &[f64], magnitude: f64) -> Vec<f32> {
     let pair = |p: usize, frequency: &f64| {
         let angle = p as f64 * frequency;
-        [angle.cos() as f32, angle.sin() as f32]
+        [angle.cos(), angle.sin()].map(|part| (magnitude * part) as f32)
     };
     (0..positions).flat_map(|p| frequencies.iter().flat_map(move |frequency| pair(p, frequency))).collect()
 }

@@ -1,9 +1,10 @@
-//! Elementwise ops: sums, SwiGLU, rounding, constants.
+//! Elementwise ops: sums, SwiGLU, rounding, constants, columns side by side.
 
-use super::{ADD, FILL, ROUND_F16, SWIGLU, SWIGLU_BACKWARD, SWIGLU_COLUMNS_BACKWARD};
+use super::{ADD, ADD_BIAS, FILL, JOIN_COLUMNS, ROUND_F16, SUM_ROWS, SWIGLU, SWIGLU_BACKWARD, SWIGLU_COLUMNS_BACKWARD};
 use crate::graph::{Backward, DType, Graph, Node, TensorId};
 use cpu_kernels::{
-    Args, ops::add::AddArgs, ops::fill::FillArgs, ops::round_f16::RoundF16Args, ops::swiglu::SwigluArgs,
+    Args, ops::add::AddArgs, ops::add_bias::AddBiasArgs, ops::fill::FillArgs, ops::join_columns::JoinColumnsArgs,
+    ops::round_f16::RoundF16Args, ops::sum_rows::SumRowsArgs, ops::swiglu::SwigluArgs,
     ops::swiglu_backward::SwigluBackwardArgs, ops::swiglu_columns_backward::SwigluColumnsBackwardArgs,
 };
 use serde::{Deserialize, Serialize};
@@ -38,6 +39,36 @@ impl Graph {
         let n = self.tensor(y).elements() as u32;
         self.push(&ADD, AddArgs { n }, &[a, b, y]);
         y
+    }
+
+    /// Adds a bias (cols) to each row of x (rows, cols), in place.
+    ///
+    /// # Panics
+    /// When the shapes do not match.
+    pub fn add_bias(&mut self, x: TensorId, bias: TensorId) {
+        let (rows, cols) = self.matrix(x);
+        assert_eq!(self.shape(bias), [cols], "add_bias: {}", self.tensor(x).name);
+        self.push(&ADD_BIAS, AddBiasArgs { rows: rows as u32, cols: cols as u32 }, &[x, bias]);
+    }
+
+    /// The columns of all parts (rows, any), side by side.
+    pub fn join_columns(&mut self, parts: &[TensorId]) -> TensorId {
+        let rows = self.matrix(parts[0]).0;
+        let all = parts.iter().map(|part| self.matrix(*part).1).sum();
+        let y = self.temp("joined", &[rows, all], DType::F32);
+        let mut first = 0;
+        for part in parts {
+            self.place_columns(*part, y, first);
+            first += self.matrix(*part).1;
+        }
+        y
+    }
+
+    /// Places the columns of x in y, which has as many rows, from column `first` on.
+    pub(super) fn place_columns(&mut self, x: TensorId, y: TensorId, first: usize) {
+        let ((rows, cols), (_, stride)) = (self.matrix(x), self.matrix(y));
+        let [rows, cols, first, stride] = [rows, cols, first, stride].map(|n| n as u32);
+        self.push(&JOIN_COLUMNS, JoinColumnsArgs { rows, cols, x_first: 0, x_cols: cols, first, stride }, &[x, y]);
     }
 
     /// f(gate) * up, f32 of as many elements -> like gate (Shazeer 2020).
@@ -92,6 +123,33 @@ pub(super) fn add_grad(b: &mut Backward<'_>, node: &Node) {
         if b.wants(input) {
             b.pass(input, dy);
         }
+    }
+}
+
+/// x has the gradient of what it becomes.
+pub(super) fn add_bias_grad(b: &mut Backward<'_>, node: &Node) {
+    let [x, bias] = node.tensors[..] else { unreachable!("two buffers") };
+    let AddBiasArgs { rows, cols } = Args::from_words(&node.args);
+    let dx = b.grad(x).expect("an output has a gradient");
+    if b.wants(bias) {
+        let (dbias, beta) = b.slot(bias);
+        b.push(&SUM_ROWS, SumRowsArgs { rows, cols, offset: 0, beta }, &[dx, dbias]);
+    }
+}
+
+/// The columns of the gradient that are those of x.
+pub(super) fn join_columns_grad(b: &mut Backward<'_>, node: &Node) {
+    let [x, y] = node.tensors[..] else { unreachable!("two buffers") };
+    let JoinColumnsArgs { rows, cols, first, stride, .. } = Args::from_words(&node.args);
+    let dy = b.grad(y).expect("an output has a gradient");
+    if b.wants(x) {
+        let dx = b.fresh(x);
+        b.push(
+            &JOIN_COLUMNS,
+            JoinColumnsArgs { rows, cols, x_first: first, x_cols: stride, first: 0, stride: cols },
+            &[dy, dx],
+        );
+        b.pass(x, dx);
     }
 }
 

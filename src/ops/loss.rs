@@ -3,15 +3,14 @@
 
 use super::bitlinear::{Int8Weight, QuantRows, TernaryWeight};
 use super::{
-    BLOCK, CROSS_ENTROPY, CROSS_ENTROPY_GRADIENT, CROSS_ENTROPY_PARTIAL, FILTER_TARGETS, JOIN_COLUMNS, MATMUL,
-    SOFTMAX_MEAN, SUM, TERNARY_MATMUL_BACKWARD_INPUT, TERNARY_MATMUL_BACKWARD_WEIGHT,
+    BLOCK, CROSS_ENTROPY, CROSS_ENTROPY_GRADIENT, CROSS_ENTROPY_PARTIAL, FILTER_TARGETS, MATMUL, SOFTMAX_MEAN, SUM,
+    TERNARY_MATMUL_BACKWARD_INPUT, TERNARY_MATMUL_BACKWARD_WEIGHT,
 };
 use crate::graph::{self, DType, Graph, TensorId};
 use cpu_kernels::ops::cross_entropy::CrossEntropyArgs;
 use cpu_kernels::ops::cross_entropy_gradient::CrossEntropyGradientArgs;
 use cpu_kernels::ops::cross_entropy_partial::CrossEntropyPartialArgs;
 use cpu_kernels::ops::filter_targets::FilterTargetsArgs;
-use cpu_kernels::ops::join_columns::JoinColumnsArgs;
 use cpu_kernels::ops::matmul::MatmulArgs;
 use cpu_kernels::ops::softmax_mean::SoftmaxMeanArgs;
 use cpu_kernels::ops::sum::SumArgs;
@@ -140,25 +139,9 @@ impl Graph {
         for tokens in parts {
             let part = head.part(self, tokens.clone());
             let logits = self.logits_of(&part, rows.clone());
-            let [rows, cols, first, stride] = [count, tokens.len(), tokens.start, vocab].map(|n| n as u32);
-            self.push(&JOIN_COLUMNS, JoinColumnsArgs { rows, cols, first, stride }, &[logits, all]);
+            self.place_columns(logits, all, tokens.start);
         }
         all
-    }
-
-    /// The columns of all parts (rows, any), side by side. It has no gradient.
-    pub fn join_columns(&mut self, parts: &[TensorId]) -> TensorId {
-        let rows = self.matrix(parts[0]).0;
-        let all = parts.iter().map(|part| self.matrix(*part).1).sum();
-        let y = self.temp("joined", &[rows, all], DType::F32);
-        let mut first = 0;
-        for part in parts {
-            let cols = self.matrix(*part).1;
-            let args = JoinColumnsArgs { rows: rows as u32, cols: cols as u32, first, stride: all as u32 };
-            self.push(&JOIN_COLUMNS, args, &[*part, y]);
-            first += cols as u32;
-        }
-        y
     }
 
     /// [`Graph::logits`] of a head that is a single part.

@@ -406,6 +406,8 @@ ops! {
         grid |a| quads(a.rows * a.cols), work |a| product(&[a.rows, a.cols, 24]);
     ADD = add(AddArgs) [a: r F32, b: r F32, y: w F32]
         grid |a| quads(a.n), work |a| product(&[a.n]), grad Append(elementwise::add_grad);
+    ADD_BIAS = add_bias(AddBiasArgs) [x: rw F32, bias: r F32]
+        grid |a| elements(a.rows * a.cols), work |a| product(&[a.rows, a.cols]), grad Append(elementwise::add_bias_grad);
     COPY = copy(CopyArgs) [x: r F32, y: w F32]
         grid |a| quads(a.n), work |a| product(&[a.n]);
     ROUND_F16 = round_f16(RoundF16Args) [x: r F32, y: w F32]
@@ -449,7 +451,7 @@ ops! {
     FILTER_TARGETS = filter_targets(FilterTargetsArgs) [losses: r F32, targets: r U32, kept: w U32]
         grid |a| elements(a.rows), work |a| product(&[a.rows, a.seq]);
     JOIN_COLUMNS = join_columns(JoinColumnsArgs) [x: r F32, y: rw F32]
-        grid |a| elements(a.rows * a.cols), work |a| product(&[a.rows, a.cols]);
+        grid |a| elements(a.rows * a.cols), work |a| product(&[a.rows, a.cols]), grad Append(elementwise::join_columns_grad);
     SUM = sum(SumArgs) [x: r F32, y: rw F32]
         grid |_| [1, 1, 1], work |a| product(&[a.n]);
     SUM_SQUARES = sum_squares(SumSquaresArgs) [x: r F32, partial: rw F32]

@@ -8,7 +8,8 @@ use cpu_kernels::ops::rms_norm_backward::RmsNormBackwardArgs;
 use cpu_kernels::ops::rms_norm_quantize::RmsNormQuantizeArgs;
 
 impl Graph {
-    /// RMSNorm (Zhang & Sennrich 2019): x / sqrt(mean(x^2) + eps) * w for each row of x (rows, dim), with w (dim) -> like x.
+    /// RMSNorm (Zhang & Sennrich 2019): x / sqrt(mean(x^2) + eps) * w for each dim consecutive values of a row of x (rows,
+    /// heads * dim), with w (dim) -> like x.
     ///
     /// # Panics
     /// When the shapes do not match.
@@ -21,12 +22,13 @@ impl Graph {
         y
     }
 
-    /// [`Graph::rms_norm`], quantised to int8 codes.
+    /// [`Graph::rms_norm`] of whole rows, quantised to int8 codes.
     ///
     /// # Panics
     /// When the shapes do not match, or dim is not a multiple of 4.
     pub fn rms_norm_quantize(&mut self, x: TensorId, w: TensorId, eps: f32) -> QuantRows {
         let (rows, dim) = self.normed(x, w);
+        assert_eq!(self.matrix(x).1, dim, "rms_norm_quantize: {}", self.tensor(x).name);
         let QuantRows { codes, step } = self.quantized(x);
         let rstd = self.temp("rstd", &[rows], DType::F32);
         let args = RmsNormQuantizeArgs { rows: rows as u32, dim: dim as u32, eps };
@@ -34,11 +36,11 @@ impl Graph {
         QuantRows { codes, step }
     }
 
-    /// The rows and columns of x, which w has too.
+    /// How often x has the values that w has, and how many these are.
     fn normed(&self, x: TensorId, w: TensorId) -> (usize, usize) {
-        let (rows, dim) = self.matrix(x);
-        assert_eq!(self.shape(w), [dim], "rms_norm: weight of {}", self.tensor(x).name);
-        (rows, dim)
+        let ((rows, cols), dim) = (self.matrix(x), self.tensor(w).elements());
+        assert!(cols.is_multiple_of(dim), "rms_norm: weight of {}", self.tensor(x).name);
+        (rows * (cols / dim), dim)
     }
 }
 

@@ -29,6 +29,7 @@ const CLASSES: &[(Class, &[&str])] = &[
     (Class::Function, &[
         "model.dim", "model.layers", "model.heads", "model.kv_heads", "model.ffn", "model.seq_len", "model.group_size",
         "model.scales", "model.dense", "model.rope_scaling", "model.activation", "model.head_dim",
+        "model.qk_norm", "model.biases",
         "model.mhc_streams", "model.sub_norm", "model.tie_embeddings", "model.quantize", "model.embeddings",
         "model.ternary_head", "model.rope_theta", "model.norm_eps", "model.mixers", "model.ffns", "model.mtp",
         "model.delta_net", "model.loop.before", "model.loop.shared", "model.loop.times", "model.loop.after",

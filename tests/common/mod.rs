@@ -26,6 +26,12 @@ pub fn has_adapter() -> bool {
     found
 }
 
+/// A model with norms of queries and keys, and a bias of every product.
+pub fn normed(plain: &ModelConfig) -> ModelConfig {
+    let biases = ["attn.q", "attn.k", "attn.v", "attn.o", "ffn.gate", "ffn.up", "ffn.down"].map(String::from);
+    ModelConfig { qk_norm: true, biases: biases.into(), ..plain.clone() }
+}
+
 /// Models of other architectures than a plain transformer of two layers or more, made from one.
 pub fn architectures(plain: &ModelConfig) -> Vec<ModelConfig> {
     let looped = |before, shared, times| {
@@ -44,7 +50,8 @@ pub fn architectures(plain: &ModelConfig) -> Vec<ModelConfig> {
     // As BitNet b1.58 2B4T has it.
     let (scales, activation) = (Scales::Tensor, Activation::Relu2);
     let bitnet = ModelConfig { scales, activation, head_dim: Some(64), ffn: 128, ..plain.clone() };
-    let list = [ahead(2, plain), ahead(1, &list[2])].into_iter().chain(list).chain([all, bitnet]).collect::<Vec<_>>();
+    let list = [ahead(2, plain), ahead(1, &list[2])].into_iter().chain(list);
+    let list = list.chain([all, normed(plain), bitnet]).collect::<Vec<_>>();
     list.iter().for_each(|config| config.check().unwrap());
     list
 }

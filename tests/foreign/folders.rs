@@ -4,6 +4,8 @@ use super::common::Golden;
 use super::{agrees, folders};
 use nanotern::formats::hf::Folder;
 use nanotern::formats::{ModelFile, TensorData, Ternary};
+use nanotern::model::RopeScaling;
+use nanotern::ops::Activation;
 use safetensors::tensor::{Dtype, TensorView};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -45,8 +47,8 @@ type Stored = (Dtype, Vec<usize>, Vec<u8>);
 
 /// A folder that can be written: what `config.json` says, and its tensors.
 #[derive(Clone)]
-struct Made {
-    config: Value,
+pub(super) struct Made {
+    pub(super) config: Value,
     tensors: BTreeMap<String, Stored>,
 }
 
@@ -63,21 +65,37 @@ fn packed(t: &Ternary) -> Vec<u8> {
 }
 
 impl Made {
-    /// The model of our GGUF file, with packed matrices whose scales multiply.
-    fn new(model: &ModelFile) -> Made {
+    /// A model of an architecture, with packed matrices whose scales multiply.
+    pub(super) fn new(model: &ModelFile, architecture: &str) -> Made {
         let c = &model.config;
-        let config = json!({"architectures": ["BitNetForCausalLM"], "hidden_size": c.dim, "num_hidden_layers": c.layers,
+        let act = if c.activation == Activation::Relu2 { "relu2" } else { "silu" };
+        let mut config = json!({"architectures": [architecture], "hidden_size": c.dim, "num_hidden_layers": c.layers,
             "num_attention_heads": c.heads, "num_key_value_heads": c.kv_heads, "head_dim": c.head_dim(),
             "intermediate_size": c.ffn, "max_position_embeddings": c.seq_len, "rms_norm_eps": c.norm_eps,
-            "rope_theta": c.rope_theta, "vocab_size": model.vocab, "tie_word_embeddings": true, "hidden_act": "relu2",
+            "rope_theta": c.rope_theta, "vocab_size": model.vocab, "tie_word_embeddings": c.tie_embeddings, "hidden_act": act,
             "eos_token_id": 3, "quantization_config": {"quant_method": "bitnet", "linear_class": "autobitlinear",
             "quantization_mode": "offline"}});
+        if let Some(RopeScaling::Yarn { factor, beta_fast, beta_slow, original_context, attention_factor }) =
+            c.rope_scaling
+        {
+            config["rope_scaling"] = json!({"rope_type": "yarn", "factor": factor, "beta_fast": beta_fast,
+                "beta_slow": beta_slow, "original_max_position_embeddings": original_context,
+                "attention_factor": attention_factor});
+        }
+        if architecture.starts_with("Llama") {
+            config["attention_bias"] = json!(c.biases.iter().any(|part| part == "attn.o"));
+            config["mlp_bias"] = json!(c.biases.iter().any(|part| part == "ffn.up"));
+        }
         let mut tensors = BTreeMap::new();
         for tensor in &model.tensors {
             let name = tensor.name.replace("layers.", "model.layers.");
             let name = name.replace("embed.", "model.embed_tokens.").replace("attn.norm.", "input_layernorm.");
             let name = name.replace("ffn.norm.", "post_attention_layernorm.");
-            let name = if name == "norm.weight" { "model.norm.weight".to_string() } else { name };
+            let name = match &name[..] {
+                "norm.weight" => "model.norm.weight".to_string(),
+                "head.weight" => "lm_head.weight".to_string(),
+                _ => name.replace("attn.q_norm", "self_attn.q_norm").replace("attn.k_norm", "self_attn.k_norm"),
+            };
             let name =
                 name.replace("attn.sub_norm", "self_attn.attn_sub_norm").replace("ffn.sub_norm", "mlp.ffn_sub_norm");
             let name = match name.split('.').collect::<Vec<_>>()[..] {
@@ -124,17 +142,65 @@ impl Made {
     }
 
     /// What is read of it, or the error.
-    fn read(&self, files: usize) -> Result<ModelFile, String> {
+    pub(super) fn read(&self, files: usize) -> Result<ModelFile, String> {
         let dir = tempfile::tempdir().unwrap();
         self.write(dir.path(), files);
         ModelFile::open(dir.path()).map_err(|e| e.to_string())
     }
 }
 
+/// One of our GGUF files.
+pub(super) fn file(name: &str) -> ModelFile {
+    ModelFile::open(&folders()[0].join(name)).unwrap()
+}
+
 fn own() -> (ModelFile, Made) {
-    let model = ModelFile::open(&folders()[0].join("b158.i2_s.gguf")).unwrap();
-    let made = Made::new(&model);
+    let model = file("b158.i2_s.gguf");
+    let made = Made::new(&model, "BitNetForCausalLM");
     (model, made)
+}
+
+/// Folders of other architectures: norms of heads, biases, YaRN. What is computed of the same tensors is known from their files.
+#[test]
+fn other_architectures_hold_what_their_files_do() {
+    for (name, architecture) in [
+        ("qwen2.tq2_0.gguf", "Qwen2ForCausalLM"),
+        ("qwen3.i2_s.gguf", "Qwen3ForCausalLM"),
+        ("llama.i2_s.gguf", "LlamaForCausalLM"),
+    ] {
+        let mut model = file(name);
+        let mut made = Made::new(&model, architecture);
+        // A product has its bias before it is multiplied by its scale.
+        let multiplied = made.read(1).unwrap();
+        for tensor in &mut model.tensors.iter().filter(|tensor| tensor.name.ends_with(".bias")) {
+            let data = |file: &ModelFile, name: &str| file.tensor(name).unwrap().data.clone();
+            let TensorData::Ternary(t) = data(&model, &tensor.name.replace(".bias", ".weight")) else {
+                panic!("{name}")
+            };
+            let TensorData::F32(values) = &tensor.data else { panic!("{name}") };
+            let want = values.iter().map(|value| value * t.scales[0]).collect();
+            assert_eq!(data(&multiplied, &tensor.name), TensorData::F32(want), "{name}: {}", tensor.name);
+        }
+        // The other class divides before.
+        made.config["quantization_config"] = json!({"quant_method": "bitnet"});
+        let read = made.read(2).unwrap();
+        for tensor in &mut model.tensors {
+            if let TensorData::Ternary(t) = &mut tensor.data {
+                t.scales[0] = 1.0 / t.scales[0];
+            }
+        }
+        assert_eq!(read.tensors, model.tensors, "{name}");
+        let options =
+            |file: &ModelFile| (file.config.qk_norm, file.config.biases.clone(), file.config.rope_scaling.clone());
+        if !name.starts_with("llama") {
+            assert_eq!(options(&read), options(&model), "{name}");
+            assert_eq!(read.config.rope_frequencies(), model.config.rope_frequencies(), "{name}");
+        }
+        assert_eq!(
+            (read.config.head_dim(), read.config.tie_embeddings),
+            (model.config.head_dim(), model.config.tie_embeddings)
+        );
+    }
 }
 
 #[test]
@@ -230,8 +296,9 @@ fn what_is_not_honoured_or_damaged_is_refused_by_name() {
         ("vocab_size", |m| m.config["vocab_size"] = json!(1u64 << 60)),
         ("rms_norm_eps", |m| m.config["rms_norm_eps"] = Value::Null),
         ("hidden_act", |m| m.config["hidden_act"] = json!("gelu")),
-        ("attention_bias", |m| m.config["attention_bias"] = json!(true)),
-        ("yarn", |m| m.config["rope_scaling"] = json!({"rope_type": "yarn", "factor": 4.0})),
+        ("q_proj.bias", |m| m.config["attention_bias"] = json!(true)),
+        ("mlp_bias", |m| m.config["mlp_bias"] = json!(true)),
+        ("original_max", |m| m.config["rope_scaling"] = json!({"rope_type": "yarn", "factor": 4.0})),
         ("low_freq_factor", |m| m.config["rope_parameters"] = json!({"rope_type": "llama3", "factor": 8.0})),
         ("rope_scaling", |m| m.config["rope_scaling"] = json!({"type": "linear", "factor": 0.0})),
         ("quant_method", |m| m.config["quantization_config"]["quant_method"] = json!("gptq")),

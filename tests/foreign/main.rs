@@ -8,6 +8,9 @@ mod common;
 mod folders;
 mod further;
 mod gguf;
+mod keys;
+#[path = "../formats/raw.rs"]
+mod raw;
 mod text;
 
 use common::{Golden, backends};

@@ -1,6 +1,8 @@
 //! A GGUF file taken apart, to be changed in one place and put together again. It trusts what it reads and checks nothing
 //! that it writes.
 
+#![allow(dead_code, reason = "each test file uses its own part of this")]
+
 #[derive(Clone)]
 pub struct Raw {
     pub magic: [u8; 4],

@@ -7,6 +7,7 @@ pub mod adamw;
 pub mod adamw_bf16;
 pub mod adamw_int8;
 pub mod add;
+pub mod add_bias;
 pub mod attention;
 pub mod attention_backward_delta;
 pub mod attention_backward_kv;
@@ -119,6 +120,7 @@ kernels! {
     ADAMW_BF16 = adamw_bf16,
     ADAMW_INT8 = adamw_int8,
     ADD = add,
+    ADD_BIAS = add_bias,
     ATTENTION = attention,
     ATTENTION_BACKWARD_DELTA = attention_backward_delta,
     ATTENTION_BACKWARD_KV = attention_backward_kv,

@@ -1,7 +1,7 @@
 //! The architecture `llama` of llama.cpp, with ternary matrices: Falcon3, Falcon-E, Llama3-8B-1.58, TriLM. Its files hold the two
-//! halves of a rotary pair in adjacent rows. The head is the embedding where it is not a tensor of its own.
+//! halves of a rotary pair in adjacent rows.
 
-use super::{Architecture, Format, Json, Keys, Map, ModelConfig, block_name, stock};
+use super::{Architecture, Format, Json, Keys, Map, ModelConfig, block_name, llama_like};
 
 pub(super) struct Llama;
 
@@ -16,8 +16,7 @@ impl Architecture for Llama {
     }
 
     fn config(&self, keys: &Keys<'_, '_>, arch: &str) -> Result<Map<String, Json>, String> {
-        let tie_embeddings = keys.file.tensor(&self.tensor("head.weight")).is_none();
-        stock(keys, arch, ModelConfig { sub_norm: false, tie_embeddings, ..ModelConfig::default() })
+        llama_like(keys, arch, ModelConfig::default())
     }
 
     fn tensor(&self, name: &str) -> String {

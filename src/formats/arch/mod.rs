@@ -5,12 +5,15 @@ mod bitnet;
 mod bitnet_b158;
 mod llama;
 mod nanotern;
+mod qwen2;
+mod qwen3;
+mod rope;
 
 use super::MAX_VOCAB;
 use super::gguf::encodings::Format;
 use super::gguf::keys::{KeyWriter, Keys, required};
 use super::gguf::{TensorInfo, Value, short};
-use crate::model::{Embeddings, ModelConfig, Quantize, Role, Scales, Weight};
+use crate::model::{BIASED, Embeddings, ModelConfig, Quantize, Role, Scales, Weight};
 use serde_json::{Map, Value as Json};
 
 /// The key that holds a whole [`ModelConfig`], as JSON.
@@ -49,7 +52,8 @@ pub(super) trait Architecture: Sync {
 }
 
 /// Every architecture. A model is written as the first that takes it.
-static ALL: [&dyn Architecture; 4] = [&bitnet::Bitnet, &bitnet_b158::BitnetB158, &llama::Llama, &nanotern::Nanotern];
+static ALL: [&dyn Architecture; 6] =
+    [&bitnet::Bitnet, &bitnet_b158::BitnetB158, &llama::Llama, &qwen2::Qwen2, &qwen3::Qwen3, &nanotern::Nanotern];
 
 /// Standard keys: what follows the architecture, and the field of [`ModelConfig`] that the value is.
 const STANDARD: [(&str, &str); 8] = [
@@ -65,10 +69,11 @@ const STANDARD: [(&str, &str); 8] = [
 const ROPE_DIMS: &str = "rope.dimension_count";
 /// Values of a head of keys, and of values.
 const HEAD: [&str; 2] = ["attention.key_length", "attention.value_length"];
-/// How rotary frequencies are scaled, and by what.
-const SCALING: &str = "rope.scaling.type";
-const FACTOR: &str = "rope.scaling.factor";
 const VOCAB: &str = "vocab_size";
+/// The end of the name of a number by which a product is multiplied, instead of `.weight`. Only files of others have them.
+pub(super) const SCALE: &str = ".scale";
+/// The numbers by which rotary frequencies are divided, one for each pair of a head. Only files of others have them.
+pub(super) const ROPE_FACTORS: &str = "rope_freqs.weight";
 
 /// The architecture that a model is written as.
 pub(super) fn of(config: &ModelConfig, format: Format) -> &'static dyn Architecture {
@@ -95,6 +100,11 @@ pub(super) fn write(config: &ModelConfig, vocab: usize, format: Format, out: &mu
     out.u32(&format!("{arch}.{VOCAB}"), vocab as u32);
     out.u32(GROUP_SIZE, config.group_size as u32);
     out.str(CONFIG, &Json::Object(fields).to_string());
+}
+
+/// Whether a file has the whole configuration of a model, and so is no file of another program.
+pub(super) fn is_own(keys: &Keys<'_, '_>) -> bool {
+    keys.file.keys.contains_key(CONFIG)
 }
 
 /// Reads the architecture, the configuration and the size of the vocabulary; `rows` are the rows of the embedding, where the
@@ -129,7 +139,7 @@ pub(super) fn read(
     if !(1..=MAX_VOCAB).contains(&vocab) {
         return Err(format!("key {key:?} is {vocab}: between 1 and {MAX_VOCAB} is possible"));
     }
-    if !keys.file.keys.contains_key(CONFIG) {
+    if !is_own(keys) {
         let is_dense = |w: &Weight| {
             let info = keys.file.tensor(&arch.tensor(&w.name));
             w.role == Role::Matrix && info.is_some_and(|info| Format::from_id(info.kind).is_none())
@@ -204,6 +214,12 @@ fn standard(keys: &Keys<'_, '_>, arch: &str) -> Result<Map<String, Json>, String
     Ok(fields)
 }
 
+/// [`stock`] of an architecture without sub-norms, whose head is the embedding where it is no tensor of its own.
+fn llama_like(keys: &Keys<'_, '_>, arch: &str, defaults: ModelConfig) -> Result<Map<String, Json>, String> {
+    let tie_embeddings = keys.file.tensor(&block_name("head.weight")).is_none();
+    stock(keys, arch, ModelConfig { sub_norm: false, tie_embeddings, ..defaults })
+}
+
 /// The configuration of a file of another program. Such files leave options unsaid: those of `defaults` count, and forms follow
 /// from the types of tensors. A key that would change the result and is not read is refused.
 fn stock(keys: &Keys<'_, '_>, arch: &str, defaults: ModelConfig) -> Result<Map<String, Json>, String> {
@@ -218,7 +234,8 @@ fn stock(keys: &Keys<'_, '_>, arch: &str, defaults: ModelConfig) -> Result<Map<S
         () => Embeddings::F16,
     };
     let quantize = if has(&|_| true) { Quantize::Ternary } else { Quantize::F16 };
-    let scales = if has(&|format| format == Format::I2S) { Scales::Tensor } else { Scales::Group };
+    let factors = keys.file.tensors.iter().any(|t| t.name.ends_with(SCALE));
+    let scales = if factors || has(&|format| format == Format::I2S) { Scales::Tensor } else { Scales::Group };
     let mut given = standard(keys, arch)?;
     add_options(keys, arch, &mut given)?;
     let [key, value] = HEAD.map(|key| format!("{arch}.{key}"));
@@ -231,13 +248,14 @@ fn stock(keys: &Keys<'_, '_>, arch: &str, defaults: ModelConfig) -> Result<Map<S
     if let Some(head) = given_head.filter(|head| Some(*head) != plain) {
         given.insert("head_dim".into(), head.into());
     }
-    if let Some(factor) = linear(keys, arch)? {
-        given.insert("rope_scaling".into(), serde_json::json!({"type": "linear", "factor": factor}));
-    }
-    let mut fields = json(&ModelConfig { group_size: 256, embeddings, scales, quantize, ..defaults });
+    let (rope_scaling, of_rope) = rope::scaling(keys, arch)?;
+    let has_bias = |part: &&str| keys.file.tensor(&block_name(&format!("layers.0.{part}.bias"))).is_some();
+    let biases = BIASED.into_iter().filter(has_bias).map(String::from).collect();
+    let mut fields =
+        json(&ModelConfig { group_size: 256, embeddings, scales, quantize, rope_scaling, biases, ..defaults });
     fields.extend(given);
     let own = STANDARD.iter().map(|(key, _)| *key).chain(HEAD);
-    let read = own.chain([ROPE_DIMS, VOCAB, SCALING, FACTOR]).collect::<Vec<_>>();
+    let read = own.chain([ROPE_DIMS, VOCAB]).chain(of_rope.iter().copied()).collect::<Vec<_>>();
     for (key, value) in &keys.file.keys {
         let Some(own) = key.strip_prefix(arch).and_then(|rest| rest.strip_prefix('.')) else { continue };
         let neutral = NEUTRAL.contains(&own) && value.as_u64() == Some(0);
@@ -246,19 +264,6 @@ fn stock(keys: &Keys<'_, '_>, arch: &str, defaults: ModelConfig) -> Result<Map<S
         }
     }
     Ok(fields)
-}
-
-/// By what rotary frequencies are divided, if by anything.
-fn linear(keys: &Keys<'_, '_>, arch: &str) -> Result<Option<f32>, String> {
-    let [kind, factor] = [SCALING, FACTOR].map(|key| format!("{arch}.{key}"));
-    let by = keys.finite(&factor)?.filter(|factor| *factor != 1.0);
-    match (keys.str(&kind)?, by) {
-        (Some("none" | "linear"), None) | (None, None) => Ok(None),
-        // Where no key names the kind, it is this one.
-        (Some("linear") | None, by) => Ok(by),
-        (Some("none"), Some(by)) => Err(format!("key {factor:?} is {by}, but {kind:?} is \"none\"")),
-        (Some(other), _) => Err(format!("key {kind:?} is {other:?}: this program does not honour it")),
-    }
 }
 
 /// Keys that say nothing new where they are 0.

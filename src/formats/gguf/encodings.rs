@@ -95,6 +95,14 @@ impl Format {
         }
     }
 
+    /// The groups of a matrix in a file. In one of other programs these encodings may hold a matrix with one scale.
+    pub fn stored(self, (group, scales): (usize, Scales)) -> (usize, Scales) {
+        match (self, scales) {
+            (Format::Tq1_0 | Format::Tq2_0, Scales::Tensor) => (BLOCK, Scales::Group),
+            _ => (group, scales),
+        }
+    }
+
     /// Size in bytes of `rows` rows of `dim` weights. The error names what does not fit.
     pub fn bytes(self, rows: u64, dim: u64, group: u64) -> Result<u64, String> {
         let block = match self {

@@ -71,6 +71,12 @@ impl Stream {
         self.look_at = 2 * self.pending.len();
         self.head = Head::parse(&self.pending, self.total.unwrap_or(u64::MAX))?;
         if let Some(head) = &self.head {
+            if let Some(numbers) = head.numbers() {
+                let name = &numbers.name;
+                return Err(format!(
+                    "tensor {name:?} cannot be read from a stream: write the model as GGUF with this program"
+                ));
+            }
             self.order = (0..head.places.len()).collect();
             self.order.sort_by_key(|i| head.places[*i].offset);
         }
@@ -90,7 +96,7 @@ impl Stream {
         let Some(part) = self.pending.get(from..).and_then(|rest| rest.get(..bytes)) else {
             return Ok(None);
         };
-        let tensor = place.decode(part)?;
+        let tensor = place.decode(part, 1.0)?;
         self.used = from + part.len();
         self.taken += 1;
         Ok(Some(tensor))

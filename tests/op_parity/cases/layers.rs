@@ -365,6 +365,10 @@ pub fn elementwise() -> Vec<Case> {
         cases.push(exact(case(&ops::FILL, fill::FillArgs { n, value: -1.25 }, |_| vec![out(n)])));
     }
     let shapes = [(1, 1), (3, 7), (2, 64), (65, 20), (5, 130)];
+    for (rows, cols) in shapes {
+        let data = |r: &mut Rng| vec![normal(r, rows * cols, 1.0), normal(r, cols, 1.0)];
+        cases.push(exact(case(&ops::ADD_BIAS, add_bias::AddBiasArgs { rows, cols }, data)));
+    }
     for ((rows, cols), squared) in shapes.into_iter().flat_map(|shape| [(shape, 0), (shape, 1)]) {
         let args = swiglu::SwigluArgs { rows, cols, stride: 2 * cols, gate: cols, up: 0, squared };
         let data = |r: &mut Rng| vec![normal(r, 2 * rows * cols, 4.0), Data::Same(0), out(rows * cols)];

@@ -42,8 +42,9 @@ pub fn losses() -> Vec<Case> {
         }
         let args = softmax_mean::SoftmaxMeanArgs { rows, cols, scale: 0.3 };
         cases.push(case(&ops::SOFTMAX_MEAN, args, |r| vec![normal(r, rows * cols, 3.0), softmax(r)]));
-        let args = join_columns::JoinColumnsArgs { rows, cols, first, stride: first + cols + 1 };
-        let data = |r: &mut Rng| vec![normal(r, rows * cols, 1.0), out(rows * (first + cols + 1))];
+        let (x_cols, stride) = (cols + 3, first + cols + 1);
+        let args = join_columns::JoinColumnsArgs { rows, cols, x_first: 2, x_cols, first, stride };
+        let data = |r: &mut Rng| vec![normal(r, rows * x_cols, 1.0), out(rows * stride)];
         cases.push(exact(case(&ops::JOIN_COLUMNS, args, data)));
     }
     for (rows, seq, keep) in [(1, 1, 1), (12, 4, 3), (70, 35, 20), (70, 64, 1)] {
