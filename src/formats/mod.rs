@@ -14,10 +14,14 @@ pub mod gguf;
 pub mod hf;
 mod latent;
 pub mod mhc;
+#[cfg(feature = "native")]
+mod target;
 
 #[cfg(feature = "native")]
 pub use checkpoint::ReadFrom;
 pub use gguf::Format;
+#[cfg(feature = "native")]
+pub use target::Target;
 
 use crate::model::{Embeddings, ModelConfig, Quantize, Role, Scales, Weight};
 use crate::ops::packed_row_bytes;
@@ -173,6 +177,21 @@ impl Ternary {
         Ternary { codes, scales: vec![scale], outs, dim, group }
     }
 
+    /// Takes one scale instead of those of groups: all must be equal, but for groups of zeros. The error names one that is not.
+    #[cfg(feature = "native")]
+    fn merge_scales(&mut self) -> Result<(), String> {
+        let scale = self.scales.iter().copied().fold(0.0, f32::max);
+        let groups = self.dim / self.group;
+        let zeros = |i: usize| (i % groups * self.group..).take(self.group).all(|col| self.code(i / groups, col) == 0);
+        match (0..self.scales.len()).find(|i| self.scales[*i] != scale && !zeros(*i)) {
+            Some(i) => Err(format!("scale {i} is {:e}, another {scale:e}", self.scales[i])),
+            None => {
+                self.scales = vec![scale];
+                Ok(())
+            }
+        }
+    }
+
     /// A weight: -1, 0 or 1.
     ///
     /// # Panics
@@ -196,6 +215,21 @@ fn check_scales(scales: &[f32], of: Scales) -> Result<(), String> {
 }
 
 impl TensorData {
+    /// The values, in order.
+    pub(crate) fn values(&self) -> Box<dyn Iterator<Item = f32> + '_> {
+        match self {
+            TensorData::F32(v) => Box::new(v.iter().copied()),
+            TensorData::F16(v) => Box::new(v.iter().map(|v| v.to_f32())),
+            TensorData::Ternary(t) => {
+                let scale = |i: usize| t.scales.get(i / t.group).or(t.scales.first()).copied().unwrap_or_default();
+                Box::new((0..t.outs * t.dim).map(move |i| f32::from(t.code(i / t.dim, i % t.dim)) * scale(i)))
+            }
+            TensorData::Int8(t) => {
+                Box::new(t.codes.iter().enumerate().map(|(i, code)| t.scales[i / 32] * f32::from(*code)))
+            }
+        }
+    }
+
     /// Bytes in memory.
     pub fn bytes(&self) -> usize {
         match self {
@@ -234,6 +268,14 @@ impl TextConfig {
             add_bos: false,
             add_eos: false,
         }
+    }
+
+    /// The texts of the ids with a meaning, under the names that they have in chat templates and in `tokenizer_config.json`.
+    #[cfg(feature = "native")]
+    pub(crate) fn named(&self, tokenizer: &Tokenizer) -> Vec<(&'static str, String)> {
+        let ids = [("bos_token", self.bos), ("eos_token", self.eos), ("unk_token", self.unk), ("pad_token", self.pad)];
+        let spelling = |id: Option<u32>| tokenizer.token_bytes(id?).map(|b| String::from_utf8_lossy(&b).into_owned());
+        ids.into_iter().filter_map(|(name, id)| Some((name, spelling(id)?))).collect()
     }
 
     /// The id with which every prompt begins, if there is one.
@@ -356,9 +398,7 @@ impl ModelFile {
             if tensor.role != Role::Matrix || tensor.shape.len() > 2 {
                 return refused(&tensor.name, "only matrices of ordinary layers can be");
             }
-            let scale = |i: usize| t.scales.get(i / t.group).or(t.scales.first()).copied().unwrap_or_default();
-            let value = |i: usize| f16::from_f32(f32::from(t.code(i / t.dim, i % t.dim)) * scale(i));
-            tensor.data = TensorData::F16((0..t.outs * t.dim).map(value).collect());
+            tensor.data = TensorData::F16(tensor.data.values().map(f16::from_f32).collect());
         }
         self.config = ModelConfig { quantize: Quantize::F16, dense: Vec::new(), ..self.config.clone() };
         Ok(())

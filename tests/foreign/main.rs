@@ -7,6 +7,7 @@ mod common;
 
 mod folders;
 mod gguf;
+mod give;
 mod text;
 
 use common::{Golden, backends};
