@@ -103,15 +103,13 @@ fn check(model: &ModelFile, matrices: Matrices) -> Result<(), String> {
     }
     for tensor in &model.tensors {
         let name = &tensor.name;
-        match &tensor.data {
-            TensorData::Int8(_) => return refused(format!("{name} is q8_0, for which transformers has no type")),
-            TensorData::Ternary(t) if matrices == Matrices::Packed => {
-                if t.scales[0] == 0.0 {
-                    return refused(format!("the scale of {name} is 0"));
-                }
+        match (&tensor.data, matrices) {
+            (TensorData::Int8(_), _) => return refused(format!("{name} is q8_0, for which transformers has no type")),
+            (TensorData::Ternary(t), Matrices::Packed) if t.scales[0] == 0.0 => {
+                return refused(format!("the scale of {name} is 0"));
             }
-            other if matrices == Matrices::Packed && tensor.role == Role::Matrix => {
-                let kind = other.kind();
+            (TensorData::F32(_) | TensorData::F16(_), Matrices::Packed) if tensor.role == Role::Matrix => {
+                let kind = tensor.data.kind();
                 return Err(format!("hf-packed holds ternary matrices, and {name} is {kind}; hf-bf16 holds the model"));
             }
             _ => {}
