@@ -189,13 +189,63 @@ pub(crate) fn write_atomic_with(path: &Path, fill: impl FnOnce(&mut dyn Write) -
     replace(path, &target, old, fill)
 }
 
+/// Makes the folder `path` of the files that `fill` writes: in a temporary folder beside it, which is renamed once all of them are
+/// there. Creates missing parent folders.
+///
+/// # Errors
+/// As [`check_new`], those of `fill`, and when a step fails. Nothing is left then.
+pub(crate) fn make_folder(path: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+    check_new(path)?;
+    let parent = folder_of(path);
+    fs::create_dir_all(parent).map_err(|e| Error::io(parent, e))?;
+    remove_left(path);
+    let failed = |e| Error::io(path, e);
+    let mut options = tempfile::Builder::new();
+    let prefix = temporary_prefix(path);
+    options.prefix(&prefix).suffix(TEMPORARY);
+    #[cfg(unix)]
+    options.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o777)); // less the umask
+    let made = options.tempdir_in(parent).map_err(failed)?;
+    // Some systems open no folders. There nothing is removed later.
+    let held = File::open(made.path());
+    let _ = held.as_ref().map(File::lock);
+    fill(made.path())?;
+    sync_dir(made.path())?;
+    check_new(path)?;
+    fs::rename(made.path(), path).map_err(failed)?;
+    let _ = made.keep();
+    sync_dir(parent)
+}
+
+/// Checks that nothing has the name `path`, not even a link.
+///
+/// # Errors
+/// [`Error::Invalid`] names what has it.
+pub fn check_new(path: &Path) -> Result<()> {
+    match fs::symlink_metadata(path) {
+        Ok(old) => {
+            Err(Error::invalid(path, format!("is a {} that exists: no folder is replaced", kind(old.file_type()))))
+        }
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
+        Err(e) => Err(Error::io(path, e)),
+    }
+}
+
 /// [`write_atomic`] for a file of this program's own name in a folder, which must exist.
 ///
 /// # Errors
 /// As [`write_atomic`], and when the file is a link.
 pub(crate) fn write_within(path: &Path, bytes: &[u8]) -> Result<()> {
+    write_within_with(path, |out| out.write_all(bytes))
+}
+
+/// [`write_within`], with contents that `fill` writes.
+///
+/// # Errors
+/// As [`write_within`], and those of `fill`.
+pub(crate) fn write_within_with(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<()> {
     let old = replaceable(path, fs::symlink_metadata(path))?;
-    replace(path, path, old, |out| out.write_all(bytes))
+    replace(path, path, old, fill)
 }
 
 /// This program's folder for what it can make again: in `XDG_CACHE_HOME`, or where the system keeps such files of the user.
@@ -235,24 +285,42 @@ fn replace(
     write().map_err(|e| Error::io(path, e))
 }
 
+/// How the name of a temporary file or folder ends.
+const TEMPORARY: &str = ".tmp";
+
+/// How the name of a temporary file or folder begins that is to become `target`.
+fn temporary_prefix(target: &Path) -> String {
+    format!(".nanotern-{:08x}-", crc32c::crc32c(target.file_name().unwrap_or_default().as_encoded_bytes()))
+}
+
+/// Removes what killed writers of `target` have left beside it: a writer holds a lock on its file or folder.
+fn remove_left(target: &Path) {
+    let prefix = temporary_prefix(target);
+    let unlocked = |file: File| file.try_lock().is_ok();
+    for entry in fs::read_dir(folder_of(target)).into_iter().flatten().flatten() {
+        let like = |name: &str| name.starts_with(&prefix) && name.ends_with(TEMPORARY);
+        let (path, of) = (entry.path(), entry.file_type());
+        if !entry.file_name().to_str().is_some_and(like) {
+            continue;
+        }
+        if of.as_ref().is_ok_and(FileType::is_file) && open(&path, Links::Refuse).is_ok_and(unlocked) {
+            let _ = fs::remove_file(path);
+        } else if of.is_ok_and(|of| of.is_dir()) && File::open(&path).is_ok_and(unlocked) {
+            let _ = fs::remove_dir_all(path);
+        }
+    }
+}
+
 /// A new file beside `target`, to be moved there. Removes what killed writers of `target` have
-/// left: a writer holds a lock on its file.
+/// left.
 ///
 /// # Errors
 /// When the folder or the file cannot be made.
 pub(crate) fn temporary(target: &Path) -> Result<NamedTempFile> {
-    let folder = folder_of(target);
-    let name = target.file_name().unwrap_or_default().as_encoded_bytes();
-    let (prefix, suffix) = (format!(".nanotern-{:08x}-", crc32c::crc32c(name)), ".tmp");
-    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-        let like = |name: &str| name.starts_with(&prefix) && name.ends_with(suffix);
-        let file = entry.file_name().to_str().is_some_and(like) && entry.file_type().is_ok_and(|of| of.is_file());
-        if file && open(&entry.path(), Links::Refuse).is_ok_and(|file| file.try_lock().is_ok()) {
-            let _ = fs::remove_file(entry.path());
-        }
-    }
+    remove_left(target);
+    let (folder, prefix) = (folder_of(target), temporary_prefix(target));
     let mut options = tempfile::Builder::new();
-    options.prefix(&prefix).suffix(suffix);
+    options.prefix(&prefix).suffix(TEMPORARY);
     #[cfg(unix)]
     options.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666)); // less the umask
     loop {
@@ -452,6 +520,35 @@ mod tests {
         assert!(other.exists(), "that is of another file");
         living.persist(&path).unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"");
+    }
+
+    #[test]
+    fn a_folder_is_there_as_a_whole_or_not_at_all() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("new/x");
+        let names = || fs::read_dir(dir.path().join("new")).unwrap().map(|entry| entry.unwrap().file_name());
+        let failed = make_folder(&path, |folder| write_within(&folder.join("a"), b"1").and(Err(Error::usage("no"))));
+        assert!(failed.is_err() && names().count() == 0);
+        // As a kill leaves it.
+        let left = dir.path().join("new").join(format!("{}x{TEMPORARY}", temporary_prefix(&path)));
+        fs::create_dir(&left).unwrap();
+        make_folder(&path, |folder| {
+            assert!(!path.exists() && !(cfg!(unix) && left.exists()));
+            // Another writer leaves this one alone.
+            remove_left(&path);
+            write_within(&folder.join("a"), b"1")
+        })
+        .unwrap();
+        assert_eq!((fs::read(path.join("a")).unwrap(), names().count()), (b"1".to_vec(), 1));
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode();
+            assert_eq!(mode(&path), mode(&dir.path().join("new")), "as other new folders");
+        }
+        let again = make_folder(&path, |_| unreachable!("it exists")).unwrap_err().to_string();
+        assert!(again.ends_with("is a folder that exists: no folder is replaced"), "{again}");
+        assert_eq!(fs::read(path.join("a")).unwrap(), b"1");
     }
 
     #[test]

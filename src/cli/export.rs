@@ -1,9 +1,10 @@
-//! `nanotern export`.
+//! `nanotern export` and `nanotern convert`: they differ in what they read.
 
-use super::model::checkpoint;
+use super::model::{checkpoint, read};
 use super::out::outln;
-use nanotern::files::check_output;
-use nanotern::formats::{Format, TensorData};
+use super::say;
+use nanotern::files::{check_new, check_output};
+use nanotern::formats::{ModelFile, ReadFrom, Target, TensorData};
 use nanotern::train::newest_run;
 use nanotern::{Error, Result};
 use std::path::{Path, PathBuf};
@@ -17,13 +18,35 @@ pub struct ExportArgs {
     /// If the newest checkpoint of the run cannot be read, use an older one.
     #[arg(long)]
     allow_older: bool,
-    /// File to write; an existing file is replaced once the new one is complete.
-    #[arg(long, default_value = "model.gguf")]
+    /// What to write; an existing file is replaced once the new one is complete. By default model.gguf, or the folder model.
+    #[arg(long)]
+    output: Option<PathBuf>,
+    #[command(flatten)]
+    write: WriteArgs,
+}
+
+#[derive(clap::Args)]
+pub struct ConvertArgs {
+    /// A GGUF file, a folder as Hugging Face has them, a checkpoint, or a run, whose newest checkpoint is used.
+    model: PathBuf,
+    /// What to write: a GGUF file, which is replaced once the new one is complete, or a folder, which must not exist.
     output: PathBuf,
-    /// Encoding of ternary weights: q1_58 (any group size), or tq2_0 or tq1_0 (group size 256).
-    #[arg(long, default_value = "q1_58")]
-    format: Format,
-    /// Encoding of the embedding and of a head that is not ternary: as trained, or q8_0, which rounds them to 8 bits.
+    /// If the newest checkpoint of the run cannot be read, use an older one.
+    #[arg(long)]
+    allow_older: bool,
+    #[command(flatten)]
+    write: WriteArgs,
+}
+
+/// What is written.
+#[derive(clap::Args)]
+struct WriteArgs {
+    /// A GGUF file with ternary weights in q1_58 (groups of any size, only for nanotern), tq2_0 or tq1_0 (groups of 256, for llama.cpp)
+    /// or i2_s (one scale for a matrix, for bitnet.cpp); or a folder as Hugging Face has them, in hf-packed (one scale for a matrix) or
+    /// hf-bf16 (weights as bf16). By default i2_s if a matrix has one scale, otherwise q1_58: both hold the model exactly.
+    #[arg(long)]
+    format: Option<Target>,
+    /// Encoding of the embedding and of a head that is not ternary: as they are, or q8_0, which rounds them to 8 bits.
     #[arg(long, default_value = "trained")]
     tables: Tables,
     /// Also write the residual mixing to a separate .mhc file.
@@ -38,36 +61,67 @@ enum Tables {
     Q8_0,
 }
 
-pub fn run(args: &ExportArgs) -> Result<ExitCode> {
+pub fn export(args: &ExportArgs) -> Result<ExitCode> {
     let from = match &args.checkpoint {
         Some(dir) => dir.clone(),
         None => newest_run(Path::new("runs"))?,
     };
-    for output in [Some(&args.output), args.mhc.as_ref()].into_iter().flatten() {
-        check_output(output)?;
+    let name = if args.write.makes_folder() { "model" } else { "model.gguf" };
+    let output = args.output.clone().unwrap_or_else(|| name.into());
+    args.write.check(&output)?;
+    let (model, read) = checkpoint(&from, args.allow_older)?;
+    args.write.write(model, Some(&read), &output)
+}
+
+pub fn convert(args: &ConvertArgs) -> Result<ExitCode> {
+    args.write.check(&args.output)?;
+    let (model, read) = read(&args.model, args.allow_older)?;
+    args.write.write(model, read.as_ref(), &args.output)
+}
+
+impl WriteArgs {
+    fn makes_folder(&self) -> bool {
+        matches!(self.format, Some(Target::Folder(_)))
     }
-    let (mut model, read) = checkpoint(&from, args.allow_older)?;
-    if args.tables == Tables::Q8_0 {
-        model.round_tables_to_int8()?;
-    }
-    let mhc = match &args.mhc {
-        Some(path) => {
-            let streams = || Error::usage("--mhc: a model with one residual stream has no residual mixing");
-            Some((path, model.mhc().ok_or_else(streams)?))
+
+    /// Refuses outputs that cannot be written, before the model is read.
+    fn check(&self, output: &Path) -> Result<()> {
+        if self.makes_folder() {
+            check_new(output)?
+        } else {
+            _ = check_output(output)?
         }
-        None => None,
-    };
-    let bytes = model.save_gguf(&args.output, args.format)?;
-    outln!("checkpoint  {} (step {})", read.dir.display(), read.step)?;
-    outln!("model       {} parameters, vocabulary {}", model.param_count(), model.vocab)?;
-    for kind in ["ternary", "int8", "f16", "f32"] {
-        let of_kind = || model.tensors.iter().filter(|t| t.data.kind() == kind);
-        let (tensors, bytes) = (of_kind().count(), of_kind().map(|t| TensorData::bytes(&t.data)).sum::<usize>());
-        outln!("{kind:11} {tensors} tensors, {bytes} bytes unpadded in memory")?;
+        self.mhc.as_deref().map_or(Ok(()), |mhc| check_output(mhc).map(|_| ()))
     }
-    outln!("wrote       {} ({bytes} bytes, {})", args.output.display(), args.format)?;
-    if let Some((path, mhc)) = mhc {
-        outln!("wrote       {} ({} bytes)", path.display(), mhc.save(path)?)?;
+
+    fn write(&self, mut model: ModelFile, read: Option<&ReadFrom>, output: &Path) -> Result<ExitCode> {
+        if self.tables == Tables::Q8_0 {
+            model.round_tables_to_int8()?;
+        }
+        let mhc = match &self.mhc {
+            Some(path) => {
+                let streams = || Error::usage("--mhc: a model with one residual stream has no residual mixing");
+                Some((path, model.mhc().ok_or_else(streams)?))
+            }
+            None => None,
+        };
+        let target = self.format.unwrap_or_else(|| model.exact_target());
+        model.fit(target)?.iter().for_each(|note| say(&format!("note: {note}")));
+        let bytes = model.save(output, target)?;
+        if let Some(read) = read {
+            outln!("checkpoint  {} (step {})", read.dir.display(), read.step)?;
+        }
+        outln!("model       {} parameters, vocabulary {}", model.param_count(), model.vocab)?;
+        for kind in ["ternary", "int8", "f16", "f32"] {
+            let of_kind = || model.tensors.iter().filter(|t| t.data.kind() == kind);
+            let (tensors, bytes) = (of_kind().count(), of_kind().map(|t| TensorData::bytes(&t.data)).sum::<usize>());
+            outln!("{kind:11} {tensors} tensors, {bytes} bytes unpadded in memory")?;
+        }
+        outln!("wrote       {} ({bytes} bytes, {target})", output.display())?;
+        outln!("read by     {}", model.readers(target))?;
+        if let Some((path, mhc)) = mhc {
+            outln!("wrote       {} ({} bytes)", path.display(), mhc.save(path)?)?;
+        }
+        Ok(ExitCode::SUCCESS)
     }
-    Ok(ExitCode::SUCCESS)
 }

@@ -60,8 +60,10 @@ enum Command {
     Devices(doctor::DevicesArgs),
     /// Check this machine: instruction sets, GPU drivers, and whether all of them compute the same.
     Doctor(doctor::DoctorArgs),
-    /// Convert a checkpoint to a single file for inference: GGUF.
+    /// Write a checkpoint as a single file for inference, GGUF, or as a folder for Hugging Face's transformers.
     Export(export::ExportArgs),
+    /// Write the model of any file or folder in another format, as `export` does a checkpoint.
+    Convert(export::ConvertArgs),
     /// Serve a model over HTTP, with OpenAI's API and a chat page.
     Serve(serve::ServeArgs),
     /// Show the contents of a file (checkpoint, GGUF, .mhc, safetensors, tokens) and check it.
@@ -166,7 +168,8 @@ fn execute(command: Command) -> Result<ExitCode> {
         Command::Plan(args) => plan::run(&args),
         Command::Devices(args) => doctor::devices(&args),
         Command::Doctor(args) => doctor::doctor(&args),
-        Command::Export(args) => export::run(&args),
+        Command::Export(args) => export::export(&args),
+        Command::Convert(args) => export::convert(&args),
         Command::Serve(args) => serve::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Models(args) => models::run(&args),

@@ -58,6 +58,14 @@ pub fn checkpoint(dir: &Path, allow_older: bool) -> Result<(ModelFile, ReadFrom)
     Ok((file, read))
 }
 
+/// Reads a model from anything that holds one; of a checkpoint or a run also says which it was.
+pub fn read(path: &Path, allow_older: bool) -> Result<(ModelFile, Option<ReadFrom>)> {
+    if path.is_dir() && !hf::is_folder(path) {
+        return checkpoint(path, allow_older).map(|(file, read)| (file, Some(read)));
+    }
+    Ok((ModelFile::open(path)?, None))
+}
+
 #[derive(clap::Args)]
 pub struct ContextArgs {
     /// Most tokens that the model sees at once, of a prompt and its answer; by default what the model was made for, up to 4096.
@@ -96,14 +104,11 @@ impl ModelArgs {
             None => newest_run(Path::new("runs"))?,
         };
         let mut same = ModelArgs { model: Some(path.clone()), ..self.clone() };
-        let mut file = if path.is_dir() && !hf::is_folder(&path) {
-            let (file, read) = checkpoint(&path, self.allow_older)?;
-            say(&format!("checkpoint {} (step {})", read.dir.display(), read.step));
-            same.model = Some(read.dir);
-            file
-        } else {
-            ModelFile::open(&path)?
-        };
+        let (mut file, from) = read(&path, self.allow_older)?;
+        if let Some(from) = from {
+            say(&format!("checkpoint {} (step {})", from.dir.display(), from.step));
+            same.model = Some(from.dir);
+        }
         if let Some(path) = &self.mhc {
             file.set_mhc(MhcFile::open(path)?).map_err(|what| Error::invalid(path, what))?;
         }

@@ -19,7 +19,7 @@ pub use read::{Array, Gguf, TensorInfo, Value};
 pub use stream::Stream;
 pub(super) use tokens::STOP;
 #[cfg(feature = "native")]
-pub(super) use tokens::implied_start;
+pub(super) use tokens::{implied_start, lost};
 pub use write::{Layout, file_bytes};
 
 use super::{ModelFile, Tensor, TensorData, TextConfig, arch, check_scales, mhc};
@@ -99,8 +99,7 @@ impl Head {
         let place = |weight: Weight| {
             let name = arch.tensor(&weight.name);
             let info = find(&file, &weight, &name)?;
-            let turns = [".attn.q.", ".attn.k."].iter().any(|part| weight.name.contains(part));
-            let pairs = (turns && arch.has_adjacent_pairs()).then_some(config.head_dim());
+            let pairs = arch.pairs(&config, &weight.name);
             let scale = scale_of(&name).map_or(Ok(None), |name| numbers(&name, 1))?;
             if let Some(scale) = scale.as_ref().filter(|_| !matches!(weight.form, Form::Ternary { .. })) {
                 return Err(format!("tensor {:?} multiplies what is not ternary: this is not honoured", scale.name));
@@ -290,30 +289,36 @@ fn find<'f, 'a>(file: &'f Gguf<'a>, weight: &Weight, name: &str) -> Result<&'f T
 impl TensorData {
     /// Orders rows, of which a head has so many: those of a rotary pair were adjacent, and are then half a head apart.
     fn split_pairs(&mut self, rows: usize, head: usize) {
+        self.order(rows, |r| r / head * head + r % head % (head / 2) * 2 + r % head / (head / 2));
+    }
+
+    /// The inverse of [`TensorData::split_pairs`].
+    fn join_pairs(&mut self, rows: usize, head: usize) {
+        self.order(rows, |r| r / head * head + r % head % 2 * (head / 2) + r % head / 2);
+    }
+
+    /// Orders rows: row r is then the one that was row `from(r)`.
+    fn order(&mut self, rows: usize, from: impl Fn(usize) -> usize) {
         match self {
-            TensorData::F32(values) => split_pairs(values, rows, head),
-            TensorData::F16(values) => split_pairs(values, rows, head),
+            TensorData::F32(values) => order(values, rows, from),
+            TensorData::F16(values) => order(values, rows, from),
             TensorData::Ternary(t) => {
-                split_pairs(&mut t.codes, rows, head);
+                order(&mut t.codes, rows, &from);
                 if t.scales.len() > 1 {
-                    split_pairs(&mut t.scales, rows, head);
+                    order(&mut t.scales, rows, from);
                 }
             }
             TensorData::Int8(t) => {
-                split_pairs(&mut t.codes, rows, head);
-                split_pairs(&mut t.scales, rows, head);
+                order(&mut t.codes, rows, &from);
+                order(&mut t.scales, rows, from);
             }
         }
     }
 }
 
-fn split_pairs<T: Copy>(values: &mut Vec<T>, rows: usize, head: usize) {
+fn order<T: Copy>(values: &mut Vec<T>, rows: usize, from: impl Fn(usize) -> usize) {
     let width = values.len() / rows;
-    let row = |r: usize| {
-        let (first, d) = (r / head * head, r % head);
-        &values[(first + d % (head / 2) * 2 + d / (head / 2)) * width..][..width]
-    };
-    *values = (0..rows).flat_map(row).copied().collect();
+    *values = (0..rows).flat_map(|r| &values[from(r) * width..][..width]).copied().collect();
 }
 
 /// f32 values, which are finite.

@@ -9,16 +9,22 @@
 //! Tables and dense matrices of bf16 values become f16 ones; of those below 2^-17 the error is at most 2^-25.
 
 mod config;
+mod mean;
 mod pieces;
 mod shards;
+mod write;
+
+pub use write::Matrices;
+pub(super) use write::save;
 
 use super::{ModelFile, Parameters, Tensor, TensorData, Ternary, TextConfig, gguf};
 use crate::checkpoint::Array;
 use crate::files::{self, Links};
 use crate::memory;
-use crate::model::{Form, ModelConfig, Role, Weight};
+use crate::model::{Embeddings, Form, ModelConfig, Role, Weight};
 use crate::{Error, Result};
 use config::Stored;
+use half::f16;
 use serde_json::Value as Json;
 use shards::{Place, Shards};
 use std::path::Path;
@@ -98,8 +104,11 @@ impl Folder {
         let file = path.join(CONFIG);
         let json = read_json(&file)?;
         let shards = Shards::open(path)?;
-        let (config, vocab, stored, what) =
+        let (mut config, vocab, stored, what) =
             config::model(&json, &shards).map_err(|what| Error::invalid(&file, what))?;
+        if config.embeddings == Embeddings::F32 && are_halves(&shards)? {
+            config.embeddings = Embeddings::F16;
+        }
         config.check().map_err(|e| Error::invalid(&file, format!("its keys make no model: {e}")))?;
         let folder = Folder { config, vocab, what, stored, json, shards };
         folder.check_names().map_err(|what| Error::invalid(path, what))?;
@@ -204,8 +213,7 @@ impl Folder {
 
 /// Rounds what was trained, as BitNet b1.58 does in every forward pass (Ma et al. 2024): the scale is the mean magnitude.
 fn round(values: &[f32], outs: usize, dim: usize, group: usize) -> Ternary {
-    let mean = values.iter().map(|v| f64::from(v.abs())).sum::<f64>() / values.len() as f64;
-    let inverse = 1.0 / (mean as f32).max(1e-5);
+    let inverse = 1.0 / mean::magnitude(values).max(1e-5);
     let code = |row: usize, col: usize| {
         ((values[row * dim + col] * inverse).round_ties_even().clamp(-1.0, 1.0) as i8 + 1).cast_unsigned()
     };
@@ -242,6 +250,17 @@ fn names(weight: &str) -> Vec<String> {
 fn read_json(path: &Path) -> Result<Json> {
     let bytes = files::read(path, Links::Follow, MAX_CONFIG)?;
     serde_json::from_slice(&bytes).map_err(|e| Error::invalid(path, e.to_string()))
+}
+
+/// Whether f16 holds all values of tables exactly: a packed folder may have f32 ones only because its scales are.
+fn are_halves(shards: &Shards) -> Result<bool> {
+    for place in ["embed.weight", "head.weight"].iter().filter_map(|table| shards.get(&names(table)[0])) {
+        let exact = |v: &f32| f16::from_f32(*v).to_f32() == *v;
+        if !shards.floats(place)?.is_ok_and(|values| values.iter().all(exact)) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// How a folder spells ids, for an embedding of `vocab` rows.

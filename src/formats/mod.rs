@@ -16,10 +16,12 @@ mod latent;
 pub mod mhc;
 #[cfg(feature = "native")]
 mod parameters;
+#[cfg(feature = "native")]
+mod target;
 
 pub use gguf::Format;
 #[cfg(feature = "native")]
-pub use {checkpoint::ReadFrom, parameters::Parameters};
+pub use {checkpoint::ReadFrom, parameters::Parameters, target::Target};
 
 use crate::model::{Embeddings, ModelConfig, Quantize, Role, Scales, Weight};
 use crate::ops::packed_row_bytes;
@@ -227,6 +229,21 @@ fn check_scales(scales: &[f32], of: Scales) -> Result<(), String> {
 }
 
 impl TensorData {
+    /// The values, in order.
+    pub(crate) fn values(&self) -> Box<dyn Iterator<Item = f32> + '_> {
+        match self {
+            TensorData::F32(v) => Box::new(v.iter().copied()),
+            TensorData::F16(v) => Box::new(v.iter().map(|v| v.to_f32())),
+            TensorData::Ternary(t) => {
+                let scale = |i: usize| t.scales.get(i / t.group).or(t.scales.first()).copied().unwrap_or_default();
+                Box::new((0..t.outs * t.dim).map(move |i| f32::from(t.code(i / t.dim, i % t.dim)) * scale(i)))
+            }
+            TensorData::Int8(t) => {
+                Box::new(t.codes.iter().enumerate().map(|(i, code)| t.scales[i / 32] * f32::from(*code)))
+            }
+        }
+    }
+
     /// Bytes in memory.
     pub fn bytes(&self) -> usize {
         match self {
@@ -265,6 +282,14 @@ impl TextConfig {
             add_bos: false,
             add_eos: false,
         }
+    }
+
+    /// The texts of the ids with a meaning, under the names that they have in chat templates and in `tokenizer_config.json`.
+    #[cfg(feature = "native")]
+    pub(crate) fn named(&self, tokenizer: &Tokenizer) -> Vec<(&'static str, String)> {
+        let ids = [("bos_token", self.bos), ("eos_token", self.eos), ("unk_token", self.unk), ("pad_token", self.pad)];
+        let spelling = |id: Option<u32>| tokenizer.token_bytes(id?).map(|b| String::from_utf8_lossy(&b).into_owned());
+        ids.into_iter().filter_map(|(name, id)| Some((name, spelling(id)?))).collect()
     }
 
     /// The id with which every prompt begins, if there is one.
@@ -387,8 +412,7 @@ impl ModelFile {
             if tensor.role != Role::Matrix || tensor.shape.len() > 2 {
                 return refused(&tensor.name, "only matrices of ordinary layers can be");
             }
-            let value = |i: usize| f16::from_f32(f32::from(t.code(i / t.dim, i % t.dim)) * t.scale(i / t.group));
-            tensor.data = TensorData::F16((0..t.outs * t.dim).map(value).collect());
+            tensor.data = TensorData::F16(tensor.data.values().map(f16::from_f32).collect());
         }
         self.config = ModelConfig { quantize: Quantize::F16, dense: Vec::new(), ..self.config.clone() };
         Ok(())

@@ -545,22 +545,49 @@ impl ModelConfig {
         self.mtp > 0 && (0..self.layers).all(|i| self.mixer(i).goes_back())
     }
 
-    /// Whether this is the model that other programs call `bitnet`.
-    pub fn is_bitnet(&self) -> bool {
-        let layers =
-            (0..self.layers).all(|i| (self.mixer(i), self.ffn_kind(i)) == (MixerKind::Attention, FfnKind::Gated));
-        layers
-            && self.activation == Activation::Silu
-            && self.rope_scaling.is_none()
-            && self.looped.is_none()
-            && self.mtp == 0
-            && self.is_ternary()
-            && self.dense.is_empty()
-            && self.sub_norm
-            && !self.qk_norm
-            && self.biases.is_empty()
-            && self.tie_embeddings
-            && self.mhc_streams == 1
+    /// What of this model is not written for other programs, if anything. What is written has attention and a gated feed-forward in
+    /// each layer, one after another on one stream, and of the options those that change sizes, forms, the activation, sub-norms
+    /// and rotary positions.
+    pub fn unknown_to_others(&self) -> Option<&'static str> {
+        let layers = || 0..self.layers;
+        let own = [
+            (self.mhc_streams > 1, "several residual streams"),
+            (self.looped.is_some(), "a loop"),
+            (self.mtp > 0, "further heads"),
+            (self.ternary_head, "a ternary head"),
+            (self.qk_norm, "norms of queries and keys"),
+            (!self.biases.is_empty(), "biases"),
+            (layers().any(|i| self.ffn_kind(i) != FfnKind::Gated), "experts"),
+            (layers().any(|i| self.mixer(i) != MixerKind::Attention), "mixers other than attention"),
+        ];
+        let d = ModelConfig::default();
+        // An option that is not named here is one of those that nothing else has.
+        let rest = ModelConfig {
+            dim: d.dim,
+            layers: d.layers,
+            heads: d.heads,
+            kv_heads: d.kv_heads,
+            ffn: d.ffn,
+            activation: d.activation,
+            head_dim: d.head_dim,
+            seq_len: d.seq_len,
+            group_size: d.group_size,
+            scales: d.scales,
+            sub_norm: d.sub_norm,
+            tie_embeddings: d.tie_embeddings,
+            quantize: d.quantize,
+            dense: Vec::new(),
+            embeddings: d.embeddings,
+            rope_theta: d.rope_theta,
+            rope_scaling: None,
+            norm_eps: d.norm_eps,
+            mixers: Vec::new(),
+            ffns: Vec::new(),
+            exit_entropy: d.exit_entropy,
+            ..self.clone()
+        };
+        let own = own.into_iter().find(|(has, _)| *has).map(|(_, what)| what);
+        own.or_else(|| (rest != d).then_some("an option that no other program has"))
     }
 
     /// Values of a token in the widest tensor of a layer.

@@ -32,10 +32,15 @@ fn every_file_computes_what_was_expected() {
 }
 
 /// The bytes of each tensor of a file, by name.
-fn tensors(bytes: &[u8]) -> BTreeMap<String, Vec<u8>> {
+pub fn tensors(bytes: &[u8]) -> BTreeMap<String, Vec<u8>> {
     let file = Gguf::parse(bytes).unwrap();
     let part = |t: &TensorInfo<'_>| bytes[file.offset(t) as usize..][..t.bytes as usize].to_vec();
     file.tensors.iter().map(|t| (t.name.to_string(), part(t))).collect()
+}
+
+/// Its name in a file.
+pub fn architecture(bytes: &[u8]) -> String {
+    Gguf::parse(bytes).unwrap().keys["general.architecture"].as_str().unwrap().to_string()
 }
 
 #[test]
@@ -50,7 +55,6 @@ fn a_file_of_bitnet_is_written_as_it_was() {
         assert_eq!(tensors(&again), tensors(&bytes));
         let read = ModelFile::from_gguf(&again).unwrap();
         assert_eq!((read.config, read.tensors), (model.config.clone(), model.tensors.clone()));
-        let architecture = |bytes: &[u8]| Gguf::parse(bytes).unwrap().keys["general.architecture"].to_string();
         assert_eq!(architecture(&again), architecture(&bytes));
         for other in [Format::Q1_58, Format::Tq2_0] {
             let error = Layout::new(&model, other).err().unwrap().to_string();

@@ -8,6 +8,7 @@ mod common;
 mod folders;
 mod further;
 mod gguf;
+mod give;
 mod keys;
 #[path = "../formats/raw.rs"]
 mod raw;

@@ -1,7 +1,8 @@
 //! Tokenizers of other programs, from the keys of a file.
 
-use nanotern::formats::TextConfig;
+use super::give::{llama, random};
 use nanotern::formats::gguf::{self, Gguf};
+use nanotern::formats::{Format, Target, TextConfig};
 use std::process::Command;
 
 /// What llama.cpp puts between two texts of a file.
@@ -123,6 +124,28 @@ fn each_kind_of_byte_level_bpe_cuts_text_in_its_way() {
         assert_eq!(text.stop, [9, eot], "{pre}");
         assert_eq!(keys.with("eom_token_id", 4, &5u32.to_le_bytes()).text().stop, [9, 5, eot], "{pre}");
     }
+}
+
+/// A file names the way of cutting text as llama.cpp does, or says that it has no name.
+#[test]
+fn how_a_tokenizer_cuts_text_is_named_in_a_file() {
+    let mut model = random(&llama(), u32::MAX);
+    let mut named = |text: TextConfig| {
+        model.text = text;
+        let bytes = gguf::Layout::new(&model, Format::I2S).unwrap().to_vec();
+        let name = Gguf::parse(&bytes).unwrap().keys["tokenizer.ggml.pre"].as_str().unwrap().to_string();
+        (name, model.readers(Target::Gguf(Format::I2S)).contains("may cut otherwise"))
+    };
+    for name in ["gpt-2", "smollm", "llama-bpe", "qwen2", "falcon", "deepseek-coder"] {
+        assert_eq!(named(byte_level(name).text()), (name.to_string(), false));
+    }
+    for (other, name) in [("falcon3", "llama-bpe"), ("starcoder", "smollm")] {
+        assert_eq!(named(byte_level(other).text()), (name.to_string(), false));
+    }
+    let mut text = byte_level("llama-bpe").text();
+    let json = text.tokenizer_json.take().unwrap();
+    text.tokenizer_json = Some(json.replace("\"ignore_merges\":true", "\"ignore_merges\":false"));
+    assert_eq!(named(text), ("default".to_string(), true));
 }
 
 /// A SentencePiece vocabulary: control tokens, bytes, and pieces with their scores.

@@ -56,6 +56,56 @@ fn export_writes_what_inspect_reads() {
     assert_eq!((&report["tokens"], &report["largest"]), (&3.into(), &8.into()));
 }
 
+/// From a checkpoint to a file, to a folder, and back to a file.
+#[test]
+fn convert_reads_and_writes_what_holds_a_model() {
+    let dir = tempfile::tempdir().unwrap();
+    let checkpoint = save(&dir.path().join("run"), &small(), &latent(&small(), 262, 1), Some(&Tokenizer::bytes()));
+    let run = |args: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_nanotern"));
+        let out = command.current_dir(dir.path()).args(args).output().unwrap();
+        let [out, err] = [out.stdout, out.stderr].map(|bytes| String::from_utf8(bytes).unwrap());
+        (out, err)
+    };
+    let written = |args: &[&str], line: &str, note: &str| {
+        let (out, err) = run(args);
+        assert!(
+            out.contains(line) && err.contains(note) && (err.is_empty() == note.is_empty()),
+            "{args:?}: {out}{err}"
+        );
+    };
+    let read = |name: &str| std::fs::read(dir.path().join(name)).unwrap();
+    let run_dir = checkpoint.to_str().unwrap();
+    written(&["export", "--checkpoint", "run"], "wrote       model.gguf", "");
+    written(&["convert", run_dir, "a.gguf"], "read by     nanotern only: q1_58", "");
+    assert_eq!(read("a.gguf"), read("model.gguf"));
+    written(
+        &["convert", "a.gguf", "b.gguf", "--format", "tq2_0"],
+        "nanotern, and llama.cpp as the architecture bitnet",
+        "",
+    );
+    let dense = "note: hf-bf16 does not say that layers round their inputs to 8 bits";
+    written(&["convert", "b.gguf", "c", "--format", "hf-bf16"], "read by     nanotern and transformers", dense);
+    written(&["export", "--checkpoint", "run", "--format", "hf-bf16"], "wrote       model (", dense);
+    for file in
+        ["config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"]
+    {
+        assert_eq!(read(&format!("model/{file}")), read(&format!("c/{file}")), "{file}");
+    }
+    written(
+        &["convert", "c", "d.gguf", "--format", "tq1_0"],
+        "nanotern only: the model has a combination of options",
+        "no ternary matrix",
+    );
+    written(&["convert", "a.gguf", "c", "--format", "hf-bf16"], "", "no folder is replaced");
+    written(&["convert", "a.gguf", "e", "--format", "hf-packed"], "", "hf-packed has one scale for a matrix");
+    written(&["convert", "a.gguf", "e", "--format", "hf-bf16", "--tables", "q8_0"], "", "embed.weight is q8_0");
+    written(&["convert", "nothing", "e"], "", "nothing");
+    let mut names: Vec<_> = std::fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+    names.sort();
+    assert_eq!(names, ["a.gguf", "b.gguf", "c", "d.gguf", "model", "model.gguf", "run"]);
+}
+
 #[test]
 fn what_cannot_be_exported_says_why() {
     let dir = tempfile::tempdir().unwrap();
@@ -68,7 +118,7 @@ fn what_cannot_be_exported_says_why() {
         assert!(out.status.code() == Some(code) && text.contains(part), "{:?}: {text}", out.status);
     };
     fails(["--mhc", "m.mhc"], 2, "one residual stream");
-    fails(["--format", "q9"], 2, "expected q1_58, tq2_0, tq1_0 or i2_s");
+    fails(["--format", "q9"], 2, "expected one of q1_58, tq2_0, tq1_0, i2_s, hf-packed, hf-bf16");
     assert!(!gguf.exists());
     let file = dir.path().join("notes.txt");
     std::fs::write(&file, "text").unwrap();

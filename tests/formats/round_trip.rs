@@ -210,11 +210,7 @@ fn architecture_is_bitnet_where_stock_runtimes_compute_the_same() {
     assert_eq!(arch(&small(), Format::Tq2_0), "bitnet");
     assert_eq!(arch(&small(), Format::Tq1_0), "bitnet");
     assert_eq!(arch(&small(), Format::Q1_58), "nanotern");
-    for other in [
-        ModelConfig { mhc_streams: 2, ..small() },
-        ModelConfig { sub_norm: false, ..small() },
-        ModelConfig { tie_embeddings: false, ..small() },
-    ] {
+    for other in [ModelConfig { mhc_streams: 2, ..small() }, ModelConfig { tie_embeddings: false, ..small() }] {
         assert_eq!(arch(&other, Format::Tq2_0), "nanotern");
     }
 }

@@ -1,7 +1,8 @@
-//! The architecture `bitnet` of stock runtimes, for the models that they compute in the same way: one stream, sub-norms, a
-//! tied head, and groups of 256 in a registered encoding.
+//! The architecture `bitnet` of stock runtimes, for the models that they compute in the same way: sub-norms, a tied head, and heads
+//! that together are as wide as the model.
 
-use super::{Architecture, Format, Json, Keys, Map, ModelConfig, block_name, stock};
+use super::{Architecture, Format, Json, Keys, Map, ModelConfig, block_name, is_stock, stock};
+use crate::ops::Activation;
 
 pub(super) struct Bitnet;
 
@@ -11,7 +12,8 @@ impl Architecture for Bitnet {
     }
 
     fn writes(&self, config: &ModelConfig, format: Format) -> bool {
-        config.is_bitnet() && format != Format::Q1_58
+        let graph = config.activation == Activation::Silu && config.sub_norm && config.tie_embeddings;
+        graph && config.is_ternary() && config.attention_dim() == config.dim && is_stock(config, format)
     }
 
     fn config(&self, keys: &Keys<'_, '_>, arch: &str) -> Result<Map<String, Json>, String> {

@@ -1,7 +1,8 @@
 //! The architecture `llama` of llama.cpp, with ternary matrices: Falcon3, Falcon-E, Llama3-8B-1.58, TriLM. Its files hold the two
 //! halves of a rotary pair in adjacent rows.
 
-use super::{Architecture, Format, Json, Keys, Map, ModelConfig, block_name, llama_like};
+use super::{Architecture, Format, Json, Keys, Map, ModelConfig, block_name, is_stock, llama_like};
+use crate::ops::Activation;
 
 pub(super) struct Llama;
 
@@ -10,9 +11,8 @@ impl Architecture for Llama {
         "llama"
     }
 
-    /// What is read as this is written as `nanotern`.
-    fn writes(&self, _: &ModelConfig, _: Format) -> bool {
-        false
+    fn writes(&self, config: &ModelConfig, format: Format) -> bool {
+        config.activation == Activation::Silu && !config.sub_norm && is_stock(config, format)
     }
 
     fn config(&self, keys: &Keys<'_, '_>, arch: &str) -> Result<Map<String, Json>, String> {
@@ -23,7 +23,7 @@ impl Architecture for Llama {
         block_name(name)
     }
 
-    fn has_adjacent_pairs(&self) -> bool {
-        true
+    fn pairs(&self, config: &ModelConfig, name: &str) -> Option<usize> {
+        [".attn.q.", ".attn.k."].iter().any(|part| name.contains(part)).then(|| config.head_dim())
     }
 }

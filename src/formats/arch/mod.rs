@@ -13,7 +13,7 @@ use super::MAX_VOCAB;
 use super::gguf::encodings::Format;
 use super::gguf::keys::{KeyWriter, Keys, required};
 use super::gguf::{TensorInfo, Value, short};
-use crate::model::{BIASED, Embeddings, ModelConfig, Quantize, Role, Scales, Weight};
+use crate::model::{BIASED, Embeddings, ModelConfig, Quantize, Role, RopeScaling, Scales, Weight};
 use serde_json::{Map, Value as Json};
 
 /// The key that holds a whole [`ModelConfig`], as JSON.
@@ -42,9 +42,10 @@ pub(super) trait Architecture: Sync {
     /// The configuration that the keys describe, as the serde form of [`ModelConfig`]. They start with `arch`, one of its names.
     fn config(&self, keys: &Keys<'_, '_>, arch: &str) -> Result<Map<String, Json>, String>;
 
-    /// Whether its files hold the two halves of a rotary pair in adjacent rows. In a model they are half a head apart.
-    fn has_adjacent_pairs(&self) -> bool {
-        false
+    /// Rows of a head of the weight `name`, if files hold the two halves of its rotary pairs in adjacent rows. In a model they are half a
+    /// head apart.
+    fn pairs(&self, _config: &ModelConfig, _name: &str) -> Option<usize> {
+        None
     }
 
     /// What its files call the weight `name`, such as `blk.0.attn_q.weight` for `layers.0.attn.q.weight`.
@@ -80,6 +81,13 @@ pub(super) fn of(config: &ModelConfig, format: Format) -> &'static dyn Architect
     ALL.into_iter().find(|arch| arch.writes(config, format)).expect("the last one takes every model")
 }
 
+/// Whether standard keys say all of a model, and other programs know the encoding of its matrices.
+fn is_stock(config: &ModelConfig, format: Format) -> bool {
+    let known = format != Format::Q1_58 || !config.is_ternary();
+    let linear = matches!(config.rope_scaling, None | Some(RopeScaling::Linear { .. }));
+    known && linear && config.unknown_to_others().is_none()
+}
+
 /// Writes the keys of a model: the standard ones, which other programs know, and the whole configuration.
 pub(super) fn write(config: &ModelConfig, vocab: usize, format: Format, out: &mut KeyWriter) {
     let arch = of(config, format).name();
@@ -96,6 +104,9 @@ pub(super) fn write(config: &ModelConfig, vocab: usize, format: Format, out: &mu
     out.u32(&format!("{arch}.{ROPE_DIMS}"), config.head_dim() as u32);
     if let Some(head) = config.head_dim {
         HEAD.iter().for_each(|key| out.u32(&format!("{arch}.{key}"), head as u32));
+    }
+    if is_stock(config, format) {
+        rope::write(config.rope_scaling.as_ref(), arch, out);
     }
     out.u32(&format!("{arch}.{VOCAB}"), vocab as u32);
     out.u32(GROUP_SIZE, config.group_size as u32);

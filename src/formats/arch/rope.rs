@@ -1,6 +1,6 @@
 //! The keys of files of llama.cpp that say how rotary frequencies are scaled.
 
-use super::super::gguf::keys::{Keys, required};
+use super::super::gguf::keys::{KeyWriter, Keys, required};
 use crate::model::RopeScaling;
 
 /// How they are scaled, and by what.
@@ -15,6 +15,14 @@ const SLOW: &str = "rope.scaling.yarn_beta_slow";
 const EXTRAPOLATION: &str = "rope.scaling.yarn_ext_factor";
 /// Whether the model was trained with the scaling. It says nothing of what is computed.
 const TUNED: &str = "rope.scaling.finetuned";
+
+/// Writes how frequencies are scaled, which other programs read where it is linear.
+pub(super) fn write(scaling: Option<&RopeScaling>, arch: &str, out: &mut KeyWriter) {
+    if let Some(RopeScaling::Linear { factor }) = scaling {
+        out.str(&format!("{arch}.{TYPE}"), "linear");
+        out.f32(&format!("{arch}.{FACTOR}"), *factor as f32);
+    }
+}
 
 /// How frequencies are scaled, if they are, and the keys that say so.
 pub(super) fn scaling(

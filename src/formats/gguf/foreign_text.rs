@@ -37,6 +37,25 @@ pub(super) fn cut(pre: Option<&str>) -> Option<(Json, bool)> {
     })
 }
 
+/// The inverse of [`cut`] for a whole `tokenizer.json`; none if llama.cpp has no name for how it cuts text.
+pub(super) fn name_of(json: &Json) -> Option<&'static str> {
+    let whole_words = json["model"]["ignore_merges"] == true;
+    ["gpt-2", "smollm", "llama-bpe", "qwen2", "falcon", "deepseek-coder"].into_iter().find(|name| {
+        cut(Some(name)).is_some_and(|(pre, whole)| steps(&pre) == steps(&json["pre_tokenizer"]) && whole == whole_words)
+    })
+}
+
+/// The steps of a pre-tokenizer, each as what changes its result.
+fn steps(pre: &Json) -> Vec<[Json; 7]> {
+    let keys = ["type", "pattern", "behavior", "invert", "individual_digits", "add_prefix_space", "use_regex"];
+    let list = pre["pretokenizers"].as_array().map_or(std::slice::from_ref(pre), Vec::as_slice);
+    let of = |step: &Json, key: &str| match &step[key] {
+        Json::Null if key == "use_regex" && step["type"] == "ByteLevel" => true.into(),
+        value => value.clone(),
+    };
+    list.iter().map(|step| keys.map(|key| of(step, key))).collect()
+}
+
 /// Whether this kind is that of Llama 3, whose texts begin with a token where no key says otherwise.
 pub(super) fn begins_with_bos(pre: &str) -> bool {
     ["llama-bpe", "llama3", "llama-v3", "falcon3", "falcon-h1", "pixtral", "lfm2"].contains(&pre)

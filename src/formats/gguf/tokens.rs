@@ -33,6 +33,9 @@ const FULL: &str = "tokenizer.huggingface.json";
 /// The ids at which generation stops.
 pub(in crate::formats) const STOP: &str = "nanotern.stop_token_ids";
 
+/// The name of a way of cutting text for which other programs have none.
+const UNNAMED: &str = "default";
+
 /// Largest number of ids at which generation stops.
 const MAX_STOP: usize = 64;
 
@@ -246,17 +249,17 @@ fn bpe(json: &str, vocab: usize) -> Result<Option<Bpe>, String> {
         _ => None,
     };
     let merges = merges.iter().map(merge).collect::<Option<Vec<_>>>();
-    let pre = pre_tokenizer(&json["pre_tokenizer"]);
+    let pre = foreign_text::name_of(&json).unwrap_or(UNNAMED);
     Ok(merges.map(|merges| Bpe { tokens, kinds, pre: if merges.is_empty() { "gpt-2" } else { pre }, merges }))
 }
 
-/// The name of other programs for the way in which a `tokenizer.json` cuts text.
-fn pre_tokenizer(json: &Json) -> &'static str {
-    let gpt2 = |j: &Json| j["type"] == "ByteLevel" && j["use_regex"] != false && j["add_prefix_space"] == false;
-    let digits = |j: &Json| j["type"] == "Digits" && j["individual_digits"] == true;
-    match json["pretokenizers"].as_array().map(Vec::as_slice) {
-        Some([a, b]) if digits(a) && gpt2(b) => "smollm",
-        None if gpt2(json) => "gpt-2",
-        _ => "default",
+/// What other programs do not get of the tokenizer in a file, for the end of a sentence about them.
+#[cfg(feature = "native")]
+pub(in crate::formats) fn lost(text: &TextConfig, vocab: usize) -> &'static str {
+    match text.tokenizer_json.as_deref().map(|json| bpe(json, vocab)) {
+        Some(Ok(Some(bpe))) if bpe.pre != UNNAMED => "",
+        Some(Ok(Some(_))) => "; they have no name for how its tokenizer cuts text, and may cut otherwise",
+        Some(_) => "; they have no name for its tokenizer, and load it without a vocabulary",
+        None => "; it has no tokenizer",
     }
 }

@@ -15,6 +15,7 @@ const _: () = assert!(cfg!(target_endian = "little"), "GGUF is little-endian, an
 pub struct Layout<'a> {
     model: &'a ModelFile,
     format: Format,
+    arch: &'static dyn arch::Architecture,
     /// Everything before the data, padded.
     head: Vec<u8>,
     /// Size of each tensor before padding.
@@ -31,7 +32,7 @@ impl<'a> Layout<'a> {
         let weights = config.weights(*vocab);
         assert!(weights.iter().map(|w| &w.name).eq(tensors.iter().map(|t| &t.name)), "the tensors of the config");
         let (head, sizes) = lay_out(config, *vocab, &weights, text, format)?;
-        Ok(Layout { model, format, head, sizes })
+        Ok(Layout { model, format, arch: arch::of(config, format), head, sizes })
     }
 
     /// Size of the file.
@@ -46,7 +47,11 @@ impl<'a> Layout<'a> {
     pub fn write(&self, out: &mut dyn Write) -> std::io::Result<()> {
         out.write_all(&self.head)?;
         for (tensor, size) in self.model.tensors.iter().zip(&self.sizes) {
-            let bytes = match &tensor.data {
+            let mut data = Cow::Borrowed(&tensor.data);
+            if let Some(head) = self.arch.pairs(&self.model.config, &tensor.name) {
+                data.to_mut().join_pairs(tensor.shape[0], head);
+            }
+            let bytes = match &*data {
                 TensorData::F32(v) => Cow::Borrowed(bytemuck::cast_slice(v)),
                 TensorData::F16(v) => Cow::Borrowed(bytemuck::cast_slice(v.reinterpret_cast())),
                 TensorData::Ternary(t) => Cow::Owned(self.format.encode(t)),

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-const ONE: &str = "model.safetensors";
+pub(super) const ONE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
 /// Longest index, and longest header of a file as in the crate `safetensors`, in bytes.
 const MAX_INDEX: u64 = 64 << 20;

@@ -150,12 +150,10 @@ impl ChatTemplate {
             let why = exceeded(e).map_or_else(|| e.to_string(), |what| format!("it takes too much: {what}"));
             Error::usage(format!("the model's chat template cannot be used: {why}"))
         };
-        let ids = [("bos_token", text.bos), ("eos_token", text.eos), ("unk_token", text.unk), ("pad_token", text.pad)];
-        let spelling = |id: Option<u32>| tokenizer.token_bytes(id?).map(|b| String::from_utf8_lossy(&b).into_owned());
         let mut template = ChatTemplate {
             environment: jinja::environment(&source).map_err(|e| broken(&e))?,
             source,
-            named: ids.into_iter().filter_map(|(name, id)| Some((name, spelling(id)?))).collect(),
+            named: text.named(tokenizer),
             guard: Guard::new(tokenizer, &[])?,
             start: text.prompt_start(),
             refusals: Vec::new(),
