@@ -251,7 +251,7 @@ const TENSORS: &[Case] = &[
     ("shape unlike the config", |r| r.tensor(Q).dims = vec![32, 16], "\"blk.0.attn_q.weight\" has shape [16, 32]"),
     ("transposed", |r| r.tensor("blk.0.ffn_down.weight").dims = vec![32, 64], "\"blk.0.ffn_down.weight\" has shape"),
     ("unknown type", |r| r.tensor(Q).kind = 77, "\"blk.0.attn_q.weight\" is type 77; the configuration needs"),
-    ("type of -1", |r| r.tensor(Q).kind = u32::MAX, "type 4294967295 is unknown"),
+    ("type of -1", |r| r.tensor(Q).kind = u32::MAX, "is type 4294967295; the configuration needs"),
     (
         "f32 where ternary belongs",
         |r| {
