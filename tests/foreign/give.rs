@@ -61,7 +61,7 @@ pub fn random(config: &ModelConfig, mask: u32) -> ModelFile {
             Form::F16 => TensorData::F16(values(0.5, 0.0).into_iter().map(half::f16::from_f32).collect()),
             Form::Ternary { group, scales } => {
                 let (outs, dim) = weight.matrix();
-                let mut t = Ternary::quantize(&values(1.0, 0.0), outs, dim, group);
+                let mut t = Ternary::quantize(&values(1.0, 0.0), (outs, dim), group, scales);
                 if scales == Scales::Tensor {
                     t.scales = vec![number(0.01, (dim as f32).powf(-0.5))];
                 }

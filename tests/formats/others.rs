@@ -208,7 +208,7 @@ fn stock_keys_that_are_not_honoured_are_refused() {
     assert_eq!(scaled.rope_frequencies()[1], plain.config.rope_frequencies()[1] / 4.0);
     for (key, kind, value) in [
         ("bitnet.rope.scaling.factor", 6, (-2f32).to_le_bytes().to_vec()),
-        ("bitnet.rope.scaling.type", 8, string(b"yarn")),
+        ("bitnet.rope.scaling.type", 8, string(b"longrope")),
         ("bitnet.rope.scaling.original_context_length", 4, u32s[1].to_vec()),
         ("bitnet.rope.scale_linear", 6, f32s[1].to_vec()),
         ("bitnet.expert_count", 4, u32s[1].to_vec()),
