@@ -99,6 +99,8 @@ const KEYS: &[(&str, &str, &str)] = &[
     ("model.ffn", "96", ""),
     ("model.seq_len", "48", ""),
     ("model.group_size", "64", ""),
+    ("model.scales", "tensor", "--set model.head_dim=64"),
+    ("train.seq_len", "16", ""),
     ("model.activation", "relu2", ""),
     ("model.head_dim", "16", ""),
     ("model.mhc_streams", "2", ""),

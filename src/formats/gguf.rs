@@ -151,9 +151,9 @@ impl Head {
 
     /// Refuses tensors that take more memory than is free, read one by one.
     fn check_memory(&self) -> crate::Result<()> {
-        // Dense blocks become f32 values, and these f16 ones.
+        // Dense blocks of other types become f32 values, and these f16 ones.
         let sizes = |p: &Place| match p.weight.form {
-            Form::F16 => [2, 4].map(|bytes| p.weight.elements().saturating_mul(bytes)),
+            Form::F16 if p.kind != F16 => [2, 4].map(|bytes| p.weight.elements().saturating_mul(bytes)),
             _ => [p.bytes as usize; 2],
         };
         let (all, largest) = self
