@@ -148,7 +148,8 @@ impl Graph {
     /// # Panics
     /// When the shapes differ.
     pub fn ternary_quantize_whole(&mut self, w: TensorId, to: &TernaryWeight) {
-        let sums = self.temp("sums", &self.shape(to.scales).to_vec(), DType::F32);
+        let groups = self.matrix(to.scales);
+        let sums = self.temp("sums", &[groups.0, groups.1], DType::F32);
         self.quantize_stage(quantize::SUMS, w, to, sums);
         let n = self.tensor(to.scales).elements() as u32;
         let inverse = 1.0 / self.tensor(w).elements() as f32;
