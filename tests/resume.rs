@@ -386,12 +386,14 @@ fn a_fork_is_a_new_run_from_the_same_weights() {
 
 /// What a change of a key does to a run that goes on.
 enum Change {
+    /// No run has it: files of others do.
+    Untrained,
     Refused,
     /// Said, with this text.
     Said(&'static str),
     Silent,
 }
-use Change::{Refused, Said, Silent};
+use Change::{Refused, Said, Silent, Untrained};
 
 /// Each key with another value than that of `config.toml`.
 const KEYS: &[(&str, &str, Change)] = &[
@@ -407,6 +409,7 @@ const KEYS: &[(&str, &str, Change)] = &[
     ("model.seq_len", "48", Refused),
     ("model.group_size", "64", Refused),
     ("model.scales", "tensor --set model.head_dim=64", Refused),
+    ("model.dense", "[\"layers.0.ffn.down.weight\"]", Untrained),
     ("model.mhc_streams", "2", Refused),
     ("model.sub_norm", "false", Refused),
     ("model.tie_embeddings", "false", Refused),
@@ -498,6 +501,7 @@ fn every_key_at_resume() {
         let ended = p.nanotern(&resume("run", &format!("--threads 1 --set {key}={value}")));
         let (code, err) = (ended.code, &ended.stderr);
         match change {
+            Untrained => assert!(code == Some(2) && err.contains("trained"), "{key}: {err}"),
             Refused => {
                 assert!(code == Some(2) && err.contains(key) && err.contains("--fork NEWDIR"), "{key}: {err}");
                 assert!(p.read("run/config.toml") == before, "{key}: refused, and changed");

@@ -51,7 +51,7 @@ fn configurations_that_cannot_be() {
         ("--set optim.muon_steps=0", &["muon_steps = 0"]),
         ("--set optim.decay_fraction=2.0", &["decay_fraction = 2", "between 0 and 1"]),
         ("--set model.dim=100", &["dim / heads = 100 / 2", "multiple of 4"]),
-        ("--set model.dim=66 --set model.heads=4", &["dim / heads = 66 / 4", "multiple of 4"]),
+        ("--set model.dim=68 --set model.heads=3", &["dim / heads = 68 / 3", "multiple of 4"]),
         ("--set model.heads=3 --set model.dim=96", &["heads = 3", "kv_heads = 2"]),
         ("--set model.group_size=48", &["group_size = 48", "multiple of 32"]),
         ("--set model.mhc_streams=3", &["mhc_streams = 3", "1, 2 or 4"]),
