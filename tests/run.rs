@@ -165,6 +165,7 @@ fn every_key_does_something() {
     all.model.moe = Some(nanotern::model::MoeOptions::default());
     (all.model.activation, all.model.head_dim) = (nanotern::ops::Activation::Relu2, Some(32));
     (all.model.qk_norm, all.model.biases) = (true, vec!["attn.q".into()]);
+    (all.model.scales, all.train.seq_len) = (nanotern::model::Scales::Tensor, Some(16));
     let table = toml::Table::try_from(&all).unwrap();
     let keys = |section: &str, table: &toml::Table| -> Vec<String> {
         table.keys().map(|key| format!("{section}.{key}")).filter(|key| key != "model.moe").collect()
