@@ -168,6 +168,7 @@ impl Ternary {
     }
 
     /// A matrix (outs, dim) with one scale. `code` gives the code of a row and a column: 0, 1 or 2.
+    #[cfg(feature = "native")]
     pub(crate) fn from_codes(
         (outs, dim): (usize, usize),
         group: usize,

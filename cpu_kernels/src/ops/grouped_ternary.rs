@@ -41,16 +41,20 @@ fn shape(words: &ArgWords) -> [u32; 3] {
 /// See [`Packing::make`].
 unsafe fn make(_: Level, layouts: &Layouts, words: &ArgWords, bufs: &[Buf]) -> Packed {
     let a = GroupedTernaryArgs::from_words(words);
-    let [outs, dim, group] = [a.outs, a.dim, a.group].map(|n| n as usize);
+    let [experts, outs, dim, group] = [a.experts, a.outs, a.dim, a.group].map(|n| n as usize);
     // SAFETY: unwritten by this function's contract.
     let (codes, scales) = unsafe { (bufs[3].read(), bufs[4].read()) };
-    let layout = layouts.choose(outs, dim, group);
     let (bytes, groups) = (outs * packed_row_bytes(dim), outs * (dim / group));
+    // Before anything is made as large as the arguments say.
+    let there =
+        bytes > 0 && bytes.saturating_mul(experts) <= codes.len() && groups.saturating_mul(experts) <= scales.len();
+    assert!(there, "codes: {} for {experts} of {bytes} bytes, scales: {}", codes.len(), scales.len());
+    let layout = layouts.choose(outs, dim, group);
     let expert = |e: usize| {
         let (codes, scales) = (&codes[e * bytes..][..bytes], &scales[e * groups..][..groups]);
         PackedTernary::new(layout, codes, scales, outs, dim, group)
     };
-    Packed::Experts((0..a.experts as usize).map(expert).collect())
+    Packed::Experts((0..experts).map(expert).collect())
 }
 
 /// # Safety
