@@ -104,18 +104,22 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     }
     if !split {
         let factor = select(0.0, 1.0 / sum.total, sum.total > 0.0);
-        for (var i = 0u; lane + 64u * i < dim; i++) {
-            y[out + lane + 64u * i] = sum.values[i] * factor;
-        }
+        let values = sum.values * factor;
+        if lane < dim { y[out + lane] = values.x; }
+        if lane + 64u < dim { y[out + lane + 64u] = values.y; }
+        if lane + 128u < dim { y[out + lane + 128u] = values.z; }
+        if lane + 192u < dim { y[out + lane + 192u] = values.w; }
     } else if first < end {
         let at = part_at(args.rows, dim, (args.slot_pages + 3u) / 4u, row * args.heads + head, wid.x);
         if lane == 0u {
             scratch[at] = sum.most;
             scratch[at + 1u] = sum.total;
         }
-        for (var i = 0u; lane + 64u * i < dim; i++) {
-            scratch[at + 2u + lane + 64u * i] = sum.values[i];
-        }
+        // One by one: an index into the vector would make it memory.
+        if lane < dim { scratch[at + 2u + lane] = sum.values.x; }
+        if lane + 64u < dim { scratch[at + 2u + lane + 64u] = sum.values.y; }
+        if lane + 128u < dim { scratch[at + 2u + lane + 128u] = sum.values.z; }
+        if lane + 192u < dim { scratch[at + 2u + lane + 192u] = sum.values.w; }
     }
     if split && wid.x == 0u && head == 0u && lane == 0u {
         scratch[row] = f32((keys + PART - 1u) / PART);

@@ -88,10 +88,11 @@ const PRODUCTS: [(&str, f64); 7] = [
 const UNROLLED: usize = 128;
 /// Multiply-adds of a thread in a step of a matrix product, and their least share of its instructions on the shortest way.
 const STEP: (usize, f64) = (1024, 0.8);
-/// Most instructions for each product of tiles in a loop of tensor cores: while one product runs, so many can be issued.
-const SLOTS: f64 = 6.0;
+/// Most instructions for each product of tiles in a loop of tensor cores: while one product runs, about so many can be issued.
+/// The ternary product takes one more for each sum of a group than where all scales are f16 values.
+const SLOTS: f64 = 6.1;
 /// The same of a loop of so many products: a group of 64 weights, whose sums are added up after every step.
-const SHORT_GROUP: (usize, f64) = (32, 9.5);
+const SHORT_GROUP: (usize, f64) = (32, 11.0);
 /// With one term of each float a step has so few products that bringing it takes longer: most of the instructions with two.
 const FAST: f64 = 0.8;
 
