@@ -5,7 +5,7 @@ mod common;
 
 use common::cli::Project;
 use nanotern::checkpoint::step_name;
-use nanotern::formats::ModelFile;
+use nanotern::formats::{Format, ModelFile};
 
 /// A run in `first`, and its model in `model.gguf`.
 fn trained() -> Project {
@@ -37,7 +37,12 @@ fn a_run_begins_with_the_model_bit_for_bit() {
 #[test]
 fn a_run_goes_on_without_the_file_that_it_began_with() {
     let project = trained();
+    // What no tokenizer says.
+    let mut model = ModelFile::open(&project.path("model.gguf")).unwrap();
+    model.text.chat_template = Some("{{ messages[0].content }}".into());
+    model.save_gguf(&project.path("model.gguf"), Format::Q1_58).unwrap();
     let text = ModelFile::open(&project.path("model.gguf")).unwrap().text;
+    assert_eq!(text.chat_template, model.text.chat_template);
     project.ok(&format!("train --init model.gguf {DATA} --total-steps 2 --checkpoint-dir run"));
     std::fs::remove_file(project.path("model.gguf")).unwrap();
     std::fs::remove_dir_all(project.path("first")).unwrap();
