@@ -236,8 +236,8 @@ impl TensorData {
             TensorData::F32(v) => Box::new(v.iter().copied()),
             TensorData::F16(v) => Box::new(v.iter().map(|v| v.to_f32())),
             TensorData::Ternary(t) => {
-                let scale = |i: usize| t.scales.get(i / t.group).or(t.scales.first()).copied().unwrap_or_default();
-                Box::new((0..t.outs * t.dim).map(move |i| f32::from(t.code(i / t.dim, i % t.dim)) * scale(i)))
+                let value = |i: usize| f32::from(t.code(i / t.dim, i % t.dim)) * t.scale(i / t.group);
+                Box::new((0..t.outs * t.dim).map(value))
             }
             TensorData::Int8(t) => {
                 Box::new(t.codes.iter().enumerate().map(|(i, code)| t.scales[i / 32] * f32::from(*code)))

@@ -67,21 +67,15 @@ impl ModelFile {
 
 /// Values whose rounding these are. The mean magnitude of a group is its scale, so what is not zero in it is larger.
 pub(super) fn values(data: &TensorData) -> Vec<f32> {
-    match data {
-        TensorData::F32(v) => v.clone(),
-        TensorData::F16(v) => v.iter().map(|v| v.to_f32()).collect(),
-        TensorData::Int8(t) => t.codes.iter().enumerate().map(|(i, c)| f32::from(*c) * t.scales[i / 32]).collect(),
-        TensorData::Ternary(t) => {
-            let codes: Vec<i8> = (0..t.outs * t.dim).map(|i| t.code(i / t.dim, i % t.dim)).collect();
-            let group = if t.scales.len() == 1 { codes.len() } else { t.group };
-            let groups = codes.chunks(group).zip(&t.scales).flat_map(|(codes, scale)| {
-                let used = codes.iter().filter(|code| **code != 0).count();
-                let size = f64::from(*scale) * codes.len() as f64 / used.max(1) as f64;
-                codes.iter().map(move |code| (f64::from(*code) * size) as f32)
-            });
-            groups.collect()
-        }
-    }
+    let TensorData::Ternary(t) = data else { return data.values().collect() };
+    let codes: Vec<i8> = (0..t.outs * t.dim).map(|i| t.code(i / t.dim, i % t.dim)).collect();
+    let group = if t.scales.len() == 1 { codes.len() } else { t.group };
+    let groups = codes.chunks(group).zip(&t.scales).flat_map(|(codes, scale)| {
+        let used = codes.iter().filter(|code| **code != 0).count();
+        let size = f64::from(*scale) * codes.len() as f64 / used.max(1) as f64;
+        codes.iter().map(move |code| (f64::from(*code) * size) as f32)
+    });
+    groups.collect()
 }
 
 #[cfg(test)]
